@@ -1,0 +1,121 @@
+"""What the doctor says: findings, results, report. Frozen; None means "not known", never 0 and never "fine"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+
+import msgspec
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+
+
+class Severity(StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+class Status(StrEnum):
+    PASS = "pass"
+    WARN = "warn"
+    FAIL = "fail"
+    SKIP = "skip"
+    UNKNOWN = "unknown"
+
+
+class FixKind(StrEnum):
+    PROVISION = "provision"
+    COMMAND = "command"
+    FIRMWARE = "firmware"
+    HARDWARE = "hardware"
+    DOCS = "docs"
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """Where the fact was read and what stood there."""
+
+    source: str
+    value: str
+
+
+class Fix(msgspec.Struct, frozen=True):
+    """What the reader can do. `argv` is exact, without sudo; `verify` is the command that shows it worked."""
+
+    kind: FixKind
+    text: str
+    argv: tuple[str, ...] = ()
+    needs_sudo: bool = False
+    needs_reboot: bool = False
+    needs_relogin: bool = False
+    verify: tuple[str, ...] = ()
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that is wrong (or worth knowing), about one subject (`0000:01:00.0 RTX 3090`, `apt`, `kernel 6.17`)."""
+
+    check: str
+    severity: Severity
+    subject: str
+    summary: str
+    why: str
+    evidence: tuple[Evidence, ...]
+    fix: Fix | None = None
+
+
+class Skip(msgspec.Struct, frozen=True):
+    """The check does not apply to this machine; the reason is mandatory."""
+
+    reason: str
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """The signal could not be read; the reason says what would make it readable."""
+
+    reason: str
+
+
+class Ok(msgspec.Struct, frozen=True):
+    """Looked, and it is fine; the reason says what was seen."""
+
+    reason: str
+
+
+Verdict = Ok | Skip | Unknown | tuple[Finding, ...]
+Rule = Callable[[Host, Catalogue], Verdict]
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One question with a stable id. `about` and `by_hand` feed --explain and docs/checks.md."""
+
+    id: str
+    title: str
+    group: str
+    run: Rule
+    about: str = ""
+    by_hand: str = ""
+
+
+class CheckResult(msgspec.Struct, frozen=True):
+    id: str
+    title: str
+    group: str
+    status: Status
+    reason: str
+    findings: tuple[Finding, ...] = ()
+
+
+class Summary(msgspec.Struct, frozen=True):
+    passed: int = msgspec.field(name="pass", default=0)
+    warn: int = 0
+    fail: int = 0
+    skip: int = 0
+    unknown: int = 0
+
+
+class DoctorReport(msgspec.Struct, frozen=True):
+    machine: str
+    taken_at: str
+    results: tuple[CheckResult, ...]
+    summary: Summary

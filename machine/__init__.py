@@ -1,0 +1,1 @@
+"""Ground floor: the one door to the machine. Standard library only."""
