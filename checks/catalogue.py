@@ -8,12 +8,19 @@ from importlib import resources
 import msgspec
 
 
-class Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every row; an unknown key in a data file is an error."""
+class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of every row; an unknown key in a data file is an error. (msgspec does not inherit kw_only.)"""
 
 
-class Card(Frozen):
-    """A card by PCI id; AMD boards that share an id are told apart by `revisions`. GB, GB/s, W, TFLOPS (dense)."""
+VENDORS = {"10de": "nvidia", "1002": "amd"}
+
+
+class Card(Frozen, frozen=True, kw_only=True):
+    """A card by PCI id; AMD boards that share an id are told apart by `revisions`. GB, GB/s, W, TFLOPS (dense).
+
+    `tflops_kind`: bf16, or fp16 where the card has no BF16; `tflops_basis`: table, computed or memory (unconfirmed).
+    Figures are for one PCI device, so half of a board that carries two. `supported`: some stack has kernels for it.
+    """
 
     vendor: str
     name: str
@@ -26,6 +33,7 @@ class Card(Frozen):
     bandwidth_gbs: float | None = None
     tflops: float | None = None
     tflops_kind: str | None = None
+    tflops_basis: str | None = None
     power_w: float | None = None
     pcie: str | None = None
     integrated: bool = False
@@ -35,67 +43,177 @@ class Card(Frozen):
     date: str
 
 
-class Stack(Frozen):
-    """A training stack: what must lie under torch and what is installed over it. `targets` empty: any (cpu)."""
+class Stack(Frozen, frozen=True, kw_only=True):
+    """A training stack: what must lie under torch and what is installed over it. `targets` empty: any (cpu).
+
+    `vendor`: nvidia, amd, or cpu. `driver_branch` is the NVIDIA branch of `driver_floor`;
+    `kernel_floors` maps an AMD target to the oldest kernel whose in-tree amdgpu drives it (absent: not known).
+    `torch_extras` belong to the requirement (`torch[device-gfx1100]`), {target} to fill in.
+    """
 
     name: str
     vendor: str
     runtime: str
     driver_floor: str | None = None
+    driver_branch: int | None = None
     kernel_floor: str | None = None
+    kernel_floors: dict[str, str] = {}
     torch: str
     torch_index: str
+    torch_extras: tuple[str, ...] = ()
     axolotl: str
+    bitsandbytes: str
     pythons: tuple[str, ...]
     targets: tuple[str, ...] = ()
     lock: str | None = None
+    verified: str = "unverified"
+    note: str = ""
+    source: str
+    date: str
+
+
+class PackageRule(Frozen, frozen=True, kw_only=True):
+    """How packages are called: `key` is our word, `names` apt's, with words in braces ({branch}) to fill in.
+
+    Rows may share a key where names changed: `since_branch` is the first NVIDIA branch of a row, `before_branch` the
+    first that it no longer holds for. `version`: where the names must agree on one, the newest that was read about.
+    """
+
+    key: str
+    names: tuple[str, ...]
+    since_branch: int | None = None
+    before_branch: int | None = None
+    version: str | None = None
+    because: str
+    source: str
+    date: str
+
+    def fill(self, **words: str | int) -> tuple[str, ...]:
+        """The names with their words filled in; raises KeyError on a word that is missing."""
+        return tuple(name.format(**words) for name in self.names)
+
+
+class Repository(Frozen, frozen=True, kw_only=True):
+    """A vendor's apt repository for Ubuntu 24.04 on amd64.
+
+    `fingerprints` empty: no source gave one, so the key cannot be checked before it is trusted. `owner` is the word of
+    `AptSource.owner`. `origin` is the host that `Pin: origin` names;
+    with `priority` and `packages` it makes the pin that keeps it from replacing other packages.
+    `key_bundle`: the key's file holds the same key twice (binary, then armoured); apt's gpgv refuses it as it is.
+    """
+
+    name: str
+    vendor: str
+    owner: str
+    uris: tuple[str, ...]
+    suite: str
+    components: tuple[str, ...] = ()
+    architectures: tuple[str, ...] = ("amd64",)
+    file: str
+    keyring: str
+    key_url: str
+    fingerprints: tuple[str, ...] = ()
+    key_bundle: bool = False
+    origin: str | None = None
+    priority: int | None = None
+    packages: tuple[str, ...] = ()
+    note: str = ""
     verified: str = "unverified"
     source: str
     date: str
 
 
-class PackageRule(Frozen):
-    """How packages are called: `key` is our word, `names` apt's, with {branch} and {flavour} to fill in."""
+class Branch(Frozen, frozen=True, kw_only=True):
+    """An NVIDIA driver branch: `kind` production, lts, feature or old.
 
-    key: str
-    names: tuple[str, ...]
-    because: str
-    source: str
-    date: str
-
-
-class Branch(Frozen):
-    """An NVIDIA driver branch: `kind` production, lts, feature or old; generations that it no longer drives in `drops`."""
+    `drops`: generations that it no longer drives; `lacks`: those that came after it; `open_only`: those that it
+    drives only with the open kernel module; `proprietary_only`: those that need the other one; `seen`: versions read
+    about, oldest first.
+    """
 
     number: int
     kind: str
     drops: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
     open_only: tuple[str, ...] = ()
+    proprietary_only: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
+    note: str = ""
     source: str
     date: str
 
+    def drives(self, generation: str) -> bool:
+        return generation not in self.drops and generation not in self.lacks
 
-class Xid(Frozen):
+
+class Xid(Frozen, frozen=True, kw_only=True):
+    """An NVRM Xid. `action`: restart-app, reset-gpu, reboot, ignore, contact, workflow, watch or info."""
+
     number: int
     meaning: str
     action: str
+    reading: str = ""
     hardware: bool = False
     source: str
     date: str
 
 
-class Catalogue(Frozen):
+class System(Frozen, frozen=True, kw_only=True):
+    """An operating system that the package names and repositories hold for."""
+
+    id: str
+    version_id: str
+    architectures: tuple[str, ...]
+    name: str
+    source: str
+    date: str
+
+
+class Catalogue(Frozen, frozen=True, kw_only=True):
+    """Every table. `stacks` are in order of preference; `repositories` and `branches` in order of age."""
+
     cards: tuple[Card, ...]
     stacks: tuple[Stack, ...]
     packages: tuple[PackageRule, ...]
+    repositories: tuple[Repository, ...] = ()
     branches: tuple[Branch, ...]
     xids: tuple[Xid, ...]
+    systems: tuple[System, ...] = ()
 
     def card(self, vendor: str, device: str, revision: str | None) -> Card | None:
         """The card with this PCI id; a row that names revisions matches only those, and wins over one that does not."""
         rows = [row for row in self.cards if row.vendor == vendor and device in row.devices]
         exact = [row for row in rows if revision in row.revisions]
         return next(iter(exact or [row for row in rows if not row.revisions]), None)
+
+    def stacks_for(self, card: Card) -> tuple[Stack, ...]:
+        """The stacks that have kernels for this card, the preferred one first."""
+        if not card.supported:
+            return ()
+        return tuple(
+            row for row in self.stacks if row.vendor == VENDORS.get(card.vendor) and card.target in row.targets
+        )
+
+    def stack(self, name: str) -> Stack:
+        return next(row for row in self.stacks if row.name == name)
+
+    def package(self, key: str, branch: int | None = None) -> PackageRule:
+        """The rule of this key, for this NVIDIA branch where names depend on it; raises KeyError if there is none."""
+        for row in self.packages:
+            if row.key == key and (
+                branch is None or (row.since_branch or 0) <= branch < (row.before_branch or branch + 1)
+            ):
+                return row
+        raise KeyError(f"{key} for branch {branch}")
+
+    def repository(self, name: str) -> Repository:
+        return next(row for row in self.repositories if row.name == name)
+
+    def branch(self, number: int) -> Branch | None:
+        return next((row for row in self.branches if row.number == number), None)
+
+    def xid(self, number: int) -> Xid | None:
+        return next((row for row in self.xids if row.number == number), None)
 
 
 @cache
@@ -105,6 +223,6 @@ def catalogue() -> Catalogue:
 
     folder = resources.files("checks") / "data"
     tables = {}
-    for name in ("cards", "stacks", "packages", "xid"):
+    for name in ("cards", "stacks", "packages", "systems", "xid"):
         tables.update(tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8")))
     return msgspec.convert(tables, Catalogue)

@@ -53,7 +53,10 @@ class Fix(msgspec.Struct, frozen=True):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that is wrong (or worth knowing), about one subject (`0000:01:00.0 RTX 3090`, `apt`, `kernel 6.17`)."""
+    """One thing that is wrong (or worth knowing), about one subject (`0000:01:00.0 RTX 3090`, `apt`, `kernel 6.17`).
+
+    `caused_by` is the id of the check whose finding explains this one: mend that first.
+    """
 
     check: str
     severity: Severity
@@ -62,6 +65,7 @@ class Finding(msgspec.Struct, frozen=True):
     why: str
     evidence: tuple[Evidence, ...]
     fix: Fix | None = None
+    caused_by: str | None = None
 
 
 class Skip(msgspec.Struct, frozen=True):
@@ -87,7 +91,10 @@ Rule = Callable[[Host, Catalogue], Verdict]
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One question with a stable id. `about` and `by_hand` feed --explain and docs/checks.md."""
+    """One question with a stable id. `about` and `by_hand` feed --explain and docs/checks.md.
+
+    `causes` are the checks whose findings would explain this one's, likeliest first.
+    """
 
     id: str
     title: str
@@ -95,6 +102,30 @@ class Check(msgspec.Struct, frozen=True):
     run: Rule
     about: str = ""
     by_hand: str = ""
+    causes: tuple[str, ...] = ()
+
+
+def check(id: str, title: str, *, about: str, by_hand: str, causes: tuple[str, ...] = ()) -> Callable[[Rule], Check]:
+    """Make a rule the Check with this id; the group is what stands before the dot.
+
+    Findings get the id, and where a fix names no command of its own that shows it worked, this check is that command.
+    """
+    asked_again = ("gpu-setup", "doctor", "--only", id)
+
+    def signed(finding: Finding) -> Finding:
+        fix = finding.fix
+        if fix is not None and not fix.verify:
+            fix = msgspec.structs.replace(fix, verify=asked_again)
+        return msgspec.structs.replace(finding, check=id, fix=fix)
+
+    def made(rule: Rule) -> Check:
+        def run(host: Host, catalogue: Catalogue) -> Verdict:
+            verdict = rule(host, catalogue)
+            return tuple(map(signed, verdict)) if isinstance(verdict, tuple) else verdict
+
+        return Check(id, title, id.partition(".")[0], run, about, by_hand, causes)
+
+    return made
 
 
 class CheckResult(msgspec.Struct, frozen=True):

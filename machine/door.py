@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat as stat_bits
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
+
+from machine.children import end, lines, remember, watch
+from machine.libraries import binding_library
 
 SMALL_FILE = 4 << 20
 
@@ -45,13 +48,14 @@ class Outcome(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What stat(2) says: `kind` is file, folder, char, block, link or other; `size` in bytes."""
+    """What stat(2) says: `kind` is file, folder, char, block, link or other; `size` in bytes; `inode` 0: not known."""
 
     kind: str
     mode: int
     uid: int
     gid: int
     size: int
+    inode: int = 0
 
 
 class Space(NamedTuple):
@@ -103,6 +107,10 @@ class Machine(Protocol):
         ...
 
     def session(self) -> Session: ...
+
+    def binding(self, vendor: str, timeout: float = 4.0) -> Outcome:
+        """The JSON document that `bindings.py` prints for `nvidia` or `amd`; problem ABSENT without the library."""
+        ...
 
     def run(self, argv: Sequence[str], timeout: float = 5.0, env: Mapping[str, str] | None = None) -> Outcome:
         """Run to the end; never raises for what the process does. `env` adds to the clean environment."""
@@ -206,7 +214,12 @@ class LocalMachine:
         except OSError as error:
             raise Unreadable(path, _reason(error), error.strerror or "") from error
         return Entry(
-            _kind(found.st_mode), stat_bits.S_IMODE(found.st_mode), found.st_uid, found.st_gid, found.st_size
+            _kind(found.st_mode),
+            stat_bits.S_IMODE(found.st_mode),
+            found.st_uid,
+            found.st_gid,
+            found.st_size,
+            found.st_ino,
         )
 
     def access(self, path: str, wanted: int) -> bool | None:
@@ -233,6 +246,24 @@ class LocalMachine:
             user = str(uid)
         return Session(uid, user, tuple(sorted({os.getegid(), *os.getgroups()})), dict(os.environ))
 
+    def binding(self, vendor: str, timeout: float = 4.0) -> Outcome:
+        # machine/bindings.py runs as a child: a call into a driver that hangs cannot be ended inside a process
+        argv = (sys.executable, "-I", str(Path(__file__).with_name("bindings.py")), vendor)
+        library = binding_library(vendor, os.environ, self._names)
+        if library is None:
+            return Outcome(argv, None, "", "", 0.0, ABSENT)
+        extra = {name: os.environ[name] for name in ("GPU_SETUP_STUB", "ROCM_PATH", "ROCM_HOME") if name in os.environ}
+        if "/rocm" in library and "ROCM_PATH" not in extra:
+            # without it the binding looks only in /opt/rocm, which a machine with one versioned folder may lack
+            extra["ROCM_PATH"] = library.rsplit("/lib", 1)[0]
+        return self.run(argv, timeout, extra)
+
+    def _names(self, folder: str) -> tuple[str, ...]:
+        try:
+            return self.list(folder)
+        except Unreadable:
+            return ()
+
     def run(self, argv: Sequence[str], timeout: float = 5.0, env: Mapping[str, str] | None = None) -> Outcome:
         begin = time.monotonic()
         try:
@@ -246,15 +277,18 @@ class LocalMachine:
             )
         except OSError as error:
             return Outcome(tuple(argv), None, "", str(error.strerror or error), 0.0, _reason(error))
-        try:
-            out, err = child.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            _end(child)
-            # a process stuck in the kernel survives SIGKILL: walk away from its pipes rather than wait
-            return Outcome(tuple(argv), None, "", "", time.monotonic() - begin, TIMED_OUT)
-        except BaseException:
-            _end(child)
-            raise
+        with remember(child):
+            try:
+                out, err = child.communicate(timeout=timeout)
+            except BaseException as error:
+                # a process stuck in the kernel survives SIGKILL: walk away from its pipes rather than wait
+                end(child, polite=min(3.0, timeout / 10), forced=min(1.0, timeout / 20))
+                for pipe in (child.stdout, child.stderr):
+                    if pipe is not None:
+                        pipe.close()
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
+                return Outcome(tuple(argv), None, "", "", time.monotonic() - begin, TIMED_OUT)
         return Outcome(tuple(argv), child.returncode, _text(out), _text(err), time.monotonic() - begin)
 
     def stream(
@@ -266,85 +300,50 @@ class LocalMachine:
         cwd: str | None = None,
         log: str | None = None,
     ) -> Outcome:
+        with Path(log or os.devnull).open("ab") as sink:
+            return self._stream(argv, on_line, cancel, child_environment(os.environ, env), cwd, sink)
+
+    def _stream(
+        self,
+        argv: Sequence[str],
+        on_line: Callable[[str], None],
+        cancel: threading.Event | None,
+        env: Mapping[str, str],
+        cwd: str | None,
+        sink: BinaryIO,
+    ) -> Outcome:
         begin = time.monotonic()
-        sink = Path(log).open("ab") if log else None
         try:
             child = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=child_environment(os.environ, env),
+                env=env,
                 cwd=cwd,
                 start_new_session=True,
             )
         except OSError as error:
-            if sink:
-                sink.close()
             return Outcome(tuple(argv), None, "", str(error.strerror or error), 0.0, _reason(error))
         done = threading.Event()
         if cancel is not None:
-            threading.Thread(target=_watch, args=(child, cancel, done), daemon=True).start()
+            threading.Thread(target=watch, args=(child, cancel, done), daemon=True).start()
         last: list[str] = []
         try:
             assert child.stdout is not None
-            for raw in _lines(child.stdout.fileno()):
-                if sink:
+            with remember(child), child.stdout:
+                for raw in lines(child.stdout.fileno()):
                     sink.write(raw + b"\n")
                     sink.flush()
-                line = _text(raw)
-                last = [*last[-39:], line]
-                on_line(line)
-            child.wait()
+                    line = _text(raw)
+                    last = [*last[-39:], line]
+                    on_line(line)
+                child.wait()
         finally:
             # also on Ctrl-C: no process of ours outlives the call
             done.set()
-            _end(child)
-            if sink:
-                sink.close()
+            end(child)
         return Outcome(tuple(argv), child.returncode, "\n".join(last), "", time.monotonic() - begin)
-
-
-def _watch(child: subprocess.Popen[bytes], cancel: threading.Event, done: threading.Event) -> None:
-    while not done.is_set():
-        if cancel.wait(0.2):
-            _end(child)
-            return
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End the whole process group: politely, then for good. What SIGKILL cannot end is left behind."""
-    if child.poll() is not None and not _group_lives(child.pid):
-        return
-    for sign, patience in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 1.0)):
-        try:
-            os.killpg(child.pid, sign)
-        except (ProcessLookupError, PermissionError):
-            break
-        limit = time.monotonic() + patience
-        while time.monotonic() < limit and (child.poll() is None or _group_lives(child.pid)):
-            time.sleep(0.02)
-
-
-def _group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
-
-
-def _lines(handle: int, longest: int = 1 << 16) -> Iterator[bytes]:
-    """Lines ended by newline or return (progress bars); a line longer than `longest` bytes comes in pieces."""
-    rest = b""
-    while part := os.read(handle, 1 << 16):
-        *whole, rest = (rest + part).replace(b"\r", b"\n").split(b"\n")
-        yield from (line for line in whole if line)
-        if len(rest) > longest:
-            yield rest
-            rest = b""
-    if rest:
-        yield rest
 
 
 def _text(raw: bytes) -> str:

@@ -1,4 +1,4 @@
-"""`Host`: what this machine is, read once and passed on. None means "not known"; an empty tuple means "looked, none"."""
+"""`Host`: what this machine is, read once and passed on. None: not known; an empty tuple: looked, there is none."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ class Frozen(msgspec.Struct, frozen=True, kw_only=True):
     """Base of every fact: immutable, keyword-only."""
 
 
-class Unread(Frozen):
+class Unread(Frozen, frozen=True):
     """A source that could not be read, and why (`absent` is not listed: absence is a fact, not a gap)."""
 
     source: str
     reason: str
 
 
-class Os(Frozen):
-    """`virtualisation`: none, kvm, vmware, wsl, docker, podman, lxc …; `graphical`: the default target is graphical."""
+class Os(Frozen, frozen=True):
+    """`virtualisation`: none, kvm, vmware, wsl, docker, podman …; `graphical`: a graphical login starts at boot."""
 
     id: str | None = None
     version_id: str | None = None
@@ -28,8 +28,11 @@ class Os(Frozen):
     graphical: bool | None = None
 
 
-class ModuleFile(Frozen):
-    """A kernel module's file for one installed kernel. `origin`: dkms (updates/dkms), prebuilt (kernel/nvidia-NNN…), in-tree."""
+class ModuleFile(Frozen, frozen=True):
+    """A kernel module's file for one installed kernel.
+
+    `origin`: dkms (updates/dkms), prebuilt (kernel/nvidia-NNN…), in-tree, runfile (kernel/drivers/video), other.
+    """
 
     name: str
     kernel: str
@@ -37,7 +40,7 @@ class ModuleFile(Frozen):
     origin: str
 
 
-class DkmsBuild(Frozen):
+class DkmsBuild(Frozen, frozen=True):
     """One line of /var/lib/dkms: `state` is added, built or installed; `log_tail` ends a failed build's make.log."""
 
     module: str
@@ -47,10 +50,11 @@ class DkmsBuild(Frozen):
     log_tail: str | None = None
 
 
-class Kernel(Frozen):
+class Kernel(Frozen, frozen=True):
     """`installed` are the releases with a /boot/vmlinuz, oldest first; `next_boot` the one that GRUB takes by default.
 
-    `log` holds kernel-log lines since boot that name a GPU, PCIe, Xid, amdgpu, nouveau, modules, OOM (None: not readable).
+    `next_boot_because` tells how that was decided.
+    `log` holds kernel-log lines since boot that name a GPU, PCIe, Xid, modules, firmware, OOM (None: not readable).
     """
 
     release: str | None = None
@@ -59,6 +63,7 @@ class Kernel(Frozen):
     loaded: tuple[str, ...] | None = None
     installed: tuple[str, ...] | None = None
     next_boot: str | None = None
+    next_boot_because: str | None = None
     headers: tuple[str, ...] | None = None
     modules: tuple[ModuleFile, ...] | None = None
     dkms: tuple[DkmsBuild, ...] | None = None
@@ -68,7 +73,7 @@ class Kernel(Frozen):
     uptime_seconds: float | None = None
 
 
-class Firmware(Frozen):
+class Firmware(Frozen, frozen=True):
     """`mok_enrolled`: subjects of enrolled keys; `mok_pending`: a key waits for MokManager; None: cannot be asked."""
 
     uefi: bool | None = None
@@ -83,7 +88,7 @@ class Firmware(Frozen):
     board: str | None = None
 
 
-class Link(Frozen):
+class Link(Frozen, frozen=True):
     """PCIe link of a device: speed in GT/s, width in lanes."""
 
     speed: float | None = None
@@ -92,8 +97,11 @@ class Link(Frozen):
     max_width: int | None = None
 
 
-class PciCard(Frozen):
-    """A display, 3D or accelerator function. Ids are lower-case hex without 0x; `driver` is the bound module's name."""
+class PciCard(Frozen, frozen=True):
+    """A display, 3D or accelerator function. Ids are lower-case hex without 0x; `driver` is the bound module's name.
+
+    `bar_bytes` are the sizes of BAR 0 to 5, 0 for one that is not used. `link` is None for a card asleep in D3cold.
+    """
 
     slot: str
     vendor: str
@@ -111,7 +119,7 @@ class PciCard(Frozen):
     iommu_group_type: str | None = None
 
 
-class NvmlGpu(Frozen):
+class NvmlGpu(Frozen, frozen=True):
     """One GPU as NVML sees it; memory in bytes, power in watts, temperature in Celsius."""
 
     uuid: str | None = None
@@ -125,6 +133,7 @@ class NvmlGpu(Frozen):
     power_max: float | None = None
     compute_mode: str | None = None
     mig: bool | None = None
+    mig_instances: int | None = None
     persistence: bool | None = None
     throttle_reasons: int | None = None
     processes: tuple[tuple[int, str], ...] | None = None
@@ -132,15 +141,18 @@ class NvmlGpu(Frozen):
     problem: str | None = None
 
 
-class Nvidia(Frozen):
+class Nvidia(Frozen, frozen=True):
     """`module_version` is the loaded module's; `library_version` that of libnvidia-ml.so.1's target on disk.
 
     `nvml_problem`: None when NVML answered; else absent, timed-out, mismatch, lost or NVML's own words.
+    `libcuda` are the paths of libcuda.so.1 in the loader's folders: more than one is a trap.
+    `cdi_specs` are paths; `cdi_versions` pairs such a path with the driver version that its library names carry.
     """
 
     module_version: str | None = None
     open_module: bool | None = None
     library_version: str | None = None
+    libcuda: tuple[str, ...] | None = None
     device_nodes: tuple[str, ...] | None = None
     nvml: tuple[NvmlGpu, ...] | None = None
     nvml_driver: str | None = None
@@ -150,10 +162,11 @@ class Nvidia(Frozen):
     cuda_toolkits: tuple[str, ...] | None = None
     container_toolkit: str | None = None
     cdi_specs: tuple[str, ...] | None = None
+    cdi_versions: tuple[tuple[str, str], ...] | None = None
     stub: bool = False
 
 
-class DeviceNode(Frozen):
+class DeviceNode(Frozen, frozen=True):
     """/dev/kfd or a render node: `usable` is what access(2) says for this session, not what root could do."""
 
     path: str
@@ -164,7 +177,7 @@ class DeviceNode(Frozen):
     slot: str | None = None
 
 
-class KfdNode(Frozen):
+class KfdNode(Frozen, frozen=True):
     """A GPU node of the KFD topology: `gfx` like gfx1100, `slot` from location_id and domain."""
 
     index: int
@@ -172,7 +185,7 @@ class KfdNode(Frozen):
     slot: str | None = None
 
 
-class AmdGpu(Frozen):
+class AmdGpu(Frozen, frozen=True):
     """One card from sysfs and hwmon: bytes, watts, Celsius. `vram_visible` < `vram_total` means no Resizable BAR."""
 
     slot: str
@@ -186,12 +199,12 @@ class AmdGpu(Frozen):
     temperature_memory: float | None = None
 
 
-class RocmInstall(Frozen):
+class RocmInstall(Frozen, frozen=True):
     path: str
     version: str | None = None
 
 
-class Amd(Frozen):
+class Amd(Frozen, frozen=True):
     """`module_version` is amdgpu-dkms's own number, None for the in-tree module; `amdsmi_problem` as `nvml_problem`."""
 
     loaded: bool | None = None
@@ -207,7 +220,7 @@ class Amd(Frozen):
     stub: bool = False
 
 
-class Package(Frozen):
+class Package(Frozen, frozen=True):
     """`state` is dpkg's: installed, half-configured, half-installed, unpacked, config-files; `held` by apt-mark."""
 
     name: str
@@ -216,8 +229,11 @@ class Package(Frozen):
     held: bool = False
 
 
-class AptSource(Frozen):
-    """One enabled repository. `owner`: ubuntu, nvidia, nvidia-toolkit, amd-rocm, amd-graphics, docker, other."""
+class AptSource(Frozen, frozen=True):
+    """One enabled repository.
+
+    `owner`: ubuntu, nvidia, nvidia-toolkit, amd-rocm, amd-graphics, amd-toolkit, docker, ppa, other.
+    """
 
     file: str
     uri: str
@@ -226,14 +242,14 @@ class AptSource(Frozen):
     owner: str = "other"
 
 
-class AptPin(Frozen):
+class AptPin(Frozen, frozen=True):
     file: str
     packages: str
     pin: str
     priority: int | None = None
 
 
-class Apt(Frozen):
+class Apt(Frozen, frozen=True):
     """Only packages that matter here: drivers, kernels, headers, ROCm, CUDA, DKMS, Docker, compilers, Python."""
 
     packages: tuple[Package, ...] | None = None
@@ -246,10 +262,15 @@ class Apt(Frozen):
     reboot_packages: tuple[str, ...] | None = None
     unattended: bool | None = None
     unattended_blocks: tuple[str, ...] | None = None
+    unattended_reboot: bool | None = None
 
 
-class Docker(Frozen):
-    """`kind`: docker.io, docker-ce, snap, podman, desktop; None: no engine found. `problem`: why it does not answer."""
+class Docker(Frozen, frozen=True):
+    """`kind`: docker.io, docker-ce, snap, podman, desktop, other; None: no engine found.
+
+    `problem`: why it does not answer: not-running, permission-denied, timed-out, or the client's words.
+    `daemon_json_valid` is None when there is no such file.
+    """
 
     kind: str | None = None
     path: str | None = None
@@ -265,7 +286,7 @@ class Docker(Frozen):
     daemon_json_problem: str | None = None
 
 
-class PythonFacts(Frozen):
+class PythonFacts(Frozen, frozen=True):
     """The system's python3 and what Triton needs at run time: a C compiler and Python.h."""
 
     path: str | None = None
@@ -275,8 +296,8 @@ class PythonFacts(Frozen):
     venv: bool | None = None
 
 
-class Disk(Frozen):
-    """Bytes. `purpose`: home, tmp, docker, boot, state."""
+class Disk(Frozen, frozen=True):
+    """Bytes. `purpose`: home, tmp, docker, boot, state, cache."""
 
     purpose: str
     path: str
@@ -287,7 +308,7 @@ class Disk(Frozen):
     noexec: bool | None = None
 
 
-class Resources(Frozen):
+class Resources(Frozen, frozen=True):
     """Bytes. `oom_killers`: units that may end a big process early (systemd-oomd, earlyoom) and are active."""
 
     cores: int | None = None
@@ -302,10 +323,10 @@ class Resources(Frozen):
     cgroup_memory_max: int | None = None
 
 
-class Person(Frozen):
+class Person(Frozen, frozen=True):
     """Who runs the tool. `groups` are this process's, `database_groups` what a fresh login would get.
 
-    `environ` holds only the variables that change how a GPU is found (CUDA_VISIBLE_DEVICES, HSA_OVERRIDE…, LD_LIBRARY_PATH …).
+    `environ` holds only the variables that change how a GPU is found (CUDA_VISIBLE_DEVICES, HSA_…, LD_LIBRARY_PATH …).
     """
 
     uid: int | None = None
@@ -316,7 +337,7 @@ class Person(Frozen):
     ssh: bool | None = None
 
 
-class Host(Frozen):
+class Host(Frozen, frozen=True):
     os: Os
     kernel: Kernel
     firmware: Firmware

@@ -1,0 +1,174 @@
+"""AMD: the amdgpu module, /dev/kfd and render nodes, the KFD topology, memory and sensors, ROCm installs."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from checks.facts.bindings import Document, parse_document
+from checks.facts.gaps import Gaps, exists, names, on_path, target, text, whole, word
+from checks.facts.host import Amd, AmdGpu, DeviceNode, Frozen, KfdNode, RocmInstall
+from checks.facts.pci import DEVICES, SLOT, parse_hex, slot_of
+from checks.facts.person import parse_group
+from machine.door import Machine, Outcome, Unreadable
+from machine.libraries import rocm_folders
+
+TOPOLOGY = "/sys/class/kfd/kfd/topology/nodes"
+# amdgpu's hwmon channels by their label (Documentation/gpu/amdgpu/thermal.rst)
+_SENSORS = {"edge": "temperature_edge", "junction": "temperature_junction", "mem": "temperature_memory"}
+
+
+def parse_properties(content: str) -> dict[str, int]:
+    """`name number` lines of a KFD node."""
+    pairs = (line.split() for line in content.splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and re.fullmatch(r"[0-9]{1,20}", pair[1])}
+
+
+def parse_gfx(number: int) -> str | None:
+    """gfx_target_version: 110000 → gfx1100, 90010 → gfx90a, 100306 → gfx1036 (minor and stepping are hex digits)."""
+    major, minor, step = number // 10000, number // 100 % 100, number % 100
+    return f"gfx{major}{minor:x}{step:x}" if 0 < number < 1_000_000 and minor < 16 and step < 16 else None
+
+
+def parse_node(index: int, content: str) -> KfdNode | None:
+    """A GPU node; None for a processor's (no SIMDs)."""
+    found = parse_properties(content)
+    if not found.get("simd_count") and not found.get("gfx_target_version"):
+        return None
+    place = found.get("location_id")
+    slot = None
+    if place is not None and place < 1 << 16:
+        # bus, device and function packed as in PCI's requester id
+        slot = f"{found.get('domain', 0) & 0xFFFFFFFF:04x}:{place >> 8:02x}:{place >> 3 & 31:02x}.{place & 7}"
+    return KfdNode(index=index, gfx=parse_gfx(found.get("gfx_target_version", 0)), slot=slot)
+
+
+class SmiGpu(Frozen, frozen=True):
+    """The little that sysfs does not tell as well."""
+
+    slot: str | None = None
+    problem: str | None = None
+
+
+class Smi(Document[SmiGpu], frozen=True):
+    """amdsmi's document."""
+
+
+def parse_smi(outcome: Outcome) -> Smi:
+    found = parse_document(outcome, Smi)
+    assert isinstance(found, Smi)
+    return found
+
+
+def read_amd(machine: Machine, gaps: Gaps) -> Amd:
+    """All but amdsmi's answer, which read.py gets from a child."""
+    groups = {gid: name for name, gid, _ in parse_group(text(machine, "/etc/group", gaps) or "")}
+    rocm = _rocm(machine, gaps)
+    return Amd(
+        loaded=exists(machine, "/sys/module/amdgpu"),
+        module_version=word(machine, "/sys/module/amdgpu/version", gaps),
+        kfd=_node(machine, "/dev/kfd", None, groups),
+        render=_render(machine, groups, gaps),
+        nodes=_nodes(machine, gaps),
+        gpus=_gpus(machine, gaps),
+        rocm=rocm,
+        rocm_on_path=on_path(machine, "rocminfo") is not None,
+    )
+
+
+def _node(machine: Machine, path: str, slot: str | None, groups: dict[int, str]) -> DeviceNode | None:
+    usable = machine.access(path, os.R_OK | os.W_OK)
+    if usable is None:
+        return None
+    try:
+        entry = machine.stat(path)
+    except Unreadable:
+        return DeviceNode(path=path, usable=usable, slot=slot)
+    return DeviceNode(
+        path=path, mode=entry.mode, group=entry.gid, group_name=groups.get(entry.gid), usable=usable, slot=slot
+    )
+
+
+def _render(machine: Machine, groups: dict[int, str], gaps: Gaps) -> tuple[DeviceNode, ...] | None:
+    """AMD's render nodes; of a node whose card is not known it cannot be said, so it is kept."""
+    found = names(machine, "/dev/dri", gaps)
+    if found is None:
+        return None
+    nodes = []
+    for name in found:
+        if not name.startswith("renderD"):
+            continue
+        slot = slot_of(machine, name)
+        if slot and parse_hex(word(machine, f"{DEVICES}/{slot}/vendor", gaps), 4) != "1002":
+            continue
+        node = _node(machine, f"/dev/dri/{name}", slot, groups)
+        if node is not None:
+            nodes.append(node)
+    return tuple(nodes)
+
+
+def _nodes(machine: Machine, gaps: Gaps) -> tuple[KfdNode, ...] | None:
+    found = names(machine, TOPOLOGY, gaps)
+    if found is None:
+        return None
+    numbers = sorted(int(name) for name in found if re.fullmatch(r"[0-9]{1,4}", name))
+    nodes = (parse_node(n, text(machine, f"{TOPOLOGY}/{n}/properties", gaps) or "") for n in numbers)
+    return tuple(node for node in nodes if node is not None)
+
+
+def _gpus(machine: Machine, gaps: Gaps) -> tuple[AmdGpu, ...] | None:
+    found = names(machine, DEVICES, gaps)
+    if found is None:
+        return None
+    bound = (
+        s for s in found if SLOT.fullmatch(s) and (target(machine, f"{DEVICES}/{s}/driver") or "").endswith("/amdgpu")
+    )
+    return tuple(_gpu(machine, slot, gaps) for slot in bound)
+
+
+def _gpu(machine: Machine, slot: str, gaps: Gaps) -> AmdGpu:
+    at = f"{DEVICES}/{slot}"
+    memory = {
+        name: whole(machine, f"{at}/mem_info_{name}", gaps) for name in ("vram_total", "vis_vram_total", "vram_used")
+    }
+    # reading a sensor wakes a sleeping card (amdgpu_hwmon takes a runtime-PM reference)
+    awake = word(machine, f"{at}/power_state", gaps) in (None, "D0", "unknown")
+    sensors = _sensors(machine, at, gaps) if awake else {}
+    return AmdGpu(
+        slot=slot,
+        vram_total=memory["vram_total"],
+        vram_visible=memory["vis_vram_total"],
+        vram_used=memory["vram_used"],
+        **sensors,
+    )
+
+
+def _sensors(machine: Machine, at: str, gaps: Gaps) -> dict[str, float | None]:
+    """Watts and Celsius; hwmon has microwatts and thousandths."""
+    folder = next(iter(names(machine, f"{at}/hwmon", gaps) or ()), None)
+    if folder is None:
+        return {}
+    held = names(machine, f"{at}/hwmon/{folder}", gaps) or ()
+    found: dict[str, float | None] = {}
+    for name, field in (("power1_cap", "power_cap"), ("power1_cap_default", "power_cap_default")):
+        watts = whole(machine, f"{at}/hwmon/{folder}/{name}", gaps) if name in held else None
+        found[field] = None if watts is None else watts / 1e6
+    for label in (name for name in held if re.fullmatch(r"temp[0-9]{1,2}_label", name)):
+        sensor = _SENSORS.get(word(machine, f"{at}/hwmon/{folder}/{label}", gaps) or "")
+        degrees = whole(machine, f"{at}/hwmon/{folder}/{label[:-5]}input", gaps) if sensor else None
+        if sensor and degrees is not None:
+            found[sensor] = degrees / 1e3
+    return found
+
+
+def _rocm(machine: Machine, gaps: Gaps) -> tuple[RocmInstall, ...] | None:
+    """ROCm trees with a version file; /opt/rocm itself only where it is no link to another."""
+    if names(machine, "/opt", gaps) is None:
+        return None
+    found = []
+    for path in rocm_folders(lambda folder: names(machine, folder, gaps) or ()):
+        version = None if target(machine, path) else word(machine, f"{path}/.info/version", gaps)
+        named = re.search(r"(?:rocm|core)-([0-9]+(?:\.[0-9]+)+)$", path)
+        if version or (named and exists(machine, f"{path}/bin")):
+            found.append(RocmInstall(path=path, version=version or (named[1] if named else None)))
+    return tuple(found)

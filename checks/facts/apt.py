@@ -1,0 +1,179 @@
+"""dpkg and apt: the packages that matter, repositories, pins, locks, pending reboots, unattended upgrades."""
+
+from __future__ import annotations
+
+import re
+
+from checks.facts.apt_sources import read_sources
+from checks.facts.deb822 import paragraphs
+from checks.facts.gaps import Gaps, exists, names, raw, text, word
+from checks.facts.host import Apt, AptPin, Package
+from machine.door import Machine, Unreadable
+
+STATUS = "/var/lib/dpkg/status"
+# a desktop's status file has 3 to 6 MB
+STATUS_LIMIT = 64 << 20
+# Families of names that some check or plan looks at: vendors' drivers and libraries, kernels, DKMS, engines, compilers,
+# Python, Secure Boot, display managers. All others stay out of Host (and out of recordings).
+_FAMILIES = re.compile(
+    rb"(?:lib)?nvidia-|(?:lib)?cuda|libcu(?:blas|dnn|fft|sparse|solver|rand)|libnccl|libnv|"
+    rb"xserver-xorg-(?:video-)?(?:nvidia|amdgpu|nouveau)|screen-resolution-extra$|"
+    rb"linux-(?:image|headers|modules|objects|signatures|generic|hwe|lowlatency|oem|firmware|virtual|cloud|aws|gcp|azure|oracle)|"
+    rb"rocm|amdrocm|amdgpu|(?:lib)?hip|(?:lib)?hsa|comgr|miopen|migraphx|rccl|amd-smi|amd-container|(?:lib)?drm-amdgpu|"
+    rb"libdrm-amdgpu|libdrm2|mesa-|libgl1-mesa|"
+    rb"dkms$|docker|containerd|runc$|podman|moby|buildah$|crun$|libnvidia|"
+    rb"gcc(?:-[0-9]+)?$|g\+\+(?:-[0-9]+)?$|cpp$|clang(?:-[0-9]+)?$|make$|build-essential$|libc6-dev$|"
+    rb"python3(?:\.[0-9]+)?(?:-(?:venv|dev|pip|minimal|full))?$|libpython3(?:\.[0-9]+)?-(?:dev|stdlib)$|"
+    rb"shim|mokutil$|sbsigntool|grub|kmod$|initramfs-tools|dracut|"
+    rb"ubuntu-drivers|ubuntu-(?:desktop|server)|kubuntu-desktop|xubuntu-desktop|gdm3$|lightdm$|sddm$|xorg$|steam|"
+    rb"unattended-upgrades$|needrestart$|systemd-oomd$|earlyoom$|snapd$|ubuntu-release-upgrader-core$"
+)
+_UNFINISHED = ("half-installed", "half-configured", "unpacked", "triggers-awaited", "triggers-pending")
+LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock")
+
+
+def parse_status(content: bytes) -> tuple[tuple[Package, ...], tuple[str, ...]]:
+    """Packages of the families above, and the names of all packages in an unfinished state.
+
+    By hand: python-debian takes seconds for a desktop's file, and of 2,500 paragraphs 200 matter.
+    """
+    packages, broken = [], []
+    native = re.search(rb"^Package: dpkg\n(?:.+\n)*?Architecture: (\S+)$", content, re.MULTILINE)
+    for paragraph in content.split(b"\n\n"):
+        head = paragraph.lstrip(b"\n")
+        if not head.startswith(b"Package: "):
+            continue
+        name = head[9 : head.find(b"\n") if b"\n" in head else len(head)].strip()
+        matters = _FAMILIES.match(name) is not None
+        at = head.find(b"\nStatus: ")
+        line = (
+            head[at + 9 : head.find(b"\n", at + 9) if head.find(b"\n", at + 9) > 0 else len(head)] if at >= 0 else b""
+        )
+        words = line.decode("ascii", "replace").split()
+        if len(words) != 3 or words[2] == "not-installed":
+            continue
+        finished = words[2] not in _UNFINISHED and words[1] == "ok"
+        if not matters and finished:
+            continue
+        fields = dict(re.findall(rb"^(Version|Architecture): (.*)$", head, re.MULTILINE))
+        arch = fields.get(b"Architecture", b"")
+        called = name.decode("utf-8", "replace")
+        if native and arch not in (native[1], b"all", b""):
+            called += ":" + arch.decode("utf-8", "replace")
+        if not finished:
+            broken.append(called)
+        if matters:
+            version = fields.get(b"Version", b"").decode("utf-8", "replace").strip()
+            packages.append(Package(name=called, version=version, state=words[2], held=words[0] == "hold"))
+    return tuple(sorted(packages, key=lambda p: p.name)), tuple(sorted(broken))
+
+
+def reduce_status(content: bytes) -> bytes:
+    """The status file with only the fields and packages that `parse_status` looks at, for a recording."""
+    kept = []
+    for paragraph in content.split(b"\n\n"):
+        name = re.search(rb"^Package: (\S+)$", paragraph, re.MULTILINE)
+        status = re.search(rb"^Status: \S+ (\S+) (\S+)$", paragraph, re.MULTILINE)
+        if name is None or status is None:
+            continue
+        finished = status[1] == b"ok" and status[2].decode("ascii", "replace") not in _UNFINISHED
+        if _FAMILIES.match(name[1]) or name[1] == b"dpkg" or not finished:
+            fields = re.findall(rb"^(?:Package|Status|Architecture|Version): .*$", paragraph, re.MULTILINE)
+            kept.append(b"\n".join(fields) + b"\n")
+    return b"\n".join(kept)
+
+
+def parse_pins(file: str, content: str) -> tuple[AptPin, ...]:
+    """apt_preferences(5): one pin for each paragraph with a package and a pin."""
+    found = []
+    for fields in paragraphs(content):
+        if fields.get("package") and fields.get("pin"):
+            priority = re.fullmatch(r"-?[0-9]{1,6}", fields.get("pin-priority", "").strip())
+            packages = " ".join(fields["package"].split())
+            pin = " ".join(fields["pin"].split())
+            found.append(AptPin(file=file, packages=packages, pin=pin, priority=int(priority[0]) if priority else None))
+    return tuple(found)
+
+
+def parse_settings(content: str) -> dict[str, str | tuple[str, ...]]:
+    """The apt.conf(5) settings about unattended upgrades: `Name "value";` and `Name { "a"; "b"; };`, comments out."""
+    # // begins a comment only outside of quotes (URLs have two slashes)
+    plain = re.sub(
+        r'("[^"\n]*")|//[^\n]*|/\*.*?\*/|^\s*#[^\n]*', lambda m: m[1] or "", content, flags=re.DOTALL | re.MULTILINE
+    )
+    found: dict[str, str | tuple[str, ...]] = {}
+    for match in re.finditer(
+        r'((?:APT::Periodic|Unattended-Upgrade)::[\w:-]+?)(?:::)?\s*(?:"([^"]*)"\s*;|\{([^}]*)\})', plain
+    ):
+        name = match[1].lower()
+        if match[3] is not None:
+            before = found.get(name, ())
+            found[name] = (*(before if isinstance(before, tuple) else ()), *re.findall(r'"([^"]*)"', match[3]))
+        else:
+            found[name] = match[2]
+    return found
+
+
+def parse_lock_pids(content: str, inode: int) -> tuple[int, ...]:
+    """Processes that hold a lock on the file with this inode (/proc/locks)."""
+    pattern = re.compile(rf"^[0-9]+: \S+\s+\S+\s+WRITE ([0-9]{{1,10}}) [0-9a-f]+:[0-9a-f]+:{inode} ", re.MULTILINE)
+    return tuple(int(pid) for pid in pattern.findall(content))
+
+
+def read_apt(machine: Machine, gaps: Gaps) -> Apt:
+    """On a machine without dpkg every field is None."""
+    status = raw(machine, STATUS, gaps, STATUS_LIMIT)
+    packages, broken = parse_status(status) if status is not None else (None, None)
+    updates = names(machine, "/var/lib/dpkg/updates", gaps)
+    waiting = text(machine, "/run/reboot-required.pkgs", gaps)
+    reboot = exists(machine, "/run/reboot-required")
+    settings = _settings(machine, gaps)
+    installed = any(p.name == "unattended-upgrades" and p.state == "installed" for p in packages or ())
+    wanted = settings.get("apt::periodic::unattended-upgrade")
+    blocks = settings.get("unattended-upgrade::package-blacklist", ())
+    restart = settings.get("unattended-upgrade::automatic-reboot", "false")
+    return Apt(
+        packages=packages,
+        sources=read_sources(machine, gaps),
+        pins=_pins(machine, gaps),
+        # dpkg writes numbered files there while it works; one left behind means that it was cut off
+        interrupted=None if updates is None or status is None else any(name.isdecimal() for name in updates),
+        broken=broken,
+        lock_holder=_lock_holder(machine, gaps),
+        reboot_required=reboot,
+        reboot_packages=tuple(dict.fromkeys(waiting.split())) if waiting is not None else (() if not reboot else None),
+        unattended=None if packages is None else installed and wanted not in (None, "", "0"),
+        unattended_blocks=blocks if isinstance(blocks, tuple) else (),
+        unattended_reboot=restart.lower() in ("true", "1", "yes") if isinstance(restart, str) else None,
+    )
+
+
+def _pins(machine: Machine, gaps: Gaps) -> tuple[AptPin, ...] | None:
+    files = ["/etc/apt/preferences"]
+    held = names(machine, "/etc/apt/preferences.d", gaps)
+    if held is None:
+        return None
+    # apt reads names without an ending or with .pref (apt_preferences(5))
+    files += [f"/etc/apt/preferences.d/{n}" for n in held if re.fullmatch(r"[\w-]+(?:\.pref)?", n)]
+    return tuple(pin for path in files for pin in parse_pins(path, text(machine, path, gaps) or ""))
+
+
+def _settings(machine: Machine, gaps: Gaps) -> dict[str, str | tuple[str, ...]]:
+    found: dict[str, str | tuple[str, ...]] = {}
+    for name in names(machine, "/etc/apt/apt.conf.d", gaps) or ():
+        if re.fullmatch(r"[\w-]+(?:\.conf)?", name):
+            found.update(parse_settings(text(machine, f"/etc/apt/apt.conf.d/{name}", gaps) or ""))
+    return found
+
+
+def _lock_holder(machine: Machine, gaps: Gaps) -> str | None:
+    """`unattended-upgr (1234)`; None when nobody holds a lock of apt or dpkg."""
+    content = text(machine, "/proc/locks", gaps)
+    for path in LOCKS if content else ():
+        try:
+            inode = machine.stat(path).inode
+        except Unreadable:
+            continue
+        for pid in parse_lock_pids(content or "", inode) if inode else ():
+            return f"{word(machine, f'/proc/{pid}/comm', gaps) or 'a process'} ({pid})"
+    return None

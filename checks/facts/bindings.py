@@ -1,0 +1,36 @@
+"""The JSON document of machine/bindings.py, decoded: from a child that may have hung, crashed or printed nonsense."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+from checks.facts.host import Frozen
+from machine.door import Outcome
+
+Gpu = TypeVar("Gpu")
+
+
+class Document(Frozen, Generic[Gpu], frozen=True):
+    """What bindings.py prints; unknown keys are ignored, so that an older tool reads a newer recording."""
+
+    problem: str | None = None
+    detail: str = ""
+    stub: bool = False
+    driver: str | None = None
+    cuda: str | None = None
+    gpus: tuple[Gpu, ...] = ()
+
+
+def parse_document(outcome: Outcome, kind: type[Document[Gpu]]) -> Document[Gpu]:
+    """The document; where there is none, an empty one whose `problem` says why (absent, timed-out, crashed …)."""
+    if outcome.problem:
+        return kind(problem=outcome.problem)
+    if outcome.rc:
+        how = f"signal {-outcome.rc}" if outcome.rc < 0 else f"exit {outcome.rc}"
+        return kind(problem=f"crashed ({how})", detail=outcome.stderr[-500:])
+    try:
+        return msgspec.json.decode(outcome.stdout.encode("utf-8", "replace"), type=kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        return kind(problem="unreadable answer", detail=str(error)[:500])

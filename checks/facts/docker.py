@@ -1,0 +1,139 @@
+"""The container engine: which one, whether it answers, and what it says of itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from checks.facts.gaps import Gaps, exists, on_path, raw, target
+from checks.facts.host import Docker, Frozen, Package
+from machine.door import Machine, Outcome
+
+INFO = ("docker", "info", "--format", "{{json .}}")
+_CONFIGURATION = {"snap": "/var/snap/docker/current/config/daemon.json"}
+_CONFIGURATION_DEFAULT = "/etc/docker/daemon.json"
+# Debian's and Docker's package of the engine
+_PACKAGES = ("docker-ce", "docker.io")
+
+
+class _Client(Frozen, frozen=True):
+    version: str | None = msgspec.field(name="Version", default=None)
+    context: str | None = msgspec.field(name="Context", default=None)
+
+
+class Info(Frozen, frozen=True):
+    """The part of `docker info` that is looked at; podman's look-alike has none of these keys."""
+
+    server_version: str | None = msgspec.field(name="ServerVersion", default=None)
+    operating_system: str | None = msgspec.field(name="OperatingSystem", default=None)
+    runtimes: dict[str, Any] | None = msgspec.field(name="Runtimes", default=None)
+    cdi_dirs: tuple[str, ...] | None = msgspec.field(name="CDISpecDirs", default=None)
+    security: tuple[str, ...] | None = msgspec.field(name="SecurityOptions", default=None)
+    cgroup_driver: str | None = msgspec.field(name="CgroupDriver", default=None)
+    root_dir: str | None = msgspec.field(name="DockerRootDir", default=None)
+    server_errors: tuple[str, ...] | None = msgspec.field(name="ServerErrors", default=None)
+    client: _Client | None = msgspec.field(name="ClientInfo", default=None)
+
+
+def parse_info(stdout: str) -> Info | None:
+    """None for what is no JSON object (an old client prints its error there)."""
+    line = next((line for line in stdout.splitlines() if line.startswith("{")), "")
+    try:
+        return msgspec.json.decode(line.encode("utf-8", "replace"), type=Info)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def reduce_info(stdout: bytes) -> bytes:
+    """`docker info` with only the keys that `Info` knows, for a recording: the rest names hosts, mirrors, labels."""
+    info = parse_info(stdout.decode("utf-8", "replace"))
+    return msgspec.json.encode(info) + b"\n" if info is not None else stdout[:2000]
+
+
+def parse_problem(outcome: Outcome, info: Info | None) -> str | None:
+    """None when the engine answered; else not-running, permission-denied, timed-out, or the client's last words."""
+    if outcome.problem:
+        return outcome.problem
+    said = "\n".join((*((info.server_errors if info else None) or ()), outcome.stderr)).strip()
+    if info is not None and info.server_version and outcome.rc == 0:
+        return None
+    low = said.lower()
+    if "permission denied" in low:
+        return "permission-denied"
+    if "cannot connect to the docker daemon" in low or "is the docker daemon running" in low or "no such file" in low:
+        return "not-running"
+    return said.splitlines()[-1][:300] if said else "no answer"
+
+
+def parse_daemon_json(content: bytes) -> str | None:
+    """None when dockerd would read it; else what is wrong. An empty file is fine, as for dockerd."""
+    if not content.strip():
+        return None
+    try:
+        value = msgspec.json.decode(content)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        return f"not JSON: {error}"
+    return None if isinstance(value, dict) else "not an object"
+
+
+def ask(machine: Machine, patience: float = 4.0) -> Outcome | None:
+    """`docker info`, where there is a docker that can answer: it waits long for an engine that hangs."""
+    return machine.run(INFO, timeout=patience) if on_path(machine, "docker") and reachable(machine) else None
+
+
+def reachable(machine: Machine) -> bool:
+    """Whether an engine's socket may be there: the usual ones, or a place that this session's settings name."""
+    environ = machine.session().environ
+    runtime, home = environ.get("XDG_RUNTIME_DIR", ""), environ.get("HOME", "")
+    places = ["/run/docker.sock", "/run/podman/podman.sock"]
+    places += [f"{runtime}/docker.sock"] if runtime.startswith("/") else []
+    # a context of the person's own may name any place; Docker Desktop keeps its socket under the home
+    places += [f"{home}/.docker/contexts", f"{home}/.docker/desktop/docker.sock"] if home.startswith("/") else []
+    return bool(environ.get("DOCKER_HOST") or environ.get("DOCKER_CONTEXT")) or any(exists(machine, p) for p in places)
+
+
+def read_docker(machine: Machine, gaps: Gaps, answer: Outcome | None, packages: tuple[Package, ...] | None) -> Docker:
+    """`answer` is what `ask` brought, `packages` are dpkg's."""
+    path = on_path(machine, "docker")
+    if path is None:
+        podman = on_path(machine, "podman")
+        version = next((p.version for p in packages or () if p.name == "podman" and p.state == "installed"), None)
+        return Docker(kind="podman", path=podman, version=version) if podman else Docker()
+    info = parse_info(answer.stdout) if answer is not None else None
+    kind = _kind(machine, path, info, packages)
+    # podman has no engine that runs: it answers by starting
+    silent = None if kind == "podman" else "not-running"
+    problem = parse_problem(answer, info) if answer is not None else silent
+    configuration = raw(machine, _CONFIGURATION.get(kind, _CONFIGURATION_DEFAULT), gaps)
+    wrong = parse_daemon_json(configuration) if configuration is not None else None
+    answered = info if info is not None and problem is None else Info()
+    return Docker(
+        kind=kind,
+        path=path,
+        version=answered.server_version
+        or (info.client.version if info and info.client else None)
+        or next((p.version for p in packages or () if p.name == kind and p.state == "installed"), None),
+        answers=None if answer is None and problem is None else problem is None,
+        problem=problem,
+        runtimes=tuple(sorted(answered.runtimes)) if answered.runtimes is not None else None,
+        cdi_dirs=answered.cdi_dirs if answered.cdi_dirs is not None else (() if problem is None and info else None),
+        rootless="name=rootless" in answered.security if answered.security is not None else None,
+        cgroup_driver=answered.cgroup_driver,
+        root_dir=answered.root_dir,
+        daemon_json_valid=None if configuration is None else wrong is None,
+        daemon_json_problem=wrong,
+    )
+
+
+def _kind(machine: Machine, path: str, info: Info | None, packages: tuple[Package, ...] | None) -> str:
+    link = target(machine, path) or ""
+    if path.startswith("/snap/") or link.endswith("/snap"):
+        return "snap"
+    if link.endswith("podman") or any(p.name == "podman-docker" and p.state == "installed" for p in packages or ()):
+        return "podman"
+    context = info.client.context if info and info.client else None
+    if (info and info.operating_system == "Docker Desktop") or context == "desktop-linux":
+        return "desktop"
+    installed = {package.name for package in packages or () if package.state == "installed"}
+    return next((name for name in _PACKAGES if name in installed), "other")

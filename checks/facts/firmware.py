@@ -1,0 +1,107 @@
+"""Firmware: UEFI or not, Secure Boot and its keys, kernel lockdown, board."""
+
+from __future__ import annotations
+
+import re
+
+from checks.facts.gaps import Gaps, exists, raw, text, word
+from checks.facts.host import Firmware, Frozen
+from machine.door import ABSENT, Machine
+
+EFIVARS = "/sys/firmware/efi/efivars"
+# GUIDs of the UEFI specification's global variables and of shim (rhboot/shim, lib/guid.c)
+SECURE_BOOT = f"{EFIVARS}/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+SHIM_STATE = f"{EFIVARS}/MokSBStateRT-605dab50-e046-4300-abb6-3dd810dd8b23"
+# Ubuntu's update-secureboot-policy keeps its key there, dkms its own
+MOK = "/var/lib/shim-signed/mok/MOK.der"
+DKMS_KEY = "/var/lib/dkms/mok.pub"
+LIST_ENROLLED = ("mokutil", "--list-enrolled")
+LIST_NEW = ("mokutil", "--list-new")
+TEST_KEY = ("mokutil", "--test-key", MOK)
+
+
+def parse_efi_flag(data: bytes) -> bool | None:
+    """An EFI variable that holds one byte, after four bytes of attributes."""
+    return data[4] == 1 if len(data) == 5 else None
+
+
+def parse_lockdown(content: str) -> str | None:
+    """`none [integrity] confidentiality` → integrity."""
+    match = re.search(r"\[(\w+)\]", content)
+    return match[1] if match else None
+
+
+def parse_enrolled(content: str) -> tuple[str, ...]:
+    """Subjects of the certificates that `mokutil --list-enrolled` prints."""
+    return tuple(dict.fromkeys(match.strip() for match in re.findall(r"^\s*Subject:\s*(.+)$", content, re.MULTILINE)))
+
+
+def reduce_keys(content: bytes) -> bytes:
+    """mokutil's lines that are looked at, for a recording: without moduli, serial numbers and fingerprints."""
+    kept = re.findall(
+        rb"^(?:\[key [0-9]+\].*|\s*Subject:.*|.*enrolled.*|.*enrollment request.*)$", content, re.MULTILINE
+    )
+    return b"".join(line + b"\n" for line in kept)
+
+
+def parse_test_key(content: str) -> bool | None:
+    """`MOK.der is already enrolled` or `MOK.der is not enrolled`."""
+    if "already enrolled" in content:
+        return True
+    return False if "not enrolled" in content or "enrollment request" in content else None
+
+
+def read_firmware(machine: Machine, gaps: Gaps) -> Firmware:
+    """All but the keys, for which `read_keys` asks mokutil."""
+    uefi = exists(machine, "/sys/firmware/efi")
+    secure: bool | None = False
+    shim_off: bool | None = False
+    if uefi:
+        state, shim = raw(machine, SECURE_BOOT, gaps), raw(machine, SHIM_STATE, gaps)
+        secure = parse_efi_flag(state) if state is not None else None
+        if state is None and not exists(machine, EFIVARS):
+            gaps.note(EFIVARS, "not mounted")
+        # shim writes the variable only once validation has been switched off
+        shim_off = parse_efi_flag(shim) if shim is not None else (False if state is not None else None)
+    lockdown = text(machine, "/sys/kernel/security/lockdown", gaps)
+    dmi = {
+        name: word(machine, f"/sys/class/dmi/id/{name}", gaps) for name in ("bios_vendor", "board_vendor", "board_name")
+    }
+    return Firmware(
+        uefi=uefi,
+        secure_boot=secure,
+        shim_validation_disabled=shim_off,
+        lockdown=parse_lockdown(lockdown) if lockdown else None,
+        mok_key_present=exists(machine, MOK) or exists(machine, DKMS_KEY),
+        bios_vendor=dmi["bios_vendor"],
+        board=" ".join(filter(None, (dmi["board_vendor"], dmi["board_name"]))) or None,
+    )
+
+
+class Keys(Frozen, frozen=True):
+    """What mokutil tells; read.py puts it into Firmware under the same names."""
+
+    mok_enrolled: tuple[str, ...] | None = None
+    mok_key_enrolled: bool | None = None
+    mok_pending: bool | None = None
+
+
+def read_keys(machine: Machine, gaps: Gaps, patience: float = 4.0) -> Keys:
+    """Asked only while Secure Boot is on: without it no key matters, and mokutil may be missing."""
+    state = raw(machine, SECURE_BOOT, Gaps())
+    if state is None or not parse_efi_flag(state):
+        return Keys()
+    enrolled = machine.run(LIST_ENROLLED, timeout=patience / 3)
+    if enrolled.problem == ABSENT:
+        gaps.note("mokutil", "not installed, so enrolled keys are not known")
+        return Keys()
+    new = machine.run(LIST_NEW, timeout=patience / 3)
+    key = machine.run(TEST_KEY, timeout=patience / 3) if exists(machine, MOK) else None
+    for outcome in (enrolled, new, key):
+        if outcome is not None and outcome.problem:
+            gaps.note(" ".join(outcome.argv[:2]), outcome.problem)
+    return Keys(
+        mok_enrolled=parse_enrolled(enrolled.stdout) if enrolled.rc is not None else None,
+        mok_pending="[key" in new.stdout if new.rc is not None else None,
+        mok_key_enrolled=parse_test_key(key.stdout + key.stderr) if key is not None else None,
+    )

@@ -1,0 +1,179 @@
+"""The kernel: running, installed and next; its GPU modules as loaded, on disk, blacklisted; its log since boot."""
+
+from __future__ import annotations
+
+import re
+
+from checks.facts.dkms import read_dkms
+from checks.facts.gaps import Gaps, exists, names, text, word
+from checks.facts.grub import decide_next_boot
+from checks.facts.host import Kernel, ModuleFile
+from machine.door import ABSENT, TIMED_OUT, Machine
+
+_GPU_MODULE = re.compile(
+    r"nvidia(?:[_-]\w+)*|amdgpu|amdkcl|amdttm|amddrm\w*|amdxcp|radeon|nouveau|nova(?:[_-]\w+)?|i915|xe"
+)
+_SUFFIX = re.compile(r"\.ko(?:\.(?:zst|xz|gz))?$")
+# folders under /lib/modules/RELEASE: DKMS's, NVIDIA's installer's and mainline's own
+_FOLDERS = (
+    ("updates/dkms", "dkms"),
+    ("updates", "other"),
+    ("extra", "other"),
+    ("kernel/drivers/video", "runfile"),
+    ("kernel/drivers/gpu/drm/amd/amdgpu", "in-tree"),
+    ("kernel/drivers/gpu/drm/nouveau", "in-tree"),
+    ("kernel/drivers/gpu/drm/nova", "in-tree"),
+    ("kernel/drivers/gpu/nova-core", "in-tree"),
+)
+JOURNAL = ("journalctl", "-k", "-b", "-o", "short-monotonic", "--no-pager", "-q")
+DMESG = ("dmesg",)
+# what the checks look for: vendors' drivers, PCIe trouble, module signing, firmware, memory pressure, suspend
+_TELLING = re.compile(
+    r"(?i)nvrm|nvidia|nouveau|nova[_-]?core|nova_drm|amdgpu|\bkfd\b|radeon|\bdrm\b|\bxid\b|\baer\b|pcieport|vfio|iommu|"
+    r"dmar|amd-vi|\bBAR\b.*(?:fail|no space|can't|disabled)|fallen off|D3cold|firmware|secure ?boot|lockdown|pkcs#7|"
+    r"unsigned module|key was rejected|module verification|tainting kernel|out of memory|oom-kill|killed process|"
+    r"machine check|\bmce\b|hardware error|thermal.*(?:trip|critical|shut)|throttl|i/o error|ext4-fs error|"
+    r"btrfs.*error|nvme.*(?:timeout|reset)|segfault|PM: suspend"
+)
+_LINE = re.compile(r"^(\[ *[0-9]+\.[0-9]+\]) (?:\S+ kernel: )?(.*)$")
+_MOST_LINES = 600
+
+
+def version_key(release: str) -> tuple[tuple[int, int, str], ...]:
+    """Sorts releases by number, not by letter: 6.8.0-9 before 6.8.0-31; `~rc1` before nothing, as dpkg does."""
+    parts = re.findall(r"[0-9]+|~|[^0-9~]+", release)
+    key = [(2, int(p), "") if p.isdecimal() else (0, 0, "") if p == "~" else (3, 0, p) for p in parts]
+    return (*key, (1, 0, ""))
+
+
+def parse_cmdline(content: str) -> tuple[str, ...]:
+    """Words of /proc/cmdline; double quotes keep spaces, as the kernel's own parser does."""
+    return tuple(re.findall(r"(?:[^\s\"]|\"[^\"]*\"?)+", content))
+
+
+def parse_modules(content: str) -> tuple[str, ...]:
+    return tuple(line.split(maxsplit=1)[0] for line in content.splitlines() if line.strip())
+
+
+def parse_blacklist(content: str) -> tuple[str, ...]:
+    """GPU modules that a modprobe.d(5) file keeps from loading: `blacklist X`, `install X /bin/false`."""
+    found = []
+    for line in content.replace("\\\n", " ").splitlines():
+        match = re.match(r"\s*(?:blacklist\s+(\S+)\s*$|install\s+(\S+)\s+(?:/usr)?/bin/(?:false|true)\b)", line)
+        if match and _GPU_MODULE.fullmatch(match[1] or match[2]):
+            found.append((match[1] or match[2]).replace("-", "_"))
+    return tuple(dict.fromkeys(found))
+
+
+def parse_log(content: str) -> tuple[str, ...]:
+    """The telling lines of `journalctl -o short-monotonic` or `dmesg`, without the host's name, newest last."""
+    lines = (_LINE.match(line) for line in content.splitlines() if _TELLING.search(line))
+    return tuple(f"{line[1]} {line[2]}" for line in lines if line)[-_MOST_LINES:]
+
+
+def reduce_log(content: bytes) -> bytes:
+    """The log's telling lines as they stand, for a recording."""
+    lines = content.decode("utf-8", "replace").splitlines()
+    return (
+        "".join(f"{line}\n" for line in lines if _TELLING.search(line)).encode()
+        or b"[    0.000000] (nothing telling)\n"
+    )
+
+
+def module_name(file: str) -> str | None:
+    """`nvidia-uvm.ko.zst` → nvidia_uvm, None for what is no GPU module."""
+    name, count = _SUFFIX.subn("", file)
+    return name.replace("-", "_") if count and _GPU_MODULE.fullmatch(name) else None
+
+
+def read_kernel(machine: Machine, gaps: Gaps) -> Kernel:
+    """All but `log`, which `read_log` gets from a process that may take its time."""
+    cmdline = text(machine, "/proc/cmdline", gaps)
+    loaded = text(machine, "/proc/modules", gaps)
+    release = word(machine, "/proc/sys/kernel/osrelease", gaps)
+    boot = names(machine, "/boot", gaps)
+    installed = _installed(boot)
+    next_boot, because = decide_next_boot(machine, installed, gaps)
+    sources = names(machine, "/usr/src", gaps)
+    words = parse_cmdline(cmdline) if cmdline is not None else None
+    return Kernel(
+        release=release,
+        version=word(machine, "/proc/version", gaps),
+        cmdline=words,
+        # a kernel that was built without modules has no such file
+        loaded=parse_modules(loaded) if loaded is not None else (None if exists(machine, "/proc/modules") else ()),
+        installed=installed,
+        next_boot=next_boot,
+        next_boot_because=because,
+        headers=None if sources is None else _after("linux-headers-", sources),
+        modules=_module_files(machine, gaps),
+        dkms=read_dkms(machine, gaps),
+        blacklisted=_blacklisted(machine, words or (), gaps),
+        boot_id=word(machine, "/proc/sys/kernel/random/boot_id", gaps),
+        uptime_seconds=_uptime(text(machine, "/proc/uptime", gaps)),
+    )
+
+
+def read_log(machine: Machine, gaps: Gaps, patience: float = 4.0) -> tuple[str, ...] | None:
+    """The kernel log since boot; None when it may not be read. journalctl first: dmesg's buffer loses its beginning."""
+    said = []
+    for argv, share in ((JOURNAL, 0.7), (DMESG, 0.3)):
+        outcome = machine.run(argv, timeout=patience * share)
+        if outcome.ok and outcome.stdout.strip():
+            return parse_log(outcome.stdout)
+        if outcome.problem not in ("", ABSENT):
+            said.append(f"{argv[0]} {outcome.problem}")
+    timed_out = any(TIMED_OUT in word for word in said)
+    gaps.note("kernel log", "; ".join(said) if timed_out else "needs group adm or root")
+    return None
+
+
+def _uptime(content: str | None) -> float | None:
+    match = re.match(r"[0-9]{1,12}(?:\.[0-9]+)?", content or "")
+    return float(match[0]) if match else None
+
+
+def _installed(boot: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if boot is None:
+        return None
+    releases = [name for name in _after("vmlinuz-", boot) if not name.endswith((".old", ".efi.signed", ".dpkg-new"))]
+    return tuple(sorted(releases, key=version_key))
+
+
+def _after(prefix: str, found: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted((n[len(prefix) :] for n in found if n.startswith(prefix) and n != prefix), key=version_key))
+
+
+def _module_files(machine: Machine, gaps: Gaps) -> tuple[ModuleFile, ...] | None:
+    releases = names(machine, "/lib/modules", gaps)
+    if releases is None:
+        return None
+    found = []
+    for release in sorted(releases, key=version_key):
+        top = f"/lib/modules/{release}"
+        # Ubuntu's prebuilt modules: kernel/nvidia-580-open and the like
+        prebuilt = [name for name in names(machine, f"{top}/kernel", gaps) or () if name.startswith("nvidia-")]
+        for folder, origin in (*_FOLDERS, *((f"kernel/{name}", "prebuilt") for name in prebuilt)):
+            for file in names(machine, f"{top}/{folder}", gaps) or ():
+                name = module_name(file)
+                if name is not None:
+                    found.append(ModuleFile(name=name, kernel=release, path=f"{top}/{folder}/{file}", origin=origin))
+    return tuple(found)
+
+
+def _blacklisted(machine: Machine, cmdline: tuple[str, ...], gaps: Gaps) -> tuple[tuple[str, str], ...] | None:
+    files: dict[str, str] = {}
+    for folder in ("/usr/lib/modprobe.d", "/run/modprobe.d", "/etc/modprobe.d"):
+        found = names(machine, folder, gaps)
+        if found is None:
+            return None
+        # a file in /etc hides one of the same name in /run and /usr/lib
+        files.update({name: f"{folder}/{name}" for name in found if name.endswith(".conf")})
+    pairs = []
+    for _, path in sorted(files.items()):
+        pairs += [(module, path) for module in parse_blacklist(text(machine, path, gaps) or "")]
+    for option in cmdline:
+        key, _, value = option.partition("=")
+        if key in ("modprobe.blacklist", "module_blacklist", "rd.driver.blacklist"):
+            pairs += [(m.replace("-", "_"), "/proc/cmdline") for m in value.split(",") if _GPU_MODULE.fullmatch(m)]
+    return tuple(dict.fromkeys(pairs))

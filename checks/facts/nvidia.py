@@ -1,0 +1,96 @@
+"""NVIDIA: the loaded module, its libraries and device nodes, NVML's answer, toolkits, container pieces."""
+
+from __future__ import annotations
+
+import re
+
+from checks.facts.bindings import Document, parse_document
+from checks.facts.gaps import Gaps, exists, names, target, text, word
+from checks.facts.host import Nvidia, NvmlGpu
+from machine.door import Machine, Outcome
+from machine.libraries import BINDING_LIBRARY, library_folders
+
+# the driver's installer (.run) leaves its uninstaller; Debian packages have none
+RUNFILE = "/usr/bin/nvidia-uninstall"
+CDI_FOLDERS = ("/etc/cdi", "/run/cdi")
+# the toolkit's version stands in its own package; the base package alone serves machines that use CDI only
+TOOLKIT_PACKAGES = ("nvidia-container-toolkit", "nvidia-container-toolkit-base")
+_CDI_LIMIT = 1 << 20
+_VERSION = r"[0-9]{2,4}(?:\.[0-9]{1,4}){1,3}"
+
+
+def parse_proc_version(content: str) -> tuple[str | None, bool | None]:
+    """Version of the loaded module and whether it is the open one, from /proc/driver/nvidia/version."""
+    line = next((line for line in content.splitlines() if line.startswith("NVRM version:")), "")
+    match = re.search(rf"Kernel Module\b(?: for \S+)?\s+({_VERSION})", line)
+    return (match[1] if match else None), ("Open Kernel Module" in line if line else None)
+
+
+def parse_library(link: str) -> str | None:
+    """`libnvidia-ml.so.580.95.05` → 580.95.05."""
+    match = re.search(rf"\.so\.({_VERSION})$", link)
+    return match[1] if match else None
+
+
+def parse_cdi(content: str) -> tuple[str | None, str | None]:
+    """The spec's kind (nvidia.com/gpu) and the driver version in the names of the libraries that it mounts."""
+    kind = re.search(r"^\s*[\"']?kind[\"']?\s*:\s*[\"']?([\w.-]+/[\w.-]+)", content, re.MULTILINE)
+    version = re.search(rf"lib(?:cuda|nvidia-ml)\.so\.({_VERSION})", content)
+    return (kind[1] if kind else None), (version[1] if version else None)
+
+
+class Nvml(Document[NvmlGpu], frozen=True):
+    """NVML's document."""
+
+
+def parse_nvml(outcome: Outcome) -> Nvml:
+    found = parse_document(outcome, Nvml)
+    assert isinstance(found, Nvml)
+    return found
+
+
+def read_nvidia(machine: Machine, gaps: Gaps) -> Nvidia:
+    """All but NVML's answer, which read.py gets from a child and merges with `with_nvml`."""
+    version, opened = parse_proc_version(text(machine, "/proc/driver/nvidia/version", gaps) or "")
+    version = version or word(machine, "/sys/module/nvidia/version", gaps)
+    nodes = names(machine, "/dev", gaps)
+    folders = library_folders("nvidia", machine.session().environ, lambda path: names(machine, path, gaps) or ())
+    specs = _cdi(machine, gaps)
+    return Nvidia(
+        module_version=version,
+        open_module=opened,
+        library_version=_library_version(machine, folders),
+        libcuda=tuple(f"{f}/libcuda.so.1" for f in folders if exists(machine, f"{f}/libcuda.so.1")),
+        device_nodes=None if nodes is None else tuple(f"/dev/{name}" for name in nodes if name.startswith("nvidia")),
+        runfile=exists(machine, RUNFILE),
+        cuda_toolkits=_toolkits(machine, gaps),
+        cdi_specs=None if specs is None else tuple(path for path, _ in specs),
+        cdi_versions=None if specs is None else tuple((path, version) for path, version in specs if version),
+    )
+
+
+def _library_version(machine: Machine, folders: tuple[str, ...]) -> str | None:
+    links = (target(machine, f"{folder}/{BINDING_LIBRARY['nvidia']}") for folder in folders)
+    return next((version for link in links if link and (version := parse_library(link))), None)
+
+
+def _toolkits(machine: Machine, gaps: Gaps) -> tuple[str, ...] | None:
+    """Versions of CUDA toolkits with a compiler; the runtime packages make the same folders without one."""
+    found = names(machine, "/usr/local", gaps)
+    if found is None:
+        return None
+    versions = [match[1] for name in found if (match := re.fullmatch(r"cuda-([0-9]{1,3}\.[0-9]{1,3})", name))]
+    return tuple(version for version in versions if exists(machine, f"/usr/local/cuda-{version}/bin/nvcc"))
+
+
+def _cdi(machine: Machine, gaps: Gaps) -> tuple[tuple[str, str | None], ...] | None:
+    found = []
+    for folder in CDI_FOLDERS:
+        held = names(machine, folder, gaps)
+        if held is None:
+            return None
+        for path in (f"{folder}/{name}" for name in held if name.endswith((".yaml", ".yml", ".json"))):
+            kind, version = parse_cdi(text(machine, path, gaps, _CDI_LIMIT) or "")
+            if kind and kind.startswith("nvidia.com/"):
+                found.append((path, version))
+    return tuple(found)

@@ -1,0 +1,119 @@
+"""Graphics cards and accelerators on the PCI bus, from sysfs. Sleeping cards are not woken."""
+
+from __future__ import annotations
+
+import re
+
+from checks.facts.gaps import Gaps, names, target, text, whole, word
+from checks.facts.host import Link, PciCard
+from machine.door import Machine
+
+DEVICES = "/sys/bus/pci/devices"
+DRM = "/sys/class/drm"
+SLOT = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+# PCI base classes: display controllers (VGA 00, 3D 02, other 80) and processing accelerators
+_CLASSES = ("03", "12")
+
+
+def parse_hex(content: str | None, digits: int) -> str | None:
+    """sysfs ids: `0x10de` → `10de`."""
+    match = re.fullmatch(r"0x([0-9a-f]+)", (content or "").strip().lower())
+    return match[1].rjust(digits, "0") if match and len(match[1]) <= digits else None
+
+
+def parse_speed(content: str | None) -> float | None:
+    """`16.0 GT/s PCIe` → 16.0; `Unknown` → None."""
+    match = re.match(r"\s*([0-9]{1,4}(?:\.[0-9]+)?) GT/s", content or "")
+    return float(match[1]) if match else None
+
+
+def parse_bars(content: str) -> tuple[int, ...]:
+    """Sizes of the six base address registers, 0 for an unused one (lines `start end flags` of sysfs `resource`)."""
+    sizes = []
+    for line in content.splitlines()[:6]:
+        try:
+            start, end, _ = (int(part, 16) for part in line.split())
+        except ValueError:
+            break
+        sizes.append(end - start + 1 if end > start >= 0 else 0)
+    return tuple(sizes)
+
+
+def parse_aer(content: str) -> int | None:
+    """The sum in aer_dev_correctable."""
+    match = re.search(r"^TOTAL_ERR_COR ([0-9]{1,20})$", content, re.MULTILINE)
+    return int(match[1]) if match else None
+
+
+def read_cards(machine: Machine, gaps: Gaps) -> tuple[PciCard, ...] | None:
+    """None when the bus cannot be listed; a machine without a PCI bus has no cards."""
+    slots = names(machine, DEVICES, gaps)
+    if slots is None:
+        return None
+    connected = _connected(machine, gaps)
+    cards = (_card(machine, slot, connected, gaps) for slot in slots if SLOT.fullmatch(slot))
+    return tuple(card for card in cards if card is not None)
+
+
+def _card(machine: Machine, slot: str, connected: dict[str, tuple[str, ...]], gaps: Gaps) -> PciCard | None:
+    at = f"{DEVICES}/{slot}"
+    class_code = parse_hex(word(machine, f"{at}/class", gaps), 6)
+    if class_code is None or class_code[:2] not in _CLASSES:
+        return None
+    vendor, device = (parse_hex(word(machine, f"{at}/{name}", gaps), 4) for name in ("vendor", "device"))
+    if vendor is None or device is None:
+        return None
+    subsystem = [parse_hex(word(machine, f"{at}/subsystem_{name}", gaps), 4) for name in ("vendor", "device")]
+    driver = target(machine, f"{at}/driver")
+    power = word(machine, f"{at}/power_state", gaps)
+    boot_vga = whole(machine, f"{at}/boot_vga", gaps)
+    bars = text(machine, f"{at}/resource", gaps)
+    group = (target(machine, f"{at}/iommu_group") or "").rpartition("/")[2]
+    return PciCard(
+        slot=slot,
+        vendor=vendor,
+        device=device,
+        revision=parse_hex(word(machine, f"{at}/revision", gaps), 2),
+        subsystem=":".join(filter(None, subsystem)) if None not in subsystem else None,
+        class_code=class_code,
+        driver=driver.rpartition("/")[2] if driver else None,
+        boot_vga=None if boot_vga is None else boot_vga == 1,
+        power_state=power,
+        # the link's files read the card's configuration space, which wakes a card in D3cold (or shows ones)
+        link=None if power == "D3cold" else _link(machine, at, gaps),
+        bar_bytes=parse_bars(bars) if bars else None,
+        aer_correctable=parse_aer(text(machine, f"{at}/aer_dev_correctable", gaps) or ""),
+        connectors_connected=connected.get(slot),
+        iommu_group_type=word(machine, f"/sys/kernel/iommu_groups/{group}/type", gaps) if group.isdigit() else None,
+    )
+
+
+def _link(machine: Machine, at: str, gaps: Gaps) -> Link | None:
+    speed, most = (parse_speed(word(machine, f"{at}/{name}_link_speed", gaps)) for name in ("current", "max"))
+    width, widest = (whole(machine, f"{at}/{name}_link_width", gaps) for name in ("current", "max"))
+    # 255 lanes is what sysfs shows for "unknown" (PCI_EXP_LNKSTA of ones)
+    width, widest = (None if lanes in (0, 255) else lanes for lanes in (width, widest))
+    if (speed, most, width, widest) == (None, None, None, None):
+        return None
+    return Link(speed=speed, width=width, max_speed=most, max_width=widest)
+
+
+def _connected(machine: Machine, gaps: Gaps) -> dict[str, tuple[str, ...]]:
+    """PCI address → connectors with a display; only cards that a display driver has taken are in it."""
+    found: dict[str, tuple[str, ...]] = {}
+    entries = names(machine, DRM, gaps) or ()
+    for card in entries:
+        if not re.fullmatch(r"card[0-9]+", card):
+            continue
+        slot = slot_of(machine, card)
+        if slot is None:
+            continue
+        plugs = [name.partition("-")[2] for name in entries if name.startswith(f"{card}-")]
+        found[slot] = tuple(p for p in plugs if word(machine, f"{DRM}/{card}-{p}/status", gaps) == "connected")
+    return found
+
+
+def slot_of(machine: Machine, node: str) -> str | None:
+    """The PCI address behind /sys/class/drm/NODE."""
+    slot = (target(machine, f"{DRM}/{node}/device") or "").rpartition("/")[2]
+    return slot if SLOT.fullmatch(slot) else None

@@ -1,0 +1,53 @@
+"""The system's python3, and what Triton needs at run time: a C compiler and Python.h."""
+
+from __future__ import annotations
+
+import re
+
+from checks.facts.gaps import Gaps, exists, on_path, target, text
+from checks.facts.host import PythonFacts
+from machine.door import Machine
+
+# in the order in which Triton looks (triton/runtime/build.py): CC, then gcc, then clang
+_COMPILERS = ("gcc", "clang", "cc")
+
+
+def parse_minor(link: str) -> str | None:
+    """`python3.12` → 3.12."""
+    match = re.fullmatch(r"(?:.*/)?python([0-9]\.[0-9]{1,2})", link)
+    return match[1] if match else None
+
+
+def parse_patchlevel(content: str) -> str | None:
+    """PY_VERSION of patchlevel.h."""
+    match = re.search(r'^#define\s+PY_VERSION\s+"([0-9][\w.+]{0,20})"', content, re.MULTILINE)
+    return match[1].rstrip("+") if match else None
+
+
+def read_python(machine: Machine, gaps: Gaps) -> PythonFacts:
+    """Debian's and Ubuntu's python3 before another that stands earlier on PATH: environments are made from that one."""
+    path = "/usr/bin/python3" if exists(machine, "/usr/bin/python3") else on_path(machine, "python3")
+    link, minor = (target(machine, path) if path else None), None
+    if link:
+        minor = parse_minor(link)
+    if path is None:
+        return PythonFacts(compiler=_compiler(machine))
+    prefix = path.rsplit("/bin/", 1)[0]
+    include = f"{prefix}/include/python{minor}"
+    # the exact version stands only in the headers' patchlevel.h; without them two digits have to do
+    version = parse_patchlevel(text(machine, f"{include}/patchlevel.h", gaps) or "") if minor else None
+    return PythonFacts(
+        path=path,
+        version=version or minor,
+        compiler=_compiler(machine),
+        headers=exists(machine, f"{include}/Python.h") if minor else None,
+        # Debian moves ensurepip to python3.N-venv; without it `python3 -m venv` fails
+        venv=exists(machine, f"{prefix}/lib/python{minor}/ensurepip/__init__.py") if minor else None,
+    )
+
+
+def _compiler(machine: Machine) -> str | None:
+    chosen = machine.session().environ.get("CC", "").split(" ")[0]
+    if chosen:
+        return chosen if chosen.startswith("/") and exists(machine, chosen) else on_path(machine, chosen)
+    return next((path for name in _COMPILERS if (path := on_path(machine, name))), None)

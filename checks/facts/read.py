@@ -1,0 +1,139 @@
+"""Read a machine once: every probe with a guard of its own, the slow ones at the same time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+
+import msgspec
+
+from checks.facts import amd, apt, docker, firmware, kernel, nvidia, pci, person, python, resources
+from checks.facts import os as system
+from checks.facts.gaps import Gaps, guarded
+from checks.facts.host import Amd, Apt, Docker, Firmware, Host, Kernel, Nvidia, Os, Person, PythonFacts, Resources
+from machine.door import TIMED_OUT, Machine, Outcome
+
+T = TypeVar("T")
+# A probe's process gets this many seconds; ending it may take half a second more, and doctor promises five in all.
+PATIENCE = 4.0
+_GRACE = 0.7
+
+# What the readers use of long or telling files and answers; a recording holds no more than that (machine/recorder.py).
+REDUCE: Mapping[str, Callable[[bytes], bytes]] = {
+    apt.STATUS: apt.reduce_status,
+    docker.INFO[0]: docker.reduce_info,
+    kernel.JOURNAL[0]: kernel.reduce_log,
+    kernel.DMESG[0]: kernel.reduce_log,
+    firmware.LIST_ENROLLED[0]: firmware.reduce_keys,
+}
+
+
+def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
+    """What this machine is. Never raises for what the machine is like: what cannot be read is None and in `unread`.
+
+    Takes at most `patience` + 0.7 seconds, even when NVML, docker or a network drive hang.
+    """
+    gaps = Gaps()
+    nvml = _Slow("nvml", lambda: machine.binding("nvidia", patience), Outcome((), None, "", "", 0.0, TIMED_OUT), gaps)
+    smi = _Slow("amdsmi", lambda: machine.binding("amd", patience), Outcome((), None, "", "", 0.0, TIMED_OUT), gaps)
+    engine = _Slow("docker info", lambda: docker.ask(machine, patience), None, gaps)
+    log = _Slow("kernel log", lambda: kernel.read_log(machine, gaps, patience), None, gaps)
+    keys = _Slow("mokutil", lambda: firmware.read_keys(machine, gaps, patience), firmware.Keys(), gaps)
+    disks = _Slow("disks", lambda: resources.read_disks(machine), resources.NO_DISKS, gaps)
+    slow = (nvml, smi, engine, log, keys, disks)
+
+    facts_apt = guarded("apt", lambda: apt.read_apt(machine, gaps), Apt(), gaps)
+    facts_os = guarded("os", lambda: system.read_os(machine, gaps), Os(), gaps)
+    facts_kernel = guarded("kernel", lambda: kernel.read_kernel(machine, gaps), Kernel(), gaps)
+    facts_firmware = guarded("firmware", lambda: firmware.read_firmware(machine, gaps), Firmware(), gaps)
+    cards = guarded("pci", lambda: pci.read_cards(machine, gaps), None, gaps)
+    facts_nvidia = guarded("nvidia", lambda: nvidia.read_nvidia(machine, gaps), Nvidia(), gaps)
+    facts_amd = guarded("amd", lambda: amd.read_amd(machine, gaps), Amd(), gaps)
+    facts_python = guarded("python", lambda: python.read_python(machine, gaps), PythonFacts(), gaps)
+    facts_resources = guarded("resources", lambda: resources.read_resources(machine, gaps), Resources(), gaps)
+    facts_person = guarded("person", lambda: person.read_person(machine, gaps), Person(), gaps)
+
+    limit = time.monotonic() + patience + _GRACE
+    for probe in slow:
+        probe.wait(limit)
+    answer = engine.value
+    packages = facts_apt.packages
+    facts_docker = guarded("docker", lambda: docker.read_docker(machine, gaps, answer, packages), Docker(), gaps)
+    found_disks, shm = disks.value
+    if facts_docker.root_dir and all(disk.path != facts_docker.root_dir for disk in found_disks):
+        elsewhere = _Slow("disks", lambda: resources.docker_disk(machine, facts_docker.root_dir), None, gaps)
+        elsewhere.wait(limit)
+        if elsewhere.value is not None:
+            found_disks = (*(disk for disk in found_disks if disk.purpose != "docker"), elsewhere.value)
+    replace = msgspec.structs.replace
+    return Host(
+        os=facts_os,
+        kernel=replace(facts_kernel, log=log.value),
+        firmware=replace(facts_firmware, **msgspec.structs.asdict(keys.value)),
+        cards=cards,
+        nvidia=_with_nvml(facts_nvidia, nvidia.parse_nvml(nvml.value), facts_apt),
+        amd=_with_smi(facts_amd, amd.parse_smi(smi.value)),
+        apt=facts_apt,
+        docker=facts_docker,
+        python=facts_python,
+        resources=replace(facts_resources, disks=found_disks or None, shm_total=shm),
+        person=facts_person,
+        unread=gaps.all(),
+        taken_at=getattr(machine, "taken_at", "") or datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=machine.name,
+    )
+
+
+class _Slow(Generic[T]):
+    """A probe in a thread of its own. What is not there in time is given up: the thread may hang in the kernel."""
+
+    def __init__(self, source: str, probe: Callable[[], T], otherwise: T, gaps: Gaps) -> None:
+        self.source, self.value, self.gaps = source, otherwise, gaps
+        self._probe, self._otherwise = probe, otherwise
+        self._failed: AssertionError | None = None
+        self._given_up = False
+        self._thread = threading.Thread(target=self._run, name=source, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            value = guarded(self.source, self._probe, self._otherwise, self.gaps)
+        except AssertionError as error:
+            self._failed = error
+            return
+        if not self._given_up:
+            self.value = value
+
+    def wait(self, limit: float) -> None:
+        self._thread.join(max(0.0, limit - time.monotonic()))
+        self._given_up = True
+        if self._failed is not None:
+            raise self._failed
+        if self._thread.is_alive():
+            self.gaps.note(self.source, TIMED_OUT)
+
+
+def _with_nvml(facts: Nvidia, found: nvidia.Nvml, packages: Apt) -> Nvidia:
+    toolkit = [p for p in packages.packages or () if p.name in nvidia.TOOLKIT_PACKAGES and p.state == "installed"]
+    return msgspec.structs.replace(
+        facts,
+        # with some GPUs the list says the truth also when a later one failed
+        nvml=found.gpus if found.problem is None or found.gpus else None,
+        nvml_driver=found.driver,
+        nvml_cuda=found.cuda,
+        nvml_problem=found.problem,
+        container_toolkit=toolkit[0].version if toolkit else None,
+        stub=found.stub,
+    )
+
+
+def _with_smi(facts: Amd, found: amd.Smi) -> Amd:
+    return msgspec.structs.replace(
+        facts,
+        amdsmi_gpus=len(found.gpus) if found.problem is None else None,
+        amdsmi_problem=found.problem,
+        stub=found.stub,
+    )

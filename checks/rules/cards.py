@@ -1,0 +1,102 @@
+"""Which cards the rules judge, what a reader calls them, and how their places on the bus are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from checks.catalogue import Card, Catalogue, Stack
+from checks.facts.host import AmdGpu, Host, NvmlGpu, PciCard
+
+NVIDIA = "10de"
+AMD = "1002"
+VENDOR_NAMES = {NVIDIA: "NVIDIA", AMD: "AMD"}
+# drivers that hold a card back for a virtual machine
+RESERVED = ("vfio-pci", "pci-stub")
+
+
+def known(card: PciCard, catalogue: Catalogue) -> Card | None:
+    return catalogue.card(card.vendor, card.device, card.revision)
+
+
+def name(card: PciCard, catalogue: Catalogue) -> str:
+    """`RTX 3090`, or the PCI id of a card that the catalogue does not know."""
+    row = known(card, catalogue)
+    return row.name if row else f"{card.vendor}:{card.device} (unknown to the catalogue)"
+
+
+def subject(card: PciCard, catalogue: Catalogue) -> str:
+    return f"{card.slot} {name(card, catalogue)}"
+
+
+def training(host: Host, catalogue: Catalogue, vendor: str | None = None) -> tuple[PciCard, ...]:
+    """Cards of this vendor (of both without one) that could train: known ones that are supported and not part of the
+    processor, and NVIDIA cards that the catalogue does not know. Those kept for a virtual machine are not ours."""
+    return tuple(
+        card
+        for card in host.cards or ()
+        if card.vendor in VENDOR_NAMES
+        and vendor in (None, card.vendor)
+        and card.driver not in RESERVED
+        and _could_train(card, catalogue)
+    )
+
+
+def _could_train(card: PciCard, catalogue: Catalogue) -> bool:
+    row = known(card, catalogue)
+    # an AMD id that is not in the catalogue may well be a processor's graphics: nothing is claimed about it
+    return card.vendor == NVIDIA if row is None else row.supported and not row.integrated
+
+
+def none_of(host: Host, catalogue: Catalogue, vendor: str | None = None) -> str:
+    """Why a check does not apply where `training` is empty."""
+    brand = VENDOR_NAMES[vendor] if vendor else "NVIDIA or AMD"
+    kept = [card for card in host.cards or () if card.vendor == vendor and card.driver in RESERVED]
+    if kept:
+        return f"The {brand} card is reserved for a virtual machine ({kept[0].driver})."
+    return f"No {brand} card that can train."
+
+
+def stacks(card: PciCard, catalogue: Catalogue) -> tuple[Stack, ...]:
+    """The training stacks that have kernels for this card, in the catalogue's order of preference."""
+    row = known(card, catalogue)
+    return catalogue.stacks_for(row) if row else ()
+
+
+def place(slot: str | None) -> str:
+    """A bus address in one spelling: NVML writes 00000000:01:00.0 (or upper case), the kernel's log 0000:01:00."""
+    if not slot:
+        return ""
+    domain, _, rest = slot.lower().partition(":")
+    if ":" not in rest:
+        return slot.lower()
+    return f"{domain[-4:]:0>4}:{rest.partition('.')[0]}"
+
+
+def at(slot: str | None, cards: Iterable[PciCard]) -> PciCard | None:
+    """The card at this address; the function number does not matter."""
+    wanted = place(slot)
+    return next((card for card in cards if wanted and place(card.slot) == wanted), None)
+
+
+def named(slot: str, host: Host, catalogue: Catalogue) -> str:
+    """The subject for an address from a log line: with the card's name where the bus still shows it."""
+    card = at(slot, host.cards or ())
+    return subject(card, catalogue) if card else slot
+
+
+def nvml_of(card: PciCard, host: Host) -> NvmlGpu | None:
+    return next((gpu for gpu in host.nvidia.nvml or () if place(gpu.slot) == place(card.slot)), None)
+
+
+def amd_of(card: PciCard, host: Host) -> AmdGpu | None:
+    return next((gpu for gpu in host.amd.gpus or () if place(gpu.slot) == place(card.slot)), None)
+
+
+def numbers(version: str | None) -> tuple[int, ...]:
+    """`580.95.05` as (580, 95, 5), `6.17.0-14-generic` as (6, 17, 0): compared as integers, never as text."""
+    found: list[int] = []
+    for part in (version or "").replace("-", ".").split("."):
+        if not part.isdecimal():
+            break
+        found.append(int(part))
+    return tuple(found[:3])

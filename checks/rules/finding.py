@@ -1,0 +1,79 @@
+"""The words in which rules speak: findings by severity, evidence by source, and the fixes that many share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from checks.facts.host import Host
+from checks.model import Evidence, Finding, Fix, FixKind, Severity, Unknown
+
+Seen = tuple[str, object]
+
+
+def error(subject: str, summary: str, why: str, seen: Iterable[Seen], fix: Fix) -> Finding:
+    """Training on this subject cannot work while this stands."""
+    return _finding(Severity.ERROR, subject, summary, why, seen, fix)
+
+
+def warning(subject: str, summary: str, why: str, seen: Iterable[Seen], fix: Fix) -> Finding:
+    """It works, but worse than it could, or it will stop working."""
+    return _finding(Severity.WARNING, subject, summary, why, seen, fix)
+
+
+def info(subject: str, summary: str, why: str, seen: Iterable[Seen], fix: Fix) -> Finding:
+    """Worth knowing; nothing is wrong."""
+    return _finding(Severity.INFO, subject, summary, why, seen, fix)
+
+
+def _finding(severity: Severity, subject: str, summary: str, why: str, seen: Iterable[Seen], fix: Fix) -> Finding:
+    evidence = tuple(Evidence(source, str(value)) for source, value in seen)
+    # the check's decorator writes its id into the empty place
+    return Finding("", severity, subject, summary, why, evidence, fix)
+
+
+def provision(text: str, *, reboot: bool = False, verify: tuple[str, ...] = ()) -> Fix:
+    """The plan mends it: `gpu-setup plan` shows how, `gpu-setup apply` does it."""
+    return Fix(FixKind.PROVISION, text, ("gpu-setup", "plan"), needs_reboot=reboot, verify=verify)
+
+
+def command(
+    text: str,
+    *argv: str,
+    sudo: bool = False,
+    reboot: bool = False,
+    relogin: bool = False,
+    verify: tuple[str, ...] = (),
+) -> Fix:
+    """One exact command mends it."""
+    return Fix(FixKind.COMMAND, text, argv, sudo, reboot, relogin, verify)
+
+
+def reboot(text: str, *, verify: tuple[str, ...] = ()) -> Fix:
+    return Fix(FixKind.COMMAND, text, ("systemctl", "reboot"), needs_sudo=True, needs_reboot=True, verify=verify)
+
+
+def install(text: str, *packages: str, verify: tuple[str, ...] = ()) -> Fix:
+    return Fix(FixKind.COMMAND, text, ("apt-get", "install", *packages), needs_sudo=True, verify=verify)
+
+
+def by_hand(text: str, *, relogin: bool = False, verify: tuple[str, ...] = ()) -> Fix:
+    """No single command does it; the text says what to do, --explain says it step by step."""
+    return Fix(FixKind.DOCS, text, needs_relogin=relogin, verify=verify)
+
+
+def firmware(text: str, *, verify: tuple[str, ...] = ()) -> Fix:
+    """A setting in the BIOS."""
+    return Fix(FixKind.FIRMWARE, text, needs_reboot=True, verify=verify)
+
+
+def hardware(text: str, *, verify: tuple[str, ...] = ()) -> Fix:
+    """Something to do with the hands."""
+    return Fix(FixKind.HARDWARE, text, verify=verify)
+
+
+def unread(host: Host, what: str, words: Iterable[str], otherwise: str) -> Unknown:
+    """`what` is not known, and why: a source whose name holds one of `words` was not read, or `otherwise`."""
+    for gap in host.unread:
+        if any(word in gap.source for word in words):
+            return Unknown(f"{what} is not known: {gap.source} could not be read ({gap.reason}). {otherwise}")
+    return Unknown(f"{what} is not known. {otherwise}")

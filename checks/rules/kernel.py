@@ -1,0 +1,216 @@
+"""The kernel under the driver: old enough, new enough, restarted, and what amdgpu needs of it."""
+
+from __future__ import annotations
+
+import re
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from checks.model import Ok, Skip, Unknown, Verdict, check
+from checks.rules import cards, kernel_log
+from checks.rules.finding import command, error, hardware, install, reboot, unread, warning
+
+# packages whose restart matters to a GPU
+_MATTERS = ("linux-image", "linux-modules", "linux-base", "nvidia", "libnvidia", "amdgpu", "linux-firmware")
+# firmware that amdgpu asks for and works without: SR-IOV caps, and the table that it reads from the card instead
+_OPTIONAL = r"amdgpu/(?:\w+_cap|ip_discovery)\.bin"
+# `psp gfx command LOAD_TA … failed` is not among them: working machines say it
+_BROKEN = r"failed to load ucode|LOAD_IP_FW\(0x6\) failed|PSP firmware loading failed|IP block <psp> failed"
+
+
+@check(
+    "kernel.reboot-pending",
+    "The machine has been restarted since its last update",
+    about="After an update of kernel or driver the old one runs until the restart; verifying or benchmarking in "
+    "between tests the wrong thing. From /run/reboot-required and the newest kernel in /boot.",
+    by_hand="`cat /run/reboot-required.pkgs` says which packages asked. Restart.",
+)
+def reboot_pending(host: Host, catalogue: Catalogue) -> Verdict:
+    if not cards.training(host, catalogue):
+        return Skip(cards.none_of(host, catalogue))
+    release, coming = host.kernel.release, host.kernel.next_boot
+    asked = [name for name in host.apt.reboot_packages or () if name.startswith(_MATTERS)]
+    newer = coming is not None and release is not None and coming != release
+    if not newer and not (host.apt.reboot_required and (asked or not host.apt.reboot_packages)):
+        if host.apt.reboot_required is None and coming is None:
+            return unread(
+                host, "Whether a restart is pending", ("reboot-required", "/boot"), "Make /run and /boot readable."
+            )
+        return Ok("No restart is pending for kernel or driver.")
+    seen: list[tuple[str, object]] = []
+    if newer:
+        seen.append(("/boot", f"next boot: {coming}; running: {release}"))
+    if host.apt.reboot_required:
+        seen.append(("/run/reboot-required", ", ".join(asked) or "present"))
+    return (
+        warning(
+            "kernel",
+            f"A restart is pending: kernel {coming} is installed, {release} runs."
+            if newer
+            else "A restart is pending.",
+            "Until then the machine runs the old kernel or driver.",
+            seen,
+            reboot("Restart (check driver.next-boot first).", verify=("uname", "-r")),
+        ),
+    )
+
+
+@check(
+    "kernel.amdgpu-floor",
+    "The kernel's own amdgpu is new enough for the card",
+    about="The driver inside the kernel learns new cards with each release: RDNA3 works from 6.8 on, RDNA4 (RX "
+    "9000) from 6.14 on. Floors by architecture come from the stacks of the catalogue. amdgpu-dkms, where loaded, "
+    "brings its own driver and is not judged by the kernel's number.",
+    by_hand="`sudo apt-get install linux-generic-hwe-24.04` and restart into the newer kernel.",
+)
+def amdgpu_floor(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue, cards.AMD)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue, cards.AMD))
+    if host.amd.module_version:
+        return Ok(f"amdgpu-dkms {host.amd.module_version} is loaded; the kernel's own driver is not used.")
+    release = host.kernel.release
+    if release is None:
+        return Unknown("The kernel's release is not known.")
+    findings = []
+    for card in ours:
+        row, fitting = cards.known(card, catalogue), cards.stacks(card, catalogue)
+        floors = {
+            stack.kernel_floors.get(row.target) or stack.kernel_floor
+            for stack in fitting
+            if row and (stack.kernel_floors or stack.kernel_floor)
+        }
+        lowest = min((floor for floor in floors if floor), key=cards.numbers, default=None)
+        if lowest and cards.numbers(release) < cards.numbers(lowest):
+            findings.append(
+                error(
+                    cards.subject(card, catalogue),
+                    f"Kernel {release} is too old for the card: its amdgpu needs {lowest}.",
+                    "An older amdgpu does not know the card or lacks its firmware names; ROCm then finds no GPU.",
+                    [("/proc/sys/kernel/osrelease", release), ("stack", f"kernel {lowest} or newer")],
+                    install(
+                        "Install Ubuntu's newer kernel and restart.", "linux-generic-hwe-24.04", verify=("uname", "-r")
+                    ),
+                )
+            )
+    return tuple(findings) or Ok(f"Kernel {release} drives the card.")
+
+
+@check(
+    "kernel.firmware",
+    "amdgpu found all of its firmware",
+    about="amdgpu loads firmware for the card's parts from /lib/firmware/amdgpu. `Direct firmware load … failed` "
+    "for one that it needs, or `PSP firmware loading failed`, leaves the card unusable. Other drivers' missing "
+    "firmware and files that amdgpu only tries (…_cap.bin, ip_discovery.bin) do not count.",
+    by_hand="`sudo apt-get install --reinstall linux-firmware`, `sudo update-initramfs -u`, restart. For a card "
+    "newer than Ubuntu's linux-firmware use the HWE kernel or amdgpu-dkms-firmware.",
+)
+def firmware(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue, cards.AMD)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue, cards.AMD))
+    if host.kernel.log is None:
+        return kernel_log.cannot_read(host, "Whether amdgpu found its firmware")
+    missing = rf"amdgpu ([0-9a-f:.]+): Direct firmware load for (?!{_OPTIONAL})amdgpu/\S+ failed"
+    broken = rf"amdgpu ([0-9a-f:.]+): .*(?:{_BROKEN})"
+    log = host.kernel.log
+    hits = [*kernel_log.matching(log, "direct firmware load", missing), *kernel_log.matching(log, "amdgpu", broken)]
+    findings = []
+    for card in ours:
+        lines = [line for line, match in hits if cards.place(match[1]) == cards.place(card.slot)]
+        # the driver holds the card all the same: it did without
+        harmless = card.driver == "amdgpu" and not any(re.search(_BROKEN, line) for line in lines)
+        if harmless:
+            lines = [line for line in lines if not line.rstrip().partition(" failed")[0].endswith("_ta.bin")]
+        if lines:
+            findings.append(
+                (warning if harmless else error)(
+                    cards.subject(card, catalogue),
+                    "amdgpu did not find or could not load some of the card's firmware.",
+                    "amdgpu holds the card all the same, but a part of it may not work."
+                    if harmless
+                    else "Without it amdgpu gives the card up; ROCm finds no GPU.",
+                    kernel_log.quote(lines),
+                    install("Install the firmware, then restart.", "--reinstall", "linux-firmware"),
+                )
+            )
+    return tuple(findings) or Ok("amdgpu misses no firmware.")
+
+
+@check(
+    "kernel.pcie-atomics",
+    "The slot passes PCI Express atomics to the AMD card",
+    about="ROCm needs PCI Express atomics between processor and card. Where the slot does not pass them, KFD "
+    "leaves the card out and says `skipped device …, PCI rejects atomics`; only that line is a fault. `PCIE atomic "
+    "ops is not supported` alone is said on machines that work.",
+    by_hand="Move the card into a slot that hangs on the processor, not on the chipset, a riser or Thunderbolt. "
+    "Where the line ends in two numbers (`494<509`), newer linux-firmware does without atomics as well.",
+)
+def pcie_atomics(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue, cards.AMD)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue, cards.AMD))
+    if host.kernel.log is None:
+        return kernel_log.cannot_read(host, "Whether KFD took the card")
+    pattern = r"skipped device ([0-9a-f]{4}):([0-9a-f]{4}), PCI rejects atomics(?: (\d+)<(\d+))?"
+    findings = []
+    for line, match in kernel_log.matching(host.kernel.log, "rejects atomics", pattern):
+        hit = [card for card in ours if (card.vendor, card.device) == (match[1], match[2])]
+        # a processor's graphics may be left out for the same reason; that harms nobody
+        if hit:
+            findings.append(
+                error(
+                    cards.subject(hit[0], catalogue) if len(hit) == 1 else f"{match[1]}:{match[2]}",
+                    "KFD left the card out: its slot does not pass PCI Express atomics.",
+                    "ROCm does not list a card that KFD skipped, so PyTorch finds no GPU."
+                    + (
+                        f" Firmware {match[4]} or newer would do without atomics; {match[3]} is loaded."
+                        if match[3]
+                        else ""
+                    ),
+                    kernel_log.quote([line]),
+                    hardware(
+                        "Put the card into a slot that hangs on the processor, without riser or Thunderbolt"
+                        + ("; or install newer linux-firmware." if match[3] else ".")
+                    ),
+                )
+            )
+    unique = {finding.subject: finding for finding in findings}
+    return tuple(unique.values()) or Ok("KFD did not reject the card's slot.")
+
+
+@check(
+    "kernel.iommu",
+    "Several AMD cards do not hang in the IOMMU",
+    about="With two or more AMD cards, address translation by the IOMMU makes copies between them hang; AMD asks "
+    "for `iommu=pt`. Only judged with at least two cards. Read from the kernel command line and the cards' IOMMU "
+    "groups.",
+    by_hand="Add `iommu=pt` to GRUB_CMDLINE_LINUX_DEFAULT in /etc/default/grub, run `sudo update-grub`, restart.",
+)
+def iommu(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue, cards.AMD)
+    if len(ours) < 2:
+        return Skip("Fewer than two AMD cards.")
+    line = host.kernel.cmdline
+    if line is not None and any(word in ("iommu=pt", "iommu=off", "amd_iommu=off", "intel_iommu=off") for word in line):
+        return Ok("The kernel command line has " + " ".join(word for word in line if "iommu" in word) + ".")
+    types = {card.iommu_group_type for card in ours}
+    if types <= {"identity", None} and "identity" in types:
+        return Ok("The cards' IOMMU groups are of type identity.")
+    if line is None or types == {None}:
+        return Unknown("The cards' IOMMU groups cannot be read (no IOMMU, or /sys is not mounted).")
+    return (
+        warning(
+            "kernel",
+            "The IOMMU translates between the AMD cards.",
+            "Copies between cards can hang; AMD documents iommu=pt for several GPUs.",
+            [("/proc/cmdline", " ".join(line)), ("iommu_group/type", ", ".join(sorted(filter(None, types))))],
+            command(
+                "Add iommu=pt to GRUB_CMDLINE_LINUX_DEFAULT in /etc/default/grub, then run this and restart.",
+                "update-grub",
+                sudo=True,
+                reboot=True,
+                verify=("cat", "/proc/cmdline"),
+            ),
+        ),
+    )

@@ -1,0 +1,40 @@
+"""Looking for the kernel's words in its log since boot."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from checks.facts.host import Host
+from checks.model import Unknown
+from checks.rules.finding import unread
+
+SOURCE = "kernel log since boot"
+_LONGEST = 300
+
+
+def cannot_read(host: Host, what: str) -> Unknown:
+    return unread(
+        host,
+        what,
+        ("journalctl", "dmesg", "kernel log", "kernel-log"),
+        "To make the kernel log readable: sudo usermod -aG adm $USER and log in again, or run the doctor with sudo.",
+    )
+
+
+def matching(log: Iterable[str], word: str, pattern: str) -> list[tuple[str, re.Match[str]]]:
+    """Lines that hold `word` (a cheap first look, lower case) and match `pattern`; re keeps what it has compiled."""
+    found = []
+    for line in log:
+        if word in line.lower() and (match := re.search(pattern, line)):
+            found.append((line[:_LONGEST], match))
+    return found
+
+
+def quote(lines: Iterable[str], most: int = 3) -> list[tuple[str, object]]:
+    """The last few lines as evidence, and how many there were."""
+    every = list(lines)
+    shown: list[tuple[str, object]] = [(SOURCE, line.strip()) for line in every[-most:]]
+    if len(every) > most:
+        shown.append((SOURCE, f"({len(every)} such lines)"))
+    return shown

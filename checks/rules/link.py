@@ -1,0 +1,276 @@
+"""The way to the card: PCI Express, its errors, and whether the card still answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
+from checks.rules import cards, kernel_log
+from checks.rules.finding import error, firmware, hardware, info, reboot, warning
+
+# what a card shows while Resizable BAR is off
+SMALL_BAR = 256 << 20
+# a good link corrects next to nothing; single errors after a wake-up are normal
+MANY_CORRECTED = 100
+_PLACE = r"[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}"
+
+
+def _sysfs(slot: str, file: str) -> str:
+    return f"/sys/bus/pci/devices/{slot}/{file}"
+
+
+@check(
+    "gpu.link-width",
+    "The card has all its PCI Express lanes",
+    about="A x16 card in a slot with four lanes, on a poor riser or with dirty contacts loads data and offloads "
+    "slowly. Width does not drop when the card idles, so it can be judged at rest; speed does, so it is not "
+    "judged. A quarter of the lanes or less is a warning, half of them a note (usual with two cards).",
+    by_hand="Look into the board's manual for the slot's lanes, put the card into the first slot, reseat it, leave "
+    "out the riser, and check bifurcation in the BIOS.",
+)
+def link_width(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue))
+    findings: list[Finding] = []
+    fine = []
+    for card in ours:
+        link, row = card.link, cards.known(card, catalogue)
+        if link is None or not link.width or not link.max_width:
+            continue
+        able = min(link.max_width, _lanes(row.pcie if row else None) or link.max_width)
+        if link.width >= able:
+            fine.append(f"{cards.subject(card, catalogue)}: x{link.width}")
+            continue
+        findings.append(
+            (warning if link.width * 4 <= able else info)(
+                cards.subject(card, catalogue),
+                f"The card runs on {link.width} of {able} PCI Express lanes.",
+                "Loading the model, offloading and work on several cards are slower by that much; training on one card "
+                "hardly is.",
+                [
+                    (_sysfs(card.slot, "current_link_width"), link.width),
+                    (_sysfs(card.slot, "max_link_width"), link.max_width),
+                ],
+                hardware(
+                    "Use the slot with all lanes (first one on most boards), reseat the card, leave out the riser."
+                ),
+            )
+        )
+    if findings:
+        return tuple(findings)
+    return Ok("; ".join(fine) + ".") if fine else Unknown("/sys shows no link width for the card (asleep, or virtual).")
+
+
+def _lanes(pcie: str | None) -> int | None:
+    """`4.0 x8` is 8."""
+    lanes = (pcie or "").rpartition("x")[2].strip()
+    return int(lanes) if lanes.isdecimal() else None
+
+
+@check(
+    "gpu.rebar",
+    "Resizable BAR is on",
+    about="With Resizable BAR the processor sees all of the card's memory instead of 256 MB. It makes loading a "
+    "little faster and nothing else, so its absence is only noted.",
+    by_hand="In the BIOS switch on Above 4G Decoding and Resizable BAR (Smart Access Memory). On a disk that is "
+    "sealed to the TPM have the recovery key at hand: a firmware change can ask for it.",
+)
+def rebar(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue))
+    findings: list[Finding] = []
+    known = 0
+    for card in ours:
+        amd = cards.amd_of(card, host)
+        largest = max(card.bar_bytes or (), default=None)
+        if amd is not None and amd.vram_visible and amd.vram_total:
+            known += 1
+            small = amd.vram_visible < amd.vram_total
+            seen = (_sysfs(card.slot, "mem_info_vis_vram_total"), f"{amd.vram_visible / 2**20:.0f} MiB")
+        elif largest is not None and card.vendor == cards.NVIDIA:
+            known += 1
+            small = largest <= SMALL_BAR
+            seen = (_sysfs(card.slot, "resource"), f"largest region {largest / 2**20:.0f} MiB")
+        else:
+            continue
+        if small:
+            findings.append(
+                info(
+                    cards.subject(card, catalogue),
+                    "Resizable BAR is off.",
+                    "The processor reaches the card's memory through a small window: loading is a little slower.",
+                    [seen],
+                    firmware("Switch on Above 4G Decoding and Resizable BAR; have the disk's recovery key at hand."),
+                )
+            )
+    if findings:
+        return tuple(findings)
+    return Ok("The processor sees all of the card's memory.") if known else Unknown("/sys shows no BAR sizes.")
+
+
+@check(
+    "gpu.bar-space",
+    "The card's memory windows have room",
+    about="Without Above 4G Decoding the BIOS cannot place a large card's memory windows; the kernel says `can't "
+    "assign; no space` for the card's BAR and the driver stops with `RmInitAdapter failed`. Decided by kernel "
+    "lines that name the card's own address.",
+    by_hand="In the BIOS switch on Above 4G Decoding. If there is no such setting, add `pci=realloc` to "
+    "GRUB_CMDLINE_LINUX_DEFAULT in /etc/default/grub, run `sudo update-grub` and restart.",
+)
+def bar_space(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue))
+    if host.kernel.log is None:
+        return kernel_log.cannot_read(host, "Whether the card's memory windows were placed")
+    # the kernel tries again after a failure: only what it said last about a window counts. I/O ports, the ROM (6) and
+    # the windows of virtual functions (`VF BAR`) are not needed.
+    pattern = (
+        r"([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]): BAR ([0-5])\b(?=.*\[mem).*?(no space|failed to assign|assigned)"
+    )
+    last: dict[tuple[str, str], tuple[str, str]] = {}
+    for line, match in kernel_log.matching(host.kernel.log, "bar ", pattern):
+        last[match[1], match[2]] = (match[3], line)
+    findings = []
+    for card in ours:
+        lines = [line for (slot, _), (end, line) in last.items() if slot == card.slot and end != "assigned"]
+        if lines:
+            findings.append(
+                error(
+                    cards.subject(card, catalogue),
+                    "The card's memory windows found no room in the address space.",
+                    "The driver cannot start the card without them.",
+                    kernel_log.quote(lines),
+                    firmware("Switch on Above 4G Decoding in the BIOS."),
+                )
+            )
+    return tuple(findings) or Ok("The kernel placed all of the card's memory windows.")
+
+
+@check(
+    "gpu.aer",
+    "The PCI Express link is clean",
+    about="The link repairs bit errors by sending again and counts them in aer_dev_correctable. A few after a "
+    "wake-up are normal; from a hundred on, the riser, slot or cable is poor, and falls off the bus sooner or "
+    "later.",
+    by_hand="Reseat the card, leave out the riser, and if that does not help set the slot to a lower PCIe "
+    "generation in the BIOS. Compare `cat /sys/bus/pci/devices/SLOT/aer_dev_correctable` before and after a run.",
+)
+def aer(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue))
+    counted = [(card, card.aer_correctable) for card in ours if card.aer_correctable is not None]
+    if not counted:
+        return Skip("The kernel counts no PCI Express errors for the card (AER is off or handled by the firmware).")
+    findings = [
+        warning(
+            cards.subject(card, catalogue),
+            f"The card's PCI Express link has corrected {count} errors since boot.",
+            "Every one costs a repeat; a link this poor is how cards fall off the bus.",
+            [(_sysfs(card.slot, "aer_dev_correctable"), count)],
+            hardware("Reseat the card, leave out the riser, or set a lower PCIe generation for the slot in the BIOS."),
+        )
+        for card, count in counted
+        if count >= MANY_CORRECTED
+    ]
+    return tuple(findings) or Ok(f"{sum(count for _, count in counted)} corrected errors since boot.")
+
+
+@check(
+    "gpu.fell-off-bus",
+    "The card is still on the bus",
+    about="A card that stops answering reads as all ones: Xid 79, `GPU has fallen off the bus`, a PCI revision of "
+    "ff, NVML's `GPU is lost`. Power, riser, heat or the board are behind it, seldom software. Decided from the "
+    "kernel log, PCI configuration and NVML.",
+    by_hand="Switch the machine off and on (a restart may not be enough). If it comes back: own power cables from "
+    "the supply for each plug, no riser, `sudo nvidia-smi -lgc 300,1500` as a test, a lower PCIe generation in the "
+    "BIOS.",
+)
+def fell_off_bus(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue))
+    lost: dict[str, list[tuple[str, object]]] = {}
+    for place, line in _lost_lines(host.kernel.log or ()):
+        lost.setdefault(place, []).append((kernel_log.SOURCE, line.strip()))
+    for card in ours:
+        gpu = cards.nvml_of(card, host)
+        # ff is a real revision of AMD boards (RX 7700 XT), never of NVIDIA's
+        if card.vendor == cards.NVIDIA and card.revision == "ff":
+            lost.setdefault(cards.place(card.slot), []).append((_sysfs(card.slot, "revision"), "ff"))
+        if gpu is not None and gpu.problem and "lost" in gpu.problem.lower():
+            lost.setdefault(cards.place(card.slot), []).append(("NVML", gpu.problem))
+    # a lost card has no address in NVML: it is the one that the list leaves out
+    nameless = [gpu for gpu in host.nvidia.nvml or () if gpu.slot is None and "lost" in (gpu.problem or "")]
+    left_out = [card for card in ours if card.vendor == cards.NVIDIA and cards.nvml_of(card, host) is None]
+    if nameless and len(left_out) == len(nameless):
+        for card in left_out:
+            lost.setdefault(cards.place(card.slot), []).append(("NVML", nameless[0].problem))
+    if lost:
+        return tuple(
+            error(
+                cards.named(slot, host, catalogue),
+                "The card has fallen off the PCI Express bus.",
+                "It no longer answers; every program that uses it hangs or fails until the machine is power-cycled.",
+                seen[-4:],
+                hardware("Switch the machine off and on; then check the card's power cables, riser and slot."),
+            )
+            for slot, seen in lost.items()
+        )
+    if host.kernel.log is None:
+        return kernel_log.cannot_read(host, "Whether the card fell off the bus since boot")
+    return Ok("No card has left the bus since boot.")
+
+
+def _lost_lines(log: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Address and line of each report. Drivers from 570 on break theirs over lines: the address stands in the first."""
+    named = ""
+    for line, match in kernel_log.matching(
+        log, "nvrm", rf"Xid \((?:PCI:)?({_PLACE}\S*)\): 79\b|(?:GPU (?:at )?(?:PCI:)?({_PLACE}))|(fallen off the bus)"
+    ):
+        if match[1]:
+            yield cards.place(match[1].rstrip(")")), line
+            continue
+        named = cards.place(match[2]) if match[2] else named
+        if named and "fallen off the bus" in line:
+            yield named, line
+    for line, match in kernel_log.matching(log, "device lost", rf"amdgpu ({_PLACE})\S* .*device lost from bus"):
+        yield cards.place(match[1]), line
+
+
+@check(
+    "gpu.power-state",
+    "The card wakes up from its sleep",
+    about="Cards sleep in D3cold. Some boards do not come back: the kernel then says `Unable to change power state "
+    "from D3cold to D0, device inaccessible`. A card that merely sleeps is fine and is not woken for this check.",
+    by_hand="`echo on | sudo tee /sys/bus/pci/devices/SLOT/power/control` keeps it awake until the next start; "
+    "`options nvidia NVreg_DynamicPowerManagement=0x00` in /etc/modprobe.d for good. Update the BIOS.",
+)
+def power_state(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue))
+    if host.kernel.log is None:
+        return kernel_log.cannot_read(host, "Whether the card woke up each time")
+    pattern = r"([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]): Unable to change power state from D3cold to D0"
+    lines: dict[str, list[str]] = {}
+    for line, match in kernel_log.matching(host.kernel.log, "unable to change power state", pattern):
+        lines.setdefault(match[1], []).append(line)
+    findings = [
+        error(
+            cards.subject(card, catalogue),
+            "The card did not wake up from D3cold.",
+            "It is inaccessible until the machine is restarted.",
+            kernel_log.quote(lines[card.slot]),
+            reboot("Restart; then keep the card awake: gpu-setup doctor --explain gpu.power-state."),
+        )
+        for card in ours
+        if card.slot in lines
+    ]
+    asleep = [card.slot for card in ours if card.power_state == "D3cold"]
+    return tuple(findings) or Ok(f"{', '.join(asleep)} sleeps; that is fine." if asleep else "No failed wake-up.")

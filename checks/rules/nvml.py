@@ -1,0 +1,136 @@
+"""Does the driver answer when it is asked?"""
+
+from __future__ import annotations
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
+from checks.rules import cards, kernel_log
+from checks.rules.finding import command, error, hardware, provision, reboot
+from checks.rules.installed import nvidia_driver, nvidia_packages
+
+_ANSWERS = ("nvidia-smi",)
+# faults of our own asking, not of the driver
+_NOT_ASKED = ("no-binding", "unreadable answer", "not-recorded")
+
+
+@check(
+    "driver.nvml",
+    "NVIDIA's driver answers and shows every card",
+    about="Asks NVML, the library under nvidia-smi, in a process of its own with a time limit, and compares the "
+    "cards that it lists with those on the bus. While no driver is installed this is not asked. Silence is "
+    "`unknown`, not a failure: without persistence mode a start takes seconds a card.",
+    by_hand="`nvidia-smi`; if it fails, its message names the cause. `sudo dmesg | grep NVRM` has the driver's "
+    "side.",
+    causes=(
+        "driver.present",
+        "secureboot.module",
+        "gpu.fell-off-bus",
+        "driver.mismatch",
+        "driver.flavour",
+        "driver.dropped",
+        "driver.module",
+        "driver.init",
+        "driver.bound",
+    ),
+)
+def nvml(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue, cards.NVIDIA)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
+    problem = host.nvidia.nvml_problem
+    if not nvidia_driver(host):
+        return Skip("No NVIDIA driver is installed yet: see driver.present.")
+    if problem and ("timed-out" in problem or "timed out" in problem):
+        return Unknown(
+            "NVML did not answer in time. Without persistence mode that can take seconds a card; a driver that hangs "
+            "never answers. Try `nvidia-smi`, and restart if it hangs too."
+        )
+    if problem in _NOT_ASKED:
+        return Unknown(f"NVML could not be asked ({problem}). `nvidia-smi` shows whether the driver answers.")
+    if problem and not host.nvidia.nvml:
+        return (_silent(host, problem),)
+    if host.nvidia.nvml is None:
+        return Unknown("NVML was not asked.")
+    findings: list[Finding] = []
+    for card in ours:
+        gpu = cards.nvml_of(card, host)
+        lost = gpu is None or (gpu.problem or "")
+        if gpu is not None and not gpu.problem:
+            continue
+        findings.append(
+            error(
+                cards.subject(card, catalogue),
+                f"NVML does not show the card{f': {lost}' if isinstance(lost, str) else ''}.",
+                "CUDA takes its cards from the same driver, so it does not find this one.",
+                [("NVML", f"{len(host.nvidia.nvml)} of {len(ours)} cards" if gpu is None else gpu.problem)],
+                hardware(
+                    "Switch the machine off and on; if it stays away, read `sudo dmesg | grep NVRM`.", verify=_ANSWERS
+                ),
+            )
+        )
+    return tuple(findings) or Ok(f"NVML shows {len(host.nvidia.nvml)} of {len(ours)} cards.")
+
+
+def _silent(host: Host, problem: str) -> Finding:
+    seen: list[tuple[str, object]] = [
+        ("NVML", problem),
+        ("/sys/module/nvidia/version", host.nvidia.module_version or "not loaded"),
+    ]
+    fix: Fix
+    if problem == "absent":
+        summary = "NVIDIA's library libnvidia-ml.so.1 is missing."
+        fix = provision("The plan installs the driver's libraries and nvidia-smi.", verify=_ANSWERS)
+    elif not host.nvidia.module_version:
+        summary = f"NVML cannot reach the driver: its module is not loaded ({problem})."
+        fix = command(
+            "Load the module; its refusal names the reason.", "modprobe", "nvidia", sudo=True, verify=_ANSWERS
+        )
+    else:
+        summary = f"NVML cannot reach the driver: {problem}."
+        fix = reboot("Restart the machine.", verify=_ANSWERS)
+    packages = ", ".join(f"{row.name} {row.version}" for row in nvidia_packages(host)[:3])
+    if packages:
+        seen.append(("/var/lib/dpkg/status", packages))
+    return error("NVIDIA driver", summary, "Without it neither nvidia-smi nor CUDA finds a card.", seen, fix)
+
+
+@check(
+    "driver.init",
+    "The driver could start the card",
+    about="`RmInitAdapter failed` in the kernel log: the module is loaded, but the card did not start. Behind it "
+    "are the wrong module flavour, missing memory windows, firmware (GSP) that does not match or is in a state "
+    "that only a cold start clears. A card that NVML shows now has started after all.",
+    by_hand="Switch the machine off for ten seconds and on again. `ls /lib/firmware/nvidia/` must hold the "
+    "driver's version. Then see driver.flavour and gpu.bar-space.",
+    causes=("gpu.fell-off-bus", "driver.flavour", "driver.dropped", "gpu.bar-space"),
+)
+def init(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue, cards.NVIDIA)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
+    if not nvidia_driver(host):
+        return Skip("No NVIDIA driver is installed yet: see driver.present.")
+    if host.kernel.log is None:
+        return kernel_log.cannot_read(host, "Whether the driver could start the card")
+    pattern = r"NVRM:.*?([0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2})\S*:? .*(?:RmInitAdapter failed|legacy GPU)"
+    lines: dict[str, list[str]] = {}
+    for line, match in kernel_log.matching(host.kernel.log, "nvrm", pattern):
+        lines.setdefault(cards.place(match[1]), []).append(line)
+    firmware = [line for line, _ in kernel_log.matching(host.kernel.log, "nvrm", r"GSP|WPR2")]
+    findings = []
+    for card in ours:
+        said = lines.get(cards.place(card.slot))
+        gpu = cards.nvml_of(card, host)
+        if not said or (gpu is not None and not gpu.problem):
+            continue
+        findings.append(
+            error(
+                cards.subject(card, catalogue),
+                "The driver could not start the card.",
+                "It stays invisible: nvidia-smi says `No devices were found`.",
+                kernel_log.quote([*firmware[-1:], *said]),
+                hardware("Switch the machine off for ten seconds and on again.", verify=_ANSWERS),
+            )
+        )
+    return tuple(findings) or Ok("The driver reports no failed start.")

@@ -1,0 +1,114 @@
+"""What the training environment needs of the system's Python and compiler."""
+
+from __future__ import annotations
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from checks.model import Ok, Skip, Unknown, Verdict, check
+from checks.rules import cards
+from checks.rules.finding import by_hand, error, install, unread, warning
+
+
+@check(
+    "python.compiler",
+    "A C compiler is there for Triton",
+    about="Triton compiles a small C file at the first kernel launch; bitsandbytes and the fused kernels go "
+    "through it. Without gcc: `Failed to find C compiler`, minutes into a run. Looks for cc and gcc on PATH. Not "
+    "needed without a card.",
+    by_hand="`sudo apt-get install build-essential`.",
+)
+def compiler(host: Host, catalogue: Catalogue) -> Verdict:
+    if not cards.training(host, catalogue):
+        return Skip(cards.none_of(host, catalogue))
+    if host.python.compiler:
+        return Ok(f"{host.python.compiler} is there.")
+    if host.python.compiler is None and any("gcc" in gap.source or "/usr/bin" in gap.source for gap in host.unread):
+        return unread(host, "Whether there is a C compiler", ("gcc", "/usr/bin"), "Make /usr/bin readable.")
+    return (
+        error(
+            "C compiler",
+            "There is no C compiler.",
+            "Triton compiles a launcher at run time; training stops with `Failed to find C compiler`.",
+            [("PATH", "neither cc nor gcc")],
+            install("Install the compiler.", "build-essential", verify=("cc", "--version")),
+        ),
+    )
+
+
+@check(
+    "python.headers",
+    "Python.h is there for Triton",
+    about="The C file that Triton compiles includes Python.h of the Python that trains. Ubuntu puts it into "
+    "python3-dev. Looks in the include folder of the system's python3; a Python from elsewhere (uv, conda) brings "
+    "its own.",
+    by_hand="`sudo apt-get install python3-dev` (for another version python3.X-dev).",
+)
+def headers(host: Host, catalogue: Catalogue) -> Verdict:
+    if not cards.training(host, catalogue):
+        return Skip(cards.none_of(host, catalogue))
+    if host.python.headers is None:
+        return Unknown("Whether Python.h is there is not known: python3 was not found, or /usr/include cannot be read.")
+    if host.python.headers:
+        return Ok("Python.h is there.")
+    return (
+        error(
+            f"Python {host.python.version or ''}".strip(),
+            "Python.h is missing.",
+            "Triton's launcher does not compile: `fatal error: Python.h: No such file or directory`.",
+            [(host.python.path or "python3", "no Python.h in its include folder")],
+            install("Install Python's headers.", "python3-dev"),
+        ),
+    )
+
+
+@check(
+    "python.version",
+    "The system's Python fits the training stack",
+    about="torch and Axolotl publish wheels for certain Python versions; the stacks in the catalogue name them. On "
+    "another one pip builds from source or installs a torch for the processor only.",
+    by_hand="`uv python install 3.12`, or use the training image, which brings its own Python.",
+)
+def version(host: Host, catalogue: Catalogue) -> Verdict:
+    if host.python.version is None:
+        return unread(host, "Python's version", ("python",), "Is python3 on PATH?")
+    ours = cards.training(host, catalogue)
+    wanted = [stack for card in ours for stack in cards.stacks(card, catalogue)]
+    wanted = wanted or [stack for stack in catalogue.stacks if stack.vendor == "cpu"]
+    able = dict.fromkeys(python for stack in wanted for python in stack.pythons)
+    short = ".".join(map(str, cards.numbers(host.python.version)[:2]))
+    if not able:
+        return Skip("No stack names a Python version.")
+    if short in able:
+        return Ok(f"Python {host.python.version}.")
+    return (
+        warning(
+            f"Python {host.python.version}",
+            f"The training stack has no wheels for Python {short}.",
+            f"They are published for {', '.join(able)}.",
+            [(host.python.path or "python3", host.python.version)],
+            by_hand("Install a fitting Python beside it (uv python install 3.12), or train in the image."),
+        ),
+    )
+
+
+@check(
+    "python.venv",
+    "Python can make environments",
+    about="Ubuntu's python3 leaves venv and pip's installer to the package python3-venv; without it `python3 -m "
+    "venv` fails with `ensurepip is not available`.",
+    by_hand="`sudo apt-get install python3-venv`.",
+)
+def venv(host: Host, catalogue: Catalogue) -> Verdict:
+    if host.python.venv is None:
+        return Unknown("Whether python3 can make environments is not known.")
+    if host.python.venv:
+        return Ok("venv works.")
+    return (
+        warning(
+            f"Python {host.python.version or ''}".strip(),
+            "python3 cannot make environments.",
+            "The training environment is a venv where no image is used.",
+            [(host.python.path or "python3", "ensurepip is missing")],
+            install("Install it.", "python3-venv"),
+        ),
+    )

@@ -1,0 +1,283 @@
+"""Disk and memory: what the download, the image and the loading of the model need."""
+
+from __future__ import annotations
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
+from checks.rules import cards, kernel_log
+from checks.rules.finding import by_hand, command, error, hardware, info, unread, warning
+
+GB = 1e9
+# Mistral 7B in safetensors, as downloaded; loading wants the same in memory and swap
+MODEL = 14.5 * GB
+# training environment with CUDA or ROCm wheels
+ENVIRONMENT = 10 * GB
+# image, model and outputs
+COMFORTABLE = 60 * GB
+# the environment for the processor and SmolLM2, with room to work
+WITHOUT_CARD = 6 * GB
+FEW_INODES = 200_000
+# a kernel with its initrd that carries the NVIDIA modules, twice
+BOOT_ROOM = 0.3 * GB
+_FOREIGN = ("ntfs", "ntfs3", "fuseblk", "exfat", "vfat", "nfs", "nfs4", "cifs", "smb3")
+_CONTAINERS = ("docker", "podman", "lxc", "container", "systemd-nspawn", "oci")
+
+
+@check(
+    "resources.disk",
+    "There is disk space for model, environment and runs",
+    about="Mistral 7B is a download of 14.5 GB, the training environment takes about 10, an image up to 40, "
+    "outputs some more. Without a card only the small model's 6 GB are asked for. Inodes count too: an environment "
+    "has some hundred thousand files.",
+    by_hand="`df -h ~ /var/lib/docker`, `docker system df`. Free space with `docker system prune` and `sudo "
+    "apt-get clean`, or put data elsewhere: GPU_SETUP_HOME=/big/disk/gpu-setup.",
+)
+def disk(host: Host, catalogue: Catalogue) -> Verdict:
+    if host.resources.disks is None:
+        return unread(
+            host, "How much disk space is free", ("disk", "statvfs", "/proc/mounts"), "Run it on the machine."
+        )
+    card = bool(cards.training(host, catalogue))
+    needed, wanted = (MODEL + ENVIRONMENT, COMFORTABLE) if card else (WITHOUT_CARD, WITHOUT_CARD)
+    findings: list[Finding] = []
+    shown: list[str] = []
+    seen_before: set[tuple[int, int | None]] = set()
+    for row in host.resources.disks:
+        if row.purpose not in ("home", "state", "cache", "docker") or row.free is None:
+            continue
+        if row.purpose == "docker" and (host.docker.kind is None or not card):
+            continue
+        # home and state usually lie on one file system: say it once
+        if (row.free, row.total) in seen_before:
+            continue
+        seen_before.add((row.free, row.total))
+        shown.append(f"{row.path} {row.free / GB:.0f} GB")
+        fix = by_hand("Free space, or put the tool's data on another disk: GPU_SETUP_HOME=/big/disk/gpu-setup.")
+        if row.free < needed and row.purpose != "docker":
+            why = f"Environment and model need {needed / GB:.0f} GB."
+            seen = [(f"file system of {row.path}", f"{row.free / GB:.1f} GB free")]
+            findings.append(error(row.path, f"Only {row.free / GB:.1f} GB are free for {row.path}.", why, seen, fix))
+        elif row.free < (40 * GB if row.purpose == "docker" else wanted):
+            why = "Image, model and the outputs of some runs take up to 60 GB."
+            seen = [(f"file system of {row.path}", f"{row.free / GB:.1f} GB free")]
+            findings.append(
+                warning(row.path, f"{row.free / GB:.0f} GB are free for {row.path}: tight.", why, seen, fix)
+            )
+        if row.inodes_free is not None and row.inodes_free < FEW_INODES and row.fstype not in ("btrfs", "overlay"):
+            findings.append(
+                warning(
+                    row.path,
+                    f"Only {row.inodes_free} inodes are free for {row.path}.",
+                    "An environment has some hundred thousand files: `No space left on device` in spite of space.",
+                    [(f"file system of {row.path}", f"{row.inodes_free} inodes free")],
+                    by_hand("Delete folders with many small files (caches, old environments, docker system prune)."),
+                )
+            )
+    if findings:
+        return tuple(findings)
+    return Ok("Free: " + ", ".join(shown) + ".") if shown else Unknown("How much disk space is free is not known.")
+
+
+@check(
+    "resources.memory",
+    "Memory and swap can hold the model while it loads",
+    about="Loading Mistral 7B moves 14.5 GB through memory; with less than 16 GB of memory and swap together the "
+    "kernel kills the run (`Killed`, exit 137). In a container its own limit counts. Without a card only 3 GB are "
+    "asked for.",
+    by_hand="Add swap: `sudo fallocate -l 16G /swapfile2`, `sudo chmod 600 /swapfile2`, `sudo mkswap /swapfile2`, "
+    "`sudo swapon /swapfile2`, and a line in /etc/fstab.",
+)
+def memory(host: Host, catalogue: Catalogue) -> Verdict:
+    total = host.resources.memory_total
+    if total is None:
+        return unread(host, "How much memory there is", ("meminfo",), "Make /proc readable.")
+    swap = host.resources.swap_total or 0
+    limit = host.resources.cgroup_memory_max
+    inside = limit is not None and limit < total
+    room = min(total + swap, limit) if limit is not None and inside else total + swap
+    card = bool(cards.training(host, catalogue))
+    # "16 GB" of memory show as 15.5 to 16.5; the rest of the 16 GB is what the kernel keeps
+    wanted, needed = (15.2 * GB, 8 * GB) if card else (3 * GB, 1.5 * GB)
+    seen: list[tuple[str, object]] = [("/proc/meminfo", f"MemTotal {total / GB:.1f} GB, SwapTotal {swap / GB:.1f} GB")]
+    if inside and limit is not None:
+        seen.append(("memory.max", f"{limit / GB:.1f} GB"))
+    if room >= wanted:
+        return Ok(f"{total / GB:.0f} GB of memory and {swap / GB:.0f} GB of swap.")
+    return (
+        (error if room < needed else warning)(
+            "memory",
+            f"Memory and swap together are {room / GB:.1f} GB; loading the model wants {wanted / GB:.0f}.",
+            "The kernel kills the run while the model loads (`Killed`, exit 137).",
+            seen,
+            by_hand("Give the container more memory (--memory).")
+            if inside
+            else hardware("Add memory, or swap: gpu-setup doctor --explain resources.memory."),
+        ),
+    )
+
+
+@check(
+    "resources.oom-killer",
+    "No early killer waits for the run",
+    about="earlyoom and systemd-oomd end big programs before memory is really gone. Ubuntu's desktop runs "
+    "systemd-oomd, which acts on pressure and swap and is only said; earlyoom acts on 10 % free memory, which "
+    "loading a model reaches on machines with less than 32 GB.",
+    by_hand="`sudo systemctl stop earlyoom` for the run, or start it with `--avoid python`.",
+)
+def oom_killer(host: Host, catalogue: Catalogue) -> Verdict:
+    if not cards.training(host, catalogue):
+        return Skip(cards.none_of(host, catalogue))
+    killers = host.resources.oom_killers
+    if killers is None:
+        return unread(
+            host, "Whether earlyoom or systemd-oomd runs", ("oom", "/run/systemd"), "Make /run/systemd readable."
+        )
+    total = host.resources.memory_total or 0
+    early = [name for name in killers if "earlyoom" in name]
+    if early and total < 32 * GB:
+        return (
+            warning(
+                early[0],
+                "earlyoom is running and may end the training run.",
+                "It kills the biggest program at 10 % free memory; loading the model gets there.",
+                [("active units", ", ".join(killers)), ("/proc/meminfo", f"MemTotal {total / GB:.1f} GB")],
+                command("Stop it for the run.", "systemctl", "stop", "earlyoom", sudo=True),
+            ),
+        )
+    return Ok(f"{', '.join(killers)} runs; with this memory it stays quiet." if killers else "None is running.")
+
+
+@check(
+    "resources.oom-kills",
+    "The kernel has not killed a program for memory",
+    about="`Out of memory: Killed process …` or `Memory cgroup out of memory` in the kernel log: a program was "
+    "ended because memory was gone. Only Python and other likely trainers are reported.",
+    by_hand="`sudo journalctl -k -b | grep -i 'killed process'`. Add swap or memory, lower the batch, or raise the "
+    "container's limit.",
+    causes=("resources.memory",),
+)
+def oom_kills(host: Host, catalogue: Catalogue) -> Verdict:
+    if host.kernel.log is None:
+        return kernel_log.cannot_read(host, "Whether the kernel killed a program for memory")
+    pattern = (
+        r"(?:[Oo]ut of memory|oom_reaper).*?(?:Killed|reaped) process \d+ \((python[\d.]*|pt_\w+|axolotl|accelerate)\)"
+    )
+    lines = kernel_log.matching(host.kernel.log, "process", pattern)
+    if not lines:
+        return Ok("No training program was killed for memory since boot.")
+    return (
+        warning(
+            lines[-1][1][1],
+            f"The kernel killed {lines[-1][1][1]} because memory was gone.",
+            "Loading a model takes as much memory as its files are big, for a moment.",
+            kernel_log.quote(line for line, _ in lines),
+            by_hand("Add swap or memory, or lower the batch: gpu-setup doctor --explain resources.memory."),
+        ),
+    )
+
+
+@check(
+    "resources.shm",
+    "The container has shared memory",
+    about="PyTorch's data workers pass batches through /dev/shm; a container's default of 64 MB ends them with "
+    "`Bus error`. Only judged inside a container.",
+    by_hand="Start the container with `--ipc=host` or `--shm-size 8g`.",
+)
+def shm(host: Host, catalogue: Catalogue) -> Verdict:
+    if not (host.os.virtualisation or "").startswith(_CONTAINERS):
+        return Skip("Not a container.")
+    size = host.resources.shm_total
+    if size is None:
+        return Unknown("The size of /dev/shm is not known.")
+    if size >= 1 * GB:
+        return Ok(f"/dev/shm has {size / GB:.1f} GB.")
+    return (
+        (warning if cards.training(host, catalogue) else info)(
+            "/dev/shm",
+            f"/dev/shm has only {size / 1e6:.0f} MB.",
+            "Data workers end with `Bus error` when a batch does not fit.",
+            [("/dev/shm", f"{size / 1e6:.0f} MB")],
+            by_hand("Start the container with --ipc=host or --shm-size 8g."),
+        ),
+    )
+
+
+@check(
+    "resources.noexec",
+    "Programs may be built in the temporary folder",
+    about="Triton compiles and loads libraries in the temporary folder and in its cache; pip builds there. A mount "
+    "with noexec ends that with `failed to map segment from shared object`.",
+    by_hand="Set `TMPDIR` to a folder on a disk without noexec, or remount: `sudo mount -o remount,exec /tmp`.",
+)
+def noexec(host: Host, catalogue: Catalogue) -> Verdict:
+    if host.resources.disks is None:
+        return unread(host, "How the temporary folder is mounted", ("/proc/mounts", "/tmp"), "Make /proc readable.")
+    stopped = [row for row in host.resources.disks if row.purpose in ("tmp", "home", "state", "cache") and row.noexec]
+    if not stopped:
+        return Ok("Nothing that is needed is mounted noexec.")
+    return tuple(
+        warning(
+            row.path,
+            f"{row.path} is mounted noexec.",
+            "Triton cannot load what it compiles there, and pip cannot build.",
+            [("/proc/mounts", f"{row.path}: noexec")],
+            by_hand("Set TMPDIR (and TRITON_CACHE_DIR, GPU_SETUP_HOME) to a folder on another disk."),
+        )
+        for row in stopped
+    )
+
+
+@check(
+    "resources.file-system",
+    "The data lie on a Linux file system",
+    about="Environments need links and permissions, checkpoints need fast writes. NTFS, exFAT and network file "
+    "systems lack one or the other: broken environments, very slow loading. From the mounts of the home and data "
+    "folders.",
+    by_hand="Set GPU_SETUP_HOME and HF_HOME to a folder on ext4, xfs or btrfs.",
+)
+def file_system(host: Host, catalogue: Catalogue) -> Verdict:
+    rows = [row for row in host.resources.disks or () if row.purpose in ("home", "state", "cache") and row.fstype]
+    if not rows:
+        return Unknown("The file system of the home folder is not known.")
+    foreign = [row for row in rows if (row.fstype or "") in _FOREIGN]
+    if not foreign:
+        return Ok(", ".join(dict.fromkeys(str(row.fstype) for row in rows)) + ".")
+    return tuple(
+        warning(
+            row.path,
+            f"{row.path} is on {row.fstype}.",
+            "Environments and checkpoints need links, permissions and fast writes that it does not have.",
+            [("/proc/mounts", f"{row.path}: {row.fstype}")],
+            by_hand("Set GPU_SETUP_HOME to a folder on ext4, xfs or btrfs."),
+        )
+        for row in foreign
+    )
+
+
+@check(
+    "resources.boot-space",
+    "/boot has room for the next kernel",
+    about="With a /boot of its own, often 500 MB to 1 GB, old kernels fill it; the next update then leaves a "
+    "kernel without a complete initrd, which does not start. Only judged where /boot is a file system of its own.",
+    by_hand="`sudo apt-get autoremove` removes old kernels; keep the running one and one more.",
+)
+def boot_space(host: Host, catalogue: Catalogue) -> Verdict:
+    if not cards.training(host, catalogue):
+        return Skip(cards.none_of(host, catalogue))
+    boot = next((row for row in host.resources.disks or () if row.purpose == "boot"), None)
+    if boot is None or boot.free is None or boot.total is None:
+        return Unknown("How full /boot is, is not known.")
+    if boot.total > 8 * GB:
+        return Ok("/boot lies on the system's disk.")
+    if boot.free >= BOOT_ROOM:
+        return Ok(f"{boot.free / 1e6:.0f} MB are free in /boot.")
+    return (
+        warning(
+            "/boot",
+            f"Only {boot.free / 1e6:.0f} MB are free in /boot.",
+            "A kernel's initrd with GPU modules takes more than 100 MB, twice while it is written.",
+            [("file system of /boot", f"{boot.free / 1e6:.0f} of {boot.total / 1e6:.0f} MB free")],
+            command("Remove old kernels (look at the list before you agree).", "apt-get", "autoremove", sudo=True),
+        ),
+    )

@@ -1,0 +1,260 @@
+"""The root of the command line: commands by name, loaded when called; where exceptions become exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from machine.errors import FINE, INTERRUPTED, OUR_BUG, USAGE, Problem, Refused
+
+if TYPE_CHECKING:
+    from gpu_setup.envelope import Answer
+
+
+class Entry(NamedTuple):
+    """Where a command lives (its module has it as `command`) and what it does, in one line."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "up": Entry("gpu_setup.commands.up", "The main job: inspect, plan, install, train, measure, report."),
+    "doctor": Entry("gpu_setup.commands.doctor", "Check this machine and say what is wrong and how to fix it."),
+    "facts": Entry("gpu_setup.commands.facts", "Show what this machine is, or record it."),
+    "plan": Entry("gpu_setup.commands.plan", "Show what would be installed, and why; change nothing."),
+    "environment": Entry("gpu_setup.commands.environment", "Build or check the training environment."),
+    "smoke": Entry("gpu_setup.commands.smoke", "Prove that this machine trains rightly."),
+    "bench": Entry("gpu_setup.commands.bench", "Measure how fast this machine trains."),
+    "report": Entry("gpu_setup.commands.report", "Show a run's report."),
+    "try": Entry("gpu_setup.commands.try_", "Ask the model the same questions before and after its training."),
+    "schema": Entry("gpu_setup.commands.schema", "Print the JSON Schema of a document that --json prints."),
+    "completion": Entry("gpu_setup.commands.completion", "Print the completion script of your shell."),
+}
+
+EXAMPLES = """\b
+Examples:
+  gpu-setup up                 everything, step by step, asking before it changes anything
+  gpu-setup doctor             what is wrong on this machine, worst first
+  gpu-setup doctor --json      the same for a script
+  gpu-setup COMMAND --help     a command's options and examples
+"""
+
+
+class Root(click.Group):
+    """A group that knows its commands by name only: help and completion of names load none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        from importlib import import_module
+
+        found: click.Command = import_module(entry.module).command
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name in COMMANDS or name.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, COMMANDS, n=1)
+        raise click.UsageError(f"There is no command '{name}'." + (f" Did you mean '{near[0]}'?" if near else ""), ctx)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[click.shell_completion.CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        names = [CompletionItem(name, help=COMMANDS[name].help) for name in COMMANDS if name.startswith(incomplete)]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
+
+def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from gpu_setup.version import version
+
+        click.echo(f"gpu-setup {version()}")
+        ctx.exit()
+
+
+@click.group(
+    cls=Root,
+    epilog=EXAMPLES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
+)
+def root() -> None:
+    """From an unpacked graphics card to a measured fine-tune of a language model.
+
+    Works on Ubuntu with NVIDIA and AMD cards; without a GPU it trains a small model on the processor.
+    """
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether one document is wanted on stdout; known before parsing, since usage errors are documents too."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in options and not {"--help", "-h", "--version"} & set(options)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code. Nothing is raised; everything to say has been said."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # a terminal that cannot show a sign shows a question mark instead of ending the run
+            stream.reconfigure(errors="replace")
+    if not wants_json(arguments):
+        return _run(arguments, None)
+    from gpu_setup.envelope import only_documents
+
+    with only_documents() as document:
+        return _run(arguments, document)
+
+
+def _run(arguments: Sequence[str], document: int | None) -> int:
+    """`document` is the file descriptor that takes the one JSON document; None: speak to a person."""
+    try:
+        with _ended_politely():
+            result = root.main(list(arguments), "gpu-setup", "_GPU_SETUP_COMPLETE", standalone_mode=False)
+        if result is None or isinstance(result, int):
+            return result or FINE
+        return _answer(result, document)
+    except Problem as problem:
+        return _failed(problem, document)
+    except click.UsageError as error:
+        return _failed(_usage(error), document)
+    except click.ClickException as error:
+        return _failed(Problem("command", error.format_message()), document)
+    except click.Abort as stop:
+        return _failed(_stopped(stop), document)
+    except KeyboardInterrupt as stop:
+        return _failed(_stopped(stop), document)
+    except BrokenPipeError:
+        _close_stdout()
+        return FINE
+    except Exception as error:
+        if isinstance(error, ImportError):
+            from gpu_setup.entry import rebuild
+
+            rebuild(error)
+        return _failed(_bug(error), document)
+
+
+def _answer(answer: Answer, document: int | None) -> int:
+    if document is not None:
+        from gpu_setup.envelope import encode, write
+
+        write(document, encode(answer))
+        return answer.exit_code
+    try:
+        click.echo(answer.text(), nl=False, color=colour(sys.stdout.isatty()))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the reader (head, less) has what it wanted; the answer itself stands
+        _close_stdout()
+    return answer.exit_code
+
+
+def _failed(problem: Problem, document: int | None) -> int:
+    if document is not None:
+        from gpu_setup.envelope import encode_problem, write
+
+        write(document, encode_problem(problem))
+        return problem.exit_code
+    from contextlib import suppress
+
+    from gpu_setup.render.problem import problem_text
+
+    with suppress(BrokenPipeError):
+        click.echo(problem_text(problem), err=True, nl=False, color=colour(sys.stderr.isatty()))
+    return problem.exit_code
+
+
+def colour(terminal: bool) -> bool:
+    """Whether to colour: https://no-color.org, FORCE_COLOR, then whether a terminal that can is there."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return terminal and os.environ.get("TERM", "dumb") != "dumb"
+
+
+class _Usage(Problem):
+    exit_code = USAGE
+
+
+class _Bug(Problem):
+    exit_code = OUR_BUG
+
+
+class _Stopped(Problem):
+    exit_code = INTERRUPTED
+
+
+def _usage(error: click.UsageError) -> Problem:
+    path = error.ctx.command_path if error.ctx else "gpu-setup"
+    return _Usage("usage", error.format_message(), "", f"{path} --help shows the options and examples.")
+
+
+def _stopped(stop: BaseException) -> Problem:
+    if isinstance(stop, click.Abort):
+        cause = stop.__cause__ or stop.__context__
+        if isinstance(cause, EOFError):
+            return Refused("no-answer", "A question was asked and nobody was there to answer it.", "", "Use --yes.")
+        if not isinstance(cause, KeyboardInterrupt):
+            return Refused("declined", "Stopped at your word; nothing more was done.")
+    return _Stopped("interrupted", "Stopped. What was finished stays.", "", "Run the same command again to go on.")
+
+
+def _bug(error: Exception) -> Problem:
+    from gpu_setup.crash import keep
+
+    place = keep(error)
+    why = f"{type(error).__name__}: {error}".strip()
+    if place is None:
+        return _Bug("bug", "gpu-setup has a bug.", why, "Please report it with the lines above.")
+    return _Bug(
+        "bug", "gpu-setup has a bug.", why, f"The details are in {place}: please send that file with your report."
+    )
+
+
+@contextmanager
+def _ended_politely() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does, so that no child process outlives it."""
+    import signal
+
+    def stop(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {}
+    for sign in (signal.SIGTERM, signal.SIGHUP):
+        # nohup's ignored SIGHUP stays ignored
+        if signal.getsignal(sign) is signal.SIG_DFL:
+            before[sign] = signal.signal(sign, stop)
+    try:
+        yield
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+
+
+def _close_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush does not complain either."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

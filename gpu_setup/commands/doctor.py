@@ -1,0 +1,116 @@
+"""`gpu-setup doctor`: every check, worst first."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from checks.model import Check
+from gpu_setup.commands.options import json_option, machine_option, open_machine
+from gpu_setup.envelope import Answer
+from machine.errors import FINE
+
+EPILOG = """\b
+Examples:
+  gpu-setup doctor                        every check, worst first
+  gpu-setup doctor --only driver,apt.broken
+  gpu-setup doctor --explain driver.too-old
+  gpu-setup doctor --json --strict        for scripts: also warnings and unknowns end with 1
+  gpu-setup doctor --machine recording/   a machine that somebody sent in
+
+\b
+Exit codes: 0 nothing failed, 1 a check failed (--strict: or warned, or could not look).
+"""
+
+
+class ListedCheck(msgspec.Struct, frozen=True):
+    """One check as --list and --explain show it."""
+
+    id: str
+    title: str
+    group: str
+    about: str = ""
+    by_hand: str = ""
+
+
+class CheckList(msgspec.Struct, frozen=True):
+    checks: tuple[ListedCheck, ...]
+
+
+@click.command(epilog=EPILOG)
+@json_option
+@machine_option
+@click.option("--strict", is_flag=True, help="Warnings and unknowns count as failures.")
+@click.option("--only", multiple=True, metavar="ID,GROUP", help="Run only these checks or groups.")
+@click.option("--skip", multiple=True, metavar="ID,GROUP", help="Leave these checks or groups out.")
+@click.option("--list", "list_only", is_flag=True, help="List the checks and stop.")
+@click.option("--explain", metavar="ID", help="Say what one check looks at and how to look by hand.")
+@click.option("-v", "--verbose", is_flag=True, help="Also what passed, was skipped or could not be read.")
+def command(
+    as_json: bool,
+    recording: str | None,
+    strict: bool,
+    only: tuple[str, ...],
+    skip: tuple[str, ...],
+    list_only: bool,
+    explain: str | None,
+    verbose: bool,
+) -> Answer:
+    """Check this machine and say what is wrong, why, and how to fix it.
+
+    Needs no root and no network, and changes nothing.
+    """
+    from checks.registry import ALL
+
+    if explain is not None:
+        return _explained(ALL, explain)
+    if list_only:
+        return _listed(ALL)
+
+    from checks.catalogue import catalogue
+    from checks.facts.read import read_host
+    from checks.runner import exit_code, run
+
+    host = read_host(open_machine(recording))
+    known = catalogue()
+    report = run(host, known, ALL, _words(only), _words(skip))
+
+    def text() -> str:
+        from gpu_setup.render.doctor import doctor_text
+
+        return doctor_text(report, host, known, verbose)
+
+    return Answer("doctor", report, exit_code(report, strict), text)
+
+
+def _listed(checks: tuple[Check, ...]) -> Answer:
+    def text() -> str:
+        from gpu_setup.render.doctor import list_text
+
+        return list_text(checks)
+
+    return Answer("check-list", CheckList(tuple(_row(check) for check in checks)), FINE, text)
+
+
+def _explained(checks: tuple[Check, ...], wanted: str) -> Answer:
+    from checks.runner import unknown_check
+
+    found = next((check for check in checks if check.id == wanted), None)
+    if found is None:
+        raise unknown_check(wanted, [check.id for check in checks])
+
+    def text() -> str:
+        from gpu_setup.render.doctor import explain_text
+
+        return explain_text(found)
+
+    return Answer("check-list", CheckList((_row(found),)), FINE, text)
+
+
+def _words(values: tuple[str, ...]) -> tuple[str, ...]:
+    """`a,b` and repeated options alike."""
+    return tuple(word for value in values for word in value.replace(",", " ").split())
+
+
+def _row(check: Check) -> ListedCheck:
+    return ListedCheck(check.id, check.title, check.group, check.about, check.by_hand)

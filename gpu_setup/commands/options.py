@@ -1,0 +1,35 @@
+"""Options that several commands share, spelled once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from machine.door import Machine
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+json_option: Decorator = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else."
+)
+
+machine_option: Decorator = click.option(
+    "--machine",
+    "recording",
+    metavar="DIR",
+    type=click.Path(exists=False),
+    help="Look at a recorded machine instead of this one (see: gpu-setup facts record).",
+)
+
+
+def open_machine(recording: str | None) -> Machine:
+    """This machine, or the one recorded in the folder; BadUsage where there is no recording."""
+    if recording is None:
+        from machine.door import LocalMachine
+
+        return LocalMachine()
+    from machine.recording import RecordedMachine
+
+    return RecordedMachine(recording)

@@ -1,0 +1,58 @@
+"""Where every start begins, whether by launcher, pipx, uv or `python -m gpu_setup`.
+
+The rooms are top-level packages, and so may be the folders of whoever calls: PYTHONPATH and the working directory
+leave sys.path before anything but sys and os is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def tidy(path: list[str], pythonpath: str, cwd: str, prefixes: tuple[str, ...]) -> list[str]:
+    """The search path without PYTHONPATH's entries and the working directory; what the interpreter brings stays."""
+    strangers = {os.path.realpath(entry or cwd) for entry in pythonpath.split(os.pathsep)} if pythonpath else set()
+    if cwd:
+        strangers.add(os.path.realpath(cwd))
+    own = tuple(os.path.join(prefix, "lib") for prefix in prefixes)
+    return [
+        entry for entry in path if entry.startswith(own) or (entry != "" and os.path.realpath(entry) not in strangers)
+    ]
+
+
+def main() -> None:
+    """Clean the path, run the command line, leave with its exit code."""
+    try:
+        cwd = os.getcwd()
+    except OSError:
+        cwd = ""
+    if not sys.flags.isolated:
+        sys.path[:] = tidy(sys.path, os.environ.get("PYTHONPATH", ""), cwd, (sys.prefix, sys.base_prefix))
+    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if home not in sys.path:
+        sys.path.append(home)
+    try:
+        from gpu_setup.cli import run
+    except ImportError as error:
+        rebuild(error)
+        sys.stderr.write(
+            f"gpu-setup: a part of the tool does not import.\n  why:  {error}\n"
+            "  next: Install it again (pipx reinstall gpu-setup, uv tool install --reinstall, or a fresh checkout).\n"
+        )
+        sys.exit(70)
+    sys.exit(run(sys.argv[1:]))
+
+
+def rebuild(error: ImportError) -> None:
+    """A package of the tool's environment is missing or damaged: let the launcher make the environment again, once.
+
+    Returns where that is not what happened, or where no launcher stands behind this start (pipx, uv).
+    """
+    launcher = os.environ.get("GPU_SETUP_LAUNCHER", "")
+    own = ("gpu_setup", "harness", "containers", "provision", "checks", "machine")
+    if not launcher or os.environ.get("GPU_SETUP_REBUILD") or (error.name or "").partition(".")[0] in own:
+        return
+    sys.stderr.write(f"gpu-setup: the tool's environment is damaged ({error}); making it again\n")
+    sys.stderr.flush()
+    os.execve(launcher, [launcher, *sys.argv[1:]], {**os.environ, "GPU_SETUP_REBUILD": "wanted"})

@@ -1,0 +1,107 @@
+"""The one document that --json prints: the same envelope for success and failure."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from gpu_setup.version import version
+from machine.errors import Problem
+
+T = TypeVar("T")
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """One error: a stable code for scripts, and the three sentences for a person."""
+
+    code: str
+    what: str
+    why: str
+    next: str
+
+
+class Envelope(msgspec.Struct, Generic[T], frozen=True):
+    """What stands around every document. `schema` is gpu-setup/NAME/1; `exit_code` is the process's own."""
+
+    schema: str
+    tool_version: str
+    exit_code: int
+    data: T
+    errors: tuple[Trouble, ...] = ()
+
+
+class Answer(NamedTuple):
+    """What a command returns: its document's name and data, the exit code, and how a person sees it.
+
+    `text` is called only when a person reads, and ends with a newline. `problems` go into `errors`.
+    """
+
+    schema: str
+    data: Any
+    exit_code: int
+    text: Callable[[], str]
+    problems: tuple[Problem, ...] = ()
+
+
+def trouble(problem: Problem) -> Trouble:
+    return Trouble(problem.code, problem.what, problem.why, problem.next)
+
+
+def encode(answer: Answer) -> bytes:
+    """The answer as its JSON document, indented."""
+    return _json(
+        Envelope(
+            f"gpu-setup/{answer.schema}/1",
+            version(),
+            answer.exit_code,
+            answer.data,
+            tuple(trouble(problem) for problem in answer.problems),
+        )
+    )
+
+
+def encode_problem(problem: Problem) -> bytes:
+    """The problem as a document of its own: schema gpu-setup/error/1, no data."""
+    return _json(Envelope("gpu-setup/error/1", version(), problem.exit_code, None, (trouble(problem),)))
+
+
+def _json(document: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(document, enc_hook=_plain), indent=2) + b"\n"
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise NotImplementedError(f"{type(value).__name__} has no JSON form")
+
+
+@contextmanager
+def only_documents() -> Iterator[int]:
+    """Keep stdout for the document: while inside, whatever a library or a child prints goes to stderr.
+
+    Yields the file descriptor that still leads to stdout.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield kept
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def write(descriptor: int, document: bytes) -> None:
+    """Write the whole document; a reader that has gone away is no error."""
+    left = memoryview(document)
+    try:
+        while left:
+            left = left[os.write(descriptor, left) :]
+    except BrokenPipeError:
+        pass

@@ -1,0 +1,185 @@
+"""The doctor's report as a person reads it: worst first, 80 columns, calm where nothing is wrong."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+
+import click
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from checks.model import Check, CheckResult, DoctorReport, Finding, Fix, FixKind, Severity, Status
+from gpu_setup.render.layout import labelled, wrapped
+from gpu_setup.render.machine import machine_line
+from gpu_setup.render.plain import clean
+
+SIGNS = {
+    Status.FAIL: ("✗", "red"),
+    Status.WARN: ("!", "yellow"),
+    Status.UNKNOWN: ("?", "cyan"),
+    Status.SKIP: ("-", "bright_black"),
+    Status.PASS: ("✓", "green"),
+}
+WORST_FIRST = tuple(SIGNS)
+SEVERITY_SIGNS = {
+    Severity.ERROR: SIGNS[Status.FAIL],
+    Severity.WARNING: SIGNS[Status.WARN],
+    Severity.INFO: ("i", "blue"),
+}
+
+
+def doctor_text(report: DoctorReport, host: Host, catalogue: Catalogue, verbose: bool) -> str:
+    """The whole report. `verbose` adds what passed, what does not apply and why something is not known."""
+    by_status = {status: [r for r in report.results if r.status is status] for status in WORST_FIRST}
+    lines = [*wrapped(machine_line(host, catalogue), "  ", first=""), ""]
+    for status in (Status.FAIL, Status.WARN):
+        for result in by_status[status]:
+            for finding in result.findings:
+                lines += [*_finding(result, finding), ""]
+    if verbose:
+        lines += _details(by_status)
+    lines += _counts(report, by_status, verbose)
+    lines += ["", *_next(report)]
+    return "\n".join(lines) + "\n"
+
+
+def list_text(checks: tuple[Check, ...]) -> str:
+    """Every check by group: id and title."""
+    width = max(len(check.id) for check in checks)
+    lines: list[str] = []
+    for group in dict.fromkeys(check.group for check in checks):
+        lines += [click.style(group, bold=True)]
+        lines += [f"  {check.id:<{width}}  {check.title}" for check in checks if check.group == group]
+    return "\n".join(lines) + "\n"
+
+
+def explain_text(check: Check) -> str:
+    """One check: what it asks, what it looks at, how to look by hand."""
+    lines = [f"{click.style(check.id, bold=True)}: {check.title}", ""]
+    lines += wrapped(check.about, "")
+    if check.by_hand:
+        lines += ["", *wrapped(f"By hand: {check.by_hand}", "")]
+    return "\n".join(lines) + "\n"
+
+
+def _finding(result: CheckResult, finding: Finding) -> list[str]:
+    sign, colour = SEVERITY_SIGNS[finding.severity]
+    lines = wrapped(
+        clean(finding.summary),
+        "  ",
+        first=click.style(f"{sign} ", fg=colour, bold=True),
+        style=lambda line: click.style(line, bold=True),
+    )
+    lines += wrapped(f"{result.id}, {clean(finding.subject)}", "  ", style=lambda line: click.style(line, dim=True))
+    if finding.why:
+        lines += labelled("why", clean(finding.why))
+    for number, evidence in enumerate(finding.evidence):
+        lines += labelled("" if number else "seen", f"{clean(evidence.source)}: {clean(evidence.value)}")
+    if finding.caused_by:
+        lines += labelled("cause", f"{finding.caused_by} explains this one: mend that first.")
+    if finding.fix is not None:
+        lines += _fix(finding.fix)
+    return lines
+
+
+def _fix(fix: Fix) -> list[str]:
+    after = [
+        text
+        for needed, text in (
+            (fix.needs_reboot, "restart the machine"),
+            (fix.needs_relogin, "log out and in again"),
+        )
+        if needed
+    ]
+    lines = labelled("fix", clean(fix.text))
+    if fix.argv:
+        # a command is never broken over lines: it is there to be copied
+        lines += [f"         $ {command_text(fix.argv, fix.needs_sudo)}"]
+    if after:
+        lines += labelled("", f"Then {' and '.join(after)}.")
+    if fix.verify:
+        lines += [f"  check  $ {command_text(fix.verify)}"]
+    return lines
+
+
+def command_text(argv: Iterable[str], sudo: bool = False) -> str:
+    return clean(shlex.join([*(["sudo"] if sudo else []), *argv]))
+
+
+def _details(by_status: dict[Status, list[CheckResult]]) -> list[str]:
+    """What passed but is worth a note, what is not known and why, what does not apply, what is fine."""
+    noted = [result for result in by_status[Status.PASS] if result.findings]
+    lines: list[str] = []
+    for result in noted:
+        for finding in result.findings:
+            lines += [*_finding(result, finding), ""]
+    for result in by_status[Status.UNKNOWN]:
+        lines += wrapped(f"{result.id}: {clean(result.reason)}", "  ", first=_sign(Status.UNKNOWN))
+    # many checks do not apply for one and the same reason
+    for reason in dict.fromkeys(result.reason for result in by_status[Status.SKIP]):
+        ids = ", ".join(result.id for result in by_status[Status.SKIP] if result.reason == reason)
+        lines += wrapped(f"{clean(reason)} Does not apply: {ids}", "  ", first=_sign(Status.SKIP))
+    for result in by_status[Status.PASS]:
+        if result not in noted:
+            lines += wrapped(f"{result.id}: {clean(result.reason or result.title)}", "  ", first=_sign(Status.PASS))
+    return [*lines, ""] if lines else []
+
+
+def _counts(report: DoctorReport, by_status: dict[Status, list[CheckResult]], verbose: bool) -> list[str]:
+    summary = report.summary
+    lines: list[str] = []
+    nothing_to_train = next((r for r in by_status[Status.SKIP] if r.id == "gpu.present"), None)
+    if nothing_to_train and not verbose:
+        lines += wrapped(clean(nothing_to_train.reason), "  ", first=_sign(Status.SKIP))
+    counts = [
+        (summary.fail, "failed"),
+        (summary.warn, "warned"),
+        (summary.passed, "fine"),
+        (summary.skip, "do not apply"),
+    ]
+    told = ", ".join(f"{number} {word}" for number, word in counts if number)
+    lines += wrapped(f"{len(report.results)} checks: {told or 'none could look'}.", "  ", first=_sign(_worst(report)))
+    if by_status[Status.UNKNOWN] and not verbose:
+        names = ", ".join(result.id for result in by_status[Status.UNKNOWN])
+        lines += wrapped(f"{summary.unknown} not known: {names} (-v says why).", "  ", first=_sign(Status.UNKNOWN))
+    return lines
+
+
+def _sign(status: Status) -> str:
+    sign, colour = SIGNS[status]
+    return click.style(f"{sign} ", fg=colour)
+
+
+def _worst(report: DoctorReport) -> Status:
+    if report.summary.fail:
+        return Status.FAIL
+    return Status.WARN if report.summary.warn else Status.PASS
+
+
+def _next(report: DoctorReport) -> list[str]:
+    """The one thing to do now. What fails comes before everything; warnings alone do not stand in the way."""
+    findings = [finding for result in report.results for finding in result.findings if finding.fix is not None]
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    warnings = [finding for finding in findings if finding.severity is Severity.WARNING]
+    first, indent = click.style("Next: ", bold=True), " " * 6
+    if report.summary.fail:
+        if not errors:
+            return [f"{first}gpu-setup doctor --explain ID says more about what failed."]
+        # what another check's finding explains goes away with its cause
+        return _told(next((f for f in errors if f.caused_by is None), errors[0]), first, indent)
+    lines = [f"{first}gpu-setup up"]
+    if warnings:
+        lines += _told(warnings[0], indent + "or first: ", indent)
+    return lines
+
+
+def _told(finding: Finding, first: str, indent: str) -> list[str]:
+    fix = finding.fix
+    assert fix is not None
+    if fix.kind is FixKind.PROVISION:
+        return [f"{first}gpu-setup plan (shows what would be installed; changes nothing)"]
+    lines = wrapped(f"{clean(fix.text)} ({finding.check})", indent, first=first)
+    if fix.argv:
+        lines.append(f"{indent}$ {command_text(fix.argv, fix.needs_sudo)}")
+    return lines

@@ -1,0 +1,178 @@
+"""The facts as a person reads them: one line a fact, "not known" where it could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Amd, Apt, Docker, Firmware, Host, Kernel, Nvidia, PciCard, Resources
+from checks.rules.cards import name
+from gpu_setup.render.layout import wrapped
+from gpu_setup.render.plain import clean
+
+UNKNOWN = "not known"
+Row = tuple[str, str]
+
+
+def facts_text(host: Host, catalogue: Catalogue) -> str:
+    """Sections of `label  value`, then what could not be read and why."""
+    lines: list[str] = []
+    for title, rows in (
+        ("system", _system(host)),
+        ("kernel", _kernel(host.kernel)),
+        ("firmware", _firmware(host.firmware)),
+        ("cards", _cards(host.cards, catalogue)),
+        ("NVIDIA", _nvidia(host.nvidia)),
+        ("AMD", _amd(host.amd)),
+        ("packages", _apt(host.apt)),
+        ("containers", _docker(host.docker)),
+        ("resources", _resources(host.resources)),
+    ):
+        lines.append(click.style(title, bold=True))
+        for label, value in rows:
+            lines += wrapped(clean(value), " " * 20, first=f"  {label:<18}")
+    if host.unread:
+        lines.append(click.style("could not be read", bold=True))
+        for unread in host.unread:
+            lines += wrapped(clean(f"{unread.source}: {unread.reason}"), "    ", first="  ")
+    return "\n".join(lines) + "\n"
+
+
+def _system(host: Host) -> list[Row]:
+    person = host.person
+    return [
+        ("system", _said(host.os.pretty)),
+        ("architecture", _said(host.os.arch)),
+        ("virtual machine", _said(host.os.virtualisation)),
+        ("graphical", _yes(host.os.graphical)),
+        ("python3", _joined((host.python.version, host.python.path))),
+        ("C compiler", _said(host.python.compiler)),
+        ("groups", _listed(person.groups)),
+    ]
+
+
+def _kernel(kernel: Kernel) -> list[Row]:
+    return [
+        ("running", _said(kernel.release)),
+        ("next boot", _said(kernel.next_boot)),
+        ("installed", _listed(kernel.installed)),
+        ("headers", _listed(kernel.headers)),
+        (
+            "GPU modules",
+            _listed(None if kernel.modules is None else [f"{m.name} ({m.origin})" for m in kernel.modules]),
+        ),
+    ]
+
+
+def _firmware(firmware: Firmware) -> list[Row]:
+    return [
+        ("UEFI", _yes(firmware.uefi)),
+        ("Secure Boot", _yes(firmware.secure_boot)),
+        ("lockdown", _said(firmware.lockdown)),
+        ("board", _said(firmware.board)),
+    ]
+
+
+def _cards(cards: tuple[PciCard, ...] | None, catalogue: Catalogue) -> list[Row]:
+    if not cards:
+        return [("PCI", UNKNOWN if cards is None else "no graphics card")]
+    return [(card.slot, f"{name(card, catalogue)}, driver {card.driver or 'none'}{_link(card)}") for card in cards]
+
+
+def _link(card: PciCard) -> str:
+    link = card.link
+    if link is None or link.width is None or link.speed is None:
+        return ""
+    return f", link x{link.width} at {link.speed:g} GT/s"
+
+
+def _nvidia(nvidia: Nvidia) -> list[Row]:
+    rows = [
+        ("loaded module", _absent(nvidia.module_version)),
+        ("library", _absent(nvidia.library_version)),
+        ("NVML", nvidia.nvml_problem or "answers"),
+    ]
+    for gpu in nvidia.nvml or ():
+        memory = "" if gpu.memory_total is None else f", {size(gpu.memory_total)}"
+        rows.append((gpu.slot or "GPU", f"{gpu.name or UNKNOWN}{memory}"))
+    return rows
+
+
+def _amd(amd: Amd) -> list[Row]:
+    rows = [
+        ("amdgpu loaded", _yes(amd.loaded)),
+        ("DKMS version", _absent(amd.module_version)),
+        ("/dev/kfd usable", _yes(amd.kfd.usable) if amd.kfd else "absent"),
+        ("ROCm", _listed(None if amd.rocm is None else [f"{r.version or '?'} in {r.path}" for r in amd.rocm])),
+    ]
+    for gpu in amd.gpus or ():
+        rows.append((gpu.slot, UNKNOWN if gpu.vram_total is None else f"{size(gpu.vram_total)} of memory"))
+    return rows
+
+
+def _apt(apt: Apt) -> list[Row]:
+    packages = None if apt.packages is None else f"{len(apt.packages)} that matter here"
+    return [
+        ("dpkg", _said(packages)),
+        ("broken", _listed(apt.broken)),
+        ("vendor sources", _listed(None if apt.sources is None else _vendors(apt))),
+        ("restart needed", _yes(apt.reboot_required)),
+    ]
+
+
+def _vendors(apt: Apt) -> list[str]:
+    return [source.uri for source in apt.sources or () if source.owner not in ("ubuntu", "other")]
+
+
+def _docker(docker: Docker) -> list[Row]:
+    if docker.kind is None:
+        return [("engine", "none found")]
+    return [
+        ("engine", _joined((docker.kind, docker.version))),
+        ("answers", docker.problem or _yes(docker.answers)),
+        ("runtimes", _listed(docker.runtimes)),
+    ]
+
+
+def _resources(resources: Resources) -> list[Row]:
+    rows = [
+        ("processor", _joined((resources.cpu, resources.cores and f"{resources.cores} cores"))),
+        ("memory", _space(resources.memory_available, resources.memory_total)),
+        ("swap", _space(resources.swap_free, resources.swap_total)),
+    ]
+    for disk in resources.disks or ():
+        rows.append((f"disk: {disk.purpose}", f"{_space(disk.free, disk.total)} ({disk.path}, {disk.fstype or '?'})"))
+    return rows
+
+
+def size(count: float) -> str:
+    """Decimal, as sellers and dmesg do not but disks and cards do: `24.0 GB`, `350 MB`."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"
+
+
+def _space(free: int | None, total: int | None) -> str:
+    if total is None:
+        return UNKNOWN
+    return size(total) if free is None else f"{size(free)} free of {size(total)}"
+
+
+def _said(value: str | None) -> str:
+    return UNKNOWN if value is None else value
+
+
+def _absent(value: str | None) -> str:
+    return "none" if value is None else value
+
+
+def _yes(value: bool | None) -> str:
+    return UNKNOWN if value is None else ("yes" if value else "no")
+
+
+def _listed(values: Iterable[str] | None) -> str:
+    return UNKNOWN if values is None else ", ".join(values) or "none"
+
+
+def _joined(parts: Iterable[object]) -> str:
+    return ", ".join(str(part) for part in parts if part) or UNKNOWN

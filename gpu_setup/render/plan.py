@@ -1,0 +1,76 @@
+"""A plan as a person reads it: what is to do, in order, each with its reason; what waits for a person; the sums."""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+
+from gpu_setup.render.facts import size
+from gpu_setup.render.layout import labelled, wrapped
+from gpu_setup.render.plain import clean
+from provision.model import AptInstall, Plan, Reboot, State, Step
+
+SIGNS = {
+    State.TODO: ("+", "green"),
+    State.DONE: ("✓", "bright_black"),
+    State.MANUAL: ("☞", "yellow"),
+    State.BLOCKED: ("✗", "red"),
+}
+
+
+def plan_text(plan: Plan, machine: str, verbose: bool) -> str:
+    """The whole plan. `verbose` adds commands, undo, and the steps that are done already."""
+    lines = [*wrapped(machine, "  ", first=""), ""]
+    for refusal in plan.refusals:
+        lines += wrapped(clean(refusal.what), "  ", first=click.style("✗ ", fg="red", bold=True))
+        lines += labelled("why", clean(refusal.why))
+        lines += [*labelled("next", clean(refusal.next)), ""]
+    open_steps = plan.open_steps()
+    for step in plan.steps if verbose else open_steps:
+        lines += [*_step(step, verbose), ""]
+    for note in plan.notes:
+        lines += wrapped(clean(note), "  ", first="· ")
+    lines += _sums(plan)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _step(step: Step, verbose: bool) -> list[str]:
+    sign, colour = SIGNS[step.state]
+    lines = wrapped(
+        clean(step.title),
+        "  ",
+        first=click.style(f"{sign} ", fg=colour, bold=True),
+        style=lambda line: click.style(line, bold=True),
+    )
+    lines += wrapped(clean(step.because), "    ")
+    if isinstance(step.action, AptInstall):
+        names = [wanted.name + (f" {wanted.version}" if wanted.version else "") for wanted in step.action.packages]
+        lines += wrapped(clean(", ".join(names)), "      ", first="    · ")
+    if verbose:
+        lines += [f"    $ {clean(shlex.join(command))}" for command in step.commands]
+        if step.undo:
+            lines += wrapped(clean(f"way back: {step.undo}"), "    ")
+    return lines
+
+
+def _sums(plan: Plan) -> list[str]:
+    open_steps = plan.open_steps()
+    if plan.refusals:
+        return []
+    if not open_steps:
+        return ["Nothing to do.", f"{click.style('Next: ', bold=True)}gpu-setup up"]
+    if plan.download_bytes is not None:
+        download = f"about {size(plan.download_bytes)} to download"
+    else:
+        download = plan.download_note or "download size not known"
+    reboots = "no restart" if not plan.reboots else f"{plan.reboots} restart{'s' if plan.reboots > 1 else ''}"
+    people = sum(step.state is State.MANUAL and not isinstance(step.action, Reboot) for step in open_steps)
+    parts = [f"{len(open_steps)} step{'s' if len(open_steps) > 1 else ''} to do", reboots]
+    if people:
+        parts.append(f"{people} that need{'s' if people == 1 else ''} you (☞)")
+    return [*wrapped(f"{', '.join(parts)}. {download[:1].upper()}{download[1:].rstrip('.')}.", ""), *_hint(plan)]
+
+
+def _hint(plan: Plan) -> list[str]:
+    return ["This is only a plan: nothing was changed. -v shows each command and the way back."]

@@ -1,0 +1,66 @@
+"""The published documents: which type stands behind each name, and its JSON Schema.
+
+The schemas are generated from the types, committed under schemas/ and compared in a test:
+`python -m gpu_setup.schema` writes them anew.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+# name → module:type of the envelope's `data`; no type: data is null
+DOCUMENTS = {
+    "doctor": "checks.model:DoctorReport",
+    "check-list": "gpu_setup.commands.doctor:CheckList",
+    "facts": "checks.facts.host:Host",
+    "plan": "provision.model:Plan",
+    "error": None,
+}
+
+FOLDER = Path(__file__).with_name("schemas")
+
+
+def committed(name: str) -> str:
+    """The text of the schema as shipped; KeyError for a name that is no document."""
+    if name not in DOCUMENTS:
+        raise KeyError(name)
+    return (FOLDER / f"{name}.json").read_text(encoding="utf-8")
+
+
+def generate(name: str) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of one document, from its types. Unknown properties stay allowed: /1 can grow."""
+    import msgspec
+
+    from gpu_setup.envelope import Envelope
+
+    place = DOCUMENTS[name]
+    data: Any = None
+    if place is not None:
+        module, _, attribute = place.partition(":")
+        data = getattr(import_module(module), attribute)
+    components: dict[str, Any]
+    (envelope,), components = msgspec.json.schema_components([Envelope[data]], ref_template="#/$defs/{name}")
+    top = components.pop(envelope["$ref"].rpartition("/")[2])
+    top["properties"]["schema"] = {"const": f"gpu-setup/{name}/1"}
+    top["title"] = f"gpu-setup {name}"
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"gpu-setup/{name}/1",
+        **top,
+        "$defs": dict(sorted(components.items())),
+    }
+
+
+def text(name: str) -> str:
+    """The generated schema as committed: indented, one newline at the end."""
+    import json
+
+    return json.dumps(generate(name), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for document in DOCUMENTS:
+        (FOLDER / f"{document}.json").write_text(text(document), encoding="utf-8")

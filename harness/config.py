@@ -1,0 +1,69 @@
+"""From a recipe to the config that Axolotl gets: what the tool adds, and the swap that makes the reference fit a CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.recipe import SAMPLES, Recipe
+
+PLUGIN = "gpu_setup_worker.plugin.Telemetry"
+
+# the only keys that swapping the reference's model for the tiny one may change
+SWAPPABLE = frozenset(
+    {
+        "base_model",
+        "sequence_len",
+        "max_steps",
+        "datasets",
+        "bf16",
+        "fp16",
+        "tf32",
+        "attn_implementation",
+        "lora_mlp_kernel",
+        "lora_qkv_kernel",
+        "lora_o_kernel",
+        "lora_embedding_kernel",
+    }
+)
+
+
+def run_config(
+    recipe: Recipe, base_model: str, folder: Path, data: Path | None, overrides: dict[str, Any]
+) -> dict[str, Any]:
+    """The recipe's config with local paths, our plugin and the run's folders; `overrides` come last.
+
+    A person's own `data` takes the dataset's place, and a tenth of it is held out.
+    """
+    config = dict(recipe.config)
+    config["base_model"] = base_model
+    config["datasets"] = [_located(entry, recipe) for entry in recipe.config.get("datasets") or []]
+    if data is not None:
+        config["datasets"] = [{"path": str(data.absolute()), "ds_type": "json", "type": "alpaca"}]
+        config["val_set_size"] = config.get("val_set_size") or 0.1
+    config["plugins"] = [*(recipe.config.get("plugins") or []), PLUGIN]
+    config["output_dir"] = str(folder / "adapter")
+    config["dataset_prepared_path"] = str(folder / "prepared")
+    config.setdefault("seed", 42)
+    config.update(overrides)
+    return config
+
+
+def _located(entry: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """A dataset that lies beside the recipe or among the samples, by absolute path; a hub name stays as it is."""
+    name = entry.get("path", "")
+    for folder in (Path(recipe.path).parent, SAMPLES):
+        if (folder / name).is_file():
+            return {**entry, "path": str((folder / name).absolute())}
+    return dict(entry)
+
+
+def swapped(reference: dict[str, Any], small: dict[str, Any]) -> dict[str, Any]:
+    """The reference with the small recipe's values for the swappable keys and nothing else."""
+    return {**reference, **{key: small[key] for key in SWAPPABLE if key in small}}
+
+
+def difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The keys whose values differ, with both values (None where absent)."""
+    keys = sorted(set(one) | set(other))
+    return {key: (one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)}

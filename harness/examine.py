@@ -1,0 +1,100 @@
+"""Reload the trained adapter in a process of its own, and let it answer beside its base model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from harness.environment import Environment
+from harness.recipe import SAMPLES, Recipe
+from harness.worker_process import worker_environment
+from machine.door import Machine
+from machine.errors import OutsideFailed
+from machine.events import Emit, Event
+
+STAGE = "examine"
+DOCUMENT = "examination.json"
+
+
+class HeldOut(msgspec.Struct, frozen=True):
+    """Mean loss in nats over the answers' tokens: with the right answers, and with another question's."""
+
+    held_out_loss: float
+    mismatched_loss: float
+
+    @property
+    def pairing(self) -> float:
+        """How much better the right answer is than another's, in nats a token."""
+        return self.mismatched_loss - self.held_out_loss
+
+
+class Answer(msgspec.Struct, frozen=True):
+    question: str
+    before: str
+    after: str
+
+
+class Examination(msgspec.Struct, frozen=True):
+    rows: int = 0
+    before: HeldOut | None = None
+    after: HeldOut | None = None
+    answers: tuple[Answer, ...] = ()
+
+
+def held_out_file(recipe: Recipe, folder: Path, own_data: bool) -> Path | None:
+    """The rows that were not trained on: the recipe's file, or the split that the worker saved."""
+    name = recipe.traits.held_out
+    if name and name != "split" and not own_data:
+        return SAMPLES / name
+    tokens = folder / "held-out-tokens.json"
+    return tokens if tokens.is_file() else None
+
+
+def examine(
+    base_model: str,
+    folder: Path,
+    held_out: Path | None,
+    environment: Environment,
+    machine: Machine,
+    emit: Emit,
+    prompts: tuple[str, ...] = (),
+    out: Path | None = None,
+    tokens: int = 64,
+    offline: bool = True,
+) -> Examination:
+    """Losses and answers before and after, from the adapter in `folder`; raises OutsideFailed when it does not load."""
+    out = out or folder / DOCUMENT
+    emit(Event("start", STAGE, "Reloading the adapter and asking the same questions before and after"))
+    argv = [
+        str(environment.python), "-m", "gpu_setup_worker.examine", "--base", base_model,
+        "--adapter", str(folder / "adapter"), "--out", str(out), "--tokens", str(tokens),
+    ]  # fmt: skip
+    if held_out is not None:
+        argv += ["--held-out", str(held_out)]
+    for prompt in prompts:
+        argv += [f"--prompt={prompt}"]
+    done = 0
+
+    def on_line(line: str) -> None:
+        nonlocal done
+        if line.startswith("examined"):
+            done += 1
+            emit(Event("progress", STAGE, line, done, 2, "passes"))
+
+    outcome = machine.stream(
+        argv, on_line, env=worker_environment(environment, offline=offline), log=str(folder / "examine.log")
+    )
+    if not outcome.ok or not out.is_file():
+        raise OutsideFailed(
+            "examine.failed",
+            f"The trained adapter does not load and answer (exit {outcome.rc}).",
+            (outcome.stdout.strip().splitlines() or ["It printed nothing."])[-1][:300],
+            f"Look at {folder / 'examine.log'}; run the same command again.",
+        )
+    emit(Event("end", STAGE, "Answers before and after are written"))
+    return read_examination(out)
+
+
+def read_examination(path: Path) -> Examination:
+    return msgspec.json.decode(path.read_bytes(), type=Examination)

@@ -1,0 +1,201 @@
+"""One run: a folder with the config, the logs and the adapter; Axolotl started in the training environment.
+
+recipe + model + data ─▶ runs/ID/config.yml ─▶ axolotl train ─▶ worker.jsonl, adapter/ ─▶ run.json
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.config import run_config
+from harness.environment import Environment
+from harness.recipe import Recipe
+from harness.trainer_log import failure
+from harness.worker_log import WorkerLog, read_worker_log
+from harness.worker_process import worker_environment
+from machine.door import Machine
+from machine.errors import BadAnswer, OutsideFailed, Problem
+from machine.events import Emit, Event
+
+STAGE = "train"
+DOCUMENT = "run.json"
+# Axolotl's imports and the model's loading, before the first step
+START_SECONDS = 25.0
+
+
+class Run(msgspec.Struct, frozen=True):
+    """What was run, and how it ended: running, done, failed or interrupted. `problem`: the failure's code."""
+
+    recipe: str
+    recipe_digest: str
+    status: str
+    started_at: str
+    base_model: str
+    stack: str
+    lock_digest: str
+    torch: str
+    seconds: float | None = None
+    problem: str | None = None
+    overrides: dict[str, Any] = {}
+
+
+def new_folder(runs: Path, recipe: Recipe) -> Path:
+    """A fresh folder for a run, named by time and recipe; a second one within the same second gets a number."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    for number in range(1, 100):
+        folder = runs / (f"{stamp}-{recipe.name}" + (f"-{number}" if number > 1 else ""))
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise OutsideFailed(
+                "run.unwritable",
+                f"The run's folder {folder} cannot be made.",
+                f"The system says: {error.strerror}.",
+                "Give another place with --out, or set GPU_SETUP_HOME.",
+            ) from error
+    raise OutsideFailed("run.unwritable", f"No free name for a run in {runs}.", "", "Give another place with --out.")
+
+
+def train(
+    recipe: Recipe,
+    environment: Environment,
+    base_model: str,
+    folder: Path,
+    machine: Machine,
+    emit: Emit,
+    data: Path | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> WorkerLog:
+    """Train, and return what the worker recorded. Raises Problem when it is no result; the folder stays, marked.
+
+    Time left is told from the steps done; KeyboardInterrupt ends the process group and marks the run as interrupted.
+    """
+    import yaml
+
+    config = run_config(recipe, base_model, folder, data, overrides or {})
+    run = Run(
+        recipe=recipe.name,
+        recipe_digest=recipe.digest,
+        status="running",
+        started_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        base_model=base_model,
+        stack=environment.stack,
+        lock_digest=environment.lock_digest,
+        torch=environment.torch,
+        overrides=overrides or {},
+    )
+    _write(folder, run)
+    (folder / "config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    emit(Event("start", STAGE, f"Training {recipe.name} with Axolotl: {folder}"))
+    begin = time.monotonic()
+    try:
+        with _watching(folder / "worker.jsonl", emit):
+            outcome = machine.stream(
+                (
+                    str(environment.python.parent / "axolotl"),
+                    "train",
+                    str(folder / "config.yml"),
+                    "--launcher",
+                    "python",
+                ),
+                lambda line: None,
+                env=worker_environment(environment, folder, offline=recipe.traits.model != "hub"),
+                cwd=str(folder),
+                log=str(folder / "axolotl.log"),
+            )
+    except BaseException:
+        _write(folder, msgspec.structs.replace(run, status="interrupted", seconds=time.monotonic() - begin))
+        raise
+    log = read_worker_log(folder / "worker.jsonl")
+    problem = failure(outcome.rc, outcome.stdout, log) or _unsaved(folder)
+    seconds = time.monotonic() - begin
+    if problem is not None or log is None:
+        assert problem is not None
+        _write(folder, msgspec.structs.replace(run, status="failed", seconds=seconds, problem=problem.code))
+        problem.next = f"{problem.next} Run: {folder}"
+        raise problem
+    _write(folder, msgspec.structs.replace(run, status="done", seconds=seconds))
+    emit(Event("end", STAGE, f"{len(log.steps)} steps in {seconds:.0f} s"))
+    return log
+
+
+def _unsaved(folder: Path) -> Problem | None:
+    if (folder / "adapter" / "adapter_model.safetensors").is_file():
+        return None
+    return BadAnswer(
+        "train.no-adapter", "Training ended, but no adapter was saved.", "", "Look at axolotl.log of the run."
+    )
+
+
+def read_run(folder: Path) -> Run:
+    """The run's document; raises BadUsage when the folder holds none."""
+    from machine.errors import BadUsage
+
+    try:
+        return msgspec.json.decode((folder / DOCUMENT).read_bytes(), type=Run)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise BadUsage(
+            "run.none",
+            f"{folder} is not the folder of a run.",
+            f"Its {DOCUMENT} cannot be read: {error}.",
+            "Give a run's folder.",
+        ) from error
+
+
+def _write(folder: Path, run: Run) -> None:
+    partial = folder / (DOCUMENT + ".partial")
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(run)))
+    os.replace(partial, folder / DOCUMENT)
+
+
+@contextmanager
+def _watching(path: Path, emit: Emit) -> Iterator[None]:
+    """Tell each new step from the worker's log while the process runs."""
+    done = threading.Event()
+    begin = time.monotonic()
+
+    def watch() -> None:
+        told = -1
+        while not done.wait(0.5):
+            log = read_worker_log(path)
+            steps = log.steps if log else ()
+            if len(steps) == told:
+                continue
+            told = len(steps)
+            if not log or not log.begin or not steps:
+                emit(
+                    Event(
+                        "progress",
+                        STAGE,
+                        "starting Axolotl",
+                        0,
+                        None,
+                        "",
+                        max(0.0, START_SECONDS - time.monotonic() + begin),
+                    )
+                )
+                continue
+            recent = [step.seconds for step in steps[-8:]]
+            left = (log.begin.planned_steps - steps[-1].step) * sum(recent) / len(recent)
+            loss = steps[-1].loss
+            text = f"loss {loss:.3f}" if isinstance(loss, float) else f"loss {loss}"
+            emit(Event("progress", STAGE, text, steps[-1].step, log.begin.planned_steps, "steps", left))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -1,0 +1,126 @@
+"""Recipes: plain Axolotl YAML, and beside it what the tool must know (recipes.toml)."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from machine.errors import BadUsage
+
+SHIPPED = Path(str(resources.files("harness"))) / "recipes"
+SAMPLES = Path(str(resources.files("harness"))) / "dataset" / "samples"
+
+
+class Traits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`model`: hub, smollm2 or tiny. `held_out`: a file of the samples, `split` (Axolotl's validation split) or none.
+
+    `must_fall`: share by which the held-out loss must fall; `keeps_pairing`: share of the base model's preference for
+    the right answer that must be left; `marker`: text that a tuned answer holds. All for the smoke test.
+    """
+
+    title: str
+    model: str = "hub"
+    needs_gpu: bool = False
+    download_bytes: int | None = None
+    held_out: str | None = "split"
+    marker: str | None = None
+    warmup_steps: int = 3
+    must_fall: float = 0.02
+    keeps_pairing: float | None = None
+
+
+class Recipe(msgspec.Struct, frozen=True):
+    """`config` is the YAML as written; `text` its source; `digest` the sha256 of the text."""
+
+    name: str
+    path: str
+    text: str
+    config: dict[str, Any]
+    traits: Traits
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+@cache
+def _shipped() -> dict[str, Traits]:
+    import tomllib
+
+    table = tomllib.loads((SHIPPED / "recipes.toml").read_text(encoding="utf-8"))["recipes"]
+    return msgspec.convert(table, dict[str, Traits])
+
+
+def names() -> tuple[str, ...]:
+    """The shipped recipes, the reference first."""
+    return tuple(_shipped())
+
+
+def load_recipe(name: str) -> Recipe:
+    """A shipped recipe by name, or any Axolotl YAML by path. Raises BadUsage with what is wrong and where."""
+    if name in _shipped():
+        return read_recipe(SHIPPED / f"{name}.yaml", name, _shipped()[name])
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        return read_recipe(Path(name), Path(name).stem, Traits(title=f"your recipe {name}", needs_gpu=False))
+    near = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
+    raise BadUsage(
+        "recipe.unknown",
+        f"There is no recipe “{name}”." + (f" Did you mean {near[0]}?" if near else ""),
+        f"The recipes are {', '.join(names())}; a path to an Axolotl YAML file works too.",
+        f"gpu-setup smoke --recipe {near[0] if near else names()[1]}",
+    )
+
+
+def read_recipe(path: Path, name: str, traits: Traits) -> Recipe:
+    """Read one Axolotl YAML file."""
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        config = yaml.safe_load(text)
+    except FileNotFoundError as error:
+        raise BadUsage("recipe.missing", f"The recipe {path} does not exist.", "", "Check the path.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadUsage(
+            "recipe.unreadable", f"The recipe {path} cannot be read.", str(error), "Check the file."
+        ) from error
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        where = f" at line {place.line + 1}, column {place.column + 1}" if place else ""
+        raise BadUsage(
+            "recipe.broken",
+            f"The recipe {path} is not valid YAML{where}.",
+            str(getattr(error, "problem", error)) + ".",
+            "Mend that line; `gpu-setup recipe NAME` prints a shipped recipe to compare with.",
+        ) from error
+    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+        raise BadUsage(
+            "recipe.broken",
+            f"The recipe {path} is not an Axolotl config.",
+            "A config is a mapping of keys to values, such as `base_model: …`.",
+            "`gpu-setup recipe smollm2-135m-qlora` prints one that works.",
+        )
+    return Recipe(name, str(path), text, config, traits)
+
+
+def check_keys(recipe: Recipe, known: frozenset[str]) -> None:
+    """Refuse a key that Axolotl does not have: Axolotl itself drops it in silence, and the run is not what was meant."""
+    for key in recipe.config:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise BadUsage(
+                "recipe.unknown-key",
+                f"The recipe {recipe.name} has a key that Axolotl does not know: {key}.",
+                "Axolotl would ignore it." + (f" Did you mean {near[0]}?" if near else ""),
+                f"Correct or remove the key in {recipe.path}.",
+            )
+    if not recipe.config.get("base_model"):
+        raise BadUsage(
+            "recipe.no-model", f"The recipe {recipe.name} names no base_model.", "", f"Add base_model to {recipe.path}."
+        )

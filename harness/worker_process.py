@@ -1,0 +1,35 @@
+"""How a process in the training environment is started: which variables it gets, and where the worker's code lies."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from harness.environment import Environment
+
+WORKER = Path(str(resources.files("harness"))) / "worker"
+
+
+def worker_environment(environment: Environment, run: Path | None = None, offline: bool = True) -> dict[str, str]:
+    """Variables for the child: only the worker's folder is importable beside the environment, nothing is phoned home.
+
+    `run` is the folder that the plugin writes to; `offline` forbids the model hub.
+    """
+    bin_folder = str(environment.python.parent)
+    variables = {
+        # the axolotl command looks for its helpers on PATH
+        "PATH": f"{bin_folder}:/usr/local/bin:/usr/bin:/bin",
+        "PYTHONPATH": str(WORKER),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "AXOLOTL_DO_NOT_TRACK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "WANDB_MODE": "disabled",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if offline:
+        variables["HF_HUB_OFFLINE"] = "1"
+    if run is not None:
+        variables["GPU_SETUP_WORKER_LOG"] = str(run / "worker.jsonl")
+        variables["GPU_SETUP_HELD_OUT"] = str(run / "held-out-tokens.json")
+    return variables

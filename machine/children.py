@@ -1,0 +1,79 @@
+"""Child processes once they run: reading their lines, and ending them with everything that they started."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_alive: set[subprocess.Popen[bytes]] = set()
+
+
+@contextmanager
+def remember(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """While this lasts, leaving the interpreter ends the child too (a probe's thread dies without a word at exit)."""
+    if not _alive:
+        atexit.unregister(_end_all)
+        atexit.register(_end_all)
+    _alive.add(child)
+    try:
+        yield
+    finally:
+        _alive.discard(child)
+
+
+def _end_all() -> None:
+    for child in tuple(_alive):
+        end(child, polite=0.2, forced=0.1)
+
+
+def watch(child: subprocess.Popen[bytes], cancel: threading.Event, done: threading.Event) -> None:
+    """End the child when `cancel` is set; give up watching when `done` is."""
+    while not done.is_set():
+        if cancel.wait(0.2):
+            end(child)
+            return
+
+
+def end(child: subprocess.Popen[bytes], polite: float = 3.0, forced: float = 1.0) -> None:
+    """End the child's whole group: SIGTERM and `polite` seconds, then SIGKILL and `forced`. The rest is left behind.
+
+    The child must lead a group of its own (start_new_session).
+    """
+    for sign, patience in ((signal.SIGTERM, polite), (signal.SIGKILL, forced)):
+        if child.poll() is not None and not _group_lives(child.pid):
+            return
+        try:
+            os.killpg(child.pid, sign)
+        except (ProcessLookupError, PermissionError):
+            child.poll()
+            return
+        limit = time.monotonic() + patience
+        while time.monotonic() < limit and (child.poll() is None or _group_lives(child.pid)):
+            time.sleep(0.01)
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def lines(handle: int, longest: int = 1 << 16) -> Iterator[bytes]:
+    """Lines ended by newline or return (progress bars); a line longer than `longest` bytes comes in pieces."""
+    rest = b""
+    while part := os.read(handle, 1 << 16):
+        *whole, rest = (rest + part).replace(b"\r", b"\n").split(b"\n")
+        yield from (line for line in whole if line)
+        if len(rest) > longest:
+            yield rest
+            rest = b""
+    if rest:
+        yield rest

@@ -1,0 +1,253 @@
+"""A machine that was recorded: replayed from a folder.
+
+DIR/sysroot/        files at their absolute paths, bytes as read; symbolic links as on the machine, resolved inside
+DIR/paths.json      "unreadable" {PATH: {reason, detail}}, "stat" {PATH: {kind, mode, uid, gid, size, inode}},
+                    "space" {PATH: {free, total, inodes_free, fstype, options}}, "names" {PATH: [names in that folder
+                    whose content was not recorded]}, "access" {PATH: {"r" | "w" | "x": bool}} where an access list
+                    decides otherwise than the mode does (udev's uaccess)
+DIR/commands.json   [{argv, rc, stdout, stderr, seconds, problem}]
+DIR/nvml.json, DIR/amdsmi.json   what bindings.py printed; no file: no library
+DIR/session.json    {uid, user, gids, environ}
+DIR/machine.json    {name, taken_at, tool_version, note, synthetic}
+
+A recording may come from a stranger: links that lead out, files that are no files, huge or broken ones are refused.
+A path that stands only in paths.json exists, but has no content. Only DIR/sysroot is required.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat as stat_bits
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from machine.documents import Document, contents, plain_bytes, rows
+from machine.door import ABSENT, DENIED, FAILED, SMALL_FILE, TOO_LARGE, Entry, Outcome, Session, Space, Unreadable
+from machine.errors import BadUsage, Refused
+
+NOT_RECORDED = "not-recorded"
+DOCUMENTS = {"nvidia": "nvml.json", "amd": "amdsmi.json"}
+_MOST_LINKS = 40
+
+
+class RecordedMachine:
+    """Replays the recording in `folder`; with `strict` a command that was not recorded is an AssertionError.
+
+    Raises BadUsage for a folder that is no recording or a document in it that cannot be understood.
+    """
+
+    def __init__(self, folder: str | Path, strict: bool = False) -> None:
+        self.folder, self.strict = Path(folder), strict
+        self._root = str(self.folder / "sysroot")
+        if not stat_bits.S_ISDIR(_lstat_mode(self._root)):
+            raise BadUsage(
+                "recording.none",
+                f"{self.folder} is not a recording of a machine.",
+                "It has no folder `sysroot`.",
+                "Write one on the machine in question: gpu-setup facts record DIR.",
+            )
+        paths = Document.read(self.folder / "paths.json")
+        self._unreadable = paths.by_path("unreadable", lambda row: (row.text("reason"), row.text("detail", "")))
+        self._stat = paths.by_path("stat", _entry)
+        self._space = paths.by_path("space", _space)
+        self._access = paths.by_path("access", lambda row: {key: row.flag(key) for key in row.value})
+        self._names = _known_names(paths.names("names"), self._stat, self._unreadable)
+        self._outcomes = {row.argv: row for row in map(_outcome, rows(self.folder / "commands.json"))}
+        self._session = _session(Document.read(self.folder / "session.json"))
+        about = Document.read(self.folder / "machine.json")
+        self.name = about.text("name", "") or self.folder.resolve().name
+        self.taken_at = about.text("taken_at", "")
+
+    def read(self, path: str, limit: int = SMALL_FILE) -> bytes:
+        real = self._find(path)
+        try:
+            data = plain_bytes(real, limit)
+        except OSError as error:
+            raise Unreadable(path, FAILED, error.strerror or str(error)) from error
+        if len(data) > limit:
+            raise Unreadable(path, TOO_LARGE, f"more than {limit} bytes")
+        return data
+
+    def list(self, path: str) -> tuple[str, ...]:
+        self._refuse_unreadable(path)
+        known = self._names.get(_plain(path), frozenset())
+        try:
+            found = os.listdir(self._find(path))
+        except (Unreadable, OSError) as error:
+            if not known and _plain(path) not in self._names:
+                raise error if isinstance(error, Unreadable) else Unreadable(path, FAILED, str(error)) from error
+            found = []
+        return tuple(sorted({*found, *known}))
+
+    def link(self, path: str) -> str:
+        self._refuse_unreadable(path)
+        try:
+            return os.readlink(self._find(path, follow=False))
+        except OSError as error:
+            raise Unreadable(path, FAILED, "not a symbolic link") from error
+
+    def stat(self, path: str) -> Entry:
+        plain = _plain(path)
+        if plain in self._stat:
+            return self._stat[plain]
+        try:
+            found = os.lstat(self._find(path))
+        except Unreadable as error:
+            if error.reason == ABSENT or not self._exists(plain):
+                raise
+            # it stands in paths.json only: what holds names is a folder, the rest counts as a plain file
+            return Entry("folder", 0o755, 0, 0, 0) if plain in self._names else Entry("file", 0o644, 0, 0, 0)
+        kind = "folder" if stat_bits.S_ISDIR(found.st_mode) else "file"
+        return Entry(kind, stat_bits.S_IMODE(found.st_mode), 0, 0, found.st_size)
+
+    def access(self, path: str, wanted: int) -> bool | None:
+        plain = _plain(path)
+        try:
+            entry = self.stat(path)
+        except Unreadable as error:
+            return None if error.reason == ABSENT else False
+        given = self._access.get(plain, {})
+        allowed = _allowed(entry, self._session)
+        for bit, letter in ((os.R_OK, "r"), (os.W_OK, "w"), (os.X_OK, "x")):
+            if wanted & bit and not given.get(letter, bool(allowed & bit)):
+                return False
+        return not (wanted & os.R_OK and self._unreadable.get(plain, ("", ""))[0] == DENIED)
+
+    def space(self, path: str) -> Space | None:
+        path = _plain(path)
+        while path not in self._space and path != "/":
+            path = posixpath.dirname(path)
+        return self._space.get(path)
+
+    def session(self) -> Session:
+        return self._session
+
+    def binding(self, vendor: str, timeout: float = 4.0) -> Outcome:
+        name = DOCUMENTS[vendor]
+        text = contents(self.folder / name)
+        if text is None:
+            return Outcome((name,), None, "", "", 0.0, ABSENT)
+        return Outcome((name,), 0, text, "", 0.0)
+
+    def run(self, argv: Sequence[str], timeout: float = 5.0, env: Mapping[str, str] | None = None) -> Outcome:
+        asked = tuple(argv)
+        if asked not in self._outcomes:
+            if self.strict:
+                raise AssertionError(f"{self.folder.name}: not recorded: {' '.join(asked)!r}")
+            return Outcome(asked, None, "", "", 0.0, NOT_RECORDED)
+        return self._outcomes[asked]
+
+    def stream(
+        self,
+        argv: Sequence[str],
+        on_line: Callable[[str], None],
+        cancel: threading.Event | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        log: str | None = None,
+    ) -> Outcome:
+        raise Refused(
+            "recording.read-only",
+            f"`{' '.join(argv)}` cannot run on a recording.",
+            f"{self.name} is a recording in {self.folder}: it can be looked at, not changed.",
+            "Leave --machine away to work on this machine.",
+        )
+
+    def _refuse_unreadable(self, path: str) -> None:
+        if (plain := _plain(path)) in self._unreadable:
+            raise Unreadable(path, *self._unreadable[plain])
+
+    def _exists(self, plain: str) -> bool:
+        if plain in self._stat or plain in self._names or plain in self._unreadable:
+            return True
+        return posixpath.basename(plain) in self._names.get(posixpath.dirname(plain), frozenset())
+
+    def _find(self, path: str, follow: bool = True) -> str:
+        """The real path of the recorded file; links are followed inside sysroot only. Raises Unreadable."""
+        self._refuse_unreadable(path)
+        plain = _plain(path)
+        rest, done, links = [part for part in plain.split("/") if part][::-1], "", 0
+        while rest:
+            part = rest.pop()
+            if part == "..":
+                if not done:
+                    raise Unreadable(path, FAILED, "a link leads out of the recording")
+                done = done.rpartition("/")[0]
+                continue
+            mode = _lstat_mode(f"{self._root}{done}/{part}")
+            if mode == 0:
+                if self._exists(plain) or self._exists(f"{done}/{part}{'/' if rest else ''}{'/'.join(rest[::-1])}"):
+                    raise Unreadable(path, FAILED, "not recorded")
+                raise Unreadable(path, ABSENT)
+            if stat_bits.S_ISLNK(mode) and (rest or follow):
+                links += 1
+                if links > _MOST_LINKS:
+                    raise Unreadable(path, FAILED, "too many links")
+                target = os.readlink(f"{self._root}{done}/{part}")
+                rest += [step for step in target.split("/") if step not in ("", ".")][::-1]
+                done = "" if target.startswith("/") else done
+            else:
+                done = f"{done}/{part}"
+        if follow and done != plain:
+            self._refuse_unreadable(done or "/")
+        return self._root + done
+
+
+def _plain(path: str) -> str:
+    """The path without empty and dot steps; `..` is taken off as text, above the root it ends at the root."""
+    if "\0" in path or not path.startswith("/"):
+        raise Unreadable(path, FAILED, "not an absolute path")
+    return "/" + posixpath.normpath(path).lstrip("/")
+
+
+def _lstat_mode(path: str) -> int:
+    try:
+        return os.lstat(path).st_mode
+    except (OSError, ValueError):
+        return 0
+
+
+def _allowed(entry: Entry, session: Session) -> int:
+    """What the mode bits allow this session, as access(2) bits."""
+    if session.uid == 0:
+        return os.R_OK | os.W_OK | (os.X_OK if entry.mode & 0o111 or entry.kind == "folder" else 0)
+    shift = 6 if entry.uid == session.uid else 3 if entry.gid in session.gids else 0
+    return entry.mode >> shift & 0o7
+
+
+def _entry(row: Document) -> Entry:
+    sizes = [row.number(key, 0) for key in ("mode", "uid", "gid", "size", "inode")]
+    return Entry(row.text("kind"), *sizes)
+
+
+def _space(row: Document) -> Space:
+    inodes = None if row.value.get("inodes_free") is None else row.number("inodes_free")
+    return Space(row.number("free"), row.number("total"), inodes, row.text("fstype", ""), row.texts("options"))
+
+
+def _outcome(row: Document) -> Outcome:
+    rc = None if row.value.get("rc") is None else row.number("rc")
+    said = (row.text("stdout", ""), row.text("stderr", ""))
+    return Outcome(row.texts("argv"), rc, *said, row.amount("seconds", 0.0), row.text("problem", ""))
+
+
+def _session(row: Document) -> Session:
+    environ = Document(row.path, row.value.get("environ", {}))
+    gids = tuple(Document(row.path, {"gids": gid}).number("gids") for gid in row.list("gids"))
+    variables = {name: environ.text(name) for name in environ.value}
+    return Session(row.number("uid", 1000), row.text("user", "user"), gids, variables)
+
+
+def _known_names(
+    names: Mapping[str, Sequence[str]], stat: Mapping[str, Entry], unreadable: Mapping[str, object]
+) -> dict[str, frozenset[str]]:
+    """Folder → names that it holds although sysroot may not; what has a stat or a reason exists in its folder too."""
+    found: dict[str, set[str]] = {folder: set(held) for folder, held in names.items()}
+    for path in (*stat, *unreadable, *names):
+        while path != "/":
+            path, _, name = path.rpartition("/")
+            path = path or "/"
+            found.setdefault(path, set()).add(name)
+    return {folder: frozenset(held) for folder, held in found.items()}

@@ -1,0 +1,68 @@
+"""Who may use the card: groups for the person behind the machine, never more than asked for."""
+
+from __future__ import annotations
+
+from checks.facts.host import Host
+from provision.model import Part, State, Step, UserGroup
+from provision.target import Target, Vendor
+
+AMD_GROUPS = ("render", "video")
+DOCKER_GROUP = "docker"
+
+
+def plan(host: Host, target: Target, vendor: Vendor) -> Part:
+    """AMD's nodes are open to render and video; NVIDIA's are open to everyone; docker only on request."""
+    steps: list[Step] = []
+    if vendor is Vendor.AMD:
+        steps.append(
+            _member(
+                host,
+                "groups",
+                AMD_GROUPS,
+                "/dev/kfd and the render nodes are open to these groups; opening them to everyone would let every "
+                "local account read the card's memory.",
+            )
+        )
+    if target.docker_group:
+        steps.append(
+            _member(
+                host,
+                "docker-group",
+                (DOCKER_GROUP,),
+                "You asked for it. Members of docker can become root without a password.",
+            )
+        )
+    return Part(steps=tuple(steps))
+
+
+def _member(host: Host, id: str, groups: tuple[str, ...], because: str) -> Step:
+    person = host.person
+    wanted = " and ".join(groups)
+    user = person.user
+    if person.uid == 0:
+        state, title, why = State.DONE, f"Groups {wanted}", f"{because} root needs no group."
+    elif user is None:
+        state, title = State.MANUAL, f"Add yourself to {wanted}"
+        why = f"{because} Who you are could not be read: put your name in place of USER."
+    elif person.database_groups is None:
+        state, title = State.TODO, f"Add {user} to {wanted}"
+        why = f"{because} The group database could not be read, so it is planned as if {user} were in none of them."
+    elif set(groups) <= set(person.database_groups):
+        state, title, why = State.DONE, f"{user} is in {wanted}", because
+        if person.groups is not None and not set(groups) <= set(person.groups):
+            why += " This session began before that: log out and in again."
+    else:
+        missing = [group for group in groups if group not in person.database_groups]
+        state, title = State.TODO, f"Add {user} to {' and '.join(missing)}"
+        why = f"{because} It holds from the next login on."
+    name = user or "USER"
+    missing_now = tuple(group for group in groups if group not in (person.database_groups or ()))
+    return Step(
+        id=id,
+        title=title,
+        action=UserGroup(user=name, groups=groups),
+        state=state,
+        because=why,
+        commands=() if state is State.DONE else (("usermod", "--append", "--groups", ",".join(missing_now), name),),
+        undo="" if state is State.DONE else f"takes {name} out of the groups that it was not in before",
+    )

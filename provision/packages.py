@@ -1,0 +1,122 @@
+"""Package names from the catalogue, and install steps decided from dpkg's database."""
+
+from __future__ import annotations
+
+import re
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host, Package
+from provision.model import AptInstall, Reboot, State, Step, Wanted
+
+# dpkg states in which the files are unpacked and the package is known to work or nearly so
+PRESENT = ("installed", "triggers-pending", "triggers-awaited")
+
+
+def names(catalogue: Catalogue, key: str, branch: int | None = None, **words: str) -> tuple[str, ...]:
+    """The names that the catalogue has under `key`, filled in; raises KeyError without a row."""
+    return catalogue.package(key, branch).fill(**words, **({} if branch is None else {"branch": branch}))
+
+
+def first_names(catalogue: Catalogue, keys: tuple[str, ...]) -> tuple[str, ...]:
+    """The meta of each row under these keys: what names the choice, where the rest is shared between choices."""
+    return tuple(row.names[0] for row in catalogue.packages if row.key in keys)
+
+
+def found(host: Host, patterns: tuple[str, ...]) -> tuple[tuple[str, int | None], ...]:
+    """Installed packages that one of these name patterns makes, each with the branch in its name if it carries one."""
+    made = []
+    for pattern in patterns:
+        expression = re.compile(re.escape(pattern).replace(r"\{branch\}", r"(?P<branch>[0-9]{3})"))
+        for package in host.apt.packages or ():
+            if package.state in PRESENT and (match := expression.fullmatch(package.name)):
+                made.append((package.name, int(number) if (number := match.groupdict().get("branch")) else None))
+    return tuple(made)
+
+
+def installed(host: Host, name: str) -> Package | None:
+    """The package, if dpkg has it in working order; None also when dpkg's database could not be read."""
+    for package in host.apt.packages or ():
+        if package.name == name and package.state in PRESENT:
+            return package
+    return None
+
+
+def repair(host: Host) -> str | None:
+    """What must be run before apt can do anything, and why; None when dpkg is in order or could not be asked."""
+    if host.apt.interrupted:
+        return "dpkg was interrupted and refuses all work until it is finished: sudo dpkg --configure -a"
+    if host.apt.broken:
+        which = ", ".join(host.apt.broken[:3])
+        return f"dpkg left {which} half-configured: sudo dpkg --configure -a, then sudo apt-get -f install"
+    return None
+
+
+def state_of(host: Host, step_needed: bool) -> State:
+    """TODO, or BLOCKED while dpkg needs a repair; DONE when nothing is needed."""
+    if not step_needed:
+        return State.DONE
+    return State.BLOCKED if repair(host) else State.TODO
+
+
+def explain(host: Host, because: str, state: State) -> str:
+    """`because`, with what could not be read and what stands in the way."""
+    parts = [because]
+    if host.apt.packages is None and state is not State.DONE:
+        parts.append("dpkg's database could not be read, so this is planned as if nothing were installed.")
+    if state is State.BLOCKED and (blocked := repair(host)):
+        parts.append(f"First: {blocked}.")
+    return " ".join(parts)
+
+
+def sentence(text: str) -> str:
+    """First letter up, one full stop at the end; the rest as it is (`PCI` stays `PCI`)."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def install(
+    host: Host,
+    id: str,
+    title: str,
+    wanted: tuple[str, ...],
+    because: str,
+    *,
+    remove: tuple[str, ...] = (),
+    forbid: tuple[str, ...] = (),
+    done: bool | None = None,
+) -> Step:
+    """One apt transaction; done when dpkg has all of it and none of `remove`, or when `done` says so."""
+    have = {name: package.version for name in wanted if (package := installed(host, name))}
+    complete = len(have) == len(wanted) and not remove if done is None else done
+    state = state_of(host, not complete)
+    missing = tuple(name for name in wanted if name not in have)
+    return Step(
+        id=id,
+        title=title,
+        action=AptInstall(
+            packages=tuple(Wanted(name=name, installed=have.get(name)) for name in wanted), remove=remove, forbid=forbid
+        ),
+        state=state,
+        because=explain(host, because, state),
+        commands=()
+        if state is State.DONE
+        else (("apt-get", "install", "--yes", *missing, *(f"{name}-" for name in remove)),),
+        undo="" if state is State.DONE else _undo(missing, remove),
+    )
+
+
+def _undo(added: tuple[str, ...], removed: tuple[str, ...]) -> str:
+    parts = [f"removes {', '.join(added)} and what came with them; purges nothing"] if added else []
+    parts += [f"installs {', '.join(removed)} again, in the versions that were there"] if removed else []
+    return "; ".join(parts)
+
+
+def reboot(because: str, state: State = State.TODO) -> Step:
+    return Step(
+        id="reboot",
+        title="Restart the machine",
+        action=Reboot(),
+        state=state,
+        because=because,
+        commands=(("systemctl", "reboot"),),
+        undo="nothing to undo; the way back is the older kernel in GRUB's menu (hold Esc while it starts)",
+    )

@@ -1,0 +1,53 @@
+"""What the person wants of this machine: the choices that the facts cannot make."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Vendor(StrEnum):
+    AUTO = "auto"
+    NVIDIA = "nvidia"
+    AMD = "amd"
+
+
+class Source(StrEnum):
+    """Where the kernel driver comes from: `archive` and `nvidia` for NVIDIA, `in-tree` and `dkms` for AMD."""
+
+    AUTO = "auto"
+    ARCHIVE = "archive"
+    NVIDIA = "nvidia"
+    IN_TREE = "in-tree"
+    DKMS = "dkms"
+
+
+class Rocm(StrEnum):
+    """Where ROCm's libraries live: in the training image or environment, or installed on the host as well."""
+
+    CONTAINER = "container"
+    HOST = "host"
+
+
+class Display(StrEnum):
+    AUTO = "auto"
+    DESKTOP = "desktop"
+    HEADLESS = "headless"
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """`toolkit`: also the CUDA compiler on the host; `containers`: also an engine that reaches the card.
+
+    `docker_group` adds the person to `docker`, which is root by another name: only ever on request.
+    `branch` asks for one NVIDIA driver branch, new-feature ones included.
+    """
+
+    vendor: Vendor = Vendor.AUTO
+    source: Source = Source.AUTO
+    display: Display = Display.AUTO
+    rocm: Rocm = Rocm.CONTAINER
+    branch: int | None = None
+    toolkit: bool = False
+    containers: bool = True
+    docker_group: bool = False

@@ -1,0 +1,77 @@
+"""The house's own rules, checked by the tools that know them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("gpu_setup", "harness", "containers", "provision", "checks", "machine")
+
+
+def run(*argv: str) -> None:
+    result = subprocess.run(
+        argv, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": ""}
+    )
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
+
+
+def beside_python(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def test_style() -> None:
+    run(beside_python("ruff"), "check", ".")
+
+
+def test_format() -> None:
+    run(beside_python("ruff"), "format", "--check", ".")
+
+
+def test_types() -> None:
+    run(sys.executable, "-m", "mypy")
+
+
+def test_walls_between_the_rooms() -> None:
+    run(beside_python("lint-imports"), "--no-cache")
+
+
+def test_every_room_is_installed_and_typed() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    listed = set(project["tool"]["setuptools"]["packages"])
+    found = {
+        ".".join(place.parent.relative_to(ROOT).parts)
+        for room in ROOMS
+        for place in (ROOT / room).rglob("__init__.py")
+        # the worker is data: it is imported only inside the training environment
+        if "worker" not in place.parts
+    }
+    assert found == listed
+    assert all((ROOT / room / "py.typed").exists() for room in ROOMS)
+
+
+def test_nothing_runs_where_the_tool_begins() -> None:
+    source = (ROOT / "gpu_setup" / "__init__.py").read_text(encoding="utf-8")
+    assert "import" not in source.replace('"""', "").partition("\n")[2]
+
+
+def test_locks_hold_what_the_project_asks_for() -> None:
+    import re
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+    def names(requirements: list[str]) -> set[str]:
+        return {re.split(r"[<>=!;\[ ]", each)[0].lower().replace("_", "-") for each in requirements}
+
+    def locked(file: str) -> set[str]:
+        text = (ROOT / "gpu_setup" / file).read_text(encoding="utf-8")
+        return set(re.findall(r"^([a-z0-9.-]+)==\S+.*\\$", text, re.MULTILINE))
+
+    wanted = names(project["project"]["dependencies"])
+    assert wanted <= locked("requirements.lock")
+    assert wanted | names(project["dependency-groups"]["dev"]) <= locked("requirements-dev.lock")

@@ -1,0 +1,101 @@
+"""A recording while it is being put together: files, links, listings and commands, written out in one go."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+OURS = "expect.json"
+
+
+@dataclass
+class Recording:
+    """One machine. Paths are absolute; `seat`: the person sits at it, with a desktop, not behind SSH."""
+
+    name: str
+    note: str
+    files: dict[str, bytes] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, dict[str, str]] = field(default_factory=dict)
+    stat: dict[str, dict[str, Any]] = field(default_factory=dict)
+    space: dict[str, dict[str, Any]] = field(default_factory=dict)
+    names: dict[str, set[str]] = field(default_factory=dict)
+    access: dict[str, dict[str, bool]] = field(default_factory=dict)
+    seat: bool = True
+    commands: list[dict[str, Any]] = field(default_factory=list)
+    packages: list[str] = field(default_factory=list)
+    modules: list[str] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+    documents: dict[str, Any] = field(default_factory=dict)
+    session: dict[str, Any] = field(default_factory=dict)
+
+    def file(self, path: str, text: str | bytes) -> None:
+        self.files[path] = text.encode() if isinstance(text, str) else text
+
+    def link(self, path: str, target: str) -> None:
+        self.links[path] = target
+
+    def node(self, path: str, kind: str, mode: int, gid: int = 0, size: int = 0) -> None:
+        """A path of which only stat(2) is recorded: a device, a socket, a file whose content does not matter."""
+        self.stat[path] = {"kind": kind, "mode": mode, "uid": 0, "gid": gid, "size": size}
+        self.listing(str(Path(path).parent), Path(path).name)
+
+    def listing(self, folder: str, *found: str) -> None:
+        """Names that the folder shows beside what is recorded of it; none: an empty folder."""
+        self.names.setdefault(folder, set()).update(found)
+
+    def run(self, argv: tuple[str, ...], stdout: str, rc: int = 0, stderr: str = "") -> None:
+        self.commands.append(
+            {"argv": list(argv), "rc": rc, "stdout": stdout, "stderr": stderr, "seconds": 0.02, "problem": ""}
+        )
+
+    def package(self, name: str, version: str, status: str = "install ok installed", arch: str = "amd64") -> None:
+        """A stanza of dpkg's status file, with the fields that differ between packages."""
+        stanza = f"Package: {name}\nStatus: {status}\nArchitecture: {arch}\nVersion: {version}\n"
+        self.packages.append(stanza + f"Description: {name}\n")
+
+    def write(self, folder: Path) -> None:
+        """Write the recording into an empty folder; an expect.json that is there stays."""
+        self.file("/var/lib/dpkg/status", "\n".join(sorted(self.packages)))
+        self.file("/proc/modules", "".join(f"{name} 16384 0 - Live 0x0000000000000000\n" for name in self.modules))
+        kernel = ("journalctl", "-k", "-b", "-o", "short-monotonic", "--no-pager", "-q")
+        self.run(
+            kernel, "".join(f"[{3 + n * 0.113:12.6f}] {self.name} kernel: {line}\n" for n, line in enumerate(self.log))
+        )
+        for path, content in self.files.items():
+            place = folder / "sysroot" / path.lstrip("/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        for path, target in self.links.items():
+            place = folder / "sysroot" / path.lstrip("/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(target)
+        listings = {path: sorted(found) for path, found in self.names.items()}
+        paths = {
+            "unreadable": self.unreadable,
+            "stat": self.stat,
+            "space": self.space,
+            "names": listings,
+            "access": self.access,
+        }
+        machine = {
+            "name": self.name,
+            "taken_at": "2026-11-24T12:00:00Z",
+            "tool_version": "0.1.0",
+            "note": self.note,
+            "synthetic": ["/", "commands", "nvml", "amdsmi", "session"],
+        }
+        documents = {
+            "paths": paths,
+            "commands": self.commands,
+            "session": self.session,
+            "machine": machine,
+            **self.documents,
+        }
+        for name, document in documents.items():
+            text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False)
+            (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        if not (folder / OURS).exists():
+            (folder / OURS).write_text("{}\n", encoding="utf-8")

@@ -1,0 +1,46 @@
+"""The plan of every recorded machine, against the key "plan" of its expect.json."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from checks.catalogue import catalogue
+from checks.facts.read import read_host
+from provision.model import Plan
+from provision.plan import plan
+from provision.target import Target, Vendor
+from tests.recorded import FOLDER, load, names
+
+
+def shape(found: Plan) -> dict[str, object]:
+    """What expect.json holds of a plan: steps with their states, packages to install, reboots, refusals."""
+    return {
+        "steps": [f"{step.id} {step.state.value}" for step in found.steps],
+        "packages": list(found.packages()),
+        "reboots": found.reboots,
+        "refusals": [refusal.code for refusal in found.refusals],
+    }
+
+
+def plan_of(name: str, vendor: Vendor = Vendor.AUTO) -> Plan:
+    return plan(read_host(load(name)), catalogue(), Target(vendor=vendor))
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_recorded_machine_gets_the_plan_that_is_expected_of_it(name: str) -> None:
+    expected = json.loads((FOLDER / name / "expect.json").read_text(encoding="utf-8"))
+    assert shape(plan_of(name)) == expected["plan"]
+
+
+@pytest.mark.parametrize(("vendor", "first"), [(Vendor.NVIDIA, "nvidia-driver"), (Vendor.AMD, "kernel")])
+def test_the_machine_of_two_vendors_has_a_plan_for_each(vendor: Vendor, first: str) -> None:
+    found = plan_of("two-vendors", vendor)
+    assert found.refusals == ()
+    assert found.steps[0].id == first
+
+
+@pytest.mark.parametrize("name", names())
+def test_reading_a_machine_twice_gives_one_plan(name: str) -> None:
+    assert plan_of(name).digest == plan_of(name).digest
