@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
 import msgspec
 
@@ -221,7 +221,7 @@ def catalogue() -> Catalogue:
     """Load the data files of this package; raises msgspec.ValidationError on a row that is wrong."""
     import tomllib
 
-    folder = resources.files("checks") / "data"
+    folder = Path(__file__).with_name("data")
     tables = {}
     for name in ("cards", "stacks", "packages", "systems", "xid"):
         tables.update(tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8")))

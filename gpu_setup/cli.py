@@ -33,6 +33,7 @@ COMMANDS = {
     "bench": Entry("gpu_setup.commands.bench", "Measure how fast this machine trains."),
     "report": Entry("gpu_setup.commands.report", "Show a run's report."),
     "try": Entry("gpu_setup.commands.try_", "Ask the model the same questions before and after its training."),
+    "recipe": Entry("gpu_setup.commands.recipe", "List the training recipes, or print one."),
     "schema": Entry("gpu_setup.commands.schema", "Print the JSON Schema of a document that --json prints."),
     "completion": Entry("gpu_setup.commands.completion", "Print the completion script of your shell."),
 }
@@ -148,10 +149,9 @@ def _run(arguments: Sequence[str], document: int | None) -> int:
         _close_stdout()
         return FINE
     except Exception as error:
-        if isinstance(error, ImportError):
-            from gpu_setup.entry import rebuild
+        from gpu_setup.entry import rebuild
 
-            rebuild(error)
+        rebuild(error)
         return _failed(_bug(error), document)
 
 

@@ -34,24 +34,38 @@ def main() -> None:
         sys.path.append(home)
     try:
         from gpu_setup.cli import run
-    except ImportError as error:
+    except Exception as error:
         rebuild(error)
         sys.stderr.write(
-            f"gpu-setup: a part of the tool does not import.\n  why:  {error}\n"
+            f"gpu-setup: a part of the tool does not import.\n  why:  {type(error).__name__}: {error}\n"
             "  next: Install it again (pipx reinstall gpu-setup, uv tool install --reinstall, or a fresh checkout).\n"
         )
         sys.exit(70)
     sys.exit(run(sys.argv[1:]))
 
 
-def rebuild(error: ImportError) -> None:
-    """A package of the tool's environment is missing or damaged: let the launcher make the environment again, once.
+def damaged(error: BaseException) -> bool:
+    """Whether the error tells of a package of the environment that is missing or cut short (a full disk, a power cut)."""
+    if isinstance(error, SyntaxError):
+        return (error.filename or "").startswith(sys.prefix)
+    if isinstance(error, ImportError):
+        module = error.name
+    elif isinstance(error, AttributeError):
+        # an emptied package imports, and then lacks everything
+        module = getattr(error.obj, "__name__", None) if type(error.obj) is type(sys) else None
+    else:
+        return False
+    own = ("gpu_setup", "harness", "containers", "provision", "checks", "machine")
+    return module is not None and module.partition(".")[0] not in own
+
+
+def rebuild(error: BaseException) -> None:
+    """Let the launcher make a damaged environment again, once, and start over.
 
     Returns where that is not what happened, or where no launcher stands behind this start (pipx, uv).
     """
     launcher = os.environ.get("GPU_SETUP_LAUNCHER", "")
-    own = ("gpu_setup", "harness", "containers", "provision", "checks", "machine")
-    if not launcher or os.environ.get("GPU_SETUP_REBUILD") or (error.name or "").partition(".")[0] in own:
+    if not launcher or os.environ.get("GPU_SETUP_REBUILD") or not damaged(error):
         return
     sys.stderr.write(f"gpu-setup: the tool's environment is damaged ({error}); making it again\n")
     sys.stderr.flush()

@@ -16,6 +16,11 @@ DOCUMENTS = {
     "check-list": "gpu_setup.commands.doctor:CheckList",
     "facts": "checks.facts.host:Host",
     "plan": "provision.model:Plan",
+    "environment": "harness.environment:Environment",
+    "smoke": "gpu_setup.commands.smoke:SmokeResult",
+    "report": "harness.report:Report",
+    "try": "harness.examine:Examination",
+    "recipe": "gpu_setup.commands.recipe:RecipeList",
     "error": None,
 }
 

@@ -32,7 +32,10 @@ START_SECONDS = 25.0
 
 
 class Run(msgspec.Struct, frozen=True):
-    """What was run, and how it ended: running, done, failed or interrupted. `problem`: the failure's code."""
+    """What was run, and how it ended: running, done, failed or interrupted. `problem`: the failure's code.
+
+    `inputs` is the digest of everything that decides the run (harness/prove.py).
+    """
 
     recipe: str
     recipe_digest: str
@@ -42,6 +45,7 @@ class Run(msgspec.Struct, frozen=True):
     stack: str
     lock_digest: str
     torch: str
+    inputs: str
     seconds: float | None = None
     problem: str | None = None
     overrides: dict[str, Any] = {}
@@ -74,6 +78,7 @@ def train(
     folder: Path,
     machine: Machine,
     emit: Emit,
+    inputs: str = "",
     data: Path | None = None,
     overrides: dict[str, Any] | None = None,
 ) -> WorkerLog:
@@ -93,6 +98,7 @@ def train(
         stack=environment.stack,
         lock_digest=environment.lock_digest,
         torch=environment.torch,
+        inputs=inputs,
         overrides=overrides or {},
     )
     _write(folder, run)

@@ -190,7 +190,7 @@ def _nvml(nvml: Any) -> Document:
 
 def _nvml_problem(error: Exception) -> tuple[str, str]:
     number = getattr(error, "value", None)
-    said = str(error) or type(error).__name__
+    said = str(error).rstrip(".") or type(error).__name__
     word = _NVML_WORDS.get(number) if isinstance(number, int) else None
     if number == _NVML_FIELDS_MISSING:
         word = "the library lacks a function that the binding needs"

@@ -58,12 +58,29 @@ def end(child: subprocess.Popen[bytes], polite: float = 3.0, forced: float = 1.0
             time.sleep(0.01)
 
 
+def collect(child: subprocess.Popen[bytes]) -> None:
+    """Wait for a child that was left behind, in the background, so that it does not stay as a zombie."""
+    if child.poll() is None:
+        threading.Thread(target=child.wait, name=f"collect {child.pid}", daemon=True).start()
+
+
 def _group_lives(group: int) -> bool:
+    """Whether a process of the group still runs; dead ones that nobody collects (a container without init) do not."""
     try:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
         return False
-    return True
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123 (hundreds of files, ended every 10 ms)
+                    # pid (name) state parent group …: the name may hold spaces and brackets (proc_pid_stat(5))
+                    state, _, member_of = file.read(512).rpartition(b")")[2].split()[:3]
+            except (OSError, ValueError):
+                continue
+            if int(member_of) == group and state not in (b"Z", b"X"):
+                return True
+    return False
 
 
 def lines(handle: int, longest: int = 1 << 16) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from machine.children import end, lines, remember, watch
+from machine.children import collect, end, lines, remember, watch
 from machine.libraries import binding_library
 
 SMALL_FILE = 4 << 20
@@ -283,6 +283,7 @@ class LocalMachine:
             except BaseException as error:
                 # a process stuck in the kernel survives SIGKILL: walk away from its pipes rather than wait
                 end(child, polite=min(3.0, timeout / 10), forced=min(1.0, timeout / 20))
+                collect(child)
                 for pipe in (child.stdout, child.stderr):
                     if pipe is not None:
                         pipe.close()

@@ -83,11 +83,20 @@ _VERSION_BEFORE = re.compile(r"(?i)(?:version|release|\([<>=]{1,2})\s*:?\s*[\"']
 
 
 NOBODY = Who()
+_MOST_PASSES = 8
 
 
 def text(value: str, who: Who = NOBODY) -> str:
     """The text without what must stay here."""
+    # what one pass puts in may, with its neighbours, look like something to hide: until nothing changes
+    for _ in range(_MOST_PASSES):
+        before, value = value, _pass(value, who)
+        if value == before:
+            break
+    return value
 
+
+def _pass(value: str, who: Who) -> str:
     def coded(kind: str, found: str) -> str:
         # keyed, so that an address cannot be found by trying all of them
         raw = found.lower().encode("utf-8", "surrogateescape")

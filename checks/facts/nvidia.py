@@ -34,7 +34,7 @@ def parse_library(link: str) -> str | None:
 
 def parse_cdi(content: str) -> tuple[str | None, str | None]:
     """The spec's kind (nvidia.com/gpu) and the driver version in the names of the libraries that it mounts."""
-    kind = re.search(r"^\s*[\"']?kind[\"']?\s*:\s*[\"']?([\w.-]+/[\w.-]+)", content, re.MULTILINE)
+    kind = re.search(r"(?:^|[{,])\s*[\"']?kind[\"']?\s*:\s*[\"']?([\w.-]+/[\w.-]+)", content, re.MULTILINE)
     version = re.search(rf"lib(?:cuda|nvidia-ml)\.so\.({_VERSION})", content)
     return (kind[1] if kind else None), (version[1] if version else None)
 

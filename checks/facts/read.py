@@ -18,7 +18,7 @@ from machine.door import TIMED_OUT, Machine, Outcome
 
 T = TypeVar("T")
 # A probe's process gets this many seconds; ending it may take half a second more, and doctor promises five in all.
-PATIENCE = 4.0
+PATIENCE = 3.8
 _GRACE = 0.7
 
 # What the readers use of long or telling files and answers; a recording holds no more than that (machine/recorder.py).

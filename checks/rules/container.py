@@ -7,7 +7,7 @@ from checks.facts.host import Host
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards
 from checks.rules.finding import by_hand, command, error, info, provision, unread, warning
-from checks.rules.installed import packages
+from checks.rules.installed import nvidia_driver, packages
 
 _NO_ENGINE = "No container engine is installed; gpu-setup can train in a venv."
 
@@ -16,8 +16,8 @@ _NO_ENGINE = "No container engine is installed; gpu-setup can train in a venv."
     "container.engine",
     "A container engine answers",
     about="Docker is asked with `docker info`, only where it is installed. No engine is fine: the training "
-    "environment can be a venv. An engine that refuses this user is fine as well (the group docker is root by "
-    "another name); one that does not run is a warning.",
+    "environment can be a venv, and without a card it is. An engine that refuses this user is fine as well (the "
+    "group docker is root by another name); one that does not run is a warning.",
     by_hand="`systemctl status docker`, `sudo journalctl -u docker -b`. Use `sudo docker`, or rootless Docker, "
     "instead of joining the group docker on a machine with several users.",
     causes=("container.daemon-json",),
@@ -26,6 +26,8 @@ def engine(host: Host, catalogue: Catalogue) -> Verdict:
     docker = host.docker
     if docker.kind is None:
         return Skip(_NO_ENGINE)
+    if not cards.training(host, catalogue):
+        return Skip(cards.none_of(host, catalogue))
     if docker.answers:
         return Ok(f"{docker.kind} {docker.version or ''} answers.")
     if docker.kind == "podman":
@@ -114,6 +116,8 @@ def desktop(host: Host, catalogue: Catalogue) -> Verdict:
 def daemon_json(host: Host, catalogue: Catalogue) -> Verdict:
     if host.docker.kind is None:
         return Skip(_NO_ENGINE)
+    if not cards.training(host, catalogue):
+        return Skip(cards.none_of(host, catalogue))
     if host.docker.daemon_json_valid is None:
         return (
             Ok("There is no /etc/docker/daemon.json.")
@@ -152,6 +156,8 @@ def toolkit(host: Host, catalogue: Catalogue) -> Verdict:
         return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     if host.docker.kind in (None, "desktop"):
         return Skip(_NO_ENGINE if host.docker.kind is None else "Docker Desktop: see container.desktop.")
+    if nvidia_driver(host) is False:
+        return Skip("No NVIDIA driver is installed yet: see driver.present.")
     version = host.nvidia.container_toolkit
     found = packages(host, "nvidia-container-toolkit")
     if version or found:

@@ -133,7 +133,9 @@ def _none(host: Host, catalogue: Catalogue, card: PciCard, wanted: str) -> Findi
     seen: list[tuple[str, object]] = [_bound_to(card), *kernel_log.quote([line for line, _ in said], most=1)]
     line = host.kernel.cmdline or ()
     blocked = [path for module, path in host.kernel.blacklisted or () if module == wanted]
-    fix: Fix = command(f"Load the driver: {wanted}.", "modprobe", wanted, sudo=True)
+    fix: Fix = command(
+        "Load the module; if it is refused, its message names the reason.", "modprobe", wanted, sudo=True
+    )
     if blocked:
         seen.append((blocked[0], f"blacklist {wanted}"))
         fix = command(

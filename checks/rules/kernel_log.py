@@ -10,7 +10,9 @@ from checks.model import Unknown
 from checks.rules.finding import unread
 
 SOURCE = "kernel log since boot"
-_LONGEST = 300
+# a kernel line has at most a thousand characters (LOG_LINE_MAX); a recording may hold anything
+_LONGEST = 1000
+_QUOTED = 300
 
 
 def cannot_read(host: Host, what: str) -> Unknown:
@@ -26,8 +28,9 @@ def matching(log: Iterable[str], word: str, pattern: str) -> list[tuple[str, re.
     """Lines that hold `word` (a cheap first look, lower case) and match `pattern`; re keeps what it has compiled."""
     found = []
     for line in log:
-        if word in line.lower() and (match := re.search(pattern, line)):
-            found.append((line[:_LONGEST], match))
+        short = line[:_LONGEST]
+        if word in short.lower() and (match := re.search(pattern, short)):
+            found.append((short[:_QUOTED], match))
     return found
 
 

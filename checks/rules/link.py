@@ -91,7 +91,7 @@ def rebar(host: Host, catalogue: Catalogue) -> Verdict:
             known += 1
             small = amd.vram_visible < amd.vram_total
             seen = (_sysfs(card.slot, "mem_info_vis_vram_total"), f"{amd.vram_visible / 2**20:.0f} MiB")
-        elif largest is not None and card.vendor == cards.NVIDIA:
+        elif largest is not None:
             known += 1
             small = largest <= SMALL_BAR
             seen = (_sysfs(card.slot, "resource"), f"largest region {largest / 2**20:.0f} MiB")
@@ -137,7 +137,12 @@ def bar_space(host: Host, catalogue: Catalogue) -> Verdict:
         last[match[1], match[2]] = (match[3], line)
     findings = []
     for card in ours:
-        lines = [line for (slot, _), (end, line) in last.items() if slot == card.slot and end != "assigned"]
+        # a size in /sys means that the window has its place now, whatever the log says of earlier tries
+        placed = {str(number) for number, size in enumerate(card.bar_bytes or ()) if size}
+        failed = {
+            number: line for (slot, number), (end, line) in last.items() if slot == card.slot and end != "assigned"
+        }
+        lines = [line for number, line in failed.items() if number not in placed]
         if lines:
             findings.append(
                 error(
@@ -193,11 +198,13 @@ def aer(host: Host, catalogue: Catalogue) -> Verdict:
 )
 def fell_off_bus(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     lost: dict[str, list[tuple[str, object]]] = {}
     for place, line in _lost_lines(host.kernel.log or ()):
-        lost.setdefault(place, []).append((kernel_log.SOURCE, line.strip()))
+        # a card that is gone from the bus altogether counts, one that is not for training does not
+        if (there := cards.at(place, host.cards or ())) is None or there in ours:
+            lost.setdefault(place, []).append((kernel_log.SOURCE, line.strip()))
+    if not ours and not lost:
+        return Skip(cards.none_of(host, catalogue))
     for card in ours:
         gpu = cards.nvml_of(card, host)
         # ff is a real revision of AMD boards (RX 7700 XT), never of NVIDIA's

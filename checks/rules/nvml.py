@@ -20,8 +20,7 @@ _NOT_ASKED = ("no-binding", "unreadable answer", "not-recorded")
     about="Asks NVML, the library under nvidia-smi, in a process of its own with a time limit, and compares the "
     "cards that it lists with those on the bus. While no driver is installed this is not asked. Silence is "
     "`unknown`, not a failure: without persistence mode a start takes seconds a card.",
-    by_hand="`nvidia-smi`; if it fails, its message names the cause. `sudo dmesg | grep NVRM` has the driver's "
-    "side.",
+    by_hand="`nvidia-smi`; if it fails, its message names the cause. `sudo dmesg | grep NVRM` has the driver's side.",
     causes=(
         "driver.present",
         "secureboot.module",

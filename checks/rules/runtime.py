@@ -128,8 +128,7 @@ def ld_library_path(host: Host, catalogue: Catalogue) -> Verdict:
     about="Code that nvcc builds with a newer CUDA major version than the driver's does not run: `CUDA driver "
     "version is insufficient`. Training through PyTorch needs no toolkit, so a mismatch is a note. Compares "
     "/usr/local/cuda-* with NVML.",
-    by_hand="Install the toolkit of the driver's major version beside it (`cuda-toolkit-13-0`), or update the "
-    "driver.",
+    by_hand="Install the toolkit of the driver's major version beside it (`cuda-toolkit-13-0`), or update the driver.",
 )
 def cuda_toolkit(host: Host, catalogue: Catalogue) -> Verdict:
     if not cards.training(host, catalogue, cards.NVIDIA):

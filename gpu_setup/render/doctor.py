@@ -44,6 +44,16 @@ def doctor_text(report: DoctorReport, host: Host, catalogue: Catalogue, verbose:
     return "\n".join(lines) + "\n"
 
 
+def summary_text(report: DoctorReport, host: Host, catalogue: Catalogue) -> str:
+    """The machine, one line for each thing that is wrong, the counts: for a command that goes on by itself."""
+    by_status = {status: [r for r in report.results if r.status is status] for status in WORST_FIRST}
+    lines = wrapped(machine_line(host, catalogue), "  ", first="")
+    for status in (Status.FAIL, Status.WARN):
+        for result in by_status[status]:
+            lines += wrapped(f"{clean(result.reason)} ({result.id})", "  ", first=_sign(status))
+    return "\n".join([*lines, *_counts(report, by_status, verbose=False)]) + "\n"
+
+
 def list_text(checks: tuple[Check, ...]) -> str:
     """Every check by group: id and title."""
     width = max(len(check.id) for check in checks)

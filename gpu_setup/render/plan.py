@@ -73,4 +73,4 @@ def _sums(plan: Plan) -> list[str]:
 
 
 def _hint(plan: Plan) -> list[str]:
-    return ["This is only a plan: nothing was changed. -v shows each command and the way back."]
+    return ["Only a plan: nothing was changed. -v shows each command and the way back."]

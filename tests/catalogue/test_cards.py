@@ -15,7 +15,7 @@ GENERATIONS = {
 
 def found(vendor: str, device: str, revision: str | None = None) -> str | None:
     card = catalogue().card(vendor, device, revision)
-    return card and card.name
+    return card.name if card else None
 
 
 @pytest.mark.parametrize(

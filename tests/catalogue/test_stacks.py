@@ -55,7 +55,7 @@ def test_a_newer_cuda_asks_for_a_newer_driver() -> None:
     floors = sorted(
         (numbers(stack.runtime.split()[1]), numbers(stack.driver_floor), stack.driver_branch)
         for stack in catalogue().stacks
-        if stack.driver_floor
+        if stack.driver_floor and stack.driver_branch
     )
     assert [row[1] for row in floors] == sorted(row[1] for row in floors)
     assert [row[2] for row in floors] == sorted(row[2] for row in floors)
@@ -109,7 +109,12 @@ def test_the_floor_of_a_stack_is_a_version_of_its_branch() -> None:
         assert all(numbers(version)[0] == row.number for version in row.seen)
 
 
-WORDS = {"branch": 580, "flavour": "generic-hwe-24.04", "kernel": "6.17.0-35-generic", "target": "gfx1100"}
+WORDS: dict[str, str | int] = {
+    "branch": 580,
+    "flavour": "generic-hwe-24.04",
+    "kernel": "6.17.0-35-generic",
+    "target": "gfx1100",
+}
 
 
 @pytest.mark.parametrize("rule", catalogue().packages, ids=lambda rule: f"{rule.key}-{rule.since_branch}")
@@ -166,7 +171,7 @@ def test_amds_driver_repository_is_never_pinned_as_a_whole() -> None:
             assert "*" not in row.packages
 
 
-@pytest.mark.parametrize("table", ["cards", "stacks", "packages", "repositories", "branches", "xids"])
+@pytest.mark.parametrize("table", ["cards", "stacks", "packages", "repositories", "branches", "systems", "xids"])
 def test_every_row_has_a_source_and_a_date(table: str) -> None:
     for row in getattr(catalogue(), table):
         assert row.source.strip()

@@ -19,7 +19,7 @@ from checks.facts.read import read_host
 from checks.model import Evidence, Finding, Fix, FixKind, Ok, Severity, Unknown, check
 from checks.registry import ALL
 from checks.runner import run
-from gpu_setup.render.doctor import doctor_text
+from gpu_setup.render.doctor import doctor_text, summary_text
 from gpu_setup.render.plain import clean
 from gpu_setup.schema import committed
 from tests.recorded import FOLDER, load, names
@@ -79,6 +79,14 @@ def test_no_gpu_is_said_and_is_no_failure(cli: Cli) -> None:
     assert result.returncode == 0
     assert "No supported GPU" in result.stdout
     assert "Next: gpu-setup up" in result.stdout
+
+
+def test_the_summary_is_a_line_for_each_thing_that_is_wrong() -> None:
+    host, known = read_host(load("rtx3090ti-fresh")), catalogue()
+    report = run(host, known, ALL)
+    lines = ESCAPES.sub("", summary_text(report, host, known)).splitlines()
+    assert "✗ No NVIDIA driver is installed. (driver.present)" in lines
+    assert len(lines) <= 3 + report.summary.fail + report.summary.warn
 
 
 def test_strict_counts_warnings_and_unknowns(cli: Cli) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu_setup.entry import tidy
+from gpu_setup.entry import damaged, tidy
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,3 +74,27 @@ def test_python_m_from_the_checkout(untidy: Path) -> None:
 def test_python_m_in_the_checkout_itself() -> None:
     result = subprocess.run([sys.executable, "-m", "gpu_setup", "--version"], cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def raised(code: str) -> BaseException:
+    try:
+        exec(code, {})
+    except BaseException as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+@pytest.mark.parametrize(
+    ("code", "is_damage"),
+    [
+        ("import a_package_that_is_gone", True),
+        ("from click import nothing_like_it", True),
+        ("import click; click.nothing_like_it", True),
+        ("import gpu_setup; gpu_setup.nothing_like_it", False),
+        ("from gpu_setup import nothing_like_it", False),
+        ("None.nothing_like_it", False),
+        ("1 / 0", False),
+    ],
+)
+def test_what_tells_of_a_damaged_environment(code: str, is_damage: bool) -> None:
+    assert damaged(raised(code)) is is_damage

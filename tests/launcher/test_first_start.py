@@ -56,44 +56,60 @@ def no_network() -> dict[str, str]:
     }
 
 
-def test_builds_once_says_so_and_is_quiet_later(home: Path, tmp_path: Path) -> None:
-    first = start(ROOT / "gpu-setup", "--version", cwd=tmp_path)
-    assert (first.returncode, first.stdout) == (0, VERSION)
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A home in which one first start has run, and what it said. Copy it before you damage it."""
+    home = tmp_path_factory.mktemp("built")
+    return home, start(ROOT / "gpu-setup", "--version", cwd=home, env={"GPU_SETUP_HOME": str(home / "gpu-setup")})
+
+
+@pytest.fixture
+def packages(built: tuple[Path, object], home: Path) -> Path:
+    """This test's home with an environment of its own in it; returns the folder of its packages."""
+    shutil.copytree(tool(built[0]), tool(home), symlinks=True)
+    (found,) = environments(home)[0].glob("lib/python3.*/site-packages")
+    return found
+
+
+def test_the_first_start_builds_and_says_so(built: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    home, first = built
+    assert (first.returncode, first.stdout) == (0, VERSION), first.stderr
     for words in ("first start", "[1/3] Python 3.", "[2/3] an empty environment", "[3/3] packages:", "ready after"):
         assert words in first.stderr
     assert len(environments(home)) == 1
     assert leftovers(home) == []
 
+
+def test_a_later_start_is_quiet(packages: Path, tmp_path: Path) -> None:
     second = start(ROOT / "gpu-setup", "--version", cwd=tmp_path)
     assert (second.returncode, second.stdout, second.stderr) == (0, VERSION, "")
 
-    # half an environment: a package is gone, then the interpreter
-    (place,) = environments(home)
-    (packages,) = place.glob("lib/python3.*/site-packages")
-    shutil.rmtree(packages / "click")
-    third = start(ROOT / "gpu-setup", "--version", cwd=tmp_path)
-    assert (third.returncode, third.stdout) == (0, VERSION)
-    assert "damaged" in third.stderr and "ready after" in third.stderr
-    assert leftovers(home) == []
 
-    (place / "bin" / "python").unlink()
-    fourth = start(ROOT / "gpu-setup", "--version", cwd=tmp_path)
-    assert (fourth.returncode, fourth.stdout) == (0, VERSION)
-    assert leftovers(home) == []
-
-
-def test_a_package_that_only_one_command_needs_is_mended_too(home: Path, tmp_path: Path) -> None:
-    start(ROOT / "gpu-setup", "--version", cwd=tmp_path)
-    (place,) = environments(home)
-    (packages,) = place.glob("lib/python3.*/site-packages")
-    (packages / "msgspec" / "__init__.py").write_text("")
-    result = start(ROOT / "gpu-setup", "doctor", "--list", cwd=tmp_path)
+def mended(home: Path, tmp_path: Path, *arguments: str) -> str:
+    """Start, and expect that the environment is made again; returns stdout."""
+    result = start(ROOT / "gpu-setup", *arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "gpu.present" in result.stdout
+    assert "ready after" in result.stderr
+    assert len(environments(home)) == 1 and leftovers(home) == []
+    return result.stdout
 
 
-def test_damage_that_building_anew_does_not_mend_ends(home: Path, tmp_path: Path) -> None:
-    start(ROOT / "gpu-setup", "--version", cwd=tmp_path)
+def test_a_package_is_gone(packages: Path, home: Path, tmp_path: Path) -> None:
+    shutil.rmtree(packages / "click")
+    assert mended(home, tmp_path, "--version") == VERSION
+
+
+def test_a_package_is_cut_short_that_only_one_command_needs(packages: Path, home: Path, tmp_path: Path) -> None:
+    (packages / "msgspec" / "__init__.py").write_text("")
+    assert "gpu.present" in mended(home, tmp_path, "doctor", "--list")
+
+
+def test_the_interpreter_is_gone(packages: Path, home: Path, tmp_path: Path) -> None:
+    (environments(home)[0] / "bin" / "python").unlink()
+    assert mended(home, tmp_path, "--version") == VERSION
+
+
+def test_damage_that_building_anew_does_not_mend_ends(packages: Path, tmp_path: Path) -> None:
     checkout = copy(tmp_path / "checkout")
     (checkout / "gpu_setup" / "commands" / "schema.py").write_text("import not_in_the_lock\n")
     result = start(checkout / "gpu-setup", "schema", cwd=tmp_path)

@@ -109,13 +109,12 @@ def pci(
     for output in ("HDMI-A-1", *connected):
         connector = f"card{slot.drm}-{output}"
         status = "connected" if output in connected else "disconnected"
-        machine.file(f"{path}/drm/card{slot.drm}/{connector}/status", status + "\n")
-        machine.link(f"/sys/class/drm/{connector}", "../../" + path[5:] + f"/drm/card{slot.drm}/{connector}")
-    machine.link(f"/sys/class/drm/card{slot.drm}", "../../" + path[5:] + f"/drm/card{slot.drm}")
-    machine.link(f"{path}/drm/card{slot.drm}/device", "../../../" + slot.address)
+        machine.file(f"/sys/class/drm/{connector}/status", status + "\n")
     render = f"renderD{127 + slot.drm}"
-    machine.link(f"/sys/class/drm/{render}", "../../" + path[5:] + f"/drm/{render}")
-    machine.link(f"{path}/drm/{render}/device", "../../../" + slot.address)
+    # on a machine these are links below the card's own folder, which lead back up to it: a circle that every program
+    # that walks through this repository would have to survive
+    for name in (f"card{slot.drm}", render):
+        machine.link(f"/sys/class/drm/{name}/device", f"../../../bus/pci/devices/{slot.address}")
     machine.node(f"/dev/dri/card{slot.drm}", "char", 0o660, VIDEO)
     machine.node(f"/dev/dri/{render}", "char", 0o660, RENDER)
     if machine.seat:

@@ -80,7 +80,6 @@ def build_tools(machine: Recording) -> None:
         ("python3-venv", "3.12.3-0ubuntu2.1"),
     ):
         machine.package(name, version)
-    machine.link("/usr/bin/gcc", "gcc-13")
-    machine.node("/usr/bin/gcc-13", "file", 0o755, size=1 << 20)
+    machine.program("/usr/bin/gcc", "gcc-13", 1 << 20)
     machine.node("/usr/include/python3.12/Python.h", "file", 0o644, size=2854)
     machine.listing("/usr/lib/python3.12/ensurepip", "__init__.py", "__main__.py")

@@ -133,7 +133,7 @@ def rtx3090_library_mismatch(machine: Recording) -> None:
 
 def rtx3090_modules_lag(machine: Recording) -> None:
     driver = nvidia.Driver("595.84")
-    ubuntu(machine, point="24.04.5", kernels=(HWE_7_0,), hardware=INTEL_PC, secure_boot=False)
+    ubuntu(machine, point="24.04.5", kernels=(HWE_7_0_28, HWE_7_0), hardware=INTEL_PC, secure_boot=False)
     nvidia.packages(machine, driver, (HWE_7_0_28,), HWE)
     pci(machine, devices.RTX_3090, FIRST, None)
     nvidia.answer(machine, driver, problem="not-loaded", detail="9: Driver Not Loaded")

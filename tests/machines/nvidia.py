@@ -48,12 +48,14 @@ def packages(machine: Recording, driver: Driver, kernels: tuple[Kernel, ...], me
         folder = f"/lib/modules/{kernel.release}"
         if driver.dkms:
             machine.listing(f"{folder}/updates/dkms", *(f"{name}.ko.zst" for name in MODULES))
-            machine.listing(f"/var/lib/dkms/nvidia/{driver.version}/{kernel.release}/x86_64/module", "nvidia.ko.zst")
+            built = f"{driver.version}/{kernel.release}/x86_64"
+            machine.listing(f"/var/lib/dkms/nvidia/{built}/module", "nvidia.ko.zst")
+            machine.link(f"/var/lib/dkms/nvidia/kernel-{kernel.release}-x86_64", built)
         else:
             machine.package(f"linux-modules-nvidia-{driver.flavour}-{kernel.release}", f"{kernel.version}+3")
             machine.listing(f"{folder}/kernel/nvidia-{driver.flavour}", *(f"{name}.ko" for name in MODULES))
     machine.file(
-        "/lib/modprobe.d/nvidia-graphics-drivers.conf",
+        "/usr/lib/modprobe.d/nvidia-graphics-drivers.conf",
         "# This file was installed by nvidia-kernel-common\n"
         "blacklist nouveau\nblacklist lbm-nouveau\nalias nouveau off\n",
     )

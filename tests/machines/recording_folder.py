@@ -42,6 +42,12 @@ class Recording:
         self.stat[path] = {"kind": kind, "mode": mode, "uid": 0, "gid": gid, "size": size}
         self.listing(str(Path(path).parent), Path(path).name)
 
+    def program(self, path: str, target: str, size: int) -> None:
+        """A link to a program beside it; stat(2) follows it, so both paths have the program's."""
+        self.link(path, target)
+        for each in (path, str(Path(path).with_name(target))):
+            self.node(each, "file", 0o755, size=size)
+
     def listing(self, folder: str, *found: str) -> None:
         """Names that the folder shows beside what is recorded of it; none: an empty folder."""
         self.names.setdefault(folder, set()).update(found)

@@ -56,8 +56,8 @@ def ubuntu(
     cmdline: str = "quiet splash",
     encrypted: bool = False,
 ) -> None:
-    """The kernels are oldest first; the first one runs, GRUB would take the last."""
-    running = kernels[0]
+    """The kernels are oldest first; the last one runs, and GRUB takes it again."""
+    running = kernels[-1]
     machine.seat = desktop
     _release(machine, point)
     _kernels(machine, running, kernels, cmdline)
@@ -76,8 +76,7 @@ def ubuntu(
         ("unattended-upgrades", "2.9.1+nmu4ubuntu1"),
     ):
         machine.package(name, version)
-    machine.link("/usr/bin/python3", "python3.12")
-    machine.node("/usr/bin/python3.12", "file", 0o755, size=8021824)
+    machine.program("/usr/bin/python3", "python3.12", 8021824)
     machine.run(
         ("ldconfig", "-p"),
         "1 libs found in cache `/etc/ld.so.cache'\n\tlibc.so.6 (libc6,x86-64) => /lib/x86_64-linux-gnu/libc.so.6\n",
@@ -108,6 +107,7 @@ def _release(machine: Recording, point: str) -> None:
 
 
 def _kernels(machine: Recording, running: Kernel, kernels: tuple[Kernel, ...], cmdline: str) -> None:
+    machine.file("/proc/sys/kernel/arch", "x86_64\n")
     machine.file("/proc/sys/kernel/osrelease", running.release + "\n")
     machine.file("/proc/sys/kernel/version", f"{running.banner} Thu Oct 15 12:00:00 UTC 2026\n")
     machine.file("/proc/sys/kernel/random/boot_id", "0b5a7c1e-2f64-4d38-9a51-6c0de1f2a3b4\n")
@@ -156,16 +156,19 @@ def _kernels(machine: Recording, running: Kernel, kernels: tuple[Kernel, ...], c
 def _hardware(machine: Recording, hardware: Hardware, secure_boot: bool) -> None:
     for name, value in (
         ("sys_vendor", hardware.vendor),
+        ("product_name", "System Product Name"),
         ("board_vendor", hardware.vendor),
         ("board_name", hardware.board),
         ("bios_vendor", hardware.bios),
     ):
         machine.file(f"/sys/class/dmi/id/{name}", value + "\n")
     maker = "AuthenticAMD" if "AMD" in hardware.cpu else "GenuineIntel"
+    flags = "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr sse sse2 avx avx2"
     machine.file(
         "/proc/cpuinfo",
         "\n".join(
-            f"processor\t: {n}\nvendor_id\t: {maker}\nmodel name\t: {hardware.cpu}\n" for n in range(hardware.cores)
+            f"processor\t: {n}\nvendor_id\t: {maker}\nmodel name\t: {hardware.cpu}\nflags\t\t: {flags}\n"
+            for n in range(hardware.cores)
         ),
     )
     total = hardware.memory * (GIB >> 10) - (700 << 10)

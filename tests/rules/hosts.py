@@ -57,7 +57,7 @@ def nvidia_card(**facts: Any) -> PciCard:
         "driver": "nvidia",
         "power_state": "D0",
         "link": Link(speed=2.5, width=16, max_speed=16.0, max_width=16),
-        "bar_bytes": (16 << 20, 32 << 30, 32 << 20),
+        "bar_bytes": (16 << 20, 32 << 30, 0, 32 << 20, 0, 128),
         "aer_correctable": 0,
         "iommu_group_type": "DMA-FQ",
     }
@@ -75,7 +75,7 @@ def amd_card(**facts: Any) -> PciCard:
         "driver": "amdgpu",
         "power_state": "D0",
         "link": Link(speed=16.0, width=16, max_speed=16.0, max_width=16),
-        "bar_bytes": (32 << 30, 2 << 20),
+        "bar_bytes": (32 << 30, 0, 256 << 20, 0, 256, 1 << 20),
         "aer_correctable": 0,
         "iommu_group_type": "DMA-FQ",
     }
@@ -189,7 +189,7 @@ def no_gpu() -> Host:
             modules=(module("nouveau", origin="in-tree"), module("amdgpu", origin="in-tree")),
             dkms=(),
             blacklisted=(),
-            log=("[    1.000000] pci 0000:00:02.0: [8086:46d1] type 00 class 0x030000 PCIe Root Complex Integrated Endpoint",),
+            log=("[    1.000000] pci 0000:00:02.0: [8086:46d1] type 00 class 0x030000",),
             uptime_seconds=86400.0,
         ),
         firmware=Firmware(uefi=True, secure_boot=False, shim_validation_disabled=False, lockdown="none"),
@@ -208,9 +208,7 @@ def no_gpu() -> Host:
             unattended_blocks=(),
         ),
         docker=Docker(),
-        python=PythonFacts(
-            path="/usr/bin/python3", version="3.12.3", compiler="/usr/bin/gcc", headers=True, venv=True
-        ),
+        python=PythonFacts(path="/usr/bin/python3", version="3.12.3", compiler="/usr/bin/gcc", headers=True, venv=True),
         resources=Resources(
             cores=16,
             memory_total=33 * GB,
@@ -250,7 +248,12 @@ def healthy_nvidia() -> Host:
                 "[    4.223344] NVRM: loading NVIDIA UNIX Open Kernel Module for x86_64  595.84  Release Build",
             ),
         },
-        firmware={"secure_boot": True, "lockdown": "integrity", "mok_enrolled": ("CN=Canonical Ltd.",), "mok_pending": False},
+        firmware={
+            "secure_boot": True,
+            "lockdown": "integrity",
+            "mok_enrolled": ("CN=Canonical Ltd.",),
+            "mok_pending": False,
+        },
         nvidia=Nvidia(
             module_version="595.84",
             open_module=True,

@@ -1,0 +1,42 @@
+"""`gpu-setup environment`: the training environment, built, checked or repaired."""
+
+from __future__ import annotations
+
+import click
+
+from gpu_setup.commands.options import json_option
+from gpu_setup.envelope import Answer
+
+EPILOG = """\b
+Examples:
+  gpu-setup environment          build it, or check every file and repair what is broken
+  gpu-setup environment --json
+"""
+
+
+@click.command(epilog=EPILOG)
+@json_option
+def command(as_json: bool) -> Answer:
+    """Build the training environment of this machine's stack, or check every file of it and repair what is broken."""
+    from checks.catalogue import catalogue
+    from checks.facts.read import read_host
+    from gpu_setup.commands.training import my_paths
+    from gpu_setup.render.progress import reporter
+    from harness.environment import ensure
+    from harness.stack import choose_stack
+    from machine.door import LocalMachine
+    from machine.errors import FINE
+
+    machine = LocalMachine()
+    choice = choose_stack(read_host(machine), catalogue())
+    with reporter(as_json) as emit:
+        environment = ensure(choice.stack, machine, my_paths(), emit)
+
+    def text() -> str:
+        return (
+            f"Training environment for {environment.stack} ({choice.because}): {environment.folder}\n"
+            f"  Python {environment.python_version}, torch {environment.torch} "
+            f"(from {environment.torch_from}, {environment.torch_verified}), lock {environment.lock_digest[:12]}\n"
+        )
+
+    return Answer("environment", environment, FINE, text)

@@ -1,0 +1,58 @@
+"""`gpu-setup try`: the base model's answers beside the tuned one's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gpu_setup.commands.options import json_option
+from gpu_setup.envelope import Answer
+
+EPILOG = """\b
+Examples:
+  gpu-setup try RUN_DIR                              the recipe's held-out questions
+  gpu-setup try RUN_DIR --prompt "How do I oil a chain?"
+"""
+
+
+@click.command(epilog=EPILOG)
+@json_option
+@click.argument("run", metavar="RUN_DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--prompt", "prompts", multiple=True, metavar="TEXT", help="Ask this instead; may be given several times."
+)
+@click.option("--tokens", type=click.IntRange(min=1, max=2048), default=96, metavar="N", help="Longest answer (96).")
+def command(as_json: bool, run: Path, prompts: tuple[str, ...], tokens: int) -> Answer:
+    """Ask the model before and after its training, side by side. RUN_DIR is the folder of a run."""
+    from checks.catalogue import catalogue
+    from gpu_setup.commands.training import my_paths
+    from gpu_setup.render.progress import reporter
+    from harness.environment import ensure
+    from harness.examine import examine, held_out_file
+    from harness.launch import read_run
+    from harness.recipe import recipe_of
+    from machine.door import LocalMachine
+    from machine.errors import FINE, BadUsage
+
+    run = run.absolute()
+    made = read_run(run)
+    if made.status != "done":
+        raise BadUsage("run.unfinished", f"The run {run} is {made.status}, so there is no adapter.", "", "Train again.")
+    machine = LocalMachine()
+    stack = next(stack for stack in catalogue().stacks if stack.name == made.stack)
+    recipe = recipe_of(made.recipe)
+    with reporter(as_json) as emit:
+        environment = ensure(stack, machine, my_paths(), emit)
+        held_out = None if prompts else held_out_file(recipe, run, own_data=False)
+        said = examine(
+            made.base_model, run, held_out, environment, machine, emit, prompts, run / "try.json", tokens,
+            offline=recipe.traits.model != "hub",
+        )  # fmt: skip
+
+    def text() -> str:
+        from gpu_setup.render.report import answer_lines
+
+        return "\n".join(answer_lines(said.answers, len(said.answers))) + "\n"
+
+    return Answer("try", said, FINE, text)

@@ -1,0 +1,85 @@
+"""The main job, as a short story: inspect → plan → environment → train → examine → report.
+
+Each stage leaves a document and is reused while its inputs match, so a second `up` goes on where the first was cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from checks.model import DoctorReport
+from gpu_setup.commands.training import DEFAULT_RECIPE, REFERENCE_RECIPE, needs_gpu
+from harness.prove import Job, examined, finished_run, fresh_run, prepare, reported, tell_reuse
+from harness.recipe import load_recipe
+from harness.report import Report
+from harness.stack import Choice, choose_stack
+from machine.door import Machine
+from machine.errors import Refused
+from machine.events import Emit
+from machine.paths import Paths
+from provision.model import Plan
+
+Ask = Callable[[str], bool]
+
+
+class Seen(NamedTuple):
+    """What the first two stages found: the machine, what is wrong with it, what would be installed."""
+
+    host: Host
+    doctor: DoctorReport
+    plan: Plan
+    choice: Choice
+
+
+def inspect(machine: Machine, catalogue: Catalogue) -> Seen:
+    """Read the machine once, judge it and plan for it. Changes nothing."""
+    from checks.facts.read import read_host
+    from checks.registry import ALL
+    from checks.runner import run
+    from provision.plan import plan
+    from provision.target import Target
+
+    host = read_host(machine)
+    return Seen(host, run(host, catalogue, ALL), plan(host, catalogue, Target()), choose_stack(host, catalogue))
+
+
+def choose(seen: Seen, recipe_name: str | None, data: Path | None, ask: Ask) -> Job:
+    """Which recipe on which stack. Asks before going on without a card that is there, and before a large download."""
+    if (
+        not seen.choice.gpu
+        and seen.plan.vendor is not None
+        and not ask(f"The card cannot be used yet ({seen.choice.because}). Train a small model on the processor now?")
+    ):
+        raise Refused(
+            "up.driver-missing",
+            "Stopped before training: the card's driver is not in place.",
+            seen.choice.because + ".",
+            "Do the steps of `gpu-setup plan -v`, then run `gpu-setup up` again; or: gpu-setup up --yes",
+        )
+    recipe = load_recipe(recipe_name or (REFERENCE_RECIPE if seen.choice.gpu else DEFAULT_RECIPE))
+    if recipe.traits.needs_gpu and not seen.choice.gpu:
+        raise needs_gpu(recipe, seen.choice.because)
+    size = recipe.traits.download_bytes
+    if size and not ask(f"{recipe.name} downloads about {size / 1e9:.1f} GB from the model hub. Go on?"):
+        if recipe_name is not None:
+            raise Refused("up.declined", "Stopped before the download.", "", f"--recipe {DEFAULT_RECIPE} needs none.")
+        recipe = load_recipe(DEFAULT_RECIPE)
+    return Job(recipe, seen.choice.stack, data)
+
+
+def prove(
+    job: Job, seen: Seen, catalogue: Catalogue, machine: Machine, paths: Paths, fresh: bool, emit: Emit
+) -> Report:
+    """Environment, training, examination and report; what is already done with the same inputs is not done again."""
+    ready = prepare(job, machine, paths, emit)
+    folder = None if fresh else finished_run(ready, paths.runs)
+    if folder is not None:
+        tell_reuse(emit, folder)
+    else:
+        folder = fresh_run(job, ready, machine, paths.runs, emit)
+    examination = examined(job, ready, folder, machine, emit)
+    return reported(job, ready, folder, seen.host, catalogue, examination)

@@ -1,0 +1,58 @@
+"""Which training stack fits this machine, and why. A pure decision: Host + Catalogue → Choice."""
+
+from __future__ import annotations
+
+import msgspec
+
+from checks.catalogue import Catalogue, Stack
+from checks.facts.host import Host
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """The stack to train with, the reason, and whether a GPU will be used."""
+
+    stack: Stack
+    because: str
+    gpu: bool
+
+
+def choose_stack(host: Host, catalogue: Catalogue) -> Choice:
+    """The first stack whose vendor, targets, driver and lock fit a card that works; else the CPU stack, with the reason."""
+    cpu = next(stack for stack in catalogue.stacks if stack.vendor == "cpu")
+    reasons = []
+    for card in host.cards or ():
+        known = catalogue.card(card.vendor, card.device, card.revision)
+        if known is None or known.integrated:
+            continue
+        working = _working(host, card.slot, known.vendor)
+        if working is not None:
+            reasons.append(f"{known.name}: {working}")
+            continue
+        for stack in catalogue.stacks:
+            if known.target not in stack.targets:
+                continue
+            if stack.lock is None:
+                reasons.append(f"{known.name}: the stack {stack.name} has no lock yet")
+                continue
+            if stack.driver_branch and (_branch(host) or 0) < stack.driver_branch:
+                reasons.append(f"{known.name}: {stack.name} needs driver {stack.driver_branch} or newer")
+                continue
+            return Choice(stack, f"{known.name} ({known.target}) with a working driver", True)
+    return Choice(cpu, "; ".join(dict.fromkeys(reasons)) or "no supported GPU", False)
+
+
+def _working(host: Host, slot: str, vendor: str) -> str | None:
+    """None when the card can compute now; else why not."""
+    if vendor == "10de":
+        if host.nvidia.nvml:
+            return None
+        return f"NVML does not answer ({host.nvidia.nvml_problem or 'no driver'})"
+    if host.amd.kfd is None or not host.amd.kfd.usable:
+        return "/dev/kfd cannot be opened by this user"
+    return None
+
+
+def _branch(host: Host) -> int | None:
+    version = host.nvidia.module_version or host.nvidia.nvml_driver or ""
+    head = version.split(".")[0]
+    return int(head) if head.isdigit() else None
