@@ -151,7 +151,7 @@ def _run(arguments: Sequence[str], document: int | None) -> int:
     except Exception as error:
         from gpu_setup.entry import rebuild
 
-        rebuild(error)
+        rebuild(error, document)
         return _failed(_bug(error), document)
 
 

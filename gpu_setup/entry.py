@@ -34,6 +34,8 @@ def main() -> None:
         sys.path.append(home)
     try:
         from gpu_setup.cli import run
+
+        code = run(sys.argv[1:])
     except Exception as error:
         rebuild(error)
         sys.stderr.write(
@@ -41,11 +43,11 @@ def main() -> None:
             "  next: Install it again (pipx reinstall gpu-setup, uv tool install --reinstall, or a fresh checkout).\n"
         )
         sys.exit(70)
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(code)
 
 
 def damaged(error: BaseException) -> bool:
-    """Whether the error tells of a package of the environment that is missing or cut short (a full disk, a power cut)."""
+    """Whether the error tells of a package of the environment that is missing or cut short (full disk, power cut)."""
     if isinstance(error, SyntaxError):
         return (error.filename or "").startswith(sys.prefix)
     if isinstance(error, ImportError):
@@ -59,14 +61,17 @@ def damaged(error: BaseException) -> bool:
     return module is not None and module.partition(".")[0] not in own
 
 
-def rebuild(error: BaseException) -> None:
+def rebuild(error: BaseException, stdout: int | None = None) -> None:
     """Let the launcher make a damaged environment again, once, and start over.
 
     Returns where that is not what happened, or where no launcher stands behind this start (pipx, uv).
+    `stdout` is where stdout leads to while it is redirected; the new start gets it back.
     """
     launcher = os.environ.get("GPU_SETUP_LAUNCHER", "")
     if not launcher or os.environ.get("GPU_SETUP_REBUILD") or not damaged(error):
         return
     sys.stderr.write(f"gpu-setup: the tool's environment is damaged ({error}); making it again\n")
     sys.stderr.flush()
+    if stdout is not None:
+        os.dup2(stdout, 1)
     os.execve(launcher, [launcher, *sys.argv[1:]], {**os.environ, "GPU_SETUP_REBUILD": "wanted"})
