@@ -17,7 +17,7 @@ from result import CHECKOUT
 
 sys.path.append(str(CHECKOUT))
 
-from machine.paths import Paths, paths  # noqa: E402 (the checkout is not installed)
+from machine.paths import Paths, paths
 
 LAUNCHER = CHECKOUT / "gpu-setup"
 

@@ -37,7 +37,7 @@ def run(
     stderr: Path | None = None,
     cwd: Path | None = None,
     watch: Callable[[int], None] | None = None,
-    every: float = 0.1,
+    every: float = 0.05,
 ) -> Ended:
     """Run to the end; output goes to files or nowhere, both streams into one when the paths are equal.
 

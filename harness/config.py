@@ -1,4 +1,4 @@
-"""From a recipe to the config that Axolotl gets: what the tool adds, and the swap that makes the reference fit a CPU."""
+"""From a recipe to the config that Axolotl gets: what the tool adds, and the swap that makes the reference small."""
 
 from __future__ import annotations
 
@@ -49,13 +49,23 @@ def run_config(
     return config
 
 
-def _located(entry: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """A dataset that lies beside the recipe or among the samples, by absolute path; a hub name stays as it is."""
-    name = entry.get("path", "")
+def locate(name: str, recipe: Recipe) -> Path | None:
+    """The file of a dataset that lies beside the recipe or among the samples; None for a name of the hub."""
     for folder in (Path(recipe.path).parent, SAMPLES):
         if (folder / name).is_file():
-            return {**entry, "path": str((folder / name).absolute())}
-    return dict(entry)
+            return (folder / name).absolute()
+    return None
+
+
+def local_datasets(recipe: Recipe) -> dict[Path, dict[str, Any]]:
+    """The recipe's datasets that are files here, each with its entry in the config."""
+    found = ((locate(entry["path"], recipe), entry) for entry in recipe.config.get("datasets") or [])
+    return {file: entry for file, entry in found if file is not None}
+
+
+def _located(entry: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    file = locate(entry["path"], recipe)
+    return {**entry, "path": str(file)} if file else dict(entry)
 
 
 def swapped(reference: dict[str, Any], small: dict[str, Any]) -> dict[str, Any]:

@@ -9,20 +9,19 @@ then the stack's index, then whatever index is configured. Only the lock's packa
 
 from __future__ import annotations
 
-import csv
 import os
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from checks.catalogue import Stack
-from harness.lock import Lock, entries, load_lock, normalised
-from machine.door import Machine, Outcome
+from harness.document import disk_trouble, write_whole
+from harness.installed import clear_remains, end_left_behind, installed, missing
+from harness.lock import Lock, entries, load_lock
+from harness.pip import NOTHING_FOUND, Installing, checked
+from machine.door import Machine
 from machine.errors import OutsideFailed, Refused
 from machine.events import Emit, Event
 from machine.paths import Paths, make
@@ -31,10 +30,15 @@ STAGE = "environment"
 DOCUMENT = "environment.json"
 # measured: 3.1 GB installed, 0.9 GB of wheels in pip's cache, on the CPU (2026-11-24)
 ROOM_NEEDED = 5 << 30
+DONE = {"Repairing": "repaired", "Going on with": "completed", "Building": "built"}
 
 
 class Environment(msgspec.Struct, frozen=True):
-    """A training environment that is there. `torch_from`: local, index or configured; `unverified` says no hash was checked."""
+    """A training environment that is there.
+
+    `torch_from`: local, index, configured, or kept (it was whole, and where it came from is no longer known);
+    `torch_verified` is `unverified` while no hash is checked.
+    """
 
     stack: str
     folder: str
@@ -74,42 +78,8 @@ def base_python(machine: Machine, stack: Stack) -> Base:
     )
 
 
-def installed(folder: Path) -> tuple[dict[str, str], set[str]]:
-    """What lies in the environment: version by package, and the packages with a missing or shortened file.
-
-    Reads each RECORD and compares sizes: 30,000 files take about 0.1 s. Byte code and files without a size are left out.
-    """
-    found: dict[str, str] = {}
-    broken: set[str] = set()
-    for site in folder.glob("lib/python3*/site-packages"):
-        for info in site.glob("*.dist-info"):
-            name, _, version = info.name.removesuffix(".dist-info").rpartition("-")
-            found[normalised(name)] = version
-            try:
-                with (info / "RECORD").open(newline="", encoding="utf-8") as record:
-                    intact = all(
-                        os.stat(site / path).st_size == int(size) for path, _, size in csv.reader(record) if size
-                    )
-            except (OSError, ValueError):
-                intact = False
-            if not intact:
-                broken.add(normalised(name))
-    return found, broken
-
-
-def missing(folder: Path, lock: Lock, torch: str) -> set[str]:
-    """The packages of the lock (and torch) that are absent, broken or at another version."""
-    found, broken = installed(folder)
-    wanted = {**lock.packages, "torch": torch}
-    return {
-        name
-        for name, version in wanted.items()
-        if name in broken or found.get(name, "").split("+")[0] != version.split("+")[0]
-    }
-
-
 def folder_of(paths: Paths, lock: Lock, base: Base) -> Path:
-    return paths.environments / f"{lock.name.removesuffix('.txt')}-{lock.digest[:12]}-py{base.version}"
+    return paths.environments / f"{Path(lock.name).stem}-{lock.digest[:12]}-py{base.version}"
 
 
 def read_document(folder: Path) -> Environment | None:
@@ -138,49 +108,65 @@ def ensure(stack: Stack, machine: Machine, paths: Paths, emit: Emit) -> Environm
     lock = load_lock(stack.lock, base.version)
     folder = folder_of(paths, lock, base)
     make(paths.environments)
-    guard = FileLock(folder.with_suffix(".lock"))
-    try:
-        guard.acquire(timeout=0)
-    except Timeout:
-        emit(Event("note", STAGE, "Another gpu-setup is building the training environment; waiting for it."))
-        guard.acquire()
+    guard = FileLock(f"{folder}.lock")
+    with disk_trouble(folder):
+        try:
+            guard.acquire(timeout=0)
+        except Timeout:
+            emit(Event("note", STAGE, "Another gpu-setup is building the training environment; waiting for it."))
+            guard.acquire()
     try:
         document = read_document(folder)
         lacking = missing(folder, lock, stack.torch)
+        if document and not _is_at(document, folder):
+            # a venv that was moved: its scripts point to where it was
+            document, lacking = None, {*lock.packages, "torch"}
         if document and not lacking and machine.run((str(document.python), "-c", ""), timeout=20).ok:
             emit(Event("end", STAGE, f"Training environment is there and intact: {folder}"))
             return document
-        return _build(stack, base, lock, folder, lacking, machine, emit)
+        with disk_trouble(folder):
+            return _build(stack, base, lock, folder, lacking, machine, emit)
     finally:
         guard.release()
+
+
+def _is_at(document: Environment, folder: Path) -> bool:
+    try:
+        return os.path.samefile(document.folder, folder)
+    except OSError:
+        return False
 
 
 def _build(
     stack: Stack, base: Base, lock: Lock, folder: Path, lacking: set[str], machine: Machine, emit: Emit
 ) -> Environment:
     begin = time.monotonic()
-    known = len(lock.packages) + 1 - len(lacking)
-    verb = "Repairing" if (folder / DOCUMENT).exists() else "Going on with" if known else "Building"
+    everything = {*lock.packages, "torch"}
+    before = read_document(folder)
+    verb = "Repairing" if before else "Going on with" if lacking != everything else "Building"
     emit(Event("start", STAGE, f"{verb} the training environment ({stack.name}, {len(lacking)} packages): {folder}"))
-    _check_room(machine, folder)
-    (folder / DOCUMENT).unlink(missing_ok=True)
     python = folder / "bin" / "python"
-    if not machine.run((str(python), "-m", "pip", "--version"), timeout=60).ok:
+    if end_left_behind(machine, python):
+        emit(Event("note", STAGE, "A pip that a killed gpu-setup left behind was ended."))
+        lacking = missing(folder, lock, stack.torch)
+    _check_room(machine, folder, len(lacking) / len(everything))
+    (folder / DOCUMENT).unlink(missing_ok=True)
+    if lacking == everything or not machine.run((str(python), "-m", "pip", "--version"), timeout=60).ok:
         clear = ("--clear",) if folder.exists() else ()
-        _checked(machine.run((base.path, "-I", "-m", "venv", *clear, str(folder)), timeout=300), "making the venv")
-        lacking = {*lock.packages, "torch"}
-    torch_from = "kept"
-    with _counting(folder, lacking, emit):
+        checked(machine.run((base.path, "-I", "-m", "venv", *clear, str(folder)), timeout=300), "making the venv")
+        lacking = everything
+    clear_remains(folder, installed(folder)[1])
+    torch_from = before.torch_from if before else "kept"
+    with Installing(STAGE, folder, lacking, machine, emit) as pip:
         if "torch" in lacking:
-            torch_from = _install_torch(stack, python, machine, emit)
+            torch_from = _install_torch(stack, pip, emit)
         rest = lacking - {"torch"}
         if rest:
-            wanted = folder / "wanted.txt"
-            wanted.write_text(entries(lock, rest), encoding="utf-8")
-            _pip(
-                machine, python, emit,
-                "install", "--no-deps", "--require-hashes", "--force-reinstall", "-r", str(wanted),
-            )  # fmt: skip
+            wanted = write_whole(folder / "wanted.txt", entries(lock, rest))
+            checked(
+                pip.install("--no-deps", "--require-hashes", "--force-reinstall", "-r", str(wanted)),
+                "installing packages",
+            )
             wanted.unlink()
     still = missing(folder, lock, stack.torch)
     if still:
@@ -202,37 +188,37 @@ def _build(
         built_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         seconds=round(time.monotonic() - begin, 1),
     )
-    partial = folder / (DOCUMENT + ".partial")
-    partial.write_bytes(msgspec.json.encode(document))
-    os.replace(partial, folder / DOCUMENT)
-    emit(Event("end", STAGE, f"Training environment built in {document.seconds:.0f} s: {folder}"))
+    write_whole(folder / DOCUMENT, msgspec.json.encode(document))
+    emit(Event("end", STAGE, f"Training environment {DONE[verb]} in {document.seconds:.0f} s: {folder}"))
     return document
 
 
-def _check_room(machine: Machine, folder: Path) -> None:
+def _check_room(machine: Machine, folder: Path, share: float) -> None:
+    """Refuse to begin what cannot end; `share` of the packages is still to come."""
+    needed = ROOM_NEEDED * share
     space = machine.space(str(folder))
-    if space is not None and space.free < ROOM_NEEDED and not folder.exists():
+    if space is not None and space.free < needed:
         raise OutsideFailed(
             "environment.no-room",
-            f"{space.free / 1e9:.1f} GB are free at {folder.parent}, the training environment needs {ROOM_NEEDED / 1e9:.0f}.",
-            "PyTorch, Triton and Axolotl are large.",
+            f"{space.free / 1e9:.1f} GB are free at {folder.parent}, and {needed / 1e9:.1f} GB are needed there.",
+            "The training environment is large: PyTorch, Triton and Axolotl.",
             "Free some space, or set GPU_SETUP_HOME to a folder on a bigger disk.",
         )
 
 
-def _install_torch(stack: Stack, python: Path, machine: Machine, emit: Emit) -> str:
+def _install_torch(stack: Stack, pip: Installing, emit: Emit) -> str:
     """Install torch alone and say where it came from: `local`, `index` or `configured`."""
-    exact = ("install", "--no-deps", "--force-reinstall", f"torch=={stack.torch}")
-    if machine.run((str(python), "-m", "pip", *exact, "--no-index", "--quiet"), timeout=900, env=_settings()).ok:
+    exact = ("--no-deps", "--force-reinstall", f"torch=={stack.torch}")
+    local = pip.install("--no-index", *exact)
+    if local.ok:
         emit(Event("note", STAGE, f"torch {stack.torch} from a local copy (unverified: no hash was given for it)."))
         return "local"
-    if _reachable(machine, python, stack):
-        _pip(machine, python, emit, *exact, "--index-url", stack.torch_index)
-        emit(
-            Event(
-                "note", STAGE, f"torch {stack.torch} from {stack.torch_index} (unverified: no hash was given for it)."
-            )
-        )
+    if NOTHING_FOUND not in local.stdout:
+        checked(local, "installing torch")
+    if pip.listed("torch", stack.torch_index):
+        checked(pip.install("--index-url", stack.torch_index, *exact), "installing torch")
+        words = f"torch {stack.torch} from {stack.torch_index} (unverified: no hash was given for it)."
+        emit(Event("note", STAGE, words))
         return "index"
     emit(
         Event(
@@ -242,95 +228,5 @@ def _install_torch(stack: Stack, python: Path, machine: Machine, emit: Emit) -> 
             "(unverified, and on most machines a CUDA build of several GB).",
         )
     )
-    _pip(machine, python, emit, "install", f"torch=={stack.torch}")
+    checked(pip.install(f"torch=={stack.torch}"), "installing torch")
     return "configured"
-
-
-def _reachable(machine: Machine, python: Path, stack: Stack) -> bool:
-    """Whether the stack's index lists torch: asked once, without retries, so that a dead index costs seconds."""
-    listing = (str(python), "-m", "pip", "index", "versions", "torch", "--retries", "0", "--timeout", "10",
-               "--index-url", stack.torch_index)  # fmt: skip
-    return machine.run(listing, timeout=40, env=_settings()).ok
-
-
-def _settings() -> Mapping[str, str]:
-    return {"PIP_USER": "0", "PYTHONNOUSERSITE": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
-
-
-def _pip(machine: Machine, python: Path, emit: Emit, *arguments: str) -> None:
-    lines: list[str] = []
-
-    def on_line(line: str) -> None:
-        lines.append(line)
-        if line.startswith(("Collecting ", "Downloading ", "  Downloading ", "Installing collected")):
-            emit(Event("progress", STAGE, line.strip().split(" (from")[0][:100]))
-
-    outcome = machine.stream((str(python), "-m", "pip", *arguments, "--progress-bar", "off"), on_line, env=_settings())
-    _checked(outcome._replace(stdout="\n".join(lines[-60:])), "installing packages")
-
-
-def _checked(outcome: Outcome, doing: str) -> None:
-    if outcome.ok:
-        return
-    text = outcome.stdout + "\n" + outcome.stderr
-    errors = [line.strip() for line in text.splitlines() if line.startswith("ERROR:") or "Error" in line]
-    said = errors[-1][:300] if errors else text.strip()[-300:]
-    for needle, code, why, following in _CAUSES:
-        if needle in text:
-            raise OutsideFailed(
-                f"environment.{code}", f"The training environment stopped at {doing}: {why}", said, following
-            )
-    raise OutsideFailed(
-        "environment.failed",
-        f"The training environment stopped at {doing} (exit {outcome.rc}).",
-        said,
-        "What was installed stays; run the same command again to go on.",
-    )
-
-
-# words of pip 23 to 26, each seen in a failed run
-_CAUSES = (
-    ("No space left on device", "no-room", "the disk is full.", "Free some space and run the same command again."),
-    (
-        "do not match the hashes",
-        "hash",
-        "a downloaded package is not the one that was locked.",
-        "Your package index serves another file than the public one; use the public index, or report this.",
-    ),
-    ("NewConnectionError", "network", "the package index cannot be reached.", "Check the network; run the same command again to go on."),
-    ("ReadTimeoutError", "network", "the package index stopped answering.", "Check the network; run the same command again to go on."),
-    ("ConnectionResetError", "network", "the connection was cut.", "Check the network; run the same command again to go on."),
-    ("IncompleteRead", "network", "a download was cut.", "Check the network; run the same command again to go on."),
-    ("ConnectTimeoutError", "network", "the package index does not answer.", "Check the network; run the same command again to go on."),
-    ("Temporary failure in name resolution", "network", "no name can be looked up.", "Check the network; run the same command again to go on."),
-    ("ensurepip", "venv", "this Python cannot make environments.", "Install the venv package, for example: sudo apt install python3-venv"),
-)  # fmt: skip
-
-
-@contextmanager
-def _counting(folder: Path, lacking: set[str], emit: Emit) -> Iterator[None]:
-    """Report how many of the wanted packages are in place, twice a second, with an estimate from the pace so far."""
-    done = threading.Event()
-    begin = time.monotonic()
-
-    def count() -> None:
-        last = -1
-        while not done.wait(0.5):
-            names = {
-                normalised(info.name.removesuffix(".dist-info").rpartition("-")[0])
-                for info in folder.glob("lib/python3*/site-packages/*.dist-info")
-            }
-            here = len(lacking & names)
-            if here != last:
-                last = here
-                pace = (time.monotonic() - begin) / here if here else None
-                left = pace * (len(lacking) - here) if pace else None
-                emit(Event("progress", STAGE, "packages in place", here, len(lacking), "packages", left))
-
-    thread = threading.Thread(target=count, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()

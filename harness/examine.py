@@ -6,8 +6,10 @@ from pathlib import Path
 
 import msgspec
 
+from harness.document import disk_trouble
 from harness.environment import Environment
-from harness.recipe import SAMPLES, Recipe
+from harness.recipe import SAMPLES, Traits
+from harness.trainer_log import cause, ended, last_error
 from harness.worker_process import worker_environment
 from machine.door import Machine
 from machine.errors import OutsideFailed
@@ -18,14 +20,19 @@ DOCUMENT = "examination.json"
 
 
 class HeldOut(msgspec.Struct, frozen=True):
-    """Mean loss in nats over the answers' tokens: with the right answers, and with another question's."""
+    """Mean loss in nats over the answers' tokens: with the right answers, and with another question's.
 
-    held_out_loss: float
-    mismatched_loss: float
+    None where it is not finite.
+    """
+
+    held_out_loss: float | None
+    mismatched_loss: float | None
 
     @property
-    def pairing(self) -> float:
+    def pairing(self) -> float | None:
         """How much better the right answer is than another's, in nats a token."""
+        if self.held_out_loss is None or self.mismatched_loss is None:
+            return None
         return self.mismatched_loss - self.held_out_loss
 
 
@@ -42,9 +49,9 @@ class Examination(msgspec.Struct, frozen=True):
     answers: tuple[Answer, ...] = ()
 
 
-def held_out_file(recipe: Recipe, folder: Path, own_data: bool) -> Path | None:
+def held_out_file(traits: Traits, folder: Path, own_data: bool) -> Path | None:
     """The rows that were not trained on: the recipe's file, or the split that the worker saved."""
-    name = recipe.traits.held_out
+    name = traits.held_out
     if name and name != "split" and not own_data:
         return SAMPLES / name
     tokens = folder / "held-out-tokens.json"
@@ -82,15 +89,19 @@ def examine(
             done += 1
             emit(Event("progress", STAGE, line, done, 2, "passes"))
 
-    outcome = machine.stream(
-        argv, on_line, env=worker_environment(environment, offline=offline), log=str(folder / "examine.log")
-    )
+    # an answer from before must not be taken for this one
+    out.unlink(missing_ok=True)
+    with disk_trouble(folder):
+        outcome = machine.stream(
+            argv, on_line, env=worker_environment(environment, offline=offline), log=str(folder / "examine.log")
+        )
     if not outcome.ok or not out.is_file():
+        known, how = cause(outcome.stdout), ended(outcome.rc)
         raise OutsideFailed(
-            "examine.failed",
-            f"The trained adapter does not load and answer (exit {outcome.rc}).",
-            (outcome.stdout.strip().splitlines() or ["It printed nothing."])[-1][:300],
-            f"Look at {folder / 'examine.log'}; run the same command again.",
+            f"examine.{known.code}" if known else "examine.failed",
+            f"The trained adapter does not load and answer ({how}). {known.what if known else ''}".rstrip(),
+            last_error(outcome.stdout),
+            known.next if known else f"Look at {folder / 'examine.log'}; run the same command again.",
         )
     emit(Event("end", STAGE, "Answers before and after are written"))
     return read_examination(out)

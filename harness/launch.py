@@ -5,19 +5,19 @@ recipe + model + data ─▶ runs/ID/config.yml ─▶ axolotl train ─▶ work
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from harness.config import run_config
+from harness.document import disk_trouble, write_whole
 from harness.environment import Environment
-from harness.recipe import Recipe
+from harness.recipe import Recipe, Traits
 from harness.trainer_log import failure
 from harness.worker_log import WorkerLog, read_worker_log
 from harness.worker_process import worker_environment
@@ -27,6 +27,8 @@ from machine.events import Emit, Event
 
 STAGE = "train"
 DOCUMENT = "run.json"
+# held while the run's gpu-setup lives: a run marked as running whose lock is free was cut off
+LOCK = "run.lock"
 # Axolotl's imports and the model's loading, before the first step
 START_SECONDS = 25.0
 
@@ -34,10 +36,11 @@ START_SECONDS = 25.0
 class Run(msgspec.Struct, frozen=True):
     """What was run, and how it ended: running, done, failed or interrupted. `problem`: the failure's code.
 
-    `inputs` is the digest of everything that decides the run (harness/prove.py).
+    `inputs` is the digest of everything that decides the run (harness/prove.py); `data`: a person's own data file.
     """
 
     recipe: str
+    traits: Traits
     recipe_digest: str
     status: str
     started_at: str
@@ -48,6 +51,7 @@ class Run(msgspec.Struct, frozen=True):
     inputs: str
     seconds: float | None = None
     problem: str | None = None
+    data: str | None = None
     overrides: dict[str, Any] = {}
 
 
@@ -66,9 +70,9 @@ def new_folder(runs: Path, recipe: Recipe) -> Path:
                 "run.unwritable",
                 f"The run's folder {folder} cannot be made.",
                 f"The system says: {error.strerror}.",
-                "Give another place with --out, or set GPU_SETUP_HOME.",
+                "Set GPU_SETUP_HOME to a folder that you can write, and run the same command again.",
             ) from error
-    raise OutsideFailed("run.unwritable", f"No free name for a run in {runs}.", "", "Give another place with --out.")
+    raise OutsideFailed("run.unwritable", f"No free name for a run in {runs}.", "", "Run the same command again.")
 
 
 def train(
@@ -86,11 +90,12 @@ def train(
 
     Time left is told from the steps done; KeyboardInterrupt ends the process group and marks the run as interrupted.
     """
-    import yaml
+    from filelock import FileLock
 
     config = run_config(recipe, base_model, folder, data, overrides or {})
     run = Run(
         recipe=recipe.name,
+        traits=recipe.traits,
         recipe_digest=recipe.digest,
         status="running",
         started_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -99,14 +104,30 @@ def train(
         lock_digest=environment.lock_digest,
         torch=environment.torch,
         inputs=inputs,
+        data=str(data) if data else None,
         overrides=overrides or {},
     )
+    with FileLock(folder / LOCK):
+        return _train(recipe, run, config, environment, folder, machine, emit)
+
+
+def _train(
+    recipe: Recipe,
+    run: Run,
+    config: dict[str, Any],
+    environment: Environment,
+    folder: Path,
+    machine: Machine,
+    emit: Emit,
+) -> WorkerLog:
+    import yaml
+
     _write(folder, run)
-    (folder / "config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    write_whole(folder / "config.yml", yaml.safe_dump(config, sort_keys=False))
     emit(Event("start", STAGE, f"Training {recipe.name} with Axolotl: {folder}"))
     begin = time.monotonic()
     try:
-        with _watching(folder / "worker.jsonl", emit):
+        with disk_trouble(folder), _watching(folder / "worker.jsonl", emit):
             outcome = machine.stream(
                 (
                     str(environment.python.parent / "axolotl"),
@@ -120,11 +141,14 @@ def train(
                 cwd=str(folder),
                 log=str(folder / "axolotl.log"),
             )
-    except BaseException:
-        _write(folder, msgspec.structs.replace(run, status="interrupted", seconds=time.monotonic() - begin))
+    except BaseException as error:
+        status = "failed" if isinstance(error, Exception) else "interrupted"
+        code = error.code if isinstance(error, Problem) else None
+        with suppress(OutsideFailed):
+            _write(folder, msgspec.structs.replace(run, status=status, seconds=time.monotonic() - begin, problem=code))
         raise
     log = read_worker_log(folder / "worker.jsonl")
-    problem = failure(outcome.rc, outcome.stdout, log) or _unsaved(folder)
+    problem = failure(outcome.rc, outcome.stdout or outcome.problem, log) or _unsaved(folder)
     seconds = time.monotonic() - begin
     if problem is not None or log is None:
         assert problem is not None
@@ -159,10 +183,24 @@ def read_run(folder: Path) -> Run:
         ) from error
 
 
+def mark_cut_off(runs: Path) -> None:
+    """Mark as interrupted each run whose gpu-setup was killed and could not do it itself."""
+    from filelock import FileLock, Timeout
+
+    from machine.errors import BadUsage
+
+    for folder in runs.glob("*/"):
+        try:
+            run = read_run(folder)
+            if run.status == "running":
+                with FileLock(folder / LOCK, timeout=0):
+                    _write(folder, msgspec.structs.replace(run, status="interrupted"))
+        except (BadUsage, Timeout):
+            continue
+
+
 def _write(folder: Path, run: Run) -> None:
-    partial = folder / (DOCUMENT + ".partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(run)))
-    os.replace(partial, folder / DOCUMENT)
+    write_whole(folder / DOCUMENT, msgspec.json.format(msgspec.json.encode(run)))
 
 
 @contextmanager
@@ -172,25 +210,20 @@ def _watching(path: Path, emit: Emit) -> Iterator[None]:
     begin = time.monotonic()
 
     def watch() -> None:
-        told = -1
+        told, size = -1, -1
         while not done.wait(0.5):
+            grown = path.stat().st_size if path.exists() else 0
+            if grown == size:
+                continue
+            size = grown
             log = read_worker_log(path)
             steps = log.steps if log else ()
             if len(steps) == told:
                 continue
             told = len(steps)
             if not log or not log.begin or not steps:
-                emit(
-                    Event(
-                        "progress",
-                        STAGE,
-                        "starting Axolotl",
-                        0,
-                        None,
-                        "",
-                        max(0.0, START_SECONDS - time.monotonic() + begin),
-                    )
-                )
+                left = max(0.0, START_SECONDS - time.monotonic() + begin)
+                emit(Event("progress", STAGE, "starting Axolotl", 0, None, "", left))
                 continue
             recent = [step.seconds for step in steps[-8:]]
             left = (log.begin.planned_steps - steps[-1].step) * sum(recent) / len(recent)

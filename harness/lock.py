@@ -38,7 +38,7 @@ def parse_lock(name: str, text: str, environment: dict[str, str]) -> Lock:
 
 
 def load_lock(name: str, python: str) -> Lock:
-    """The lock `checks/data/locks/NAME` for Python `python` ("3.12"); KeyError-free: a stack without a lock has None."""
+    """The lock `checks/data/locks/NAME` (or a file by its absolute path) for Python `python`, such as "3.12"."""
     text = (resources.files("checks") / "data" / "locks" / name).read_text(encoding="utf-8")
     return parse_lock(name, text, {"python_version": python, "python_full_version": f"{python}.0"})
 

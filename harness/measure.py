@@ -80,8 +80,11 @@ def over(values: Sequence[float], unit: str) -> Measurement:
     return Measurement(unit, median(values), median_interval(values), len(values), tuple(values))
 
 
-def once(value: float | None, unit: str, note: str | None = None) -> Measurement:
-    return Measurement(unit, value, None, 0 if value is None else 1, () if value is None else (value,), note)
+def once(value: float | None, unit: str, unknown: str | None = None) -> Measurement:
+    """A value that was read once; `unknown` says why there is none."""
+    if value is None:
+        return Measurement(unit, None, None, 0, (), unknown)
+    return Measurement(unit, value, None, 1, (value,))
 
 
 def steady(steps: Sequence[Step], warmup: int) -> tuple[Step, ...]:
@@ -96,7 +99,7 @@ def losses(log: WorkerLog) -> tuple[float, ...]:
 def measure(log: WorkerLog, warmup: int) -> Measurements:
     """Everything that one run's log says; MFU, ceiling and energy are null until the harness measures them."""
     steps = steady(log.steps, warmup)
-    later = "not measured yet"
+    later, on_host = "not measured yet", "trained on the processor"
 
     def rate(name: str) -> Measurement:
         return over([getattr(step, name) / step.seconds for step in steps], "tokens/s")
@@ -110,13 +113,16 @@ def measure(log: WorkerLog, warmup: int) -> Measurements:
         tokens_per_second=TokensPerSecond(rate("processed"), rate("non_padding"), rate("trainable")),
         step_seconds=over([step.seconds for step in steps], "s"),
         tokens_per_step=TokensPerSecond(amount("processed"), amount("non_padding"), amount("trainable")),
-        own_share=once(sum(step.own_seconds for step in steps) / spent if spent else None, "share"),
+        own_share=once(sum(step.own_seconds for step in steps) / spent if spent else None, "share", "no steady step"),
         peak_memory=PeakMemory(
-            once(last.rss_bytes if last else None, "bytes"),
-            once(last.device_allocated_bytes if last else None, "bytes", None if last else later),
-            once(last.device_reserved_bytes if last else None, "bytes", None if last else later),
+            once(last.rss_bytes if last else None, "bytes", "no step was finished"),
+            once(last.device_allocated_bytes if last else None, "bytes", on_host),
+            once(last.device_reserved_bytes if last else None, "bytes", on_host),
         ),
-        loss=Loss(once(every[0] if every else None, "nats/token"), once(every[-1] if every else None, "nats/token")),
+        loss=Loss(
+            once(every[0] if every else None, "nats/token", "no finite loss"),
+            once(every[-1] if every else None, "nats/token", "no finite loss"),
+        ),
         mfu=once(None, "share", later),
         matmul_ceiling_tflops=once(None, "TFLOP/s", later),
         joules_per_token=once(None, "J/token", later),

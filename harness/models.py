@@ -7,8 +7,10 @@ import os
 import shutil
 from pathlib import Path
 
+from harness.document import disk_trouble
 from harness.environment import Environment
 from harness.recipe import SAMPLES, Recipe
+from harness.trainer_log import cause, ended, last_error
 from harness.worker_process import WORKER, worker_environment
 from machine.door import Machine
 from machine.errors import OutsideFailed
@@ -21,34 +23,44 @@ STAGE = "model"
 def ensure_model(recipe: Recipe, environment: Environment, machine: Machine, paths: Paths, emit: Emit) -> str:
     """What base_model becomes: a local folder for `smollm2` and `tiny`, the recipe's own name for the hub.
 
-    Made once per maker (its source's digest), aside and renamed, so that a killed making leaves nothing that looks whole.
+    Made once per maker (its source's digest), aside and renamed: a killed making leaves nothing that looks whole.
     """
+    from filelock import FileLock
+
     if recipe.traits.model == "hub":
         return str(recipe.config["base_model"])
     folder = paths.models / f"{recipe.traits.model}-{_maker_digest()[:12]}"
     if folder.exists():
         return str(folder)
-    emit(Event("start", STAGE, f"Making the base model {recipe.traits.model}: {folder}"))
-    partial = make(paths.models) / f"{folder.name}.partial"
+    with disk_trouble(folder), FileLock(f"{make(paths.models) / folder.name}.lock"):
+        # another gpu-setup may have made it while this one waited
+        if not folder.exists():
+            _make(recipe.traits.model, folder, environment, machine, emit)
+    return str(folder)
+
+
+def _make(name: str, folder: Path, environment: Environment, machine: Machine, emit: Emit) -> None:
+    emit(Event("start", STAGE, f"Making the base model {name}: {folder}"))
+    partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     outcome = machine.stream(
         (
-            str(environment.python), "-m", "gpu_setup_worker.models", recipe.traits.model, str(partial),
+            str(environment.python), "-m", "gpu_setup_worker.models", name, str(partial),
             "--text", str(SAMPLES / "house-style.json"),
         ),
         lambda line: None,
         env=worker_environment(environment),
     )  # fmt: skip
     if not outcome.ok:
+        known = cause(outcome.stdout)
         raise OutsideFailed(
-            "model.failed",
-            f"The base model {recipe.traits.model} could not be made (exit {outcome.rc}).",
-            outcome.stdout.strip().splitlines()[-1][:300] if outcome.stdout.strip() else outcome.stderr,
-            "Run the same command again; it starts over with the model only.",
+            f"model.{known.code}" if known else "model.failed",
+            f"The base model {name} could not be made ({ended(outcome.rc)}). {known.what if known else ''}".strip(),
+            last_error(outcome.stdout),
+            known.next if known else "Run the same command again; it starts over with the model only.",
         )
     os.replace(partial, folder)
     emit(Event("end", STAGE, f"Base model ready: {folder}"))
-    return str(folder)
 
 
 def _maker_digest() -> str:

@@ -13,14 +13,16 @@ import msgspec
 
 from checks.catalogue import Catalogue, Stack
 from checks.facts.host import Host
+from harness.config import local_datasets, locate
 from harness.dataset.alpaca import read_alpaca
 from harness.environment import Environment, ensure
 from harness.examine import DOCUMENT as EXAMINATION
 from harness.examine import Examination, examine, held_out_file, read_examination
-from harness.launch import Run, new_folder, read_run, train
+from harness.launch import Run, mark_cut_off, new_folder, read_run, train
 from harness.models import ensure_model
 from harness.recipe import SAMPLES, Recipe, check_keys
 from harness.report import Report, build_report, summary
+from harness.trainer_log import cause, last_error
 from harness.worker_log import WorkerLog, read_worker_log
 from harness.worker_process import WORKER, worker_environment
 from machine.door import Machine
@@ -59,7 +61,8 @@ def prepare(job: Job, machine: Machine, paths: Paths, emit: Emit) -> Ready:
 
 def inputs_digest(job: Job, environment: Environment, base_model: str) -> str:
     """sha256 over everything that decides a training run: two runs with the same digest compute the same."""
-    files = sorted(WORKER.rglob("*.py")) + sorted(SAMPLES.glob("*.json")) + ([job.data] if job.data else [])
+    files = sorted(WORKER.rglob("*.py")) + sorted(SAMPLES.glob("*.json"))
+    files += [job.data] if job.data else list(local_datasets(job.recipe))
     parts = [job.recipe.text, repr(job.recipe.traits), repr(sorted(job.overrides.items())), base_model]
     parts += [environment.lock_digest, environment.torch, environment.python_version, job.stack.name]
     digest = hashlib.sha256("\0".join(parts).encode())
@@ -69,7 +72,8 @@ def inputs_digest(job: Job, environment: Environment, base_model: str) -> str:
 
 
 def fresh_run(job: Job, ready: Ready, machine: Machine, runs: Path, emit: Emit) -> Path:
-    """Train in a new folder and return it."""
+    """Train in a new folder and return it; runs that were cut off before are marked as such."""
+    mark_cut_off(runs)
     folder = new_folder(runs, job.recipe)
     train(job.recipe, ready.environment, ready.base_model, folder, machine, emit, ready.inputs, job.data, job.overrides)
     return folder
@@ -92,9 +96,16 @@ def examined(job: Job, ready: Ready, folder: Path, machine: Machine, emit: Emit)
     try:
         return read_examination(folder / EXAMINATION)
     except (OSError, msgspec.MsgspecError):
-        held_out = held_out_file(job.recipe, folder, job.data is not None)
+        held_out = held_out_file(job.recipe.traits, folder, job.data is not None)
         offline = job.recipe.traits.model != "hub"
         return examine(ready.base_model, folder, held_out, ready.environment, machine, emit, offline=offline)
+
+
+def with_held_out(job: Job) -> Job:
+    """The job with a tenth of its data held out, where nothing else would be there to judge the training by."""
+    if job.data is not None or job.recipe.traits.held_out != "split" or job.recipe.config.get("val_set_size"):
+        return job
+    return msgspec.structs.replace(job, overrides={"val_set_size": 0.1, **job.overrides})
 
 
 def reported(
@@ -117,12 +128,17 @@ def _check_data(job: Job) -> None:
     if job.data is not None:
         read_alpaca(job.data)
         return
+    for file, entry in local_datasets(job.recipe).items():
+        if entry.get("type") == "alpaca":
+            read_alpaca(file)
     for entry in job.recipe.config.get("datasets") or []:
-        name = entry.get("path") if isinstance(entry, dict) else None
-        for folder in (Path(job.recipe.path).parent, SAMPLES):
-            if name and entry.get("type") == "alpaca" and (folder / name).is_file():
-                read_alpaca(folder / name)
-                break
+        if entry["path"].endswith((".json", ".jsonl")) and locate(entry["path"], job.recipe) is None:
+            raise BadUsage(
+                "recipe.no-data",
+                f"The recipe {job.recipe.name} trains on {entry['path']}, and there is no such file.",
+                "It is looked for beside the recipe and among the shipped samples.",
+                f"Put it beside {job.recipe.path}, or correct `datasets` there.",
+            )
 
 
 def _known_keys(environment: Environment, machine: Machine) -> frozenset[str]:
@@ -134,11 +150,12 @@ def _known_keys(environment: Environment, machine: Machine) -> frozenset[str]:
         argv = (str(environment.python), "-m", "gpu_setup_worker.keys", "list", str(file))
         outcome = machine.run(argv, timeout=180, env=worker_environment(environment))
         if not outcome.ok:
+            known = cause(outcome.stderr)
             raise OutsideFailed(
                 "environment.axolotl",
                 "Axolotl does not start in the training environment.",
-                (outcome.stderr.strip().splitlines() or ["It printed nothing."])[-1][:300],
-                f"Remove {environment.folder} and run the same command again.",
+                last_error(outcome.stderr),
+                known.next if known else f"Remove {environment.folder} and run the same command again.",
             ) from None
         return msgspec.json.decode(file.read_bytes(), type=frozenset[str])
 

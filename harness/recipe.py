@@ -67,7 +67,7 @@ def load_recipe(name: str) -> Recipe:
     if name in _shipped():
         return read_recipe(SHIPPED / f"{name}.yaml", name, _shipped()[name])
     if name.endswith((".yaml", ".yml")) or "/" in name:
-        return read_recipe(Path(name), Path(name).stem, Traits(title=f"your recipe {name}", needs_gpu=False))
+        return own_recipe(Path(name))
     near = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
     raise BadUsage(
         "recipe.unknown",
@@ -75,6 +75,27 @@ def load_recipe(name: str) -> Recipe:
         f"The recipes are {', '.join(names())}; a path to an Axolotl YAML file works too.",
         f"gpu-setup smoke --recipe {near[0] if near else names()[1]}",
     )
+
+
+def own_recipe(path: Path) -> Recipe:
+    """A person's recipe. One that keeps a shipped recipe's model is run on the same model, without a hub where that
+    needs none; one that keeps its data too is judged by the same held-out questions.
+    """
+    read = read_recipe(path, path.stem, Traits(title=f"your recipe {path}"))
+    for name in names():
+        shipped = load_recipe(name)
+        if shipped.config["base_model"] == read.config.get("base_model"):
+            traits = msgspec.structs.replace(shipped.traits, title=read.traits.title)
+            if shipped.config["datasets"] != read.config.get("datasets"):
+                traits = Traits(
+                    traits.title,
+                    traits.model,
+                    traits.needs_gpu,
+                    traits.download_bytes,
+                    warmup_steps=traits.warmup_steps,
+                )
+            return msgspec.structs.replace(read, traits=traits)
+    return read
 
 
 def read_recipe(path: Path, name: str, traits: Traits) -> Recipe:
@@ -99,6 +120,14 @@ def read_recipe(path: Path, name: str, traits: Traits) -> Recipe:
             str(getattr(error, "problem", error)) + ".",
             "Mend that line; `gpu-setup recipe NAME` prints a shipped recipe to compare with.",
         ) from error
+    except (ValueError, RecursionError) as error:
+        # a date that does not exist, brackets a thousand deep
+        raise BadUsage(
+            "recipe.broken",
+            f"The recipe {path} holds a value that YAML cannot read.",
+            f"{error}.",
+            "Quote the value or remove it; `gpu-setup recipe NAME` prints a shipped recipe to compare with.",
+        ) from error
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         raise BadUsage(
             "recipe.broken",
@@ -106,11 +135,34 @@ def read_recipe(path: Path, name: str, traits: Traits) -> Recipe:
             "A config is a mapping of keys to values, such as `base_model: …`.",
             "`gpu-setup recipe smollm2-135m-qlora` prints one that works.",
         )
+    _check_shape(path, config)
     return Recipe(name, str(path), text, config, traits)
 
 
+def _check_shape(path: Path, config: dict[str, Any]) -> None:
+    """What the tool itself reads must have the right shape; everything else Axolotl judges."""
+    datasets, plugins = config.get("datasets"), config.get("plugins")
+    if datasets is not None and not (
+        isinstance(datasets, list)
+        and all(isinstance(entry, dict) and isinstance(entry.get("path"), str) for entry in datasets)
+    ):
+        raise BadUsage(
+            "recipe.datasets",
+            f"`datasets` in the recipe {path} is not a list of data sets.",
+            "Each entry is a mapping with a path, for example: - {path: mine.json, ds_type: json, type: alpaca}",
+            f"Correct it in {path}; `gpu-setup recipe smollm2-135m-qlora` shows one that works.",
+        )
+    if plugins is not None and not isinstance(plugins, list):
+        raise BadUsage(
+            "recipe.plugins",
+            f"`plugins` in the recipe {path} is not a list.",
+            "Axolotl takes a list of classes, such as: - my_package.MyPlugin",
+            f"Correct it in {path}.",
+        )
+
+
 def check_keys(recipe: Recipe, known: frozenset[str]) -> None:
-    """Refuse a key that Axolotl does not have: Axolotl itself drops it in silence, and the run is not what was meant."""
+    """Refuse a key that Axolotl does not have: it would drop it in silence, and the run would not be what was meant."""
     for key in recipe.config:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -124,8 +176,3 @@ def check_keys(recipe: Recipe, known: frozenset[str]) -> None:
         raise BadUsage(
             "recipe.no-model", f"The recipe {recipe.name} names no base_model.", "", f"Add base_model to {recipe.path}."
         )
-
-
-def recipe_of(name: str) -> Recipe:
-    """The shipped recipe that a run names; for a person's own recipe only its traits are known."""
-    return load_recipe(name) if name in names() else Recipe(name, "", "", {}, Traits(title=name))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
+from harness.document import write_whole
 from harness.environment import Environment
 from harness.examine import Answer, Examination
 from harness.launch import Run
@@ -167,9 +167,7 @@ def write_report(report: Report, document: bytes, page: str | None) -> Path:
     folder = Path(report.folder)
     for name, content in ((DOCUMENT, document), ("report.html", page.encode() if page else None)):
         if content is not None:
-            partial = folder / f"{name}.partial"
-            partial.write_bytes(content)
-            os.replace(partial, folder / name)
+            write_whole(folder / name, content)
     return folder / DOCUMENT
 
 

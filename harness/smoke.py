@@ -11,12 +11,13 @@ from harness.worker_log import WorkerLog
 
 
 class Criterion(msgspec.Struct, frozen=True):
-    """`passed` is None where the recipe gives nothing to judge; `seen` is the figure behind it."""
+    """`passed` is None where the recipe gives nothing to judge; `seen` is the figure behind it, `next` what to do."""
 
     id: str
     question: str
     passed: bool | None
     seen: str
+    next: str = ""
 
 
 class Smoke(msgspec.Struct, frozen=True):
@@ -30,7 +31,10 @@ class Smoke(msgspec.Struct, frozen=True):
 
 
 def judge(log: WorkerLog, examination: Examination, traits: Traits) -> Smoke:
-    """Smoke passes only when every criterion that can be judged holds, and the held-out loss could be judged."""
+    """Smoke passes only when every criterion that can be judged holds, and the held-out loss could be judged.
+
+    The worker's own log is the first witness: without it there is nothing to judge, and harness/launch.py has refused.
+    """
     criteria = (
         _finite(log),
         _falls(examination, traits.must_fall),
@@ -56,16 +60,25 @@ def judge(log: WorkerLog, examination: Examination, traits: Traits) -> Smoke:
 def _finite(log: WorkerLog) -> Criterion:
     bad = [step.step for step in log.steps if not isinstance(step.loss, float)]
     text = f"not finite at steps {bad[:5]}" if bad else f"{len(losses(log))} finite losses"
-    return Criterion("loss-finite", "Is the loss finite at every step?", bool(log.steps) and not bad, text)
+    return _criterion(
+        "loss-finite", "Is the loss finite at every step?", bool(log.steps) and not bad, text,
+        "Lower learning_rate in the recipe; a tenth is a good try.",
+    )  # fmt: skip
 
 
 def _falls(examination: Examination, share: float) -> Criterion:
     question = f"Does the loss on held-out answers fall by {share:.0%} or more?"
     before, after = examination.before, examination.after
     if before is None or after is None:
-        return Criterion("held-out-falls", question, None, "no held-out rows")
-    seen = f"{before.held_out_loss:.3f} → {after.held_out_loss:.3f} nats a token"
-    return Criterion("held-out-falls", question, after.held_out_loss <= (1 - share) * before.held_out_loss, seen)
+        return Criterion(
+            "held-out-falls", question, None, "no held-out rows", "Set val_set_size in the recipe, for example 0.1."
+        )
+    one, other = before.held_out_loss, after.held_out_loss
+    return _criterion(
+        "held-out-falls", question, one is not None and other is not None and other <= (1 - share) * one,
+        f"{_figure(one)} → {_figure(other)} nats a token",
+        "Check that learning_rate is not 0 or far too high, that the answers belong to their questions, and max_steps.",
+    )  # fmt: skip
 
 
 def _keeps_pairing(examination: Examination, share: float | None) -> Criterion:
@@ -73,11 +86,26 @@ def _keeps_pairing(examination: Examination, share: float | None) -> Criterion:
     before, after = examination.before, examination.after
     if share is None or before is None or after is None:
         return Criterion("keeps-pairing", question, None, "not judged for this recipe")
-    seen = f"{before.pairing:.3f} → {after.pairing:.3f} nats a token"
-    return Criterion("keeps-pairing", question, after.pairing >= share * before.pairing, seen)
+    one, other = before.pairing, after.pairing
+    return _criterion(
+        "keeps-pairing", question, one is not None and other is not None and other >= share * one,
+        f"{_figure(one)} → {_figure(other)} nats a token",
+        "Check that each answer stands with its own question: the rows may have been shuffled or shifted.",
+    )  # fmt: skip
 
 
 def _answers(examination: Examination) -> Criterion:
     written = sum(1 for answer in examination.answers if answer.after)
     seen = f"{written} of {len(examination.answers)} answers written by the reloaded adapter"
-    return Criterion("generates", "Does the saved adapter reload and generate?", written > 0, seen)
+    return _criterion(
+        "generates", "Does the saved adapter reload and generate?", written > 0, seen,
+        "Look at examine.log of the run.",
+    )  # fmt: skip
+
+
+def _criterion(name: str, question: str, passed: bool, seen: str, following: str) -> Criterion:
+    return Criterion(name, question, passed, seen, "" if passed else following)
+
+
+def _figure(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.3f}"

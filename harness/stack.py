@@ -17,7 +17,7 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 def choose_stack(host: Host, catalogue: Catalogue) -> Choice:
-    """The first stack whose vendor, targets, driver and lock fit a card that works; else the CPU stack, with the reason."""
+    """The first stack whose targets, driver and lock fit a card that works; else the CPU stack, with the reason."""
     cpu = next(stack for stack in catalogue.stacks if stack.vendor == "cpu")
     reasons = []
     for card in host.cards or ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -13,13 +14,14 @@ WORKER = Path(str(resources.files("harness"))) / "worker"
 def worker_environment(environment: Environment, run: Path | None = None, offline: bool = True) -> dict[str, str]:
     """Variables for the child: only the worker's folder is importable beside the environment, nothing is phoned home.
 
-    `run` is the folder that the plugin writes to; `offline` forbids the model hub.
+    It ends when this process is gone. `run` is the folder that the plugin writes to; `offline` forbids the model hub.
     """
     bin_folder = str(environment.python.parent)
     variables = {
         # the axolotl command looks for its helpers on PATH
         "PATH": f"{bin_folder}:/usr/local/bin:/usr/bin:/bin",
         "PYTHONPATH": str(WORKER),
+        "GPU_SETUP_PARENT": str(os.getpid()),
         "PYTHONNOUSERSITE": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "AXOLOTL_DO_NOT_TRACK": "1",

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import stat as stat_bits
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from machine.errors import BadUsage
+from machine.trees import Tree
 
 LARGEST = 64 << 20
 Row = TypeVar("Row")
@@ -18,16 +16,17 @@ Row = TypeVar("Row")
 class Document:
     """A JSON object, read key by key with the type that each key must have."""
 
-    def __init__(self, path: Path, value: object) -> None:
+    def __init__(self, path: str, value: object) -> None:
         self.path = path
         if not isinstance(value, dict):
             raise bad(path, "an object `{…}` is expected")
         self.value: dict[str, Any] = value
 
     @classmethod
-    def read(cls, path: Path) -> Document:
+    def read(cls, tree: Tree, name: str) -> Document:
         """The file's object; an absent file is an empty one."""
-        text = contents(path)
+        text = contents(tree, name)
+        path = f"{tree.place}/{name}"
         return cls(path, {} if text is None else decode(path, text))
 
     def text(self, key: str, default: str | None = None) -> str:
@@ -85,21 +84,23 @@ class Document:
         return table
 
 
-def rows(path: Path) -> list[Document]:
+def rows(tree: Tree, name: str) -> list[Document]:
     """A file that holds a list of objects; an absent one is an empty list."""
-    text = contents(path)
+    text = contents(tree, name)
+    path = f"{tree.place}/{name}"
     found = [] if text is None else decode(path, text)
     if not isinstance(found, list):
         raise bad(path, "a list `[…]` is expected")
     return [Document(path, row) for row in found]
 
 
-def contents(path: Path) -> str | None:
+def contents(tree: Tree, name: str) -> str | None:
     """The text of a plain file, None when it is absent. Links, pipes and huge files are refused."""
-    try:
-        data = plain_bytes(str(path), LARGEST)
-    except FileNotFoundError:
+    path = f"{tree.place}/{name}"
+    if tree.mode(name) == 0:
         return None
+    try:
+        data = tree.data(name, LARGEST)
     except OSError as error:
         raise bad(path, f"it cannot be read: {error.strerror or error}") from error
     if len(data) > LARGEST:
@@ -110,22 +111,7 @@ def contents(path: Path) -> str | None:
         raise bad(path, f"it is not UTF-8 at byte {error.start}") from error
 
 
-def plain_bytes(path: str, limit: int) -> bytes:
-    """At most `limit` + 1 bytes of a plain file; raises OSError, also for a link, a folder, a pipe or a device."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-    try:
-        if not stat_bits.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError("not a plain file")
-        parts, size = [], 0
-        while size <= limit and (part := os.read(handle, limit + 1 - size)):
-            parts.append(part)
-            size += len(part)
-    finally:
-        os.close(handle)
-    return b"".join(parts)
-
-
-def decode(path: Path, text: str) -> Any:
+def decode(path: str, text: str) -> Any:
     try:
         # a lone surrogate cannot be a path or be printed: the escape decodes, the text does not encode
         json.dumps(value := json.loads(text), ensure_ascii=False).encode("utf-8")
@@ -136,7 +122,7 @@ def decode(path: Path, text: str) -> Any:
     return value
 
 
-def bad(path: Path, why: str) -> BadUsage:
+def bad(path: str, why: str) -> BadUsage:
     return BadUsage(
         "recording.broken",
         f"{path} cannot be used.",

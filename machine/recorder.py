@@ -12,9 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from machine import scrub
-from machine.door import ABSENT, SMALL_FILE, Entry, Machine, Outcome, Session, Space, Unreadable
+from machine.door import (
+    ABSENT,
+    DENIED,
+    SMALL_FILE,
+    TIMED_OUT,
+    TOO_LARGE,
+    Entry,
+    Machine,
+    Outcome,
+    Session,
+    Space,
+    Unreadable,
+)
 from machine.errors import BadUsage, OutsideFailed
 from machine.recording import DOCUMENTS
+from machine.trees import MemoryTree
 
 # what a reader may want to know of the environment; everything else stays on the machine
 VARIABLES = frozenset(
@@ -106,10 +119,13 @@ class RecordingMachine:
         return self.machine.session()
 
     def binding(self, vendor: str, timeout: float = 4.0) -> Outcome:
+        # what never comes back is a recording of that
+        self.bindings[vendor] = Outcome((vendor,), None, "", "", timeout, TIMED_OUT)
         self.bindings[vendor] = outcome = self.machine.binding(vendor, timeout)
         return outcome
 
     def run(self, argv: Sequence[str], timeout: float = 5.0, env: Mapping[str, str] | None = None) -> Outcome:
+        self.outcomes[tuple(argv)] = Outcome(tuple(argv), None, "", "", timeout, TIMED_OUT)
         self.outcomes[tuple(argv)] = outcome = self.machine.run(argv, timeout, env)
         return outcome
 
@@ -125,6 +141,60 @@ class RecordingMachine:
         return self.machine.stream(argv, on_line, cancel, env, cwd, log)
 
 
+def tree(
+    seen: RecordingMachine,
+    place: str,
+    who: scrub.Who,
+    about: Mapping[str, object],
+    reduce: Mapping[str, Reduce] | None = None,
+    most: int = 0,
+) -> MemoryTree:
+    """What was seen, scrubbed, as the files of a recording.
+
+    `about` becomes machine.json (name, tool_version, note …). `reduce` maps a path, or a command's first word, to a
+    function that keeps only what the readers use of it. A file of more than `most` bytes is left out, as too large, and
+    the beginning of an output that long; 0: nothing is.
+    """
+    reduce = reduce or {}
+    layout = _Layout({_safe(path, who): scrub.text(target, who) for path, target in dict(seen.links).items()})
+    files, unreadable = {}, dict(seen.unreadable)
+    for path, data in dict(seen.files).items():
+        if scrub.stays(path):
+            unreadable[path] = Unreadable(path, DENIED, "such a file never leaves the machine")
+            continue
+        kept = scrub.file(path, reduce.get(path, bytes)(data), who)
+        if most and len(kept) > most:
+            unreadable[path] = Unreadable(path, TOO_LARGE, f"its {len(kept)} bytes were left out")
+            continue
+        files[layout.place(_safe(path, who))] = kept
+    found: dict[str, bytes] = {}
+    for path, data in files.items():
+        found[f"sysroot{path}"] = data
+    links = {f"sysroot{layout.place(path, follow=False)}": target for path, target in layout.links.items()}
+    documents: dict[str, object] = {
+        "paths.json": _paths(seen, who, files, layout, unreadable),
+        "commands.json": [_command(outcome, who, reduce, most) for _, outcome in sorted(dict(seen.outcomes).items())],
+        "session.json": _session(seen.session(), who),
+        "machine.json": scrub.json({"taken_at": datetime.now(UTC).isoformat(timespec="seconds"), **about}, who),
+        **{
+            DOCUMENTS[vendor]: document
+            for vendor, outcome in dict(seen.bindings).items()
+            if (document := _binding(vendor, outcome, who)) is not None
+        },
+    }
+    for name, content in documents.items():
+        text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+        found[name] = text.encode("utf-8", "backslashreplace")
+    return MemoryTree(place, *_apart(found, links), ("sysroot",))
+
+
+def _apart(files: dict[str, bytes], links: dict[str, str]) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Without what is a folder for others: a machine that changes while it is read may show a path as both."""
+    above = {folder for path in (*files, *links) for folder in _parents(f"/{path}")}
+    kept = {path: data for path, data in files.items() if f"/{path}" not in above}
+    return kept, {path: target for path, target in links.items() if f"/{path}" not in above and path not in kept}
+
+
 def write(
     seen: RecordingMachine,
     folder: Path,
@@ -132,10 +202,9 @@ def write(
     about: Mapping[str, object],
     reduce: Mapping[str, Reduce] | None = None,
 ) -> None:
-    """Write what was seen, scrubbed, into `folder`, which must be absent or empty.
+    """Write the recording (see `tree`) into `folder`, which must be absent or empty.
 
-    `about` becomes machine.json (name, tool_version, note …). `reduce` maps a path, or a command's first word, to a
-    function that keeps only what the readers use of it. Raises BadUsage, or OutsideFailed when the disk refuses.
+    Raises BadUsage, or OutsideFailed when the disk refuses.
     """
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise BadUsage(
@@ -144,24 +213,16 @@ def write(
             "A recording is never written over something else.",
             "Name a folder that does not exist yet.",
         )
-    reduce = reduce or {}
-    layout = _Layout({_safe(path, who): scrub.text(target, who) for path, target in seen.links.items()})
-    files = {
-        layout.place(_safe(path, who)): scrub.file(path, reduce.get(path, bytes)(data), who)
-        for path, data in seen.files.items()
-    }
+    found = tree(seen, str(folder), who, about, reduce)
     try:
-        _write_tree(folder / "sysroot", files, layout)
-        documents: dict[str, object] = {
-            "paths.json": _paths(seen, who, files, layout),
-            "commands.json": [_command(outcome, who, reduce) for _, outcome in sorted(seen.outcomes.items())],
-            "session.json": _session(seen.session(), who),
-            "machine.json": {"taken_at": datetime.now(UTC).isoformat(timespec="seconds"), **about},
-            **{DOCUMENTS[v]: found for v, o in seen.bindings.items() if (found := _binding(v, o, who)) is not None},
-        }
-        for name, document in documents.items():
-            text = json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-            (folder / name).write_bytes(text.encode("utf-8", "backslashreplace"))
+        (folder / "sysroot").mkdir(parents=True, exist_ok=True)
+        for path, data in found.files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(data)
+        # links last: no write above ever goes through one
+        for path, target in found.links.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).symlink_to(target)
     except OSError as error:
         raise OutsideFailed(
             "recording.unwritable",
@@ -172,16 +233,30 @@ def write(
 
 
 def whom(machine: Machine) -> scrub.Who:
-    """Whom a recording of this machine must hide: its people (from uid 1000 on), its name, the session's home."""
+    """Whom and what a recording of this machine must hide.
+
+    Its people (from uid 1000 on) with their full names and homes, its name, and the values of variables that are named
+    like secrets, wherever they turn up.
+    """
     session = machine.session()
-    people = [session.user]
+    people, full = [session.user], []
     homes = [session.environ.get("HOME", "")]
     for line in _text(machine, "/etc/passwd").splitlines():
         fields = line.split(":")
         if len(fields) == 7 and fields[2].isdigit() and 1000 <= int(fields[2]) < 60000:
             people.append(fields[0])
             homes.append(fields[5])
-    return scrub.Who(tuple(people), _text(machine, "/proc/sys/kernel/hostname").strip(), tuple(homes), os.urandom(16))
+            full.append(fields[4].partition(",")[0])
+    for name in ("SUDO_USER", "LOGNAME", "USER"):
+        people.append(session.environ.get(name, ""))
+    return scrub.Who(
+        tuple(dict.fromkeys(filter(None, people))),
+        _text(machine, "/proc/sys/kernel/hostname").strip() or _text(machine, "/etc/hostname").strip(),
+        tuple(homes),
+        os.urandom(16),
+        tuple(full),
+        scrub.literals(session.environ, _text(machine, "/etc/machine-id").strip()),
+    )
 
 
 def _text(machine: Machine, path: str) -> str:
@@ -223,42 +298,32 @@ class _Layout:
         return done or "/"
 
 
-def _write_tree(root: Path, files: Mapping[str, bytes], layout: _Layout) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    for path, data in files.items():
-        target = root / path[1:]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-    # links last: no write above ever goes through one
-    for path, target_text in layout.links.items():
-        place = root / layout.place(path, follow=False)[1:]
-        if not os.path.lexists(place):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.symlink_to(target_text)
-
-
-def _paths(seen: RecordingMachine, who: scrub.Who, files: Iterable[str], layout: _Layout) -> dict[str, Any]:
+def _paths(
+    seen: RecordingMachine,
+    who: scrub.Who,
+    files: Iterable[str],
+    layout: _Layout,
+    unreadable: Mapping[str, Unreadable],
+) -> dict[str, Any]:
     written = {*files, *(layout.place(path, follow=False) for path in layout.links)}
     written |= {folder for path in written for folder in _parents(path)}
     names = {}
-    for path, found in seen.folders.items():
+    for path, found in dict(seen.folders).items():
         place = layout.place(_safe(path, who))
-        rest = sorted(
-            name for name in (scrub.text(n, who) for n in found) if f"{place.rstrip('/')}/{name}" not in written
-        )
+        # a name is scrubbed with the path before it: below /home every name is a person's
+        hidden = (_safe(f"{path}/{name}", who).rpartition("/")[2] for name in found)
+        rest = sorted({name for name in hidden if name and f"{place.rstrip('/')}/{name}" not in written})
         if rest or place not in written:
             names[_safe(path, who)] = rest
-    stats = {_safe(path, who): entry._asdict() for path, entry in seen.stats.items()}
-    unreadable = {
-        _safe(path, who): {"reason": error.reason, "detail": scrub.text(error.detail, who)}
-        for path, error in seen.unreadable.items()
-    }
     return {
         "names": names,
-        "stat": stats,
-        "unreadable": unreadable,
-        "access": {_safe(path, who): rights for path, rights in seen.rights.items() if rights},
-        "space": {_safe(path, who): space._asdict() for path, space in seen.spaces.items()},
+        "stat": {_safe(path, who): entry._asdict() for path, entry in dict(seen.stats).items()},
+        "unreadable": {
+            _safe(path, who): {"reason": error.reason, "detail": scrub.text(error.detail, who)}
+            for path, error in unreadable.items()
+        },
+        "access": {_safe(path, who): rights for path, rights in dict(seen.rights).items() if rights},
+        "space": {_safe(path, who): space._asdict() for path, space in dict(seen.spaces).items()},
     }
 
 
@@ -268,16 +333,24 @@ def _parents(path: str) -> Iterable[str]:
         yield path
 
 
-def _command(outcome: Outcome, who: scrub.Who, reduce: Mapping[str, Reduce]) -> dict[str, Any]:
+def _command(outcome: Outcome, who: scrub.Who, reduce: Mapping[str, Reduce], most: int = 0) -> dict[str, Any]:
     shorten = reduce.get(outcome.argv[0], bytes)
     said = shorten(outcome.stdout.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
     return {
         **outcome._asdict(),
         "argv": [scrub.text(word, who) for word in outcome.argv],
-        "stdout": scrub.text(said, who),
-        "stderr": scrub.text(outcome.stderr, who),
+        "stdout": _last(scrub.text(said, who), most),
+        "stderr": _last(scrub.text(outcome.stderr, who), most),
         "seconds": round(outcome.seconds, 3),
     }
+
+
+def _last(said: str, most: int) -> str:
+    """The whole lines at its end that fit: in a log the newest count, and the first line shows that it was read."""
+    if not most or len(said) <= most:
+        return said
+    first = said.partition("\n")[0][:1000]
+    return f"{first}\n{said[-most:].partition(chr(10))[2]}"
 
 
 def _session(session: Session, who: scrub.Who) -> dict[str, Any]:
@@ -295,10 +368,10 @@ def _binding(vendor: str, outcome: Outcome, who: scrub.Who) -> dict[str, Any] | 
         return None
     if outcome.ok:
         try:
-            document = json.loads(scrub.text(outcome.stdout, who))
-        except ValueError:
-            document = None
-        if isinstance(document, dict):
-            return document
+            found = scrub.json(json.loads(outcome.stdout), who)
+        except (ValueError, RecursionError):
+            found = None
+        if isinstance(found, dict):
+            return found
     problem = outcome.problem or f"ended with {outcome.rc}"
     return {"vendor": vendor, "problem": problem, "detail": scrub.text(outcome.stderr[-500:], who), "gpus": []}

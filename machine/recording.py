@@ -23,9 +23,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from machine.documents import Document, contents, plain_bytes, rows
+from machine.documents import Document, contents, rows
 from machine.door import ABSENT, DENIED, FAILED, SMALL_FILE, TOO_LARGE, Entry, Outcome, Session, Space, Unreadable
 from machine.errors import BadUsage, Refused
+from machine.trees import FolderTree, Tree
 
 NOT_RECORDED = "not-recorded"
 DOCUMENTS = {"nvidia": "nvml.json", "amd": "amdsmi.json"}
@@ -33,37 +34,37 @@ _MOST_LINKS = 40
 
 
 class RecordedMachine:
-    """Replays the recording in `folder`; with `strict` a command that was not recorded is an AssertionError.
+    """Replays the recording in a folder or tree; with `strict` a command that was not recorded is an AssertionError.
 
-    Raises BadUsage for a folder that is no recording or a document in it that cannot be understood.
+    Raises BadUsage for a place that holds no recording or a document that cannot be understood.
     """
 
-    def __init__(self, folder: str | Path, strict: bool = False) -> None:
-        self.folder, self.strict = Path(folder), strict
-        self._root = str(self.folder / "sysroot")
-        if not stat_bits.S_ISDIR(_lstat_mode(self._root)):
+    def __init__(self, place: str | Path | Tree, strict: bool = False) -> None:
+        self.tree: Tree = FolderTree(Path(place)) if isinstance(place, (str, Path)) else place
+        self.strict = strict
+        if not stat_bits.S_ISDIR(self.tree.mode("sysroot")):
             raise BadUsage(
                 "recording.none",
-                f"{self.folder} is not a recording of a machine.",
+                f"{self.tree.place} is not a recording of a machine.",
                 "It has no folder `sysroot`.",
                 "Write one on the machine in question: gpu-setup facts record DIR.",
             )
-        paths = Document.read(self.folder / "paths.json")
+        paths = Document.read(self.tree, "paths.json")
         self._unreadable = paths.by_path("unreadable", lambda row: (row.text("reason"), row.text("detail", "")))
         self._stat = paths.by_path("stat", _entry)
         self._space = paths.by_path("space", _space)
         self._access = paths.by_path("access", lambda row: {key: row.flag(key) for key in row.value})
         self._names = _known_names(paths.names("names"), self._stat, self._unreadable)
-        self._outcomes = {row.argv: row for row in map(_outcome, rows(self.folder / "commands.json"))}
-        self._session = _session(Document.read(self.folder / "session.json"))
-        about = Document.read(self.folder / "machine.json")
-        self.name = about.text("name", "") or self.folder.resolve().name
+        self._outcomes = {row.argv: row for row in map(_outcome, rows(self.tree, "commands.json"))}
+        self._session = _session(Document.read(self.tree, "session.json"))
+        about = Document.read(self.tree, "machine.json")
+        self.name = about.text("name", "") or os.path.basename(os.path.abspath(self.tree.place))
         self.taken_at = about.text("taken_at", "")
 
     def read(self, path: str, limit: int = SMALL_FILE) -> bytes:
         real = self._find(path)
         try:
-            data = plain_bytes(real, limit)
+            data = self.tree.data(real, limit)
         except OSError as error:
             raise Unreadable(path, FAILED, error.strerror or str(error)) from error
         if len(data) > limit:
@@ -74,7 +75,7 @@ class RecordedMachine:
         self._refuse_unreadable(path)
         known = self._names.get(_plain(path), frozenset())
         try:
-            found = os.listdir(self._find(path))
+            found = self.tree.names(self._find(path))
         except (Unreadable, OSError) as error:
             if not known and _plain(path) not in self._names:
                 raise error if isinstance(error, Unreadable) else Unreadable(path, FAILED, str(error)) from error
@@ -84,7 +85,7 @@ class RecordedMachine:
     def link(self, path: str) -> str:
         self._refuse_unreadable(path)
         try:
-            return os.readlink(self._find(path, follow=False))
+            return self.tree.target(self._find(path, follow=False))
         except OSError as error:
             raise Unreadable(path, FAILED, "not a symbolic link") from error
 
@@ -93,14 +94,15 @@ class RecordedMachine:
         if plain in self._stat:
             return self._stat[plain]
         try:
-            found = os.lstat(self._find(path))
+            real = self._find(path)
         except Unreadable as error:
             if error.reason == ABSENT or not self._exists(plain):
                 raise
             # it stands in paths.json only: what holds names is a folder, the rest counts as a plain file
             return Entry("folder", 0o755, 0, 0, 0) if plain in self._names else Entry("file", 0o644, 0, 0, 0)
-        kind = "folder" if stat_bits.S_ISDIR(found.st_mode) else "file"
-        return Entry(kind, stat_bits.S_IMODE(found.st_mode), 0, 0, found.st_size)
+        mode = self.tree.mode(real)
+        kind = "folder" if stat_bits.S_ISDIR(mode) else "file"
+        return Entry(kind, stat_bits.S_IMODE(mode), 0, 0, self.tree.size(real))
 
     def access(self, path: str, wanted: int) -> bool | None:
         plain = _plain(path)
@@ -126,7 +128,7 @@ class RecordedMachine:
 
     def binding(self, vendor: str, timeout: float = 4.0) -> Outcome:
         name = DOCUMENTS[vendor]
-        text = contents(self.folder / name)
+        text = contents(self.tree, name)
         if text is None:
             return Outcome((name,), None, "", "", 0.0, ABSENT)
         return Outcome((name,), 0, text, "", 0.0)
@@ -135,7 +137,7 @@ class RecordedMachine:
         asked = tuple(argv)
         if asked not in self._outcomes:
             if self.strict:
-                raise AssertionError(f"{self.folder.name}: not recorded: {' '.join(asked)!r}")
+                raise AssertionError(f"{self.name}: not recorded: {' '.join(asked)!r}")
             return Outcome(asked, None, "", "", 0.0, NOT_RECORDED)
         return self._outcomes[asked]
 
@@ -151,7 +153,7 @@ class RecordedMachine:
         raise Refused(
             "recording.read-only",
             f"`{' '.join(argv)}` cannot run on a recording.",
-            f"{self.name} is a recording in {self.folder}: it can be looked at, not changed.",
+            f"{self.name} is a recording in {self.tree.place}: it can be looked at, not changed.",
             "Leave --machine away to work on this machine.",
         )
 
@@ -176,7 +178,7 @@ class RecordedMachine:
                     raise Unreadable(path, FAILED, "a link leads out of the recording")
                 done = done.rpartition("/")[0]
                 continue
-            mode = _lstat_mode(f"{self._root}{done}/{part}")
+            mode = self.tree.mode(f"sysroot{done}/{part}")
             if mode == 0:
                 if self._exists(plain) or self._exists(f"{done}/{part}{'/' if rest else ''}{'/'.join(rest[::-1])}"):
                     raise Unreadable(path, FAILED, "not recorded")
@@ -185,14 +187,14 @@ class RecordedMachine:
                 links += 1
                 if links > _MOST_LINKS:
                     raise Unreadable(path, FAILED, "too many links")
-                target = os.readlink(f"{self._root}{done}/{part}")
+                target = self.tree.target(f"sysroot{done}/{part}")
                 rest += [step for step in target.split("/") if step not in ("", ".")][::-1]
                 done = "" if target.startswith("/") else done
             else:
                 done = f"{done}/{part}"
         if follow and done != plain:
             self._refuse_unreadable(done or "/")
-        return self._root + done
+        return "sysroot" + done
 
 
 def _plain(path: str) -> str:
@@ -200,13 +202,6 @@ def _plain(path: str) -> str:
     if "\0" in path or not path.startswith("/"):
         raise Unreadable(path, FAILED, "not an absolute path")
     return "/" + posixpath.normpath(path).lstrip("/")
-
-
-def _lstat_mode(path: str) -> int:
-    try:
-        return os.lstat(path).st_mode
-    except (OSError, ValueError):
-        return 0
 
 
 def _allowed(entry: Entry, session: Session) -> int:

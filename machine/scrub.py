@@ -12,16 +12,22 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-GONE = "redacted"
+from machine import tokens
+from machine.tokens import GONE
 
 
 class Who(NamedTuple):
-    """Whom to hide. `users` begins with the session's; `salt` makes pseudonyms of one recording unlike another's."""
+    """Whom to hide. `users` begins with the session's; `salt` makes pseudonyms of one recording unlike another's.
+
+    `full_names` are people's, `literals` texts that are hidden wherever they stand (tokens.literals).
+    """
 
     users: tuple[str, ...] = ()
     host: str = ""
     homes: tuple[str, ...] = ()
     salt: bytes = b""
+    full_names: tuple[str, ...] = ()
+    literals: tuple[str, ...] = ()
 
 
 # words that are also names of accounts or machines: hidden only where a name must stand, or whole files would suffer
@@ -32,6 +38,24 @@ _WORDS = frozenset(
         *("gpu", "cuda", "rocm", "nvidia", "amd", "amdgpu", "intel", "docker", "podman", "video", "render", "audio"),
         *("host", "server", "desktop", "laptop", "workstation", "machine", "node", "box", "pc", "lab", "localhost"),
         *("localdomain", "disk", "home", "main", "local", "data"),
+        # first names that are words of the kernel or of this scrubbing
+        *(
+            "max",
+            "min",
+            "pat",
+            "ray",
+            "art",
+            "mark",
+            "link",
+            "port",
+            "page",
+            "dash",
+            "redacted",
+            "serial",
+            "uuid",
+            "mac",
+        ),
+        *("mail", "token", "card", "module", "driver", "python", "ruby", "jack", "mate", "guest", "nobody", "apt"),
     }
 )
 # GUIDs of EFI variables that everyone has: global variables, shim's, the image security database
@@ -45,33 +69,34 @@ _PUBLIC_UUIDS = frozenset(
 _UNITS = ("service", "socket", "target", "timer", "mount", "slice", "scope", "device", "path")
 
 _UUID = re.compile(r"(?<![0-9A-Za-z])[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?![0-9A-Za-z])")
-_MAC = re.compile(r"(?<![\w:-])(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}(?![\w:-])")
-_EUI64 = re.compile(r"(?<![\w:-])(?:[0-9a-fA-F]{2}:){7}[0-9a-fA-F]{2}(?![\w:-])")
-_IPV4 = re.compile(r"(?<![\w.+~-])(?<!\d:)(?:\d{1,3}\.){3}\d{1,3}(?![\w+~]|-\d|\.\d)")
+# 6 octets, 8 (EUI-64), or 14 as netfilter logs a packet's two addresses and its kind; dashes as Windows writes them
+_MAC = re.compile(
+    r"(?<![\w:-])(?:(?:[0-9a-fA-F]{2}:){5}(?:(?:[0-9a-fA-F]{2}:){2}(?:(?:[0-9a-fA-F]{2}:){6})?)?[0-9a-fA-F]{2}"
+    r"|(?:[0-9a-fA-F]{2}-){5}[0-9a-fA-F]{2})(?![\w:-])"
+)
+# systemd names an interface after its address (systemd.net-naming-scheme(7))
+_MAC_NAME = re.compile(r"(?<![A-Za-z0-9])(enx|wlx|wwx)[0-9a-f]{12}(?![0-9A-Za-z])")
+_IPV4 = re.compile(r"(?<![\w.+~-])(?<!\d:)(?:\d{1,3}\.){3}\d{1,3}(?![\w+~]|-\d(?!\d{0,2}(?:\.\d{1,3}){3})|\.\d)")
+# a name made of an address (ip-10-0-0-5), and the end of a range whose beginning is hidden already
+_IPV4_AFTER = re.compile(r"(?<=ip-)(?:\d{1,3}-){3}\d{1,3}(?![\w])|(?<=ip-[0-9a-f]{8}-)(?:\d{1,3}\.){3}\d{1,3}(?![\w.])")
 _IPV6 = re.compile(
     r"(?<![\w:.])(?:(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{1,4}(?:%\w+)?|(?:[0-9a-fA-F]{1,4}:)+:)(?![\w:.])"
 )
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s\"']+(?=@)")
 _MAIL = re.compile(r"(?<![\w.@/+-])[A-Za-z0-9][\w.+-]*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.([A-Za-z]{2,24})(?![\w-])")
-_TOKEN = re.compile(
-    r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
-    r"|(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{30,}|sk-[\w-]{20,}|xox[abprs]-[\w-]{10,}|pypi-[\w-]{20,}"
-    r"|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)(?![A-Za-z0-9])"
-)
-_BEARER = re.compile(
-    r"(?i)\b(bearer|basic|token)(\s+)(?!redacted\b)(?=[A-Za-z0-9+/._~-]*[0-9+/=])[A-Za-z0-9+/._~-]{12,}=*"
-)
-_SECRET = re.compile(
-    r"(?i)(?<![A-Za-z])((?:[\w-]{0,40}[_-])?(?:password|passwd|passphrase|token|secret|(?:api|access|auth)key|key)"
-    r"[\"']?[ \t]*[=:][ \t]*)(?:\"([^\"\n]*)\"|'([^'\n]*)'|([^\s\"'&;,}\]]+))"
-)
-# no secrets: a file that holds the key, small numbers, and the words that stand for "none"
-_NO_SECRET = re.compile(r"(?i)^(?:/|\(|none$|null$|true$|false$|yes$|no$|redacted$|\d{0,3}$|0x[0-9a-f]{1,8}$)")
 _DISK_ID = re.compile(
     r"(?i)((?:PART)?(?:UUID|LABEL)=|by-(?:uu|partuu)?id/|by-(?:part)?label/|luks-|rd\.luks\.\w+=|machine[-_]id=)"
     r"(?!true\b|false\b)([^\s,;:'\"|>=]+)"
 )
-_SERIAL = re.compile(r"(?i)(serial(?:[ _-]?(?:number|no))?\s*[:=]\s*)(?!serial-)([\w:.-]{4,})")
+# `search --fs-uuid --set=root 1A2B-3C4D` of grub.cfg; a disk's model and serial number as udev joins them
+_FS_UUID = re.compile(r"(--fs-uuid\b[^\n]*\s)([0-9A-F]{4}-[0-9A-F]{4}|[0-9A-F]{16})(?![\w-])")
+_DISK_NAME = re.compile(
+    r"(?<![\w-])((?:ata|nvme|scsi|usb|wwn|mmc)-)(?=\w*\d)([A-Za-z0-9]\w*_[\w.-]{4,}|0x[0-9a-f]{8,}|eui\.[0-9a-f]+)"
+)
+# volume groups are often called after the machine; these are what Ubuntu's installers call them
+_VOLUME = re.compile(
+    r"(/dev/mapper/)(?!control\b|ubuntu--vg-|vgubuntu-|luks-|dm_crypt-\d|(?:sd|vd|nvme|md)\w*_crypt\b|disk-)([\w.+-]+)"
+)
+_SERIAL = re.compile(r"(?i)(serial(?:[ _-]?(?:number|no|num))?[\"']?\s*[:=]\s*[\"']?)(?!serial-)([\w:.-]{4,})")
 _ALIAS = re.compile(r"user\d*")
 _HOME = re.compile(r"(/home/|/Users/|/var/home/)([^/\s:\"'*$<>|,;()]+)")
 _REGISTRIES = re.compile(
@@ -82,8 +107,33 @@ _JOURNAL = re.compile(r"(?m)^(\[ *\d+\.\d+\] )\S+(?= kernel:)")
 _VERSION_BEFORE = re.compile(r"(?i)(?:version|release|\([<>=]{1,2})\s*:?\s*[\"']?$")
 
 
+_FULL_MAIL = re.compile(r"[\w.+-]+%40[\w-]+(?:\.[\w-]+)+")
+# files that hold secrets and nothing else: not even a scrubbed copy leaves
+_STAYS = re.compile(
+    r"/etc/apt/auth\.conf(?:\.d/.*)?$|/etc/(?:g?shadow|gshadow|sudoers|krb5\.keytab|opasswd)\b|/\.?netrc$|/\.ssh/|/etc/ssh/"
+    r"|/\.gnupg/|/system-connections/|/etc/wireguard/|/wpa_supplicant[^/]*\.conf$|/\.docker/config\.json$|/auth\.json$"
+    r"|/gh/hosts\.yml$|/huggingface/(?:token|stored_tokens)$|/\.aws/|/\.kube/|/\.env$|/\.git-credentials$|/\.pypirc$"
+    r"|/etc/ubuntu-advantage/|/var/lib/ubuntu-advantage/private|\.(?:priv|p12|pfx|jks|keytab|kdbx)$|/edid$|/id_[a-z0-9]+$"
+)
+# files whose whole content names this machine or a part of it
+_IDENTITY = re.compile(
+    r"/(?:(?:board_|chassis_|product_)?serial(?:_number)?|unique_id|product_uuid|machine-id|\w*asset_tag|wwid|address"
+    r"|vpd_pg\w+)$|/etc/hostname$|/sys/kernel/hostname$"
+)
+# what a reader looks at in daemon.json; the values of all other keys are the owner's affair
+_ENGINE_KEYS = frozenset(
+    {
+        *("runtimes", "default-runtime", "features", "exec-opts", "data-root", "live-restore", "storage-driver"),
+        *("cdi-spec-dirs", "log-driver", "log-opts", "debug", "experimental", "iptables", "ipv6", "userns-remap"),
+        *("default-shm-size", "default-ulimits", "cgroup-parent", "group", "path", "runtimeArgs", "buildkit", "cdi"),
+        *("containerd-snapshotter", "max-size", "max-file", "shutdown-timeout", "selinux-enabled", "builder", "gc"),
+    }
+)
 NOBODY = Who()
 _MOST_PASSES = 8
+
+stays = _STAYS.search
+literals = tokens.literals
 
 
 def text(value: str, who: Who = NOBODY) -> str:
@@ -102,21 +152,24 @@ def _pass(value: str, who: Who) -> str:
         raw = found.lower().encode("utf-8", "surrogateescape")
         return f"{kind}-{hashlib.blake2s(raw, key=who.salt[:32], digest_size=4).hexdigest()}"
 
-    value = _TOKEN.sub(GONE, value)
-    value = _BEARER.sub(rf"\1\2{GONE}", value)
-    value = _CREDENTIALS.sub(GONE, value)
-    value = _SECRET.sub(_secret, value)
+    for literal in who.literals:
+        value = value.replace(literal, GONE)
+    value = tokens.without(_names(value, who))
     value = _REGISTRIES.sub(rf'\1"{GONE}"]', value)
     value = _JOURNAL.sub(r"\1host", value)
     value = _UUID.sub(lambda m: m[0] if m[0].lower() in _PUBLIC_UUIDS else coded("uuid", m[0]), value)
     value = _DISK_ID.sub(lambda m: m[1] + (m[2] if _is_coded(m[2]) else coded("disk", m[2])), value)
+    value = _FS_UUID.sub(lambda m: m[1] + coded("disk", m[2]), value)
+    value = _DISK_NAME.sub(lambda m: m[1] + coded("disk", m[2]), value)
+    value = _VOLUME.sub(lambda m: m[1] + coded("disk", m[2]), value)
     value = _SERIAL.sub(lambda m: m[1] + coded("serial", m[2]), value)
-    value = _EUI64.sub(lambda m: coded("mac", m[0]), value)
     value = _MAC.sub(lambda m: coded("mac", m[0]), value)
+    value = _MAC_NAME.sub(r"\1-redacted", value)
+    value = _FULL_MAIL.sub(lambda m: coded("mail", m[0]), value)
     value = _MAIL.sub(lambda m: m[0] if m[1] in _UNITS else coded("mail", m[0]), value)
     value = _IPV4.sub(lambda m: coded("ip", m[0]) if _is_address(m) else m[0], value)
-    value = _IPV6.sub(lambda m: coded("ip", m[0]) if _is_address6(m[0]) else m[0], value)
-    return _names(value, who)
+    value = _IPV4_AFTER.sub(lambda m: coded("ip", m[0]), value)
+    return _IPV6.sub(lambda m: coded("ip", m[0]) if _is_address6(m[0]) else m[0], value)
 
 
 def data(value: bytes, who: Who = NOBODY) -> bytes:
@@ -125,11 +178,33 @@ def data(value: bytes, who: Who = NOBODY) -> bytes:
 
 
 def file(path: str, value: bytes, who: Who = NOBODY) -> bytes:
-    """The same for a file's bytes; the account files also lose full names and every name of a person."""
+    """The same for a file's bytes; account files, daemon.json and files that hold one id lose more."""
     if path in ("/etc/passwd", "/etc/group"):
         lines = value.decode("utf-8", "surrogateescape").split("\n")
         value = "\n".join(_account(line, aliases(who)) for line in lines).encode("utf-8", "surrogateescape")
+    elif path.endswith("/daemon.json"):
+        value = _engine(value)
+    elif _IDENTITY.search(path) and value.strip():
+        return b"host\n" if path.endswith("hostname") else f"{GONE}\n".encode()
     return data(value, who)
+
+
+def json(found: object, who: Who = NOBODY) -> object:
+    """A decoded JSON document whose texts are scrubbed, each with its key before it (`"serial": "X"`)."""
+    if isinstance(found, dict):
+        return {text(str(key), who): _under(str(key), value, who) for key, value in found.items()}
+    if isinstance(found, (list, tuple)):
+        return [json(value, who) for value in found]
+    return text(found, who) if isinstance(found, str) else found
+
+
+def _under(key: str, value: object, who: Who) -> object:
+    if not isinstance(value, str):
+        return json(value, who)
+    # a key may say what its value is; where it changes nothing else, the value alone is scrubbed
+    head = f"{key}: "
+    said = text(head + value, who)
+    return said[len(head) :] if said.startswith(head) else text(value, who)
 
 
 def variables(environ: Mapping[str, str], keep: Iterable[str], who: Who = NOBODY) -> dict[str, str]:
@@ -149,18 +224,27 @@ def _account(line: str, called: Mapping[str, str]) -> str:
         name, password, uid, gid, full, home, shell = fields
         alias = called.get(name, name)
         home = f"/home/{alias}" if name in called else home
-        return ":".join((alias, password, uid, gid, "" if uid != "0" and full else full, home, shell))
+        return ":".join((alias, password[:1], uid, gid, "" if uid != "0" and full else full, home, shell))
     if len(fields) == 4:
         members = ",".join(called.get(member, member) for member in fields[3].split(","))
-        return ":".join((called.get(fields[0], fields[0]), *fields[1:3], members))
+        return ":".join((called.get(fields[0], fields[0]), fields[1][:1], fields[2], members))
     return line
 
 
-def _secret(match: re.Match[str]) -> str:
-    if _NO_SECRET.match(match[2] or match[3] or match[4] or ""):
-        return match[0]
-    quote = '"' if match[2] is not None else "'" if match[3] is not None else ""
-    return f"{match[1]}{quote}{GONE}{quote}"
+def _engine(value: bytes) -> bytes:
+    """daemon.json with the values of known keys only; one that does not parse stays one that does not."""
+    import json as decoder
+
+    try:
+        found = decoder.loads(value) if value.strip() else None
+    except (ValueError, RecursionError):
+        # its punctuation is what is wrong with it; its words are not
+        known = {f'"{key}"'.encode() for key in _ENGINE_KEYS}
+        return re.sub(rb'"[^"\n]*"?', lambda m: m[0] if m[0] in known else b'"' + GONE.encode() + b'"', value)
+    if not isinstance(found, dict):
+        return value
+    kept = {key: setting if key in _ENGINE_KEYS else GONE for key, setting in found.items()}
+    return decoder.dumps(kept, indent=1).encode()
 
 
 def _is_coded(value: str) -> bool:
@@ -188,17 +272,25 @@ def _is_address6(found: str) -> bool:
 
 
 def _names(value: str, who: Who) -> str:
-    """User names, the host's name and homes. A name that is also a common word goes only where a name must stand."""
+    """People, the machine's name and homes. A name that is also a common word goes only where a name must stand."""
     called = aliases(who)
     for home in who.homes:
         if home.count("/") >= 2 and not home.startswith("/home/"):
             value = re.sub(re.escape(home.rstrip("/")) + r"(?![\w.-])", "/home/user", value)
     value = _HOME.sub(lambda m: m[1] + (m[2] if _ALIAS.fullmatch(m[2]) else called.get(m[2], "user")), value)
-    if _is_telling(who.host):
-        value = _whole(re.escape(who.host), r"(?:\.[A-Za-z][A-Za-z0-9-]*)*").sub("host", value)
+    for full in who.full_names:
+        words = full.split()
+        if len(words) > 1 and len(full) > 5:
+            value = re.sub(r"(?i)" + r"[\s._-]*".join(map(re.escape, words)), GONE, value)
+    short, _, domain = who.host.partition(".")
+    for host in filter(_is_telling, dict.fromkeys((who.host, short))):
+        value = _whole(re.escape(host), r"(?:\.[A-Za-z][A-Za-z0-9-]*)*").sub("host", value)
+    if domain.count(".") and _is_telling(domain):
+        value = _whole(re.escape(domain)).sub(GONE, value)
     telling = sorted(filter(_is_telling, called), key=len, reverse=True)
     if telling:
-        value = _whole("|".join(map(re.escape, telling))).sub(lambda m: called[m[0]], value)
+        lower = {name.lower(): alias for name, alias in called.items()}
+        value = _whole("|".join(map(re.escape, telling))).sub(lambda m: lower[m[0].lower()], value)
     for name, alias in called.items():
         value = re.sub(rf"(?<![\w.-]){re.escape(name)}(?=@)|(?<=\d\(){re.escape(name)}(?=\))", alias, value)
     return value
@@ -209,4 +301,5 @@ def _is_telling(name: str) -> bool:
 
 
 def _whole(names: str, tail: str = "") -> re.Pattern[str]:
-    return re.compile(rf"(?<![\w.-])(?:{names}){tail}(?![\w-])")
+    # `anna-laptop--vg`, `anna_backup` and `Anna's` hold a name, `banana` does not
+    return re.compile(rf"(?i)(?<![A-Za-z0-9])(?:{names}){tail}(?![A-Za-z0-9])")

@@ -68,11 +68,18 @@ class AptPin(Action, frozen=True, kw_only=True, tag="apt-pin"):
 
 
 class AptInstall(Action, frozen=True, kw_only=True, tag="apt-install"):
-    """One apt transaction, in which `remove` goes; not begun if apt's simulation installs what `forbid` matches."""
+    """One apt transaction, in which `remove` goes; not begun if apt's simulation installs what `forbid` matches.
+
+    `brings` and `removes` are what apt's simulation adds to and takes from the machine beyond the named packages,
+    empty when it was not asked. `files`: archives on this machine that hold the packages, in place of a repository.
+    """
 
     packages: tuple[Wanted, ...]
     remove: tuple[str, ...] = ()
     forbid: tuple[str, ...] = ()
+    brings: tuple[Wanted, ...] = ()
+    removes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 class AptRemove(Action, frozen=True, kw_only=True, tag="apt-remove"):
@@ -82,16 +89,50 @@ class AptRemove(Action, frozen=True, kw_only=True, tag="apt-remove"):
 
 
 class AptHold(Action, frozen=True, kw_only=True, tag="apt-hold"):
+    """`change`: hold, unhold."""
+
     packages: tuple[str, ...]
+    change: str = "hold"
+
+
+class AptMark(Action, frozen=True, kw_only=True, tag="apt-mark"):
+    """Say which packages came as a dependency (`auto`) and which a person asked for (`manual`)."""
+
+    auto: tuple[str, ...] = ()
+    manual: tuple[str, ...] = ()
+
+
+class DpkgRepair(Action, frozen=True, kw_only=True, tag="dpkg-repair"):
+    """Finish what dpkg was cut off in. `leaving`: packages that a later step removes, so they may stay unfinished."""
+
+    leaving: tuple[str, ...] = ()
 
 
 class WriteFile(Action, frozen=True, kw_only=True, tag="write-file"):
-    """Write `content` whole, or, with `merge`, set these keys in the JSON document that is there and keep the rest."""
+    """Write `content` whole, or, with `merge`, set these keys in the JSON document that is there and keep the rest.
+
+    `diff`: what changes in the file, as a unified diff; empty when it was not looked at.
+    """
 
     path: str
     content: str
     mode: int = 0o644
     merge: bool = False
+    diff: str = ""
+
+
+class RestoreFile(Action, frozen=True, kw_only=True, tag="restore-file"):
+    """Put back what was at `path` before, if it still is as we wrote it (`ours`, SHA-256 hex), else leave it.
+
+    `before` is the SHA-256 of the kept copy, None where there was no file.
+    """
+
+    path: str
+    ours: str
+    before: str | None = None
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
 
 
 class KernelModule(Action, frozen=True, kw_only=True, tag="kernel-module"):
@@ -103,12 +144,15 @@ class KernelModule(Action, frozen=True, kw_only=True, tag="kernel-module"):
 
 
 class UserGroup(Action, frozen=True, kw_only=True, tag="user-group"):
+    """`change`: add, remove."""
+
     user: str
     groups: tuple[str, ...]
+    change: str = "add"
 
 
 class Service(Action, frozen=True, kw_only=True, tag="service"):
-    """`change`: enable, reload, restart."""
+    """`change`: enable, reload, restart; disable and stop on the way back."""
 
     unit: str
     change: str
@@ -131,7 +175,10 @@ AnyAction = (
     | AptInstall
     | AptRemove
     | AptHold
+    | AptMark
+    | DpkgRepair
     | WriteFile
+    | RestoreFile
     | KernelModule
     | UserGroup
     | Service

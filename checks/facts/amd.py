@@ -43,6 +43,12 @@ def parse_node(index: int, content: str) -> KfdNode | None:
     return KfdNode(index=index, gfx=parse_gfx(found.get("gfx_target_version", 0)), slot=slot)
 
 
+def parse_ras(content: str) -> int | None:
+    """Uncorrected errors in a RAS counter (`ue: 0`, `ce: 3`)."""
+    match = re.search(r"^ue: ([0-9]{1,20})$", content, re.MULTILINE)
+    return int(match[1]) if match else None
+
+
 class SmiGpu(Frozen, frozen=True):
     """The little that sysfs does not tell as well."""
 
@@ -139,6 +145,7 @@ def _gpu(machine: Machine, slot: str, gaps: Gaps) -> AmdGpu:
         vram_total=memory["vram_total"],
         vram_visible=memory["vis_vram_total"],
         vram_used=memory["vram_used"],
+        ecc_uncorrected=parse_ras(text(machine, f"{at}/ras/umc_err_count", gaps) or ""),
         **sensors,
     )
 

@@ -7,7 +7,7 @@ import re
 from checks.facts.apt_sources import read_sources
 from checks.facts.deb822 import paragraphs
 from checks.facts.gaps import Gaps, exists, names, raw, text, word
-from checks.facts.host import Apt, AptPin, Package
+from checks.facts.host import Apt, AptPin, AptSource, Package
 from machine.door import Machine, Unreadable
 
 STATUS = "/var/lib/dpkg/status"
@@ -29,6 +29,8 @@ _FAMILIES = re.compile(
     rb"unattended-upgrades$|needrestart$|systemd-oomd$|earlyoom$|snapd$|ubuntu-release-upgrader-core$"
 )
 _UNFINISHED = ("half-installed", "half-configured", "unpacked", "triggers-awaited", "triggers-pending")
+# whose repositories a GPU machine depends on (AptSource.owner)
+_VENDORS = ("nvidia", "nvidia-toolkit", "amd-rocm", "amd-graphics", "amd-toolkit", "docker")
 LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock")
 
 
@@ -121,6 +123,12 @@ def parse_lock_pids(content: str, inode: int) -> tuple[int, ...]:
     return tuple(int(pid) for pid in pattern.findall(content))
 
 
+def list_name(source: AptSource) -> str:
+    """How the names of a repository's lists in /var/lib/apt/lists begin (apt's URItoFileName)."""
+    place = source.uri.partition("://")[2].rpartition("@")[2].rstrip("/").replace("$(ARCH)", "amd64")
+    return place.replace("_", "%5f").replace("/", "_") + "_"
+
+
 def read_apt(machine: Machine, gaps: Gaps) -> Apt:
     """On a machine without dpkg every field is None."""
     status = raw(machine, STATUS, gaps, STATUS_LIMIT)
@@ -133,9 +141,12 @@ def read_apt(machine: Machine, gaps: Gaps) -> Apt:
     wanted = settings.get("apt::periodic::unattended-upgrade")
     blocks = settings.get("unattended-upgrade::package-blacklist", ())
     restart = settings.get("unattended-upgrade::automatic-reboot", "false")
+    sources = read_sources(machine, gaps)
     return Apt(
         packages=packages,
-        sources=read_sources(machine, gaps),
+        sources=sources,
+        missing_keys=_missing_keys(machine, sources, gaps),
+        unfetched=_unfetched(machine, sources, gaps),
         pins=_pins(machine, gaps),
         # dpkg writes numbered files there while it works; one left behind means that it was cut off
         interrupted=None if updates is None or status is None else any(name.isdecimal() for name in updates),
@@ -157,6 +168,28 @@ def _pins(machine: Machine, gaps: Gaps) -> tuple[AptPin, ...] | None:
     # apt reads names without an ending or with .pref (apt_preferences(5))
     files += [f"/etc/apt/preferences.d/{n}" for n in held if re.fullmatch(r"[\w-]+(?:\.pref)?", n)]
     return tuple(pin for path in files for pin in parse_pins(path, text(machine, path, gaps) or ""))
+
+
+def _missing_keys(machine: Machine, sources: tuple[AptSource, ...] | None, gaps: Gaps) -> tuple[str, ...] | None:
+    """Signed-By files that are not there, though their folder has others."""
+    wanted = dict.fromkeys(s.signed_by for s in sources or () if s.owner in _VENDORS and s.signed_by)
+    files = [path for path in wanted if path and path.startswith("/")]
+    return None if sources is None else tuple(p for p in files if _listed(machine, p, gaps) is False)
+
+
+def _listed(machine: Machine, path: str, gaps: Gaps) -> bool | None:
+    folder, _, name = path.rpartition("/")
+    held = names(machine, folder, gaps)
+    return name in held if held else None
+
+
+def _unfetched(machine: Machine, sources: tuple[AptSource, ...] | None, gaps: Gaps) -> tuple[AptSource, ...] | None:
+    """Vendors' repositories without a list; None where apt has no list of any vendor's or Ubuntu's at all."""
+    vendors = [source for source in sources or () if source.owner in _VENDORS and "://" in source.uri]
+    if not vendors:
+        return None if sources is None else ()
+    lists = [name for name in names(machine, "/var/lib/apt/lists", gaps) or () if name.endswith("Release")]
+    return tuple(s for s in vendors if not any(n.startswith(list_name(s)) for n in lists)) if lists else None
 
 
 def _settings(machine: Machine, gaps: Gaps) -> dict[str, str | tuple[str, ...]]:

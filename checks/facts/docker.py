@@ -6,13 +6,15 @@ from typing import Any
 
 import msgspec
 
-from checks.facts.gaps import Gaps, exists, on_path, raw, target
+from checks.facts.gaps import Gaps, exists, names, on_path, raw, target
 from checks.facts.host import Docker, Frozen, Package
 from machine.door import Machine, Outcome
 
 INFO = ("docker", "info", "--format", "{{json .}}")
 _CONFIGURATION = {"snap": "/var/snap/docker/current/config/daemon.json"}
 _CONFIGURATION_DEFAULT = "/etc/docker/daemon.json"
+# programs of rootless engines, in the names of AppArmor's profiles
+_USERNS = ("rootlesskit", "podman", "buildah", "crun")
 # Debian's and Docker's package of the engine
 _PACKAGES = ("docker-ce", "docker.io")
 
@@ -99,7 +101,9 @@ def read_docker(machine: Machine, gaps: Gaps, answer: Outcome | None, packages: 
     if path is None:
         podman = on_path(machine, "podman")
         version = next((p.version for p in packages or () if p.name == "podman" and p.state == "installed"), None)
-        return Docker(kind="podman", path=podman, version=version) if podman else Docker()
+        if podman is None:
+            return Docker()
+        return Docker(kind="podman", path=podman, version=version, **_rootless(machine, gaps))
     info = parse_info(answer.stdout) if answer is not None else None
     kind = _kind(machine, path, info, packages)
     # podman has no engine that runs: it answers by starting
@@ -123,7 +127,19 @@ def read_docker(machine: Machine, gaps: Gaps, answer: Outcome | None, packages: 
         root_dir=answered.root_dir,
         daemon_json_valid=None if configuration is None else wrong is None,
         daemon_json_problem=wrong,
+        **_rootless(machine, gaps),
     )
+
+
+def _rootless(machine: Machine, gaps: Gaps) -> dict[str, Any]:
+    """What a rootless engine needs: its program, and the AppArmor profiles that allow user namespaces."""
+    home = machine.session().environ.get("HOME", "")
+    kit = on_path(machine, "rootlesskit")
+    if kit is None and home.startswith("/") and exists(machine, f"{home}/bin/rootlesskit"):
+        kit = f"{home}/bin/rootlesskit"
+    held = names(machine, "/etc/apparmor.d", gaps)
+    profiles = None if held is None else tuple(n for n in held if any(engine in n for engine in _USERNS))
+    return {"rootless_kit": kit, "userns_profiles": profiles}
 
 
 def _kind(machine: Machine, path: str, info: Info | None, packages: tuple[Package, ...] | None) -> str:

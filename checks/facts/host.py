@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
-
-class Frozen(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of every fact: immutable, keyword-only."""
+from checks.facts.frozen import Frozen as Frozen
+from checks.facts.software import Apt as Apt
+from checks.facts.software import AptPin as AptPin
+from checks.facts.software import AptSource as AptSource
+from checks.facts.software import Docker as Docker
+from checks.facts.software import Hub as Hub
+from checks.facts.software import Package as Package
+from checks.facts.software import PythonFacts as PythonFacts
+from checks.facts.software import TrainingEnvironment as TrainingEnvironment
 
 
 class Unread(Frozen, frozen=True):
@@ -17,7 +23,12 @@ class Unread(Frozen, frozen=True):
 
 
 class Os(Frozen, frozen=True):
-    """`virtualisation`: none, kvm, vmware, wsl, docker, podman …; `graphical`: a graphical login starts at boot."""
+    """`virtualisation`: none, kvm, vmware, wsl, docker, podman …; `graphical`: a graphical login starts at boot.
+
+    `clock_synchronised`: None where no program of systemd's keeps the clock. `login_sleep`: after how many seconds
+    the login screen suspends the machine on mains power (0: never, None: no file says it), `login_sleep_source` the
+    file that says so.
+    """
 
     id: str | None = None
     version_id: str | None = None
@@ -26,6 +37,9 @@ class Os(Frozen, frozen=True):
     arch: str | None = None
     virtualisation: str | None = None
     graphical: bool | None = None
+    clock_synchronised: bool | None = None
+    login_sleep: int | None = None
+    login_sleep_source: str | None = None
 
 
 class ModuleFile(Frozen, frozen=True):
@@ -54,6 +68,9 @@ class Kernel(Frozen, frozen=True):
     """`installed` are the releases with a /boot/vmlinuz, oldest first; `next_boot` the one that GRUB takes by default.
 
     `next_boot_because` tells how that was decided.
+    `initrds` pairs a release with its initrd's size in bytes. `module_options` are (module, option, file) of the GPU
+    modules; `dates` pairs an initrd or modprobe.d file with its time of change (seconds since 1970).
+    `userns_restricted`: AppArmor lets only programs with a profile make user namespaces.
     `log` holds kernel-log lines since boot that name a GPU, PCIe, Xid, modules, firmware, OOM (None: not readable).
     """
 
@@ -68,6 +85,10 @@ class Kernel(Frozen, frozen=True):
     modules: tuple[ModuleFile, ...] | None = None
     dkms: tuple[DkmsBuild, ...] | None = None
     blacklisted: tuple[tuple[str, str], ...] | None = None
+    module_options: tuple[tuple[str, str, str], ...] | None = None
+    initrds: tuple[tuple[str, int], ...] | None = None
+    dates: tuple[tuple[str, int], ...] | None = None
+    userns_restricted: bool | None = None
     log: tuple[str, ...] | None = None
     boot_id: str | None = None
     uptime_seconds: float | None = None
@@ -97,10 +118,19 @@ class Link(Frozen, frozen=True):
     max_width: int | None = None
 
 
+class Bridge(Frozen, frozen=True):
+    """A bridge or switch port between the card and the processor; `link` is the one on its lower side."""
+
+    slot: str
+    link: Link | None = None
+    aer_correctable: int | None = None
+
+
 class PciCard(Frozen, frozen=True):
     """A display, 3D or accelerator function. Ids are lower-case hex without 0x; `driver` is the bound module's name.
 
     `bar_bytes` are the sizes of BAR 0 to 5, 0 for one that is not used. `link` is None for a card asleep in D3cold.
+    `bridges` lead from the card up to the processor, the nearest first; None: not asked (other vendors), or asleep.
     """
 
     slot: str
@@ -117,10 +147,15 @@ class PciCard(Frozen, frozen=True):
     aer_correctable: int | None = None
     connectors_connected: tuple[str, ...] | None = None
     iommu_group_type: str | None = None
+    bridges: tuple[Bridge, ...] | None = None
 
 
 class NvmlGpu(Frozen, frozen=True):
-    """One GPU as NVML sees it; memory in bytes, power in watts, temperature in Celsius."""
+    """One GPU as NVML sees it; memory in bytes, power in watts, temperature in Celsius.
+
+    `ecc_uncorrected` counts since the driver was loaded; `rows_remapped` are rows of memory replaced for good,
+    `rows_pending` that more wait for a reset, `rows_failed` that none was left. None: the card has no such counter.
+    """
 
     uuid: str | None = None
     slot: str | None = None
@@ -136,6 +171,11 @@ class NvmlGpu(Frozen, frozen=True):
     mig_instances: int | None = None
     persistence: bool | None = None
     throttle_reasons: int | None = None
+    utilisation: int | None = None
+    ecc_uncorrected: int | None = None
+    rows_remapped: int | None = None
+    rows_pending: bool | None = None
+    rows_failed: bool | None = None
     processes: tuple[tuple[int, str], ...] | None = None
     compute_capability: str | None = None
     problem: str | None = None
@@ -147,6 +187,10 @@ class Nvidia(Frozen, frozen=True):
     `nvml_problem`: None when NVML answered; else absent, timed-out, mismatch, lost or NVML's own words.
     `libcuda` are the paths of libcuda.so.1 in the loader's folders: more than one is a trap.
     `cdi_specs` are paths; `cdi_versions` pairs such a path with the driver version that its library names carry.
+    `libcuda_versions` pairs such a path with its version; `compat_folders` are cuda-compat folders that the loader is
+    told of in /etc/ld.so.conf.d. `firmware` are the versions under /lib/firmware/nvidia that hold GSP's firmware.
+    `nvswitches` counts NVSwitch chips; `fabric_manager`: its service is active. `no_cgroups` as in
+    nvidia-container-runtime's config.toml (None: no such file).
     """
 
     module_version: str | None = None
@@ -163,6 +207,12 @@ class Nvidia(Frozen, frozen=True):
     container_toolkit: str | None = None
     cdi_specs: tuple[str, ...] | None = None
     cdi_versions: tuple[tuple[str, str], ...] | None = None
+    libcuda_versions: tuple[tuple[str, str], ...] | None = None
+    compat_folders: tuple[str, ...] | None = None
+    firmware: tuple[str, ...] | None = None
+    nvswitches: int | None = None
+    fabric_manager: bool | None = None
+    no_cgroups: bool | None = None
     stub: bool = False
 
 
@@ -186,7 +236,10 @@ class KfdNode(Frozen, frozen=True):
 
 
 class AmdGpu(Frozen, frozen=True):
-    """One card from sysfs and hwmon: bytes, watts, Celsius. `vram_visible` < `vram_total` means no Resizable BAR."""
+    """One card from sysfs and hwmon: bytes, watts, Celsius. `vram_visible` < `vram_total` means no Resizable BAR.
+
+    `ecc_uncorrected` counts memory errors that could not be corrected (RAS); None: the card counts none.
+    """
 
     slot: str
     vram_total: int | None = None
@@ -197,6 +250,7 @@ class AmdGpu(Frozen, frozen=True):
     temperature_edge: float | None = None
     temperature_junction: float | None = None
     temperature_memory: float | None = None
+    ecc_uncorrected: int | None = None
 
 
 class RocmInstall(Frozen, frozen=True):
@@ -220,84 +274,8 @@ class Amd(Frozen, frozen=True):
     stub: bool = False
 
 
-class Package(Frozen, frozen=True):
-    """`state` is dpkg's: installed, half-configured, half-installed, unpacked, config-files; `held` by apt-mark."""
-
-    name: str
-    version: str
-    state: str
-    held: bool = False
-
-
-class AptSource(Frozen, frozen=True):
-    """One enabled repository.
-
-    `owner`: ubuntu, nvidia, nvidia-toolkit, amd-rocm, amd-graphics, amd-toolkit, docker, ppa, other.
-    """
-
-    file: str
-    uri: str
-    suite: str | None = None
-    signed_by: str | None = None
-    owner: str = "other"
-
-
-class AptPin(Frozen, frozen=True):
-    file: str
-    packages: str
-    pin: str
-    priority: int | None = None
-
-
-class Apt(Frozen, frozen=True):
-    """Only packages that matter here: drivers, kernels, headers, ROCm, CUDA, DKMS, Docker, compilers, Python."""
-
-    packages: tuple[Package, ...] | None = None
-    sources: tuple[AptSource, ...] | None = None
-    pins: tuple[AptPin, ...] | None = None
-    interrupted: bool | None = None
-    broken: tuple[str, ...] | None = None
-    lock_holder: str | None = None
-    reboot_required: bool | None = None
-    reboot_packages: tuple[str, ...] | None = None
-    unattended: bool | None = None
-    unattended_blocks: tuple[str, ...] | None = None
-    unattended_reboot: bool | None = None
-
-
-class Docker(Frozen, frozen=True):
-    """`kind`: docker.io, docker-ce, snap, podman, desktop, other; None: no engine found.
-
-    `problem`: why it does not answer: not-running, permission-denied, timed-out, or the client's words.
-    `daemon_json_valid` is None when there is no such file.
-    """
-
-    kind: str | None = None
-    path: str | None = None
-    version: str | None = None
-    answers: bool | None = None
-    problem: str | None = None
-    runtimes: tuple[str, ...] | None = None
-    cdi_dirs: tuple[str, ...] | None = None
-    rootless: bool | None = None
-    cgroup_driver: str | None = None
-    root_dir: str | None = None
-    daemon_json_valid: bool | None = None
-    daemon_json_problem: str | None = None
-
-
-class PythonFacts(Frozen, frozen=True):
-    """The system's python3 and what Triton needs at run time: a C compiler and Python.h."""
-
-    path: str | None = None
-    version: str | None = None
-    compiler: str | None = None
-    headers: bool | None = None
-    venv: bool | None = None
-
-
 class Disk(Frozen, frozen=True):
-    """Bytes. `purpose`: home, tmp, docker, boot, state, cache."""
+    """Bytes. `purpose`: home, tmp, docker, boot, state, cache, models (Hugging Face's cache, where it was moved)."""
 
     purpose: str
     path: str
@@ -327,14 +305,19 @@ class Person(Frozen, frozen=True):
     """Who runs the tool. `groups` are this process's, `database_groups` what a fresh login would get.
 
     `environ` holds only the variables that change how a GPU is found (CUDA_VISIBLE_DEVICES, HSA_…, LD_LIBRARY_PATH …).
+    `start_files` are (file, variable, value) of such variables that a login would set. `sudo_user` is who called
+    sudo, `sudo_groups` what a fresh login of theirs would get.
     """
 
     uid: int | None = None
     user: str | None = None
     groups: tuple[str, ...] | None = None
     database_groups: tuple[str, ...] | None = None
-    environ: dict[str, str] = {}
+    environ: dict[str, str] = msgspec.field(default_factory=dict)
     ssh: bool | None = None
+    start_files: tuple[tuple[str, str, str], ...] | None = None
+    sudo_user: str | None = None
+    sudo_groups: tuple[str, ...] | None = None
 
 
 class Host(Frozen, frozen=True):
@@ -349,6 +332,7 @@ class Host(Frozen, frozen=True):
     python: PythonFacts
     resources: Resources
     person: Person
+    hub: Hub = Hub()
     unread: tuple[Unread, ...] = ()
     taken_at: str = ""
     machine: str = ""

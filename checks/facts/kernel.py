@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from checks.facts.dkms import read_dkms
-from checks.facts.gaps import Gaps, exists, names, text, word
+from checks.facts.gaps import Gaps, exists, names, on_path, text, whole, word
 from checks.facts.grub import decide_next_boot
 from checks.facts.host import Kernel, ModuleFile
-from machine.door import ABSENT, TIMED_OUT, Machine
+from machine.door import ABSENT, TIMED_OUT, Machine, Unreadable
 
 _GPU_MODULE = re.compile(
     r"nvidia(?:[_-]\w+)*|amdgpu|amdkcl|amdttm|amddrm\w*|amdxcp|radeon|nouveau|nova(?:[_-]\w+)?|i915|xe"
@@ -66,6 +66,22 @@ def parse_blacklist(content: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def parse_options(content: str) -> tuple[tuple[str, str], ...]:
+    """(module, option) of the `options MODULE A=1 B=2` lines of a modprobe.d(5) file about GPU modules."""
+    found = []
+    for line in content.replace("\\\n", " ").splitlines():
+        words = line.split()
+        if len(words) > 2 and words[0] == "options" and _GPU_MODULE.fullmatch(words[1]):
+            found += [(words[1].replace("-", "_"), word) for word in words[2:]]
+    return tuple(found)
+
+
+def parse_dates(content: str) -> tuple[tuple[str, int], ...]:
+    """(path, seconds since 1970) of `stat -c '%Y %n'`."""
+    lines = (line.partition(" ") for line in content.splitlines())
+    return tuple((path, int(when)) for when, space, path in lines if space and re.fullmatch(r"[0-9]{1,12}", when))
+
+
 def parse_log(content: str) -> tuple[str, ...]:
     """The telling lines of `journalctl -o short-monotonic` or `dmesg`, without the host's name, newest last."""
     found, stamp = [], ""
@@ -108,6 +124,8 @@ def read_kernel(machine: Machine, gaps: Gaps) -> Kernel:
     next_boot, because = decide_next_boot(machine, installed, gaps)
     sources = names(machine, "/usr/src", gaps)
     words = parse_cmdline(cmdline) if cmdline is not None else None
+    blacklisted, options = _modprobe(machine, words or (), gaps)
+    restricted = whole(machine, "/proc/sys/kernel/apparmor_restrict_unprivileged_userns", gaps)
     return Kernel(
         release=release,
         version=word(machine, "/proc/version", gaps),
@@ -120,7 +138,10 @@ def read_kernel(machine: Machine, gaps: Gaps) -> Kernel:
         headers=None if sources is None else _after("linux-headers-", sources),
         modules=_module_files(machine, gaps),
         dkms=read_dkms(machine, gaps),
-        blacklisted=_blacklisted(machine, words or (), gaps),
+        blacklisted=blacklisted,
+        module_options=options,
+        initrds=_initrds(machine, boot),
+        userns_restricted=None if restricted is None else restricted == 1,
         boot_id=word(machine, "/proc/sys/kernel/random/boot_id", gaps),
         uptime_seconds=_uptime(text(machine, "/proc/uptime", gaps)),
     )
@@ -138,6 +159,32 @@ def read_log(machine: Machine, gaps: Gaps, patience: float = 4.0) -> tuple[str, 
     timed_out = any(TIMED_OUT in word for word in said)
     gaps.note("kernel log", "; ".join(said) if timed_out else "needs group adm or root")
     return None
+
+
+def read_dates(machine: Machine, kernel: Kernel, patience: float = 1.0) -> tuple[tuple[str, int], ...] | None:
+    """When the initrd of each kernel and the person's own modprobe.d files about GPU modules were changed.
+
+    The packages' files in /usr/lib are left out: their dates are the package's, and their scripts build the initrd.
+    """
+    files = {file for *_, file in (*(kernel.blacklisted or ()), *(kernel.module_options or ()))}
+    own = sorted(file for file in files if file.startswith("/etc/modprobe.d/"))
+    if not own or not kernel.initrds or on_path(machine, "stat") is None:
+        return None
+    paths = [*(f"/boot/initrd.img-{release}" for release, _ in kernel.initrds), *own]
+    outcome = machine.run(("stat", "-c", "%Y %n", *paths), timeout=patience)
+    return parse_dates(outcome.stdout) if outcome.rc is not None else None
+
+
+def _initrds(machine: Machine, boot: tuple[str, ...] | None) -> tuple[tuple[str, int], ...] | None:
+    if boot is None:
+        return None
+    found = []
+    for release in _after("initrd.img-", boot):
+        try:
+            found.append((release, machine.stat(f"/boot/initrd.img-{release}").size))
+        except Unreadable:
+            continue
+    return tuple(found)
 
 
 def _uptime(content: str | None) -> float | None:
@@ -173,19 +220,24 @@ def _module_files(machine: Machine, gaps: Gaps) -> tuple[ModuleFile, ...] | None
     return tuple(found)
 
 
-def _blacklisted(machine: Machine, cmdline: tuple[str, ...], gaps: Gaps) -> tuple[tuple[str, str], ...] | None:
+def _modprobe(
+    machine: Machine, cmdline: tuple[str, ...], gaps: Gaps
+) -> tuple[tuple[tuple[str, str], ...] | None, tuple[tuple[str, str, str], ...] | None]:
+    """(module, file) of each blacklist and (module, option, file) of each option; None when a folder is closed."""
     files: dict[str, str] = {}
     for folder in ("/usr/lib/modprobe.d", "/run/modprobe.d", "/etc/modprobe.d"):
         found = names(machine, folder, gaps)
         if found is None:
-            return None
+            return None, None
         # a file in /etc hides one of the same name in /run and /usr/lib
         files.update({name: f"{folder}/{name}" for name in found if name.endswith(".conf")})
-    pairs = []
+    pairs, options = [], []
     for _, path in sorted(files.items()):
-        pairs += [(module, path) for module in parse_blacklist(text(machine, path, gaps) or "")]
+        content = text(machine, path, gaps) or ""
+        pairs += [(module, path) for module in parse_blacklist(content)]
+        options += [(module, option, path) for module, option in parse_options(content)]
     for option in cmdline:
         key, _, value = option.partition("=")
         if key in ("modprobe.blacklist", "module_blacklist", "rd.driver.blacklist"):
             pairs += [(m.replace("-", "_"), "/proc/cmdline") for m in value.split(",") if _GPU_MODULE.fullmatch(m)]
-    return tuple(dict.fromkeys(pairs))
+    return tuple(dict.fromkeys(pairs)), tuple(options)

@@ -7,6 +7,8 @@ import re
 from checks.facts.bindings import Document, parse_document
 from checks.facts.gaps import Gaps, exists, names, target, text, word
 from checks.facts.host import Nvidia, NvmlGpu
+from checks.facts.pci import DEVICES, parse_hex
+from checks.facts.resources import UNITS
 from machine.door import Machine, Outcome
 from machine.libraries import BINDING_LIBRARY, library_folders
 
@@ -16,6 +18,7 @@ CDI_FOLDERS = ("/etc/cdi", "/run/cdi")
 # the toolkit's version stands in its own package; the base package alone serves machines that use CDI only
 TOOLKIT_PACKAGES = ("nvidia-container-toolkit", "nvidia-container-toolkit-base")
 _CDI_LIMIT = 1 << 20
+FABRIC_MANAGER = "invocation:nvidia-fabricmanager.service"
 _VERSION = r"[0-9]{2,4}(?:\.[0-9]{1,4}){1,3}"
 
 
@@ -39,6 +42,17 @@ def parse_cdi(content: str) -> tuple[str | None, str | None]:
     return (kind[1] if kind else None), (version[1] if version else None)
 
 
+def parse_no_cgroups(content: str) -> bool:
+    """`no-cgroups = true` of nvidia-container-runtime's config.toml; commented out it is false."""
+    return re.search(r"^\s*no-cgroups\s*=\s*true\b", content, re.MULTILINE) is not None
+
+
+def parse_compat(content: str) -> tuple[str, ...]:
+    """Folders of cuda-compat in a file of /etc/ld.so.conf.d."""
+    lines = (line.split("#")[0].strip() for line in content.splitlines())
+    return tuple(line.rstrip("/") for line in lines if re.fullmatch(r"/\S*cuda\S*/compat/?", line))
+
+
 class Nvml(Document[NvmlGpu], frozen=True):
     """NVML's document."""
 
@@ -56,11 +70,23 @@ def read_nvidia(machine: Machine, gaps: Gaps) -> Nvidia:
     nodes = names(machine, "/dev", gaps)
     folders = library_folders("nvidia", machine.session().environ, lambda path: names(machine, path, gaps) or ())
     specs = _cdi(machine, gaps)
+    libcuda = tuple(f"{f}/libcuda.so.1" for f in folders if exists(machine, f"{f}/libcuda.so.1"))
+    switches = _switches(machine, gaps) if version else None
+    units = names(machine, UNITS, gaps) if switches else None
+    cgroups = text(machine, "/etc/nvidia-container-runtime/config.toml", gaps)
     return Nvidia(
         module_version=version,
         open_module=opened,
         library_version=_library_version(machine, folders),
-        libcuda=tuple(f"{f}/libcuda.so.1" for f in folders if exists(machine, f"{f}/libcuda.so.1")),
+        libcuda=libcuda,
+        libcuda_versions=tuple(
+            (path, found) for path in libcuda if (found := parse_library(target(machine, path) or "")) is not None
+        ),
+        compat_folders=_compat(machine, gaps),
+        firmware=_firmware(machine, gaps),
+        nvswitches=switches,
+        fabric_manager=None if units is None else FABRIC_MANAGER in units,
+        no_cgroups=None if cgroups is None else parse_no_cgroups(cgroups),
         device_nodes=None if nodes is None else tuple(f"/dev/{name}" for name in nodes if name.startswith("nvidia")),
         runfile=exists(machine, RUNFILE),
         cuda_toolkits=_toolkits(machine, gaps),
@@ -81,6 +107,35 @@ def _toolkits(machine: Machine, gaps: Gaps) -> tuple[str, ...] | None:
         return None
     versions = [match[1] for name in found if (match := re.fullmatch(r"cuda-([0-9]{1,3}\.[0-9]{1,3})", name))]
     return tuple(version for version in versions if exists(machine, f"/usr/local/cuda-{version}/bin/nvcc"))
+
+
+def _compat(machine: Machine, gaps: Gaps) -> tuple[str, ...] | None:
+    """Compat folders that the loader is told of and that hold a libcuda."""
+    folder = "/etc/ld.so.conf.d"
+    held = names(machine, folder, gaps)
+    if held is None:
+        return None
+    files = (text(machine, f"{folder}/{name}", gaps) or "" for name in held if "cuda" in name or "nvidia" in name)
+    found = dict.fromkeys(path for content in files for path in parse_compat(content))
+    return tuple(path for path in found if exists(machine, f"{path}/libcuda.so.1"))
+
+
+def _firmware(machine: Machine, gaps: Gaps) -> tuple[str, ...] | None:
+    top = "/lib/firmware/nvidia"
+    found = names(machine, top, gaps)
+    if found is None:
+        return None
+    versions = [name for name in found if re.fullmatch(_VERSION, name)]
+    return tuple(v for v in versions if any(n.startswith("gsp") for n in names(machine, f"{top}/{v}", gaps) or ()))
+
+
+def _switches(machine: Machine, gaps: Gaps) -> int | None:
+    """NVSwitch chips: bridges of class 0680 by NVIDIA."""
+    slots = names(machine, DEVICES, gaps)
+    if slots is None:
+        return None
+    others = [s for s in slots if (parse_hex(word(machine, f"{DEVICES}/{s}/class", gaps), 6) or "")[:4] == "0680"]
+    return sum(parse_hex(word(machine, f"{DEVICES}/{slot}/vendor", gaps), 4) == "10de" for slot in others)
 
 
 def _cdi(machine: Machine, gaps: Gaps) -> tuple[tuple[str, str | None], ...] | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
-from checks.facts.gaps import Gaps, exists, target, text, word
+from checks.facts.gaps import Gaps, exists, names, target, text, word
 from checks.facts.host import Os
+from checks.facts.login import read_login_sleep
+from checks.facts.resources import UNITS
 from machine.door import Machine
 
 # sysfs DMI vendor and product → the words of systemd-detect-virt(1); its source src/basic/virt.c has the same table
@@ -61,6 +63,8 @@ def parse_virtualisation(osrelease: str, container: str, dmi: str, cpuinfo: str)
 
 def read_os(machine: Machine, gaps: Gaps) -> Os:
     release = parse_os_release(text(machine, "/etc/os-release", gaps) or "")
+    graphical = _graphical(machine)
+    sleep, source = read_login_sleep(machine, gaps) if graphical else (None, None)
     return Os(
         id=release.get("ID"),
         version_id=release.get("VERSION_ID"),
@@ -68,8 +72,19 @@ def read_os(machine: Machine, gaps: Gaps) -> Os:
         pretty=release.get("PRETTY_NAME"),
         arch=_arch(machine, gaps),
         virtualisation=_virtualisation(machine, gaps),
-        graphical=_graphical(machine),
+        graphical=graphical,
+        clock_synchronised=_synchronised(machine, gaps),
+        login_sleep=sleep,
+        login_sleep_source=source,
     )
+
+
+def _synchronised(machine: Machine, gaps: Gaps) -> bool | None:
+    """timesyncd makes the file at its first answer; of other programs (chrony, ntpd) nothing is known here."""
+    units = names(machine, UNITS, gaps)
+    if not units or "invocation:systemd-timesyncd.service" not in units:
+        return None
+    return exists(machine, "/run/systemd/timesync/synchronized")
 
 
 def _arch(machine: Machine, gaps: Gaps) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from checks.facts.gaps import Gaps, names, target, text, whole, word
-from checks.facts.host import Link, PciCard
+from checks.facts.host import Bridge, Link, PciCard
 from machine.door import Machine
 
 DEVICES = "/sys/bus/pci/devices"
@@ -13,6 +13,8 @@ DRM = "/sys/class/drm"
 SLOT = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 # PCI base classes: display controllers (VGA 00, 3D 02, other 80) and processing accelerators
 _CLASSES = ("03", "12")
+# whose cards can train: the way up to the processor is read for these only
+TRAINERS = ("10de", "1002")
 
 
 def parse_hex(content: str | None, digits: int) -> str | None:
@@ -84,6 +86,7 @@ def _card(machine: Machine, slot: str, connected: dict[str, tuple[str, ...]], ga
         bar_bytes=parse_bars(bars) if bars else None,
         aer_correctable=parse_aer(text(machine, f"{at}/aer_dev_correctable", gaps) or ""),
         connectors_connected=connected.get(slot),
+        bridges=_bridges(machine, slot, gaps) if vendor in TRAINERS and power != "D3cold" else None,
         iommu_group_type=word(machine, f"/sys/kernel/iommu_groups/{group}/type", gaps) if group.isdigit() else None,
     )
 
@@ -96,6 +99,26 @@ def _link(machine: Machine, at: str, gaps: Gaps) -> Link | None:
     if (speed, most, width, widest) == (None, None, None, None):
         return None
     return Link(speed=speed, width=width, max_speed=most, max_width=widest)
+
+
+def parse_way(link: str) -> tuple[str, ...]:
+    """The bridges in a device's sysfs path (`../../../devices/pci0000:00/0000:00:01.0/0000:01:00.0`), nearest first."""
+    steps = [step for step in link.split("/") if SLOT.fullmatch(step)]
+    return tuple(steps[-2::-1])
+
+
+def _bridges(machine: Machine, slot: str, gaps: Gaps) -> tuple[Bridge, ...] | None:
+    way = target(machine, f"{DEVICES}/{slot}")
+    if way is None:
+        return None
+    return tuple(
+        Bridge(
+            slot=place,
+            link=_link(machine, f"{DEVICES}/{place}", gaps),
+            aer_correctable=parse_aer(text(machine, f"{DEVICES}/{place}/aer_dev_correctable", gaps) or ""),
+        )
+        for place in parse_way(way)
+    )
 
 
 def _connected(machine: Machine, gaps: Gaps) -> dict[str, tuple[str, ...]]:

@@ -6,12 +6,13 @@ import re
 
 from checks.facts.gaps import Gaps, text
 from checks.facts.host import Person
+from checks.facts.start_files import read_start_files
 from machine.door import Machine
 
 _VARIABLES = re.compile(
     r"(?:CUDA|HIP|ROCR|NVIDIA)_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|CUDA_HOME|CUDA_PATH|GPU_DEVICE_ORDINAL|HSA_\w+|"
     r"ROCM_PATH|ROCM_HOME|HIP_PATH|LD_LIBRARY_PATH|LD_PRELOAD|PYTORCH_ROCM_ARCH|BNB_(?:CUDA|ROCM)_VERSION|"
-    r"TORCH_BLAS_PREFER_HIPBLASLT|TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL|GPU_SETUP_STUB"
+    r"TORCH_BLAS_PREFER_HIPBLASLT|TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL|GPU_SETUP_STUB|VIRTUAL_ENV|CONDA_PREFIX"
 )
 
 
@@ -42,11 +43,13 @@ def database_groups(user: str, group: str, passwd: str) -> tuple[str, ...] | Non
     return tuple(sorted({name for name, gid, members in parse_group(group) if gid == primary or user in members}))
 
 
-def read_person(machine: Machine, gaps: Gaps) -> Person:
+def read_person(machine: Machine, gaps: Gaps, start_files: bool = False) -> Person:
+    """`start_files`: also look for variables that a login would set."""
     session = machine.session()
     group, passwd = text(machine, "/etc/group", gaps), text(machine, "/etc/passwd", gaps)
     called = {gid: name for name, gid, _ in reversed(parse_group(group or ""))}
     known = group is not None and passwd is not None
+    caller = session.environ.get("SUDO_USER") if session.uid == 0 else None
     return Person(
         uid=session.uid,
         user=session.user,
@@ -54,4 +57,7 @@ def read_person(machine: Machine, gaps: Gaps) -> Person:
         database_groups=database_groups(session.user, group or "", passwd or "") if known else None,
         environ={name: value for name, value in sorted(session.environ.items()) if _VARIABLES.fullmatch(name)},
         ssh=bool(session.environ.get("SSH_CONNECTION")),
+        start_files=read_start_files(machine, gaps) if start_files else None,
+        sudo_user=caller,
+        sudo_groups=database_groups(caller, group or "", passwd or "") if caller and known else None,
     )

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 import msgspec
 
-from checks.facts import amd, apt, docker, firmware, kernel, nvidia, pci, person, python, resources
+from checks.facts import (
+    amd,
+    apt,
+    docker,
+    environments,
+    firmware,
+    hub,
+    kernel,
+    nvidia,
+    pci,
+    person,
+    python,
+    resources,
+    start_files,
+)
 from checks.facts import os as system
 from checks.facts.gaps import Gaps, guarded
-from checks.facts.host import Amd, Apt, Docker, Firmware, Host, Kernel, Nvidia, Os, Person, PythonFacts, Resources
+from checks.facts.host import Amd, Apt, Docker, Firmware, Host, Hub, Kernel, Nvidia, Os, Person, PythonFacts, Resources
 from machine.door import TIMED_OUT, Machine, Outcome
 
 T = TypeVar("T")
@@ -21,14 +35,30 @@ T = TypeVar("T")
 PATIENCE = 3.8
 _GRACE = 0.7
 
+
 # What the readers use of long or telling files and answers; a recording holds no more than that (machine/recorder.py).
-REDUCE: Mapping[str, Callable[[bytes], bytes]] = {
-    apt.STATUS: apt.reduce_status,
-    docker.INFO[0]: docker.reduce_info,
-    kernel.JOURNAL[0]: kernel.reduce_log,
-    kernel.DMESG[0]: kernel.reduce_log,
-    firmware.LIST_ENROLLED[0]: firmware.reduce_keys,
-}
+class _Reductions(Mapping[str, Callable[[bytes], bytes]]):
+    """By path or a command's first word; a person's start files by their name, because a home may lie anywhere."""
+
+    _named: Mapping[str, Callable[[bytes], bytes]] = {
+        apt.STATUS: apt.reduce_status,
+        docker.INFO[0]: docker.reduce_info,
+        kernel.JOURNAL[0]: kernel.reduce_log,
+        kernel.DMESG[0]: kernel.reduce_log,
+        firmware.LIST_ENROLLED[0]: firmware.reduce_keys,
+    }
+
+    def __getitem__(self, key: str) -> Callable[[bytes], bytes]:
+        return start_files.reduce_start_file if start_files.is_start_file(key) else self._named[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._named)
+
+    def __len__(self) -> int:
+        return len(self._named)
+
+
+REDUCE: Mapping[str, Callable[[bytes], bytes]] = _Reductions()
 
 
 def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
@@ -50,11 +80,19 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
     facts_kernel = guarded("kernel", lambda: kernel.read_kernel(machine, gaps), Kernel(), gaps)
     facts_firmware = guarded("firmware", lambda: firmware.read_firmware(machine, gaps), Firmware(), gaps)
     cards = guarded("pci", lambda: pci.read_cards(machine, gaps), None, gaps)
+    # what only matters beside a card is not looked for without one
+    trains = any(card.vendor in pci.TRAINERS for card in cards or ())
     facts_nvidia = guarded("nvidia", lambda: nvidia.read_nvidia(machine, gaps), Nvidia(), gaps)
     facts_amd = guarded("amd", lambda: amd.read_amd(machine, gaps), Amd(), gaps)
     facts_python = guarded("python", lambda: python.read_python(machine, gaps), PythonFacts(), gaps)
     facts_resources = guarded("resources", lambda: resources.read_resources(machine, gaps), Resources(), gaps)
-    facts_person = guarded("person", lambda: person.read_person(machine, gaps), Person(), gaps)
+    facts_person = guarded("person", lambda: person.read_person(machine, gaps, trains), Person(), gaps)
+    facts_hub, dates = Hub(), None
+    if trains:
+        found = guarded("environments", lambda: environments.read_environments(machine, gaps), None, gaps)
+        facts_python = msgspec.structs.replace(facts_python, environments=found)
+        facts_hub = guarded("hub", lambda: hub.read_hub(machine), Hub(), gaps)
+        dates = guarded("dates", lambda: kernel.read_dates(machine, facts_kernel), None, gaps)
 
     limit = time.monotonic() + patience + _GRACE
     for probe in slow:
@@ -71,7 +109,7 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
     replace = msgspec.structs.replace
     return Host(
         os=facts_os,
-        kernel=replace(facts_kernel, log=log.value),
+        kernel=replace(facts_kernel, log=log.value, dates=dates),
         firmware=replace(facts_firmware, **msgspec.structs.asdict(keys.value)),
         cards=cards,
         nvidia=_with_nvml(facts_nvidia, nvidia.parse_nvml(nvml.value), facts_apt),
@@ -81,6 +119,7 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
         python=facts_python,
         resources=replace(facts_resources, disks=found_disks or None, shm_total=shm),
         person=facts_person,
+        hub=facts_hub,
         unread=gaps.all(),
         taken_at=getattr(machine, "taken_at", "") or datetime.now(UTC).isoformat(timespec="seconds"),
         machine=machine.name,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from checks.facts.gaps import Gaps, names, text, word
 from checks.facts.host import Disk, Resources
+from checks.facts.hub import cache_folder
 from machine.door import Machine
 from machine.paths import paths
 
@@ -67,7 +68,7 @@ def read_disks(machine: Machine) -> tuple[tuple[Disk, ...], int | None]:
     """The file systems that matter, and the size of /dev/shm."""
     environ = machine.session().environ
     ours = paths(environ)
-    wanted = (
+    wanted: tuple[tuple[str, str], ...] = (
         ("home", environ.get("HOME") or "/root"),
         ("tmp", environ.get("TMPDIR") or "/tmp"),
         ("docker", "/var/lib/docker"),
@@ -75,6 +76,9 @@ def read_disks(machine: Machine) -> tuple[tuple[Disk, ...], int | None]:
         ("state", str(ours.data)),
         ("cache", str(ours.cache)),
     )
+    models = cache_folder(environ)
+    if models and any(environ.get(name) for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")):
+        wanted += (("models", models),)
     shm = machine.space("/dev/shm")
     disks = tuple(_disk(machine, purpose, path) for purpose, path in wanted if Path(path).is_absolute())
     return disks, shm.total if shm else None

@@ -5,9 +5,12 @@ from __future__ import annotations
 import click
 import msgspec
 
-from checks.model import Check
+from checks.catalogue import Catalogue
+from checks.model import Check, DoctorReport
 from gpu_setup.commands.options import json_option, machine_option, open_machine
 from gpu_setup.envelope import Answer
+from gpu_setup.render.plain import clean
+from machine.door import Machine
 from machine.errors import FINE
 
 EPILOG = """\b
@@ -16,7 +19,8 @@ Examples:
   gpu-setup doctor --only driver,apt.broken
   gpu-setup doctor --explain driver.too-old
   gpu-setup doctor --json --strict        for scripts: also warnings and unknowns end with 1
-  gpu-setup doctor --machine recording/   a machine that somebody sent in
+  gpu-setup doctor --bundle gpu.tar.gz    one file to send to whoever helps you
+  gpu-setup doctor --machine gpu.tar.gz   a machine that somebody sent in
 
 \b
 Exit codes: 0 nothing failed, 1 a check failed (--strict: or warned, or could not look).
@@ -45,6 +49,14 @@ class CheckList(msgspec.Struct, frozen=True):
 @click.option("--skip", multiple=True, metavar="ID,GROUP", help="Leave these checks or groups out.")
 @click.option("--list", "list_only", is_flag=True, help="List the checks and stop.")
 @click.option("--explain", metavar="ID", help="Say what one check looks at and how to look by hand.")
+@click.option(
+    "--bundle",
+    metavar="FILE",
+    type=click.Path(),
+    help="Also write what the checks read, without names and secrets, into one file: a .tar.gz of less than 1 MB that "
+    "only you can read. An existing FILE is refused.",
+)
+@click.option("--force", is_flag=True, help="Let --bundle take the place of an existing FILE.")
 @click.option("-v", "--verbose", is_flag=True, help="Also what passed, was skipped or could not be read.")
 def command(
     as_json: bool,
@@ -54,6 +66,8 @@ def command(
     skip: tuple[str, ...],
     list_only: bool,
     explain: str | None,
+    bundle: str | None,
+    force: bool,
     verbose: bool,
 ) -> Answer:
     """Check this machine and say what is wrong, why, and how to fix it.
@@ -71,16 +85,48 @@ def command(
     from checks.facts.read import read_host
     from checks.runner import exit_code, run
 
-    host = read_host(open_machine(recording))
+    machine = seen = open_machine(recording)
+    if bundle is not None:
+        from machine.bundle import free_place
+        from machine.recorder import RecordingMachine
+
+        free_place(bundle, force)
+        seen = RecordingMachine(machine)
+    _other_eyes(machine)
+    host = read_host(seen)
     known = catalogue()
     report = run(host, known, ALL, _words(only), _words(skip))
+    kept = _bundled(seen, report, known, bundle, force) if bundle is not None else ""
+    if as_json:
+        click.echo(kept, err=True, nl=False)
 
     def text() -> str:
         from gpu_setup.render.doctor import doctor_text
 
-        return doctor_text(report, host, known, verbose)
+        shown = doctor_text(report, host, known, verbose)
+        return f"{shown}\n{kept}" if kept else shown
 
     return Answer("doctor", report, exit_code(report, strict), text)
+
+
+def _bundled(seen: Machine, report: DoctorReport, known: Catalogue, file: str, force: bool) -> str:
+    from gpu_setup import bundle
+    from machine.recorder import RecordingMachine
+
+    assert isinstance(seen, RecordingMachine)
+    return bundle.told(bundle.write(seen, report, known, file, force))
+
+
+def _other_eyes(machine: Machine) -> None:
+    """Under sudo the doctor sees what root may do, not what the person may: said, because access checks pass then."""
+    session = machine.session()
+    person = session.environ.get("SUDO_USER", "")
+    if session.uid == 0 and person not in ("", "root"):
+        click.echo(
+            "gpu-setup: running as root, so access to /dev/kfd, groups and variables are root's.\n"
+            f"  next: Run it without sudo to see what {clean(person)} sees.",
+            err=True,
+        )
 
 
 def _listed(checks: tuple[Check, ...]) -> Answer:

@@ -18,18 +18,19 @@ json_option: Decorator = click.option(
 machine_option: Decorator = click.option(
     "--machine",
     "recording",
-    metavar="DIR",
+    metavar="DIR|FILE",
     type=click.Path(exists=False),
-    help="Look at a recorded machine instead of this one (see: gpu-setup facts record).",
+    help="Look at a recorded machine instead of this one: a folder (gpu-setup facts record) or a bundle "
+    "(gpu-setup doctor --bundle).",
 )
 
 
 def open_machine(recording: str | None) -> Machine:
-    """This machine, or the one recorded in the folder; BadUsage where there is no recording."""
+    """This machine, or the one recorded in the folder or bundle; BadUsage where there is no recording."""
     if recording is None:
         from machine.door import LocalMachine
 
         return LocalMachine()
-    from machine.recording import RecordedMachine
+    from machine.bundle import recorded
 
-    return RecordedMachine(recording)
+    return recorded(recording)

@@ -50,13 +50,13 @@ def command(as_json: bool, recipe_name: str | None, data: Path | None, out: Path
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from gpu_setup.render.progress import reporter
-    from harness.prove import examined, fresh_run, prepare, reported
+    from harness.prove import examined, fresh_run, prepare, reported, with_held_out
     from machine.door import LocalMachine
     from machine.errors import BAD_ANSWER, FINE
 
     machine, paths = LocalMachine(), my_paths()
     host = read_host(machine)
-    job, _ = choose_job(host, recipe_name, data)
+    job = with_held_out(choose_job(host, recipe_name, data)[0])
     with reporter(as_json) as emit:
         ready = prepare(job, machine, paths, emit)
         folder = fresh_run(job, ready, machine, paths.runs, emit)

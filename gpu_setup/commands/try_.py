@@ -31,23 +31,33 @@ def command(as_json: bool, run: Path, prompts: tuple[str, ...], tokens: int) -> 
     from harness.environment import ensure
     from harness.examine import examine, held_out_file
     from harness.launch import read_run
-    from harness.recipe import recipe_of
     from machine.door import LocalMachine
     from machine.errors import FINE, BadUsage
 
     run = run.absolute()
     made = read_run(run)
     if made.status != "done":
-        raise BadUsage("run.unfinished", f"The run {run} is {made.status}, so there is no adapter.", "", "Train again.")
+        raise BadUsage(
+            "run.unfinished",
+            f"The run {run} is {made.status}, so it has no finished adapter to ask.",
+            "",
+            f"gpu-setup up --recipe {made.recipe} trains it again; gpu-setup report shows the newest finished run.",
+        )
     machine = LocalMachine()
-    stack = next(stack for stack in catalogue().stacks if stack.name == made.stack)
-    recipe = recipe_of(made.recipe)
+    stack = next((stack for stack in catalogue().stacks if stack.name == made.stack), None)
+    if stack is None:
+        raise BadUsage(
+            "run.stack",
+            f"The run {run} was made on the stack {made.stack}, which this gpu-setup does not know.",
+            "",
+            "Use the gpu-setup that made it.",
+        )
     with reporter(as_json) as emit:
         environment = ensure(stack, machine, my_paths(), emit)
-        held_out = None if prompts else held_out_file(recipe, run, own_data=False)
+        held_out = None if prompts else held_out_file(made.traits, run, own_data=made.data is not None)
         said = examine(
             made.base_model, run, held_out, environment, machine, emit, prompts, run / "try.json", tokens,
-            offline=recipe.traits.model != "hub",
+            offline=made.traits.model != "hub",
         )  # fmt: skip
 
     def text() -> str:

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from harness.worker_log import Step
 
 
-def line_chart(title: str, unit: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], dropped: int) -> str:
-    """One chart, steps on the x axis, one line a name; the first `dropped` steps are shaded as warm-up. Returns <svg>…"""
+def line_chart(
+    title: str, unit: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], dropped: int
+) -> str:
+    """One chart as <svg>…: steps on the x axis, one line a name; the first `dropped` steps are shaded as warm-up."""
     # the object interface: pyplot would keep state and look for a display
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -17,9 +17,10 @@ ANSWERS_SHOWN = 3
 
 def report_text(report: Report, answers: int = ANSWERS_SHOWN) -> str:
     """The whole report; `answers` of the before-and-after pairs are shown."""
+    verdict = click.style(report.verdict.upper(), fg=VERDICT_COLOURS[report.verdict], bold=True)
+    name = clean(f"{report.recipe.name}: {report.recipe.title}")
     lines = [
-        f"{click.style(report.verdict.upper(), fg=VERDICT_COLOURS[report.verdict], bold=True)}"
-        f"  {report.recipe.name}: {clean(report.recipe.title)}",
+        *wrapped(name, " " * (len(report.verdict) + 2), first=f"{verdict}  "),
         *wrapped(machine_words(report), "  "),
         "",
     ]
@@ -63,9 +64,11 @@ def smoke_lines(smoke: Smoke) -> list[str]:
     lines = []
     for criterion in smoke.criteria:
         lines += wrapped(f"{criterion.question} {criterion.seen}", "  ", first=f"{signs[criterion.passed]} ")
+        if criterion.next:
+            lines += wrapped(criterion.next, "        ", first="  next: ")
     if smoke.marked_after is not None:
-        text = f"The style's marker stands in {smoke.marked_after} of {smoke.questions} answers (before: {smoke.marked_before})."
-        lines += wrapped(text, "  ", first="· ")
+        marked = f"{smoke.marked_after} of {smoke.questions} answers (before: {smoke.marked_before})"
+        lines += wrapped(f"The style's marker stands in {marked}.", "  ", first="· ")
     return lines
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from machine.errors import BadAnswer, BadUsage
 
-# an answer longer than any context window; such a row is a mistake in the export, and Axolotl would tokenise it for minutes
+# longer than any context window: such a row is a mistake in the export, and Axolotl would tokenise it for minutes
 LONGEST_TEXT = 1_000_000
 EXAMPLE = '[{"instruction": "Greet the reader.", "input": "", "output": "Hello!"}]'
 

@@ -1,16 +1,17 @@
 """Reloads a trained adapter on its base and says what changed: held-out loss and answers, before and after.
 
-`python -m gpu_setup_worker.examine --base DIR --adapter DIR --out FILE [--held-out FILE] [--tokens N] [--prompt TEXT …]`
+`… -m gpu_setup_worker.examine --base DIR --adapter DIR --out FILE [--held-out FILE] [--tokens N] [--prompt TEXT …]`
 The held-out file is Alpaca JSON, or the tokens that the plugin wrote: [{"prompt": [ids], "answer": [ids]}].
 "before" is the same 4-bit base with the adapter switched off. Loss: mean over the answer's tokens of all rows (nats).
 "mismatched" loss pairs each question with the next row's answer: a model that answers the question keeps it well above
-the matched loss, one that has only learnt a style does not.
+the matched loss, one that has only learnt a style does not. A loss that is not finite is written as null.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,6 +21,8 @@ import torch
 from axolotl.prompters import AlpacaPrompter
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from gpu_setup_worker.parent import end_with_parent
 
 
 class Row(NamedTuple):
@@ -51,7 +54,7 @@ def load(base: str, adapter: str) -> tuple[Any, Any]:
 
 
 def asked(tokenizer: Any, instruction: str, text: str | None = None, answer: str | None = None) -> Row:
-    """A row as Axolotl's `type: alpaca` makes it: prompt and answer tokenised as one text, then the end-of-text token."""
+    """A row as Axolotl's `type: alpaca` makes it: prompt and answer tokenised as one, then the end-of-text token."""
     prompt = next(AlpacaPrompter().build_prompt(instruction, text or None))
     head = tokenizer(prompt)["input_ids"]
     whole = [*tokenizer(prompt + answer)["input_ids"], tokenizer.eos_token_id] if answer else head
@@ -71,7 +74,7 @@ def held_out_rows(path: Path, tokenizer: Any) -> list[Row]:
 
 
 @torch.inference_mode()
-def answer_loss(model: Any, rows: list[Row], answers: list[list[int]]) -> float:
+def answer_loss(model: Any, rows: list[Row], answers: list[list[int]]) -> float | None:
     """Mean loss in nats over all tokens of `answers`, each after its row's prompt; one row at a time, no padding."""
     total, count = 0.0, 0
     for row, answer in zip(rows, answers, strict=True):
@@ -80,7 +83,7 @@ def answer_loss(model: Any, rows: list[Row], answers: list[list[int]]) -> float:
         wanted = tokens[0, len(row.prompt) :]
         total += torch.nn.functional.cross_entropy(logits, wanted, reduction="sum").item()
         count += len(answer)
-    return total / count
+    return total / count if math.isfinite(total) else None
 
 
 @torch.inference_mode()
@@ -133,6 +136,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
+    end_with_parent()
     result = examine(given.base, given.adapter, given.held_out, given.prompt, given.tokens)
     # written aside and renamed: a half document must never be taken for a whole one
     partial = given.out.with_suffix(".partial")

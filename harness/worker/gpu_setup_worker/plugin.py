@@ -1,8 +1,8 @@
 """Axolotl plugin: makes a run repeatable, keeps it on the CPU where there is no GPU, and records every step.
 
 One record an optimizer step. Times are differences between the ends of steps (perf_counter, seconds), so that data
-fetch and logging are in them. Tokens are counted from the batches that the model really sees:
-processed = token slots, padding included; non_padding = slots that the attention mask keeps; trainable = labels != -100.
+fetch and logging are in them. Tokens are counted from the batches that the model really sees: processed = token slots,
+padding included; non_padding = slots that the attention mask keeps; trainable = labels != -100.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from axolotl.integrations.base import BasePlugin
 from transformers import TrainerCallback, set_seed
 
 from gpu_setup_worker.journal import SCHEMA, Journal
+from gpu_setup_worker.parent import end_with_parent
 
 IGNORED = -100
 
@@ -109,6 +110,8 @@ class Telemetry(BasePlugin):
     """Named in the run's config as `gpu_setup_worker.plugin.Telemetry`."""
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
+        # the first hook that training calls
+        end_with_parent()
         if not torch.cuda.is_available():
             # the device map is read between here and pre_model_load; LOCAL_RANK alone would name a GPU
             cfg.device_map = {"": "cpu"}

@@ -1,0 +1,70 @@
+"""Python environments that hold torch, read as files: nothing in them is run or imported."""
+
+from __future__ import annotations
+
+import re
+
+from checks.facts.gaps import Gaps, exists, names, text
+from checks.facts.host import TrainingEnvironment
+from machine.door import Machine
+from machine.paths import paths
+
+
+def parse_torch(content: str) -> dict[str, str]:
+    """`__version__`, `cuda` and `hip` of torch/version.py; what is None there is left out."""
+    found = re.findall(
+        r"^(__version__|cuda|hip)(?:\s*:[^=\n]+)?\s*=\s*['\"]([^'\"\n]{1,80})['\"]", content, re.MULTILINE
+    )
+    return dict(found)
+
+
+def parse_stack(folder: str) -> str | None:
+    """The stack in the name of an environment of gpu-setup's own: `cu130-1f2e3d4c5b6a-py3.12` → cu130."""
+    match = re.fullmatch(r"([\w.]+)-[0-9a-f]{12}-py[0-9.]+", folder)
+    return match[1] if match else None
+
+
+def read_environments(machine: Machine, gaps: Gaps) -> tuple[TrainingEnvironment, ...]:
+    """The environment that is active in this session, and those that gpu-setup built."""
+    environ = machine.session().environ
+    found = []
+    for variable in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        folder = environ.get(variable, "").rstrip("/")
+        if folder.startswith("/"):
+            found.append(_environment(machine, folder, "active", None, gaps))
+    own = str(paths(environ).environments)
+    for name in names(machine, own, gaps) or () if own.startswith("/") else ():
+        if (stack := parse_stack(name)) is not None:
+            found.append(_environment(machine, f"{own}/{name}", "gpu-setup", stack, gaps))
+    return tuple(one for one in found if one is not None and (one.torch or one.bitsandbytes))
+
+
+def _environment(
+    machine: Machine, folder: str, owner: str, stack: str | None, gaps: Gaps
+) -> TrainingEnvironment | None:
+    held = names(machine, f"{folder}/lib", gaps) or ()
+    python = next((name for name in held if re.fullmatch(r"python3\.[0-9]{1,2}", name)), None)
+    if python is None:
+        return None
+    site = f"{folder}/lib/{python}/site-packages"
+    torch = parse_torch(text(machine, f"{site}/torch/version.py", gaps) or "")
+    # one listing of the folder would put everything that is installed there into a recording
+    there = exists(machine, f"{site}/bitsandbytes/__init__.py")
+    files = (names(machine, f"{site}/bitsandbytes", gaps) or ()) if there else ()
+    libraries = [match[1] for name in files if (match := re.fullmatch(r"libbitsandbytes_(\w+)\.so", name))]
+    version = re.search(
+        r"^__version__\s*=\s*['\"]([\w.+]{1,40})['\"]",
+        text(machine, f"{site}/bitsandbytes/__init__.py", gaps) or "" if there else "",
+        re.MULTILINE,
+    )
+    return TrainingEnvironment(
+        path=folder,
+        owner=owner,
+        stack=stack,
+        python=python[6:],
+        torch=torch.get("__version__"),
+        torch_cuda=torch.get("cuda"),
+        torch_hip=torch.get("hip"),
+        bitsandbytes=version[1] if version else None,
+        bitsandbytes_libraries=tuple(libraries) if there else None,
+    )

@@ -1,0 +1,88 @@
+"""`doctor --bundle FILE`: the machine's recording and the doctor's answer in one file for whoever is to help."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from checks.catalogue import Catalogue
+from checks.facts.read import REDUCE, read_host
+from checks.model import DoctorReport
+from checks.registry import ALL
+from checks.runner import exit_code, run
+from gpu_setup.envelope import Answer, encode
+from gpu_setup.version import version
+from machine import bundle
+from machine.door import Machine
+from machine.recorder import RecordingMachine, tree, whom
+from machine.recording import RecordedMachine
+from machine.trees import MemoryTree
+
+README = """\
+A machine as gpu-setup {version} saw it, made by `gpu-setup doctor --bundle`.
+
+doctor.json     the doctor's answer: every check, as it comes out from this folder
+sysroot/        the parts of files that the checks read
+commands.json   the outputs of commands that they read (kernel log, docker info, mokutil …)
+paths.json      which files exist or could not be read, who may use them, room on the disks
+session.json    user number, groups, and the variables that change how a GPU is found
+nvml.json, amdsmi.json   what the vendors' libraries said, where there are any
+
+Names of people and of the machine, addresses, serial numbers, disk ids, passwords, tokens and keys have been replaced.
+No program knows every secret: look through it before you give it away.
+
+Look at it with: gpu-setup doctor --machine FILE
+"""
+# how much of one file or output goes in, tried in turn until the whole is small enough
+_PORTIONS = (256 << 10, 64 << 10, 16 << 10, 4 << 10)
+
+
+class Bundled(NamedTuple):
+    """`size` in bytes; `different`: checks that answer otherwise on the copy, because something stays here."""
+
+    file: str
+    size: int
+    files: int
+    different: tuple[str, ...]
+
+
+def write(seen: RecordingMachine, report: DoctorReport, known: Catalogue, file: str, force: bool) -> Bundled:
+    """Pack what `seen` remembers into the file, with the doctor's answer to that copy."""
+    made, data, copy = _smallest(seen, known)
+    bundle.save(file, data, force)
+    told = {row.id: row.status for row in copy.results}
+    different = tuple(row.id for row in report.results if told.get(row.id) != row.status)
+    return Bundled(file, len(data), len(made.files) + len(made.links) + 2, different)
+
+
+def _smallest(seen: RecordingMachine, known: Catalogue) -> tuple[MemoryTree, bytes, DoctorReport]:
+    who = whom(seen.machine)
+    about = {"name": "bundle", "tool_version": version(), "note": "", "synthetic": _synthetic(seen.machine)}
+    for most in _PORTIONS:
+        made = tree(seen, bundle.TOP, who, about, REDUCE, most)
+        copy = run(read_host(RecordedMachine(made)), known, ALL)
+        more = {
+            "doctor.json": encode(Answer("doctor", copy, exit_code(copy), str)),
+            "README.txt": README.format(version=version()).encode(),
+        }
+        data = bundle.pack(made, more)
+        if len(data) <= bundle.MOST:
+            break
+    return made, data, copy
+
+
+def _synthetic(machine: Machine) -> list[str]:
+    """A bundle of a recording is no better than the recording."""
+    return ["/"] if isinstance(machine, RecordedMachine) else []
+
+
+def told(found: Bundled) -> str:
+    """What was written, for a person."""
+    lines = [
+        f"Bundle: {found.file} ({found.size / 1000:.0f} kB, {found.files} files)",
+        "  It holds this report and what the checks read. Names, addresses, serial",
+        "  numbers, passwords and tokens have been replaced; no program knows every",
+        f"  secret, so look through it before you send it: tar -xOzf {found.file} | less",
+    ]
+    if found.different:
+        lines.append(f"  Checks that answer otherwise on the copy: {', '.join(found.different)}")
+    return "\n".join(lines) + "\n"

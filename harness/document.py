@@ -1,0 +1,34 @@
+"""Documents of a run or an environment: there whole or not at all, and a disk that refuses is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from machine.errors import OutsideFailed
+
+
+def write_whole(path: Path, content: bytes | str) -> Path:
+    """Write aside, then rename: a killed process leaves no half document. Raises OutsideFailed."""
+    partial = path.with_name(path.name + ".partial")
+    with disk_trouble(path):
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(partial, path)
+    return path
+
+
+@contextmanager
+def disk_trouble(path: Path) -> Iterator[None]:
+    """Turns the system's refusal to write at `path` (full, read-only, not ours) into OutsideFailed."""
+    try:
+        yield
+    except OSError as error:
+        raise OutsideFailed(
+            "disk.unwritable",
+            f"{path} cannot be written.",
+            f"The system says: {error.strerror or error}.",
+            "Free some space or correct the folder's owner, or set GPU_SETUP_HOME to another folder; "
+            "then run the same command again.",
+        ) from error

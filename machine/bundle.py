@@ -1,0 +1,200 @@
+"""A recording in one file: a gzipped tar archive, written whole or not at all, read without touching the disk.
+
+Whoever sends a bundle may be a stranger: names that lead out, links as folders, devices, files that are given twice,
+archives that unfold to more than LARGEST bytes are refused. Links inside are kept and resolved by RecordedMachine.
+"""
+
+from __future__ import annotations
+
+import os
+import stat as stat_bits
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from machine.errors import BadUsage, OutsideFailed
+from machine.recording import RecordedMachine
+from machine.trees import MemoryTree
+
+if TYPE_CHECKING:
+    import tarfile
+
+TOP = "gpu-setup-bundle"
+# what a mail or an issue takes without asking
+MOST = 1_000_000
+LARGEST_FILE = 16 << 20
+LARGEST = 64 << 20
+_MOST_MEMBERS = 20_000
+
+
+def recorded(place: str) -> RecordedMachine:
+    """The recorded machine in a folder or in a bundle; raises BadUsage."""
+    try:
+        mode = os.stat(place).st_mode
+    except (OSError, ValueError):
+        mode = 0
+    return RecordedMachine(unpack(place)) if stat_bits.S_ISREG(mode) else RecordedMachine(place)
+
+
+def pack(tree: MemoryTree, more: Mapping[str, bytes]) -> bytes:
+    """The tree, and `more` files beside it, as the bytes of a .tar.gz that holds neither owners nor times."""
+    import gzip
+    import io
+    import tarfile
+
+    unpacked = io.BytesIO()
+    with tarfile.open(fileobj=unpacked, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for path, data in sorted({**tree.files, **more}.items()):
+            member = tarfile.TarInfo(f"{TOP}/{path}")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+        for path, target in sorted(tree.links.items()):
+            member = tarfile.TarInfo(f"{TOP}/{path}")
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            archive.addfile(member)
+    return gzip.compress(unpacked.getvalue(), mtime=0)
+
+
+def unpack(file: str) -> MemoryTree:
+    """The bundle's files, in memory; raises BadUsage for everything that is not plainly a bundle."""
+    import tarfile
+    import zlib
+
+    try:
+        return _tree(file, _unfolded(file))
+    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError, RecursionError) as error:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise _refused(file, f"It is no complete .tar.gz archive: {' '.join(why.split())[:200]}.") from error
+
+
+def free_place(file: str, force: bool) -> None:
+    """Raises BadUsage where `save` would not write: asked before the long work."""
+    if os.path.isdir(file):
+        raise BadUsage(
+            "bundle.folder", f"{file} is a folder.", "A bundle is one file.", f"Name a file: {file}/gpu.tar.gz"
+        )
+    if os.path.lexists(file) and not force:
+        raise BadUsage(
+            "bundle.exists",
+            f"{file} is there already.",
+            "A bundle is not written over something else.",
+            "Name another file, or allow it with --force.",
+        )
+
+
+def save(file: str, data: bytes, force: bool = False) -> None:
+    """Write the file whole or not at all, readable for its owner only. Raises BadUsage, or OutsideFailed."""
+    free_place(file, force)
+    beside = f"{file}.{os.getpid()}.part"
+    try:
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            with os.fdopen(handle, "wb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+            _into_place(beside, file, force)
+        finally:
+            Path(beside).unlink(missing_ok=True)
+    except FileExistsError:
+        free_place(file, force=False)
+        raise
+    except OSError as error:
+        raise OutsideFailed(
+            "bundle.unwritable",
+            f"The bundle could not be written to {file}.",
+            f"The system says: {error.strerror or error}.",
+            "Name a file in a folder with room that you can write to.",
+        ) from error
+
+
+def _into_place(beside: str, file: str, force: bool) -> None:
+    if not force:
+        try:
+            # unlike a rename, a link never takes the place of what somebody put there meanwhile
+            os.link(beside, file)
+            return
+        except PermissionError:
+            # FAT and some network drives know no links
+            pass
+        except OSError as error:
+            if isinstance(error, FileExistsError):
+                raise
+    os.replace(beside, file)
+
+
+def _unfolded(file: str) -> bytes:
+    """The archive without its compression, never more than LARGEST + 1 bytes in memory."""
+    import gzip
+
+    with open(file, "rb") as packed:  # noqa: PTH123
+        size = os.fstat(packed.fileno()).st_size
+        if size > LARGEST_FILE:
+            raise _refused(file, f"It has {size} bytes; a bundle has less than {MOST}.")
+        if packed.peek(4)[:2] == b"PK":
+            raise _refused(file, "It is a ZIP archive.", "Unpack it and name the folder that it holds.")
+        with gzip.GzipFile(fileobj=packed) as plain:
+            data = plain.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise _refused(file, f"It unfolds to more than {LARGEST >> 20} MiB, which no recording does.")
+    return data
+
+
+def _tree(file: str, data: bytes) -> MemoryTree:
+    import io
+    import tarfile
+
+    files: dict[str, bytes] = {}
+    links: dict[str, str] = {}
+    folders = set()
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+        for number, member in enumerate(archive):
+            if number >= _MOST_MEMBERS:
+                raise _refused(file, f"It holds more than {_MOST_MEMBERS} files.")
+            path = _plain(file, member.name)
+            if path in files or path in links:
+                raise _refused(file, f"It holds {path[:80]!r} twice.")
+            if member.isdir():
+                folders.add(path)
+            elif member.issym():
+                links[path] = member.linkname
+            elif member.isreg() and not member.issparse():
+                files[path] = _content(file, archive, member)
+            else:
+                raise _refused(file, f"{path[:80]!r} in it is neither a file, a folder nor a symbolic link.")
+    return _under_one_folder(file, files, links, folders)
+
+
+def _content(file: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    if not 0 <= member.size <= LARGEST:
+        raise _refused(file, f"{member.name[:80]!r} in it claims {member.size} bytes.")
+    part = archive.extractfile(member)
+    content = part.read() if part is not None else b""
+    if len(content) != member.size:
+        raise _refused(file, "It is cut short.")
+    return content
+
+
+def _plain(file: str, name: str) -> str:
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name.startswith("/") or ".." in parts or "\0" in name:
+        raise _refused(file, f"{name[:80]!r} in it would lie outside.")
+    return "/".join(parts)
+
+
+def _under_one_folder(file: str, files: dict[str, bytes], links: dict[str, str], folders: set[str]) -> MemoryTree:
+    """The tree of what lies in the archive itself, or in the one folder that it holds."""
+    tops = {path.partition("/")[0] for path in (*files, *links, *folders) if path}
+    if "sysroot" not in tops and len(tops) == 1:
+        files = {path.partition("/")[2]: data for path, data in files.items()}
+        links = {path.partition("/")[2]: target for path, target in links.items()}
+        folders = {path.partition("/")[2] for path in folders}
+    if "" in files or "" in links:
+        raise _refused(file, "It holds one file and no recording.")
+    return MemoryTree(file, files, links, folders)
+
+
+def _refused(
+    file: str, why: str, next: str = "Ask for a new one, made with: gpu-setup doctor --bundle FILE."
+) -> BadUsage:
+    return BadUsage("bundle.broken", f"{file} is no bundle that can be read.", why, next)
