@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
+# mean number of running processes in the last minute
+BUSY = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,13 @@ class Figure:
 
 
 def machine() -> dict[str, Any]:
-    """What shapes the figures and names nobody: processor, cores, memory, system, Python, and how busy it was."""
+    """What shapes the figures and names nobody: processor, cores, memory, system, Python, and how busy it was.
+
+    Says so when the machine is busy: then even CPU seconds are no measure, since PyTorch's threads spin while they wait.
+    """
+    load = os.getloadavg()[0]
+    if load > BUSY:
+        print(f"Warning: the machine is busy (load {load:.1f}): the figures will not stand.", file=sys.stderr)
     return {
         "cpu": _field("/proc/cpuinfo", "model name"),
         "cores": len(os.sched_getaffinity(0)),
@@ -52,7 +61,7 @@ def machine() -> dict[str, Any]:
         "os": (_field("/etc/os-release", "PRETTY_NAME", "=") or platform.system()).strip('"'),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "load_before": round(os.getloadavg()[0], 2),
+        "load_before": round(load, 2),
     }
 
 

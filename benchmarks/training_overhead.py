@@ -1,6 +1,6 @@
 """What gpu-setup's own recording costs a training run: `gpu-setup bench` against bare `axolotl train`.
 
-    python3 benchmarks/training_overhead.py [--pairs 5] [--steps 15] [--recipe smollm2-135m-qlora] [--work DIR]
+    python3 benchmarks/training_overhead.py [--pairs 5] [--steps 12] [--recipe smollm2-135m-qlora] [--work DIR]
 
 The same config, less the plugin; the same steps on the same batches (compared, and written down). One round is a run of
 each kind, in turning order. The figure is non-padding tokens a CPU-second (user + system) of the training process, from
@@ -169,7 +169,7 @@ def _tokens(batches: list[dict[str, list[list[int]]]], steps: int) -> Tokens:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=NEEDED_PAIRS, help="rounds (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=15, help="optimizer steps of a run (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=12, help="optimizer steps of a run (default: %(default)s)")
     parser.add_argument("--recipe", default="smollm2-135m-qlora", help="a shipped recipe (default: %(default)s)")
     add_common_options(parser)
     given = parser.parse_args()

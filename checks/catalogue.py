@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import crc32
 from functools import cache
 from pathlib import Path
 
@@ -146,6 +147,21 @@ class Branch(Frozen, frozen=True, kw_only=True):
         return generation not in self.drops and generation not in self.lacks
 
 
+class Library(Frozen, frozen=True, kw_only=True):
+    """A Python library that must have at least the version `floor` where `backend` (cuda, rocm) is of `since` or newer.
+
+    For rocm the number is HIP's, which torch carries.
+    """
+
+    name: str
+    backend: str
+    since: str
+    floor: str
+    because: str
+    source: str
+    date: str
+
+
 class Xid(Frozen, frozen=True, kw_only=True):
     """An NVRM Xid. `action`: restart-app, reset-gpu, reboot, ignore, contact, workflow, watch or info."""
 
@@ -179,6 +195,7 @@ class Catalogue(Frozen, frozen=True, kw_only=True):
     branches: tuple[Branch, ...]
     xids: tuple[Xid, ...]
     systems: tuple[System, ...] = ()
+    libraries: tuple[Library, ...] = ()
 
     def card(self, vendor: str, device: str, revision: str | None) -> Card | None:
         """The card with this PCI id; a row that names revisions matches only those, and wins over one that does not."""
@@ -216,13 +233,58 @@ class Catalogue(Frozen, frozen=True, kw_only=True):
         return next((row for row in self.xids if row.number == number), None)
 
 
+TABLES = ("cards", "stacks", "packages", "systems", "xid")
+COMPILED = "catalogue.json"
+_DATA = Path(__file__).with_name("data")
+
+
+class Compiled(msgspec.Struct, frozen=True):
+    """The tables as one JSON file, and the check sums of the TOML files that it was made from."""
+
+    sums: dict[str, int]
+    catalogue: Catalogue
+
+
 @cache
 def catalogue() -> Catalogue:
-    """Load the data files of this package; raises msgspec.ValidationError on a row that is wrong."""
+    """The data files of this package; raises msgspec.ValidationError on a row that is wrong.
+
+    Reading TOML takes 20 ms of every command, so `python -m checks.catalogue` keeps the same as JSON, which is taken
+    only while it is that of the TOML files beside it.
+    """
+    sources = _sources()
+    try:
+        compiled = msgspec.json.decode((_DATA / COMPILED).read_bytes(), type=Compiled)
+    except (OSError, msgspec.MsgspecError):
+        compiled = None
+    if compiled is not None and compiled.sums == _sums(sources):
+        return compiled.catalogue
+    return parse(sources)
+
+
+def parse(sources: dict[str, bytes]) -> Catalogue:
+    """The catalogue in these TOML files."""
     import tomllib
 
-    folder = Path(__file__).with_name("data")
-    tables = {}
-    for name in ("cards", "stacks", "packages", "systems", "xid"):
-        tables.update(tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8")))
+    tables: dict[str, object] = {}
+    for content in sources.values():
+        tables.update(tomllib.loads(content.decode("utf-8")))
     return msgspec.convert(tables, Catalogue)
+
+
+def compiled() -> bytes:
+    """What belongs into the JSON file now."""
+    sources = _sources()
+    return msgspec.json.encode(Compiled(_sums(sources), parse(sources))) + b"\n"
+
+
+def _sources() -> dict[str, bytes]:
+    return {name: (_DATA / f"{name}.toml").read_bytes() for name in TABLES}
+
+
+def _sums(sources: dict[str, bytes]) -> dict[str, int]:
+    return {name: crc32(content) for name, content in sources.items()}
+
+
+if __name__ == "__main__":
+    (_DATA / COMPILED).write_bytes(compiled())

@@ -4,7 +4,7 @@ The only importer of pynvml and amdsmi. It runs as a child of its own, because a
 be ended inside a process and amdsmi prints to stdout. It prints one JSON document (with --every one per line, until
 its stdout closes or its parent ends) and imports nothing of this tool, because -I leaves the tool's folder out.
 
-    {"vendor", "problem", "detail", "stub", "driver", "cuda", "gpus": [{"slot", "name", …, "problem"}], "time"}
+    {"vendor", "problem", "detail", "stub", "driver", "cuda", "library", "gpus": [{"slot", …, "problem"}], "time"}
 
 problem: null when the library answered; absent (no library), no-binding (no Python package), mismatch (the loaded
 module has another version than the library), not-loaded (no kernel module), lost (the GPU fell off the bus),
@@ -89,7 +89,8 @@ def _end_with_parent() -> None:
 def _empty(vendor: str, problem: str | None = None, detail: str = "") -> Document:
     stub = bool(os.environ.get("GPU_SETUP_STUB"))
     return {
-        "vendor": vendor, "problem": problem, "detail": detail, "stub": stub, "driver": None, "cuda": None, "gpus": []
+        "vendor": vendor, "problem": problem, "detail": detail, "stub": stub,
+        "driver": None, "cuda": None, "library": None, "gpus": [],
     }  # fmt: skip
 
 
@@ -267,19 +268,39 @@ def _processes(ask: Callable[..., Any]) -> list[tuple[int, str]] | None:
 
 
 def _amd() -> Callable[[], Document]:
+    """The binding that ROCm brought with its library, which fits it; without one the tool's own."""
+    own, failed = _rocms_own(), []
+    for folder in (own, None) if own else (None,):
+        if folder:
+            sys.path.insert(0, folder)
+        try:
+            import amdsmi
+        except ModuleNotFoundError as error:
+            failed.append(("no-binding", str(error)))
+        except KeyError as error:
+            # amdsmi 7.0 without its library prints two lines and raises KeyError('libamd_smi.so')
+            failed.append(("absent", f"KeyError: {error}"))
+        except Exception as error:
+            # AttributeError names the first symbol that an older library lacks
+            failed.append(("the library does not fit the binding", f"{type(error).__name__}: {error}"))
+        else:
+            return _kept_open(amdsmi.amdsmi_init, amdsmi.amdsmi_shut_down, lambda: _smi(amdsmi), _smi_problem, "amd")
+        if folder:
+            sys.path.remove(folder)
+            for name in [name for name in sys.modules if name.partition(".")[0] == "amdsmi"]:
+                del sys.modules[name]
+    document = _empty("amd", failed[-1][0], "; ".join(detail for _, detail in failed)[:500])
+    return lambda: dict(document)
+
+
+def _rocms_own() -> str | None:
+    """The folder of ROCm's own amdsmi package. Root takes it only from where nobody else can write."""
+    folder = os.path.join(os.environ.get("ROCM_PATH") or "/opt/rocm", "share", "amd_smi")
     try:
-        import amdsmi
-    except ModuleNotFoundError as error:
-        failed = _empty("amd", "no-binding", str(error))
-    except KeyError as error:
-        # amdsmi 7.0 without its library prints two lines and raises KeyError('libamd_smi.so')
-        failed = _empty("amd", "absent", f"KeyError: {error}")
-    except Exception as error:
-        # AttributeError names the first symbol that an older library lacks
-        failed = _empty("amd", "the library does not fit the binding", f"{type(error).__name__}: {error}")
-    else:
-        return _kept_open(amdsmi.amdsmi_init, amdsmi.amdsmi_shut_down, lambda: _smi(amdsmi), _smi_problem, "amd")
-    return lambda: dict(failed)
+        found = os.stat(os.path.join(folder, "amdsmi", "__init__.py"))
+    except OSError:
+        return None
+    return None if os.geteuid() == 0 and (found.st_uid != 0 or found.st_mode & 0o022) else folder
 
 
 def _smi(smi: Any) -> Document:
@@ -287,6 +308,10 @@ def _smi(smi: Any) -> Document:
     try:
         library = smi.amdsmi_interface.amdsmi_wrapper._libraries["libamd_smi.so"]
         document["stub"] |= hasattr(library, "gpu_setup_stub")
+        version = _ask(smi.amdsmi_get_lib_version) or {}
+        document["library"] = (
+            ".".join(str(version[key]) for key in ("major", "minor", "release") if key in version) or None
+        )
         handles = smi.amdsmi_get_processor_handles()
         if handles:
             document["driver"] = _text((_ask(smi.amdsmi_get_gpu_driver_info, handles[0]) or {}).get("driver_version"))

@@ -311,7 +311,7 @@ def _paths(
     for path, found in dict(seen.folders).items():
         place = layout.place(_safe(path, who))
         # a name is scrubbed with the path before it: below /home every name is a person's
-        hidden = (_safe(f"{path}/{name}", who).rpartition("/")[2] for name in found)
+        hidden = (_safe(f"{path}/{scrub.text(name, who)}", who).rpartition("/")[2] for name in found)
         rest = sorted({name for name in hidden if name and f"{place.rstrip('/')}/{name}" not in written})
         if rest or place not in written:
             names[_safe(path, who)] = rest
@@ -334,7 +334,7 @@ def _parents(path: str) -> Iterable[str]:
 
 
 def _command(outcome: Outcome, who: scrub.Who, reduce: Mapping[str, Reduce], most: int = 0) -> dict[str, Any]:
-    shorten = reduce.get(outcome.argv[0], bytes)
+    shorten = reduce.get(posixpath.basename(outcome.argv[0]), bytes)
     said = shorten(outcome.stdout.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
     return {
         **outcome._asdict(),

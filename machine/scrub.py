@@ -90,7 +90,7 @@ _DISK_ID = re.compile(
 # `search --fs-uuid --set=root 1A2B-3C4D` of grub.cfg; a disk's model and serial number as udev joins them
 _FS_UUID = re.compile(r"(--fs-uuid\b[^\n]*\s)([0-9A-F]{4}-[0-9A-F]{4}|[0-9A-F]{16})(?![\w-])")
 _DISK_NAME = re.compile(
-    r"(?<![\w-])((?:ata|nvme|scsi|usb|wwn|mmc)-)(?=\w*\d)([A-Za-z0-9]\w*_[\w.-]{4,}|0x[0-9a-f]{8,}|eui\.[0-9a-f]+)"
+    r"(?<![A-Za-z0-9])((?:ata|nvme|scsi|usb|wwn|mmc)-)(?=\w*\d)([A-Za-z0-9]\w*_[\w.-]{4,}|0x[0-9a-f]{8,}|eui\.[0-9a-f]+)"
 )
 # volume groups are often called after the machine; these are what Ubuntu's installers call them
 _VOLUME = re.compile(

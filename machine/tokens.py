@@ -19,10 +19,10 @@ _TOKEN = re.compile(
     r"|pypi-[\w-]{20,}|(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{30,}|eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?)(?![A-Za-z0-9])"
 )
 _KEY_BLOCK = re.compile(
-    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----"
-    r"(?:\s|\\[nr]|[A-Za-z][\w-]*: [^\n]*(?=\n)|[A-Za-z0-9+/=]{1,200}(?![\w.:]))*"
-    r"(?:-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----)?"
+    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----.{0,16000}?-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----", re.DOTALL
 )
+# a block whose end is missing: its lines, with whatever stands before each
+_KEY_LINE = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----|(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{40,}={0,2}")
 # 32 bytes in base64 are a WireGuard key and hardly anything else; AAAA begins a key of ssh; |1| a host in known_hosts
 _RAW_KEY = re.compile(
     r"(?<![A-Za-z0-9+/=])(?:[A-Za-z0-9+/]{43}=|AAAA[A-Za-z0-9+/]{30,}={0,3}|SHA256:[A-Za-z0-9+/]{43})(?![A-Za-z0-9+/=])"
@@ -49,13 +49,14 @@ _ARGUMENT = re.compile(
 )
 # auth.conf(5), netrc(5)
 _LOGIN = re.compile(r"(?i)\b(login[ \t\n]+)\S+((?:[ \t\n]+password[ \t\n]+)?)((?<=\s)\S+)?")
+_PASSWORD_WORD = re.compile(r"(?i)\b(password[ \t]+)(?=\S*\d|(?-i:\S*[a-z]\S*[A-Z])|\S*[!$%&#+])[^\s\"']{6,}")
 _SSID = re.compile(r"(?i)\b(e?ssid(?:_name)?[\"']?[ \t]*[=:][ \t]*)(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s\"',;][^\n\"',;]*)")
 _SSH = re.compile(r"(?i)(ssh://)[^\s\"'/]+")
 _SSH_COMMAND = re.compile(
-    r"(?<![\w/.-])((?:ssh|scp|sftp|mosh)[ \t]+(?:-[A-Za-z][ \t]+\S+[ \t]+|-[A-Za-z]+[ \t]+)*)"
+    r"(?<![\w.-])((?:ssh|scp|sftp|mosh)[ \t]+(?:-[A-Za-z][ \t]+\S+[ \t]+|-[A-Za-z]+[ \t]+)*)"
     r"(?:[\w.-]+@[\w.-]+|[A-Za-z][\w-]*(?:\.[\w-]+)+)"
 )
-_SSH_CONFIG = re.compile(r"(?m)^([ \t]*(?:Host|HostName|ProxyJump|Hostname)[ \t]+)\S.*$")
+_SSH_CONFIG = re.compile(r"(?m)(^[ \t]*Host[ \t]+)\S.*$|(\b(?:HostName|Hostname|ProxyJump)[ \t]+)\S+")
 _AT_HOST = re.compile(r"(?<![\w.@/+-])(?!(?:user\d*|root)@host\b)[A-Za-z_][\w.-]*@[A-Za-z][\w.-]*(?=:[/~\w])")
 _HOST_VARIABLE = re.compile(r"(?i)\b(tcp://)(?!127\.|localhost|\[::1)[^\s\"'/:]+")
 
@@ -65,7 +66,8 @@ _SHORTEST = 6
 
 def without(value: str) -> str:
     """The text with every secret replaced; the rest is as it was."""
-    value = _KEY_BLOCK.sub(GONE, value) if "PRIVATE KEY" in value else value
+    if "PRIVATE KEY-----" in value:
+        value = _KEY_LINE.sub(GONE, _KEY_BLOCK.sub(GONE, value))
     value = _TOKEN.sub(GONE, value)
     value = _RAW_KEY.sub(GONE, value)
     value = _BEARER.sub(rf"\1\2{GONE}", value)
@@ -74,10 +76,11 @@ def without(value: str) -> str:
     value = _SECRET.sub(_hidden, value)
     value = _ARGUMENT.sub(rf"\1{GONE}", value)
     value = _LOGIN.sub(_login, value)
+    value = _PASSWORD_WORD.sub(rf"\1{GONE}", value)
     value = _SSID.sub(rf'\1"{GONE}"', value)
     value = _SSH.sub(rf"\1{GONE}", value)
     value = _SSH_COMMAND.sub(rf"\1{GONE}", value)
-    value = _SSH_CONFIG.sub(rf"\1{GONE}", value)
+    value = _SSH_CONFIG.sub(lambda m: f"{m[1] or m[2]}{GONE}", value)
     value = _AT_HOST.sub(f"{GONE}@{GONE}", value)
     return _HOST_VARIABLE.sub(rf"\1{GONE}", value)
 
@@ -109,7 +112,7 @@ def literals(environ: Mapping[str, str], *more: str) -> tuple[str, ...]:
 
 def _forms(values: Iterable[str]) -> Iterator[str]:
     """Each value as it is, in base64, and quoted for an address; not paths, small words and numbers."""
-    for value in values:
+    for value in map(str.strip, values):
         if len(value) < _SHORTEST or value.startswith("/") or _NO_SECRET.match(value) or value.isdecimal():
             continue
         raw = value.encode("utf-8", "surrogateescape")

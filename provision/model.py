@@ -83,9 +83,10 @@ class AptInstall(Action, frozen=True, kw_only=True, tag="apt-install"):
 
 
 class AptRemove(Action, frozen=True, kw_only=True, tag="apt-remove"):
-    """Remove, never purge."""
+    """Remove, never purge. `removes`: what apt's simulation takes away besides."""
 
     packages: tuple[str, ...]
+    removes: tuple[str, ...] = ()
 
 
 class AptHold(Action, frozen=True, kw_only=True, tag="apt-hold"):

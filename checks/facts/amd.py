@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import re
 
+import msgspec
+
 from checks.facts.bindings import Document, parse_document
 from checks.facts.gaps import Gaps, exists, names, on_path, target, text, whole, word
 from checks.facts.host import Amd, AmdGpu, DeviceNode, Frozen, KfdNode, RocmInstall
-from checks.facts.pci import DEVICES, SLOT, parse_hex, slot_of
+from checks.facts.pci import ASLEEP, DEVICES, SLOT, asleep, parse_hex, slot_of
 from checks.facts.person import parse_group
 from machine.door import Machine, Outcome, Unreadable
 from machine.libraries import rocm_folders
 
+AMD_SMI = ("amd-smi", "static", "--asic", "--bus", "--json")
 TOPOLOGY = "/sys/class/kfd/kfd/topology/nodes"
 # amdgpu's hwmon channels by their label (Documentation/gpu/amdgpu/thermal.rst)
 _SENSORS = {"edge": "temperature_edge", "junction": "temperature_junction", "mem": "temperature_memory"}
@@ -57,13 +60,77 @@ class SmiGpu(Frozen, frozen=True):
 
 
 class Smi(Document[SmiGpu], frozen=True):
-    """amdsmi's document."""
+    """amdsmi's document, or what `amd-smi` printed in its place."""
+
+    library: str | None = None
+
+
+class _Bus(Frozen, frozen=True):
+    bdf: str | None = None
+
+
+class _ListedGpu(Frozen, frozen=True):
+    bus: _Bus | None = None
+
+
+class _Listed(Frozen, frozen=True):
+    gpu_data: tuple[_ListedGpu, ...] = ()
 
 
 def parse_smi(outcome: Outcome) -> Smi:
+    if outcome.argv and outcome.argv[0].rpartition("/")[2] == AMD_SMI[0]:
+        return parse_amd_smi(outcome) or Smi(problem="unreadable answer")
     found = parse_document(outcome, Smi)
     assert isinstance(found, Smi)
     return found
+
+
+def parse_amd_smi(outcome: Outcome) -> Smi | None:
+    """What `amd-smi … --json` lists: an array up to ROCm 6, `{"gpu_data": […]}` since ROCm 7; None for anything else.
+
+    Lines before the document are Python's warnings about amd-smi itself.
+    """
+    start = next((n for n, sign in enumerate(outcome.stdout) if sign in "[{"), None)
+    if not outcome.ok or start is None:
+        return None
+    content = outcome.stdout[start:].encode("utf-8", "replace")
+    try:
+        listed = msgspec.json.decode(content, type=_Listed | tuple[_ListedGpu, ...])
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    rows = listed.gpu_data if isinstance(listed, _Listed) else listed
+    slots = (row.bus.bdf.lower() if row.bus and row.bus.bdf else None for row in rows)
+    return Smi(gpus=tuple(SmiGpu(slot=slot) for slot in slots if slot and SLOT.fullmatch(slot)))
+
+
+def reduce_amd_smi(stdout: bytes) -> bytes:
+    """The addresses alone, for a recording: the rest holds serial numbers and ids."""
+    found = parse_amd_smi(Outcome(AMD_SMI, 0, stdout.decode("utf-8", "replace"), "", 0.0))
+    rows = [{"bus": {"bdf": gpu.slot}} for gpu in found.gpus] if found else None
+    return stdout[:2000] if rows is None else msgspec.json.encode({"gpu_data": rows}) + b"\n"
+
+
+def ask(machine: Machine, patience: float) -> Outcome:
+    """What AMD's library knows: by the host's own amd-smi, which fits it, else by a binding.
+
+    Neither is asked while every AMD card sleeps: both would wake them.
+    """
+    if asleep(machine, "1002"):
+        return Outcome((), None, "", "", 0.0, ASLEEP)
+    tool = _amd_smi(machine)
+    if tool is None:
+        return machine.binding("amd", patience)
+    listed = machine.run((tool, *AMD_SMI[1:]), timeout=patience / 2)
+    return listed if parse_amd_smi(listed) is not None else machine.binding("amd", patience / 2)
+
+
+def _amd_smi(machine: Machine) -> str | None:
+    """amd-smi where it has something to ask; ROCm's folder is often not on PATH."""
+    if not exists(machine, "/sys/module/amdgpu"):
+        return None
+    folders = rocm_folders(lambda folder: names(machine, folder, Gaps()) or ())
+    there = (f"{folder}/bin/amd-smi" for folder in folders)
+    return on_path(machine, AMD_SMI[0]) or next((path for path in there if machine.access(path, os.X_OK)), None)
 
 
 def read_amd(machine: Machine, gaps: Gaps) -> Amd:

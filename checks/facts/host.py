@@ -119,7 +119,7 @@ class Link(Frozen, frozen=True):
 
 
 class Bridge(Frozen, frozen=True):
-    """A bridge or switch port between the card and the processor; `link` is the one on its lower side."""
+    """A bridge or switch port between the card and the processor, with its own link (an upstream port's leads up)."""
 
     slot: str
     link: Link | None = None
@@ -184,7 +184,7 @@ class NvmlGpu(Frozen, frozen=True):
 class Nvidia(Frozen, frozen=True):
     """`module_version` is the loaded module's; `library_version` that of libnvidia-ml.so.1's target on disk.
 
-    `nvml_problem`: None when NVML answered; else absent, timed-out, mismatch, lost or NVML's own words.
+    `nvml_problem`: None when NVML answered; else absent, timed-out, asleep, mismatch, lost or NVML's words.
     `libcuda` are the paths of libcuda.so.1 in the loader's folders: more than one is a trap.
     `cdi_specs` are paths; `cdi_versions` pairs such a path with the driver version that its library names carry.
     `libcuda_versions` pairs such a path with its version; `compat_folders` are cuda-compat folders that the loader is
@@ -259,7 +259,10 @@ class RocmInstall(Frozen, frozen=True):
 
 
 class Amd(Frozen, frozen=True):
-    """`module_version` is amdgpu-dkms's own number, None for the in-tree module; `amdsmi_problem` as `nvml_problem`."""
+    """`module_version` is amdgpu-dkms's own number, None for the in-tree module; `amdsmi_problem` as `nvml_problem`.
+
+    `amdsmi_slots` are the cards that amd-smi or AMD's library lists, `amdsmi_detail` what it said of a problem.
+    """
 
     loaded: bool | None = None
     module_version: str | None = None
@@ -271,6 +274,8 @@ class Amd(Frozen, frozen=True):
     rocm_on_path: bool | None = None
     amdsmi_gpus: int | None = None
     amdsmi_problem: str | None = None
+    amdsmi_slots: tuple[str, ...] | None = None
+    amdsmi_detail: str | None = None
     stub: bool = False
 
 

@@ -161,7 +161,9 @@ def read_log(machine: Machine, gaps: Gaps, patience: float = 4.0) -> tuple[str, 
     return None
 
 
-def read_dates(machine: Machine, kernel: Kernel, patience: float = 1.0) -> tuple[tuple[str, int], ...] | None:
+def read_dates(
+    machine: Machine, kernel: Kernel, gaps: Gaps, patience: float = 1.0
+) -> tuple[tuple[str, int], ...] | None:
     """When the initrd of each kernel and the person's own modprobe.d files about GPU modules were changed.
 
     The packages' files in /usr/lib are left out: their dates are the package's, and their scripts build the initrd.
@@ -172,7 +174,10 @@ def read_dates(machine: Machine, kernel: Kernel, patience: float = 1.0) -> tuple
         return None
     paths = [*(f"/boot/initrd.img-{release}" for release, _ in kernel.initrds), *own]
     outcome = machine.run(("stat", "-c", "%Y %n", *paths), timeout=patience)
-    return parse_dates(outcome.stdout) if outcome.rc is not None else None
+    if outcome.rc is None:
+        gaps.note("stat", outcome.problem)
+        return None
+    return parse_dates(outcome.stdout)
 
 
 def _initrds(machine: Machine, boot: tuple[str, ...] | None) -> tuple[tuple[str, int], ...] | None:

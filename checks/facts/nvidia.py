@@ -7,7 +7,7 @@ import re
 from checks.facts.bindings import Document, parse_document
 from checks.facts.gaps import Gaps, exists, names, target, text, word
 from checks.facts.host import Nvidia, NvmlGpu
-from checks.facts.pci import DEVICES, parse_hex
+from checks.facts.pci import ASLEEP, DEVICES, asleep, parse_hex
 from checks.facts.resources import UNITS
 from machine.door import Machine, Outcome
 from machine.libraries import BINDING_LIBRARY, library_folders
@@ -55,6 +55,11 @@ def parse_compat(content: str) -> tuple[str, ...]:
 
 class Nvml(Document[NvmlGpu], frozen=True):
     """NVML's document."""
+
+
+def ask(machine: Machine, patience: float) -> Outcome:
+    """NVML's document; not asked while every NVIDIA card sleeps, because that would wake them."""
+    return Outcome((), None, "", "", 0.0, ASLEEP) if asleep(machine, "10de") else machine.binding("nvidia", patience)
 
 
 def parse_nvml(outcome: Outcome) -> Nvml:

@@ -8,6 +8,8 @@ from checks.facts.gaps import Gaps, names, target, text, whole, word
 from checks.facts.host import Bridge, Link, PciCard
 from machine.door import Machine
 
+# what is said of a library that was not asked, because all its cards sleep
+ASLEEP = "asleep"
 DEVICES = "/sys/bus/pci/devices"
 DRM = "/sys/class/drm"
 SLOT = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
@@ -55,6 +57,21 @@ def read_cards(machine: Machine, gaps: Gaps) -> tuple[PciCard, ...] | None:
     connected = _connected(machine, gaps)
     cards = (_card(machine, slot, connected, gaps) for slot in slots if SLOT.fullmatch(slot))
     return tuple(card for card in cards if card is not None)
+
+
+def asleep(machine: Machine, vendor: str) -> bool:
+    """Whether the vendor has cards here and each is in D3cold: whoever asks their driver would wake them."""
+    gaps = Gaps()
+    states = []
+    for slot in names(machine, DEVICES, gaps) or ():
+        at = f"{DEVICES}/{slot}"
+        if (
+            SLOT.fullmatch(slot)
+            and parse_hex(word(machine, f"{at}/vendor", gaps), 4) == vendor
+            and (parse_hex(word(machine, f"{at}/class", gaps), 6) or "")[:2] in _CLASSES
+        ):
+            states.append(word(machine, f"{at}/power_state", gaps))
+    return bool(states) and set(states) == {"D3cold"}
 
 
 def _card(machine: Machine, slot: str, connected: dict[str, tuple[str, ...]], gaps: Gaps) -> PciCard | None:

@@ -32,7 +32,7 @@ from machine.door import TIMED_OUT, Machine, Outcome
 
 T = TypeVar("T")
 # A probe's process gets this many seconds; ending it may take half a second more, and doctor promises five in all.
-PATIENCE = 3.8
+PATIENCE = 3.5
 _GRACE = 0.7
 
 
@@ -43,6 +43,7 @@ class _Reductions(Mapping[str, Callable[[bytes], bytes]]):
     _named: Mapping[str, Callable[[bytes], bytes]] = {
         apt.STATUS: apt.reduce_status,
         docker.INFO[0]: docker.reduce_info,
+        amd.AMD_SMI[0]: amd.reduce_amd_smi,
         kernel.JOURNAL[0]: kernel.reduce_log,
         kernel.DMESG[0]: kernel.reduce_log,
         firmware.LIST_ENROLLED[0]: firmware.reduce_keys,
@@ -67,8 +68,8 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
     Takes at most `patience` + 0.7 seconds, even when NVML, docker or a network drive hang.
     """
     gaps = Gaps()
-    nvml = _Slow("nvml", lambda: machine.binding("nvidia", patience), Outcome((), None, "", "", 0.0, TIMED_OUT), gaps)
-    smi = _Slow("amdsmi", lambda: machine.binding("amd", patience), Outcome((), None, "", "", 0.0, TIMED_OUT), gaps)
+    nvml = _Slow("nvml", lambda: nvidia.ask(machine, patience), Outcome((), None, "", "", 0.0, TIMED_OUT), gaps)
+    smi = _Slow("amdsmi", lambda: amd.ask(machine, patience), Outcome((), None, "", "", 0.0, TIMED_OUT), gaps)
     engine = _Slow("docker info", lambda: docker.ask(machine, patience), None, gaps)
     log = _Slow("kernel log", lambda: kernel.read_log(machine, gaps, patience), None, gaps)
     keys = _Slow("mokutil", lambda: firmware.read_keys(machine, gaps, patience), firmware.Keys(), gaps)
@@ -92,7 +93,7 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
         found = guarded("environments", lambda: environments.read_environments(machine, gaps), None, gaps)
         facts_python = msgspec.structs.replace(facts_python, environments=found)
         facts_hub = guarded("hub", lambda: hub.read_hub(machine), Hub(), gaps)
-        dates = guarded("dates", lambda: kernel.read_dates(machine, facts_kernel), None, gaps)
+        dates = guarded("dates", lambda: kernel.read_dates(machine, facts_kernel, gaps), None, gaps)
 
     limit = time.monotonic() + patience + _GRACE
     for probe in slow:
@@ -174,5 +175,7 @@ def _with_smi(facts: Amd, found: amd.Smi) -> Amd:
         facts,
         amdsmi_gpus=len(found.gpus) if found.problem is None else None,
         amdsmi_problem=found.problem,
+        amdsmi_slots=tuple(gpu.slot for gpu in found.gpus if gpu.slot) if found.problem is None else None,
+        amdsmi_detail=found.detail or None,
         stub=found.stub,
     )

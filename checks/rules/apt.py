@@ -1,4 +1,4 @@
-"""The package manager: whole, of one mind about the driver, and not about to strand the machine."""
+"""The package manager: whole, and of one mind about where the driver comes from."""
 
 from __future__ import annotations
 
@@ -15,13 +15,6 @@ _DPKG = "/var/lib/dpkg/status"
 # Ubuntu writes 580.95.05-0ubuntu0.24.04.2, NVIDIA 580.95.05-1ubuntu1 (before 575: -0ubuntu1), the PPA …~gpu24.04.1
 _UBUNTUS = r"-\d+ubuntu\d+\.\d\d\.\d\d"
 _NVIDIAS = r"-[01]ubuntu1$|-1$"
-# a set that must move together: kernel, prebuilt modules, and what talks to them
-_SET = (
-    ("kernel", "linux-image-6.8.0-1-generic"),
-    ("kernel modules", "linux-modules-nvidia-580-open-6.8.0-1-generic"),
-    ("driver", "nvidia-driver-580-open"),
-    ("driver", "libnvidia-compute-580"),
-)
 
 
 @check(
@@ -233,44 +226,3 @@ def amd_sources(host: Host, catalogue: Catalogue) -> Verdict:
             by_hand("Keep one file and move the others out of /etc/apt/sources.list.d.", verify=("apt-get", "update")),
         ),
     )
-
-
-@check(
-    "apt.unattended",
-    "Unattended upgrades move kernel and driver together",
-    about="People keep upgrades from their driver by listing `nvidia-` as a blocked package. The list matches from "
-    "the start of a name, so libnvidia-*, linux-modules-nvidia-* and kernels still move: the machine then starts a "
-    "kernel or loads a module that the rest of the driver does not fit. All of the set, or none of it.",
-    by_hand="In /etc/apt/apt.conf.d/50unattended-upgrades remove the nvidia lines from Package-Blacklist, or block "
-    "all of `linux-`, `nvidia-` and `libnvidia-`. `gpu-setup update` moves them together.",
-)
-def unattended(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.NVIDIA):
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
-    if host.apt.unattended is None:
-        return unread(host, "Whether unattended upgrades run", ("apt.conf", "/etc/apt"), "Make /etc/apt readable.")
-    if not host.apt.unattended:
-        return Ok("Unattended upgrades are off.")
-    blocked = {name for _, name in _SET for pattern in host.apt.unattended_blocks or () if _matches(pattern, name)}
-    if not blocked:
-        return Ok("Unattended upgrades are on and block no part of the set; a restart follows each driver upgrade.")
-    if len(blocked) == len(_SET):
-        return Ok("Unattended upgrades leave kernel and driver alone.")
-    free = list(dict.fromkeys(kind for kind, name in _SET if name not in blocked))
-    return (
-        warning(
-            "unattended-upgrades",
-            f"Unattended upgrades hold a part of the driver back and still move {' and '.join(free)}.",
-            "After such a night module, library and kernel do not fit, and the card is gone.",
-            [("Unattended-Upgrade::Package-Blacklist", ", ".join(host.apt.unattended_blocks or ()))],
-            provision("The plan blocks the whole set or nothing of it."),
-        ),
-    )
-
-
-def _matches(pattern: str, name: str) -> bool:
-    """unattended-upgrades uses Python's re.match: from the start of the name, open at its end."""
-    try:
-        return re.match(pattern, name) is not None
-    except re.error:
-        return False

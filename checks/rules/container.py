@@ -9,7 +9,7 @@ from checks.rules import cards
 from checks.rules.finding import by_hand, command, error, info, provision, unread, warning
 from checks.rules.installed import nvidia_driver, packages
 
-_NO_ENGINE = "No container engine is installed; gpu-setup can train in a venv."
+NO_ENGINE = "No container engine is installed; gpu-setup can train in a venv."
 
 
 @check(
@@ -25,7 +25,7 @@ _NO_ENGINE = "No container engine is installed; gpu-setup can train in a venv."
 def engine(host: Host, catalogue: Catalogue) -> Verdict:
     docker = host.docker
     if docker.kind is None:
-        return Skip(_NO_ENGINE)
+        return Skip(NO_ENGINE)
     if not cards.training(host, catalogue):
         return Skip(cards.none_of(host, catalogue))
     if docker.answers:
@@ -62,7 +62,7 @@ def engine(host: Host, catalogue: Catalogue) -> Verdict:
 )
 def snap(host: Host, catalogue: Catalogue) -> Verdict:
     if host.docker.kind is None:
-        return Skip(_NO_ENGINE)
+        return Skip(NO_ENGINE)
     if host.docker.kind != "snap":
         return Ok(f"The engine is {host.docker.kind}.")
     if not cards.training(host, catalogue):
@@ -89,7 +89,7 @@ def snap(host: Host, catalogue: Catalogue) -> Verdict:
 )
 def desktop(host: Host, catalogue: Catalogue) -> Verdict:
     if host.docker.kind is None:
-        return Skip(_NO_ENGINE)
+        return Skip(NO_ENGINE)
     if not cards.training(host, catalogue):
         return Skip(cards.none_of(host, catalogue))
     if host.docker.kind != "desktop":
@@ -115,7 +115,7 @@ def desktop(host: Host, catalogue: Catalogue) -> Verdict:
 )
 def daemon_json(host: Host, catalogue: Catalogue) -> Verdict:
     if host.docker.kind is None:
-        return Skip(_NO_ENGINE)
+        return Skip(NO_ENGINE)
     if not cards.training(host, catalogue):
         return Skip(cards.none_of(host, catalogue))
     if host.docker.daemon_json_valid is None:
@@ -155,7 +155,7 @@ def toolkit(host: Host, catalogue: Catalogue) -> Verdict:
     if not cards.training(host, catalogue, cards.NVIDIA):
         return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     if host.docker.kind in (None, "desktop"):
-        return Skip(_NO_ENGINE if host.docker.kind is None else "Docker Desktop: see container.desktop.")
+        return Skip(NO_ENGINE if host.docker.kind is None else "Docker Desktop: see container.desktop.")
     if nvidia_driver(host) is False:
         return Skip("No NVIDIA driver is installed yet: see driver.present.")
     version = host.nvidia.container_toolkit
@@ -179,6 +179,53 @@ def toolkit(host: Host, catalogue: Catalogue) -> Verdict:
 
 
 @check(
+    "container.runtime",
+    "The engine knows NVIDIA's toolkit",
+    about="Installing the toolkit is not enough: Docker must be told of NVIDIA's runtime, or find a CDI description. "
+    'Otherwise `could not select device driver "" with capabilities: [[gpu]]`. podman knows CDI only. Asked of the '
+    "engine itself, so a change in daemon.json that was not reloaded counts as missing.",
+    by_hand="`sudo nvidia-ctk runtime configure --runtime=docker`, then `sudo systemctl reload docker`; for podman "
+    "`sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`.",
+    causes=("container.toolkit", "container.engine", "container.daemon-json"),
+)
+def runtime(host: Host, catalogue: Catalogue) -> Verdict:
+    if not cards.training(host, catalogue, cards.NVIDIA):
+        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
+    docker = host.docker
+    if docker.kind in (None, "desktop", "snap"):
+        return Skip(NO_ENGINE if docker.kind is None else f"The engine is {docker.kind}: see container.{docker.kind}.")
+    if not (host.nvidia.container_toolkit or packages(host, "nvidia-container-toolkit")):
+        return Skip("The toolkit is not installed: see container.toolkit.")
+    if docker.kind != "podman" and docker.runtimes is None:
+        return Skip("The engine does not answer this user: see container.engine.")
+    if "nvidia" in (docker.runtimes or ()):
+        return Ok("Docker has the runtime nvidia.")
+    if host.nvidia.cdi_specs and (docker.kind == "podman" or docker.cdi_dirs):
+        return Ok(f"The engine finds {host.nvidia.cdi_specs[0]}.")
+    if host.nvidia.cdi_specs is None:
+        return unread(host, "Whether there is a CDI description", ("/cdi",), "Make /etc/cdi and /run/cdi readable.")
+    argv = (
+        ("nvidia-ctk", "cdi", "generate", "--output=/etc/cdi/nvidia.yaml")
+        if docker.kind == "podman"
+        else ("nvidia-ctk", "runtime", "configure", "--runtime=docker")
+    )
+    return (
+        warning(
+            docker.kind or "docker",
+            "NVIDIA's toolkit is installed, but the engine does not know it.",
+            "Containers get no card until the engine has the runtime or a CDI description.",
+            [
+                ("docker info" if docker.runtimes else "engine", ", ".join(docker.runtimes or (docker.kind or "",))),
+                ("/etc/cdi, /run/cdi", "no description of the card"),
+            ],
+            command(
+                "Describe the card." if docker.kind == "podman" else "Set it up, then reload Docker.", *argv, sudo=True
+            ),
+        ),
+    )
+
+
+@check(
     "container.cdi",
     "There is one fresh CDI description of the card",
     about="CDI files in /etc/cdi and /run/cdi tell the engine which files belong to the card. The same kind in "
@@ -191,7 +238,7 @@ def cdi(host: Host, catalogue: Catalogue) -> Verdict:
     if not cards.training(host, catalogue, cards.NVIDIA):
         return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     if host.docker.kind is None:
-        return Skip(_NO_ENGINE)
+        return Skip(NO_ENGINE)
     if host.nvidia.cdi_specs is None:
         return unread(host, "Which CDI files there are", ("/cdi",), "Make /etc/cdi and /run/cdi readable.")
     specs = host.nvidia.cdi_specs

@@ -91,6 +91,7 @@ def _bound_to(card: PciCard) -> tuple[str, object]:
         "driver.dropped",
         "kernel.amdgpu-floor",
         "kernel.firmware",
+        "kernel.initramfs",
         "gpu.bar-space",
         "gpu.fell-off-bus",
     ),

@@ -13,6 +13,8 @@ from checks.rules.finding import by_hand, command, error, hardware, info, unread
 ROOM_FOR_MISTRAL = 15.2e9
 # 4.1 GB of 4-bit weights, 1 GB of context and workspace, and nothing left under this for the batch
 NO_ROOM_AT_ALL = 6e9
+_FIRST_WITH_BF16 = (8, 0)
+_NOT_IN_CATALOGUE = "The compute capability is not known: NVML does not answer and the catalogue has not got the card."
 
 
 @check(
@@ -229,119 +231,39 @@ def integrated_beside(host: Host, catalogue: Catalogue) -> Verdict:
 
 
 @check(
-    "gpu.compute-mode",
-    "The card accepts compute programs",
-    about="NVIDIA cards can be set to refuse compute (Prohibited) or to take one process (Exclusive). CUDA then "
-    "says `all CUDA-capable devices are busy or unavailable`. Read from NVML.",
-    by_hand="`sudo nvidia-smi -i SLOT -c DEFAULT`.",
-    causes=("driver.nvml",),
+    "gpu.bf16",
+    "The card computes in BF16",
+    about="Recipes train in BF16, which NVIDIA cards have from Ampere (8.0) on. Turing and Volta have FP16 only: with "
+    "`bf16: true` the run stops or crawls, and flash-attention does not support them. Decided by the compute "
+    "capability in the catalogue, or NVML's.",
+    by_hand="Set `bf16: false` and `fp16: true` in the recipe (`bf16: auto` does it by itself), and "
+    "`attn_implementation: sdpa`.",
 )
-def compute_mode(host: Host, catalogue: Catalogue) -> Verdict:
+def bf16(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
     if not ours:
         return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
-    findings, known = [], 0
+    findings, fine = [], []
     for card in ours:
-        gpu = cards.nvml_of(card, host)
-        mode = (gpu.compute_mode if gpu else None) or ""
-        known += bool(mode)
-        argv = ("nvidia-smi", "-i", card.slot, "-c", "DEFAULT")
-        if "prohibited" in mode.lower():
-            findings.append(
-                error(
-                    cards.subject(card, catalogue),
-                    "The card is set to refuse all compute programs.",
-                    "In compute mode Prohibited every CUDA program fails at its first call.",
-                    [("NVML compute mode", mode)],
-                    command("Set the default mode.", *argv, sudo=True),
-                )
-            )
-        elif "exclusive" in mode.lower():
-            findings.append(
-                info(
-                    cards.subject(card, catalogue),
-                    "The card takes one compute program at a time.",
-                    "A second program, a monitoring tool or a data worker that opens CUDA is refused.",
-                    [("NVML compute mode", mode)],
-                    command("Set the default mode if that is not meant.", *argv, sudo=True),
-                )
-            )
-    if findings:
-        return tuple(findings)
-    return Ok("Compute mode is Default.") if known else unanswered(host, ours)
-
-
-@check(
-    "gpu.mig",
-    "MIG is off, or has instances",
-    about="With MIG on, an A100, H100 or RTX PRO card is split: CUDA sees instances only, and none at all until "
-    "one has been made. Read from NVML.",
-    by_hand="`nvidia-smi -L` lists instances. Switch MIG off with `sudo nvidia-smi -i SLOT -mig 0`, or make an "
-    "instance with `sudo nvidia-smi mig -cgi 0 -C`.",
-    causes=("driver.nvml",),
-)
-def mig(host: Host, catalogue: Catalogue) -> Verdict:
-    ours = cards.training(host, catalogue, cards.NVIDIA)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
-    split = [(card, gpu) for card in ours if (gpu := cards.nvml_of(card, host)) and gpu.mig]
-    if not split:
-        answered = any(cards.nvml_of(card, host) for card in ours)
-        return Ok("MIG is off.") if answered else unanswered(host, ours)
-    if any(gpu.mig_instances is None for _, gpu in split):
-        return Unknown("MIG is on, and how many instances there are is not known; `nvidia-smi -L` lists them.")
-    findings = [
-        error(
-            cards.subject(card, catalogue),
-            "MIG is on and no instance exists.",
-            "CUDA sees instances only, so it finds no device at all.",
-            [("NVML", "MIG enabled, 0 instances")],
-            command("Switch MIG off.", "nvidia-smi", "-i", card.slot, "-mig", "0", sudo=True),
-        )
-        for card, gpu in split
-        if gpu.mig_instances == 0
-    ]
-    return tuple(findings) or Ok("MIG is on and has instances.")
-
-
-@check(
-    "gpu.busy-memory",
-    "The card's memory is free",
-    about="Memory that the desktop and other programs hold is missing in training. Up to 2 GB is what a desktop "
-    "takes; more is another program. Read from NVML, or on AMD from mem_info_vram_used.",
-    by_hand="`nvidia-smi` or `amd-smi process` shows who holds it. End the program, plug the display into the "
-    "processor's graphics, or switch to text mode for the run: `sudo systemctl isolate multi-user.target`.",
-)
-def busy_memory(host: Host, catalogue: Catalogue) -> Verdict:
-    ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
-    findings, known = [], 0
-    for card in ours:
-        gpu, amd = cards.nvml_of(card, host), cards.amd_of(card, host)
-        used = gpu.memory_used if gpu else amd.vram_used if amd else None
-        if used is None:
+        gpu, row = cards.nvml_of(card, host), cards.known(card, catalogue)
+        able = (gpu.compute_capability if gpu else None) or (row.target if row else None)
+        if not cards.numbers(able):
             continue
-        known += 1
-        users = tuple((gpu.processes if gpu else None) or ())
-        if used < 1e9:
+        if cards.numbers(able) >= _FIRST_WITH_BF16:
+            fine.append(str(able))
             continue
-        seen: list[tuple[str, object]] = [("memory in use", f"{used / 1e9:.1f} GB")]
-        seen += [("NVML process", f"{pid} {command_name}") for pid, command_name in users[:5]]
-        tool = "nvidia-smi" if card.vendor == cards.NVIDIA else "amd-smi"
         findings.append(
-            (warning if used > 2.2e9 else info)(
+            info(
                 cards.subject(card, catalogue),
-                f"{used / 1e9:.1f} GB of the card's memory is in use"
-                + (" by other programs." if used > 2.2e9 else ", about what a desktop takes."),
-                "Training has that much less; runs that just fit end with out of memory.",
-                seen,
-                command("See who holds it, and end it or move the display to the processor's graphics.", tool),
+                f"The card has no BF16 (compute capability {able}).",
+                "A recipe with `bf16: true` does not run on it; FP16 does, with loss scaling.",
+                [("compute capability", able)],
+                by_hand("Set `fp16: true` and `attn_implementation: sdpa` in the recipe."),
             )
         )
     if findings:
         return tuple(findings)
-    return Ok("Less than 1 GB of the card's memory is in use.") if known else unanswered(host, ours)
+    return Ok(f"Compute capability {', '.join(fine)}.") if fine else Unknown(_NOT_IN_CATALOGUE)
 
 
 def unanswered(host: Host, ours: tuple[PciCard, ...]) -> Skip | Unknown:

@@ -214,3 +214,87 @@ def iommu(host: Host, catalogue: Catalogue) -> Verdict:
             ),
         ),
     )
+
+
+@check(
+    "kernel.amdgpu-dkms",
+    "amdgpu-dkms knows the kernel",
+    about="amdgpu-dkms is made for kernels up to its own number (amdgpu 6.14.14 for 6.14); on a newer one its build "
+    "usually fails and dpkg stays half-configured. Compares each version under /var/lib/dkms with the running kernel "
+    "and that of the next boot. A build that exists is believed.",
+    by_hand="Stay on the GA kernel (`sudo apt-get install linux-generic` and remove linux-generic-hwe-24.04), take a "
+    "newer amdgpu-dkms, or `sudo apt-get remove amdgpu-dkms` and use the kernel's own amdgpu.",
+)
+def amdgpu_dkms(host: Host, catalogue: Catalogue) -> Verdict:
+    if not cards.training(host, catalogue, cards.AMD):
+        return Skip(cards.none_of(host, catalogue, cards.AMD))
+    if host.kernel.dkms is None:
+        return unread(host, "What DKMS has built", ("/var/lib/dkms",), "Make /var/lib/dkms readable.")
+    builds = [build for build in host.kernel.dkms if build.module == "amdgpu"]
+    if not builds:
+        return Skip("amdgpu-dkms is not installed.")
+    base = max(cards.numbers(build.version)[:2] for build in builds)
+    newer = [
+        kernel
+        for kernel in dict.fromkeys((host.kernel.release, host.kernel.next_boot))
+        if kernel
+        and cards.numbers(kernel)[:2] > base
+        and not any(build.kernel == kernel and build.state == "installed" for build in builds)
+    ]
+    if not newer:
+        return Ok(f"amdgpu-dkms {builds[-1].version} is built for the kernels that matter, or made for them.")
+    return (
+        warning(
+            f"amdgpu-dkms {builds[-1].version}",
+            f"amdgpu-dkms is made for kernels up to {'.'.join(map(str, base))}; {' and '.join(newer)} is newer.",
+            "Its build fails there; the kernel falls back to its own amdgpu, and dpkg may stay half-configured.",
+            [("/var/lib/dkms", f"amdgpu/{builds[-1].version}"), ("kernel", ", ".join(newer))],
+            command(
+                "Remove it and use the kernel's own amdgpu, or take a newer one: gpu-setup plan.",
+                *("apt-get", "remove", "amdgpu-dkms"),
+                sudo=True,
+                reboot=True,
+                verify=("dkms", "status"),
+            ),
+        ),
+    )
+
+
+@check(
+    "kernel.initramfs",
+    "The initramfs knows the module settings",
+    about="nouveau, amdgpu and NVIDIA's module are often loaded from the initramfs, which holds a copy of "
+    "/etc/modprobe.d. A blacklist or option that was written after the initramfs was built counts only for modules "
+    "loaded later. Compares the dates of your own files there with that of the next boot's initrd.",
+    by_hand="`sudo update-initramfs -u -k all`, then restart. `lsinitramfs /boot/initrd.img-RELEASE | grep modprobe` "
+    "shows what is inside.",
+)
+def initramfs(host: Host, catalogue: Catalogue) -> Verdict:
+    if not cards.training(host, catalogue):
+        return Skip(cards.none_of(host, catalogue))
+    release = host.kernel.next_boot or host.kernel.release
+    if host.kernel.dates is None:
+        if any(gap.source == "stat" for gap in host.unread):
+            return unread(host, "When the initramfs was built", ("stat",), "`ls -l /boot /etc/modprobe.d` shows it.")
+        return Skip("No file of your own in /etc/modprobe.d speaks of GPU modules.")
+    dates = dict(host.kernel.dates)
+    built = dates.get(f"/boot/initrd.img-{release}")
+    if built is None:
+        return Unknown(f"When the initramfs of {release} was built is not known. `ls -l /boot` shows it.")
+    later = [path for path, when in host.kernel.dates if path.startswith("/etc/modprobe.d/") and when > built + 60]
+    if not later:
+        return Ok(f"The initramfs of {release} is newer than the files in /etc/modprobe.d.")
+    return (
+        warning(
+            f"kernel {release}",
+            f"{later[0]} is newer than the initramfs.",
+            "What it says does not count for modules that are loaded early; nouveau may keep the card.",
+            [(path, f"changed {dates[path] - built} s after /boot/initrd.img-{release}") for path in later],
+            command(
+                "Build the initramfs anew, then restart.",
+                *("update-initramfs", "-u", "-k", "all"),
+                sudo=True,
+                reboot=True,
+            ),
+        ),
+    )

@@ -22,55 +22,6 @@ def _sysfs(slot: str, file: str) -> str:
 
 
 @check(
-    "gpu.link-width",
-    "The card has all its PCI Express lanes",
-    about="A x16 card in a slot with four lanes, on a poor riser or with dirty contacts loads data and offloads "
-    "slowly. Width does not drop when the card idles, so it can be judged at rest; speed does, so it is not "
-    "judged. A quarter of the lanes or less is a warning, half of them a note (usual with two cards).",
-    by_hand="Look into the board's manual for the slot's lanes, put the card into the first slot, reseat it, leave "
-    "out the riser, and check bifurcation in the BIOS.",
-)
-def link_width(host: Host, catalogue: Catalogue) -> Verdict:
-    ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
-    findings: list[Finding] = []
-    fine = []
-    for card in ours:
-        link, row = card.link, cards.known(card, catalogue)
-        if link is None or not link.width or not link.max_width:
-            continue
-        able = min(link.max_width, _lanes(row.pcie if row else None) or link.max_width)
-        if link.width >= able:
-            fine.append(f"{cards.subject(card, catalogue)}: x{link.width}")
-            continue
-        findings.append(
-            (warning if link.width * 4 <= able else info)(
-                cards.subject(card, catalogue),
-                f"The card runs on {link.width} of {able} PCI Express lanes.",
-                "Loading the model, offloading and work on several cards are slower by that much; training on one card "
-                "hardly is.",
-                [
-                    (_sysfs(card.slot, "current_link_width"), link.width),
-                    (_sysfs(card.slot, "max_link_width"), link.max_width),
-                ],
-                hardware(
-                    "Use the slot with all lanes (first one on most boards), reseat the card, leave out the riser."
-                ),
-            )
-        )
-    if findings:
-        return tuple(findings)
-    return Ok("; ".join(fine) + ".") if fine else Unknown("/sys shows no link width for the card (asleep, or virtual).")
-
-
-def _lanes(pcie: str | None) -> int | None:
-    """`4.0 x8` is 8."""
-    lanes = (pcie or "").rpartition("x")[2].strip()
-    return int(lanes) if lanes.isdecimal() else None
-
-
-@check(
     "gpu.rebar",
     "Resizable BAR is on",
     about="With Resizable BAR the processor sees all of the card's memory instead of 256 MB. It makes loading a "
@@ -159,9 +110,9 @@ def bar_space(host: Host, catalogue: Catalogue) -> Verdict:
 @check(
     "gpu.aer",
     "The PCI Express link is clean",
-    about="The link repairs bit errors by sending again and counts them in aer_dev_correctable. A few after a "
-    "wake-up are normal; from a hundred on, the riser, slot or cable is poor, and falls off the bus sooner or "
-    "later.",
+    about="The link repairs bit errors by sending again and counts them in aer_dev_correctable, of the card and of "
+    "the port that it hangs on. A few after a wake-up are normal; from a hundred on, the riser, slot or cable is "
+    "poor, and falls off the bus sooner or later.",
     by_hand="Reseat the card, leave out the riser, and if that does not help set the slot to a lower PCIe "
     "generation in the BIOS. Compare `cat /sys/bus/pci/devices/SLOT/aer_dev_correctable` before and after a run.",
 )
@@ -169,21 +120,31 @@ def aer(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
     if not ours:
         return Skip(cards.none_of(host, catalogue))
-    counted = [(card, card.aer_correctable) for card in ours if card.aer_correctable is not None]
+    counted = [
+        (card, slot, count)
+        for card in ours
+        # the port at the other end of the wire counts what it received
+        for slot, count in (
+            (card.slot, card.aer_correctable),
+            *((port.slot, port.aer_correctable) for port in (card.bridges or ())[:1]),
+        )
+        if count is not None
+    ]
     if not counted:
         return Skip("The kernel counts no PCI Express errors for the card (AER is off or handled by the firmware).")
     findings = [
         warning(
             cards.subject(card, catalogue),
-            f"The card's PCI Express link has corrected {count} errors since boot.",
+            f"The card's PCI Express link has corrected {count} errors since boot"
+            + (f" (counted by its port {slot})." if slot != card.slot else "."),
             "Every one costs a repeat; a link this poor is how cards fall off the bus.",
-            [(_sysfs(card.slot, "aer_dev_correctable"), count)],
+            [(_sysfs(slot, "aer_dev_correctable"), count)],
             hardware("Reseat the card, leave out the riser, or set a lower PCIe generation for the slot in the BIOS."),
         )
-        for card, count in counted
+        for card, slot, count in counted
         if count >= MANY_CORRECTED
     ]
-    return tuple(findings) or Ok(f"{sum(count for _, count in counted)} corrected errors since boot.")
+    return tuple(findings) or Ok(f"{sum(count for *_, count in counted)} corrected errors since boot.")
 
 
 @check(

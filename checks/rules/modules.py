@@ -112,7 +112,7 @@ def next_boot(host: Host, catalogue: Catalogue) -> Verdict:
     "own amdgpu steps in, so a failed amdgpu-dkms is a warning.",
     by_hand="`dkms status`, read /var/lib/dkms/MODULE/VERSION/build/make.log. Usually the kernel is newer than the "
     "driver: take a newer branch, or on AMD remove amdgpu-dkms and use the kernel's module.",
-    causes=("kernel.headers",),
+    causes=("kernel.headers", "kernel.amdgpu-dkms"),
 )
 def dkms(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)

@@ -45,6 +45,11 @@ def nvml(host: Host, catalogue: Catalogue) -> Verdict:
             "NVML did not answer in time. Without persistence mode that can take seconds a card; a driver that hangs "
             "never answers. Try `nvidia-smi`, and restart if it hangs too."
         )
+    if problem == "asleep":
+        return Unknown(
+            "NVML was not asked: every NVIDIA card sleeps (D3cold), and asking would wake it. Run something on the card "
+            "(`nvidia-smi` does) and the doctor at the same time."
+        )
     if problem in _NOT_ASKED:
         return Unknown(f"NVML could not be asked ({problem}). `nvidia-smi` shows whether the driver answers.")
     if problem and not host.nvidia.nvml:
@@ -102,7 +107,7 @@ def _silent(host: Host, problem: str) -> Finding:
     "that only a cold start clears. A card that NVML shows now has started after all.",
     by_hand="Switch the machine off for ten seconds and on again. `ls /lib/firmware/nvidia/` must hold the "
     "driver's version. Then see driver.flavour and gpu.bar-space.",
-    causes=("gpu.fell-off-bus", "driver.flavour", "driver.dropped", "gpu.bar-space"),
+    causes=("gpu.fell-off-bus", "driver.flavour", "driver.dropped", "gpu.bar-space", "driver.gsp"),
 )
 def init(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
@@ -133,3 +138,87 @@ def init(host: Host, catalogue: Catalogue) -> Verdict:
             )
         )
     return tuple(findings) or Ok("The driver reports no failed start.")
+
+
+# NVIDIA/open-gpu-kernel-modules#639, #673, #943, #1230; `Booter` and `FWSEC` are the steps of GSP's start
+_GSP = (
+    r"Cannot initialize GSP firmware|WPR2 already up|cannot bootstrap"
+    r"|GSP.{0,80}(?:timeout|timed out|failed)|(?:Booter|FWSEC).{0,60}failed"
+    r"|gsp\w*\.bin failed with error|firmware load for nvidia/\S*gsp\S* failed"
+)
+
+
+@check(
+    "driver.gsp",
+    "The card's own firmware (GSP) has started",
+    about="Cards from Turing on run the driver's firmware (GSP), which must have the driver's version and start "
+    "afresh. A missing file, a state left over by a crash (`WPR2 already up`) or a time-out keeps the card out. "
+    "Judged only for cards that NVML does not show: a failed first try from the initramfs is harmless.",
+    by_hand="Switch the machine off for ten seconds (a restart does not clear WPR2). `ls /lib/firmware/nvidia/` must "
+    "hold the driver's version; if not, reinstall the package nvidia-firmware-BRANCH-VERSION. Then try another "
+    "branch.",
+    causes=("gpu.fell-off-bus", "driver.flavour", "driver.dropped", "driver.mismatch"),
+)
+def gsp(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue, cards.NVIDIA)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
+    version = host.nvidia.module_version
+    if not version:
+        return Skip("NVIDIA's module is not loaded.")
+    shown = [card for card in ours if (gpu := cards.nvml_of(card, host)) and not gpu.problem]
+    if len(shown) == len(ours):
+        return Ok("The driver has started every card.")
+    if host.kernel.log is None:
+        return kernel_log.cannot_read(host, "Whether GSP has started")
+    lines = [line for line, _ in kernel_log.matching(host.kernel.log, "", _GSP) if "NVRM" in line or "nvidia" in line]
+    if not lines:
+        return Ok("The driver reports no trouble with GSP.")
+    seen = kernel_log.quote(lines)
+    missing = host.nvidia.firmware is not None and version not in host.nvidia.firmware
+    if missing:
+        seen.append(("/lib/firmware/nvidia", f"no firmware of {version} ({', '.join(host.nvidia.firmware or ())})"))
+    return (
+        error(
+            "NVIDIA driver",
+            f"The driver's firmware for version {version} is missing."
+            if missing
+            else "The card's own firmware (GSP) did not start.",
+            "Without it the driver gives the card up: `No devices were found`.",
+            seen,
+            provision("The plan installs driver and firmware of one version.", reboot=True, verify=_ANSWERS)
+            if missing
+            else hardware("Switch the machine off for ten seconds and on again.", verify=_ANSWERS),
+        ),
+    )
+
+
+@check(
+    "driver.fabric-manager",
+    "The NVSwitch fabric is running",
+    about="Machines with NVSwitch chips (HGX A100, H100) need nvidia-fabricmanager of the driver's version before CUDA "
+    "starts on any card: `CUDA_ERROR_SYSTEM_NOT_READY` (802) without it. Judged only where the PCI bus has such chips.",
+    by_hand="`sudo apt-get install nvidia-fabricmanager-BRANCH` (from 590 on in NVIDIA's repository without the "
+    "number), `sudo systemctl enable --now nvidia-fabricmanager`.",
+)
+def fabric_manager(host: Host, catalogue: Catalogue) -> Verdict:
+    if not cards.training(host, catalogue, cards.NVIDIA):
+        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
+    if not host.nvidia.nvswitches:
+        return Skip("The machine has no NVSwitch.")
+    if host.nvidia.fabric_manager is None:
+        return Unknown("Whether nvidia-fabricmanager runs is not known: /run/systemd/units cannot be read.")
+    if host.nvidia.fabric_manager:
+        return Ok("nvidia-fabricmanager is running.")
+    return (
+        error(
+            "NVSwitch",
+            "nvidia-fabricmanager is not running.",
+            "CUDA ends with `system not yet initialized` (802) on every card until it has set up the switches.",
+            [
+                ("PCI bus", f"{host.nvidia.nvswitches} NVSwitch chips"),
+                ("/run/systemd/units", "no nvidia-fabricmanager"),
+            ],
+            command("Start it.", "systemctl", "enable", "--now", "nvidia-fabricmanager", sudo=True),
+        ),
+    )

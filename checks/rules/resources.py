@@ -7,6 +7,7 @@ from checks.facts.host import Host
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, kernel_log
 from checks.rules.finding import by_hand, command, error, hardware, info, unread, warning
+from checks.rules.session import in_container
 
 GB = 1e9
 # Mistral 7B in safetensors, as downloaded; loading wants the same in memory and swap
@@ -20,8 +21,7 @@ WITHOUT_CARD = 6 * GB
 FEW_INODES = 200_000
 # a kernel with its initrd that carries the NVIDIA modules, twice
 BOOT_ROOM = 0.3 * GB
-_FOREIGN = ("ntfs", "ntfs3", "fuseblk", "exfat", "vfat", "nfs", "nfs4", "cifs", "smb3")
-_CONTAINERS = ("docker", "podman", "lxc", "container", "systemd-nspawn", "oci")
+FOREIGN = ("ntfs", "ntfs3", "fuseblk", "exfat", "vfat", "nfs", "nfs4", "cifs", "smb3")
 
 
 @check(
@@ -185,7 +185,7 @@ def oom_kills(host: Host, catalogue: Catalogue) -> Verdict:
     by_hand="Start the container with `--ipc=host` or `--shm-size 8g`.",
 )
 def shm(host: Host, catalogue: Catalogue) -> Verdict:
-    if not (host.os.virtualisation or "").startswith(_CONTAINERS):
+    if not in_container(host):
         return Skip("Not a container.")
     size = host.resources.shm_total
     if size is None:
@@ -240,7 +240,7 @@ def file_system(host: Host, catalogue: Catalogue) -> Verdict:
     rows = [row for row in host.resources.disks or () if row.purpose in ("home", "state", "cache") and row.fstype]
     if not rows:
         return Unknown("The file system of the home folder is not known.")
-    foreign = [row for row in rows if (row.fstype or "") in _FOREIGN]
+    foreign = [row for row in rows if (row.fstype or "") in FOREIGN]
     if not foreign:
         return Ok(", ".join(dict.fromkeys(str(row.fstype) for row in rows)) + ".")
     return tuple(
@@ -259,7 +259,8 @@ def file_system(host: Host, catalogue: Catalogue) -> Verdict:
     "resources.boot-space",
     "/boot has room for the next kernel",
     about="With a /boot of its own, often 500 MB to 1 GB, old kernels fill it; the next update then leaves a "
-    "kernel without a complete initrd, which does not start. Only judged where /boot is a file system of its own.",
+    "kernel without a complete initrd, which does not start. Twice the largest initrd should be free, and 300 MB at "
+    "least. Only judged where /boot is a file system of its own.",
     by_hand="`sudo apt-get autoremove` removes old kernels; keep the running one and one more.",
 )
 def boot_space(host: Host, catalogue: Catalogue) -> Verdict:
@@ -270,14 +271,19 @@ def boot_space(host: Host, catalogue: Catalogue) -> Verdict:
         return Unknown("How full /boot is, is not known.")
     if boot.total > 8 * GB:
         return Ok("/boot lies on the system's disk.")
-    if boot.free >= BOOT_ROOM:
+    largest = max((size for _, size in host.kernel.initrds or ()), default=0)
+    wanted = max(2 * largest, BOOT_ROOM)
+    if boot.free >= wanted:
         return Ok(f"{boot.free / 1e6:.0f} MB are free in /boot.")
     return (
         warning(
             "/boot",
             f"Only {boot.free / 1e6:.0f} MB are free in /boot.",
             "A kernel's initrd with GPU modules takes more than 100 MB, twice while it is written.",
-            [("file system of /boot", f"{boot.free / 1e6:.0f} of {boot.total / 1e6:.0f} MB free")],
+            [
+                ("file system of /boot", f"{boot.free / 1e6:.0f} of {boot.total / 1e6:.0f} MB free"),
+                ("largest /boot/initrd.img-*", f"{largest / 1e6:.0f} MB; wanted {wanted / 1e6:.0f} MB"),
+            ],
             command("Remove old kernels (look at the list before you agree).", "apt-get", "autoremove", sudo=True),
         ),
     )

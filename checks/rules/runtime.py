@@ -8,7 +8,8 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards
-from checks.rules.finding import by_hand, error, info, warning
+from checks.rules.finding import by_hand, command, error, info, warning
+from checks.rules.session import in_container, not_theirs
 
 # HIP honours CUDA's variable too
 _NVIDIAS = ("CUDA_VISIBLE_DEVICES",)
@@ -25,35 +26,38 @@ _CONSUMER = r"(?:RTX|GTX) \d{3,4}\b(?! Ada)|TITAN"
     "units they are a frequent reason for `no CUDA-capable device is detected`.",
     by_hand="`printenv | grep VISIBLE_DEVICES`, find it with `grep -rn VISIBLE_DEVICES ~/.bashrc ~/.profile "
     "/etc/environment /etc/profile.d ~/.config/environment.d`, remove it, and log in again.",
+    causes=("runtime.start-files",),
 )
 def visible_devices(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
     if not ours:
         return Skip(cards.none_of(host, catalogue))
     findings: list[Finding] = []
-    seen: set[str] = set()
-    for vendor, names in ((cards.NVIDIA, _NVIDIAS), (cards.AMD, _AMDS)):
-        count = sum(card.vendor == vendor for card in ours)
-        if vendor == cards.AMD and host.amd.nodes:
-            count = max(count, len(host.amd.nodes))
-        if vendor == cards.NVIDIA and host.nvidia.nvml:
-            count = max(count, len(host.nvidia.nvml))
-        if not any(card.vendor == vendor for card in ours):
-            continue
-        uuids = tuple(gpu.uuid for gpu in host.nvidia.nvml or () if gpu.uuid) if vendor == cards.NVIDIA else ()
-        for name in names:
-            value = host.person.environ.get(name)
-            if value is None or name in seen:
-                continue
-            shown, of = _visible(value, count, uuids)
-            if shown == of and of:
-                continue
-            seen.add(name)
+    for name in dict.fromkeys((*_NVIDIAS, *_AMDS)):
+        value = host.person.environ.get(name)
+        shown = None if value is None else _left(host, catalogue, name, value)
+        if value is not None and shown is not None:
             findings.append(_hides(name, value, shown))
     if findings:
         return tuple(findings)
+    if (unseen := not_theirs(host, "The environment")) is not None:
+        return unseen
     chosen = [f"{n}={host.person.environ[n]}" for n in dict.fromkeys((*_NVIDIAS, *_AMDS)) if n in host.person.environ]
     return Ok(f"{', '.join(chosen)} names cards that are there." if chosen else "No such variable is set.")
+
+
+def _left(host: Host, catalogue: Catalogue, name: str, value: str) -> int | None:
+    """How many cards this variable leaves, where it hides some of those that there are; else None."""
+    for vendor, names in ((cards.NVIDIA, _NVIDIAS), (cards.AMD, _AMDS)):
+        count = len(cards.training(host, catalogue, vendor))
+        if name not in names or not count:
+            continue
+        listed = host.amd.nodes if vendor == cards.AMD else host.nvidia.nvml
+        uuids = tuple(gpu.uuid for gpu in host.nvidia.nvml or () if gpu.uuid) if vendor == cards.NVIDIA else ()
+        shown, of = _visible(value, max(count, len(listed or ())), uuids)
+        if shown != of or not of:
+            return shown
+    return None
 
 
 def _visible(value: str, count: int, uuids: tuple[str, ...]) -> tuple[int, int]:
@@ -119,6 +123,8 @@ def ld_library_path(host: Host, catalogue: Catalogue) -> Verdict:
             summary = f"LD_LIBRARY_PATH holds {folder}."
             why = "It can shadow the libraries that PyTorch brings: `cannot open shared object`, `undefined symbol`."
             findings.append(info("environment", summary, why, seen, fix))
+    if not folders and (unseen := not_theirs(host, "The environment")) is not None:
+        return unseen
     return tuple(findings) or Ok("It holds no CUDA or ROCm folder." if folders else "It is not set.")
 
 
@@ -149,5 +155,117 @@ def cuda_toolkit(host: Host, catalogue: Catalogue) -> Verdict:
             "What nvcc builds with it does not run on this driver; PyTorch's wheels are not affected.",
             [("/usr/local", ", ".join(host.nvidia.cuda_toolkits)), ("NVML CUDA version", host.nvidia.nvml_cuda)],
             by_hand("Use a toolkit of the driver's major version, or move the driver: gpu-setup plan."),
+        ),
+    )
+
+
+@check(
+    "runtime.start-files",
+    "No start file sets a variable that hides the card",
+    about="Looks where a login gets its variables from: /etc/environment, /etc/profile.d, environment.d, your "
+    "shell's start files and your own systemd units. A leftover *_VISIBLE_DEVICES there, an HSA override or a stubs "
+    "folder in LD_LIBRARY_PATH comes back with every login, also where this session does not have it. Lines that a "
+    "shell would compute, and indented ones, are not judged.",
+    by_hand="Remove the line from the file and log in again; for units `systemctl --user daemon-reload` and restart "
+    "them.",
+)
+def start_files(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue))
+    if host.person.start_files is None:
+        return Unknown("The start files were not read. Run the doctor as the user who trains.")
+    amd = any(card.vendor == cards.AMD for card in ours)
+    findings: list[Finding] = []
+    for file, name, value in host.person.start_files:
+        if name == "LD_LIBRARY_PATH":
+            bad = "stubs" in re.split("[/:]", value)
+            what = "puts the CUDA toolkit's stubs before the driver's libraries"
+        elif name == "HSA_OVERRIDE_GFX_VERSION":
+            bad, what = amd and bool(value), "makes ROCm take the card for another one"
+        else:
+            bad, what = _left(host, catalogue, name, value) is not None, "hides cards"
+        if bad:
+            findings.append(
+                warning(
+                    file,
+                    f"{file} sets {name}={value!r}, which {what}.",
+                    "Every login gets it anew, and so does every program that is started from there.",
+                    [(file, f"{name}={value}")],
+                    by_hand(f"Remove the line from {file}.", relogin=True),
+                )
+            )
+    if findings:
+        return tuple(findings)
+    return not_theirs(host, "The start files") or Ok("None of your start files sets such a variable.")
+
+
+@check(
+    "runtime.libcuda",
+    "The first libcuda that a program finds is the driver's",
+    about="The driver brings libcuda.so.1 of its own version. A second one from a .run installer, a copied folder or a "
+    "container's mount that comes first in the loader's order ends in `system has unsupported display driver / cuda "
+    "driver combination` (803) or forward-compatibility errors (804). Compares the versions in the links' names with "
+    "the loaded module.",
+    by_hand="`ldconfig -p | grep libcuda.so.1` lists them in the loader's order; `dpkg -S FILE` tells which package, "
+    "if any, owns one. Remove what no package owns, then run `sudo ldconfig`.",
+    causes=("driver.mismatch", "driver.runfile"),
+)
+def libcuda(host: Host, catalogue: Catalogue) -> Verdict:
+    if not cards.training(host, catalogue, cards.NVIDIA):
+        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
+    loaded, found = host.nvidia.module_version, host.nvidia.libcuda_versions
+    if not loaded:
+        return Skip("NVIDIA's module is not loaded.")
+    if in_container(host):
+        return Skip("In a container the engine puts the driver's libraries in place.")
+    if not found:
+        return Skip("No libcuda.so.1 with a version was found; driver.nvml says whether the libraries are there.")
+    if len({version for _, version in found}) == 1:
+        # one version only: that it is another one than the module's is what driver.mismatch says
+        return Ok(f"libcuda.so.1 is {found[0][1]}.")
+    version = found[0][1]
+    fix = by_hand("Remove the one that no package owns (dpkg -S FILE), then run sudo ldconfig.")
+    return (
+        (info if version == loaded else warning)(
+            "libcuda.so.1",
+            f"There are several libcuda.so.1; the first is {version}"
+            + (", the driver's." if version == loaded else f", the driver is {loaded}."),
+            "Programs that search in another order take the wrong one."
+            if version == loaded
+            else "CUDA refuses a library of another version: errors 803 and 804.",
+            [*found, ("/sys/module/nvidia/version", loaded)],
+            fix,
+        ),
+    )
+
+
+@check(
+    "runtime.cuda-compat",
+    "The loader is not told of cuda-compat",
+    about="The package cuda-compat brings a libcuda for newer CUDA under an older driver. It works on data-centre "
+    "cards only; on a GeForce CUDA ends with error 804. Installed it does nothing, but a line in /etc/ld.so.conf.d "
+    "puts it before the driver's own. LD_LIBRARY_PATH has a check of its own.",
+    by_hand="`grep -rn compat /etc/ld.so.conf.d`, remove the line or file, run `sudo ldconfig`.",
+)
+def cuda_compat(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue, cards.NVIDIA)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
+    if host.nvidia.compat_folders is None:
+        return Unknown("/etc/ld.so.conf.d could not be read; `ldconfig -p | grep libcuda` shows what the loader takes.")
+    if in_container(host) or not host.nvidia.compat_folders:
+        return Ok("The loader's configuration names no cuda-compat folder.")
+    consumer = [card for card in ours if re.match(_CONSUMER, cards.name(card, catalogue))]
+    folder = host.nvidia.compat_folders[0]
+    return (
+        (error if consumer else info)(
+            cards.subject((consumer or ours)[0], catalogue),
+            f"The loader takes libcuda from {folder}.",
+            "Forward compatibility is for data-centre cards; a GeForce ends with CUDA error 804."
+            if consumer
+            else "Meant for data-centre cards under an older driver; remove it once the driver is newer.",
+            [("/etc/ld.so.conf.d", folder)],
+            command("Remove the package, then run ldconfig.", "apt-get", "remove", "cuda-compat-*", sudo=True),
         ),
     )

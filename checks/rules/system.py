@@ -1,15 +1,16 @@
-"""The operating system, and whether it stands on the metal."""
+"""The operating system: known, on the metal, at the right time, and awake."""
 
 from __future__ import annotations
 
+import re
+
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from checks.model import Finding, Ok, Skip, Verdict, check
+from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards
-from checks.rules.finding import by_hand, hardware, info, unread, warning
+from checks.rules.finding import by_hand, command, error, hardware, info, unread, warning
 from checks.rules.installed import nvidia_packages
-
-_CONTAINERS = ("docker", "podman", "lxc", "container", "systemd-nspawn", "oci")
+from checks.rules.session import in_container
 
 
 @check(
@@ -73,7 +74,7 @@ def virtual(host: Host, catalogue: Catalogue) -> Verdict:
         )
     if cards.training(host, catalogue):
         return Ok(f"{kind}, and the card is passed through.")
-    container = kind.startswith(_CONTAINERS)
+    container = in_container(host)
     return (
         info(
             kind,
@@ -117,5 +118,101 @@ def vgpu(host: Host, catalogue: Catalogue) -> Verdict:
             "Its driver has to match the host's GRID release; one from the archive would not work.",
             [("NVML name", slices[0].name)],
             by_hand("Leave the driver to whoever runs the host; gpu-setup installs none here."),
+        ),
+    )
+
+
+# seconds that timesyncd gets after a start
+_TIME_TO_SYNCHRONISE = 600
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def _built(version: str | None) -> str | None:
+    """The day in a kernel's banner, as 2026-10-15: `… Thu Oct 15 12:00:00 UTC 2026` or Debian's `(2026-10-15)`."""
+    text = (version or "")[-200:]
+    if match := re.search(r"\((20[0-9]{2}-[01][0-9]-[0-3][0-9])\)", text):
+        return match[1]
+    match = re.search(r"\b([A-Z][a-z]{2}) +([0-9]{1,2}) [0-9:]{8} (?:[A-Z]{2,5} )?(20[0-9]{2})\b", text)
+    if match is None or match[1] not in _MONTHS:
+        return None
+    return f"{match[3]}-{_MONTHS.index(match[1]) + 1:02d}-{int(match[2]):02d}"
+
+
+@check(
+    "os.clock",
+    "The clock is right",
+    about="With a clock that is behind (an empty board battery, a resumed virtual machine) certificates and "
+    "repositories are `not yet valid`: apt, pip and downloads fail. A clock before the day on which the running "
+    "kernel was built is wrong for sure. Whether timesyncd has reached a time server is only said.",
+    by_hand="`timedatectl` shows it. `sudo timedatectl set-ntp true`; without network `sudo timedatectl set-time "
+    "'2026-11-24 12:00:00'`. Renew the board's battery if it comes back.",
+)
+def clock(host: Host, catalogue: Catalogue) -> Verdict:
+    built, now = _built(host.kernel.version), host.taken_at[:10]
+    if built and now and now < built:
+        return (
+            error(
+                "clock",
+                f"The clock says {now}, but the running kernel was built on {built}.",
+                "Certificates and repositories are not yet valid then: downloads of any kind fail.",
+                [("clock", host.taken_at), ("/proc/version", built)],
+                command("Let it be set over the network.", "timedatectl", "set-ntp", "true", sudo=True),
+            ),
+        )
+    late = (host.kernel.uptime_seconds or 0) > _TIME_TO_SYNCHRONISE
+    if host.os.clock_synchronised is False and late:
+        return (
+            info(
+                "clock",
+                "The clock has not been set by a time server since the machine started.",
+                "It may be right all the same; logs and certificates suffer if it drifts.",
+                [("/run/systemd/timesync/synchronized", "absent")],
+                command("See why.", "timedatectl", "timesync-status"),
+            ),
+        )
+    return (
+        Ok(
+            "The clock is later than the kernel's build"
+            + (", and set over the network." if host.os.clock_synchronised else ".")
+        )
+        if built
+        else Ok("Nothing says that the clock is wrong.")
+    )
+
+
+@check(
+    "os.sleep",
+    "The login screen does not send the machine to sleep",
+    about="GDM, the desktop's login screen, may suspend a machine at which nobody sits, whatever runs on it over SSH "
+    "or in the background. Ubuntu's default on mains power is never, GNOME's is 15 minutes. Read from GDM's "
+    "settings, overrides and schema; a warning in an SSH session, else only said.",
+    by_hand="In /etc/gdm3/greeter.dconf-defaults, section [org/gnome/settings-daemon/plugins/power], write "
+    "`sleep-inactive-ac-type='nothing'`, then `sudo systemctl restart gdm3` (it ends the desktop). Or for good: "
+    "`sudo systemctl mask suspend.target`.",
+)
+def sleep(host: Host, catalogue: Catalogue) -> Verdict:
+    if not cards.training(host, catalogue):
+        return Skip(cards.none_of(host, catalogue))
+    if host.os.graphical is None:
+        return Unknown("Whether the machine has a login screen is not known.")
+    if not host.os.graphical:
+        return Skip("The machine has no graphical login.")
+    seconds = host.os.login_sleep
+    if seconds is None:
+        return Ok("No setting of the login screen's sends the machine to sleep.")
+    if not seconds:
+        return Ok(f"It never does ({host.os.login_sleep_source}).")
+    return (
+        (warning if host.person.ssh else info)(
+            "login screen",
+            f"The login screen suspends the machine after {seconds // 60} minutes without anybody at it.",
+            "A run over SSH or in the background stops there, and the machine is no longer reachable.",
+            [(host.os.login_sleep_source or "GDM", f"sleep-inactive-ac-timeout {seconds}")],
+            command(
+                "Forbid suspending, or set sleep-inactive-ac-type to nothing for GDM.",
+                *("systemctl", "mask", "suspend.target"),
+                sudo=True,
+                verify=("systemctl", "status", "suspend.target"),
+            ),
         ),
     )

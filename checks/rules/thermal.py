@@ -66,8 +66,6 @@ def _nvidia_heat(gpu: NvmlGpu) -> tuple[str, list[Seen]] | None:
     seen: list[Seen] = [("NVML temperature", "unknown" if gpu.temperature is None else f"{gpu.temperature} °C")]
     if gpu.throttle_reasons is not None:
         seen.append(("NVML clocks event reasons", f"{bits:#x}"))
-    if bits & _HW_POWER_BRAKE:
-        return "The power supply or board tells the card to slow down (power brake).", seen
     if bits & _HW_THERMAL:
         return "The card's hardware slows it down because of heat.", seen
     if bits & _SW_THERMAL:
@@ -95,6 +93,36 @@ def _amd_heat(amd: AmdGpu) -> tuple[str, list[Seen]] | None:
     if edge is not None and junction >= SPREAD_COUNTS_FROM and junction - edge > WIDEST_SPREAD:
         return f"The hottest spot is {junction - edge:.0f} degrees above the edge: the cooler does not sit well.", seen
     return "", seen
+
+
+@check(
+    "gpu.power-brake",
+    "No power brake is pulled",
+    about="A pin on the card tells it to halve its clocks at once (hardware power brake). Servers pull it when a power "
+    "supply fails; on a PC a power cable that is not fully seated, or an adapter, does it. Told apart from heat by its "
+    "own bit of NVML's reasons for slowing down.",
+    by_hand="`nvidia-smi -q -d PERFORMANCE` shows `HW Power Brake Slowdown`. Check that each power plug of the card is "
+    "seated, has a cable of its own, and that the supply is strong enough; in a server look at its power supplies.",
+    causes=("driver.nvml",),
+)
+def power_brake(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue, cards.NVIDIA)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
+    told = [(card, gpu.throttle_reasons) for card in ours if (gpu := cards.nvml_of(card, host))]
+    known = [(card, bits) for card, bits in told if bits is not None]
+    findings = [
+        warning(
+            cards.subject(card, catalogue),
+            "The power supply or board tells the card to slow down (power brake).",
+            "The card runs at a fraction of its clocks until the signal goes away.",
+            [("NVML clocks event reasons", f"{bits:#x}")],
+            hardware("Check the card's power plugs and cables, and the power supply."),
+        )
+        for card, bits in known
+        if bits & _HW_POWER_BRAKE
+    ]
+    return tuple(findings) or (Ok("No power brake.") if known else unanswered(host, ours))
 
 
 @check(

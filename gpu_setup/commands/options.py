@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any
 
 import click
@@ -10,6 +11,18 @@ import click
 from machine.door import Machine
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class OneOf(click.Choice[str]):
+    """A member of a StrEnum, spelled by its value (`in-tree`), where click.Choice would take its name (`in_tree`)."""
+
+    def __init__(self, words: type[StrEnum]) -> None:
+        super().__init__([word.value for word in words], case_sensitive=False)
+        self._words = words
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return self._words(super().convert(value, param, ctx))
+
 
 json_option: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gpu_setup.commands.options import json_option, machine_option, open_machine
+from gpu_setup.commands.options import OneOf, json_option, machine_option, open_machine
 from gpu_setup.envelope import Answer
 from machine.errors import BAD_ANSWER, FINE, REFUSED, Problem, Refused
 from provision.model import Plan, Refusal
@@ -27,19 +27,19 @@ Exit codes: 0 shown, or nothing to do; 1 with --check when something is to do; 3
 @json_option
 @machine_option
 @click.option("--check", is_flag=True, help="End with 1 when something is to do.")
-@click.option("--vendor", type=click.Choice(Vendor, case_sensitive=False), default=Vendor.AUTO, help="Which card.")
+@click.option("--vendor", type=OneOf(Vendor), default=Vendor.AUTO, help="Which card.")
 @click.option(
     "--source",
-    type=click.Choice(Source, case_sensitive=False),
+    type=OneOf(Source),
     default=Source.AUTO,
     help="Where the kernel driver comes from: the archive or NVIDIA's repository; in-tree or DKMS for AMD.",
 )
 @click.option(
-    "--display", type=click.Choice(Display, case_sensitive=False), default=Display.AUTO, help="Desktop or not."
+    "--display", type=OneOf(Display), default=Display.AUTO, help="Desktop or not."
 )
 @click.option(
     "--rocm",
-    type=click.Choice(Rocm, case_sensitive=False),
+    type=OneOf(Rocm),
     default=Rocm.CONTAINER,
     help="ROCm's libraries only where training runs, or on the host as well.",
 )

@@ -13,6 +13,7 @@ from checks.model import Check, CheckResult, DoctorReport, Finding, Fix, FixKind
 from gpu_setup.render.layout import labelled, wrapped
 from gpu_setup.render.machine import machine_line
 from gpu_setup.render.plain import clean
+from machine.door import TIMED_OUT
 
 SIGNS = {
     Status.FAIL: ("✗", "red"),
@@ -33,15 +34,39 @@ def doctor_text(report: DoctorReport, host: Host, catalogue: Catalogue, verbose:
     """The whole report. `verbose` adds what passed, what does not apply and why something is not known."""
     by_status = {status: [r for r in report.results if r.status is status] for status in WORST_FIRST}
     lines = [*wrapped(machine_line(host, catalogue), "  ", first=""), ""]
-    for status in (Status.FAIL, Status.WARN):
-        for result in by_status[status]:
-            for finding in result.findings:
-                lines += [*_finding(result, finding), ""]
+    for finding, consequences in grouped(report):
+        lines += _finding(finding)
+        for consequence in consequences:
+            lines += ["", *_finding(consequence)] if verbose else _consequence(consequence)
+        lines.append("")
     if verbose:
         lines += _details(by_status)
     lines += _counts(report, by_status, verbose)
+    lines += _silent(host)
     lines += ["", *_next(report)]
     return "\n".join(lines) + "\n"
+
+
+def grouped(report: DoctorReport) -> list[tuple[Finding, list[Finding]]]:
+    """What is wrong, in the report's order: each root cause with all that it explains, also by way of others."""
+    told = [row for row in report.results if row.status in (Status.FAIL, Status.WARN)]
+    findings = [finding for row in told for finding in row.findings]
+    causes = {finding.check: finding.caused_by for finding in reversed(findings)}
+
+    def root(finding: Finding) -> str | None:
+        cause, steps = finding.caused_by, 0
+        while cause is not None and causes.get(cause) is not None and steps < len(causes):
+            cause, steps = causes[cause], steps + 1
+        return cause if cause in causes else None
+
+    found = [(finding, root(finding)) for finding in findings]
+    groups: list[tuple[Finding, list[Finding]]] = [(finding, []) for finding, cause in found if cause is None]
+    for finding, cause in found:
+        if cause is not None:
+            alike = [group for group in groups if group[0].check == cause]
+            same = [group for group in alike if group[0].subject == finding.subject]
+            next(iter(same or alike), groups[-1] if groups else (finding, []))[1].append(finding)
+    return groups
 
 
 def summary_text(report: DoctorReport, host: Host, catalogue: Catalogue) -> str:
@@ -73,7 +98,7 @@ def explain_text(check: Check) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _finding(result: CheckResult, finding: Finding) -> list[str]:
+def _finding(finding: Finding) -> list[str]:
     sign, colour = SEVERITY_SIGNS[finding.severity]
     lines = wrapped(
         clean(finding.summary),
@@ -81,7 +106,7 @@ def _finding(result: CheckResult, finding: Finding) -> list[str]:
         first=click.style(f"{sign} ", fg=colour, bold=True),
         style=lambda line: click.style(line, bold=True),
     )
-    lines += wrapped(f"{result.id}, {clean(finding.subject)}", "  ", style=lambda line: click.style(line, dim=True))
+    lines += wrapped(f"{finding.check}, {clean(finding.subject)}", "  ", style=lambda line: click.style(line, dim=True))
     if finding.why:
         lines += labelled("why", clean(finding.why))
     for number, evidence in enumerate(finding.evidence):
@@ -91,6 +116,13 @@ def _finding(result: CheckResult, finding: Finding) -> list[str]:
     if finding.fix is not None:
         lines += _fix(finding.fix)
     return lines
+
+
+def _consequence(finding: Finding) -> list[str]:
+    """One line under the cause: it goes away with it."""
+    sign, colour = SEVERITY_SIGNS[finding.severity]
+    first = f"  so     {click.style(sign, fg=colour)} "
+    return wrapped(f"{clean(finding.summary)} ({finding.check})", " " * 11, first=first)
 
 
 def _fix(fix: Fix) -> list[str]:
@@ -123,7 +155,7 @@ def _details(by_status: dict[Status, list[CheckResult]]) -> list[str]:
     lines: list[str] = []
     for result in noted:
         for finding in result.findings:
-            lines += [*_finding(result, finding), ""]
+            lines += [*_finding(finding), ""]
     for result in by_status[Status.UNKNOWN]:
         lines += wrapped(f"{result.id}: {clean(result.reason)}", "  ", first=_sign(Status.UNKNOWN))
     # many checks do not apply for one and the same reason
@@ -154,6 +186,18 @@ def _counts(report: DoctorReport, by_status: dict[Status, list[CheckResult]], ve
         names = ", ".join(result.id for result in by_status[Status.UNKNOWN])
         lines += wrapped(f"{summary.unknown} not known: {names} (-v says why).", "  ", first=_sign(Status.UNKNOWN))
     return lines
+
+
+def _silent(host: Host) -> list[str]:
+    """What was asked and did not answer in time: never left unsaid, because it may be the trouble itself."""
+    asked = (
+        ("NVML", host.nvidia.nvml_problem),
+        ("AMD's library", host.amd.amdsmi_problem),
+        ("docker", host.docker.problem),
+        *((gap.source, gap.reason) for gap in host.unread if gap.source not in ("nvml", "amdsmi", "docker info")),
+    )
+    names = dict.fromkeys(clean(name) for name, problem in asked if problem and TIMED_OUT in problem)
+    return wrapped(f"No answer in time from: {', '.join(names)}.", "  ", first=_sign(Status.UNKNOWN)) if names else []
 
 
 def _sign(status: Status) -> str:

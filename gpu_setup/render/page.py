@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib import resources
 
 from gpu_setup.render.charts import run_charts
+from gpu_setup.render.plain import clean
 from gpu_setup.render.report import figure, in_gib, machine_words
 from harness.report import Report
 from harness.worker_log import Step
@@ -16,7 +17,12 @@ def report_page(report: Report, steps: Sequence[Step], warmup: int, tool_version
     from jinja2 import Environment, StrictUndefined, select_autoescape
 
     environment = Environment(
-        autoescape=select_autoescape(default=True), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # control characters are no HTML; type(), since the charts are marked as safe by a class of their own
+        finalize=lambda value: clean(value) if type(value) is str else value,
     )
     environment.filters |= {"figure": figure, "gib": in_gib}
     source = (resources.files("gpu_setup") / "render" / "templates" / "report.html.j2").read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
 """A data file as a stream of blocks: rows cut out of JSON lists and JSON Lines without holding more than a few MB.
 
-What does not parse costs its own row, not the file: the cut goes on at the next place that looks like a row's beginning.
+What does not parse costs its own row, not the file: the cut goes on at the next place that looks like a row's start.
 
     file ─▶ kind (list, lines) and encoding ─▶ Block(raw bytes, where each row begins and ends, row and line numbers)
 """
@@ -38,8 +38,7 @@ _SPACE = re.compile(rb"[\s,]*")
 class Block(NamedTuple):
     """Some rows in a row. `starts`/`ends` lie in `data`; an end of 0 marks a row that is not in `data` (too long).
 
-    `offset`: where `data` begins in the (UTF-8) file; `row`: number of the first row; `line`: line of `data`'s first byte.
-    `sizes`: for rows that were left out, their bytes by position in `starts`.
+    `offset`: where `data` begins in the (UTF-8) file; `row`: number of the first row; `line`: line of its first byte.
     """
 
     data: bytes
@@ -278,7 +277,7 @@ def _parsed(data: bytes, offset: int, row: int, line: int) -> Block | None:
 
 
 def _mended(data: bytes, offset: int, row: int, line: int, last: bool, broken: int) -> tuple[Block, int, int]:
-    """Cut where rows seem to end, and let each stand or fall by itself. Returns the block, the bytes used, broken so far.
+    """Cut where rows seem to end, and let each stand or fall by itself. Returns block, bytes used, broken so far.
 
     Without `last` the tail behind the last sure end is left for the next call.
     """
@@ -321,8 +320,7 @@ def _skip_element(file: BinaryIO, held: int) -> tuple[int, bytes]:
         data = seam + chunk
         between = _BETWEEN.search(data)
         if between:
-            end = between.end() - len(seam)
-            return length + end, chunk[end:] if end >= 0 else data[between.end() :]
+            return length + between.end() - len(seam), data[between.end() :]
         length += len(chunk)
         seam = data[-256:]
     return length, b"]"

@@ -135,10 +135,13 @@ def test_a_cause_is_named_and_comes_first() -> None:
     def cause(_host: object, _catalogue: object) -> tuple[Finding, ...]:
         return finding("b.cause", "The cable is loose.")
 
-    lines = ESCAPES.sub("", doctor_text(run(host, known, [effect, cause]), host, known, False)).splitlines()
+    report = run(host, known, [effect, cause])
+    lines = ESCAPES.sub("", doctor_text(report, host, known, False)).splitlines()
+    assert lines.index("✗ The cable is loose.") < lines.index("  so     ✗ Nothing trains. (a.effect)")
+    assert lines[-1] == "Next: Mend b.cause. (b.cause)"
+    lines = ESCAPES.sub("", doctor_text(report, host, known, True)).splitlines()
     assert lines.index("✗ The cable is loose.") < lines.index("✗ Nothing trains.")
     assert "  cause  b.cause explains this one: mend that first." in lines
-    assert lines[-1] == "Next: Mend b.cause. (b.cause)"
 
 
 @given(st.text())

@@ -23,9 +23,11 @@ PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / 
 GENERATED = "checks.md"
 OWN = tuple(name for name in PAGES if name != GENERATED)
 
+AHEAD = pytest.mark.xfail(strict=True, reason="checks/rules name `gpu-setup fit` and `gpu-setup update` already")
+
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`]+)`")
-CALL = re.compile(r"(?:\./)?(?<![\w/-])gpu-setup +([a-z-][^\n]*)")
+CALL = re.compile(r"(?<![\w./-])(?:\./)?gpu-setup +([a-z-][^\n]*)")
 GROUPS = "|".join(sorted({check.group for check in ALL}))
 ID = re.compile(rf"(?<![\w./-])(?:{GROUPS})\.[a-z][a-z-]+(?![\w./-])")
 CONSOLE = [(name, body) for name in OWN for kind, body in FENCE.findall(PAGES[name]) if kind == "console"]
@@ -86,7 +88,7 @@ def test_the_index_leads_to_every_page() -> None:
     assert GENERATED in linked
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", (*OWN, pytest.param(GENERATED, marks=AHEAD)))
 def test_commands_and_options_exist(name: str) -> None:
     for arguments in calls(PAGES[name]):
         try:
@@ -131,6 +133,12 @@ def test_shown_output_is_what_the_tool_says(
         _, found, after = rest.partition(f"\n{piece}")
         assert found, f"{name}: {command}\n{piece}"
         rest = f"\n{after}"
+
+
+def test_calls_are_found_in_blocks_and_in_lines() -> None:
+    block = "```sh\nGPU_SETUP_HOME=/big ./gpu-setup up --yes  # all\n./gpu-setup doctor --json | cat\n```\n"
+    page = f"`gpu-setup plan`\n\n{block}"
+    assert calls(page) == [("up", "--yes"), ("doctor", "--json"), ("plan",)]
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ static int position(device d) { return (int)((int *)d - devices); }
 
 status nvmlInitWithFlags(unsigned flags) {
     (void)flags;
+    /* without persistence mode a start takes seconds */
+    usleep((useconds_t)number("slow_ms", "0") * 1000);
     /* noise, as some libraries make it */
     if (number("noise", "0")) { printf("nvml: hello\n"); fflush(stdout); }
     if (number("stubborn", "0")) { sigset_t all; sigfillset(&all); sigprocmask(SIG_BLOCK, &all, NULL); }

@@ -48,3 +48,16 @@ def amdsmi(folder: Path, without: str = "") -> Path:
     source.write_text(head + rest)
     build(source, folder / "libamd_smi.so", "libamd_smi.so")
     return folder
+
+
+def amdsmi_package(folder: Path, without: str) -> Path:
+    """The installed binding as an older ROCm would bring it in `folder`: one that does not know `without`."""
+    found = importlib.util.find_spec("amdsmi")
+    assert found is not None and found.submodule_search_locations
+    shutil.copytree(
+        found.submodule_search_locations[0], folder / "amdsmi", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    wrapper = folder / "amdsmi" / "amdsmi_wrapper.py"
+    lines = wrapper.read_text().splitlines(keepends=True)
+    wrapper.write_text("".join(line for line in lines if f"{without} = " not in line and f"{without}." not in line))
+    return folder / "amdsmi" / "__init__.py"

@@ -110,6 +110,12 @@ def test_a_crashing_library_takes_only_the_child_with_it(nvml: Path, stub: Stub)
     assert host.kernel.release
 
 
+def test_a_slow_library_is_waited_for(nvml: Path, stub: Stub) -> None:
+    """Without persistence mode a start takes seconds a card."""
+    found = document(stub(nvml, "slow_ms=1500;count=1"), "nvidia")
+    assert (found["problem"], len(found["gpus"])) == (None, 1)
+
+
 @pytest.mark.parametrize("settings", ["hang=1", "hang=1;stubborn=1"])
 def test_a_hanging_library_is_left_behind_within_five_seconds(nvml: Path, stub: Stub, settings: str) -> None:
     machine = stub(nvml, settings)
@@ -207,3 +213,73 @@ def test_an_older_amd_library_that_lacks_a_symbol_is_told(tmp_path: Path, stub: 
     found = document(stub(folder, ""), "amd")
     assert found["problem"] == "the library does not fit the binding"
     assert "amdsmi_get_gpu_vram_info" in found["detail"]
+
+
+def test_rocms_own_binding_comes_first_because_it_fits(
+    tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library older than the tool's binding answers through the package that ROCm brought with it."""
+    folder = stub_libraries.amdsmi(tmp_path, without="amdsmi_get_gpu_vram_info")
+    (tmp_path / "lib").symlink_to(tmp_path)
+    package = stub_libraries.amdsmi_package(tmp_path / "share/amd_smi", without="amdsmi_get_gpu_vram_info")
+    monkeypatch.setenv("ROCM_PATH", str(tmp_path))
+    found = document(stub(folder, "count=2"), "amd")
+    assert (found["problem"], [gpu["slot"] for gpu in found["gpus"]]) == (None, ["0000:03:00.0", "0000:04:00.0"])
+
+    # what others may write, root does not run
+    package.chmod(0o666)
+    if os.geteuid() == 0:
+        assert document(stub(folder, "count=2"), "amd")["problem"] == "the library does not fit the binding"
+
+
+SMI_LIST = '[{"gpu": 0, "asic": {"asic_serial": "0x41624"}, "bus": {"bdf": "0000:03:00.0"}}]'
+
+
+@pytest.fixture
+def amd_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A program amd-smi on PATH with these lines of shell."""
+
+    def with_program(body: str) -> None:
+        program = tmp_path / "bin/amd-smi"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{body}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+    return with_program
+
+
+class WithAmdgpu(LocalMachine):
+    """This machine as if amdgpu were loaded."""
+
+    def access(self, path: str, wanted: int) -> bool | None:
+        return True if path == "/sys/module/amdgpu" else super().access(path, wanted)
+
+
+@pytest.mark.parametrize(
+    ("printed", "slots"),
+    [
+        (SMI_LIST, ["0000:03:00.0"]),
+        # ROCm 7.x under Python 3.14: warnings first, an object around the list (RX 7800 XT on Bazzite, August 2026)
+        (f'amdsmi_interface.py:3569: SyntaxWarning: x\n{{"gpu_data": {SMI_LIST}}}', ["0000:03:00.0"]),
+    ],
+)
+def test_the_hosts_amd_smi_is_asked_before_a_binding(
+    amd_smi: Callable[[str], None], amdsmi: Path, stub: Stub, printed: str, slots: list[str]
+) -> None:
+    amd_smi(f"cat <<'EOF'\n{printed}\nEOF")
+    stub(amdsmi, "count=2")
+    found = read_host(WithAmdgpu()).amd
+    assert (found.amdsmi_problem, list(found.amdsmi_slots or ())) == (None, slots)
+
+
+@pytest.mark.parametrize("body", ["exit 1", "echo ROCm is not happy", "exec sleep 60"])
+def test_where_amd_smi_fails_or_hangs_the_binding_answers(
+    amd_smi: Callable[[str], None], amdsmi: Path, stub: Stub, body: str
+) -> None:
+    amd_smi(body)
+    stub(amdsmi, "count=2")
+    begin = time.monotonic()
+    found = read_host(WithAmdgpu(), patience=2.0).amd
+    assert (found.amdsmi_problem, found.amdsmi_gpus) == (None, 2)
+    assert time.monotonic() - begin < 3

@@ -2,61 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
+from tests.machines.cards import VGA, Card, Slot
 from tests.machines.recording_folder import Recording
 from tests.machines.ubuntu import RENDER
 
 VIDEO = 44
 MIB = 1 << 20
-VGA = "0x030000"
-
-
-class Card(NamedTuple):
-    """A board by its PCI ids; `vram` and `bar` (the window the processor sees of it) in MiB, `width` in lanes."""
-
-    vendor: str
-    device: str
-    revision: str
-    subsystem: tuple[str, str]
-    vram: int
-    bar: int = 256
-    speed: str = "16.0 GT/s PCIe"
-    width: int = 16
-    chip: str = ""
-
-
-RTX_3090 = Card("10de", "2204", "a1", ("1462", "3881"), 24576, chip="GA102 (b72000a1)")
-RTX_3090_TI = Card("10de", "2203", "a1", ("10de", "1607"), 24564, chip="GA102 (b72000a1)")
-RTX_6000_ADA = Card("10de", "26b1", "a1", ("10de", "16a1"), 49140, 65536, chip="AD102 (192000a1)")
-RTX_5090 = Card("10de", "2b85", "a1", ("1043", "89e3"), 32607, 32768, "32.0 GT/s PCIe", chip="GB202 (1b2000a1)")
-RX_7900_XTX = Card("1002", "744c", "c8", ("1da2", "471e"), 24560, 32768)
-RX_7900_XT = Card("1002", "744c", "cc", ("1002", "0e3b"), 20464)
-W7900 = Card("1002", "7448", "00", ("1002", "0e0d"), 46068, 65536)
-RX_9070_XT = Card("1002", "7550", "c0", ("1da2", "e490"), 16304, 16384, "32.0 GT/s PCIe")
-RAPHAEL = Card("1002", "164e", "cb", ("1462", "7d75"), 512)
-INTEL_N100 = Card("8086", "46d1", "00", ("8086", "7270"), 0)
-
-
-class Slot(NamedTuple):
-    """Where a card sits: the bridges from the processor down to it, and the number that DRM gives it."""
-
-    bridges: tuple[str, ...]
-    address: str
-    drm: int
-    group: int = 14
-
-    @property
-    def path(self) -> str:
-        return "/sys/devices/pci0000:00/" + "/".join((*self.bridges, self.address))
-
-
-FIRST = Slot(("0000:00:01.0",), "0000:01:00.0", 1)
-# Navi 31 and 48 have a switch of their own on the board: the slot's link is the upper bridge's
-FIRST_AMD = Slot(("0000:00:01.1", "0000:01:00.0", "0000:02:00.0"), "0000:03:00.0", 1)
-SECOND_AMD = Slot(("0000:00:01.2", "0000:04:00.0", "0000:05:00.0"), "0000:06:00.0", 2, 21)
-IN_PROCESSOR = Slot(("0000:00:08.1",), "0000:0e:00.0", 2, 25)
-INTEL_SLOT = Slot((), "0000:00:02.0", 1, 0)
 
 
 def pci(
@@ -67,7 +20,8 @@ def pci(
     *,
     boot: bool = True,
     connected: tuple[str, ...] = ("DP-1",),
-    class_code: str = VGA,
+    power_state: str = "D0",
+    lanes: int | None = None,
 ) -> None:
     """The card's function and the bridges above it. `connected`: outputs with a monitor; HDMI-A-1 is always there."""
     path = slot.path
@@ -76,28 +30,28 @@ def pci(
         ("vendor", f"0x{card.vendor}"),
         ("device", f"0x{card.device}"),
         ("revision", f"0x{card.revision}"),
-        ("class", class_code),
+        ("class", card.class_code),
         ("subsystem_vendor", f"0x{card.subsystem[0]}"),
         ("subsystem_device", f"0x{card.subsystem[1]}"),
-        ("boot_vga", str(int(boot))),
-        ("power_state", "D0"),
+        *([("boot_vga", str(int(boot)))] if card.class_code == VGA else []),
+        ("power_state", power_state),
         ("aer_dev_correctable", "RxErr 0\nBadTLP 0\nBadDLLP 0\nTOTAL_ERR_COR 0"),
         ("resource", _resource(card)),
     ):
         machine.file(f"{path}/{name}", value + "\n")
-    links = [path] if card.vendor != "8086" else []
+    links = [path] if card.vendor in ("10de", "1002") else []
     if card.vendor == "1002" and len(slot.bridges) == 3:
         links.append(path.rsplit("/", 2)[0])
     for end in links:
-        for name in ("current", "max"):
+        for name, width in (("current", lanes or card.width), ("max", card.width)):
             machine.file(f"{end}/{name}_link_speed", card.speed + "\n")
-            machine.file(f"{end}/{name}_link_width", f"{card.width}\n")
+            machine.file(f"{end}/{name}_link_width", f"{width}\n")
     machine.link(f"{path}/iommu_group", "../" * (len(slot.bridges) + 3) + f"kernel/iommu_groups/{slot.group}")
     machine.file(f"/sys/kernel/iommu_groups/{slot.group}/type", "DMA-FQ\n")
     machine.log.append(
-        f"pci {slot.address}: [{card.vendor}:{card.device}] type 00 class {class_code} PCIe Legacy Endpoint"
+        f"pci {slot.address}: [{card.vendor}:{card.device}] type 00 class {card.class_code} PCIe Legacy Endpoint"
     )
-    if card.vendor == "10de":
+    if card.vendor == "10de" and card.class_code == VGA:
         sound = path[:-1] + "1"
         machine.link(f"/sys/bus/pci/devices/{slot.address[:-1]}1", _relative(sound))
         for name, value in (("vendor", "0x10de"), ("device", "0x1aef"), ("class", "0x040300")):
@@ -106,7 +60,9 @@ def pci(
         return
     machine.link(f"{path}/driver", "../" * (len(slot.bridges) + 3) + f"bus/pci/drivers/{driver}")
     machine.listing(f"/sys/bus/pci/drivers/{driver}", slot.address)
-    for output in ("HDMI-A-1", *connected):
+    if driver == "vfio-pci":
+        return
+    for output in ("HDMI-A-1", *connected) if card.class_code == VGA else ():
         connector = f"card{slot.drm}-{output}"
         status = "connected" if output in connected else "disconnected"
         machine.file(f"/sys/class/drm/{connector}/status", status + "\n")
@@ -156,19 +112,19 @@ def nouveau(machine: Recording, card: Card, slot: Slot, **more: Any) -> None:
     ]
 
 
-def amdgpu(machine: Recording, card: Card, slot: Slot, node: int, gfx: int, *, cap: int = 0, **more: Any) -> None:
-    """An AMD card with amdgpu bound: memory, heat and power in sysfs, and its node of the KFD topology.
-
-    `gfx` as the kernel writes it: 110000 is gfx1100. `cap` in watts, 0 for a processor's graphics.
-    """
+def amdgpu(machine: Recording, card: Card, slot: Slot, node: int, **more: Any) -> None:
+    """An AMD card with amdgpu bound: memory, heat and power in sysfs, and its node of the KFD topology."""
     pci(machine, card, slot, "amdgpu", **more)
     path, total = slot.path, card.vram * MIB
     machine.file(f"{path}/mem_info_vram_total", f"{total}\n")
     machine.file(f"{path}/mem_info_vis_vram_total", f"{min(card.bar * MIB, total)}\n")
-    machine.file(f"{path}/mem_info_vram_used", f"{total // 30}\n")
+    # a desktop's share, or what an idle card keeps for itself
+    machine.file(
+        f"{path}/mem_info_vram_used", f"{(680 if more.get('connected', True) and machine.seat else 27) * MIB}\n"
+    )
     sensors = [("name", "amdgpu"), ("temp1_label", "edge"), ("temp1_input", "41000")]
-    if cap:
-        watts = f"{cap}000000"
+    if card.watts:
+        watts = f"{card.watts}000000"
         sensors += [
             ("temp2_label", "junction"),
             ("temp2_input", "47000"),
@@ -184,7 +140,7 @@ def amdgpu(machine: Recording, card: Card, slot: Slot, node: int, gfx: int, *, c
     machine.file(f"{nodes}/0/properties", "cpu_cores_count 16\nsimd_count 0\ngfx_target_version 0\nvendor_id 0\n")
     machine.file(
         f"{nodes}/{node}/properties",
-        f"cpu_cores_count 0\nsimd_count 192\ngfx_target_version {gfx}\n"
+        f"cpu_cores_count 0\nsimd_count 192\ngfx_target_version {card.target}\n"
         f"vendor_id 4098\ndevice_id {int(card.device, 16)}\n"
         f"location_id {location}\ndomain 0\ndrm_render_minor {127 + slot.drm}\n",
     )
@@ -193,7 +149,8 @@ def amdgpu(machine: Recording, card: Card, slot: Slot, node: int, gfx: int, *, c
         machine.modules.append("amdgpu")
         machine.log.append("[drm] amdgpu kernel modesetting enabled.")
         machine.file("/sys/module/amdgpu/srcversion", "6E2F0A4B7D9C1538A6F4E2B\n")
-    at = f"amdgpu {slot.address}: amdgpu:"
+    # kernel 7.0 says the driver's name once
+    at = f"amdgpu {slot.address}:" + ("" if machine.release.startswith("7.") else " amdgpu:")
     machine.log += [
         f"{at} initializing kernel modesetting ({_discovered(card)}).",
         f"{at} Trusted Memory Zone (TMZ) feature not supported",

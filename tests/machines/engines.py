@@ -12,20 +12,44 @@ VERSION = "29.1.3-0ubuntu3~24.04.2"
 TOOLKIT = "1.20.0-1"
 
 
-def docker(machine: Recording, runtimes: tuple[str, ...] = (), devices: tuple[str, ...] = ()) -> None:
+def docker(
+    machine: Recording, runtimes: tuple[str, ...] = (), devices: tuple[str, ...] = (), version: str = VERSION
+) -> None:
     """Ubuntu's docker.io, running; `devices` are CDI names that it has found."""
-    for name, version in (
-        ("docker.io", VERSION),
+    for name, number in (
+        ("docker.io", version),
         ("docker-buildx", "0.30.1-0ubuntu1~24.04.1"),
         ("containerd", "2.2.1-0ubuntu1~24.04.3"),
         ("runc", "1.3.4-0ubuntu1~24.04.1"),
     ):
-        machine.package(name, version)
+        machine.package(name, number)
+    _engine(machine, version.partition("-")[0], runtimes, devices)
+
+
+def docker_ce(machine: Recording, runtimes: tuple[str, ...] = (), devices: tuple[str, ...] = ()) -> None:
+    """Docker's own packages from Docker's repository."""
+    for name, number in (
+        ("docker-ce", "5:28.5.2-1~ubuntu.24.04~noble"),
+        ("docker-ce-cli", "5:28.5.2-1~ubuntu.24.04~noble"),
+        ("containerd.io", "1.7.28-1~ubuntu.24.04~noble"),
+        ("docker-buildx-plugin", "0.29.1-1~ubuntu.24.04~noble"),
+    ):
+        machine.package(name, number)
+    machine.node("/etc/apt/keyrings/docker.asc", "file", 0o644, size=3817)
+    machine.file(
+        "/etc/apt/sources.list.d/docker.sources",
+        "Types: deb\nURIs: https://download.docker.com/linux/ubuntu\nSuites: noble\nComponents: stable\n"
+        "Architectures: amd64\nSigned-By: /etc/apt/keyrings/docker.asc\n",
+    )
+    _engine(machine, "28.5.2", runtimes, devices)
+
+
+def _engine(machine: Recording, version: str, runtimes: tuple[str, ...], devices: tuple[str, ...]) -> None:
     machine.node("/usr/bin/docker", "file", 0o755, size=40 << 20)
     machine.node("/run/docker.sock", "other", 0o660, DOCKER)
     machine.listing("/run/systemd/units", "invocation:docker.service", "invocation:containerd.service")
     info: dict[str, Any] = {
-        "ServerVersion": "29.1.3",
+        "ServerVersion": version,
         "Driver": "overlayfs",
         "CgroupDriver": "systemd",
         "CgroupVersion": "2",
@@ -40,6 +64,13 @@ def docker(machine: Recording, runtimes: tuple[str, ...] = (), devices: tuple[st
         "OperatingSystem": "Ubuntu 24.04.4 LTS",
     }
     machine.run(("docker", "info", "--format", "{{json .}}"), json.dumps(info, sort_keys=True) + "\n")
+
+
+def nvidia(machine: Recording, driver: str, *, ce: bool = False) -> None:
+    """An engine that hands NVIDIA's card on, and all that a training environment needs."""
+    (docker_ce if ce else docker)(machine, ("nvidia",), ("nvidia.com/gpu=0", "nvidia.com/gpu=all"))
+    nvidia_toolkit(machine, driver)
+    build_tools(machine)
 
 
 def nvidia_toolkit(machine: Recording, driver: str) -> None:

@@ -12,10 +12,15 @@ OURS = "expect.json"
 
 @dataclass
 class Recording:
-    """One machine. Paths are absolute; `seat`: the person sits at it, with a desktop, not behind SSH."""
+    """One machine. Paths are absolute; `seat`: the person sits at it, with a desktop, not behind SSH.
+
+    `release` is the running kernel's; `log_open`: this session may read the kernel log.
+    """
 
     name: str
     note: str
+    release: str = ""
+    log_open: bool = True
     files: dict[str, bytes] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
     unreadable: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -57,6 +62,12 @@ class Recording:
             {"argv": list(argv), "rc": rc, "stdout": stdout, "stderr": stderr, "seconds": 0.02, "problem": ""}
         )
 
+    def fails(self, argv: tuple[str, ...], *, rc: int | None = None, stderr: str = "", problem: str = "") -> None:
+        """A command that ends badly, or (`problem`) that is not there or does not end."""
+        self.commands.append(
+            {"argv": list(argv), "rc": rc, "stdout": "", "stderr": stderr, "seconds": 0.02, "problem": problem}
+        )
+
     def package(self, name: str, version: str, status: str = "install ok installed", arch: str = "amd64") -> None:
         """A stanza of dpkg's status file, with the fields that differ between packages."""
         stanza = f"Package: {name}\nStatus: {status}\nArchitecture: {arch}\nVersion: {version}\n"
@@ -66,10 +77,9 @@ class Recording:
         """Write the recording into an empty folder; an expect.json that is there stays."""
         self.file("/var/lib/dpkg/status", "\n".join(sorted(self.packages)))
         self.file("/proc/modules", "".join(f"{name} 16384 0 - Live 0x0000000000000000\n" for name in self.modules))
-        kernel = ("journalctl", "-k", "-b", "-o", "short-monotonic", "--no-pager", "-q")
-        self.run(
-            kernel, "".join(f"[{3 + n * 0.113:12.6f}] {self.name} kernel: {line}\n" for n, line in enumerate(self.log))
-        )
+        if self.log_open:
+            lines = (f"[{3 + n * 0.113:12.6f}] {self.name} kernel: {line}\n" for n, line in enumerate(self.log))
+            self.run(("journalctl", "-k", "-b", "-o", "short-monotonic", "--no-pager", "-q"), "".join(lines))
         for path, content in self.files.items():
             place = folder / "sysroot" / path.lstrip("/")
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from tests.machines.hardware import HWE, Hardware, Kernel
 from tests.machines.recording_folder import Recording
 
 RENDER = 992
@@ -12,58 +11,26 @@ GIB = 1 << 30
 SECURE_BOOT = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
 
-class Kernel(NamedTuple):
-    """`meta` is the flavour of the meta package that follows updates."""
-
-    release: str
-    version: str
-    meta: str
-
-    @property
-    def banner(self) -> str:
-        build = self.version.split("-", 1)[1].partition(".")[2]
-        return f"#{build}-Ubuntu SMP PREEMPT_DYNAMIC"
-
-
-HWE = "generic-hwe-24.04"
-GA_6_8 = Kernel("6.8.0-134-generic", "6.8.0-134.134", "generic")
-HWE_6_14 = Kernel("6.14.0-37-generic", "6.14.0-37.37~24.04.1", HWE)
-HWE_6_17 = Kernel("6.17.0-35-generic", "6.17.0-35.35~24.04.1", HWE)
-HWE_7_0_28 = Kernel("7.0.0-28-generic", "7.0.0-28.28~24.04.1", HWE)
-HWE_7_0 = Kernel("7.0.0-31-generic", "7.0.0-31.31~24.04.1", HWE)
-
-
-class Hardware(NamedTuple):
-    """`memory` in GiB; `vendor` and `board` as DMI has them."""
-
-    cpu: str
-    cores: int
-    memory: int
-    vendor: str
-    board: str
-    bios: str = "American Megatrends Inc."
-
-
 def ubuntu(
     machine: Recording,
     *,
     point: str,
     kernels: tuple[Kernel, ...],
     hardware: Hardware,
-    secure_boot: bool,
+    secure_boot: bool | None,
     desktop: bool = True,
     groups: tuple[str, ...] = (),
     cmdline: str = "quiet splash",
     encrypted: bool = False,
 ) -> None:
-    """The kernels are oldest first; the last one runs, and GRUB takes it again."""
+    """The kernels are oldest first; the last one runs, and GRUB takes it again. `secure_boot` None: a BIOS."""
     running = kernels[-1]
-    machine.seat = desktop
-    _release(machine, point)
+    machine.seat, machine.release = desktop, running.release
+    release_file(machine, point)
     _kernels(machine, running, kernels, cmdline)
     _hardware(machine, hardware, secure_boot)
-    _apt(machine)
-    _people(machine, groups)
+    apt(machine)
+    people(machine, groups)
     _disks(machine, encrypted)
     for name, version in (
         ("linux-firmware", "20240318.git3b128b60-0ubuntu2.27"),
@@ -97,7 +64,7 @@ def ubuntu(
         machine.package("openssh-server", "1:9.6p1-3ubuntu13.14")
 
 
-def _release(machine: Recording, point: str) -> None:
+def release_file(machine: Recording, point: str) -> None:
     machine.file(
         "/etc/os-release",
         f'PRETTY_NAME="Ubuntu {point} LTS"\nNAME="Ubuntu"\nVERSION_ID="24.04"\n'
@@ -135,12 +102,9 @@ def _kernels(machine: Recording, running: Kernel, kernels: tuple[Kernel, ...], c
         for driver in ("amd/amdgpu/amdgpu", "nouveau/nouveau"):
             path = f"/lib/modules/{release}/kernel/drivers/gpu/drm/{driver}.ko.zst".rsplit("/", 1)
             machine.listing(path[0], path[1])
-        base = release.removesuffix("-generic")
-        headers = (
-            f"linux-hwe-{release[: release.index('.', 2)]}-headers-{base}"
-            if kernel.meta == HWE
-            else f"linux-headers-{base}"
-        )
+        base = release.removesuffix(f"-{kernel.kind}")
+        series = f"hwe-{release[: release.index('.', 2)]}" if kernel.meta == HWE else kernel.kind
+        headers = f"linux-{'' if series == 'generic' else series + '-'}headers-{base}"
         machine.listing("/usr/src", f"linux-headers-{release}", headers)
         for name in ("image", "modules", "modules-extra", "headers"):
             machine.package(f"linux-{name}-{release}", kernel.version)
@@ -148,22 +112,28 @@ def _kernels(machine: Recording, running: Kernel, kernels: tuple[Kernel, ...], c
     machine.link("/boot/initrd.img", f"initrd.img-{kernels[-1].release}")
     newest = kernels[-1]
     for name in ("linux", "linux-image", "linux-headers"):
-        machine.package(
-            f"{name}-{newest.meta}", newest.version.split("~")[0] if newest.meta == "generic" else newest.version
-        )
+        machine.package(f"{name}-{newest.meta}", newest.version)
 
 
-def _hardware(machine: Recording, hardware: Hardware, secure_boot: bool) -> None:
+def _hardware(machine: Recording, hardware: Hardware, secure_boot: bool | None) -> None:
     for name, value in (
         ("sys_vendor", hardware.vendor),
-        ("product_name", "System Product Name"),
+        ("product_name", hardware.product),
         ("board_vendor", hardware.vendor),
         ("board_name", hardware.board),
         ("bios_vendor", hardware.bios),
     ):
         machine.file(f"/sys/class/dmi/id/{name}", value + "\n")
+    processors(machine, hardware)
+    if secure_boot is not None:
+        _secure_boot(machine, secure_boot)
+
+
+def processors(machine: Recording, hardware: Hardware) -> None:
+    """Processor and memory, as /proc tells them."""
     maker = "AuthenticAMD" if "AMD" in hardware.cpu else "GenuineIntel"
     flags = "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr sse sse2 avx avx2"
+    flags += " hypervisor" if hardware.virtual else ""
     machine.file(
         "/proc/cpuinfo",
         "\n".join(
@@ -175,8 +145,11 @@ def _hardware(machine: Recording, hardware: Hardware, secure_boot: bool) -> None
     machine.file(
         "/proc/meminfo",
         f"MemTotal:       {total} kB\nMemFree:        {total * 7 // 10} kB\nMemAvailable:   {total * 8 // 10} kB\n"
-        f"SwapTotal:      {8 * GIB >> 10} kB\nSwapFree:       {8 * GIB >> 10} kB\n",
+        f"SwapTotal:      {hardware.swap * GIB >> 10} kB\nSwapFree:       {hardware.swap * GIB >> 10} kB\n",
     )
+
+
+def _secure_boot(machine: Recording, secure_boot: bool) -> None:
     # an EFI variable's file begins with four bytes of attributes (here: boot service and runtime access)
     machine.file(f"/sys/firmware/efi/efivars/{SECURE_BOOT}", b"\x06\x00\x00\x00" + bytes([secure_boot]))
     machine.file(
@@ -193,7 +166,7 @@ def _hardware(machine: Recording, hardware: Hardware, secure_boot: bool) -> None
         machine.run(("mokutil", "--list-new"), "")
 
 
-def _apt(machine: Recording) -> None:
+def apt(machine: Recording) -> None:
     machine.file(
         "/etc/apt/sources.list.d/ubuntu.sources",
         "Types: deb\nURIs: http://archive.ubuntu.com/ubuntu/\nSuites: noble noble-updates noble-backports\n"
@@ -223,7 +196,7 @@ def _apt(machine: Recording) -> None:
     machine.listing("/var/lib/dpkg/updates")
 
 
-def _people(machine: Recording, groups: tuple[str, ...]) -> None:
+def people(machine: Recording, groups: tuple[str, ...]) -> None:
     numbers = {
         "adm": 4, "cdrom": 24, "sudo": 27, "audio": 29, "dip": 30, "video": 44, "plugdev": 46, "users": 100,
         "lpadmin": 114, "docker": DOCKER, "render": RENDER, "alex": 1000,

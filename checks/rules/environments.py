@@ -1,0 +1,239 @@
+"""The Python environments that are there: is their PyTorch made for this machine's card, and bitsandbytes for it?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from checks.catalogue import VENDORS, Catalogue, Stack
+from checks.facts.host import Host, PciCard, TrainingEnvironment
+from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
+from checks.rules import cards
+from checks.rules.finding import Seen, command, error, warning
+
+_NONE = "No Python environment with PyTorch is active, and gpu-setup has built none here yet."
+_BACKENDS = {"nvidia": "cuda", "amd": "rocm"}
+
+
+def _judged(host: Host, catalogue: Catalogue, ours: Iterable[PciCard]) -> tuple[TrainingEnvironment, ...] | None:
+    """Those that are meant for a card: gpu-setup's own for the processor or another vendor are leftovers. None: unread."""
+    if host.python.environments is None:
+        return None
+    vendors = {VENDORS[card.vendor] for card in ours}
+    meant = {stack.name for stack in catalogue.stacks if stack.vendor in vendors}
+    return tuple(env for env in host.python.environments if env.stack is None or env.stack in meant)
+
+
+def _made_for(env: TrainingEnvironment) -> tuple[str, tuple[int, ...]] | None:
+    """(cuda, (13, 0)) or (rocm, (7, 2)); None for a build without GPU. ROCm's own number stands in the version's tag."""
+    if env.torch_hip:
+        tag = re.search(r"\+rocm([0-9]+(?:\.[0-9]+)+)", env.torch or "")
+        return "rocm", cards.numbers(tag[1] if tag else env.torch_hip)[:2]
+    return ("cuda", cards.numbers(env.torch_cuda)[:2]) if env.torch_cuda else None
+
+
+def _seen(env: TrainingEnvironment) -> list[Seen]:
+    built = f"CUDA {env.torch_cuda}" if env.torch_cuda else f"HIP {env.torch_hip}" if env.torch_hip else "no GPU"
+    return [(f"{env.path}/lib/python{env.python}/site-packages/torch/version.py", f"{env.torch}, built for {built}")]
+
+
+def _fix(env: TrainingEnvironment, stack: Stack | None) -> Fix:
+    if env.owner == "gpu-setup":
+        return command("Remove the environment; gpu-setup builds it anew.", "rm", "-r", env.path)
+    if stack is None:
+        return command("Remove that PyTorch.", f"{env.path}/bin/python", "-m", "pip", "uninstall", "torch")
+    return command(
+        "Install the build for the card (or train with gpu-setup's own environment).",
+        *(f"{env.path}/bin/python", "-m", "pip", "install", "--force-reinstall"),
+        *(f"torch=={stack.torch}", "--index-url", stack.torch_index),
+        verify=(f"{env.path}/bin/python", "-c", "import torch; print(torch.cuda.get_arch_list())"),
+    )
+
+
+def _unread(ours: tuple[PciCard, ...]) -> Unknown:
+    return Unknown(f"The Python environments could not be read; {len(ours)} card(s) would need them.")
+
+
+@check(
+    "python.torch-build",
+    "PyTorch is built for the card's vendor",
+    about="pip takes PyTorch for CUDA, or for the processor only, wherever it is not told otherwise: `pip install "
+    "axolotl` replaces a ROCm build by a CUDA one, a wrong index or a too new Python brings `+cpu`. Reads "
+    "torch/version.py of the active environment (VIRTUAL_ENV, CONDA_PREFIX) and of gpu-setup's own; nothing is "
+    "imported.",
+    by_hand='`python -c "import torch; print(torch.__version__, torch.version.cuda, torch.version.hip)"`. Install '
+    "with the index of your stack (`--index-url`), torch last, or with a constraints file that pins its build.",
+)
+def torch_build(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue))
+    judged = _judged(host, catalogue, ours)
+    if judged is None:
+        return _unread(ours)
+    able = {_BACKENDS[VENDORS[card.vendor]] for card in ours}
+    stack = next(iter(cards.stacks(ours[0], catalogue)), None)
+    findings, fine = [], []
+    for env in (env for env in judged if env.torch):
+        made = _made_for(env)
+        if made is not None and made[0] in able:
+            fine.append(f"{env.path}: {env.torch}")
+            continue
+        brands = " and ".join(dict.fromkeys(cards.VENDOR_NAMES[card.vendor] for card in ours))
+        findings.append(
+            (error if env.owner == "gpu-setup" else warning)(
+                env.path,
+                f"PyTorch {env.torch} is built for the processor only."
+                if made is None
+                else f"PyTorch {env.torch} is built for {made[0].upper().replace('ROCM', 'ROCm')}; the card is {brands}.",
+                "It does not see the card: torch.cuda.is_available() is False, and training crawls.",
+                _seen(env),
+                _fix(env, stack),
+            )
+        )
+    return tuple(findings) or (Ok("; ".join(fine) + ".") if fine else Skip(_NONE))
+
+
+def _lacks(card: PciCard, made: tuple[str, tuple[int, ...]], catalogue: Catalogue) -> bool:
+    """A torch of this runtime has no kernels for the card, as far as the stacks tell.
+
+    Without a row for just this runtime its neighbours decide: a build knows no later cards than the next newer one, and
+    has none back that an older one had dropped.
+    """
+    row = cards.known(card, catalogue)
+    fitting = cards.stacks(card, catalogue)
+    if row is None or not fitting:
+        return False
+    kind = made[0]
+    rows = [(cards.numbers(s.runtime.removeprefix(f"{kind} "))[:2], s) for s in catalogue.stacks if _is(s, kind)]
+    same = [stack for number, stack in rows if number == made[1]]
+    if same:
+        return all(row.target not in stack.targets for stack in same)
+    older = max((pair for pair in rows if pair[0] < made[1]), key=lambda pair: pair[0], default=None)
+    newer = min((pair for pair in rows if pair[0] > made[1]), key=lambda pair: pair[0], default=None)
+    numbers = [number for number, stack in rows if row.target in stack.targets]
+    if newer is not None and row.target not in newer[1].targets:
+        return any(number > newer[0] for number in numbers)
+    if older is not None and row.target not in older[1].targets:
+        return any(number < older[0] for number in numbers)
+    return False
+
+
+def _is(stack: Stack, kind: str) -> bool:
+    return stack.runtime.startswith(f"{kind} ")
+
+
+@check(
+    "python.torch-arch",
+    "PyTorch has kernels for the card",
+    about="Each build of PyTorch holds kernels for certain architectures: CUDA 12.6 has none for Blackwell, CUDA 13 "
+    "none for Volta, old ROCm builds none for RDNA4. Then: `no kernel image is available`, `sm_120 is not "
+    "compatible`, `hipErrorNoBinaryForGpu`. Compares the build in each environment with the catalogue's stacks.",
+    by_hand='`python -c "import torch; print(torch.cuda.get_arch_list())"` must name the card. Install the build of '
+    "a stack that does: `gpu-setup plan` names it.",
+    causes=("python.torch-build",),
+)
+def torch_arch(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue))
+    judged = _judged(host, catalogue, ours)
+    if judged is None:
+        return _unread(ours)
+    findings: list[Finding] = []
+    looked = 0
+    for env in (env for env in judged if env.torch):
+        made = _made_for(env)
+        for card in ours:
+            if made is None or made[0] != _BACKENDS[VENDORS[card.vendor]]:
+                continue
+            looked += 1
+            if not _lacks(card, made, catalogue):
+                continue
+            row = cards.known(card, catalogue)
+            findings.append(
+                (error if env.owner == "gpu-setup" else warning)(
+                    f"{env.path}, {cards.subject(card, catalogue)}",
+                    f"PyTorch {env.torch} has no kernels for the card ({row.target if row else '?'}).",
+                    "Its first computation on the card ends with `no kernel image is available`.",
+                    _seen(env),
+                    _fix(env, next(iter(cards.stacks(card, catalogue)), None)),
+                )
+            )
+    if findings:
+        return tuple(findings)
+    return Ok("Each PyTorch that was found has kernels for the card.") if looked else Skip(_NONE)
+
+
+@check(
+    "python.bitsandbytes",
+    "bitsandbytes has a library for this PyTorch",
+    about="bitsandbytes brings one library for each CUDA and ROCm version and takes that of PyTorch's, or the "
+    "nearest of the same major version; without one: `Configured CUDA/ROCm binary not found`. Versions before the "
+    "catalogue's floor compute a wrong name on newer ROCm. BNB_CUDA_VERSION and BNB_ROCM_VERSION override the "
+    "choice.",
+    by_hand="`python -m bitsandbytes` says what it looks for. `pip install -U bitsandbytes`, and unset "
+    "BNB_CUDA_VERSION and BNB_ROCM_VERSION.",
+    causes=("python.torch-build",),
+)
+def bitsandbytes(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue))
+    judged = _judged(host, catalogue, ours)
+    if judged is None:
+        return _unread(ours)
+    findings, fine = [], []
+    for env in (env for env in judged if env.bitsandbytes and env.torch and _made_for(env)):
+        wrong = _wrong(env, host, catalogue)
+        if wrong is None:
+            fine.append(f"{env.path}: {env.bitsandbytes}")
+            continue
+        summary, seen = wrong
+        site = f"{env.path}/lib/python{env.python}/site-packages/bitsandbytes"
+        findings.append(
+            (error if env.owner == "gpu-setup" else warning)(
+                env.path,
+                summary,
+                "QLoRA needs it: loading the model in 4 bits ends with `Configured … binary not found`.",
+                [(site, f"{env.bitsandbytes}: {', '.join(env.bitsandbytes_libraries or ()) or 'no library'}"), *seen],
+                _fix(env, None)
+                if env.owner == "gpu-setup"
+                else command(
+                    "Install a newer one.",
+                    *(f"{env.path}/bin/python", "-m", "pip", "install", "--upgrade", "bitsandbytes"),
+                    verify=(f"{env.path}/bin/python", "-m", "bitsandbytes"),
+                ),
+            )
+        )
+    if findings:
+        return tuple(findings)
+    return Ok("; ".join(fine) + ".") if fine else Skip("No environment with bitsandbytes and a PyTorch for the card.")
+
+
+def _wrong(env: TrainingEnvironment, host: Host, catalogue: Catalogue) -> tuple[str, list[Seen]] | None:
+    """bitsandbytes' own choice: BNB_*_VERSION, else the library of torch's version or of the same major version."""
+    kind = "rocm" if env.torch_hip else "cuda"
+    version = cards.numbers(env.torch_hip or env.torch_cuda)
+    there = env.bitsandbytes_libraries or ()
+    for row in catalogue.libraries:
+        concerned = row.name == "bitsandbytes" and row.backend == kind and version[:2] >= cards.numbers(row.since)
+        if concerned and cards.numbers(env.bitsandbytes) < cards.numbers(row.floor):
+            return f"bitsandbytes {env.bitsandbytes} is older than {row.floor}: {row.because}.", []
+    variable = f"BNB_{kind.upper()}_VERSION"
+    forced = host.person.environ.get(variable, "") if env.owner == "active" else ""
+    if forced and f"{kind}{forced}" not in there:
+        return f"{variable}={forced} asks for a library that is not there.", [("environment", f"{variable}={forced}")]
+    majors = {_major(name, kind) for name in there if name.startswith(kind)}
+    if not forced and version[:1] and version[0] not in majors:
+        torch = f"{'ROCm (HIP)' if kind == 'rocm' else 'CUDA'} {'.'.join(map(str, version[:2]))}"
+        return f"bitsandbytes {env.bitsandbytes} has no library for {torch}.", _seen(env)
+    return None
+
+
+def _major(name: str, kind: str) -> int | None:
+    """`cuda130` → 13, `rocm714` → 7: CUDA's minor version has one digit, ROCm's major version."""
+    digits = re.match(r"[0-9]+", name.removeprefix(kind))
+    if digits is None:
+        return None
+    return int(digits[0][:-1] or 0) if kind == "cuda" else int(digits[0][0])

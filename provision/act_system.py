@@ -1,0 +1,155 @@
+"""Groups, services and the firmware's keys: asked, changed, asked again."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from checks.facts.firmware import parse_test_key
+from checks.facts.person import parse_group
+from machine.door import Unreadable
+from machine.errors import OutsideFailed
+from provision import apt
+from provision.model import MokEnroll, Service, UserGroup
+from provision.site import Site
+
+DOCKER = "docker.service"
+ON = ("enabled", "enabled-runtime", "static", "indirect", "generated", "alias", "linked")
+
+
+def member(action: UserGroup, site: Site) -> bool:
+    """Whether the group database has the person in all of these groups (or, on the way back, in none)."""
+    there = set(memberships(action.user, site))
+    return set(action.groups) <= there if action.change == "add" else not set(action.groups) & there
+
+
+def memberships(user: str, site: Site) -> tuple[str, ...]:
+    """Supplementary groups of the person, by /etc/group."""
+    try:
+        content = site.machine.read("/etc/group").decode("utf-8", "replace")
+    except Unreadable:
+        return ()
+    return tuple(name for name, _, members in parse_group(content) if user in members)
+
+
+def change_groups(action: UserGroup, site: Site, title: str) -> None:
+    there = set(memberships(action.user, site))
+    if action.change == "add":
+        missing = [name for name in action.groups if name not in there]
+        commands: list[tuple[str, ...]] = [("usermod", "--append", "--groups", ",".join(missing), action.user)]
+    else:
+        commands = [("gpasswd", "--delete", action.user, name) for name in action.groups if name in there]
+    for argv in commands:
+        _run(site, argv, title, "group.failed", "See that the user and the groups exist (getent passwd, getent group).")
+
+
+def enabled(unit: str, site: Site) -> str:
+    """systemctl is-enabled: enabled, disabled, static, not-found …; empty when systemd could not be asked."""
+    outcome = site.machine.run(("systemctl", "is-enabled", unit), timeout=20, env=apt.ENVIRONMENT)
+    return outcome.stdout.strip().splitlines()[0] if outcome.stdout.strip() else ""
+
+
+def active(unit: str, site: Site) -> bool:
+    return site.machine.run(("systemctl", "is-active", "--quiet", unit), timeout=20, env=apt.ENVIRONMENT).ok
+
+
+def served(action: Service, site: Site) -> bool:
+    """Whether the unit is as wanted. A reload has no state of its own: for Docker its runtimes tell."""
+    if action.change == "enable":
+        runs = not site.systemd or not _started(action) or active(action.unit, site)
+        return runs and enabled(action.unit, site) in ON
+    if action.change == "disable":
+        return enabled(action.unit, site) not in ("enabled", "enabled-runtime")
+    if action.change == "stop":
+        return not site.systemd or not active(action.unit, site)
+    if not site.systemd:
+        # nobody to tell: what it reads is read when it starts
+        return True
+    return action.unit == DOCKER and _docker_knows(site)
+
+
+def _started(action: Service) -> bool:
+    """Path units only watch, so they are started at once; what drives hardware waits for the restart."""
+    return action.unit.endswith(".path")
+
+
+def _docker_knows(site: Site) -> bool:
+    import msgspec
+
+    try:
+        settings = msgspec.json.decode(site.machine.read("/etc/docker/daemon.json"))
+        wanted = set(settings.get("runtimes", {})) if isinstance(settings, dict) else set()
+    except (Unreadable, msgspec.MsgspecError):
+        wanted = set()
+    outcome = site.machine.run(("docker", "info", "--format", "{{json .Runtimes}}"), timeout=20)
+    if not outcome.ok:
+        return False
+    try:
+        known = msgspec.json.decode(outcome.stdout.strip().encode() or b"{}")
+    except msgspec.MsgspecError:
+        return False
+    return isinstance(known, dict) and wanted <= set(known)
+
+
+def serve(action: Service, site: Site, title: str) -> None:
+    unit, change = action.unit, action.change
+    again = f"See why: systemctl status {unit}; journalctl -u {unit} -e"
+    if change in ("reload", "restart"):
+        if not site.systemd:
+            return
+        verb = change if active(unit, site) else "start"
+        _run(site, ("systemctl", verb, unit), title, "service.failed", again)
+        for _ in range(40):
+            if unit != DOCKER or _docker_knows(site):
+                return
+            time.sleep(0.25)
+        raise OutsideFailed(
+            "service.deaf", f"{title.rstrip('.')}: docker does not know its new runtime.", "It was told to read its "
+            "settings again and has not taken them over within 10 seconds.", again,
+        )  # fmt: skip
+    if change == "enable" and enabled(unit, site) in ("", "not-found"):
+        _run(site, ("systemctl", "daemon-reload"), title, "service.failed", again) if site.systemd else None
+    if change == "enable":
+        if enabled(unit, site) not in ON:
+            _run(site, ("systemctl", "enable", unit), title, "service.failed", again)
+        if site.systemd and _started(action):
+            _run(site, ("systemctl", "start", unit), title, "service.failed", again)
+    elif change == "disable":
+        _run(site, ("systemctl", "disable", unit), title, "service.failed", again)
+    elif change == "stop" and site.systemd:
+        _run(site, ("systemctl", "stop", unit), title, "service.failed", again)
+
+
+def enrolled(action: MokEnroll, site: Site) -> bool:
+    return any(_is_enrolled(path, site) for path in certificates(action, site))
+
+
+def certificates(action: MokEnroll, site: Site) -> tuple[str, ...]:
+    """The certificates that may sign modules built here: the one that DKMS's settings name first, then what exists."""
+    named = ()
+    try:
+        content = site.machine.read("/etc/dkms/framework.conf").decode("utf-8", "replace")
+        named = tuple(re.findall(r"^\s*mok_certificate=[\"']?([^\"'\s#]+)", content, re.MULTILINE))
+    except Unreadable:
+        pass
+    found = []
+    for path in (*named, action.certificate, "/var/lib/dkms/mok.pub"):
+        try:
+            site.machine.stat(path)
+        except Unreadable:
+            continue
+        found.append(path)
+    return tuple(dict.fromkeys(found))[:1] or (action.certificate,)
+
+
+def _is_enrolled(path: str, site: Site) -> bool:
+    outcome = site.machine.run(("mokutil", "--test-key", path), timeout=20)
+    return parse_test_key(outcome.stdout + outcome.stderr) is True
+
+
+def _run(site: Site, argv: tuple[str, ...], title: str, code: str, next: str) -> None:
+    outcome = site.machine.run(argv, timeout=120, env=apt.ENVIRONMENT)
+    if not outcome.ok:
+        said = (outcome.stderr or outcome.stdout or outcome.problem).strip()
+        why = f"{' '.join(argv)}: {said[-300:] or f'ended with {outcome.rc}'}"
+        raise OutsideFailed(code, f"{title.rstrip('.')}: {argv[0]} failed.", why, next)

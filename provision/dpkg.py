@@ -1,0 +1,128 @@
+"""dpkg's database as it stands: every package, which came as a dependency, which are held."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from checks.facts.apt import STATUS, STATUS_LIMIT
+from checks.facts.deb822 import paragraphs
+from machine.door import Machine, Unreadable
+
+EXTENDED = "/var/lib/apt/extended_states"
+UPDATES = "/var/lib/dpkg/updates"
+# dpkg(1): states in which the package's files are there
+THERE = ("installed", "triggers-pending", "triggers-awaited", "half-configured", "unpacked")
+UNFINISHED = ("half-installed", "half-configured", "unpacked", "triggers-awaited", "triggers-pending")
+
+
+class Record(NamedTuple):
+    """One package: `want` is install, hold, deinstall …; `state` installed, half-configured, config-files …"""
+
+    version: str
+    want: str
+    state: str
+    flag: str
+    depends: str
+
+    @property
+    def there(self) -> bool:
+        return self.state in THERE
+
+    @property
+    def fine(self) -> bool:
+        return self.state in ("installed", "triggers-pending", "triggers-awaited") and self.flag == "ok"
+
+
+class Database(NamedTuple):
+    """`records` by name, foreign architectures as `name:arch`; `auto`: came as a dependency (apt's own marks)."""
+
+    records: Mapping[str, Record]
+    auto: frozenset[str]
+    interrupted: bool
+
+    def version(self, name: str) -> str | None:
+        """The version whose files are there and work; None otherwise."""
+        found = self.records.get(name)
+        return found.version if found is not None and found.fine else None
+
+    def present(self) -> dict[str, str]:
+        return {name: record.version for name, record in self.records.items() if record.there}
+
+    def held(self) -> frozenset[str]:
+        return frozenset(name for name, record in self.records.items() if record.want == "hold")
+
+    def broken(self) -> tuple[str, ...]:
+        return tuple(
+            sorted(
+                name
+                for name, record in self.records.items()
+                if record.state in UNFINISHED or (record.flag != "ok" and record.state != "not-installed")
+            )
+        )
+
+
+_FIELD = re.compile(rb"^(Package|Status|Version|Architecture|Pre-Depends|Depends): (.*)$", re.MULTILINE)
+
+
+def parse_status(content: bytes) -> dict[str, Record]:
+    """/var/lib/dpkg/status whole. Packages of another architecture than dpkg's own are called `name:arch`."""
+    found: dict[str, Record] = {}
+    own = b""
+    rows = []
+    for paragraph in content.split(b"\n\n"):
+        fields = dict(_FIELD.findall(paragraph))
+        words = fields.get(b"Status", b"").split()
+        if b"Package" not in fields or len(words) != 3:
+            continue
+        if fields[b"Package"] == b"dpkg":
+            own = fields.get(b"Architecture", b"")
+        rows.append((fields, words))
+    for fields, (want, flag, state) in rows:
+        name = _text(fields[b"Package"].strip())
+        arch = fields.get(b"Architecture", b"").strip()
+        if own and arch not in (own.strip(), b"all", b""):
+            name += ":" + _text(arch)
+        depends = b", ".join(fields[key] for key in (b"Pre-Depends", b"Depends") if key in fields)
+        found[name] = Record(
+            _text(fields.get(b"Version", b"").strip()), _text(want), _text(state), _text(flag), _text(depends)
+        )
+    return found
+
+
+def parse_auto(content: str, native: str = "") -> frozenset[str]:
+    """Names that apt's extended_states marks Auto-Installed: 1; foreign ones as `name:arch`."""
+    names = set()
+    for fields in paragraphs(content):
+        if fields.get("auto-installed", "").strip() == "1" and fields.get("package"):
+            arch = fields.get("architecture", "").strip()
+            names.add(fields["package"].strip() + (f":{arch}" if native and arch not in (native, "all", "") else ""))
+    return frozenset(names)
+
+
+def needs(record: Record) -> frozenset[str]:
+    """Names in the package's Depends and Pre-Depends, alternatives included."""
+    return frozenset(re.findall(r"(?:^|[,|])\s*([a-z0-9][a-z0-9.+-]*)", record.depends))
+
+
+def read(machine: Machine) -> Database:
+    """The database afresh; empty on a machine without dpkg."""
+    try:
+        content = machine.read(STATUS, STATUS_LIMIT)
+    except Unreadable:
+        content = b""
+    try:
+        extended = machine.read(EXTENDED, STATUS_LIMIT).decode("utf-8", "replace")
+    except Unreadable:
+        extended = ""
+    try:
+        waiting = any(name.isdecimal() for name in machine.list(UPDATES))
+    except Unreadable:
+        waiting = False
+    native = re.search(rb"^Package: dpkg\n(?:.+\n)*?Architecture: (\S+)", content, re.MULTILINE)
+    return Database(parse_status(content), parse_auto(extended, _text(native[1]) if native else ""), waiting)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")

@@ -1,0 +1,184 @@
+"""Files of the system, changed whole or not at all: written beside, flushed, renamed; the old one kept before."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from machine.errors import OutsideFailed, Refused
+
+
+class Before(NamedTuple):
+    """What was at a path. `sha256` None: nothing; a kept copy lies in the backups under that name."""
+
+    path: str
+    sha256: str | None
+    mode: int
+    uid: int
+    gid: int
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def current(path: str) -> bytes | None:
+    """The file's bytes; None when there is none."""
+    try:
+        return Path(path).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _failed(path, error, "read") from error
+
+
+def keep(path: str, backups: Path) -> Before:
+    """Copy what is at the path into `backups`, under its own digest, and say what it was."""
+    content = current(path)
+    if content is None:
+        return Before(path, None, 0o644, 0, 0)
+    found = os.stat(path)
+    named = digest(content)
+    if not (backups / named).exists():
+        backups.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write(str(backups / named), content, 0o600)
+    return Before(path, named, found.st_mode & 0o7777, found.st_uid, found.st_gid)
+
+
+def write(path: str, content: bytes, mode: int = 0o644, uid: int = 0, gid: int = 0) -> None:
+    """Replace the file in one step; folders that are missing are made. A link is followed, so that it stays one."""
+    real = Path(os.path.realpath(path))
+    # one fixed name beside it: what a power cut leaves is replaced by the next try, and no reader takes it for its own
+    beside = real.with_name(f".{real.name}.gpu-setup")
+    try:
+        real.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        beside.unlink(missing_ok=True)
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            left = memoryview(content)
+            while left:
+                left = left[os.write(handle, left) :]
+            os.fchmod(handle, mode)
+            if os.geteuid() == 0:
+                os.fchown(handle, uid, gid)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        beside.rename(real)
+        flush_folder(real.parent)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise _failed(path, error, "written") from error
+
+
+def remove(path: str) -> None:
+    """Take the file away; nothing happens when there is none."""
+    try:
+        Path(path).unlink(missing_ok=True)
+        flush_folder(Path(path).parent)
+    except OSError as error:
+        raise _failed(path, error, "removed") from error
+
+
+def flush_folder(folder: Path) -> None:
+    """Let a rename reach the disk: what comes after a power cut is the old file or the new one."""
+    if not folder.is_dir():
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def merged(path: str, now: bytes | None, wanted: str) -> bytes:
+    """The JSON document that is there with the wanted keys set in it; refuses one that is no JSON object."""
+    document: object = {}
+    if now is not None and now.strip():
+        try:
+            document = msgspec.json.decode(now)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            raise _broken(path, str(error)) from error
+        if not isinstance(document, dict):
+            raise _broken(path, "it is not an object")
+    whole = _over(document, msgspec.json.decode(wanted))
+    return msgspec.json.format(msgspec.json.encode(whole), indent=4) + b"\n"
+
+
+def holds(now: bytes | None, wanted: str) -> bool:
+    """Whether every wanted key is in the JSON document with the wanted value."""
+    if now is None or not now.strip():
+        return False
+    try:
+        return _within(msgspec.json.decode(now), msgspec.json.decode(wanted))
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return False
+
+
+def difference(path: str, before: bytes | None, after: bytes | None) -> str:
+    """A unified diff of the two; binary content is named as such."""
+    from difflib import unified_diff
+
+    def lines(content: bytes | None) -> list[str]:
+        return [] if content is None else content.decode("utf-8").splitlines(keepends=True)
+
+    try:
+        old, new = lines(before), lines(after)
+    except UnicodeDecodeError:
+        return f"{path}: binary content differs\n"
+    names = ("/dev/null" if before is None else path, "/dev/null" if after is None else path)
+    return "".join(line if line.endswith("\n") else line + "\n" for line in unified_diff(old, new, *names))
+
+
+def _over(below: object, above: object) -> object:
+    if isinstance(below, dict) and isinstance(above, dict):
+        return {**below, **{key: _over(below.get(key), value) for key, value in above.items()}}
+    return above
+
+
+def _within(document: object, wanted: object) -> bool:
+    if isinstance(wanted, dict):
+        return isinstance(document, dict) and all(
+            key in document and _within(document[key], value) for key, value in wanted.items()
+        )
+    return document == wanted
+
+
+def _broken(path: str, detail: str) -> Refused:
+    return Refused(
+        "file.broken",
+        f"{path} is not valid JSON ({detail}).",
+        "Writing into it would lose what somebody meant there, and its reader would not start again.",
+        f"Mend {path}, then run gpu-setup apply again.",
+    )
+
+
+def _failed(path: str, error: OSError, done: str) -> OutsideFailed:
+    import errno
+
+    if error.errno == errno.EROFS:
+        return OutsideFailed(
+            "file.read-only",
+            f"{path} cannot be {done}: its file system is mounted read-only.",
+            "Linux mounts it so after a disk error, and some systems are built that way.",
+            "See why (sudo dmesg | grep -i remount), put it right (sudo mount -o remount,rw /), then: gpu-setup apply",
+        )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutsideFailed(
+            "disk.full",
+            f"{path} cannot be {done}: the disk is full.",
+            f"The system says: {error.strerror}.",
+            "Free some space (sudo apt-get clean; df -h), then: gpu-setup apply",
+        )
+    return OutsideFailed(
+        "file.failed",
+        f"{path} cannot be {done}.",
+        f"The system says: {error.strerror or error}.",
+        "Put that right, then: gpu-setup apply",
+    )

@@ -1,0 +1,182 @@
+"""Signing keys: read from the vendor's file, compared by fingerprint, and only then trusted."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from machine.errors import OutsideFailed, Refused
+
+LARGEST = 1 << 20
+# RFC 9580, packet type IDs
+_PUBLIC_KEY = 6
+_SECRET = (5, 7)
+_BLOCK = re.compile(
+    rb"-----BEGIN PGP PUBLIC KEY BLOCK-----\s*?\n(?:[^\n:]+:[^\n]*\n)*\s*\n(.*?)\n=?[^\n]{0,8}\n?"
+    rb"-----END PGP PUBLIC KEY BLOCK-----",
+    re.DOTALL,
+)
+
+
+class Key(NamedTuple):
+    """One primary key with everything that belongs to it, in binary form."""
+
+    fingerprint: str
+    content: bytes
+
+
+class NoKey(Exception):
+    """The bytes are no OpenPGP public keys; the text says why."""
+
+
+def parse(content: bytes) -> tuple[Key, ...]:
+    """The primary keys in a file: binary, armoured, or the one after the other; each key once. Raises NoKey."""
+    found: dict[str, Key] = {}
+    begin = content.find(b"-----BEGIN PGP")
+    binary, armoured = (content, b"") if begin < 0 else (content[:begin], content[begin:])
+    parts = [binary] if binary.strip() else []
+    for block in _BLOCK.findall(armoured.replace(b"\r\n", b"\n")):
+        body = b"".join(line for line in block.splitlines() if not line.startswith(b"="))
+        try:
+            parts.append(base64.b64decode(body, validate=True))
+        except (binascii.Error, ValueError) as error:
+            raise NoKey(f"its armour is damaged ({error})") from error
+    for part in parts:
+        for key in _keys(part):
+            found.setdefault(key.fingerprint, key)
+    if not found:
+        raise NoKey("there is no public key in it")
+    return tuple(found.values())
+
+
+def trusted(content: bytes, fingerprints: tuple[str, ...], url: str) -> bytes:
+    """The keyring of the wanted keys and no others; refuses a file that has none of them."""
+    wanted = {_plain(fingerprint) for fingerprint in fingerprints}
+    try:
+        keys = parse(content)
+    except NoKey as error:
+        raise Refused(
+            "key.unreadable",
+            f"What {url} sent is not a signing key: {error}.",
+            "A proxy's page or a broken download comes in its place.",
+            "Open the address in a browser; behind a proxy set https_proxy, then run it again.",
+        ) from error
+    kept = [key.content for key in keys if key.fingerprint in wanted]
+    if not kept:
+        raise Refused(
+            "key.wrong",
+            f"The signing key at {url} is not the one that is known.",
+            f"It has the fingerprint {', '.join(key.fingerprint for key in keys)}; known is "
+            f"{', '.join(sorted(wanted)) or 'none'}. It was not trusted, and nothing was installed.",
+            "The vendor may have changed its key: read the vendor's announcement; a newer gpu-setup will know it. "
+            "Do not add the key by hand before that.",
+        )
+    return b"".join(kept)
+
+
+def fingerprints(keyring: bytes) -> tuple[str, ...]:
+    """Fingerprints in a keyring on disk; empty for what is none."""
+    try:
+        return tuple(key.fingerprint for key in parse(keyring))
+    except NoKey:
+        return ()
+
+
+def fetch(url: str, timeout: float = 30.0, largest: int = LARGEST) -> bytes:
+    """The bytes at the address, by the environment's proxies and certificates; never more than `largest`."""
+    import os
+    import ssl
+    from urllib.error import HTTPError, URLError
+    from urllib.request import HTTPSHandler, Request, build_opener
+
+    bundle = os.environ.get("SSL_CERT_FILE") or os.environ.get("CURL_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
+    try:
+        context = ssl.create_default_context(cafile=bundle or None)
+        opener = build_opener(HTTPSHandler(context=context))
+        with opener.open(Request(url, headers={"User-Agent": "gpu-setup"}), timeout=timeout) as answer:
+            content = bytes(answer.read(largest + 1))
+            length = answer.headers.get("Content-Length")
+    except HTTPError as error:
+        raise _unfetched(url, f"The server answers {error.code} {error.reason}.") from error
+    except URLError as error:
+        raise _unfetched(url, f"{error.reason}.") from error
+    except (OSError, ValueError) as error:
+        raise _unfetched(url, f"{error}.") from error
+    if len(content) > largest:
+        raise Refused("key.large", f"What {url} sends is larger than any key.", f"More than {largest} bytes came.", "")
+    if length is not None and length.isdecimal() and len(content) < int(length):
+        raise _unfetched(url, f"The download broke after {len(content)} of {length} bytes.")
+    return content
+
+
+def _unfetched(url: str, why: str) -> OutsideFailed:
+    return OutsideFailed(
+        "key.unfetched",
+        f"The signing key could not be fetched from {url}.",
+        f"{why[:1].upper()}{why[1:]}",
+        "Check the network; behind a proxy set https_proxy, behind a company's certificate SSL_CERT_FILE. "
+        "Then run it again: nothing was changed by this step.",
+    )
+
+
+def _keys(content: bytes) -> Iterator[Key]:
+    """Primary keys with their user ids, subkeys and signatures, in the file's order."""
+    fingerprint, start = "", 0
+    for kind, begin, body, end in _packets(content):
+        if kind in _SECRET:
+            raise NoKey("it holds a secret key")
+        if kind == _PUBLIC_KEY:
+            if fingerprint:
+                yield Key(fingerprint, content[start:begin])
+            fingerprint, start = _fingerprint(content[body:end]), begin
+    if fingerprint:
+        yield Key(fingerprint, content[start:])
+
+
+def _packets(content: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """(type, begin, begin of the body, end) of each packet (RFC 9580, 4.2). Raises NoKey on what is cut short."""
+    at = 0
+    while at < len(content):
+        begin, head = at, content[at]
+        if not head & 0x80:
+            raise NoKey("it is not in OpenPGP's form")
+        try:
+            if head & 0x40:
+                kind, first = head & 0x3F, content[at + 1]
+                if first < 192:
+                    size, at = first, at + 2
+                elif first < 224:
+                    size, at = ((first - 192) << 8) + content[at + 2] + 192, at + 3
+                elif first == 255:
+                    size, at = int.from_bytes(content[at + 2 : at + 6], "big"), at + 6
+                else:
+                    raise NoKey("a part of it has no length")
+            else:
+                kind, width = (head >> 2) & 0x0F, (1, 2, 4, 0)[head & 3]
+                if not width:
+                    raise NoKey("a part of it has no length")
+                size, at = int.from_bytes(content[at + 1 : at + 1 + width], "big"), at + 1 + width
+        except IndexError as error:
+            raise NoKey("it is cut short") from error
+        if at + size > len(content):
+            raise NoKey("it is cut short")
+        yield kind, begin, at, at + size
+        at += size
+
+
+def _fingerprint(body: bytes) -> str:
+    """RFC 9580, 5.5.4: SHA-1 for version 4, SHA-256 for version 6."""
+    version = body[0] if body else 0
+    if version == 4:
+        return hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body, usedforsecurity=False).hexdigest().upper()
+    if version == 6:
+        return hashlib.sha256(b"\x9b" + len(body).to_bytes(4, "big") + body).hexdigest().upper()
+    raise NoKey(f"its version {version} is not known")
+
+
+def _plain(fingerprint: str) -> str:
+    return re.sub(r"[^0-9A-F]", "", fingerprint.upper())
