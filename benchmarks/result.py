@@ -49,7 +49,7 @@ class Figure:
 def machine() -> dict[str, Any]:
     """What shapes the figures and names nobody: processor, cores, memory, system, Python, and how busy it was.
 
-    Says so when the machine is busy: then even CPU seconds are no measure, since PyTorch's threads spin while they wait.
+    Warns when the machine is busy: then even CPU seconds are no measure, since PyTorch's threads spin while waiting.
     """
     load = os.getloadavg()[0]
     if load > BUSY:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from binascii import crc32
 from functools import cache
-from pathlib import Path
 
 import msgspec
 
@@ -49,7 +49,9 @@ class Stack(Frozen, frozen=True, kw_only=True):
 
     `vendor`: nvidia, amd, or cpu. `driver_branch` is the NVIDIA branch of `driver_floor`;
     `kernel_floors` maps an AMD target to the oldest kernel whose in-tree amdgpu drives it (absent: not known).
-    `torch_extras` belong to the requirement (`torch[device-gfx1100]`), {target} to fill in.
+    `torch_extras` belong to the requirement (`torch[device-gfx1100]`), {target} to fill in; `torch_brings`: torch's
+    libraries come with it instead of from the lock. `hip`: how torch.version.hip begins, where ROCm's number differs or
+    not. `base` names the row of `bases` that its image stands on.
     """
 
     name: str
@@ -62,6 +64,9 @@ class Stack(Frozen, frozen=True, kw_only=True):
     torch: str
     torch_index: str
     torch_extras: tuple[str, ...] = ()
+    torch_brings: bool = False
+    hip: str | None = None
+    base: str = "ubuntu:24.04"
     axolotl: str
     bitsandbytes: str
     pythons: tuple[str, ...]
@@ -71,6 +76,38 @@ class Stack(Frozen, frozen=True, kw_only=True):
     note: str = ""
     source: str
     date: str
+
+    def for_target(self, target: str) -> Stack:
+        """The stack with this card's target filled into torch's extras."""
+        return msgspec.structs.replace(
+            self, torch_extras=tuple(extra.format(target=target) for extra in self.torch_extras)
+        )
+
+    @property
+    def torch_requirement(self) -> str:
+        """What pip is asked for: `torch==2.13.0`, with extras where the stack has some."""
+        extras = f"[{','.join(self.torch_extras)}]" if self.torch_extras else ""
+        return f"torch{extras}=={self.torch}"
+
+
+class Base(Frozen, frozen=True, kw_only=True):
+    """What an image stands on: a name as Dockerfiles write it, the index's digest, its Python, and apt's packages.
+
+    `packages` stay in the image, `build_packages` only make the environment. Without a digest it is no stack's base.
+    """
+
+    image: str
+    digest: str | None = None
+    python: str
+    packages: tuple[str, ...]
+    build_packages: tuple[str, ...] = ()
+    note: str = ""
+    source: str
+    date: str
+
+    @property
+    def reference(self) -> str:
+        return f"{self.image}@{self.digest}" if self.digest else self.image
 
 
 class PackageRule(Frozen, frozen=True, kw_only=True):
@@ -190,6 +227,7 @@ class Catalogue(Frozen, frozen=True, kw_only=True):
 
     cards: tuple[Card, ...]
     stacks: tuple[Stack, ...]
+    bases: tuple[Base, ...] = ()
     packages: tuple[PackageRule, ...]
     repositories: tuple[Repository, ...] = ()
     branches: tuple[Branch, ...]
@@ -214,6 +252,10 @@ class Catalogue(Frozen, frozen=True, kw_only=True):
     def stack(self, name: str) -> Stack:
         return next(row for row in self.stacks if row.name == name)
 
+    def base(self, image: str) -> Base | None:
+        """The row for an image by its name, whatever digest is written behind it."""
+        return next((row for row in self.bases if row.image == image.partition("@")[0]), None)
+
     def package(self, key: str, branch: int | None = None) -> PackageRule:
         """The rule of this key, for this NVIDIA branch where names depend on it; raises KeyError if there is none."""
         for row in self.packages:
@@ -235,7 +277,13 @@ class Catalogue(Frozen, frozen=True, kw_only=True):
 
 TABLES = ("cards", "stacks", "packages", "systems", "xid")
 COMPILED = "catalogue.json"
-_DATA = Path(__file__).with_name("data")
+_DATA = os.path.join(os.path.dirname(__file__), "data")
+
+
+def _bytes(name: str) -> bytes:
+    # pathlib would cost the doctor 3 ms
+    with open(os.path.join(_DATA, name), "rb") as file:  # noqa: PTH123
+        return file.read()
 
 
 class Compiled(msgspec.Struct, frozen=True):
@@ -254,7 +302,7 @@ def catalogue() -> Catalogue:
     """
     sources = _sources()
     try:
-        compiled = msgspec.json.decode((_DATA / COMPILED).read_bytes(), type=Compiled)
+        compiled = msgspec.json.decode(_bytes(COMPILED), type=Compiled)
     except (OSError, msgspec.MsgspecError):
         compiled = None
     if compiled is not None and compiled.sums == _sums(sources):
@@ -279,7 +327,7 @@ def compiled() -> bytes:
 
 
 def _sources() -> dict[str, bytes]:
-    return {name: (_DATA / f"{name}.toml").read_bytes() for name in TABLES}
+    return {name: _bytes(f"{name}.toml") for name in TABLES}
 
 
 def _sums(sources: dict[str, bytes]) -> dict[str, int]:
@@ -287,4 +335,5 @@ def _sums(sources: dict[str, bytes]) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    (_DATA / COMPILED).write_bytes(compiled())
+    with open(os.path.join(_DATA, COMPILED), "wb") as file:  # noqa: PTH123
+        file.write(compiled())

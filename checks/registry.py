@@ -5,6 +5,7 @@ from __future__ import annotations
 from checks.model import Check
 from checks.rules import (
     access,
+    amd_smi,
     apt,
     complaints,
     container,
@@ -93,6 +94,7 @@ ALL: tuple[Check, ...] = (
     access.render_access,
     access.render_group,
     access.open_to_all,
+    amd_smi.answers,
     rocm.several_installs,
     rocm.version,
     rocm.ubuntu_packages,

@@ -20,7 +20,7 @@ from checks.catalogue import Stack
 from harness.document import disk_trouble, write_whole
 from harness.installed import clear_remains, end_left_behind, installed, missing
 from harness.lock import Lock, entries, load_lock
-from harness.pip import NOTHING_FOUND, Installing, checked
+from harness.pip import NOTHING_FOUND, OTHER_HASH, Installing, checked
 from machine.door import Machine
 from machine.errors import OutsideFailed, Refused
 from machine.events import Emit, Event
@@ -36,8 +36,9 @@ DONE = {"Repairing": "repaired", "Going on with": "completed", "Building": "buil
 class Environment(msgspec.Struct, frozen=True):
     """A training environment that is there.
 
-    `torch_from`: local, index, configured, or kept (it was whole, and where it came from is no longer known);
-    `torch_verified` is `unverified` while no hash is checked.
+    `torch_from`: local, index, configured, image, or kept (it was whole, and where it came from is no longer known);
+    `torch_verified` is `unverified` while no hash is checked. `image` is the id of the container image that it lies in
+    (None: a venv); `folder` is then a place inside, and what is noted about it lies in `notes` on this machine.
     """
 
     stack: str
@@ -49,6 +50,13 @@ class Environment(msgspec.Struct, frozen=True):
     torch_verified: str
     built_at: str
     seconds: float
+    image: str | None = None
+    notes: str | None = None
+
+    @property
+    def beside(self) -> Path:
+        """The folder on this machine for what is noted about the environment."""
+        return Path(self.notes or self.folder)
 
     @property
     def python(self) -> Path:
@@ -125,7 +133,7 @@ def ensure(stack: Stack, machine: Machine, paths: Paths, emit: Emit) -> Environm
             emit(Event("end", STAGE, f"Training environment is there and intact: {folder}"))
             return document
         with disk_trouble(folder):
-            return _build(stack, base, lock, folder, lacking, machine, emit)
+            return _build(stack, base, lock, folder, document, lacking, machine, emit)
     finally:
         guard.release()
 
@@ -138,11 +146,17 @@ def _is_at(document: Environment, folder: Path) -> bool:
 
 
 def _build(
-    stack: Stack, base: Base, lock: Lock, folder: Path, lacking: set[str], machine: Machine, emit: Emit
+    stack: Stack,
+    base: Base,
+    lock: Lock,
+    folder: Path,
+    before: Environment | None,
+    lacking: set[str],
+    machine: Machine,
+    emit: Emit,
 ) -> Environment:
     begin = time.monotonic()
     everything = {*lock.packages, "torch"}
-    before = read_document(folder)
     verb = "Repairing" if before else "Going on with" if lacking != everything else "Building"
     emit(Event("start", STAGE, f"{verb} the training environment ({stack.name}, {len(lacking)} packages): {folder}"))
     python = folder / "bin" / "python"
@@ -163,10 +177,13 @@ def _build(
         rest = lacking - {"torch"}
         if rest:
             wanted = write_whole(folder / "wanted.txt", entries(lock, rest))
-            checked(
-                pip.install("--no-deps", "--require-hashes", "--force-reinstall", "-r", str(wanted)),
-                "installing packages",
-            )
+            locked = ("--no-deps", "--require-hashes", "--force-reinstall", "-r", str(wanted))
+            outcome = pip.install(*locked)
+            if OTHER_HASH in outcome.stdout:
+                # before version 25, pip takes a download that was cut off for a whole one
+                emit(Event("note", STAGE, "A download is not what was locked, or was cut off; trying once more."))
+                outcome = pip.install(*locked)
+            checked(outcome, "installing packages")
             wanted.unlink()
     still = missing(folder, lock, stack.torch)
     if still:
@@ -208,7 +225,8 @@ def _check_room(machine: Machine, folder: Path, share: float) -> None:
 
 def _install_torch(stack: Stack, pip: Installing, emit: Emit) -> str:
     """Install torch alone and say where it came from: `local`, `index` or `configured`."""
-    exact = ("--no-deps", "--force-reinstall", f"torch=={stack.torch}")
+    alone = () if stack.torch_brings else ("--no-deps",)
+    exact = (*alone, "--force-reinstall", stack.torch_requirement)
     local = pip.install("--no-index", *exact)
     if local.ok:
         emit(Event("note", STAGE, f"torch {stack.torch} from a local copy (unverified: no hash was given for it)."))
@@ -220,6 +238,13 @@ def _install_torch(stack: Stack, pip: Installing, emit: Emit) -> str:
         words = f"torch {stack.torch} from {stack.torch_index} (unverified: no hash was given for it)."
         emit(Event("note", STAGE, words))
         return "index"
+    if stack.vendor == "amd":
+        raise OutsideFailed(
+            "environment.index",
+            f"{stack.torch_index} does not answer, and only it has torch for {stack.runtime.upper()}.",
+            "The configured package index would give a build for CUDA under the same version.",
+            "Check the network; run the same command again to go on.",
+        )
     emit(
         Event(
             "warning",

@@ -19,6 +19,7 @@ SETTINGS: Mapping[str, str] = {
     "PIP_NO_INPUT": "1",
 }
 NOTHING_FOUND = "No matching distribution found"
+OTHER_HASH = "DO NOT MATCH THE HASHES"
 
 _AGAIN = "Check the network; run the same command again to go on."
 # words of pip 23 to 26, each seen in a failed run; in order, the first that is there wins
@@ -36,11 +37,12 @@ _CAUSES: tuple[tuple[str, str, str, str], ...] = (
         "Set GPU_SETUP_HOME to a folder that you can write, and run the same command again.",
     ),
     (
-        "DO NOT MATCH THE HASHES",
+        OTHER_HASH,
         "hash",
         "a downloaded package is not the one that was locked.",
         "Your package index serves another file than the public one; use the public index, or report this.",
     ),
+    ("Temporary failure in name resolution", "network", "no name can be looked up.", _AGAIN),
     ("ConnectionResetError", "network", "the connection was cut.", _AGAIN),
     ("Connection broken", "network", "a download was cut.", _AGAIN),
     ("IncompleteRead", "network", "a download was cut.", _AGAIN),
@@ -48,7 +50,7 @@ _CAUSES: tuple[tuple[str, str, str, str], ...] = (
     ("ConnectTimeoutError", "network", "the package index does not answer.", _AGAIN),
     ("NewConnectionError", "network", "the package index cannot be reached.", _AGAIN),
     ("Failed to establish a new connection", "network", "the package index cannot be reached.", _AGAIN),
-    ("Temporary failure in name resolution", "network", "no name can be looked up.", _AGAIN),
+    ("after connection broken by", "network", "the package index cannot be reached.", _AGAIN),
     (
         "ensurepip",
         "venv",
@@ -122,17 +124,17 @@ def checked(outcome: Outcome, doing: str) -> None:
     if outcome.ok:
         return
     text = f"{outcome.stdout}\n{outcome.stderr}"
-    errors = [line.strip() for line in text.splitlines() if line.lstrip().startswith("ERROR:") or "Error" in line]
-    said = errors[-1][:300] if errors else text.strip()[-300:] or outcome.problem or "It printed nothing."
     for needle, code, why, following in _CAUSES:
         if needle in text:
+            said = next(line.strip() for line in reversed(text.splitlines()) if needle in line)
             raise OutsideFailed(
-                f"environment.{code}", f"The training environment stopped at {doing}: {why}", said, following
+                f"environment.{code}", f"The training environment stopped at {doing}: {why}", said[-300:], following
             )
+    errors = [line.strip() for line in text.splitlines() if line.lstrip().startswith("ERROR:") or "Error" in line]
     ended = f"exit {outcome.rc}" if outcome.rc is not None else outcome.problem
     raise OutsideFailed(
         "environment.failed",
         f"The training environment stopped at {doing} ({ended}).",
-        said,
+        (errors or [text.strip() or "It printed nothing."])[-1][-300:],
         "What was installed stays; run the same command again to go on.",
     )

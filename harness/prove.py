@@ -50,10 +50,13 @@ class Ready(msgspec.Struct, frozen=True):
     inputs: str
 
 
-def prepare(job: Job, machine: Machine, paths: Paths, emit: Emit) -> Ready:
-    """Data and recipe checked, environment and model there. Bad input is told before anything long begins."""
+def prepare(job: Job, machine: Machine, paths: Paths, emit: Emit, environment: Environment | None = None) -> Ready:
+    """Data and recipe checked, environment and model there. Bad input is told before anything long begins.
+
+    `environment`: one that is there already (an image's); without it a venv is made.
+    """
     _check_data(job)
-    environment = ensure(job.stack, machine, paths, emit)
+    environment = environment or ensure(job.stack, machine, paths, emit)
     check_keys(job.recipe, _known_keys(environment, machine))
     base_model = ensure_model(job.recipe, environment, machine, paths, emit)
     return Ready(environment, base_model, inputs_digest(job, environment, base_model))
@@ -65,6 +68,7 @@ def inputs_digest(job: Job, environment: Environment, base_model: str) -> str:
     files += [job.data] if job.data else list(local_datasets(job.recipe))
     parts = [job.recipe.text, repr(job.recipe.traits), repr(sorted(job.overrides.items())), base_model]
     parts += [environment.lock_digest, environment.torch, environment.python_version, job.stack.name]
+    parts += [environment.image] if environment.image else []
     digest = hashlib.sha256("\0".join(parts).encode())
     for file in files:
         digest.update(file.read_bytes())
@@ -143,7 +147,7 @@ def _check_data(job: Job) -> None:
 
 def _known_keys(environment: Environment, machine: Machine) -> frozenset[str]:
     """The config keys of the Axolotl in this environment, asked once and kept beside it."""
-    file = Path(environment.folder) / KEYS
+    file = environment.beside / KEYS
     try:
         return msgspec.json.decode(file.read_bytes(), type=frozenset[str])
     except (OSError, msgspec.MsgspecError):

@@ -37,7 +37,7 @@ def choose_stack(host: Host, catalogue: Catalogue) -> Choice:
             if stack.driver_branch and (_branch(host) or 0) < stack.driver_branch:
                 reasons.append(f"{known.name}: {stack.name} needs driver {stack.driver_branch} or newer")
                 continue
-            return Choice(stack, f"{known.name} ({known.target}) with a working driver", True)
+            return Choice(stack.for_target(known.target), f"{known.name} ({known.target}) with a working driver", True)
     return Choice(cpu, "; ".join(dict.fromkeys(reasons)) or "no supported GPU", False)
 
 

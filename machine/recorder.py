@@ -50,6 +50,8 @@ VARIABLES = frozenset(
     }
 )
 Reduce = Callable[[bytes], bytes]
+# of one file or output; a log that repeats one complaint is no better for being longer
+_LONG = 1 << 20
 
 
 class RecordingMachine:
@@ -162,14 +164,12 @@ def tree(
         if scrub.stays(path):
             unreadable[path] = Unreadable(path, DENIED, "such a file never leaves the machine")
             continue
-        kept = scrub.file(path, reduce.get(path, bytes)(data), who)
+        kept = reduce.get(path, bytes)(data)
         if most and len(kept) > most:
             unreadable[path] = Unreadable(path, TOO_LARGE, f"its {len(kept)} bytes were left out")
             continue
-        files[layout.place(_safe(path, who))] = kept
-    found: dict[str, bytes] = {}
-    for path, data in files.items():
-        found[f"sysroot{path}"] = data
+        files[layout.place(_safe(path, who))] = scrub.file(path, kept, who)
+    found = {f"sysroot{path}": data for path, data in files.items()}
     links = {f"sysroot{layout.place(path, follow=False)}": target for path, target in layout.links.items()}
     documents: dict[str, object] = {
         "paths.json": _paths(seen, who, files, layout, unreadable),
@@ -213,7 +213,7 @@ def write(
             "A recording is never written over something else.",
             "Name a folder that does not exist yet.",
         )
-    found = tree(seen, str(folder), who, about, reduce)
+    found = tree(seen, str(folder), who, about, reduce, _LONG)
     try:
         (folder / "sysroot").mkdir(parents=True, exist_ok=True)
         for path, data in found.files.items():
@@ -339,8 +339,8 @@ def _command(outcome: Outcome, who: scrub.Who, reduce: Mapping[str, Reduce], mos
     return {
         **outcome._asdict(),
         "argv": [scrub.text(word, who) for word in outcome.argv],
-        "stdout": _last(scrub.text(said, who), most),
-        "stderr": _last(scrub.text(outcome.stderr, who), most),
+        "stdout": scrub.text(_last(said, most), who),
+        "stderr": scrub.text(_last(outcome.stderr, most), who),
         "seconds": round(outcome.seconds, 3),
     }
 

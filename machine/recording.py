@@ -83,9 +83,10 @@ class RecordedMachine:
         return tuple(sorted({*found, *known}))
 
     def link(self, path: str) -> str:
-        self._refuse_unreadable(path)
+        # where a link points is known even where what it points to could not be read
+        real = self._find(path, follow=False)
         try:
-            return self.tree.target(self._find(path, follow=False))
+            return self.tree.target(real)
         except OSError as error:
             raise Unreadable(path, FAILED, "not a symbolic link") from error
 
@@ -168,7 +169,8 @@ class RecordedMachine:
 
     def _find(self, path: str, follow: bool = True) -> str:
         """The real path of the recorded file; links are followed inside sysroot only. Raises Unreadable."""
-        self._refuse_unreadable(path)
+        if follow:
+            self._refuse_unreadable(path)
         plain = _plain(path)
         rest, done, links = [part for part in plain.split("/") if part][::-1], "", 0
         while rest:
@@ -180,6 +182,7 @@ class RecordedMachine:
                 continue
             mode = self.tree.mode(f"sysroot{done}/{part}")
             if mode == 0:
+                self._refuse_unreadable(path)
                 if self._exists(plain) or self._exists(f"{done}/{part}{'/' if rest else ''}{'/'.join(rest[::-1])}"):
                     raise Unreadable(path, FAILED, "not recorded")
                 raise Unreadable(path, ABSENT)

@@ -88,7 +88,7 @@ _DISK_ID = re.compile(
     r"(?!true\b|false\b)([^\s,;:'\"|>=]+)"
 )
 # `search --fs-uuid --set=root 1A2B-3C4D` of grub.cfg; a disk's model and serial number as udev joins them
-_FS_UUID = re.compile(r"(--fs-uuid\b[^\n]*\s)([0-9A-F]{4}-[0-9A-F]{4}|[0-9A-F]{16})(?![\w-])")
+_FS_UUID = re.compile(r"(--fs-uuid\b[^\n]{0,200}\s)([0-9A-F]{4}-[0-9A-F]{4}|[0-9A-F]{16})(?![\w-])")
 _DISK_NAME = re.compile(
     r"(?<![A-Za-z0-9])((?:ata|nvme|scsi|usb|wwn|mmc)-)(?=\w*\d)([A-Za-z0-9]\w*_[\w.-]{4,}|0x[0-9a-f]{8,}|eui\.[0-9a-f]+)"
 )
@@ -100,14 +100,14 @@ _SERIAL = re.compile(r"(?i)(serial(?:[ _-]?(?:number|no|num))?[\"']?\s*[:=]\s*[\
 _ALIAS = re.compile(r"user\d*")
 _HOME = re.compile(r"(/home/|/Users/|/var/home/)([^/\s:\"'*$<>|,;()]+)")
 _REGISTRIES = re.compile(
-    r"(\"(?:insecure-registries|registry-mirrors|allow-nondistributable-artifacts)\"\s*:\s*\[)[^\]]*\"[^\]]*\]"
+    r"(\"(?:insecure-registries|registry-mirrors|allow-nondistributable-artifacts)\"\s*:\s*\[)[^\]\"]{0,200}\"[^\]]{0,9000}\]"
 )
 # `journalctl -o short-monotonic` writes the host's name before each message
 _JOURNAL = re.compile(r"(?m)^(\[ *\d+\.\d+\] )\S+(?= kernel:)")
 _VERSION_BEFORE = re.compile(r"(?i)(?:version|release|\([<>=]{1,2})\s*:?\s*[\"']?$")
 
 
-_FULL_MAIL = re.compile(r"[\w.+-]+%40[\w-]+(?:\.[\w-]+)+")
+_FULL_MAIL = re.compile(r"(?<![\w.+-])[\w.+-]+%40[\w-]+(?:\.[\w-]+)+")
 # files that hold secrets and nothing else: not even a scrubbed copy leaves
 _STAYS = re.compile(
     r"/etc/apt/auth\.conf(?:\.d/.*)?$|/etc/(?:g?shadow|gshadow|sudoers|krb5\.keytab|opasswd)\b|/\.?netrc$|/\.ssh/|/etc/ssh/"

@@ -16,10 +16,10 @@ _TOKEN = re.compile(
     r"|r8_[A-Za-z0-9]{20,}|hv[sb]\.[\w-]{20,}|SG\.[\w-]{16,}\.[\w-]{16,}|[rs]k_(?:live|test)_\w{16,}|dop_v1_\w{20,}"
     r"|ATATT[\w=-]{20,}|AGE-SECRET-KEY-1\w{20,}|ya29\.[\w-]{20,}|nvapi-[\w-]{20,}|C1[1-9A-HJ-NP-Za-km-z]{27,29})"
     r"|hf_[A-Za-z0-9]{16,}|gh[opusr]_[A-Za-z0-9]{16,}|github_pat_\w{20,}|glpat-[\w-]{16,}|dckr_pat_[\w-]{16,}"
-    r"|pypi-[\w-]{20,}|(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{30,}|eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?)(?![A-Za-z0-9])"
+    r"|pypi-[\w-]{20,}|(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{30,}|(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?)(?![A-Za-z0-9])"
 )
 _KEY_BLOCK = re.compile(
-    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----.{0,16000}?-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----", re.DOTALL
+    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----.{0,8000}?-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----", re.DOTALL
 )
 # a block whose end is missing: its lines, with whatever stands before each
 _KEY_LINE = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----|(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{40,}={0,2}")
@@ -32,12 +32,12 @@ _BEARER = re.compile(
     r"(?i)\b(bearer|basic|token)(\s+)(?!redacted\b)(?=[A-Za-z0-9+/._~-]*[0-9+/=])[A-Za-z0-9+/._~-]{12,}=*"
 )
 # a password may hold a slash; `host:8080/path@1` is none
-_CREDENTIALS = re.compile(r"(?<=://)(?:[^\s\"'/:@]+:(?!\d{1,5}/)[^\s\"'@]+|[^/\s\"']+)(?=@)")
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^\s\"'/:@]{1,200}:(?!\d{1,5}/)[^\s\"'@]{1,400}|[^/\s\"']+)(?=@)")
 _BARE_CREDENTIALS = re.compile(r"(?<![\w/@.:-])[\w.+-]+:[^\s\"'@/:]{3,}(?=@[\w.-]+:\d)")
 _SECRET = re.compile(
     r"(?i)(?<![A-Za-z])((?:[\w-]{0,40}[_-])?(?:password|passwd|passphrase|pass|pwd|psk|token|secret|auth|credentials?"
     r"|(?:api|access|auth|private|preshared|public|shared|account|secret|host)_?key|key|sig)"
-    r"[\"']?[ \t]*[=:][ \t]*)(?:\"([^\"\n]*)\"|'([^'\n]*)'|([^\s\"']+?(?=[,;}\])]*(?:[\s\"']|$))))"
+    r"[\"']?[ \t]*[=:][ \t]*)(?:\"([^\"\n]*)\"|'([^'\n]*)'|([^\s\"']+?(?=[,;}\])]{0,8}(?:[\s\"']|$))))"
 )
 # no secrets: a file that holds the key, small numbers, and the words that stand for "none"
 _NO_SECRET = re.compile(
@@ -53,7 +53,7 @@ _PASSWORD_WORD = re.compile(r"(?i)\b(password[ \t]+)(?=\S*\d|(?-i:\S*[a-z]\S*[A-
 _SSID = re.compile(r"(?i)\b(e?ssid(?:_name)?[\"']?[ \t]*[=:][ \t]*)(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s\"',;][^\n\"',;]*)")
 _SSH = re.compile(r"(?i)(ssh://)[^\s\"'/]+")
 _SSH_COMMAND = re.compile(
-    r"(?<![\w.-])((?:ssh|scp|sftp|mosh)[ \t]+(?:-[A-Za-z][ \t]+\S+[ \t]+|-[A-Za-z]+[ \t]+)*)"
+    r"(?<![\w.-])((?:ssh|scp|sftp|mosh)[ \t]+(?:-[A-Za-z][ \t]+\S+[ \t]+|-[A-Za-z]+[ \t]+){0,4})"
     r"(?:[\w.-]+@[\w.-]+|[A-Za-z][\w-]*(?:\.[\w-]+)+)"
 )
 _SSH_CONFIG = re.compile(r"(?m)(^[ \t]*Host[ \t]+)\S.*$|(\b(?:HostName|Hostname|ProxyJump)[ \t]+)\S+")

@@ -10,6 +10,7 @@ from machine.errors import OutsideFailed
 from machine.events import Event
 from provision import apt, files, keys
 from provision.model import AptKey, AptPin, AptRepo, RestoreFile, WriteFile
+from provision.next_boot import CHOICE, HOOK
 from provision.site import Site
 
 MODULE_SETTINGS = "/etc/modprobe.d/"
@@ -143,6 +144,9 @@ def restore(action: RestoreFile, site: Site, stage: str, title: str) -> Left | N
         files.write(action.path, old, action.mode, action.uid, action.gid)
     if action.path.startswith(MODULE_SETTINGS):
         rebuild_initramfs(site, stage, title)
+    if action.path == HOOK and Path(CHOICE).exists():
+        files.remove(CHOICE)
+        site.machine.run(("update-grub",), timeout=120, env=apt.ENVIRONMENT)
     return None
 
 

@@ -32,10 +32,11 @@ def installed(action: AptInstall, site: Site) -> bool:
     """Every wanted package in working order, none of those that give way, nothing forbidden, dpkg not cut off."""
     found = dpkg.read(site.machine)
     there = found.present()
+    exact = action.files or action.upgrade
     return (
         not found.interrupted
         and all(found.version(wanted.name) is not None for wanted in action.packages)
-        and (not action.files or all(found.version(w.name) == w.version for w in action.packages if w.version))
+        and (not exact or all(found.version(w.name) == w.version for w in action.packages if w.version))
         and not any(name in there for name in action.remove)
         and not any(fnmatchcase(name, pattern) for name in there for pattern in action.forbid)
     )

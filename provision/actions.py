@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from machine.events import Event
-from provision import act_files, act_packages, act_system, apt, files
+from provision import act_files, act_packages, act_system, apt, dpkg, files
 from provision.act_files import Left
 from provision.model import (
     AnyAction,
@@ -74,6 +74,8 @@ def before(action: AnyAction, site: Site, stage: str, title: str) -> Facts:
         case UserGroup():
             there = act_system.memberships(action.user, site)
             return {"groups": [name for name in action.groups if name in there]}
+        case AptHold():
+            return {"held": [name for name in action.packages if name in dpkg.read(site.machine).held()]}
         case Service():
             return {
                 "enabled": act_system.enabled(action.unit, site),

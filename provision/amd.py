@@ -8,6 +8,7 @@ from provision import repositories
 from provision.cards import Seen, listed
 from provision.kernels import at_least, covering, flavours, module_missing, next_release, numbers
 from provision.model import AptRemove, KernelModule, Part, Refusal, State, Step
+from provision.next_boot import guard
 from provision.packages import explain, install, installed, names, reboot, state_of
 from provision.secure_boot import enrol
 from provision.target import Rocm, Source, Target
@@ -172,7 +173,7 @@ def _dkms_route(host: Host, catalogue: Catalogue) -> Part:
         wanted,
         "You asked for AMD's own build. DKMS builds it on this machine, so the kernel's headers come first.",
     )
-    steps = (*added, lead, driver)
+    steps = (*added, lead, *(() if driver.state is State.DONE else (guard(MODULE),)), driver)
     if enrolment := enrol(host, "amdgpu-dkms"):
         steps = (*steps, enrolment)
     restart = (

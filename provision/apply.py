@@ -104,7 +104,7 @@ def _step(step: Step, site: Site, journal: Journal, keeper: _Keeper) -> None:
         raise
     journal.end(keeper.run, step.id, "done", action, actions.after(action, site))
     keeper.set(step.id, "done")
-    site.emit(Event("end", step.id, step.title))
+    site.emit(Event("end", step.id, "done"))
 
 
 class _Keeper:

@@ -56,10 +56,13 @@ def fits(branch: Branch, open_module: bool | None, generations: frozenset[str]) 
     return None
 
 
-def choose(catalogue: Catalogue, cards: tuple[Seen, ...], number: int | None, begun: bool) -> Choice | Refusal:
+def choose(
+    catalogue: Catalogue, cards: tuple[Seen, ...], number: int | None, begun: bool, without: tuple[int, ...] = ()
+) -> Choice | Refusal:
     """The newest production or long-term branch over the floor that drives every card, or `number` if it does.
 
-    `begun`: `number` is not a person's wish but the branch whose packages are already there.
+    `begun`: `number` is not a person's wish but the branch whose packages are already there. `without`: branches that
+    the archive has nothing of for this machine's kernels.
     """
     generations = frozenset(seen.card.generation for seen in cards)
     lowest, stack = floor(catalogue, cards)
@@ -79,6 +82,8 @@ def choose(catalogue: Catalogue, cards: tuple[Seen, ...], number: int | None, be
         unfit = fits(row, open_module, generations)
         if unfit is None and lowest is not None and row.number < numbers(lowest)[0]:
             unfit = f"branch {row.number} is below {lowest}, which the stack {stack} needs"
+        if unfit is None and row.number in without:
+            unfit = f"the archive has no modules of branch {row.number} for the kernel here"
         if unfit is not None:
             reasons.append(unfit)
             continue

@@ -25,6 +25,7 @@ class Record(NamedTuple):
     state: str
     flag: str
     depends: str
+    provides: str = ""
 
     @property
     def there(self) -> bool:
@@ -63,7 +64,7 @@ class Database(NamedTuple):
         )
 
 
-_FIELD = re.compile(rb"^(Package|Status|Version|Architecture|Pre-Depends|Depends): (.*)$", re.MULTILINE)
+_FIELD = re.compile(rb"^(Package|Status|Version|Architecture|Pre-Depends|Depends|Provides): (.*)$", re.MULTILINE)
 
 
 def parse_status(content: bytes) -> dict[str, Record]:
@@ -86,7 +87,12 @@ def parse_status(content: bytes) -> dict[str, Record]:
             name += ":" + _text(arch)
         depends = b", ".join(fields[key] for key in (b"Pre-Depends", b"Depends") if key in fields)
         found[name] = Record(
-            _text(fields.get(b"Version", b"").strip()), _text(want), _text(state), _text(flag), _text(depends)
+            _text(fields.get(b"Version", b"").strip()),
+            _text(want),
+            _text(state),
+            _text(flag),
+            _text(depends),
+            _text(fields.get(b"Provides", b"")),
         )
     return found
 
@@ -101,9 +107,46 @@ def parse_auto(content: str, native: str = "") -> frozenset[str]:
     return frozenset(names)
 
 
+_NAME = re.compile(r"\s*([a-z0-9][a-z0-9.+-]*)")
+
+
+def clauses(record: Record) -> tuple[tuple[str, ...], ...]:
+    """The package's Depends and Pre-Depends: one tuple of alternatives for each clause, versions left out."""
+    parts = (part.split("|") for part in record.depends.split(","))
+    found = (tuple(match[1] for each in part if (match := _NAME.match(each))) for part in parts)
+    return tuple(clause for clause in found if clause)
+
+
 def needs(record: Record) -> frozenset[str]:
     """Names in the package's Depends and Pre-Depends, alternatives included."""
-    return frozenset(re.findall(r"(?:^|[,|])\s*([a-z0-9][a-z0-9.+-]*)", record.depends))
+    return frozenset(name for clause in clauses(record) for name in clause)
+
+
+def removable(going: frozenset[str], database: Database) -> frozenset[str]:
+    """Those of `going` that no package that stays needs, by itself or by what it provides."""
+    stays = {name for name, record in database.records.items() if record.there} - going
+    going = going & {name for name, record in database.records.items() if record.there}
+    while True:
+        offered = {_bare(name) for name in stays} | {
+            virtual for name in stays for virtual in _provided(database.records[name])
+        }
+        wanted: set[str] = set()
+        for name in stays:
+            for clause in clauses(database.records[name]):
+                if not offered & set(clause):
+                    wanted |= set(clause)
+        kept = {name for name in going if _bare(name) in wanted or wanted & set(_provided(database.records[name]))}
+        if not kept:
+            return going
+        going, stays = going - kept, stays | kept
+
+
+def _provided(record: Record) -> tuple[str, ...]:
+    return tuple(match[1] for part in record.provides.split(",") if (match := _NAME.match(part)))
+
+
+def _bare(name: str) -> str:
+    return name.partition(":")[0]
 
 
 def read(machine: Machine) -> Database:

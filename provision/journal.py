@@ -54,6 +54,15 @@ class Run(Frozen, frozen=True, kw_only=True):
     next: str = ""
 
 
+class Status(Frozen, frozen=True, kw_only=True):
+    """Where the machine stands: the last run, whether it still works, whether a resume is armed for the next start."""
+
+    standing: str
+    run: Run | None
+    armed: bool
+    next: str
+
+
 class Request(Frozen, frozen=True, kw_only=True):
     """What a person agreed to. `person` is who stands behind sudo; `environ` holds proxies and certificates.
 

@@ -72,6 +72,7 @@ class AptInstall(Action, frozen=True, kw_only=True, tag="apt-install"):
 
     `brings` and `removes` are what apt's simulation adds to and takes from the machine beyond the named packages,
     empty when it was not asked. `files`: archives on this machine that hold the packages, in place of a repository.
+    `upgrade`: only the versions that are named will do, not any that is there.
     """
 
     packages: tuple[Wanted, ...]
@@ -80,6 +81,7 @@ class AptInstall(Action, frozen=True, kw_only=True, tag="apt-install"):
     brings: tuple[Wanted, ...] = ()
     removes: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    upgrade: bool = False
 
 
 class AptRemove(Action, frozen=True, kw_only=True, tag="apt-remove"):
@@ -110,16 +112,12 @@ class DpkgRepair(Action, frozen=True, kw_only=True, tag="dpkg-repair"):
 
 
 class WriteFile(Action, frozen=True, kw_only=True, tag="write-file"):
-    """Write `content` whole, or, with `merge`, set these keys in the JSON document that is there and keep the rest.
-
-    `diff`: what changes in the file, as a unified diff; empty when it was not looked at.
-    """
+    """Write `content` whole, or, with `merge`, set these keys in the JSON document that is there and keep the rest."""
 
     path: str
     content: str
     mode: int = 0o644
     merge: bool = False
-    diff: str = ""
 
 
 class RestoreFile(Action, frozen=True, kw_only=True, tag="restore-file"):
@@ -189,7 +187,10 @@ AnyAction = (
 
 
 class Step(Frozen, frozen=True, kw_only=True):
-    """One change. `commands` show what it comes to, as root and without sudo; nothing runs from them."""
+    """One change. `commands` show what it comes to, as root and without sudo; nothing runs from them.
+
+    `diff`: what changes in the step's file, as a unified diff; empty without one, or when it was not looked at.
+    """
 
     id: str
     title: str
@@ -198,6 +199,7 @@ class Step(Frozen, frozen=True, kw_only=True):
     because: str
     commands: tuple[tuple[str, ...], ...] = ()
     undo: str = ""
+    diff: str = ""
 
 
 class Refusal(Frozen, frozen=True, kw_only=True):
@@ -222,7 +224,9 @@ class Part(Frozen, frozen=True, kw_only=True):
 class Plan(Frozen, frozen=True, kw_only=True):
     """`vendor` is the one planned for, None without a supported card. `download_bytes` None: see `download_note`.
 
-    `host_digest` covers only the facts that the plan depends on, so that a warmer card is the same machine.
+    `host_digest` covers only the facts that the plan depends on, so that a warmer card is the same machine; `facts`
+    are these by name, so that `apply` can say what has changed since. `without`: driver branches that apt was asked
+    about and that have no packages or modules for this machine.
     """
 
     machine: str
@@ -236,6 +240,8 @@ class Plan(Frozen, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     host_digest: str
     digest: str = ""
+    without: tuple[int, ...] = ()
+    facts: dict[str, str] = msgspec.field(default_factory=dict)
 
     def open_steps(self) -> tuple[Step, ...]:
         """What is not done yet: the answer of `plan --check`."""

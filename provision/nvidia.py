@@ -9,6 +9,7 @@ from provision.branch import Choice, choose, floor
 from provision.cards import Seen, listed
 from provision.kernels import covering, module_missing
 from provision.model import Part, Refusal, Service, State, Step, WriteFile
+from provision.next_boot import guard
 from provision.nvidia_driver import ARCHIVE, DESKTOP, HEADLESS, VENDOR, Driver, begun, driver, unfit
 from provision.packages import first_names, found, install, names, reboot, sentence
 from provision.secure_boot import enrol, needs_no_key
@@ -21,7 +22,9 @@ BLACKLIST = "/etc/modprobe.d/gpu-setup-nouveau.conf"
 NO_KERNEL = "Neither the running nor the installed kernels could be read, so their packages cannot be named."
 
 
-def plan(host: Host, catalogue: Catalogue, target: Target, cards: tuple[Seen, ...]) -> Part:
+def plan(
+    host: Host, catalogue: Catalogue, target: Target, cards: tuple[Seen, ...], without: tuple[int, ...] = ()
+) -> Part:
     """Steps for the driver and the restart that it needs, or why there are none."""
     if target.source not in (Source.AUTO, Source.ARCHIVE, Source.NVIDIA):
         return Part(
@@ -50,7 +53,8 @@ def plan(host: Host, catalogue: Catalogue, target: Target, cards: tuple[Seen, ..
                 ),
             )
         )
-    choice = choose(catalogue, cards, target.branch or begun(catalogue, cards, current, lowest), target.branch is None)
+    wish = target.branch or begun(catalogue, cards, current, lowest)
+    choice = choose(catalogue, cards, wish, target.branch is None, without if wish is None else ())
     if isinstance(choice, Refusal):
         return Part(refusals=(choice,))
     source = target.source if target.source is not Source.AUTO else current.source or Source.ARCHIVE
@@ -130,7 +134,7 @@ def _archive_route(
         remove=_replaced(host, catalogue, (*VENDOR, *BUILT_HERE, *ARCHIVE), wanted),
         forbid=tuple(name for key in FORBIDDEN for name in catalogue.package(key).fill(branch="*")),
     )
-    steps = [*_hold_back(host, catalogue), driver_step]
+    steps = [*_hold_back(host, catalogue), *_guarded(driver_step)]
     if driver_step.state is State.DONE and (release := module_missing(host, "nvidia")):
         steps.append(
             _next_kernel(host, catalogue, Driver(Source.ARCHIVE, number, (), None, choice.open, False), release)
@@ -176,11 +180,16 @@ def _vendor_route(
         f"{' and '.join(kernels) or 'your kernel'} come first.",
         remove=_replaced(host, catalogue, ARCHIVE, ()),
     )
-    steps = [*added, lead, lock, driver_step]
+    steps = [*added, lead, lock, *_guarded(driver_step)]
     steps += _blacklist(host, cards)
     if enrolment := enrol(host, "NVIDIA's module"):
         steps.append(enrolment)
     return tuple(steps) if kernels else repositories.held_up(tuple(steps), NO_KERNEL)
+
+
+def _guarded(driver_step: Step) -> tuple[Step, ...]:
+    """A driver that comes is preceded by the hook that looks after the kernels to come."""
+    return (driver_step,) if driver_step.state is State.DONE else (guard("nvidia"), driver_step)
 
 
 def _hold_back(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:

@@ -6,7 +6,7 @@ import re
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host, Package
-from provision.model import AptInstall, Reboot, State, Step, Wanted
+from provision.model import AptInstall, DpkgRepair, Reboot, State, Step, Wanted
 
 # dpkg states in which the files are unpacked and the package is known to work or nearly so
 PRESENT = ("installed", "triggers-pending", "triggers-awaited")
@@ -51,20 +51,33 @@ def repair(host: Host) -> str | None:
     return None
 
 
+def repair_step(host: Host, leaving: tuple[str, ...]) -> Step | None:
+    """What comes before everything else where dpkg was cut off; `leaving`: what later steps remove anyway."""
+    why = repair(host)
+    if why is None:
+        return None
+    stuck = tuple(name for name in host.apt.broken or () if name in leaving)
+    return Step(
+        id="dpkg-repair",
+        title="Finish what dpkg was cut off in",
+        action=DpkgRepair(leaving=stuck),
+        state=State.TODO,
+        because=sentence(why.partition(":")[0]),
+        commands=(("dpkg", "--configure", "-a"), ("apt-get", "--fix-broken", "install", "--yes")),
+        undo="nothing: dpkg is in order afterwards",
+    )
+
+
 def state_of(host: Host, step_needed: bool) -> State:
-    """TODO, or BLOCKED while dpkg needs a repair; DONE when nothing is needed."""
-    if not step_needed:
-        return State.DONE
-    return State.BLOCKED if repair(host) else State.TODO
+    """TODO, or DONE when nothing is needed."""
+    return State.TODO if step_needed else State.DONE
 
 
 def explain(host: Host, because: str, state: State) -> str:
-    """`because`, with what could not be read and what stands in the way."""
+    """`because`, with what could not be read."""
     parts = [because]
     if host.apt.packages is None and state is not State.DONE:
         parts.append("dpkg's database could not be read, so this is planned as if nothing were installed.")
-    if state is State.BLOCKED and (blocked := repair(host)):
-        parts.append(f"First: {blocked}.")
     return " ".join(parts)
 
 

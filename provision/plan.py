@@ -6,10 +6,11 @@ import msgspec
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
+from checks.facts.kernel import module_name
 from provision import access, amd, compiler, cuda_toolkit, engine, nvidia, refusals
 from provision.cards import Seen, left_out, supported
-from provision.model import AptInstall, Part, Plan, Refusal, State, sealed, sha256
-from provision.packages import repair
+from provision.model import AptInstall, AptRemove, Part, Plan, Refusal, State, sealed, sha256
+from provision.packages import repair_step
 from provision.target import Target, Vendor
 
 NOTHING = "No supported GPU: nothing to install."
@@ -17,10 +18,11 @@ SIZE_UNKNOWN = "Sizes and versions are known once apt has been asked; these fact
 NO_DOWNLOAD = "No package is to be fetched."
 
 
-def plan(host: Host, catalogue: Catalogue, target: Target) -> Plan:
+def plan(host: Host, catalogue: Catalogue, target: Target, without: tuple[int, ...] = ()) -> Plan:
     """What would bring this machine to the target, each step with its reason; or refusals, and then no steps.
 
-    Same facts, same plan: the digest says so. Raises nothing for what a machine can hold.
+    `without`: NVIDIA branches that apt has nothing of (see completion.py). Same facts, same plan: the digest says so.
+    Raises nothing for what a machine can hold.
     """
     windows = refusals.under_windows(host)
     if windows:
@@ -39,7 +41,8 @@ def plan(host: Host, catalogue: Catalogue, target: Target) -> Plan:
     vendor = chosen[0].vendor
     if left_alone := refusals.machine(host, catalogue):
         return _refused(host, target, vendor, left_alone, notes)
-    return _sealed(host, target, vendor, _joined(host, catalogue, target, chosen, (*notes, *_aside(cards, chosen))))
+    part = _joined(host, catalogue, target, chosen, (*notes, *_aside(cards, chosen)), without)
+    return sealed(msgspec.structs.replace(_sealed(host, target, vendor, part), without=without))
 
 
 def _choose(target: Target, cards: tuple[Seen, ...]) -> tuple[Seen, ...] | Refusal:
@@ -65,10 +68,20 @@ def _aside(cards: tuple[Seen, ...], chosen: tuple[Seen, ...]) -> tuple[str, ...]
     )
 
 
-def _joined(host: Host, catalogue: Catalogue, target: Target, cards: tuple[Seen, ...], notes: tuple[str, ...]) -> Part:
+def _joined(
+    host: Host,
+    catalogue: Catalogue,
+    target: Target,
+    cards: tuple[Seen, ...],
+    notes: tuple[str, ...],
+    without: tuple[int, ...],
+) -> Part:
     """Driver, access, containers, toolkit; the restart after all of them, so that there is one."""
     vendor = cards[0].vendor
-    driver = (nvidia if vendor is Vendor.NVIDIA else amd).plan(host, catalogue, target, cards)
+    if vendor is Vendor.NVIDIA:
+        driver = nvidia.plan(host, catalogue, target, cards, without)
+    else:
+        driver = amd.plan(host, catalogue, target, cards)
     if driver.refusals:
         return Part(refusals=driver.refusals, notes=notes)
     parts = [
@@ -80,6 +93,10 @@ def _joined(host: Host, catalogue: Catalogue, target: Target, cards: tuple[Seen,
     if vendor is Vendor.NVIDIA:
         parts.append(cuda_toolkit.plan(host, catalogue, target, driver.source))
     steps = [step for part in parts for step in part.steps]
+    going = [name for step in steps if isinstance(step.action, AptRemove) for name in step.action.packages]
+    going += [name for step in steps if isinstance(step.action, AptInstall) for name in step.action.remove]
+    if mend := repair_step(host, tuple(going)):
+        steps.insert(0, mend)
     steps += [part.restart for part in parts if part.restart][:1]
     firsts = {step.id: step for step in reversed(steps)}
     ordered = tuple(dict.fromkeys(firsts[step.id] for step in steps))
@@ -89,8 +106,6 @@ def _joined(host: Host, catalogue: Catalogue, target: Target, cards: tuple[Seen,
 def _conditions(host: Host) -> tuple[str, ...]:
     """What stands in the way or is worth knowing before anything is applied."""
     notes = []
-    if blocked := repair(host):
-        notes.append(f"Nothing can be installed until this is mended: {blocked}.")
     if host.apt.reboot_required and host.kernel.release != host.kernel.next_boot:
         notes.append(
             f"A restart is already due: {host.kernel.release} runs, {host.kernel.next_boot or 'another'} comes "
@@ -126,33 +141,61 @@ def _sealed(host: Host, target: Target, vendor: Vendor | None, part: Part) -> Pl
             refusals=part.refusals,
             notes=part.notes,
             host_digest=host_digest(host),
+            facts=host_facts(host),
         )
     )
 
 
 def host_digest(host: Host) -> str:
     """Digest of the facts that a plan depends on; temperatures, logs and free memory are not among them."""
-    facts: dict[str, object] = {
-        "os": host.os,
-        "kernel": {
-            name: getattr(host.kernel, name)
-            for name in ("release", "cmdline", "loaded", "installed", "next_boot", "modules", "blacklisted")
-        },
-        "firmware": host.firmware,
-        "cards": None
-        if host.cards is None
-        else [
-            (card.slot, card.vendor, card.device, card.revision, card.driver, bool(card.connectors_connected))
-            for card in host.cards
-        ],
-        "nvidia": {
-            name: getattr(host.nvidia, name)
-            for name in ("module_version", "open_module", "nvml_problem", "runfile", "container_toolkit", "cdi_specs")
-        },
-        "nvml": [(gpu.slot, gpu.name, gpu.persistence) for gpu in host.nvidia.nvml or ()],
-        "amd": (host.amd.loaded, host.amd.module_version, host.amd.rocm, host.amd.kfd, host.amd.render),
-        "apt": (host.apt.packages, host.apt.sources, host.apt.pins, host.apt.interrupted, host.apt.broken),
-        "docker": msgspec.structs.replace(host.docker, problem=None),
-        "person": (host.person.uid, host.person.user, host.person.groups, host.person.database_groups),
+    return sha256(host_facts(host))
+
+
+def host_facts(host: Host) -> dict[str, str]:
+    """The facts that a plan depends on, each by name, so that a change can be named. Much alike for root and others."""
+    kernel, nvidia, amd, docker, person = host.kernel, host.nvidia, host.amd, host.docker, host.person
+    found: dict[str, object] = {
+        "system": (host.os.id, host.os.version_id, host.os.arch, host.os.virtualisation, host.os.graphical),
+        "kernel": kernel.release,
+        "kernel command line": kernel.cmdline,
+        "kernels": kernel.installed,
+        "next kernel": kernel.next_boot,
+        "loaded modules": [name for name in kernel.loaded or () if module_name(f"{name}.ko")],
+        "module files": [(file.name, file.kernel, file.origin) for file in kernel.modules or ()],
+        "blacklist": kernel.blacklisted,
+        "firmware": (host.firmware.uefi, host.firmware.secure_boot, host.firmware.mok_key_enrolled),
+        "NVIDIA driver": (nvidia.module_version, nvidia.open_module, nvidia.nvml_problem, nvidia.runfile),
+        "NVIDIA cards' settings": [(gpu.slot, gpu.name, gpu.persistence) for gpu in nvidia.nvml or ()],
+        "container toolkit": (nvidia.container_toolkit, nvidia.cdi_specs),
+        "amdgpu": (amd.loaded, amd.module_version),
+        "ROCm": [(install.path, install.version) for install in amd.rocm or ()],
+        "apt sources": [(source.file, source.uri, source.suite) for source in host.apt.sources or ()],
+        "apt pins": [(pin.file, pin.packages, pin.pin, pin.priority) for pin in host.apt.pins or ()],
+        "dpkg": (host.apt.interrupted, host.apt.broken),
+        "docker": (docker.kind, docker.version, docker.runtimes, docker.cdi_dirs, docker.rootless),
+        "docker's settings": docker.daemon_json_valid,
+        "person": (person.user, person.database_groups),
     }
-    return sha256(facts)
+    found |= {
+        f"card {card.slot}": (card.vendor, card.device, card.revision, card.driver, bool(card.connectors_connected))
+        for card in host.cards or ()
+    }
+    found |= {
+        f"package {package.name}": (package.version, package.state, package.held) for package in host.apt.packages or ()
+    }
+    return {name: _plain(value) for name, value in found.items()}
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def differences(made: Plan, fresh: Plan) -> tuple[str, ...]:
+    """What of the facts that a plan rests on is no longer so; empty when the machine is the same."""
+    before, after = made.facts, fresh.facts
+    names = sorted(before.keys() | after.keys())
+    return tuple(
+        f"{name}: {before.get(name) or 'nothing'} then, {after.get(name) or 'nothing'} now"
+        for name in names
+        if before.get(name) != after.get(name)
+    )

@@ -9,8 +9,8 @@ import msgspec
 
 from checks.facts.bindings import Document, parse_document
 from checks.facts.gaps import Gaps, exists, names, on_path, target, text, whole, word
-from checks.facts.host import Amd, AmdGpu, DeviceNode, Frozen, KfdNode, RocmInstall
-from checks.facts.pci import ASLEEP, DEVICES, SLOT, asleep, parse_hex, slot_of
+from checks.facts.host import ASLEEP, Amd, AmdGpu, DeviceNode, Frozen, KfdNode, RocmInstall
+from checks.facts.pci import DEVICES, SLOT, asleep, parse_hex, slot_of
 from checks.facts.person import parse_group
 from machine.door import Machine, Outcome, Unreadable
 from machine.libraries import rocm_folders

@@ -130,7 +130,7 @@ def list_name(source: AptSource) -> str:
 
 
 def read_apt(machine: Machine, gaps: Gaps) -> Apt:
-    """On a machine without dpkg every field is None."""
+    """All but the lock's holder. On a machine without dpkg every field is None."""
     status = raw(machine, STATUS, gaps, STATUS_LIMIT)
     packages, broken = parse_status(status) if status is not None else (None, None)
     updates = names(machine, "/var/lib/dpkg/updates", gaps)
@@ -151,7 +151,6 @@ def read_apt(machine: Machine, gaps: Gaps) -> Apt:
         # dpkg writes numbered files there while it works; one left behind means that it was cut off
         interrupted=None if updates is None or status is None else any(name.isdecimal() for name in updates),
         broken=broken,
-        lock_holder=_lock_holder(machine, gaps),
         reboot_required=reboot,
         reboot_packages=tuple(dict.fromkeys(waiting.split())) if waiting is not None else (() if not reboot else None),
         unattended=None if packages is None else installed and wanted not in (None, "", "0"),
@@ -200,7 +199,7 @@ def _settings(machine: Machine, gaps: Gaps) -> dict[str, str | tuple[str, ...]]:
     return found
 
 
-def _lock_holder(machine: Machine, gaps: Gaps) -> str | None:
+def lock_holder(machine: Machine, gaps: Gaps) -> str | None:
     """`unattended-upgr (1234)`; None when nobody holds a lock of apt or dpkg."""
     content = text(machine, "/proc/locks", gaps)
     for path in LOCKS if content else ():

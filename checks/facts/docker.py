@@ -144,7 +144,7 @@ def _rootless(machine: Machine, gaps: Gaps) -> dict[str, Any]:
 
 def _kind(machine: Machine, path: str, info: Info | None, packages: tuple[Package, ...] | None) -> str:
     link = target(machine, path) or ""
-    if path.startswith("/snap/") or link.endswith("/snap"):
+    if path.startswith("/snap/") or "/snap/" in link or link.endswith("/snap"):
         return "snap"
     if link.endswith("podman") or any(p.name == "podman-docker" and p.state == "installed" for p in packages or ()):
         return "podman"

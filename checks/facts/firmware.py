@@ -17,6 +17,8 @@ MOK = "/var/lib/shim-signed/mok/MOK.der"
 DKMS_KEY = "/var/lib/dkms/mok.pub"
 LIST_ENROLLED = ("mokutil", "--list-enrolled")
 LIST_NEW = ("mokutil", "--list-new")
+# a key in mokutil's list: `[key 1]` up to 0.6, then the beginning of its fingerprint and its name
+_LISTED = r"^(?:\[key [0-9]+\]|[0-9a-f]{10} )"
 TEST_KEY = ("mokutil", "--test-key", MOK)
 
 
@@ -102,6 +104,6 @@ def read_keys(machine: Machine, gaps: Gaps, patience: float = 4.0) -> Keys:
             gaps.note(" ".join(outcome.argv[:2]), outcome.problem)
     return Keys(
         mok_enrolled=parse_enrolled(enrolled.stdout) if enrolled.rc is not None else None,
-        mok_pending="[key" in new.stdout if new.rc is not None else None,
+        mok_pending=re.search(_LISTED, new.stdout, re.MULTILINE) is not None if new.rc is not None else None,
         mok_key_enrolled=parse_test_key(key.stdout + key.stderr) if key is not None else None,
     )

@@ -14,6 +14,9 @@ from checks.facts.software import Package as Package
 from checks.facts.software import PythonFacts as PythonFacts
 from checks.facts.software import TrainingEnvironment as TrainingEnvironment
 
+# the `problem` of a library that was not asked, because that would wake its cards
+ASLEEP = "asleep"
+
 
 class Unread(Frozen, frozen=True):
     """A source that could not be read, and why (`absent` is not listed: absence is a fact, not a gap)."""

@@ -32,9 +32,9 @@ DMESG = ("dmesg",)
 _TELLING = re.compile(
     r"nvrm|nvidia|nouveau|nova[_-]?core|nova_drm|amdgpu|kfd\b|radeon|drm\b|xid\b|aer\b|pcieport|vfio|iommu|dmar|amd-vi|"
     r"bar\b.*(?:fail|no space|can't|disabled)|fallen off|d3cold|firmware|secure ?boot|lockdown|pkcs#7|unsigned module|"
-    r"is rejected|key was rejected|module verification|tainting kernel|out of memory|oom-kill|killed process|"
-    r"machine check|mce\b|hardware error|thermal.*(?:trip|critical|shut)|throttl|i/o error|ext4-fs error|"
-    r"btrfs.*error|nvme.*(?:timeout|reset)|segfault|pm: suspend"
+    r"is rejected|key was rejected|module verification|tainting kernel|out of memory|oom-kill|oom_reaper|"
+    r"killed process|machine check|mce\b|hardware error|thermal.*(?:trip|critical|shut)|throttl|i/o error|"
+    r"ext4-fs error|btrfs.*error|nvme.*(?:timeout|reset)|segfault|pm: suspend"
 )
 _LINE = re.compile(r"^(\[ *[0-9]+\.[0-9]+\]) (?:\S+ kernel: )?(.*)$")
 _MOST_LINES = 600

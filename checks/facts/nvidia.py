@@ -6,8 +6,8 @@ import re
 
 from checks.facts.bindings import Document, parse_document
 from checks.facts.gaps import Gaps, exists, names, target, text, word
-from checks.facts.host import Nvidia, NvmlGpu
-from checks.facts.pci import ASLEEP, DEVICES, asleep, parse_hex
+from checks.facts.host import ASLEEP, Nvidia, NvmlGpu
+from checks.facts.pci import DEVICES, asleep, parse_hex
 from checks.facts.resources import UNITS
 from machine.door import Machine, Outcome
 from machine.libraries import BINDING_LIBRARY, library_folders

@@ -8,8 +8,6 @@ from checks.facts.gaps import Gaps, names, target, text, whole, word
 from checks.facts.host import Bridge, Link, PciCard
 from machine.door import Machine
 
-# what is said of a library that was not asked, because all its cards sleep
-ASLEEP = "asleep"
 DEVICES = "/sys/bus/pci/devices"
 DRM = "/sys/class/drm"
 SLOT = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")

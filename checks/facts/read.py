@@ -14,7 +14,6 @@ from checks.facts import (
     amd,
     apt,
     docker,
-    environments,
     firmware,
     hub,
     kernel,
@@ -74,7 +73,9 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
     log = _Slow("kernel log", lambda: kernel.read_log(machine, gaps, patience), None, gaps)
     keys = _Slow("mokutil", lambda: firmware.read_keys(machine, gaps, patience), firmware.Keys(), gaps)
     disks = _Slow("disks", lambda: resources.read_disks(machine), resources.NO_DISKS, gaps)
-    slow = (nvml, smi, engine, log, keys, disks)
+    # the kernel takes 10 ms to show its locks (locks_start waits for every processor)
+    lock = _Slow("/proc/locks", lambda: apt.lock_holder(machine, gaps), None, gaps)
+    slow = (nvml, smi, engine, log, keys, disks, lock)
 
     facts_apt = guarded("apt", lambda: apt.read_apt(machine, gaps), Apt(), gaps)
     facts_os = guarded("os", lambda: system.read_os(machine, gaps), Os(), gaps)
@@ -90,6 +91,8 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
     facts_person = guarded("person", lambda: person.read_person(machine, gaps, trains), Person(), gaps)
     facts_hub, dates = Hub(), None
     if trains:
+        from checks.facts import environments
+
         found = guarded("environments", lambda: environments.read_environments(machine, gaps), None, gaps)
         facts_python = msgspec.structs.replace(facts_python, environments=found)
         facts_hub = guarded("hub", lambda: hub.read_hub(machine), Hub(), gaps)
@@ -115,7 +118,7 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
         cards=cards,
         nvidia=_with_nvml(facts_nvidia, nvidia.parse_nvml(nvml.value), facts_apt),
         amd=_with_smi(facts_amd, amd.parse_smi(smi.value)),
-        apt=facts_apt,
+        apt=replace(facts_apt, lock_holder=lock.value),
         docker=facts_docker,
         python=facts_python,
         resources=replace(facts_resources, disks=found_disks or None, shm_total=shm),

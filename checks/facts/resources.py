@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from checks.facts.gaps import Gaps, names, text, word
 from checks.facts.host import Disk, Resources
@@ -80,7 +79,7 @@ def read_disks(machine: Machine) -> tuple[tuple[Disk, ...], int | None]:
     if models and any(environ.get(name) for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")):
         wanted += (("models", models),)
     shm = machine.space("/dev/shm")
-    disks = tuple(_disk(machine, purpose, path) for purpose, path in wanted if Path(path).is_absolute())
+    disks = tuple(_disk(machine, purpose, path) for purpose, path in wanted if path.startswith("/"))
     return disks, shm.total if shm else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from checks.catalogue import Catalogue
-from checks.facts.host import Host
+from checks.facts.host import ASLEEP, Host
 from checks.model import Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards
 from checks.rules.finding import by_hand, reboot, warning
@@ -31,7 +31,7 @@ def answers(host: Host, catalogue: Catalogue) -> Verdict:
     problem, slots = host.amd.amdsmi_problem, host.amd.amdsmi_slots
     if problem in _NOT_THERE:
         return Skip("AMD's management library is not installed; sensors and memory are read from /sys.")
-    if problem == "asleep":
+    if problem == ASLEEP:
         return Unknown("AMD's library was not asked: every AMD card sleeps (D3cold), and asking would wake it.")
     if problem == "timed-out":
         return Unknown("AMD's library did not answer in time. Try `amd-smi list`, and restart if it hangs too.")

@@ -129,7 +129,7 @@ def _wrong(host: Host, catalogue: Catalogue, card: PciCard) -> Finding:
 
 
 def _none(host: Host, catalogue: Catalogue, card: PciCard, wanted: str) -> Finding:
-    gave_up = rf"{card.slot}: .*(?:Fatal error during GPU init|probe with driver {wanted} failed|RmInitAdapter failed)"
+    gave_up = rf"{card.slot}: .*(?:Fatal error during GPU init|probe with driver {wanted} failed)"
     said = kernel_log.matching(host.kernel.log or (), card.slot, gave_up)
     seen: list[tuple[str, object]] = [_bound_to(card), *kernel_log.quote([line for line, _ in said], most=1)]
     line = host.kernel.cmdline or ()

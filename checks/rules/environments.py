@@ -12,11 +12,12 @@ from checks.rules import cards
 from checks.rules.finding import Seen, command, error, warning
 
 _NONE = "No Python environment with PyTorch is active, and gpu-setup has built none here yet."
+_CALLED = {"cuda": "CUDA", "rocm": "ROCm"}
 _BACKENDS = {"nvidia": "cuda", "amd": "rocm"}
 
 
 def _judged(host: Host, catalogue: Catalogue, ours: Iterable[PciCard]) -> tuple[TrainingEnvironment, ...] | None:
-    """Those that are meant for a card: gpu-setup's own for the processor or another vendor are leftovers. None: unread."""
+    """Those meant for a card: gpu-setup's own for the processor or another vendor are leftovers. None: unread."""
     if host.python.environments is None:
         return None
     vendors = {VENDORS[card.vendor] for card in ours}
@@ -25,7 +26,7 @@ def _judged(host: Host, catalogue: Catalogue, ours: Iterable[PciCard]) -> tuple[
 
 
 def _made_for(env: TrainingEnvironment) -> tuple[str, tuple[int, ...]] | None:
-    """(cuda, (13, 0)) or (rocm, (7, 2)); None for a build without GPU. ROCm's own number stands in the version's tag."""
+    """(cuda, (13, 0)) or (rocm, (7, 2)); None for a build without GPU. ROCm's number stands in the version's tag."""
     if env.torch_hip:
         tag = re.search(r"\+rocm([0-9]+(?:\.[0-9]+)+)", env.torch or "")
         return "rocm", cards.numbers(tag[1] if tag else env.torch_hip)[:2]
@@ -37,15 +38,20 @@ def _seen(env: TrainingEnvironment) -> list[Seen]:
     return [(f"{env.path}/lib/python{env.python}/site-packages/torch/version.py", f"{env.torch}, built for {built}")]
 
 
-def _fix(env: TrainingEnvironment, stack: Stack | None) -> Fix:
+def _fix(env: TrainingEnvironment, card: PciCard | None, catalogue: Catalogue) -> Fix:
+    """The build of the card's preferred stack, in the same environment."""
     if env.owner == "gpu-setup":
         return command("Remove the environment; gpu-setup builds it anew.", "rm", "-r", env.path)
-    if stack is None:
+    row = cards.known(card, catalogue) if card else None
+    stack = next(iter(cards.stacks(card, catalogue)), None) if card else None
+    if stack is None or row is None:
         return command("Remove that PyTorch.", f"{env.path}/bin/python", "-m", "pip", "uninstall", "torch")
+    extras = ",".join(extra.format(target=row.target) for extra in stack.torch_extras)
+    torch = f"torch[{extras}]=={stack.torch}" if extras else f"torch=={stack.torch}"
     return command(
         "Install the build for the card (or train with gpu-setup's own environment).",
         *(f"{env.path}/bin/python", "-m", "pip", "install", "--force-reinstall"),
-        *(f"torch=={stack.torch}", "--index-url", stack.torch_index),
+        *(torch, "--index-url", stack.torch_index),
         verify=(f"{env.path}/bin/python", "-c", "import torch; print(torch.cuda.get_arch_list())"),
     )
 
@@ -72,7 +78,6 @@ def torch_build(host: Host, catalogue: Catalogue) -> Verdict:
     if judged is None:
         return _unread(ours)
     able = {_BACKENDS[VENDORS[card.vendor]] for card in ours}
-    stack = next(iter(cards.stacks(ours[0], catalogue)), None)
     findings, fine = [], []
     for env in (env for env in judged if env.torch):
         made = _made_for(env)
@@ -85,10 +90,10 @@ def torch_build(host: Host, catalogue: Catalogue) -> Verdict:
                 env.path,
                 f"PyTorch {env.torch} is built for the processor only."
                 if made is None
-                else f"PyTorch {env.torch} is built for {made[0].upper().replace('ROCM', 'ROCm')}; the card is {brands}.",
+                else f"PyTorch {env.torch} is built for {_CALLED[made[0]]}; the card is {brands}.",
                 "It does not see the card: torch.cuda.is_available() is False, and training crawls.",
                 _seen(env),
-                _fix(env, stack),
+                _fix(env, ours[0], catalogue),
             )
         )
     return tuple(findings) or (Ok("; ".join(fine) + ".") if fine else Skip(_NONE))
@@ -157,7 +162,7 @@ def torch_arch(host: Host, catalogue: Catalogue) -> Verdict:
                     f"PyTorch {env.torch} has no kernels for the card ({row.target if row else '?'}).",
                     "Its first computation on the card ends with `no kernel image is available`.",
                     _seen(env),
-                    _fix(env, next(iter(cards.stacks(card, catalogue)), None)),
+                    _fix(env, card, catalogue),
                 )
             )
     if findings:
@@ -197,7 +202,7 @@ def bitsandbytes(host: Host, catalogue: Catalogue) -> Verdict:
                 summary,
                 "QLoRA needs it: loading the model in 4 bits ends with `Configured … binary not found`.",
                 [(site, f"{env.bitsandbytes}: {', '.join(env.bitsandbytes_libraries or ()) or 'no library'}"), *seen],
-                _fix(env, None)
+                _fix(env, None, catalogue)
                 if env.owner == "gpu-setup"
                 else command(
                     "Install a newer one.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from checks.catalogue import Catalogue
-from checks.facts.host import Host, PciCard
+from checks.facts.host import ASLEEP, Host, PciCard
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards
 from checks.rules.finding import by_hand, command, error, hardware, info, unread, warning
@@ -270,5 +270,9 @@ def unanswered(host: Host, ours: tuple[PciCard, ...]) -> Skip | Unknown:
     """The verdict where only the driver could tell: no driver on the card yet, or one that does not answer."""
     if not host.nvidia.module_version and not any(card.driver in ("nvidia", "amdgpu") for card in ours):
         return Skip("No driver holds the card yet: see driver.present and driver.bound.")
+    if host.nvidia.nvml_problem == ASLEEP:
+        return Unknown(
+            "The card sleeps (D3cold), and reading this would wake it. Use it, and run the doctor meanwhile."
+        )
     said = f" NVML said: {host.nvidia.nvml_problem}." if host.nvidia.nvml_problem else ""
     return Unknown(f"The driver does not answer, so this cannot be read.{said} See driver.nvml and driver.bound.")

@@ -15,7 +15,8 @@ _MATTERS = ("linux-image", "linux-modules", "linux-base", "nvidia", "libnvidia",
 # firmware that amdgpu asks for and works without: SR-IOV caps, and the table that it reads from the card instead
 _OPTIONAL = r"amdgpu/(?:\w+_cap|ip_discovery)\.bin"
 # `psp gfx command LOAD_TA … failed` is not among them: working machines say it
-_BROKEN = r"failed to load ucode|LOAD_IP_FW\(0x6\) failed|PSP firmware loading failed|IP block <psp> failed"
+_NAMELESS = r"PSP firmware loading failed|IP block <psp> failed"
+_BROKEN = rf"failed to load ucode|LOAD_IP_FW\(0x6\) failed|{_NAMELESS}"
 
 
 @check(
@@ -115,9 +116,12 @@ def firmware(host: Host, catalogue: Catalogue) -> Verdict:
     broken = rf"amdgpu ([0-9a-f:.]+): .*(?:{_BROKEN})"
     log = host.kernel.log
     hits = [*kernel_log.matching(log, "direct firmware load", missing), *kernel_log.matching(log, "amdgpu", broken)]
+    # without an address the line is about a card that amdgpu does not hold (kernels up to 6.8)
+    nameless = kernel_log.matching(log, "*error*", rf"\[drm:\w+(?: \[amdgpu\])?\] \*ERROR\* .*(?:{_NAMELESS})")
     findings = []
     for card in ours:
         lines = [line for line, match in hits if cards.place(match[1]) == cards.place(card.slot)]
+        lines += [line for line, _ in nameless if card.driver != "amdgpu"]
         # the driver holds the card all the same: it did without
         harmless = card.driver == "amdgpu" and not any(re.search(_BROKEN, line) for line in lines)
         if harmless:

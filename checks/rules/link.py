@@ -86,6 +86,10 @@ def bar_space(host: Host, catalogue: Catalogue) -> Verdict:
     last: dict[tuple[str, str], tuple[str, str]] = {}
     for line, match in kernel_log.matching(host.kernel.log, "bar ", pattern):
         last[match[1], match[2]] = (match[3], line)
+    # what NVIDIA's driver says of such a window
+    invalid = r"NVRM: BAR([0-5]) is 0M @ 0x0 \(PCI:([0-9a-f:.]+)\)"
+    for line, match in kernel_log.matching(host.kernel.log, "is 0m @", invalid):
+        last[match[2], match[1]] = ("invalid", line)
     findings = []
     for card in ours:
         # a size in /sys means that the window has its place now, whatever the log says of earlier tries
@@ -225,9 +229,11 @@ def power_state(host: Host, catalogue: Catalogue) -> Verdict:
         return Skip(cards.none_of(host, catalogue))
     if host.kernel.log is None:
         return kernel_log.cannot_read(host, "Whether the card woke up each time")
-    pattern = r"([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]): Unable to change power state from D3cold to D0"
+    # kernels before 6.0 say `can't`; D3hot is the sleep without the slot's power switched off
+    sleep = r"(?:Unable to|can't) change power state from D3(?:cold|hot) to D0"
+    pattern = rf"([0-9a-f]{{4}}:[0-9a-f]{{2}}:[0-9a-f]{{2}}\.[0-7]): {sleep}"
     lines: dict[str, list[str]] = {}
-    for line, match in kernel_log.matching(host.kernel.log, "unable to change power state", pattern):
+    for line, match in kernel_log.matching(host.kernel.log, "change power state", pattern):
         lines.setdefault(match[1], []).append(line)
     findings = [
         error(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from checks.catalogue import Catalogue
-from checks.facts.host import Host
+from checks.facts.host import ASLEEP, Host
 from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, kernel_log
 from checks.rules.finding import command, error, hardware, provision, reboot
@@ -45,10 +45,10 @@ def nvml(host: Host, catalogue: Catalogue) -> Verdict:
             "NVML did not answer in time. Without persistence mode that can take seconds a card; a driver that hangs "
             "never answers. Try `nvidia-smi`, and restart if it hangs too."
         )
-    if problem == "asleep":
+    if problem == ASLEEP:
         return Unknown(
-            "NVML was not asked: every NVIDIA card sleeps (D3cold), and asking would wake it. Run something on the card "
-            "(`nvidia-smi` does) and the doctor at the same time."
+            "NVML was not asked: every NVIDIA card sleeps (D3cold), and asking would wake it. Use the card, and run "
+            "the doctor meanwhile."
         )
     if problem in _NOT_ASKED:
         return Unknown(f"NVML could not be asked ({problem}). `nvidia-smi` shows whether the driver answers.")
@@ -117,7 +117,7 @@ def init(host: Host, catalogue: Catalogue) -> Verdict:
         return Skip("No NVIDIA driver is installed yet: see driver.present.")
     if host.kernel.log is None:
         return kernel_log.cannot_read(host, "Whether the driver could start the card")
-    pattern = r"NVRM:.*?([0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2})\S*:? .*(?:RmInitAdapter failed|legacy GPU)"
+    pattern = r"NVRM:.*?([0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2})\S*:? .*RmInitAdapter failed"
     lines: dict[str, list[str]] = {}
     for line, match in kernel_log.matching(host.kernel.log, "nvrm", pattern):
         lines.setdefault(cards.place(match[1]), []).append(line)
@@ -143,7 +143,7 @@ def init(host: Host, catalogue: Catalogue) -> Verdict:
 # NVIDIA/open-gpu-kernel-modules#639, #673, #943, #1230; `Booter` and `FWSEC` are the steps of GSP's start
 _GSP = (
     r"Cannot initialize GSP firmware|WPR2 already up|cannot bootstrap"
-    r"|GSP.{0,80}(?:timeout|timed out|failed)|(?:Booter|FWSEC).{0,60}failed"
+    r"|GSP.{0,80}(?:[Tt]imeout|timed out|failed)|(?:Booter|FWSEC).{0,60}failed"
     r"|gsp\w*\.bin failed with error|firmware load for nvidia/\S*gsp\S* failed"
 )
 

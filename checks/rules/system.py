@@ -12,6 +12,9 @@ from checks.rules.finding import by_hand, command, error, hardware, info, unread
 from checks.rules.installed import nvidia_packages
 from checks.rules.session import in_container
 
+# NVML's name of a slice: `GRID P4-8Q`, since vGPU software 13 `NVIDIA A40-48Q` (NVIDIA vGPU user guide)
+_SLICE = r"^(?:NVIDIA )?GRID |-[0-9]{1,3}[ABCQ](?:-[0-9]+)?$"
+
 
 @check(
     "os.supported",
@@ -108,7 +111,7 @@ def _driver_in_wsl(host: Host, seen: list[tuple[str, object]]) -> Finding:
 def vgpu(host: Host, catalogue: Catalogue) -> Verdict:
     if not cards.training(host, catalogue, cards.NVIDIA):
         return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
-    slices = [gpu for gpu in host.nvidia.nvml or () if (gpu.name or "").startswith(("GRID ", "NVIDIA GRID"))]
+    slices = [gpu for gpu in host.nvidia.nvml or () if re.search(_SLICE, gpu.name or "")]
     if not slices:
         return Ok("Not a vGPU guest, as far as the driver says.")
     return (
@@ -193,8 +196,8 @@ def clock(host: Host, catalogue: Catalogue) -> Verdict:
 def sleep(host: Host, catalogue: Catalogue) -> Verdict:
     if not cards.training(host, catalogue):
         return Skip(cards.none_of(host, catalogue))
-    if host.os.graphical is None:
-        return Unknown("Whether the machine has a login screen is not known.")
+    if host.os.graphical is None and not in_container(host):
+        return Unknown("Whether the machine has a login screen is not known: systemd's default target was not found.")
     if not host.os.graphical:
         return Skip("The machine has no graphical login.")
     seconds = host.os.login_sleep

@@ -7,7 +7,15 @@ from pathlib import Path
 import click
 
 from gpu_setup.commands.options import json_option
-from gpu_setup.commands.training import choose_job, data_option, keep_report, my_paths, out_option, recipe_option
+from gpu_setup.commands.training import (
+    check_out,
+    choose_job,
+    data_option,
+    keep_report,
+    my_paths,
+    out_option,
+    recipe_option,
+)
 from gpu_setup.envelope import Answer
 
 EPILOG = """\b
@@ -47,6 +55,7 @@ def command(
     from machine.door import LocalMachine
     from machine.errors import BAD_ANSWER, FINE
 
+    check_out(out)
     machine, paths = LocalMachine(), my_paths()
     host = read_host(machine)
     chosen = {"max_steps": steps, "seed": seed}

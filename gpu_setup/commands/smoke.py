@@ -8,7 +8,15 @@ import click
 import msgspec
 
 from gpu_setup.commands.options import json_option
-from gpu_setup.commands.training import choose_job, data_option, keep_report, my_paths, out_option, recipe_option
+from gpu_setup.commands.training import (
+    check_out,
+    choose_job,
+    data_option,
+    keep_report,
+    my_paths,
+    out_option,
+    recipe_option,
+)
 from gpu_setup.envelope import Answer
 from harness.examine import Answer as ModelAnswer
 from harness.smoke import Smoke
@@ -54,6 +62,7 @@ def command(as_json: bool, recipe_name: str | None, data: Path | None, out: Path
     from machine.door import LocalMachine
     from machine.errors import BAD_ANSWER, FINE
 
+    check_out(out)
     machine, paths = LocalMachine(), my_paths()
     host = read_host(machine)
     job = with_held_out(choose_job(host, recipe_name, data)[0])

@@ -79,6 +79,22 @@ def needs_gpu(recipe: Recipe, because: str) -> Exception:
     )
 
 
+def check_out(out: Path | None) -> None:
+    """Make the folder for the report's copies, so that a place that cannot be written is told before the training."""
+    from machine.errors import OutsideFailed
+
+    if out is None:
+        return
+    why = "The system says: Permission denied."
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if os.access(out, os.W_OK):
+            return
+    except OSError as error:
+        why = f"The system says: {error.strerror or error}."
+    raise OutsideFailed("paths.unwritable", f"The folder {out} cannot be written.", why, "Give another --out.")
+
+
 def keep_report(report: Report, answer: Answer, out: Path | None) -> Path:
     """Write the run's report.json and report.html, and copies into `out`; returns the JSON's path."""
     import shutil
@@ -86,16 +102,16 @@ def keep_report(report: Report, answer: Answer, out: Path | None) -> Path:
     from gpu_setup.envelope import encode
     from gpu_setup.render.page import report_page
     from gpu_setup.version import version
+    from harness.document import disk_trouble
     from harness.report import write_report
     from harness.worker_log import read_worker_log
-    from machine.paths import make
 
     log = read_worker_log(Path(report.folder) / "worker.jsonl")
     page = report_page(report, log.steps if log else (), report.recipe.warmup_steps, version())
     path = write_report(report, encode(answer), page)
     if out is not None:
-        make(out)
-        for name in ("report.json", "report.html"):
-            shutil.copyfile(path.with_name(name), out / name)
+        with disk_trouble(out):
+            for name in ("report.json", "report.html"):
+                shutil.copyfile(path.with_name(name), out / name)
         path = out / "report.json"
     return path

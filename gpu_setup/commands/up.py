@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from gpu_setup.commands.options import json_option
-from gpu_setup.commands.training import data_option, keep_report, my_paths, out_option, recipe_option
+from gpu_setup.commands.training import check_out, data_option, keep_report, my_paths, out_option, recipe_option
 from gpu_setup.envelope import Answer
 
 EPILOG = """\b
@@ -19,7 +19,8 @@ Examples:
 
 \b
 Stopped half-way (Ctrl-C, a lost network, a power cut)? Run it again: what is finished is not done again.
-Exit codes: 0 done; 1 the training is wrong; 2 usage; 3 refused or answered "no"; 4 something outside failed.
+Exit codes: 0 done; 1 the training is wrong; 2 usage; 3 refused or answered "no"; 4 something outside failed;
+5 the driver is installed and a restart comes next.
 """
 
 
@@ -43,6 +44,7 @@ def command(
     from machine.door import LocalMachine
     from machine.errors import BAD_ANSWER, FINE
 
+    check_out(out)
     machine, paths, known = LocalMachine(), my_paths(), catalogue()
     seen = inspect(machine, known)
     if not as_json:
@@ -53,6 +55,14 @@ def command(
         _say("Inspect", summary_text(seen.doctor, seen.host, known))
         _say("Plan", plan_text(seen.plan, machine_line(seen.host, known), verbose=False))
         _say("Prove", f"on the stack {seen.choice.stack.name}: {seen.choice.because}\n")
+    if not seen.choice.gpu and seen.plan.vendor is not None:
+        from gpu_setup.commands.apply import before_training
+
+        installed = before_training(machine, known, seen.host, seen.plan, yes=yes, as_json=as_json)
+        if installed is not None and installed.exit_code:
+            return installed
+        if installed is not None:
+            seen = inspect(machine, known)
     job = choose(seen, recipe_name, data.absolute() if data else None, lambda question: yes or _asked(question))
     with reporter(as_json) as emit:
         report = prove(job, seen, known, machine, paths, fresh, emit)

@@ -224,16 +224,16 @@ def _next(report: DoctorReport) -> list[str]:
         return _told(next((f for f in errors if f.caused_by is None), errors[0]), first, indent)
     lines = [f"{first}gpu-setup up"]
     if warnings:
-        lines += _told(warnings[0], indent + "or first: ", indent)
+        lines += _told(warnings[0], indent, indent, "or first: ")
     return lines
 
 
-def _told(finding: Finding, first: str, indent: str) -> list[str]:
+def _told(finding: Finding, first: str, indent: str, before: str = "") -> list[str]:
     fix = finding.fix
     assert fix is not None
     if fix.kind is FixKind.PROVISION:
-        return [f"{first}gpu-setup plan (shows what would be installed; changes nothing)"]
-    lines = wrapped(f"{clean(fix.text)} ({finding.check})", indent, first=first)
+        return [f"{first}{before}gpu-setup plan (shows what would be installed; changes nothing)"]
+    lines = wrapped(f"{before}{clean(fix.text)} ({finding.check})", indent, first=first)
     if fix.argv:
         lines.append(f"{indent}$ {command_text(fix.argv, fix.needs_sudo)}")
     return lines

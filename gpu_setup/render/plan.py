@@ -17,10 +17,11 @@ SIGNS = {
     State.MANUAL: ("☞", "yellow"),
     State.BLOCKED: ("✗", "red"),
 }
+HINT = "Only a plan: nothing was changed. -v shows each command and the way back."
 
 
-def plan_text(plan: Plan, machine: str, verbose: bool) -> str:
-    """The whole plan. `verbose` adds commands, undo, and the steps that are done already."""
+def plan_text(plan: Plan, machine: str, verbose: bool, hint: bool = True) -> str:
+    """The whole plan. `verbose` adds commands, undo, and the steps that are done already; `hint` that it is a plan."""
     lines = [*wrapped(machine, "  ", first=""), ""]
     for refusal in plan.refusals:
         lines += wrapped(clean(refusal.what), "  ", first=click.style("✗ ", fg="red", bold=True))
@@ -31,7 +32,7 @@ def plan_text(plan: Plan, machine: str, verbose: bool) -> str:
         lines += [*_step(step, verbose), ""]
     for note in plan.notes:
         lines += wrapped(clean(note), "  ", first="· ")
-    lines += _sums(plan)
+    lines += _sums(plan, hint)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -54,7 +55,7 @@ def _step(step: Step, verbose: bool) -> list[str]:
     return lines
 
 
-def _sums(plan: Plan) -> list[str]:
+def _sums(plan: Plan, hint: bool) -> list[str]:
     open_steps = plan.open_steps()
     if plan.refusals:
         return []
@@ -69,8 +70,7 @@ def _sums(plan: Plan) -> list[str]:
     parts = [f"{len(open_steps)} step{'s' if len(open_steps) > 1 else ''} to do", reboots]
     if people:
         parts.append(f"{people} that need{'s' if people == 1 else ''} you (☞)")
-    return [*wrapped(f"{', '.join(parts)}. {download[:1].upper()}{download[1:].rstrip('.')}.", ""), *_hint(plan)]
-
-
-def _hint(plan: Plan) -> list[str]:
-    return ["Only a plan: nothing was changed. -v shows each command and the way back."]
+    return [
+        *wrapped(f"{', '.join(parts)}. {download[:1].upper()}{download[1:].rstrip('.')}.", ""),
+        *([HINT] if hint else []),
+    ]

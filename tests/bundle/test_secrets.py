@@ -21,7 +21,7 @@ from machine.recording import RecordedMachine
 from tests.bundle.secrets_planted import KINDS, Secret, forms, plant, secrets
 from tests.recorded import FOLDER
 
-MACHINES = ("rtx3090-healthy", "rx7900xtx-healthy", "rtx3090-secureboot-dkms-rejected", "two-vendors", "no-gpu")
+MACHINES = ("rtx3090-healthy", "rx7900xtx-healthy", "rtx3090-secureboot-dkms-rejected", "two-vendors")
 
 
 def statuses(report: DoctorReport) -> dict[str, Status]:

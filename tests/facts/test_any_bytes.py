@@ -15,14 +15,17 @@ from checks.facts import (
     deb822,
     dkms,
     docker,
+    environments,
     firmware,
     grub,
     kernel,
+    login,
     nvidia,
     pci,
     person,
     python,
     resources,
+    start_files,
 )
 from checks.facts import os as system
 from machine.door import Outcome
@@ -74,6 +77,18 @@ TEXT: dict[str, Callable[[str], object]] = {
     "cpuinfo": resources.parse_cpuinfo,
     "cgroup": resources.parse_cgroup,
     "limit": resources.parse_limit,
+    "module options": kernel.parse_options,
+    "dates": kernel.parse_dates,
+    "way": pci.parse_way,
+    "ras": radeon.parse_ras,
+    "compat": nvidia.parse_compat,
+    "no-cgroups": nvidia.parse_no_cgroups,
+    "torch": environments.parse_torch,
+    "stack": environments.parse_stack,
+    "login power": login.parse_power,
+    "login schema": login.parse_schema,
+    "start file": start_files.parse_start_file,
+    "start file, reduced": lambda text: start_files.reduce_start_file(text.encode("utf-8", "surrogatepass")),
 }
 BYTES: dict[str, Callable[[bytes], object]] = {
     "dpkg status": apt.parse_status,

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from checks.catalogue import catalogue
-from checks.facts.host import Host, KfdNode
+from checks.facts.host import Host
 from checks.facts.read import read_host
 from harness.stack import choose_stack
 from machine.recording import RecordedMachine
@@ -72,5 +72,4 @@ def test_cards_that_could_not_be_read(healthy: Host) -> None:
 def test_a_kfd_that_opens_makes_an_amd_card_usable(machine: Callable[[str], RecordedMachine]) -> None:
     host = read_host(machine("rx7900xtx-healthy"))
     assert host.amd.kfd is not None and host.amd.kfd.usable
-    assert KfdNode
     assert "rocm" in choose_stack(host, catalogue()).because

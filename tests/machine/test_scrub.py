@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -171,3 +173,44 @@ def test_scrubbing_twice_changes_nothing(value: str) -> None:
 def test_any_bytes_pass(value: bytes) -> None:
     assert scrub.data(scrub.data(value, WHO), WHO) == scrub.data(value, WHO)
     assert isinstance(scrub.file("/etc/passwd", value, WHO), bytes)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *(
+            "a",
+            "-",
+            ".",
+            ":",
+            "://",
+            "://a:b",
+            "eyJ",
+            "key=",
+            "key:,",
+            "ssh -a ",
+            "-a ",
+            "--fs-uuid ",
+            "alice",
+            "alice.",
+            "/home/",
+        ),
+        *(
+            "-----BEGIN PRIVATE KEY-----",
+            '"registry-mirrors": ["',
+            "a@",
+            "a:b@",
+            "10.0.",
+            "fe80:",
+            "00:",
+            "Serial:",
+            "ata-a_",
+        ),
+        *("login ", "password ", "UUID=", "[ 1.1] ", "hf_", "%40", "ssid=", "\\n", "Host ", "1-", '"', "by-id/"),
+    ],
+)
+def test_no_text_takes_for_ever(piece: str) -> None:
+    text = piece * (40_000 // len(piece))
+    begin = time.monotonic()
+    scrub.text(text, WHO)
+    assert time.monotonic() - begin < 3

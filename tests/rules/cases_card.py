@@ -207,7 +207,7 @@ FAULTS = (
         "gpu.heat", but(N, nvidia={"nvml": (nvml(temperature=88, throttle_reasons=0x40),)}), WARN, "hardware slows it"
     ),
     Fault("gpu.heat", but(N, nvidia={"nvml": (nvml(temperature=66, throttle_reasons=0x20),)}), WARN, "thermal pads"),
-    Fault("gpu.heat", but(N, nvidia={"nvml": (nvml(throttle_reasons=0x80),)}), WARN, "power brake"),
+    Fault("gpu.power-brake", but(N, nvidia={"nvml": (nvml(throttle_reasons=0x80),)}), WARN, "power brake"),
     Fault(
         "gpu.heat",
         but(A, amd={"gpus": (amd_gpu(temperature_edge=62.0, temperature_junction=98.0),)}),

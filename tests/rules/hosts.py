@@ -11,12 +11,14 @@ from checks.facts.host import (
     AmdGpu,
     Apt,
     AptSource,
+    Bridge,
     DeviceNode,
     Disk,
     DkmsBuild,
     Docker,
     Firmware,
     Host,
+    Hub,
     Kernel,
     KfdNode,
     Link,
@@ -35,6 +37,7 @@ KERNEL = "6.17.0-35-generic"
 OLDER = "6.17.0-29-generic"
 NEWER = "7.0.0-34-generic"
 GB = 10**9
+LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 
 
 def but(host: Host, **parts: Any) -> Host:
@@ -57,11 +60,22 @@ def nvidia_card(**facts: Any) -> PciCard:
         "driver": "nvidia",
         "power_state": "D0",
         "link": Link(speed=2.5, width=16, max_speed=16.0, max_width=16),
+        "bridges": (port(),),
         "bar_bytes": (16 << 20, 32 << 30, 0, 32 << 20, 0, 128),
         "aer_correctable": 0,
         "iommu_group_type": "DMA-FQ",
     }
     return PciCard(**(defaults | facts))
+
+
+def port(**facts: Any) -> Bridge:
+    """The processor's port behind the first slot; idle like the card."""
+    defaults: dict[str, Any] = {
+        "slot": "0000:00:01.0",
+        "link": Link(speed=2.5, width=16, max_speed=16.0, max_width=16),
+        "aer_correctable": 0,
+    }
+    return Bridge(**(defaults | facts))
 
 
 def amd_card(**facts: Any) -> PciCard:
@@ -189,12 +203,19 @@ def no_gpu() -> Host:
             modules=(module("nouveau", origin="in-tree"), module("amdgpu", origin="in-tree")),
             dkms=(),
             blacklisted=(),
+            module_options=(),
+            initrds=((OLDER, 76 << 20), (KERNEL, 78 << 20)),
+            version="Linux version 6.17.0-35-generic (buildd@lcy02) #35~24.04.1-Ubuntu SMP PREEMPT_DYNAMIC "
+            "Thu Oct 15 12:00:00 UTC 2026",
+            userns_restricted=True,
             log=("[    1.000000] pci 0000:00:02.0: [8086:46d1] type 00 class 0x030000",),
             uptime_seconds=86400.0,
         ),
         firmware=Firmware(uefi=True, secure_boot=False, shim_validation_disabled=False, lockdown="none"),
         cards=(PciCard(slot="0000:00:02.0", vendor="8086", device="46d1", driver="i915"),),
-        nvidia=Nvidia(device_nodes=(), runfile=False, cuda_toolkits=(), cdi_specs=(), nvml_problem="absent"),
+        nvidia=Nvidia(
+            compat_folders=(), device_nodes=(), runfile=False, cuda_toolkits=(), cdi_specs=(), nvml_problem="absent"
+        ),
         amd=Amd(loaded=False, render=(), nodes=(), gpus=(), rocm=(), rocm_on_path=False, amdsmi_problem="absent"),
         apt=Apt(
             packages=(),
@@ -206,9 +227,19 @@ def no_gpu() -> Host:
             reboot_packages=(),
             unattended=True,
             unattended_blocks=(),
+            unattended_reboot=False,
+            missing_keys=(),
+            unfetched=(),
         ),
         docker=Docker(),
-        python=PythonFacts(path="/usr/bin/python3", version="3.12.3", compiler="/usr/bin/gcc", headers=True, venv=True),
+        python=PythonFacts(
+            path="/usr/bin/python3",
+            version="3.12.3",
+            compiler="/usr/bin/gcc",
+            headers=True,
+            venv=True,
+            environments=(),
+        ),
         resources=Resources(
             cores=16,
             memory_total=33 * GB,
@@ -226,7 +257,19 @@ def no_gpu() -> Host:
             oom_killers=("systemd-oomd.service",),
         ),
         person=Person(
-            uid=1000, user="alex", groups=("adm", "alex", "sudo"), database_groups=("adm", "alex", "sudo"), environ={}
+            uid=1000,
+            user="alex",
+            groups=("adm", "alex", "sudo"),
+            database_groups=("adm", "alex", "sudo"),
+            environ={},
+            start_files=(),
+        ),
+        hub=Hub(
+            token=True,
+            token_file="/home/alex/.cache/huggingface/token",
+            readable_by_others=False,
+            cache="/home/alex/.cache/huggingface/hub",
+            cached=True,
         ),
         taken_at="2026-11-24T12:00:00Z",
         machine="no-gpu",
@@ -264,6 +307,11 @@ def healthy_nvidia() -> Host:
             nvml_cuda="13.2",
             runfile=False,
             cuda_toolkits=(),
+            libcuda=(f"{LIBRARIES}/libcuda.so.1",),
+            libcuda_versions=((f"{LIBRARIES}/libcuda.so.1", "595.84"),),
+            compat_folders=(),
+            firmware=("595.84",),
+            nvswitches=0,
             container_toolkit="1.20.0-1",
             cdi_specs=("/run/cdi/nvidia.yaml",),
             cdi_versions=(("/run/cdi/nvidia.yaml", "595.84"),),

@@ -8,10 +8,19 @@ from checks.catalogue import catalogue
 from checks.model import Check, CheckResult, Severity, Status
 from checks.registry import ALL
 from checks.runner import judge
-from tests.rules import cases_card, cases_driver, cases_software
+from tests.rules import (
+    cases_amd_smi,
+    cases_card,
+    cases_driver,
+    cases_hardware,
+    cases_software,
+    cases_training,
+    cases_upkeep,
+)
 from tests.rules.case import Blind, Fault, LookAlike
+from tests.rules.hosts import amd_card, but, healthy_amd
 
-TABLES = (cases_card, cases_driver, cases_software)
+TABLES = (cases_amd_smi, cases_card, cases_driver, cases_hardware, cases_software, cases_training, cases_upkeep)
 FAULTS: list[Fault] = [case for table in TABLES for case in table.FAULTS]
 LOOK_ALIKES: list[LookAlike] = [case for table in TABLES for case in table.LOOK_ALIKES]
 BLIND: list[Blind] = [case for table in TABLES for case in table.BLIND]
@@ -65,3 +74,11 @@ def test_severity_and_status_agree_in_every_example() -> None:
     for case in FAULTS:
         severities = {finding.severity for finding in ask(case).findings}
         assert min(severities, key=list(Severity).index) is worst[case.status], named(case)
+
+
+def test_the_way_out_of_a_wrong_torch_is_the_cards_own_build() -> None:
+    """AMD's index wants the architecture named, PyTorch's does not."""
+    case = cases_training.has(but(healthy_amd(), cards=(amd_card(device="73bf", revision="c0"),)), cases_training.env())
+    (finding,) = judge(CHECKS["python.torch-build"], case, catalogue()).findings
+    assert finding.fix is not None
+    assert "torch[device-gfx1030]==2.13.0+rocm10.0.0" in finding.fix.argv

@@ -10,7 +10,7 @@ _ENDS_WELL = re.compile(r"[.!?…。！？:;)\]}\"'”’»«›`*>|%€$]\s*$|[
 _LIST_LINE = re.compile(r"^\s*(?:[-*•–]|\d{1,3}[.)])\s", re.MULTILINE)
 # a lone word at the end that cannot end a sentence, or a comma, or a hyphen
 _HANGING = re.compile(
-    r"(?:,|-|–|\b(?:and|or|the|a|an|of|to|with|in|for|but|that|which|is|are|because|und|oder|der|die|das|ein|eine|mit|zu|in|für|aber|dass|weil|ist|sind|"
+    r"(?:,|\w-|–|\b(?:and|or|the|a|an|of|to|with|in|for|but|that|which|is|are|because|und|oder|der|die|das|ein|eine|mit|zu|in|für|aber|dass|weil|ist|sind|"
     r"et|ou|le|la|les|un|une|de|des|du|avec|pour|dans|mais|que|qui|est|sont|y|o|el|los|las|una|con|para|en|pero|por|es|son))\s*$",
     re.IGNORECASE,
 )
@@ -59,5 +59,8 @@ def seems_cut(output: str) -> bool:
         return not _LIST_LINE.match(last) or text[-1] in ",-"
     # a whole sentence before it shows that this text has ends; the last piece is long enough to be one
     return (
-        bool(re.search(r"[.!?]\s+\S", text)) and not _LIST_LINE.search(last) and len(last) >= 25 and text[-1].isalnum()
+        bool(re.search(r"[.!?]\s+\S", text))
+        and not _LIST_LINE.search(last)
+        and len(last.split()) >= 4
+        and text[-1].isalnum()
     )

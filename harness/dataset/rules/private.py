@@ -24,7 +24,7 @@ _IBAN = re.compile(
 _DIGITS = re.compile(r"(?<![\w.,/=#-])\+?\(?\d(?:[ \u00a0\u202f()./-]{0,3}\d){6,18}(?!\w)(?![.,/-]\d)")
 _NUMBER_SIGNS = re.compile(r"\D")
 _NO_PHONE = re.compile(
-    r"\d{1,2}[./-]\d{1,2}[./-]\d{2,4}\b|\d{4}[./-]\d{1,2}[./-]\d{1,2}\b|\d{1,3}(?:\.\d{1,3}){3}$|(?:1[89]|20)\d\d ?[-/] ?(?:1[89]|20)\d\d$"
+    r"(?:\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{4}[./-]\d{1,2}[./-]\d{1,2})(?![\d./-])|\d{1,3}(?:\.\d{1,3}){3}$|(?:1[89]|20)\d\d ?[-/] ?(?:1[89]|20)\d\d$"
     r"|97[89][ -]?\d"
 )
 _THOUSANDS = re.compile(r"\d{1,3}(?:[ \u00a0\u202f.]\d{3})+$")
@@ -102,7 +102,7 @@ def is_card(written: str, digits: str) -> bool:
 def is_phone(written: str, digits: str, near: bool) -> bool:
     """Whether the number can be called, by libphonenumber's plans. `near`: a word for phone stands before it."""
     if written.startswith("+") or (digits.startswith("00") and len(digits) >= 11):
-        return len(digits) >= 9 and _possible("+" + digits.lstrip("0"), None)
+        return len(digits) >= 7 and _possible("+" + digits.lstrip("0"), None)
     if _NO_PHONE.match(written):
         return False
     if near:

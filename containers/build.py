@@ -1,0 +1,307 @@
+"""Builds the image through the engine's own BuildKit, as a process: docker-py knows only the classic builder.
+
+context = Dockerfile, lock.txt, worker/, wheels/   (a folder that stays, so that BuildKit sends only what changed)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from containers.dockerfile import dockerfile, tag
+from containers.engine import no_builder
+from containers.errors import known, stopped
+from containers.model import Engine, ImageSpec
+from containers.spec import lock_text
+from machine.door import Machine
+from machine.errors import BadUsage, OutsideFailed
+from machine.events import Emit, Event
+from machine.paths import Paths, make
+
+STAGE = "image"
+WORKER_LABEL = "gpu-setup.worker"
+PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+# unpacked wheels once in the environment's stage and once in the image, pip's cache, and the context: measured for the
+# processor's stack (2026-11-24); torch with a card's libraries is about three times that
+ROOM_NEEDED = {"cpu": 9 << 30, "nvidia": 28 << 30, "amd": 45 << 30}
+_STEP = re.compile(r"^#(\d+) \[(?:(\S+) )?(\d+)/(\d+)\] (.*)$")
+_STATE = re.compile(r"^#(\d+) (CACHED|DONE|ERROR)")
+_SAID = re.compile(r"^#(\d+) \d+\.\d+ (.*)$")
+
+
+class Sources(msgspec.Struct, frozen=True):
+    """Where a build may get things from: a CA bundle, pip's settings, a folder of wheels; no network at all."""
+
+    ca: Path | None = None
+    pip_config: Path | None = None
+    wheels: Path | None = None
+    offline: bool = False
+
+
+class Built(msgspec.Struct, frozen=True):
+    """The image as the engine has it. `size` in bytes; `cached`: steps that were taken from before, of `steps`."""
+
+    id: str
+    size: int
+    seconds: float
+    steps: int
+    cached: int
+    engine: str
+
+
+def build(
+    spec: ImageSpec,
+    engine: Engine,
+    worker: Path,
+    tool_version: str,
+    sources: Sources,
+    machine: Machine,
+    paths: Paths,
+    emit: Emit,
+) -> Built:
+    """Build the image and return it. Raises Problem; a failed build leaves no container and no image.
+
+    Finished steps stay in the engine's cache, so the same command goes on where it was stopped.
+    """
+    if engine.builder is None:
+        raise no_builder(engine)
+    name = tag(spec)
+    context = write_context(spec, worker, tool_version, sources, paths)
+    before = image_id(engine, name, machine)
+    if before is None:
+        check_room(spec, engine, machine)
+    emit(Event("start", STAGE, f"Building {name} with {engine.kind} {engine.version or ''}".rstrip()))
+    text = (context / "Dockerfile").read_text(encoding="utf-8")
+    progress = Progress(emit, 1 + len(re.findall(r"(?m)^(?:RUN|COPY|WORKDIR) ", text)))
+    log = context.with_name(f"{context.name}.log")
+    log.unlink(missing_ok=True)
+    begin = time.monotonic()
+    outcome = machine.stream(
+        build_argv(engine, name, worker_digest(worker), sources, context, machine.session().environ),
+        progress.line,
+        env={"DOCKER_BUILDKIT": "1"} if engine.program == "docker" else {},
+        log=str(log),
+    )
+    if not outcome.ok:
+        raise stopped(outcome, f"The build of {name} stopped", progress.telling(outcome.stdout), str(log))
+    found = inspect(engine, name, machine)
+    if found is None:
+        raise OutsideFailed(
+            "image.lost",
+            f"The build ended well, but {engine.kind} does not have {name}.",
+            "Another builder may have kept it.",
+            f"{engine.program} images shows what is there; run the same command again",
+        )
+    if before is not None and before != found.id:
+        # the old one lost its name to the new one: without this every change leaves a nameless image behind
+        machine.run((engine.program, "image", "rm", before), timeout=60)
+    seconds = time.monotonic() - begin
+    emit(
+        Event("end", STAGE, f"{name}: {found.size / 1e9:.2f} GB, {seconds:.0f} s, {progress.cached} steps from before")
+    )
+    return Built(
+        id=found.id,
+        size=found.size,
+        seconds=round(seconds, 1),
+        steps=len(progress.steps),
+        cached=progress.cached,
+        engine=f"{engine.kind} {engine.version or ''}".strip(),
+    )
+
+
+def build_argv(
+    engine: Engine, name: str, worker: str, sources: Sources, context: Path, environ: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The engine's command. Proxies are named only: their values stay in the environment, out of argv and history."""
+    assert engine.builder is not None
+    argv = [*engine.builder, "--tag", name, "--label", f"{WORKER_LABEL}={worker}"]
+    if engine.program == "docker":
+        argv += ["--progress", "plain"]
+    for secret, file in (("ca", sources.ca), ("pip", sources.pip_config)):
+        if file is not None:
+            argv += ["--secret", f"id={secret},src={file.absolute()}"]
+    proxies = [word for word in environ if word.lower() in PROXIES and environ[word]]
+    for word in sorted(proxies):
+        argv += ["--build-arg", word]
+    if sources.offline:
+        argv += ["--network", "none"]
+    elif any("//127." in environ[word] or "//localhost" in environ[word] for word in proxies):
+        # a proxy on this machine is reached from the machine's own network only
+        argv += ["--network", "host"]
+    return (*argv, str(context))
+
+
+def write_context(spec: ImageSpec, worker: Path, tool_version: str, sources: Sources, paths: Paths) -> Path:
+    """The build's folder: always whole, and what did not change keeps its times."""
+    for what, file in (("--ca", sources.ca), ("--pip-config", sources.pip_config)):
+        if file is not None and not file.is_file():
+            raise BadUsage("image.no-file", f"{what}: there is no file {file}.", "", "Correct the path.")
+    if sources.wheels is not None and not any(sources.wheels.glob("*.whl")):
+        raise BadUsage(
+            "image.no-wheels",
+            f"--wheels: {sources.wheels} holds no wheels.",
+            "",
+            "docs/containers.md shows how to fill it",
+        )
+    context = make(paths.cache / "image" / tag(spec).rpartition(":")[2])
+    try:
+        _write(context / "Dockerfile", dockerfile(spec, tool_version).encode())
+        _write(context / "lock.txt", lock_text(spec.lock))
+        _mirror({file.relative_to(worker): file for file in sorted(worker.rglob("*.py"))}, context / "worker")
+        wheels = sorted(sources.wheels.iterdir()) if sources.wheels else []
+        _mirror({Path(file.name): file for file in wheels if file.is_file()}, context / "wheels")
+    except OSError as error:
+        raise OutsideFailed(
+            "image.context",
+            f"The build's folder {context} cannot be written.",
+            f"The system says: {error.strerror or error}.",
+            "Free some space or correct its owner, or set GPU_SETUP_HOME to another folder",
+        ) from error
+    return context
+
+
+def _write(path: Path, content: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != content:
+        path.write_bytes(content)
+    path.chmod(0o644)
+
+
+def _mirror(wanted: dict[Path, Path], folder: Path) -> None:
+    """Make `folder` hold exactly these files: links where the disk allows it, else copies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in sorted(folder.rglob("*"), reverse=True):
+        if old.is_dir():
+            if not any(old.iterdir()):
+                old.rmdir()
+        elif old.relative_to(folder) not in wanted:
+            old.unlink()
+    for name, source in wanted.items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.exists():
+            new, old_stat = source.stat(), place.stat()
+            if (new.st_size, new.st_mtime_ns) == (old_stat.st_size, old_stat.st_mtime_ns):
+                continue
+            place.unlink()
+        if source.suffix == ".py":
+            # its mode is part of the layer: a checkout's umask must not rebuild it
+            shutil.copyfile(source, place)
+            place.chmod(0o644)
+            os.utime(place, ns=(source.stat().st_atime_ns, source.stat().st_mtime_ns))
+            continue
+        try:
+            os.link(source.resolve(), place)
+        except OSError:
+            shutil.copy2(source, place)
+
+
+def worker_digest(worker: Path) -> str:
+    """sha256 over the worker's files: an image with another one is out of date."""
+    digest = hashlib.sha256()
+    for file in sorted(worker.rglob("*.py")):
+        digest.update(f"{file.relative_to(worker)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def check_room(spec: ImageSpec, engine: Engine, machine: Machine) -> None:
+    """Refuse to begin what cannot end. Where the engine's disk is not known, nothing is refused."""
+    needed = ROOM_NEEDED[spec.vendor]
+    space = machine.space(engine.root_dir) if engine.root_dir else None
+    if space is not None and space.free < needed:
+        raise OutsideFailed(
+            "image.no-room",
+            f"{space.free / 1e9:.1f} GB are free at {engine.root_dir}; the build needs about {needed / 1e9:.0f} GB.",
+            "The environment lies there twice while it is built, beside pip's downloads.",
+            "Free some space (docker system df, docker builder prune), or move the engine's data-root",
+        )
+
+
+class Inspected(NamedTuple):
+    """An image on the engine. `size` in bytes; `name`: its first tag, None where it has none."""
+
+    id: str
+    size: int
+    labels: dict[str, str]
+    name: str | None
+
+
+class _Config(msgspec.Struct, frozen=True):
+    labels: dict[str, str] | None = msgspec.field(name="Labels", default=None)
+
+
+class _Inspected(msgspec.Struct, frozen=True):
+    id: str = msgspec.field(name="Id")
+    tags: tuple[str, ...] | None = msgspec.field(name="RepoTags", default=None)
+    size: int = msgspec.field(name="Size", default=0)
+    config: _Config = msgspec.field(name="Config", default_factory=_Config)
+
+
+def inspect(engine: Engine, name: str, machine: Machine) -> Inspected | None:
+    """What the engine says of an image; None when it has none of this name."""
+    outcome = machine.run((engine.program, "image", "inspect", "--format", "{{json .}}", name), timeout=30)
+    if not outcome.ok:
+        if known(outcome.stderr) is None:
+            raise stopped(outcome, f"{engine.kind} was asked for {name}")
+        if "o such image" in outcome.stderr or "not known" in outcome.stderr:
+            return None
+        raise stopped(outcome, f"{engine.kind} was asked for {name}")
+    found = msgspec.json.decode(outcome.stdout.strip().splitlines()[0], type=_Inspected)
+    return Inspected(found.id, found.size, found.config.labels or {}, (found.tags or ("",))[0] or None)
+
+
+def image_id(engine: Engine, name: str, machine: Machine) -> str | None:
+    found = inspect(engine, name, machine)
+    return found.id if found else None
+
+
+class Progress:
+    """Reads BuildKit's plain output and tells each step; keeps what a failed step said."""
+
+    def __init__(self, emit: Emit, total: int | None = None) -> None:
+        self._emit, self._total = emit, total
+        self.steps: dict[str, str] = {}
+        self._ended: set[str] = set()
+        self._said: dict[str, list[str]] = {}
+        self._errors: list[str] = []
+        self.cached = 0
+
+    def line(self, line: str) -> None:
+        if found := _STEP.match(line):
+            number, stage, at, of, what = found.groups()
+            if number not in self.steps:
+                self.steps[number] = f"{stage or 'image'} {at}/{of}: {_short(what)}"
+                self._tell(self.steps[number])
+        elif found := _STATE.match(line):
+            number, state = found.groups()
+            if state == "ERROR":
+                self._errors.append(number)
+            if number in self.steps and number not in self._ended:
+                self._ended.add(number)
+                self.cached += state == "CACHED"
+                self._tell(self.steps[number])
+        elif found := _SAID.match(line):
+            number, words = found.groups()
+            self._said[number] = [*self._said.get(number, [])[-79:], words]
+            if words.startswith(("Collecting ", "Downloading ", "Processing ", "Installing collected", "Get:")):
+                self._tell(_short(words.split(" (from")[0]))
+
+    def telling(self, end: str) -> str:
+        """The output that explains a failure: the failed steps' own last words, then the end of everything."""
+        return "\n".join([*(word for number in self._errors for word in self._said.get(number, [])), end])
+
+    def _tell(self, text: str) -> None:
+        self._emit(Event("progress", STAGE, text, len(self._ended), self._total, "steps"))
+
+
+def _short(words: str, width: int = 90) -> str:
+    # a RUN's mounts say nothing to a person
+    plain = re.sub(r"--mount=\S+\s*", "", " ".join(words.split())).replace("set -eu; ", "")
+    return plain if len(plain) <= width else f"{plain[:width]}…"

@@ -1,0 +1,144 @@
+"""The container engine: which one, whether it answers, and what it can and cannot do here."""
+
+from __future__ import annotations
+
+from checks.facts.host import Docker, Host
+from containers.model import Engine
+from machine.door import Machine
+from machine.errors import OutsideFailed, Refused
+
+# since 23 the docker command builds through its plugin buildx; before, BuildKit is in the engine and the command
+BUILDX_SINCE = 23
+CDI_SINCE = 25
+
+
+def choose_engine(host: Host, machine: Machine, wanted: str | None = None) -> Engine:
+    """The engine to use; raises Refused or OutsideFailed with the way to one."""
+    docker = host.docker
+    if docker.kind is None or (wanted == "podman" and docker.kind != "podman"):
+        if wanted in (None, "podman") and (version := _podman(machine)):
+            return podman(docker, version)
+        raise Refused(
+            "image.no-engine",
+            f"There is no {wanted or 'container engine'} on this machine.",
+            "Images are built and run by one: Docker, or a rootless engine.",
+            "gpu-setup plan shows how to install docker.io; without an engine: --runtime venv",
+        )
+    if docker.kind == "podman":
+        if wanted == "docker":
+            raise Refused(
+                "image.no-engine",
+                "The command docker is podman's here.",
+                "The package podman-docker stands in for it.",
+                "Leave --engine out, or install docker.io",
+            )
+        return podman(docker, docker.version or _podman(machine) or "")
+    if docker.answers is False:
+        raise _silent(docker)
+    return docker_engine(docker, *_builder(machine))
+
+
+def docker_engine(docker: Docker, client: str | None, buildx: bool, context: str) -> Engine:
+    """What a docker that answers can do. `client` is the command's version, `buildx` whether its plugin is there."""
+    old = _major(client or docker.version) < BUILDX_SINCE
+    builder: tuple[str, ...] | None = None
+    if buildx:
+        # the context's own builder is the engine's BuildKit: any other would not see this engine's images
+        builder = ("docker", "buildx", "build", "--builder", context, "--load")
+    elif old:
+        builder = ("docker", "build")
+    can, cannot = ["run images"], list[str]()
+    (can if builder else cannot).append("build them" if builder else "build them: the plugin buildx is missing")
+    nvidia = "nvidia" in (docker.runtimes or ())
+    desktop = docker.kind == "desktop"
+    if desktop:
+        cannot.append("hand over cards: Docker Desktop is a virtual machine without them")
+    elif docker.kind == "snap":
+        cannot.append("hand over cards: the snap does not read the toolkits' settings")
+    else:
+        cdi = docker.cdi_dirs or ()
+        (can if cdi else cannot).append(
+            f"hand over cards by CDI ({', '.join(cdi)})" if cdi else f"use CDI (Docker {CDI_SINCE} or newer)"
+        )
+        (can if nvidia else cannot).append("hand over NVIDIA cards by --gpus" + ("" if nvidia else ": no such runtime"))
+        if docker.rootless:
+            cannot.append("hand over /dev/kfd: the group render is nobody's in a rootless engine")
+        else:
+            can.append("hand over AMD cards by their device files")
+    return Engine(
+        kind=docker.kind or "docker",
+        program="docker",
+        version=docker.version,
+        rootless=bool(docker.rootless),
+        cdi=() if desktop else docker.cdi_dirs or (),
+        nvidia_runtime=nvidia and not desktop,
+        builder=builder,
+        root_dir=docker.root_dir,
+        can=tuple(can),
+        cannot=tuple(cannot),
+    )
+
+
+def podman(docker: Docker, version: str) -> Engine:
+    """podman: builds by buildah, hands over cards by CDI only. Nobody has tried it for this project: unverified."""
+    return Engine(
+        kind="podman",
+        program="podman",
+        version=version or None,
+        rootless=True,
+        cdi=("/etc/cdi", "/run/cdi"),
+        nvidia_runtime=False,
+        builder=("podman", "build"),
+        can=("build and run images (unverified)", "hand over cards by CDI (unverified)"),
+        cannot=("share its images with docker",),
+    )
+
+
+def _silent(docker: Docker) -> Refused | OutsideFailed:
+    problem = docker.problem or "no answer"
+    if problem == "permission-denied":
+        return Refused(
+            "image.engine-denied",
+            "The container engine refuses this user.",
+            "Its socket belongs to root and the group docker, which is as good as root.",
+            "Use sudo, or a rootless engine: https://docs.docker.com/engine/security/rootless",
+        )
+    if problem == "not-running":
+        return OutsideFailed(
+            "image.engine-not-running",
+            "The container engine is not running.",
+            f"daemon.json: {docker.daemon_json_problem}" if docker.daemon_json_problem else "",
+            "sudo systemctl start docker; then the same command again",
+        )
+    return OutsideFailed(
+        "image.engine-silent", "The container engine does not answer.", f"{problem}.", "gpu-setup doctor"
+    )
+
+
+def _builder(machine: Machine) -> tuple[str | None, bool, str]:
+    client = machine.run(("docker", "version", "--format", "{{.Client.Version}}"), timeout=10)
+    version = client.stdout.strip().splitlines()[0] if client.stdout.strip() else None
+    buildx = machine.run(("docker", "buildx", "version"), timeout=10)
+    if not buildx.ok or "github.com/docker/buildx" not in buildx.stdout:
+        return version, False, "default"
+    context = machine.run(("docker", "context", "inspect", "--format", "{{.Name}}"), timeout=10)
+    return version, True, context.stdout.strip() if context.ok else "default"
+
+
+def _podman(machine: Machine) -> str | None:
+    outcome = machine.run(("podman", "version", "--format", "{{.Client.Version}}"), timeout=10)
+    return outcome.stdout.strip() if outcome.ok else None
+
+
+def _major(version: str | None) -> int:
+    head = (version or "").partition(".")[0]
+    return int(head) if head.isdigit() else BUILDX_SINCE
+
+
+def no_builder(engine: Engine) -> Refused:
+    return Refused(
+        "image.no-buildkit",
+        f"This {engine.kind} cannot build: its plugin buildx is missing.",
+        f"Since Docker {BUILDX_SINCE} the command builds through it.",
+        "sudo apt-get install docker-buildx",
+    )

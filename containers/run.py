@@ -1,0 +1,273 @@
+"""Runs a program in the image: the engine's `run` as argv, a container that ends with its call, files as one's own.
+
+Folders are mounted where they lie on the machine, so that every path means the same inside and outside.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+from containers.dockerfile import UID
+from containers.errors import stopped
+from containers.model import Engine
+from machine.door import Entry, Machine, Outcome, Session, Space, Unreadable
+from machine.errors import OutsideFailed
+
+OWNER_LABEL = "gpu-setup.owner"
+# of the shared memory that data loaders use; Docker's own 64 MB end in a bus error
+SHM = "8g"
+# `run` ends with it when the engine itself failed, else with the program's own code
+ENGINE_FAILED = 125
+PATIENCE = 60.0
+
+
+class Mount(NamedTuple):
+    """A folder or file of the machine, at the same place inside."""
+
+    path: Path
+    writable: bool = False
+
+
+class Container(NamedTuple):
+    """How containers are started: the image, who runs in it, what it sees. `user`: uid:gid; None: the image's own.
+
+    `env` holds no secret: it stands in argv and in `docker inspect`. `network` False: none at all.
+    """
+
+    engine: Engine
+    image: str
+    user: str | None
+    devices: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    env: Mapping[str, str] = {}
+    network: bool = False
+    shm: str = SHM
+    writable_root: bool = False
+
+
+def identity(session: Session, engine: Engine) -> str | None:
+    """Who runs inside, so that files come out as one's own.
+
+    A rootless engine's uid 0 is the person. Root gets the image's own user instead: nothing trains as root.
+    """
+    if engine.program == "podman":
+        return f"{session.uid}:{_gid()}" if session.uid else None
+    if engine.rootless:
+        return "0:0"
+    return f"{session.uid}:{_gid()}" if session.uid else None
+
+
+def _gid() -> int:
+    return os.getegid()
+
+
+def run_argv(
+    container: Container, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: str | None = None
+) -> tuple[str, ...]:
+    """The engine's command for one program. No capability, no way to gain one, the default seccomp profile."""
+    engine = container.engine
+    words = [engine.program, "run", "--rm", "--name", name, "--label", f"{OWNER_LABEL}={owner()}", "--pull", "never"]
+    words += ["--sig-proxy=false", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+    if not container.writable_root:
+        words += ["--read-only"]
+    # Triton loads what it compiled there, hence exec
+    words += ["--tmpfs", "/tmp:exec,mode=1777", "--shm-size", container.shm]
+    if not engine.rootless:
+        # page-locked memory for copies to the card; a rootless engine may not lift the limit
+        words += ["--ulimit", "memlock=-1", "--ulimit", "stack=67108864"]
+    if engine.program == "podman" and container.user:
+        words += ["--userns", "keep-id"]
+    if container.user:
+        words += ["--user", container.user]
+    if not container.network:
+        words += ["--network", "none"]
+    words += container.devices
+    for mount in container.mounts:
+        kind = "" if mount.writable else ",readonly"
+        words += ["--mount", f"type=bind,source={mount.path},target={mount.path}{kind}"]
+    for key, value in sorted({"HOME": "/tmp", **container.env, **(env or {})}.items()):
+        words += ["--env", f"{key}={value}"]
+    if cwd:
+        words += ["--workdir", cwd]
+    return (*words, container.image, *argv)
+
+
+def owner() -> str:
+    """This process, told apart from a later one with the same number: pid and time of start."""
+    return f"{os.getpid()}-{_started(os.getpid())}"
+
+
+def _started(pid: int) -> str | None:
+    try:
+        # proc(5): the 22nd field of stat; the second, in brackets, may hold blanks
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def remove_left_behind(engine: Engine, machine: Machine) -> int:
+    """Remove containers whose gpu-setup was killed and could not do it; returns how many there were."""
+    listing = machine.run(
+        (engine.program, "ps", "--all", "--filter", f"label={OWNER_LABEL}",
+         "--format", '{{.ID}} {{.Label "' + OWNER_LABEL + '"}}'),
+        timeout=30,
+    )  # fmt: skip
+    gone = []
+    for line in listing.stdout.splitlines() if listing.ok else ():
+        container, _, whose = line.partition(" ")
+        pid, _, started = whose.partition("-")
+        if pid.isdecimal() and _started(int(pid)) != started:
+            gone.append(container)
+    if gone:
+        machine.run((engine.program, "rm", "--force", *gone), timeout=PATIENCE)
+    return len(gone)
+
+
+class ContainerMachine:
+    """This machine, with one difference: a program of the image's environment runs in a container of that image.
+
+    Everything else (files, other programs) is the machine's own. So whoever starts the environment's Python need not
+    know whether it is a venv or an image.
+    """
+
+    name = "this machine"
+
+    def __init__(self, machine: Machine, container: Container, environment: str, hide: frozenset[str]) -> None:
+        """`environment` is the environment's folder inside; `hide` are variables that mean something outside only."""
+        self._machine, self._container = machine, container
+        self._inside, self._hide = environment.rstrip("/") + "/", hide
+
+    def run(self, argv: Sequence[str], timeout: float = 5.0, env: Mapping[str, str] | None = None) -> Outcome:
+        if not argv[0].startswith(self._inside):
+            return self._machine.run(argv, timeout, env)
+        with self._started(argv, env, None) as words:
+            # the engine needs its time to set up and take down, beside the program's own
+            return self._machine.run(words, timeout + PATIENCE)
+
+    def stream(
+        self,
+        argv: Sequence[str],
+        on_line: Callable[[str], None],
+        cancel: threading.Event | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        log: str | None = None,
+    ) -> Outcome:
+        if not argv[0].startswith(self._inside):
+            return self._machine.stream(argv, on_line, cancel, env, cwd, log)
+        with self._started(argv, env, cwd) as words:
+            outcome = self._machine.stream(words, on_line, cancel, None, None, log)
+        if outcome.rc == ENGINE_FAILED:
+            raise stopped(outcome, "The container did not start")
+        return outcome
+
+    @contextmanager
+    def _started(
+        self, argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | None
+    ) -> Iterator[tuple[str, ...]]:
+        """The command for a new container, which is gone at the end, however that comes."""
+        name = f"gpu-setup-{uuid4().hex[:12]}"
+        inside = {key: value for key, value in (env or {}).items() if key not in self._hide}
+        hand_over(self._container)
+        try:
+            yield run_argv(self._container, name, argv, inside, cwd)
+        finally:
+            # after its end there is none; after Ctrl-C or a time-out the client is gone and the container still runs
+            remove(self._container.engine, name, self._machine)
+
+    def read(self, path: str, limit: int = 4 << 20) -> bytes:
+        return self._machine.read(path, limit)
+
+    def list(self, path: str) -> tuple[str, ...]:
+        return self._machine.list(path)
+
+    def link(self, path: str) -> str:
+        return self._machine.link(path)
+
+    def stat(self, path: str) -> Entry:
+        return self._machine.stat(path)
+
+    def access(self, path: str, wanted: int) -> bool | None:
+        return self._machine.access(path, wanted)
+
+    def space(self, path: str) -> Space | None:
+        return self._machine.space(path)
+
+    def session(self) -> Session:
+        return self._machine.session()
+
+    def binding(self, vendor: str, timeout: float = 4.0) -> Outcome:
+        return self._machine.binding(vendor, timeout)
+
+
+def run_in(
+    container: Container, argv: Sequence[str], machine: Machine, on_line: Callable[[str], None], cwd: str
+) -> int:
+    """Run a person's own program to its end and return its exit code. The folders keep their owner."""
+    name = f"gpu-setup-{uuid4().hex[:12]}"
+    try:
+        outcome = machine.stream(run_argv(container, name, argv, cwd=cwd), on_line)
+    finally:
+        remove(container.engine, name, machine)
+    if outcome.rc is None or outcome.rc == ENGINE_FAILED:
+        raise stopped(outcome, "The container did not start")
+    return outcome.rc if outcome.rc >= 0 else 128 - outcome.rc
+
+
+def remove(engine: Engine, name: str, machine: Machine) -> None:
+    """End and remove a container; one that is gone already is no error."""
+    outcome = machine.run((engine.program, "rm", "--force", name), timeout=PATIENCE)
+    # 20.10 says so when --rm is at it already
+    limit = time.monotonic() + PATIENCE
+    while "already in progress" in outcome.stderr and time.monotonic() < limit:
+        time.sleep(0.05)
+        outcome = machine.run((engine.program, "rm", "--force", name), timeout=PATIENCE)
+
+
+def hand_over(container: Container) -> None:
+    """For root, whose containers run as the image's own user: give it the folders that it writes to, one level deep."""
+    if container.user is not None or os.geteuid() != 0:
+        return
+    for mount in container.mounts:
+        if not mount.writable or not mount.path.is_dir():
+            continue
+        for place in (mount.path, *mount.path.iterdir()):
+            try:
+                if place.is_dir() and not place.is_symlink() and place.stat().st_uid == 0:
+                    os.chown(place, UID, UID)
+            except OSError as error:
+                raise OutsideFailed(
+                    "image.chown",
+                    f"{place} could not be handed to the container's user.",
+                    f"The system says: {error.strerror or error}.",
+                    "Set GPU_SETUP_HOME to a folder on a local disk, or run as yourself instead of root",
+                ) from error
+
+
+def token_file(machine: Machine, folder: Path, environ: Mapping[str, str]) -> Path | None:
+    """The file with the person's hub token: their own, or one made for this run from HF_TOKEN; None without a token.
+
+    A token is handed over as a mounted file only: argv, the image and `docker inspect` can be read by others.
+    """
+    if value := environ.get("HF_TOKEN"):
+        place = folder / "hub-token"
+        handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w") as out:
+            out.write(value)
+        if os.geteuid() == 0:
+            os.chown(place, UID, UID)
+        return place
+    home = environ.get("HF_HOME") or f"{environ.get('HOME', '')}/.cache/huggingface"
+    own = Path(environ.get("HF_TOKEN_PATH") or f"{home}/token")
+    try:
+        machine.stat(str(own))
+    except Unreadable:
+        return None
+    return own

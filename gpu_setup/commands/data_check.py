@@ -1,0 +1,124 @@
+"""`gpu-setup data check`: everything that is wrong with a data file, worst first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gpu_setup.commands.options import Decorator, json_option
+from gpu_setup.commands.training import recipe_option
+from gpu_setup.envelope import Answer
+
+if TYPE_CHECKING:
+    from harness.dataset.findings import DataReport, Tokens
+    from machine.events import Emit
+
+EPILOG = """\b
+Examples:
+  gpu-setup data check mine.json                                 worst first, with row numbers
+  gpu-setup data check mine.json --recipe smollm2-135m-qlora     and what the recipe's tokenizer makes of it
+  gpu-setup data check train.json --held-out test.json           and rows that stand in both
+  gpu-setup data check mine.json --html mine.html                a page with length histograms
+  gpu-setup data check mine.json --sarif > data.sarif            for a code host's review page
+
+\b
+Exit codes: 0 nothing that must be mended; 1 errors (with --strict also warnings); 2 no such file.
+"""
+
+languages_option: Decorator = click.option(
+    "--language", "languages", metavar="CODES", default="",
+    help="Languages that belong here, such as de,en. Default: those that 5 % of the answers are in.",
+)  # fmt: skip
+names_option: Decorator = click.option("--names/--no-names", default=True, help="Look for personal names too.")
+file_argument: Decorator = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+
+
+@click.command("check", epilog=EPILOG)
+@json_option
+@click.option("--sarif", "as_sarif", is_flag=True, help="SARIF 2.1.0 on stdout, nothing else.")
+@click.option("--html", "page", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write a page.")
+@click.option("--held-out", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Look for leaks.")
+@recipe_option
+@languages_option
+@names_option
+@click.option("--strict", is_flag=True, help="Warnings end with 1 too.")
+@file_argument
+def check_command(
+    as_json: bool,
+    as_sarif: bool,
+    page: Path | None,
+    held_out: Path | None,
+    recipe_name: str | None,
+    languages: str,
+    names: bool,
+    strict: bool,
+    file: Path,
+) -> Answer:
+    """Say what is wrong with FILE (Alpaca JSON or JSON Lines), worst first. Changes nothing."""
+    from gpu_setup.render.progress import reporter
+    from harness.dataset.check import Wanted, checking, report
+
+    wanted = Wanted(names=names, languages=tuple(code.strip() for code in languages.split(",") if code.strip()))
+    with reporter(as_json or as_sarif) as emit, checking(file, held_out, wanted, emit) as checked:
+        result = report(checked)
+        if recipe_name is not None:
+            result = _with_tokens(result, checked, recipe_name, emit)
+    if page is not None:
+        _write_page(page, result)
+    return data_answer(result, strict, as_sarif)
+
+
+def data_answer(result: DataReport, strict: bool = False, as_sarif: bool = False) -> Answer:
+    """The report as the command's answer: 1 when something must be mended."""
+    from machine.errors import BAD_ANSWER, FINE
+
+    bad = {"error", "warning"} if strict else {"error"}
+    code = BAD_ANSWER if any(finding.severity in bad for finding in result.findings) else FINE
+
+    def text() -> str:
+        if as_sarif:
+            from gpu_setup.render.data_sarif import sarif
+
+            return sarif(result)
+        from gpu_setup.render.data import data_text
+
+        return data_text(result)
+
+    return Answer("data", result, code, text)
+
+
+def _with_tokens(result: DataReport, checked: object, recipe_name: str, emit: Emit) -> DataReport:
+    from checks.catalogue import catalogue
+    from checks.facts.read import read_host
+    from gpu_setup.commands.training import my_paths
+    from harness.dataset.check import Checked
+    from harness.dataset.tokens import Place, count_tokens, token_findings
+    from harness.recipe import load_recipe
+    from harness.stack import choose_stack
+    from machine.door import LocalMachine
+
+    assert isinstance(checked, Checked)
+    recipe = load_recipe(recipe_name)
+    machine = LocalMachine()
+    stack = choose_stack(read_host(machine), catalogue()).stack
+    tokens: Tokens
+    tokens, rows = count_tokens(checked, recipe, Place(stack, machine, my_paths()), emit)
+    return token_findings(result, tokens, rows, checked)
+
+
+def _write_page(page: Path, result: DataReport) -> None:
+    from gpu_setup.render.data_page import data_page
+    from gpu_setup.version import version
+    from machine.errors import OutsideFailed
+
+    try:
+        page.write_text(data_page(result, version()), encoding="utf-8")
+    except OSError as error:
+        raise OutsideFailed(
+            "data.unwritable",
+            f"The page could not be written to {page}.",
+            f"The system says: {error.strerror or error}.",
+            "Name a file in a folder that you can write.",
+        ) from error

@@ -1,0 +1,67 @@
+"""A run as a person reads it: what was done, what is left, what comes next."""
+
+from __future__ import annotations
+
+import click
+
+from gpu_setup.render.layout import labelled, wrapped
+from gpu_setup.render.plain import clean
+from provision.journal import Run, Status
+
+SIGNS = {
+    "done": ("✓", "green"),
+    "already": ("✓", "bright_black"),
+    "left": ("!", "yellow"),
+    "manual": ("☞", "yellow"),
+    "waiting": ("·", "bright_black"),
+    "running": ("…", "cyan"),
+    "failed": ("✗", "red"),
+}
+HEADS = {
+    "none": "Nothing was applied on this machine yet.",
+    "running": "At work.",
+    "cut-off": "It was cut off: a power cut, or somebody ended it.",
+    "restart": "A restart comes next.",
+    "restarted": "The machine was restarted; what is left can go on.",
+    "person": "It waits for you.",
+    "done": "Done.",
+    "failed": "It stopped.",
+}
+BACK = {"done": "Rolled back.", "running": "Going back.", "failed": "The way back stopped."}
+
+
+def run_text(run: Run) -> str:
+    """Head, the steps that were open, notes, the problem, what comes next."""
+    nothing = run.standing == "done" and all(step.outcome == "already" for step in run.steps)
+    return _text(run, "Nothing to do." if nothing and run.kind != "rollback" else _head(run, run.standing), run.next)
+
+
+def status_text(status: Status) -> str:
+    if status.run is None:
+        return f"{HEADS['none']}\n{click.style('Next: ', bold=True)}{status.next}\n"
+    armed = "\nAfter the next start it goes on by itself." if status.armed else ""
+    return _text(status.run, _head(status.run, status.standing) + armed, status.next)
+
+
+def _head(run: Run, standing: str) -> str:
+    return (BACK if run.kind == "rollback" and standing in BACK else HEADS).get(standing, standing)
+
+
+def _text(run: Run, head: str, next: str) -> str:
+    lines = [click.style(head, bold=True)]
+    for step in run.steps:
+        if step.outcome == "already":
+            continue
+        sign, colour = SIGNS.get(step.outcome, ("·", "white"))
+        lines += wrapped(clean(step.title), "  ", first=click.style(f"{sign} ", fg=colour, bold=True))
+        if step.outcome == "left":
+            lines += [f"    {clean(line)}" for line in step.note.splitlines()[:20]]
+    for note in run.notes:
+        lines += wrapped(clean(note), "  ", first="· ")
+    if run.problem is not None:
+        lines += wrapped(clean(run.problem.what), "  ", first=click.style("✗ ", fg="red", bold=True))
+        if run.problem.why:
+            lines += labelled("why", clean(run.problem.why))
+    if next:
+        lines += wrapped(clean(next), "      ", first=click.style("Next: ", bold=True))
+    return "\n".join(lines) + "\n"

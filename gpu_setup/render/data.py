@@ -1,0 +1,128 @@
+"""What the `data` commands found or did, as a person reads it in a terminal. 80 columns."""
+
+from __future__ import annotations
+
+import click
+
+from gpu_setup.render.layout import wrapped
+from gpu_setup.render.plain import clean
+from gpu_setup.render.report import figure
+from harness.dataset.findings import Change, DataReport, Finding, Tokens
+
+SIGNS = {"error": ("✗", "red"), "warning": ("!", "yellow"), "info": ("·", "blue")}
+ROWS_SHOWN = 8
+DOES = {
+    "drop": "goes",
+    "mend": "is mended",
+    "mask": "gets a pseudonym",
+    "leave": "stays: look at it yourself",
+}
+
+
+def data_text(report: DataReport) -> str:
+    """The whole answer of a check, of a cleaning, an import or a split."""
+    lines = [*head_lines(report), ""]
+    for finding in report.findings:
+        lines += finding_lines(finding)
+    if report.findings:
+        lines.append("")
+    if report.tokens is not None:
+        lines += [*token_lines(report.tokens), ""]
+    for change in report.changes:
+        lines += change_lines(change)
+    for written in report.written:
+        verb = "wrote" if written.written else "would write"
+        lines += wrapped(f"{verb} {written.rows:,} {written.what}: {clean(written.path)}", "  ", first="→ ")
+    lines += [line for note in report.notes for line in wrapped(clean(note), "  ", first="· ")]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def head_lines(report: DataReport) -> list[str]:
+    """File, rows, what is marked, and the verdict in a line."""
+    counts = {severity: 0 for severity in SIGNS}
+    for finding in report.findings:
+        counts[finding.severity] += 1
+    words = [
+        click.style(f"{count} {severity}{'s' if count != 1 else ''}", fg=SIGNS[severity][1])
+        for severity, count in counts.items()
+        if count and severity != "info"
+    ]
+    said = ", ".join(words) if words else click.style("nothing wrong found", fg="green")
+    lines = [f"{clean(report.file)}: {report.rows:,} rows, {said}" if report.action == "check" else _doing(report)]
+    if report.action == "check":
+        languages = ", ".join(f"{code} {count:,}" for code, count in list(report.languages.items())[:6])
+        if languages:
+            lines.append(f"  answers in: {languages}")
+        marks = report.origins
+        known = marks.organic + marks.semi_synthetic + marks.synthetic
+        if known:
+            total = known + marks.unmarked
+            parts = (
+                ("organic", marks.organic), ("semi-synthetic", marks.semi_synthetic),
+                ("synthetic", marks.synthetic), ("unmarked", marks.unmarked),
+            )  # fmt: skip
+            lines.append("  written by: " + ", ".join(f"{name} {many / total:.0%}" for name, many in parts if many))
+    return lines
+
+
+def _doing(report: DataReport) -> str:
+    return f"{clean(report.file)}: {report.rows:,} rows read"
+
+
+def finding_lines(finding: Finding) -> list[str]:
+    """One kind: what, in which rows, an excerpt, why it matters, what cleaning does."""
+    sign, colour = SIGNS[finding.severity]
+    lines = wrapped(
+        clean(finding.summary), "  ", first=f"{click.style(sign, fg=colour)} ", style=lambda text: click.style(text, bold=True)
+    )
+    if finding.rows:
+        shown = ", ".join(f"{row:,}" for row in finding.rows[:ROWS_SHOWN])
+        more = finding.count - min(len(finding.rows), ROWS_SHOWN)
+        lines += wrapped(f"rows {shown}" + (f" and {more:,} more" if more > 0 else ""), "    ")
+    for example in finding.examples[:2]:
+        place = f"row {example.row:,}" if example.row is not None else "the file"
+        where = f"{place} (line {example.line:,})" if example.line is not None else place
+        if example.row is not None:
+            lines += wrapped(f"{where}: {clean(example.excerpt)}", "      ", first="    ")
+    lines += wrapped(finding.why, "    ", style=lambda text: click.style(text, dim=True))
+    if finding.severity != "info":
+        lines.append(click.style(f"    {finding.kind}; data clean: {DOES[finding.clean]}", dim=True))
+    return lines
+
+
+def token_lines(tokens: Tokens) -> list[str]:
+    """What the recipe makes of the rows."""
+    lines = [click.style(f"With {tokens.recipe} (sequence_len {tokens.sequence_len:,}):", bold=True)]
+    share = tokens.trainable / tokens.total if tokens.total else 0.0
+    facts = [
+        ("tokens", f"{tokens.total:,}, of them {tokens.trainable:,} trainable ({share:.0%})"),
+        ("tokens a row", f"median {figure(tokens.lengths.median)}, longest {tokens.lengths.largest:,}"),
+        ("rows trained on", f"{tokens.kept:,}"),
+        ("too long", f"{tokens.over_length:,} rows ({tokens.over_length_does})"),
+        ("nothing to learn from", f"{tokens.no_trainable:,} rows"),
+        ("without end-of-text", f"{tokens.no_eos:,} rows"),
+        ("tokens that are no padding", "not known" if tokens.efficiency is None else f"{tokens.efficiency:.0%}"),
+        ("steps", f"{tokens.steps.total:,} ({tokens.steps.epochs:.2f} passes over the rows)"),
+        ("time", _time(tokens)),
+    ]
+    for label, value in facts:
+        lines += wrapped(value, " " * 31, first=f"  {label:<29}")
+    return lines
+
+
+def _time(tokens: Tokens) -> str:
+    seconds = tokens.steps.seconds
+    if seconds is None:
+        return f"not known: {tokens.steps.because}"
+    said = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return f"about {said} ({tokens.steps.because})"
+
+
+def change_lines(change: Change) -> list[str]:
+    """One kind of change with an example."""
+    many = f"{change.rows:,} {'row' if change.rows == 1 else 'rows'}"
+    lines = wrapped(f"{change.kind}: {many}, {change.does}", "  ", first="~ ", style=lambda text: click.style(text, bold=True))
+    lines += wrapped(f"- {clean(change.before)}", "      ", first="    ", style=lambda text: click.style(text, fg="red"))
+    if change.after:
+        lines += wrapped(f"+ {clean(change.after)}", "      ", first="    ", style=lambda text: click.style(text, fg="green"))
+    return lines

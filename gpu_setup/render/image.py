@@ -1,0 +1,48 @@
+"""Images as a person sees them: what was built, what the proof from inside says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from gpu_setup.render.layout import labelled, wrapped
+from gpu_setup.render.plain import clean
+
+if TYPE_CHECKING:
+    from containers.verify import Verification
+    from gpu_setup.commands.image_render import Image
+
+SIGNS = {"pass": ("✓", "green"), "fail": ("✗", "red"), "skip": ("-", "bright_black"), "stub": ("?", "yellow")}
+
+
+def built_text(image: Image) -> str:
+    """The image's name, size and time, and what to do with it."""
+    built = image.built
+    assert built is not None
+    lines = [
+        f"Image {image.tag}: {built.size / 1e9:.2f} GB, built in {built.seconds:.0f} s by {clean(built.engine)}",
+        f"  {built.cached} of {built.steps} steps were there from before",
+        *wrapped(f"stack {image.spec.stack}, because: {image.spec.because}", "  "),
+        "  next: gpu-setup image verify",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def verification_text(found: Verification) -> str:
+    """One line a check, the worst last word at the end."""
+    lines = [f"{found.image} on {found.device}"]
+    for proof in found.checks:
+        sign, colour = SIGNS.get(proof.status, ("?", "yellow"))
+        lines += wrapped(
+            f"{proof.title}: {clean(proof.reason)}", "    ", first=f"  {click.style(sign, fg=colour, bold=True)} "
+        )
+    words = {
+        "pass": "Proven from inside: this is the right image.",
+        "fail": "This image is not right for this machine.",
+        "stub": "The device is a stand-in (stub): what needs a real card is not proven.",
+    }
+    lines += ["", words[found.verdict]]
+    if found.verdict == "fail":
+        lines += labelled("next", "gpu-setup image build; if it stays, report it with gpu-setup image verify --json")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,141 @@
+"""All rules over one row. Pure; what the rules say of the whole data set is decided in verdicts.py."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from harness.dataset.row import Row
+from harness.dataset.rules.answer import echoes, ends_well, loops, seems_cut
+from harness.dataset.rules.damage import damage_kinds
+from harness.dataset.rules.hints import Tag, tags_of
+from harness.dataset.rules.language import language
+from harness.dataset.rules.people import name_spans
+from harness.dataset.rules.phrases import REFUSAL_WITHIN, asks_for_a_language, folded, places
+from harness.dataset.rules.places import address_spans
+from harness.dataset.rules.private import iban_spans, mail_spans, number_spans
+from harness.dataset.rules.secrets import secret_spans
+from harness.dataset.rules.span import Span, apart
+from harness.dataset.similar import pairs_of, words_of
+
+_DIGIT = re.compile(r"\d")
+_SIX_DIGITS = re.compile(r"\d(?:[ \u00a0\u202f()./-]{0,3}\d){5}")
+_SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
+# what is said in a row again and again is looked for in sentences of this length
+SENTENCE_LENGTHS = range(12, 240)
+# phrases of these kinds are looked for in the answer only
+_IN_ANSWER = ("refusal", "placeholder", "quoted-mail")
+
+
+class Hit(NamedTuple):
+    """A kind, and where in the row's text (`instruction\\ninput\\noutput`) it stands; `said`: words in the place of an excerpt."""
+
+    kind: str
+    start: int
+    end: int
+    said: str = ""
+
+
+class Inspected(NamedTuple):
+    """What one row shows: hits by itself, and what the data set's rules need of it."""
+
+    hits: list[Hit]
+    pairs: list[str]
+    question: str
+    answer: str
+    language: str
+    asked_in: str
+    ends_well: bool
+    seems_cut: bool
+    names: list[str]
+
+
+def text_of(row: Row) -> str:
+    """The row's texts as one, in which a hit's places lie."""
+    return f"{row.instruction}\n{row.input}\n{row.output}"
+
+
+def private_spans(text: str, low: str, tags: frozenset[Tag], names: bool = True) -> list[Span]:
+    """Secrets and personal data in one text, not overlapping."""
+    spans: list[Span] = []
+    wanted = {kind: [tag.number for tag in tags if tag.kind == kind] for kind in ("secret", "address")}
+    if wanted["secret"]:
+        spans += secret_spans(text, sorted(wanted["secret"]))
+    if "@" in text:
+        spans += mail_spans(text)
+    if _DIGIT.search(text):
+        if _SIX_DIGITS.search(text):
+            spans += number_spans(text, low, any(tag.kind == "phone" for tag in tags))
+            spans += iban_spans(text)
+        # English streets have no word of their own that would be rare enough for a hint
+        spans += address_spans(text, sorted({1, *wanted["address"]}))
+    if names:
+        spans += name_spans(text, any(tag.kind == "introduction" for tag in tags))
+    return apart(spans) if spans else spans
+
+
+def inspect(row: Row, names: bool = True) -> Inspected:
+    """Everything that one whole row shows."""
+    text = text_of(row)
+    low = folded(text)
+    output_at = len(text) - len(row.output)
+    low_output = low[output_at:]
+    tags = tags_of(low)
+    hits = [Hit(span.kind, span.start, span.end) for span in private_spans(text, low, tags, names)]
+    hits += _phrase_hits(low, low_output, output_at, tags)
+    hits += [Hit(kind, place, place + 1) for kind, place in damage_kinds(text)]
+    asked, said = words_of(low[:output_at]), words_of(low_output)
+    pairs = pairs_of([*asked, *said])
+    if echoes(row.instruction, row.input, row.output):
+        hits.append(Hit("echo", output_at, len(text)))
+    if loops(row.output, len(said), len(set(pairs)), len(pairs)):
+        hits.append(Hit("loop", output_at, len(text)))
+    if any(part != part.strip() for part in row.texts):
+        text_around = next(part for part in row.texts if part != part.strip())
+        shown = text_around if len(text_around) <= 42 else f"{text_around[:20]} … {text_around[-20:]}"
+        hits.append(Hit("untrimmed", 0, 0, repr(shown)))
+    said_in, asked_in = language(row.output, said), ""
+    if said_in:
+        asked_in = language(row.instruction, asked, question=True)
+        if asked_in and asked_in != said_in and asks_for_a_language(low[:output_at]):
+            asked_in = ""
+    return Inspected(
+        hits, pairs, " ".join(asked), " ".join(said), said_in, asked_in,
+        ends_well(row.output.rstrip()), seems_cut(row.output),
+        [text[hit.start : hit.end] for hit in hits if hit.kind == "name"],
+    )  # fmt: skip
+
+
+def _phrase_hits(low: str, low_output: str, output_at: int, tags: frozenset[Tag]) -> Iterator[Hit]:
+    by_kind: dict[str, list[int]] = {}
+    for tag in tags:
+        by_kind.setdefault(tag.kind, []).append(tag.number)
+    for kind in _IN_ANSWER:
+        if kind in by_kind:
+            within = low_output[:REFUSAL_WITHIN] if kind == "refusal" else low_output
+            found = places(kind, within, by_kind[kind])
+            if found:
+                yield Hit(kind, output_at + found[0][0], output_at + found[0][1])
+    if "template-marker" in by_kind:
+        found = places("template-marker", low, by_kind["template-marker"])
+        if found:
+            yield Hit("template-marker", *found[0])
+    if "markup" in by_kind and "```" not in low_output and "html" not in low:
+        found = places("markup", low_output, by_kind["markup"])
+        # one lone tag may be meant; an entity never is
+        if found and (len(found) > 1 or low_output[found[0][0]] == "&"):
+            yield Hit("markup", output_at + found[0][0], output_at + found[0][1])
+
+
+def sentences(output: str) -> list[str]:
+    """The answer's sentences and lines as they are compared between rows; empty where it is one sentence only."""
+    units = [unit.strip() for unit in _SENTENCE.findall(output)]
+    found = [unit.casefold() for unit in units if len(unit) in SENTENCE_LENGTHS and " " in unit]
+    return found if len(units) > 1 else []
+
+
+def opening(answer: str) -> str:
+    """The answer's first five words; empty for a short answer."""
+    words = answer.split(" ", 12)
+    return " ".join(words[:5]) if len(words) > 10 else ""

@@ -1,0 +1,187 @@
+"""One block of rows through all rules: what a worker process does. Results are flat arrays, cheap to hand back."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from harness.dataset.inspect_row import Inspected, inspect, opening, sentences, text_of
+from harness.dataset.row import Row, decode, row_of
+from harness.dataset.similar import FEWEST_PAIRS, band_keys, digest, signatures, sketch
+from harness.dataset.source import LONGEST_ROW, Block
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+# one line of the index that the scan keeps on disk for each row
+INDEX_FIELDS = (
+    ("offset", "u8"), ("size", "u4"), ("line", "u4"),
+    ("instruction", "u4"), ("input", "u4"), ("output", "u4"),
+    ("language", "u1"), ("asked", "u1"), ("flags", "u1"),
+)  # fmt: skip
+WHOLE, ENDS_WELL, SEEMS_CUT, PAIRED = 1, 2, 4, 8
+
+
+class Settings(NamedTuple):
+    """`names`: look for personal names; `limit`: how many excerpts of a kind a block hands back."""
+
+    names: bool = True
+    limit: int = 3
+
+
+class Scanned(NamedTuple):
+    """What a block showed. Numbers of rows are those of the file. `languages` are this block's codes by index number."""
+
+    rows: int
+    hits: dict[str, array[int]]
+    excerpts: dict[str, list[tuple[int, str]]]
+    index: bytes
+    languages: list[str]
+    exact: Array
+    question: Array
+    answer: Array
+    whole: Array
+    paired: Array
+    bands: Array
+    sketches: Array
+    sentences: tuple[Array, Array]
+    openings: tuple[Array, Array]
+    names: tuple[Array, Array]
+    origins: Counter[str]
+
+
+class _Columns:
+    """Collects the numbers of one block, row by row."""
+
+    def __init__(self) -> None:
+        self.hits: dict[str, array[int]] = {}
+        self.excerpts: dict[str, list[tuple[int, str]]] = {}
+        self.index: list[tuple[int, ...]] = []
+        self.languages: dict[str, int] = {"": 0}
+        self.exact, self.question, self.answer, self.whole = array("Q"), array("Q"), array("Q"), array("Q")
+        self.paired, self.pairs = array("Q"), []  # type: tuple[array[int], list[list[str]]]
+        self.units: dict[str, tuple[array[int], array[int]]] = {
+            name: (array("Q"), array("Q")) for name in ("sentences", "openings", "names")
+        }
+        self.origins: Counter[str] = Counter()
+
+    def hit(self, kind: str, row: int, said: str, limit: int) -> None:
+        self.hits.setdefault(kind, array("Q")).append(row)
+        kept = self.excerpts.setdefault(kind, [])
+        if len(kept) < limit:
+            kept.append((row, said))
+
+    def unit(self, name: str, texts: set[str], row: int) -> None:
+        keys, rows = self.units[name]
+        for text in texts:
+            keys.append(digest(text))
+            rows.append(row)
+
+
+def scan(block: Block, settings: Settings) -> Scanned:
+    """All rows of the block."""
+    columns = _Columns()
+    line, seen = block.line, 0
+    for number, (start, end) in enumerate(zip(block.starts, block.ends, strict=True)):
+        row_number = block.row + number
+        line += block.data.count(b"\n", seen, start)
+        seen = start
+        place = (block.offset + start, max(0, end - start), line)
+        if end == 0:
+            columns.hit("too-long", row_number, f"more than {LONGEST_ROW >> 20} MB", settings.limit)
+            columns.index.append((*place, 0, 0, 0, 0, 0, 0))
+            continue
+        row = row_of(*decode(block.data[start:end]))
+        for kind, said in row.problems:
+            columns.hit(kind, row_number, said, settings.limit)
+        flags = _take(columns, row, row_number, settings) if row.whole else (0, 0, 0)
+        columns.index.append((*place, len(row.instruction), len(row.input), len(row.output), *flags))
+        if row.origin:
+            columns.origins[row.origin] += 1
+    return _finished(columns, len(block.starts))
+
+
+def _take(columns: _Columns, row: Row, number: int, settings: Settings) -> tuple[int, int, int]:
+    """One whole row: its hits and numbers; returns its languages and flags for the index."""
+    seen = inspect(row, settings.names)
+    if seen.hits:
+        _tell(columns, seen, text_of(row), number, settings.limit)
+    columns.whole.append(number)
+    columns.question.append(digest(seen.question))
+    columns.answer.append(digest(seen.answer))
+    columns.exact.append(digest(f"{seen.question}\n{seen.answer}"))
+    flags = WHOLE | (ENDS_WELL if seen.ends_well else 0) | (SEEMS_CUT if seen.seems_cut else 0)
+    if len(seen.pairs) >= FEWEST_PAIRS:
+        flags |= PAIRED
+        columns.paired.append(number)
+        columns.pairs.append(seen.pairs)
+    columns.unit("sentences", set(sentences(row.output)), number)
+    begin = opening(seen.answer)
+    if begin:
+        columns.unit("openings", {begin}, number)
+    if seen.names:
+        columns.unit("names", set(seen.names), number)
+    codes = columns.languages
+    return codes.setdefault(seen.language, len(codes)), codes.setdefault(seen.asked_in, len(codes)), flags
+
+
+def _tell(columns: _Columns, seen: Inspected, text: str, number: int, limit: int) -> None:
+    told = set()
+    for hit in seen.hits:
+        if hit.kind not in told:
+            told.add(hit.kind)
+            kept = columns.excerpts.get(hit.kind, ())
+            said = (hit.said or excerpt(text, hit.start, hit.end, hit.kind)) if len(kept) < limit else ""
+            columns.hit(hit.kind, number, said, limit)
+
+
+# what an excerpt must not hand on in full
+_SECRETIVE = frozenset({"secret", "card-number", "iban"})
+
+
+def excerpt(text: str, start: int, end: int, kind: str = "", around: int = 30) -> str:
+    """The place with a little before and behind it, on one line; keys and account numbers only in part."""
+    found = text[start:end]
+    if kind in _SECRETIVE and len(found) > 8:
+        found = f"{found[:4]}…{found[-2:]}"
+    elif len(found) > 80:
+        found = f"{found[:60]} … {found[-12:]}"
+    before = text[max(0, start - around) : start]
+    behind = text[end : end + around]
+    said = f"{'…' if start > around else ''}{before}{found}{behind}{'…' if end + around < len(text) else ''}"
+    return " ".join(said.split())
+
+
+def _finished(columns: _Columns, rows: int) -> Scanned:
+    import numpy as np
+
+    def numbers(values: array[int]) -> Array:
+        return np.frombuffer(values, dtype=np.uint64).copy() if len(values) else np.empty(0, dtype=np.uint64)
+
+    if columns.pairs:
+        signature = signatures(columns.pairs)
+        bands, sketches = band_keys(signature), sketch(signature)
+    else:
+        bands, sketches = np.empty((0, 0), dtype=np.uint64), np.empty((0, 0), dtype=np.uint8)
+    units = {name: (numbers(keys), numbers(found)) for name, (keys, found) in columns.units.items()}
+    return Scanned(
+        rows=rows,
+        hits=columns.hits,
+        excerpts=columns.excerpts,
+        index=np.array(columns.index, dtype=list(INDEX_FIELDS)).tobytes(),
+        languages=list(columns.languages),
+        exact=numbers(columns.exact),
+        question=numbers(columns.question),
+        answer=numbers(columns.answer),
+        whole=numbers(columns.whole),
+        paired=numbers(columns.paired),
+        bands=bands,
+        sketches=sketches,
+        sentences=units["sentences"],
+        openings=units["openings"],
+        names=units["names"],
+        origins=columns.origins,
+    )

@@ -1,0 +1,115 @@
+"""What makes two rows alike: pairs of neighbouring words, MinHash over them (rensa), bands for finding candidates.
+
+Two rows are near-duplicates when their word pairs overlap by ALIKE (Jaccard) or more. With 20 bands of 5 a pair at 0.75 is
+found with a chance of 0.995, one at 0.7 with 0.975; every candidate is then compared by its real word pairs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ALIKE = 0.7
+BANDS, BAND_ROWS = 20, 5
+PERMUTATIONS = BANDS * BAND_ROWS
+# fewer word pairs than this: only an exact copy counts
+FEWEST_PAIRS = 8
+# the signature's length in bytes that is kept for a first comparison
+SKETCH = 64
+SEED = 42
+
+_WORDS = re.compile(r"[^\W_]+")
+# scripts without blanks between words: letters stand in for words
+_UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f\u1000-\u109f]")
+
+
+def words_of(low: str) -> list[str]:
+    """The words of a lower-cased text, without punctuation; single letters where a script has no blanks."""
+    found = _WORDS.findall(low)
+    if not low.isascii() and _UNSPACED.search(low):
+        return [part for word in found for part in (word if _UNSPACED.search(word) else (word,))]
+    return found
+
+
+def pairs_of(words: Sequence[str]) -> list[str]:
+    return list(map(" ".join, zip(words, words[1:], strict=False)))
+
+
+def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+    together = len(one | other)
+    return len(one & other) / together if together else 1.0
+
+
+def digest(text: str) -> int:
+    """64 bits that are the same in every process and run."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little")
+
+
+def signatures(pair_lists: list[list[str]]) -> np.ndarray[Any, Any]:
+    """One row of PERMUTATIONS unsigned 32-bit numbers for each list of word pairs."""
+    import numpy as np
+    import rensa
+
+    matrix = rensa.RMinHash.digest_matrix_from_token_sets(pair_lists, num_perm=PERMUTATIONS, seed=SEED)
+    return np.asarray(matrix.to_rows(), dtype=np.uint32).reshape(-1, PERMUTATIONS)
+
+
+def band_keys(signature: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """BANDS 64-bit keys for each row: two rows share a key when that band's numbers are equal (or by a rare chance)."""
+    import numpy as np
+
+    banded = signature.reshape(-1, BANDS, BAND_ROWS).astype(np.uint64)
+    key = np.zeros(banded.shape[:2], dtype=np.uint64)
+    for column in range(BAND_ROWS):
+        # multiply and mix: wrapping is meant
+        key = (key ^ banded[:, :, column]) * np.uint64(0x9E3779B97F4A7C15)
+        key ^= key >> np.uint64(29)
+    return key + np.arange(BANDS, dtype=np.uint64) * np.uint64(0xD1342543DE82EF95)
+
+
+def sketch(signature: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The low byte of the first SKETCH numbers of each signature."""
+    import numpy as np
+
+    return signature[:, :SKETCH].astype(np.uint8)
+
+
+class Groups:
+    """Which rows belong together (union-find by number); only rows that were joined take memory."""
+
+    def __init__(self) -> None:
+        self._parent: dict[int, int] = {}
+
+    def first(self, row: int) -> int:
+        """The smallest row of the group."""
+        parent = self._parent
+        top = row
+        while (above := parent.get(top, top)) != top:
+            top = above
+        while (above := parent.get(row, row)) != top:
+            parent[row] = top
+            row = above
+        return top
+
+    def join(self, one: int, other: int) -> None:
+        one, other = self.first(one), self.first(other)
+        if one != other:
+            self._parent[max(one, other)] = min(one, other)
+
+    def members(self) -> dict[int, list[int]]:
+        """The rows of each group by its first row, in order."""
+        found: dict[int, list[int]] = {}
+        for row in sorted(self._parent):
+            first = self.first(row)
+            if first != row:
+                found.setdefault(first, [first]).append(row)
+        return found
+
+    def later(self) -> list[int]:
+        """All rows that have an earlier one in their group."""
+        return sorted(row for row in self._parent if self.first(row) != row)

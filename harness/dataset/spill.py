@@ -1,0 +1,90 @@
+"""Records on disk, parted by their key, so that a million rows are compared in the memory of a few thousand.
+
+add(keys, rows) ─▶ PARTS files by the key's upper bits ─▶ equal(): the rows that share a key, part by part
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+
+class Spill:
+    """Key and value pairs (two unsigned numbers, 64 and 32 bits), and perhaps a second 64-bit value."""
+
+    def __init__(self, folder: Path, name: str, parts: int, second: bool = False) -> None:
+        import numpy as np
+
+        fields: list[tuple[str, type]] = [("key", np.uint64), ("row", np.uint32)]
+        self._dtype = np.dtype([*fields, ("also", np.uint64)] if second else fields)
+        self._shift = np.uint64(64 - (parts.bit_length() - 1))
+        self._parts = parts
+        # many small appends to few files: each file's own buffer keeps the number of writes low
+        self._files: list[BinaryIO] = [
+            (folder / f"{name}-{part}").open("w+b", buffering=64 << 10) for part in range(parts)
+        ]
+
+    def add(self, keys: Array, rows: Array, also: Array | None = None) -> None:
+        import numpy as np
+
+        if not len(keys):
+            return
+        records = np.empty(len(keys), dtype=self._dtype)
+        records["key"], records["row"] = keys, rows
+        if also is not None:
+            records["also"] = also
+        if self._parts == 1:
+            self._files[0].write(records.tobytes())
+            return
+        part = (keys >> self._shift).astype(np.intp)
+        order = np.argsort(part, kind="stable")
+        records = records[order]
+        bounds = np.searchsorted(part[order], np.arange(self._parts + 1))
+        for number, file in enumerate(self._files):
+            if bounds[number] < bounds[number + 1]:
+                file.write(records[bounds[number] : bounds[number + 1]].tobytes())
+
+    def parts(self) -> Iterator[Array]:
+        """Each part once, sorted by key and then by row; its file is given up afterwards."""
+        import numpy as np
+
+        for file in self._files:
+            file.seek(0)
+            records = np.frombuffer(file.read(), dtype=self._dtype)
+            file.close()
+            Path(file.name).unlink()
+            yield records[np.lexsort((records["row"], records["key"]))]
+
+    def equal(self) -> Iterator[tuple[Array, Array]]:
+        """`(records, starts)` for each part: records that share their key, and where each group of them begins."""
+        import numpy as np
+
+        for records in self.parts():
+            if len(records) < 2:
+                continue
+            keys = records["key"]
+            same = keys[1:] == keys[:-1]
+            grouped = np.zeros(len(keys), dtype=bool)
+            grouped[1:] |= same
+            grouped[:-1] |= same
+            kept = records[grouped]
+            if len(kept):
+                starts = np.flatnonzero(np.concatenate(([True], kept["key"][1:] != kept["key"][:-1])))
+                yield kept, starts
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+
+def groups(records: Array, starts: Array) -> Iterator[Array]:
+    """The groups of `equal()`, one by one."""
+    ends = [*starts[1:].tolist(), len(records)]
+    for start, end in zip(starts.tolist(), ends, strict=True):
+        yield records[start:end]

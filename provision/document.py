@@ -1,0 +1,44 @@
+"""A plan as a file: read back, and known to be the one that was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from machine.errors import BadUsage, Refused
+from provision.model import Plan, sealed
+
+
+class _Envelope(msgspec.Struct):
+    schema: str
+    data: Plan
+
+
+def load(path: str) -> Plan:
+    """The plan in a file that `gpu-setup plan --out` wrote. Refuses one whose digest does not fit its content."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise BadUsage(
+            "plan.unreadable", f"The plan {path} cannot be read.", f"The system says: {error.strerror}.", ""
+        ) from error
+    try:
+        found = msgspec.json.decode(content, type=_Envelope)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadUsage(
+            "plan.no-plan", f"{path} is no plan of gpu-setup.", str(error), "gpu-setup plan --out FILE writes one."
+        ) from error
+    check(found.data, path)
+    return found.data
+
+
+def check(plan: Plan, where: str) -> None:
+    """Refuse a plan that was changed after it was made."""
+    if sealed(plan).digest != plan.digest:
+        raise Refused(
+            "plan.tampered",
+            f"The plan in {where} was changed after it was made.",
+            "Its digest does not fit its content, so it is not what somebody reviewed.",
+            "gpu-setup plan --out FILE makes it anew.",
+        )

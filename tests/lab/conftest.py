@@ -1,0 +1,53 @@
+"""The training environment that the lab tests share, and one finished run of the smallest recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+from filelock import FileLock
+
+from harness.environment import ensure
+from harness.models import ensure_model
+from harness.recipe import load_recipe
+from machine.door import LocalMachine
+from machine.events import silent
+from tests.lab.training import Ended, Training, cpu_stack, shared_paths, tool
+
+
+@pytest.fixture(scope="session")
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for the whole session, all xdist workers together."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if base.name.startswith("popen-") else base
+
+
+@pytest.fixture(scope="session")
+def training(session_folder: Path, persons_environ: Mapping[str, str]) -> Training:
+    """The cpu stack's environment and the tiny model: built when nobody has yet. `ensure` itself locks."""
+    machine, places = LocalMachine(), shared_paths(persons_environ, session_folder)
+    environment = ensure(cpu_stack(), machine, places, silent)
+    ensure_model(load_recipe("tiny"), environment, machine, places, silent)
+    return Training(places, cpu_stack(), environment)
+
+
+@pytest.fixture
+def own_home(training: Training, tmp_path: Path) -> Path:
+    """A GPU_SETUP_HOME without runs, on the shared environment."""
+    return training.home(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(training: Training, session_folder: Path) -> Ended:
+    """`gpu-setup smoke --recipe tiny --json`, once for all tests; its run's folder is data.folder."""
+    folder = session_folder / "tiny-run"
+    kept = session_folder / "tiny-run.json"
+    with FileLock(session_folder / "tiny-run.lock"):
+        if not kept.exists():
+            ended = tool(training.home(folder), "smoke", "--recipe", "tiny", "--out", str(folder / "out"))
+            kept.write_bytes(msgspec.json.encode(ended))
+    rc, document, stderr = json.loads(kept.read_text())
+    return Ended(rc, document, stderr)

@@ -1,0 +1,382 @@
+"""The training environment by the real pip: built, reused, repaired, cut off by kills and a lost network, a full disk.
+
+The stack is a small one on an index of the test's own; that the real one builds too is shown by the runs in
+test_training.py, which stand on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.environment import Environment, ensure, folder_of
+from harness.installed import missing
+from harness.lock import load_lock
+from machine.door import LocalMachine
+from machine.errors import OutsideFailed
+from machine.events import Event
+from machine.paths import Paths, paths
+from tests.lab.small_stack import Index, SmallStack, served, small_stack
+from tests.tool import ROOT
+
+pytestmark = pytest.mark.lab
+NOWHERE = "http://127.0.0.1:9/simple"
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+    """The test's own index is the only one, and pip keeps nothing from one test to the next."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "stack" / "wheels").mkdir(parents=True)
+    with served(tmp_path / "stack" / "wheels") as running:
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("PIP_INDEX_URL", running.url)
+        monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+        monkeypatch.setenv("PIP_RETRIES", "1")
+        monkeypatch.setenv("PIP_TIMEOUT", "5")
+        yield running
+
+
+@pytest.fixture
+def small(tmp_path: Path, index: Index) -> SmallStack:
+    (tmp_path / "stack" / "wheels").rmdir()
+    return small_stack(tmp_path / "stack", index.url)
+
+
+class Site:
+    """Where the environment goes, and what was said while it was made."""
+
+    def __init__(self, small: SmallStack, home: Path) -> None:
+        self.small, self.paths = small, paths({"GPU_SETUP_HOME": str(home)})
+        self.events: list[Event] = []
+
+    def ensure(self) -> Environment:
+        self.events.clear()
+        return ensure(self.small.stack, LocalMachine(), self.paths, self.events.append)
+
+    def said(self, kind: str) -> list[str]:
+        return [event.text for event in self.events if event.kind == kind]
+
+    @property
+    def packages(self) -> Path:
+        (found,) = self.folder.glob("lib/python3*/site-packages")
+        return found
+
+    @property
+    def folder(self) -> Path:
+        (found,) = self.paths.environments.glob("small-*-py3.*[0-9]")
+        return found
+
+
+@pytest.fixture
+def site(small: SmallStack, tmp_path: Path) -> Site:
+    return Site(small, tmp_path / "home of ada")
+
+
+def imported(environment: Environment, what: str) -> str:
+    argv = (str(environment.python), "-I", "-c", f"import {what.partition('.')[0]}; print({what})")
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_built_from_empty_then_reused(site: Site, index: Index) -> None:
+    environment = site.ensure()
+    assert (environment.torch, environment.torch_from, environment.torch_verified) == ("2.13.0", "index", "unverified")
+    assert imported(environment, "badger.answer") == "7"
+    assert site.said("start") and site.said("start")[0].startswith(
+        "Building the training environment (small, 4 packages)"
+    )
+    assert any("unverified" in text for text in site.said("note"))
+    counted = [event for event in site.events if event.kind == "progress"]
+    assert all(event.total == 4 for event in counted)
+    assert len(index.asked) == 4
+
+    again = site.ensure()
+    assert again == environment
+    assert [event.kind for event in site.events] == ["end"]
+    assert len(index.asked) == 4
+
+
+def test_broken_packages_are_repaired_alone(site: Site, index: Index) -> None:
+    first = site.ensure()
+    packages = site.packages
+    harms: tuple[Callable[[], object], ...] = (
+        lambda: (packages / "aardvark.py").unlink(),
+        lambda: (packages / "aardvark.py").write_text("answer"),
+        lambda: (packages / "aardvark-1.0.dist-info" / "RECORD").unlink(),
+        lambda: (packages / "aardvark-1.0.dist-info" / "METADATA").write_text(""),
+    )
+    for harm in harms:
+        harm()
+        index.asked.clear()
+        repaired = site.ensure()
+        assert site.said("start")[0].startswith("Repairing the training environment (small, 1 packages)")
+        assert index.asked == ["aardvark-1.0-py3-none-any.whl"]
+        assert imported(repaired, "aardvark.answer") == "42"
+        assert repaired.torch_from == first.torch_from
+    # torch, and a package at another version
+    (packages / "torch" / "__init__.py").unlink()
+    (packages / "badger-2.1.dist-info").rename(packages / "badger-2.0.dist-info")
+    index.asked.clear()
+    site.ensure()
+    assert sorted(index.asked) == ["badger-2.1-py3-none-any.whl", "torch-2.13.0-py3-none-any.whl"]
+    assert not list(packages.glob("badger-2.0*"))
+    site.ensure()
+    assert [event.kind for event in site.events] == ["end"]
+
+
+def test_a_python_that_is_gone_or_a_home_that_was_moved_makes_the_whole_anew(
+    site: Site, small: SmallStack, tmp_path: Path
+) -> None:
+    environment = site.ensure()
+    for name in ("python", "python3"):
+        (environment.python.parent / name).unlink()
+    assert imported(site.ensure(), "badger.answer") == "7"
+
+    (tmp_path / "home of ada").rename(tmp_path / "elsewhere")
+    moved = Site(small, tmp_path / "elsewhere")
+    environment = moved.ensure()
+    assert environment.folder.startswith(str(tmp_path / "elsewhere"))
+    assert moved.said("start")[0].startswith("Building")
+    assert imported(environment, "badger.answer") == "7"
+
+
+def test_torch_from_a_local_copy_and_from_the_configured_index(
+    site: Site, small: SmallStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import msgspec
+
+    dead = small._replace(stack=msgspec.structs.replace(small.stack, torch_index=NOWHERE))
+    configured = Site(dead, site.paths.data.parent)
+    assert configured.ensure().torch_from == "configured"
+    assert any("does not answer" in text for text in configured.said("warning"))
+
+    monkeypatch.setenv("PIP_FIND_LINKS", str(small.wheels))
+    (configured.packages / "torch" / "__init__.py").unlink()
+    assert configured.ensure().torch_from == "local"
+
+
+def test_the_network_lost_in_the_middle_then_back(site: Site, index: Index) -> None:
+    index.dies_at = "camel"
+    with pytest.raises(OutsideFailed) as caught:
+        site.ensure()
+    assert caught.value.code == "environment.network"
+    assert caught.value.exit_code == 4
+    assert caught.value.why
+    assert "run the same command again to go on" in caught.value.next
+    with pytest.raises(OutsideFailed) as caught:
+        site.ensure()
+    assert caught.value.code == "environment.network", "nothing answers any more"
+    assert "index cannot be reached" in caught.value.what or "cut" in caught.value.what
+
+    index.dead, index.dies_at = False, None
+    index.asked.clear()
+    environment = site.ensure()
+    assert site.said("start")[0].startswith("Going on with")
+    assert "torch-2.13.0-py3-none-any.whl" not in index.asked, "what was there is kept"
+    assert imported(environment, "camel.__name__") == "camel"
+
+
+def test_a_file_that_is_not_the_locked_one_is_refused(site: Site, small: SmallStack) -> None:
+    file = small.wheels / "badger-2.1-py3-none-any.whl"
+    file.write_bytes(file.read_bytes() + b"more")
+    with pytest.raises(OutsideFailed) as caught:
+        site.ensure()
+    assert caught.value.code == "environment.hash"
+
+
+def test_a_package_that_the_index_lacks(site: Site, small: SmallStack) -> None:
+    (small.wheels / "badger-2.1-py3-none-any.whl").unlink()
+    with pytest.raises(OutsideFailed) as caught:
+        site.ensure()
+    assert caught.value.code == "environment.not-offered"
+
+
+SCRIPT = """
+import sys; sys.path.insert(0, {root!r})
+import msgspec
+from checks.catalogue import Stack
+from harness.environment import ensure
+from machine.door import LocalMachine
+from machine.paths import paths
+stack = msgspec.json.decode({stack!r}, type=Stack)
+ensure(stack, LocalMachine(), paths({{"GPU_SETUP_HOME": {home!r}}}), lambda event: print(event.text, flush=True))
+print("built", flush=True)
+"""
+
+
+def building(site: Site) -> subprocess.Popen[bytes]:
+    """`ensure` in a process of its own, which leads its group."""
+    import msgspec
+
+    script = SCRIPT.format(
+        root=str(ROOT), stack=msgspec.json.encode(site.small.stack), home=str(site.paths.data.parent)
+    )
+    return subprocess.Popen(
+        [sys.executable, "-I", "-c", script], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def pips(folder: Path) -> list[int]:
+    """The pips at work in the environment."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if place.read_bytes().startswith(f"{folder}/bin/python\0-m\0pip\0".encode()):
+                found.append(int(place.parent.name))
+    return found
+
+
+def wait_for(what: Callable[[], object], seconds: float = 30.0) -> None:
+    limit = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < limit, "it never came so far"
+        time.sleep(0.02)
+
+
+def kill(child: subprocess.Popen[bytes]) -> None:
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    assert child.stderr is not None
+    child.stderr.close()
+
+
+def test_killed_while_pip_downloads_then_resumed(site: Site, index: Index) -> None:
+    index.crawls_at = "camel"
+    child = building(site)
+    assert index.crawling.wait(60)
+    kill(child)
+    assert pips(site.folder), "pip has a group of its own and is still at work"
+
+    index.crawls_at = None
+    environment = site.ensure()
+    assert any("left behind" in text for text in site.said("note"))
+    assert site.said("start")[0].startswith("Going on with")
+    assert imported(environment, "camel.__name__") == "camel"
+    assert not pips(site.folder)
+
+
+def test_killed_while_pip_installs_then_resumed(site: Site, small: SmallStack) -> None:
+    child = building(site)
+    wait_for(lambda: list(site.paths.environments.glob("small-*/lib/python3*/site-packages/camel/part1*.py")))
+    kill(child)
+    for left in pips(site.folder):
+        os.kill(left, signal.SIGKILL)
+    wait_for(lambda: not pips(site.folder))
+    assert small.stack.lock
+    lock = load_lock(small.stack.lock, f"{sys.version_info.major}.{sys.version_info.minor}")
+    assert "camel" in missing(site.folder, lock, "2.13.0"), "the kill came too late to show anything"
+
+    environment = site.ensure()
+    assert missing(site.folder, lock, "2.13.0") == set()
+    assert len(list((site.packages / "camel").glob("part*.py"))) == 2000
+    assert imported(environment, "camel.__name__") == "camel"
+
+
+def test_two_at_once_build_one(site: Site, small: SmallStack, index: Index) -> None:
+    other = Site(small, site.paths.data.parent)
+    thread = threading.Thread(target=other.ensure)
+    thread.start()
+    wait_for(lambda: other.said("start"))
+    environment = site.ensure()
+    thread.join()
+    assert any("waiting for it" in text for text in site.said("note"))
+    assert not site.said("start")
+    assert imported(environment, "badger.answer") == "7"
+    assert len(index.asked) == 4
+
+
+def test_ctrl_c_while_pip_works_leaves_no_process(site: Site, index: Index) -> None:
+    index.crawls_at = "camel"
+    child = building(site)
+    assert index.crawling.wait(60)
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=20)
+    assert not pips(site.folder)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 MB; needs root."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_too_little_room_is_told_before_anything_is_done(tiny_disk: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-I", str(ROOT / "gpu_setup" / "__main__.py"), "environment", "--json"],
+        env={**os.environ, "GPU_SETUP_HOME": str(tiny_disk)},
+        capture_output=True,
+        text=True,
+    )
+    document = json.loads(told.stdout)
+    assert (told.returncode, document["exit_code"]) == (4, 4)
+    (error,) = document["errors"]
+    assert error["code"] == "environment.no-room"
+    assert "0.1 GB are free" in error["what"]
+    assert "GPU_SETUP_HOME" in error["next"]
+
+
+def test_a_disk_that_fills_up_in_the_middle(
+    tiny_disk: Path, small: SmallStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.environment.ROOM_NEEDED", 0)
+    site = Site(small, tiny_disk)
+    (tiny_disk / "ballast").write_bytes(b"x" * (30 << 20))
+    with pytest.raises(OutsideFailed) as caught:
+        site.ensure()
+    assert caught.value.code == "environment.no-room"
+    (tiny_disk / "ballast").unlink()
+    assert imported(site.ensure(), "badger.answer") == "7"
+
+
+def test_a_home_that_is_read_only(tiny_disk: Path, small: SmallStack) -> None:
+    for made in (False, True):
+        if made:
+            subprocess.run(["mount", "-o", "remount,rw", str(tiny_disk)], check=True)
+            (tiny_disk / "data" / "env").mkdir(parents=True)
+        subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+        with pytest.raises(OutsideFailed) as caught:
+            Site(small, tiny_disk).ensure()
+        assert caught.value.code in ("paths.unwritable", "disk.unwritable")
+        assert "GPU_SETUP_HOME" in caught.value.next
+
+
+def test_a_python_without_a_lock_is_refused(small: SmallStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import msgspec
+
+    from machine.errors import Refused
+
+    old = small._replace(stack=msgspec.structs.replace(small.stack, pythons=("3.4",)))
+    with pytest.raises(Refused) as caught:
+        Site(old, tmp_path / "home").ensure()
+    assert caught.value.code == "environment.python"
+    assert "3.4" in caught.value.what and "sudo apt install python3.4-venv" in caught.value.next
+    none = small._replace(stack=msgspec.structs.replace(small.stack, lock=None))
+    with pytest.raises(Refused) as caught:
+        Site(none, tmp_path / "home").ensure()
+    assert caught.value.code == "environment.no-lock"
+
+
+def test_where_an_environment_lies(small: SmallStack, tmp_path: Path) -> None:
+    from harness.environment import Base
+
+    assert small.stack.lock
+    lock = load_lock(small.stack.lock, "3.12")
+    place = folder_of(Paths(tmp_path, tmp_path, tmp_path), lock, Base("python3.12", "3.12"))
+    assert place == tmp_path / "env" / f"small-{lock.digest[:12]}-py3.12"
