@@ -232,7 +232,8 @@ def known(text: str) -> Cause | None:
 
 def last_error(text: str) -> str:
     """The line that says most: the last that speaks of an error, without the build's step number."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # the client's own complaint about the broken wait hides the engine's words
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "error waiting for container" not in line]
     telling = [line for line in lines if "rror" in line or "denied" in line]
     said = (telling or lines or ["It printed nothing."])[-1]
     head, _, rest = said.partition(" ")

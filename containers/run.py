@@ -79,7 +79,7 @@ def run_argv(
         words += ["--read-only"]
     # Triton loads what it compiled there, hence exec
     words += ["--tmpfs", "/tmp:exec,mode=1777", "--shm-size", container.shm]
-    if not engine.rootless:
+    if container.devices and not engine.rootless:
         # page-locked memory for copies to the card; a rootless engine may not lift the limit
         words += ["--ulimit", "memlock=-1", "--ulimit", "stack=67108864"]
     if engine.program == "podman" and container.user:

@@ -13,6 +13,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import DoctorReport
 from gpu_setup.commands.training import DEFAULT_RECIPE, REFERENCE_RECIPE, needs_gpu
+from harness.environment import Environment
 from harness.prove import Job, examined, finished_run, fresh_run, prepare, reported, tell_reuse, with_held_out
 from harness.recipe import load_recipe
 from harness.report import Report
@@ -72,11 +73,18 @@ def choose(seen: Seen, recipe_name: str | None, data: Path | None, ask: Ask) -> 
 
 
 def prove(
-    job: Job, seen: Seen, catalogue: Catalogue, machine: Machine, paths: Paths, fresh: bool, emit: Emit
+    job: Job,
+    seen: Seen,
+    catalogue: Catalogue,
+    machine: Machine,
+    paths: Paths,
+    fresh: bool,
+    emit: Emit,
+    environment: Environment | None = None,
 ) -> Report:
     """Environment, training, examination and report; what is already done with the same inputs is not done again."""
     job = with_held_out(job)
-    ready = prepare(job, machine, paths, emit)
+    ready = prepare(job, machine, paths, emit, environment)
     folder = None if fresh else finished_run(ready, paths.runs)
     if folder is not None:
         tell_reuse(emit, folder)

@@ -56,6 +56,7 @@ class RecordedMachine:
         self._access = paths.by_path("access", lambda row: {key: row.flag(key) for key in row.value})
         self._names = _known_names(paths.names("names"), self._stat, self._unreadable)
         self._outcomes = {row.argv: row for row in map(_outcome, rows(self.tree, "commands.json"))}
+        self._documents = {vendor: contents(self.tree, name) for vendor, name in DOCUMENTS.items()}
         self._session = _session(Document.read(self.tree, "session.json"))
         about = Document.read(self.tree, "machine.json")
         self.name = about.text("name", "") or os.path.basename(os.path.abspath(self.tree.place))
@@ -128,8 +129,7 @@ class RecordedMachine:
         return self._session
 
     def binding(self, vendor: str, timeout: float = 4.0) -> Outcome:
-        name = DOCUMENTS[vendor]
-        text = contents(self.tree, name)
+        name, text = DOCUMENTS[vendor], self._documents[vendor]
         if text is None:
             return Outcome((name,), None, "", "", 0.0, ABSENT)
         return Outcome((name,), 0, text, "", 0.0)

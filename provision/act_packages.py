@@ -199,7 +199,10 @@ def repair(action: DpkgRepair, site: Site, stage: str, title: str) -> None:
     if not change.empty:
         apt.transaction(site, stage, title, ("--fix-broken", "install"))
     if not mended(action, site):
-        raise apt_errors.problem(("dpkg", "--configure", "-a"), outcome._replace(rc=outcome.rc or 1), title)
+        failed = apt_errors.problem(("dpkg", "--configure", "-a"), outcome._replace(rc=outcome.rc or 1), title)
+        left = ", ".join(dpkg.read(site.machine).broken())
+        failed.next = f"Mend or remove {left} (sudo apt-get remove {left.replace(',', '')}), then: gpu-setup apply"
+        raise failed
 
 
 def _recover(site: Site, stage: str, had: dict[str, str]) -> None:
@@ -209,14 +212,11 @@ def _recover(site: Site, stage: str, had: dict[str, str]) -> None:
     site.emit(Event("note", stage, "finishing what dpkg was in the middle of"))
     apt.call(site, stage, ("dpkg", "--configure", "-a", "--force-confdef", "--force-confold"))
     found = dpkg.read(site.machine)
-    stuck = [name for name in found.broken() if name not in had]
-    if not stuck:
+    if all(name in had for name in found.broken()):
         return
-    new = set(found.present()) - set(had)
-    going = set(stuck)
-    while more := {name for name in new - going if dpkg.needs(found.records[name]) & going}:
-        going |= more
-    site.emit(Event("note", stage, f"taking back {', '.join(sorted(going))}, which cannot be configured"))
+    # the whole transaction: a driver without its module, or the other way round, is worse than neither
+    going = set(found.present()) - set(had) | set(found.broken()) - set(had)
+    site.emit(Event("note", stage, f"taking back {', '.join(sorted(going))}, since not all of it can be configured"))
     argv = ("dpkg", "--remove", "--force-remove-reinstreq", *sorted(going))
     if not apt.call(site, stage, argv).ok:
         apt.call(site, stage, ("dpkg", "--remove", "--force-remove-reinstreq", "--force-depends", *sorted(going)))

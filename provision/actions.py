@@ -65,7 +65,7 @@ def before(action: AnyAction, site: Site, stage: str, title: str) -> Facts:
         case AptKey() | AptRepo() | AptPin() | WriteFile() | RestoreFile():
             return {"file": files.keep(act_files.path_of(action), site.backups)._asdict()}
         case AptInstall():
-            if not action.files and apt.stale(site):
+            if not action.files and apt.stale():
                 site.emit(Event("progress", stage, "reading the package lists"))
                 apt.update(site, stage, title)
             return {"packages": msgspec.to_builtins(act_packages.before_install(action, site, title))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -40,6 +41,8 @@ OPTIONS = (
 )
 KEEP_CONFIGURATION = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
 LISTS = "/var/lib/apt/lists"
+# apt closes its status descriptor for dpkg's scripts, so it cannot be one that these write to
+WITH_STATUS = "import os, sys; os.dup2(1, 3); os.execvp(sys.argv[1], sys.argv[1:])"
 FRESH_SECONDS = 3600
 # owners of sources whose trouble need not stop anything that this tool installs
 STRANGERS = ("ppa", "other")
@@ -55,7 +58,8 @@ class Progress(NamedTuple):
 
 def parse_progress(line: str) -> Progress | None:
     """`dlstatus:1:20.5:Retrieving file 1 of 5` and `pmstatus:nvidia-utils:40.0:Installing nvidia-utils (amd64)`."""
-    match = re.match(r"(dlstatus|pmstatus):([^:]*(?::[a-z0-9]+)?):([0-9]{1,3}(?:\.[0-9]+)?):(.*)", line)
+    # on the same pipe as apt's words, of which one may be without its line's end
+    match = re.search(r"(dlstatus|pmstatus):([^:]*(?::[a-z0-9]+)?):([0-9]{1,3}(?:\.[0-9]+)?):(.*)", line)
     if match is None:
         return None
     return Progress("fetch" if match[1] == "dlstatus" else "work", min(float(match[3]), 100.0), match[4].strip())
@@ -72,7 +76,7 @@ class Teller:
     def line(self, line: str) -> None:
         found = parse_progress(line)
         if found is None:
-            if not line.startswith(("pmerror:", "pmconffile:", "media-change:")):
+            if not re.search(r"(?:pmerror|pmconffile|media-change):", line):
                 self.lines = [*self.lines[-199:], line]
             if holder := re.search(r"It is held by process ([0-9]+)(?: \(([^)]*)\))?", line):
                 who = f"{holder[2] or 'a process'} ({holder[1]})"
@@ -131,8 +135,8 @@ def download_size(site: Site, arguments: Sequence[str]) -> int | None:
 
 def transaction(site: Site, stage: str, title: str, arguments: Sequence[str], total: int | None = None) -> None:
     """One apt-get run that changes packages, with progress. Raises Problem with cause and next step."""
-    argv = ("apt-get", *OPTIONS, *KEEP_CONFIGURATION, "-o", "APT::Status-Fd=1", "--yes", *arguments)
-    outcome = call(site, stage, argv, total)
+    argv = ("apt-get", *OPTIONS, *KEEP_CONFIGURATION, "-o", "APT::Status-Fd=3", "--yes", *arguments)
+    outcome = call(site, stage, (sys.executable, "-I", "-S", "-c", WITH_STATUS, *argv), total)._replace(argv=argv)
     if not outcome.ok:
         raise problem(argv, outcome, title)
 
@@ -158,8 +162,8 @@ def update(site: Site, stage: str, title: str, file: str | None = None) -> None:
     raise problem(argv, outcome, title)
 
 
-def stale(site: Site) -> bool:
-    """Whether the lists are older than an hour or than a source, a key or a pin that apt goes by."""
+def stale(oldest: float = FRESH_SECONDS) -> bool:
+    """Whether the lists are older than this many seconds, or than a source that apt goes by, or not there."""
     import os
 
     try:
@@ -176,4 +180,4 @@ def stale(site: Site) -> bool:
                 newest = max(newest, os.stat(path).st_mtime)
             except OSError:
                 continue
-    return newest > lists or time.time() - lists > FRESH_SECONDS or lists - time.time() > FRESH_SECONDS
+    return newest > lists or abs(time.time() - lists) > oldest

@@ -10,6 +10,9 @@ from machine.door import ABSENT, Outcome
 from machine.errors import OutsideFailed, Problem, Refused
 from provision.simulation import parse_missing
 
+_CHATTER = re.compile(
+    r"Setting up|Unpacking|Preparing|Selecting|\(Reading|Get:|Fetched|After this|Processing triggers|Reading|Building"
+)
 _CREDENTIALS = re.compile(r"://[^/@\s]*@")
 
 
@@ -101,13 +104,13 @@ CAUSES = (
     ),
     Cause(
         "apt.server",
-        r"(?:Failed to fetch|Err:[0-9]+) (\S+).*?\b(5[0-9][0-9])\s+([^\[\n]*)",
+        r"Failed to fetch (\S+)[^\n]*?\s(5[0-9][0-9])\s+[A-Z]",
         "The server answers {2} for {1}.",
         "It is the server's trouble: wait, " + AGAIN,
     ),
     Cause(
         "apt.not-found",
-        r"(?:Failed to fetch|Err:[0-9]+) (\S+).*?\b(40[0-9])\s+([^\[\n]*)",
+        r"Failed to fetch (\S+)[^\n]*?\s(40[0-9])\s+[A-Z]",
         "The server answers {2} for {1}: the repository has moved, or its lists here are old.",
         "gpu-setup plan shows what the repository has now, " + AGAIN,
     ),
@@ -192,7 +195,7 @@ def problem(argv: Sequence[str], outcome: Outcome, title: str) -> Problem:
             why = cause.why
             for number, group in enumerate(match.groups(), 1):
                 why = why.replace(f"{{{number}}}", _plain(group or "a program"))
-            words = last_words(said)
+            words = _line_of(said, match.start()) or last_words(said)
             full = why if not words or words in why else f"{why} It says: {words}"
             return (Refused if cause.refused else OutsideFailed)(cause.code, what, full, _sentence(cause.next))
     return OutsideFailed(
@@ -208,8 +211,24 @@ def last_words(said: str) -> str:
         if re.match(r"\s*(?:E: |W: |dpkg: error|Error!|make.*Error|.*BUILD FAILED)", line)
     ]
     chosen = [line for line in telling if line.startswith("E: ")] or telling
-    chosen = [line for line in chosen if "Sub-process /usr/bin/dpkg returned an error" not in line] or chosen
-    return _plain(" / ".join(dict.fromkeys(chosen[-3:])))[:600]
+    chosen = [line for line in chosen if "Sub-process /usr/bin/dpkg returned an error" not in line]
+    chosen = chosen or _before_error(said) or telling
+    return _plain(" / ".join(dict.fromkeys(chosen[-2:])))[:400]
+
+
+def _line_of(said: str, at: int) -> str:
+    """The line at this place, where it is one of apt's or dpkg's errors that says more than the cause does."""
+    line = said[said.rfind("\n", 0, at) + 1 : (said.find("\n", at) + 1 or len(said) + 1) - 1].strip()
+    telling = line.startswith(("E: ", "W: ", "dpkg: ", "dpkg-deb: ", "cannot ")) and "processing package" not in line
+    return _plain(line)[:300] if telling else ""
+
+
+def _before_error(said: str) -> list[str]:
+    """What a package's own script said before dpkg gave up on it."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    at = next((index for index, line in enumerate(lines) if line.startswith("dpkg: error processing")), 0)
+    own = [line for line in lines[:at] if not _CHATTER.match(line)]
+    return own[-2:]
 
 
 def locked(said: str) -> bool:
@@ -237,4 +256,5 @@ def _plain(text: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+    first = text[:1] if text.startswith("gpu-setup") else text[:1].upper()
+    return f"{first}{text[1:].rstrip('.')}."

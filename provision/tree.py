@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import NamedTuple
 from machine.door import Machine, Outcome
 from machine.errors import Problem
 from provision import act_files, apt_errors, keys
-from provision.apt import ENVIRONMENT, LISTS
+from provision.apt import ENVIRONMENT, LISTS, stale
 from provision.model import AptKey, AptPin, AptRepo
 from provision.simulation import Change, parse, parse_missing, parse_uris
 
@@ -183,16 +182,11 @@ def _keyrings(tree: Tree, new_keys: Sequence[AptKey]) -> dict[str, str | None]:
 
 def _refresh(tree: Tree, added: Sequence[str]) -> None:
     """Lists of the new sources always; of all where the system's are missing or older than a day."""
-    lists = [name for name in _names(Path(LISTS)) if "_Packages" in name or name.endswith("Packages")]
-    age = time.time() - os.stat(LISTS).st_mtime if lists else None
-    if age is None or age > OLD_SECONDS:
+    if stale(OLD_SECONDS):
         problem = tree.update()
-        if problem is not None and age is not None:
-            tree.notes.append(f"The package lists are {age / 86400:.0f} days old: {problem.why}")
-        elif problem is not None:
-            tree.notes.append(f"There are no package lists yet: {problem.why}")
         if problem is None:
             return
+        tree.notes.append(f"The package lists are old or missing and cannot be read anew: {problem.why}")
     if added and (problem := tree.update(*added)):
         tree.notes.append(f"{problem.what} {problem.why}".strip())
 

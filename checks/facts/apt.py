@@ -132,7 +132,11 @@ def list_name(source: AptSource) -> str:
 def read_apt(machine: Machine, gaps: Gaps) -> Apt:
     """All but the lock's holder. On a machine without dpkg every field is None."""
     status = raw(machine, STATUS, gaps, STATUS_LIMIT)
-    packages, broken = parse_status(status) if status is not None else (None, None)
+    # no dpkg knows no package at all: an empty or overwritten file says nothing
+    known = status is not None and re.search(rb"^Status: \S+ \S+ \S+$", status, re.MULTILINE) is not None
+    packages, broken = parse_status(status) if status is not None and known else (None, None)
+    if status is not None and not known:
+        gaps.note(STATUS, "no package in it")
     updates = names(machine, "/var/lib/dpkg/updates", gaps)
     waiting = text(machine, "/run/reboot-required.pkgs", gaps)
     reboot = exists(machine, "/run/reboot-required")

@@ -152,7 +152,8 @@ def read_log(machine: Machine, gaps: Gaps, patience: float = 4.0) -> tuple[str, 
     said = []
     for argv, share in ((JOURNAL, 0.7), (DMESG, 0.3)):
         outcome = machine.run(argv, timeout=patience * share)
-        if outcome.ok and outcome.stdout.strip():
+        # hints and garbage are no log: without one message with its time nothing can be said to be absent from it
+        if outcome.ok and any(_LINE.match(line) for line in outcome.stdout.splitlines()):
             return parse_log(outcome.stdout)
         if outcome.problem not in ("", ABSENT):
             said.append(f"{argv[0]} {outcome.problem}")

@@ -37,7 +37,7 @@ def parse_bars(content: str) -> tuple[int, ...]:
             start, end, _ = (int(part, 16) for part in line.split())
         except ValueError:
             break
-        sizes.append(end - start + 1 if end > start >= 0 else 0)
+        sizes.append(end - start + 1 if 0 <= start < end < 1 << 64 else 0)
     return tuple(sizes)
 
 

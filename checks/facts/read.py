@@ -111,23 +111,42 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
         if elsewhere.value is not None:
             found_disks = (*(disk for disk in found_disks if disk.purpose != "docker"), elsewhere.value)
     replace = msgspec.structs.replace
-    return Host(
-        os=facts_os,
-        kernel=replace(facts_kernel, log=log.value, dates=dates),
-        firmware=replace(facts_firmware, **msgspec.structs.asdict(keys.value)),
-        cards=cards,
-        nvidia=_with_nvml(facts_nvidia, nvidia.parse_nvml(nvml.value), facts_apt),
-        amd=_with_smi(facts_amd, amd.parse_smi(smi.value)),
-        apt=replace(facts_apt, lock_holder=lock.value),
-        docker=facts_docker,
-        python=facts_python,
-        resources=replace(facts_resources, disks=found_disks or None, shm_total=shm),
-        person=facts_person,
-        hub=facts_hub,
-        unread=gaps.all(),
-        taken_at=getattr(machine, "taken_at", "") or datetime.now(UTC).isoformat(timespec="seconds"),
-        machine=machine.name,
+    return _text_only(
+        Host(
+            os=facts_os,
+            kernel=replace(facts_kernel, log=log.value, dates=dates),
+            firmware=replace(facts_firmware, **msgspec.structs.asdict(keys.value)),
+            cards=cards,
+            nvidia=_with_nvml(facts_nvidia, nvidia.parse_nvml(nvml.value), facts_apt),
+            amd=_with_smi(facts_amd, amd.parse_smi(smi.value)),
+            apt=replace(facts_apt, lock_holder=lock.value),
+            docker=facts_docker,
+            python=facts_python,
+            resources=replace(facts_resources, disks=found_disks or None, shm_total=shm),
+            person=facts_person,
+            hub=facts_hub,
+            unread=gaps.all(),
+            taken_at=getattr(machine, "taken_at", "") or datetime.now(UTC).isoformat(timespec="seconds"),
+            machine=machine.name,
+        )
     )
+
+
+def _text_only(host: Host) -> Host:
+    """The host without halves of characters: a name that is not UTF-8 can be read, but not be written as JSON."""
+    try:
+        msgspec.json.encode(host)
+    except UnicodeEncodeError:
+        return msgspec.convert(_without_halves(msgspec.to_builtins(host)), Host)
+    return host
+
+
+def _without_halves(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_without_halves(key): _without_halves(held) for key, held in value.items()}
+    return [_without_halves(held) for held in value] if isinstance(value, (list, tuple)) else value
 
 
 class _Slow(Generic[T]):

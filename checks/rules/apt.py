@@ -26,7 +26,7 @@ _NVIDIAS = r"-[01]ubuntu1$|-1$"
     "what fails, remove that package first.",
 )
 def dpkg(host: Host, catalogue: Catalogue) -> Verdict:
-    if host.apt.interrupted is None and host.apt.broken is None:
+    if host.apt.broken is None and not host.apt.interrupted:
         if host.apt.packages is None and not any("dpkg" in gap.source for gap in host.unread):
             return Skip("This system has no dpkg.")
         return unread(host, "Whether dpkg is whole", ("dpkg",), "Make /var/lib/dpkg readable.")

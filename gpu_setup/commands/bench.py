@@ -8,6 +8,7 @@ import click
 
 from gpu_setup.commands.options import json_option
 from gpu_setup.commands.training import (
+    Runtime,
     check_out,
     choose_job,
     data_option,
@@ -15,6 +16,7 @@ from gpu_setup.commands.training import (
     my_paths,
     out_option,
     recipe_option,
+    runtime_options,
 )
 from gpu_setup.envelope import Answer
 
@@ -35,6 +37,7 @@ Exit codes: 0 measured, or inconclusive; 1 the loss was not finite (--strict: or
 @recipe_option
 @data_option
 @out_option
+@runtime_options
 @click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Train N steps instead of the recipe's number.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Another seed than the recipe's.")
 @click.option("--strict", is_flag=True, help="End with 1 when the result is inconclusive.")
@@ -46,6 +49,7 @@ def command(
     steps: int | None,
     seed: int | None,
     strict: bool,
+    runtime: Runtime,
 ) -> Answer:
     """Measure how fast this machine trains: tokens a second in three counts, with interval, and memory."""
     from checks.catalogue import catalogue
@@ -61,8 +65,9 @@ def command(
     chosen = {"max_steps": steps, "seed": seed}
     job, _ = choose_job(host, recipe_name, data, {key: value for key, value in chosen.items() if value is not None})
     with reporter(as_json) as emit:
-        ready = prepare(job, machine, paths, emit)
-        folder = fresh_run(job, ready, machine, paths.runs, emit)
+        job, runner, environment = runtime.ready(job, host, machine, paths, emit)
+        ready = prepare(job, runner, paths, emit, environment)
+        folder = fresh_run(job, ready, runner, paths.runs, emit)
     report = reported(job, ready, folder, host, catalogue(), None)
     code = BAD_ANSWER if strict and report.verdict != "pass" else FINE
     path = keep_report(report, Answer("report", report, code, str), out)

@@ -9,6 +9,7 @@ import msgspec
 
 from gpu_setup.commands.options import json_option
 from gpu_setup.commands.training import (
+    Runtime,
     check_out,
     choose_job,
     data_option,
@@ -16,6 +17,7 @@ from gpu_setup.commands.training import (
     my_paths,
     out_option,
     recipe_option,
+    runtime_options,
 )
 from gpu_setup.envelope import Answer
 from harness.examine import Answer as ModelAnswer
@@ -49,7 +51,8 @@ class SmokeResult(msgspec.Struct, frozen=True):
 @recipe_option
 @data_option
 @out_option
-def command(as_json: bool, recipe_name: str | None, data: Path | None, out: Path | None) -> Answer:
+@runtime_options
+def command(as_json: bool, recipe_name: str | None, data: Path | None, out: Path | None, runtime: Runtime) -> Answer:
     """Prove that this machine trains rightly.
 
     A short fine-tune: the loss must be finite, the loss on held-out answers must fall, the right answer must stay
@@ -67,9 +70,10 @@ def command(as_json: bool, recipe_name: str | None, data: Path | None, out: Path
     host = read_host(machine)
     job = with_held_out(choose_job(host, recipe_name, data)[0])
     with reporter(as_json) as emit:
-        ready = prepare(job, machine, paths, emit)
-        folder = fresh_run(job, ready, machine, paths.runs, emit)
-        examination = examined(job, ready, folder, machine, emit)
+        job, runner, environment = runtime.ready(job, host, machine, paths, emit)
+        ready = prepare(job, runner, paths, emit, environment)
+        folder = fresh_run(job, ready, runner, paths.runs, emit)
+        examination = examined(job, ready, folder, runner, emit)
     report = reported(job, ready, folder, host, catalogue(), examination)
     assert report.smoke is not None
     code = FINE if report.smoke.passed else BAD_ANSWER

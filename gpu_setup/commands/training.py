@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -13,9 +14,12 @@ from gpu_setup.commands.options import Decorator
 if TYPE_CHECKING:
     from checks.facts.host import Host
     from gpu_setup.envelope import Answer
+    from harness.environment import Environment
     from harness.prove import Job
     from harness.recipe import Recipe
     from harness.report import Report
+    from machine.door import Machine
+    from machine.events import Emit
     from machine.paths import Paths
 
 DEFAULT_RECIPE = "smollm2-135m-qlora"
@@ -44,6 +48,54 @@ out_option: Decorator = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     help="Also write report.json and report.html here.",
 )
+
+
+def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--runtime, --image and --engine: where the training runs. They arrive as `runtime`, a `Runtime`."""
+    from functools import wraps
+
+    @wraps(function)
+    def gathered(runtime: str, image_name: str | None, engine: str | None, **options: Any) -> Any:
+        return function(runtime=Runtime(runtime, image_name, engine), **options)
+
+    made: Callable[..., Any] = gathered
+    for option in (
+        click.option(
+            "--engine", type=click.Choice(["docker", "podman"]), help="With --runtime image: which container engine."
+        ),
+        click.option(
+            "--image", "image_name", metavar="NAME", help="With --runtime image: this one instead of the newest."
+        ),
+        click.option(
+            "--runtime",
+            type=click.Choice(["auto", "image", "venv"]),
+            default="auto",
+            help="Train in the image (gpu-setup image build) or in an environment of our own (auto, venv).",
+        ),
+    ):
+        made = option(made)
+    return made
+
+
+class Runtime(NamedTuple):
+    """Where a person wants the training to run: auto, image or venv; `image` and `engine` for an image."""
+
+    kind: str = "auto"
+    image: str | None = None
+    engine: str | None = None
+
+    def ready(
+        self, job: Job, host: Host, machine: Machine, paths: Paths, emit: Emit
+    ) -> tuple[Job, Machine, Environment | None]:
+        """The job, the machine to run it on, and the image's environment; None: `prepare` makes a venv."""
+        if self.kind != "image" and self.image is None:
+            return job, machine, None
+        from checks.catalogue import catalogue
+        from containers.start import Wanted
+        from harness.image_runtime import image_runtime
+
+        wanted = Wanted(image=self.image)
+        return image_runtime(job, host, catalogue(), machine, paths, emit, os.environ, self.engine, wanted)
 
 
 def my_paths() -> Paths:

@@ -7,7 +7,16 @@ from pathlib import Path
 import click
 
 from gpu_setup.commands.options import json_option
-from gpu_setup.commands.training import check_out, data_option, keep_report, my_paths, out_option, recipe_option
+from gpu_setup.commands.training import (
+    Runtime,
+    check_out,
+    data_option,
+    keep_report,
+    my_paths,
+    out_option,
+    recipe_option,
+    runtime_options,
+)
 from gpu_setup.envelope import Answer
 
 EPILOG = """\b
@@ -30,9 +39,16 @@ Exit codes: 0 done; 1 the training is wrong; 2 usage; 3 refused or answered "no"
 @recipe_option
 @data_option
 @out_option
+@runtime_options
 @click.option("--fresh", is_flag=True, help="Train again although a finished run with the same inputs is there.")
 def command(
-    as_json: bool, yes: bool, recipe_name: str | None, data: Path | None, out: Path | None, fresh: bool
+    as_json: bool,
+    yes: bool,
+    recipe_name: str | None,
+    data: Path | None,
+    out: Path | None,
+    fresh: bool,
+    runtime: Runtime,
 ) -> Answer:
     """Do the main job: from this machine as it is to a measured fine-tune and a report.
 
@@ -65,7 +81,8 @@ def command(
             seen = inspect(machine, known)
     job = choose(seen, recipe_name, data.absolute() if data else None, lambda question: yes or _asked(question))
     with reporter(as_json) as emit:
-        report = prove(job, seen, known, machine, paths, fresh, emit)
+        job, runner, environment = runtime.ready(job, seen.host, machine, paths, emit)
+        report = prove(job, seen, known, runner, paths, fresh, emit, environment)
     code = BAD_ANSWER if report.verdict == "fail" else FINE
     path = keep_report(report, Answer("report", report, code, str), out)
 

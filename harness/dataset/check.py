@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from array import array
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -39,15 +40,15 @@ class Wanted(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """A checked file while its scratch folder lives: everything that check, clean and split need of it."""
+    """A checked file while its scratch folder lives. `rows_of`: all rows of each kind that was found."""
 
     source: Source
     tally: Tally
     rows: Reread
     copies: Copies
-    troubles: list[Trouble]
     own_rows: int
     findings: tuple[Finding, ...]
+    rows_of: dict[str, array[int]]
     seconds: float
 
 
@@ -71,17 +72,17 @@ def checking(path: Path, held_out: Path | None, wanted: Wanted, emit: Emit) -> I
             rows = Reread(files, folder / "index", tally.index_type)
             emit(Event("progress", STAGE, "comparing rows", None))
             copies = find_copies(tally, rows)
-            findings = worst_first(
-                [
-                    *_of_the_file(source, troubles),
-                    *from_rows(tally, rows),
-                    *from_copies(copies, rows, own_rows),
-                    *from_spread(tally, rows, wanted.languages, own_rows),
-                    *from_recurring(tally, rows),
-                    *of_the_set(tally),
-                ]
-            )
-            yield Checked(source, tally, rows, copies, troubles, own_rows, findings, time.monotonic() - begin)
+            told = [
+                *from_rows(tally, rows),
+                *from_copies(copies, rows, own_rows),
+                *from_spread(tally, rows, wanted.languages, own_rows),
+                *from_recurring(tally, rows),
+                *of_the_set(tally),
+            ]
+            findings = worst_first([*_of_the_file(source, troubles), *(each.finding for each in told)])
+            rows_of = {each.finding.kind: each.rows for each in told}
+            seconds = time.monotonic() - begin
+            yield Checked(source, tally, rows, copies, own_rows, findings, rows_of, seconds)
         finally:
             tally.abandon()
             if rows is not None:

@@ -89,9 +89,14 @@ def scan(block: Block, settings: Settings) -> Scanned:
         row_number = block.row + number
         line += block.data.count(b"\n", seen, start)
         seen = start
-        place = (block.offset + start, max(0, end - start), line)
+        place = (block.offset + start, min(end - start if end else block.skipped, 2**32 - 1), line)
         if end == 0:
-            columns.hit("too-long", row_number, f"more than {LONGEST_ROW >> 20} MB", settings.limit)
+            columns.hit(
+                "too-long",
+                row_number,
+                f"{block.skipped:,} bytes; rows above {LONGEST_ROW >> 20} MB are left out",
+                settings.limit,
+            )
             columns.index.append((*place, 0, 0, 0, 0, 0, 0))
             continue
         row = row_of(*decode(block.data[start:end]))

@@ -39,6 +39,7 @@ class Block(NamedTuple):
     """Some rows in a row. `starts`/`ends` lie in `data`; an end of 0 marks a row that is not in `data` (too long).
 
     `offset`: where `data` begins in the (UTF-8) file; `row`: number of the first row; `line`: line of its first byte.
+    `skipped`: how many bytes the row that is not in `data` has.
     """
 
     data: bytes
@@ -47,6 +48,7 @@ class Block(NamedTuple):
     offset: int
     row: int
     line: int
+    skipped: int = 0
 
 
 class Source(NamedTuple):
@@ -158,7 +160,7 @@ def _line_blocks(file: BinaryIO, offset: int, line: int, troubles: list[Trouble]
         end = data.rfind(b"\n") + 1
         if end == 0 and len(data) > LONGEST_ROW:
             length, tail = _skip_line(file, len(data))
-            yield Block(b"", array("Q", [0]), array("Q", [0]), offset, row, line)
+            yield Block(b"", array("Q", [0]), array("Q", [0]), offset, row, line, length)
             row, line, offset, rest = row + 1, line + 1, offset + length, tail
             continue
         block = _lines_of(data[:end], offset, row, line)
@@ -232,7 +234,7 @@ def _list_blocks(file: BinaryIO, offset: int, line: int, troubles: list[Trouble]
             block, used, broken = _mended(data, offset, row, line, False, broken)
             if used == 0:
                 length, tail = _skip_element(file, len(data))
-                yield Block(b"", array("Q", [0]), array("Q", [0]), offset, row, line)
+                yield Block(b"", array("Q", [0]), array("Q", [0]), offset, row, line, length)
                 row, offset, rest = row + 1, offset + length, tail
                 continue
             if broken > MOST_BROKEN:

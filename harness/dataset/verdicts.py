@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from harness.dataset.copies import Copies
-from harness.dataset.findings import Example, Finding, finding
+from harness.dataset.findings import MOST_ROWS, Example, Finding, finding, kinds
 from harness.dataset.inspect_row import inspect, opening, sentences
 from harness.dataset.reread import Reread, row_words
 from harness.dataset.row import Row
@@ -30,6 +30,13 @@ FEW_ROWS = 100
 MOST_GROUPS = 50
 
 
+class Told(NamedTuple):
+    """A finding, and all of its rows: the finding itself lists the first ones only."""
+
+    finding: Finding
+    rows: array[int]
+
+
 class Recurring(NamedTuple):
     """From how many rows on a text counts as recurring: at least so many, and at least this share."""
 
@@ -45,14 +52,14 @@ OPENINGS = Recurring(20, 0.1)
 NAMES = Recurring(5, 0.01)
 
 
-def from_rows(tally: Tally, rows: Reread) -> Iterator[Finding]:
+def from_rows(tally: Tally, rows: Reread) -> Iterator[Told]:
     """What the rows showed by themselves."""
     for kind, found in tally.hits.items():
         examples = tuple(Example(row, rows.line(row), said) for row, said in tally.excerpts[kind])
         yield _told(kind, found, rows, examples=examples)
 
 
-def from_copies(copies: Copies, rows: Reread, own_rows: int) -> Iterator[Finding]:
+def from_copies(copies: Copies, rows: Reread, own_rows: int) -> Iterator[Told]:
     """`own_rows`: rows from this number on are the held-out set's; they are only looked at for leaks."""
     leaks = sorted(set(_leaks(copies, own_rows)))
     if leaks:
@@ -95,7 +102,7 @@ def _groups(together: Groups, own_rows: int) -> tuple[tuple[int, ...], ...]:
     return tuple(found)
 
 
-def from_spread(tally: Tally, rows: Reread, wanted: tuple[str, ...], own_rows: int) -> Iterator[Finding]:
+def from_spread(tally: Tally, rows: Reread, wanted: tuple[str, ...], own_rows: int) -> Iterator[Told]:
     """Outliers in length, rare languages, answers that stop: one pass over the index. `wanted`: languages that belong."""
     low, high = length_fences(tally)
     expected = expected_languages(tally, wanted)
@@ -180,7 +187,7 @@ def _said_of(kind: str, found: array[int], rows: Reread, tally: Tally) -> tuple[
     return tuple(examples)
 
 
-def from_recurring(tally: Tally, rows: Reread) -> Iterator[Finding]:
+def from_recurring(tally: Tally, rows: Reread) -> Iterator[Told]:
     """Sentences, openings and names that stand in many rows."""
     for kind, spill, recurring, texts in (
         ("boilerplate", tally.sentences, SENTENCES, lambda row: sentences(row.output)),
@@ -213,11 +220,11 @@ def _recurring(
     return (array("Q", sorted(members)), counts) if members else None
 
 
-def of_the_set(tally: Tally) -> Iterator[Finding]:
+def of_the_set(tally: Tally) -> Iterator[Told]:
     """What the number of rows says."""
     if tally.whole < FEW_ROWS:
         said = f"{tally.whole} usable {'row' if tally.whole == 1 else 'rows'}"
-        yield finding("few-rows", [], said, (Example(None, None, said),), count=1)
+        yield Told(finding("few-rows", [], said, (Example(None, None, said),), count=1), array("Q"))
 
 
 def _told(
@@ -226,9 +233,7 @@ def _told(
     rows: Reread,
     examples: tuple[Example, ...] | None = None,
     groups: tuple[tuple[int, ...], ...] = (),
-) -> Finding:
-    from harness.dataset.findings import MOST_ROWS, kinds
-
+) -> Told:
     if examples is None:
         examples = tuple(
             Example(row, rows.line(row), _short(f"{rows.row(row).instruction} → {rows.row(row).output}"))
@@ -236,7 +241,8 @@ def _told(
         )
     many = len(found)
     summary = f"{kinds()[kind].title}: {many:,} {'row' if many == 1 else 'rows'}"
-    return finding(kind, found, summary, examples, groups, rows.lines(tuple(found[:MOST_ROWS])))
+    made = finding(kind, found, summary, examples, groups, rows.lines(tuple(found[:MOST_ROWS])))
+    return Told(made, found)
 
 
 def _short(text: str, most: int = 70) -> str:

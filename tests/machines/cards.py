@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 VGA = "0x030000"
 # cards without an output
@@ -32,14 +32,16 @@ class Card(NamedTuple):
     class_code: str = VGA
 
 
-def _geforce(device: str, board: tuple[str, str], vram: int, chip: str, name: str, watts: int, **more: object) -> Card:
+def _geforce(device: str, board: tuple[str, str], vram: int, chip: str, name: str, watts: int, **more: Any) -> Card:
     card = Card("10de", device, "a1", board, vram, 32768, chip=chip, name=f"NVIDIA GeForce {name}", watts=watts)
-    return card._replace(**{"target": "8.6" if chip.startswith("GA") else "8.9", **more})
+    fields: dict[str, Any] = {"target": "8.6" if chip.startswith("GA") else "8.9", **more}
+    return card._replace(**fields)
 
 
-def _server(device: str, board: str, vram: int, name: str, watts: int, target: str, **more: object) -> Card:
+def _server(device: str, board: str, vram: int, name: str, watts: int, target: str, **more: Any) -> Card:
     card = Card("10de", device, "a1", ("10de", board), vram, 131072, name=name, watts=watts, target=target)
-    return card._replace(**{"class_code": COMPUTE, **more})
+    fields: dict[str, Any] = {"class_code": COMPUTE, **more}
+    return card._replace(**fields)
 
 
 GEN5, GEN3 = "32.0 GT/s PCIe", "8.0 GT/s PCIe"

@@ -39,13 +39,8 @@ def pci(
         ("resource", _resource(card)),
     ):
         machine.file(f"{path}/{name}", value + "\n")
-    links = [path] if card.vendor in ("10de", "1002") else []
-    if card.vendor == "1002" and len(slot.bridges) == 3:
-        links.append(path.rsplit("/", 2)[0])
-    for end in links:
-        for name, width in (("current", lanes or card.width), ("max", card.width)):
-            machine.file(f"{end}/{name}_link_speed", card.speed + "\n")
-            machine.file(f"{end}/{name}_link_width", f"{width}\n")
+    if card.vendor in ("10de", "1002"):
+        _links(machine, card, slot, lanes or card.width)
     machine.link(f"{path}/iommu_group", "../" * (len(slot.bridges) + 3) + f"kernel/iommu_groups/{slot.group}")
     machine.file(f"/sys/kernel/iommu_groups/{slot.group}/type", "DMA-FQ\n")
     machine.log.append(
@@ -77,6 +72,20 @@ def pci(
         # udev's uaccess opens these to whoever sits at the machine; /dev/kfd it does not
         for name in (f"card{slot.drm}", render):
             machine.access[f"/dev/dri/{name}"] = {"r": True, "w": True}
+
+
+def _links(machine: Recording, card: Card, slot: Slot, lanes: int) -> None:
+    """Links of the card, the root port, and the switch on AMD's boards, where the slot's own link is."""
+    ports = [slot.path.split("/0000:", 2)[0] + f"/{slot.bridges[0]}"] if slot.bridges else []
+    if len(slot.bridges) == 3:
+        ports.append(slot.path.rsplit("/", 2)[0])
+    for port in ports:
+        machine.link(f"/sys/bus/pci/devices/{port.rsplit('/', 1)[1]}", _relative(port))
+        machine.file(f"{port}/class", "0x060400\n")
+    for end in (slot.path, *ports):
+        for name, width in (("current", lanes), ("max", card.width)):
+            machine.file(f"{end}/{name}_link_speed", card.speed + "\n")
+            machine.file(f"{end}/{name}_link_width", f"{width}\n")
 
 
 def _relative(path: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.machines import cards, engines, hardware, rocm
 from tests.machines.cards import FIRST_AMD, IN_PROCESSOR, SERVER_AMD, SERVER_AMD_2
 from tests.machines.devices import amdgpu, amdgpu_gives_up
@@ -108,7 +110,7 @@ def mi210_server_healthy(machine: Recording) -> None:
 
 def mi300x_server_healthy(machine: Recording) -> None:
     kernels, server, line = (hardware.GA_6_8,), hardware.GENOA, "amd_iommu=on iommu=pt"
-    more = {"desktop": False, "groups": WITH_DOCKER, "cmdline": line}
+    more: dict[str, Any] = {"desktop": False, "groups": WITH_DOCKER, "cmdline": line}
     ubuntu(machine, point="24.04.4", kernels=kernels, hardware=server, secure_boot=False, **more)
     rocm.amdgpu_dkms(machine, rocm.DKMS_7_1, kernels)
     amdgpu(machine, cards.MI300X, SERVER_AMD, 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from tests.machines.cards import A100, H100, Card, Slot
+from tests.machines.cards import A100, COMPUTE, H100, Card, Slot
 from tests.machines.devices import pci
 from tests.machines.hardware import Kernel
 from tests.machines.recording_folder import Recording
@@ -220,6 +220,9 @@ def gpu(card: Card, slot: Slot, *, desktop: bool = True) -> dict[str, Any]:
         "power_max": watts + 40, "energy": 812345.6, "clock_sm": 210, "clock_memory": 405, "utilisation": 0,
         "throttle_reasons": 1, "compute_mode": "default", "mig": mig, "mig_instances": None, "persistence": True,
         "compute_capability": card.target, "processes": users, "problem": None,
+        # only cards with ECC count its errors, only those from Ampere on replace rows
+        **({"ecc_uncorrected": 0} if card.class_code == COMPUTE else {}),
+        **({"rows_remapped": 0, "rows_pending": False, "rows_failed": False} if card in (A100, H100) else {}),
     }  # fmt: skip
 
 

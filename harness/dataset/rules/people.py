@@ -28,6 +28,7 @@ class People(NamedTuple):
     closing: re.Pattern[str]
     introduction: re.Pattern[str]
     introductions: tuple[str, ...]
+    closings: frozenset[str]
 
 
 @cache
@@ -53,6 +54,7 @@ def people() -> People:
         ),
         introduction=re.compile(rf"\b{any_case(table['introductions'])}[ ]+({_NAME})"),
         introductions=tuple(table["introductions"]),
+        closings=frozenset(table["closings"]),
     )
 
 
@@ -88,3 +90,8 @@ def name_spans(text: str, introduced: bool = True) -> list[Span]:
             if not any(word.lower() in known.never for word in re.split(r"[ -]", name)):
                 spans.append(Span("name", *match.span(1)))
     return spans
+
+
+def closings() -> frozenset[str]:
+    """Words that end a mail, lower-case."""
+    return people().closings

@@ -1,0 +1,292 @@
+"""`data clean`: what would change, the cleaned copy, and a log from which the original rows come back.
+
+checked file ─▶ changes(): for each row drop, change or keep ─▶ summary (nothing written) or new file + log
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from harness.dataset.check import Checked
+from harness.dataset.findings import Change, kinds
+from harness.dataset.inspect_row import private_spans
+from harness.dataset.pseudonyms import Pseudonyms
+from harness.dataset.row import FIELDS, Row, decode, row_of
+from harness.dataset.rules.damage import mended
+from harness.dataset.rules.hints import tags_of
+from harness.dataset.rules.phrases import folded, phrases, places
+from harness.dataset.rules.span import PRECEDENCE, Span
+from harness.dataset.source import blocks
+from harness.dataset.writing import RowWriter, new_file
+
+LOG_SCHEMA = "gpu-setup/data-clean-log/1"
+_TAG = re.compile(r"<[^<>\n]{1,220}>")
+_BREAK = re.compile(r"<br\s*/?>|</p>|</div>|</li>|</tr>", re.IGNORECASE)
+_BLANK_LINES = re.compile(r"\n{3,}")
+
+
+class Rules(NamedTuple):
+    """`keep`: kinds that are left as they are; `drop`: kinds whose rows go although cleaning would leave them."""
+
+    keep: frozenset[str] = frozenset()
+    drop: frozenset[str] = frozenset()
+    person: str = "Customer"
+    names: bool = True
+
+
+class RowChange(NamedTuple):
+    """One row: `kinds` are why it changes. `value` is the new row, None when it goes; `place`: offset and bytes
+    of a row too long to be held; it stays in the input only.
+    """
+
+    row: int
+    raw: bytes
+    kinds: tuple[str, ...]
+    value: Any
+    before: Row
+    after: tuple[str, str, str] | None
+    place: tuple[int, int] | None = None
+
+
+def doing(kind: str, rules: Rules) -> str:
+    """drop, mend, mask or leave, as the person wants it."""
+    if kind in rules.keep:
+        return "leave"
+    return "drop" if kind in rules.drop else kinds()[kind].clean
+
+
+def changes(checked: Checked, rules: Rules) -> Iterator[RowChange]:
+    """Every row of the file in order, changed or not."""
+    whose: dict[int, list[str]] = {}
+    for kind, rows in checked.rows_of.items():
+        if doing(kind, rules) != "leave":
+            for row in rows:
+                whose.setdefault(row, []).append(kind)
+    pseudonyms = Pseudonyms(rules.person)
+    for block in blocks(checked.source, []):
+        for number, (start, end) in enumerate(zip(block.starts, block.ends, strict=True)):
+            row = block.row + number
+            raw = block.data[start:end] if end else b""
+            change = _changed(row, raw, tuple(whose.get(row, ())), rules, pseudonyms)
+            yield change if end else change._replace(place=(block.offset, block.skipped))
+
+
+def _changed(number: int, raw: bytes, why: tuple[str, ...], rules: Rules, pseudonyms: Pseudonyms) -> RowChange:
+    value, problems = decode(raw) if raw else (None, (("too-long", ""),))
+    row = row_of(value, problems)
+    if not why:
+        return RowChange(number, raw, (), value, row, row.texts)
+    done = {kind: doing(kind, rules) for kind in why}
+    if "drop" in done.values() or not isinstance(value, dict):
+        return RowChange(number, raw, tuple(kind for kind in why if done[kind] == "drop") or why, None, row, None)
+    texts = _mended(row, {kind for kind, does in done.items() if does == "mend"})
+    masked = {kind for kind, does in done.items() if does == "mask"}
+    if masked:
+        texts = _masked(texts, masked, rules.names, pseudonyms)
+    if not texts[0].strip() or not texts[2].strip():
+        return RowChange(number, raw, why, None, row, None)
+    new = dict(value)
+    for field, before, after in zip(FIELDS, row.texts, texts, strict=True):
+        if before != after:
+            new[field] = after
+    return RowChange(number, raw, why, new, row, texts)
+
+
+def _mended(row: Row, why: set[str]) -> tuple[str, str, str]:
+    texts = [row.instruction, row.input, row.output]
+    if why & {"mojibake", "control-characters", "invisible-characters", "byte-order-mark"}:
+        texts = [mended(text) for text in texts]
+    if "template-marker" in why:
+        texts = [_without("template-marker", text) for text in texts]
+    if "quoted-mail" in why:
+        low = folded(texts[2])
+        found = places("quoted-mail", low, range(len(phrases().by_kind["quoted-mail"])))
+        if found:
+            texts[2] = texts[2][: found[0][0]].rstrip()
+    if "markup" in why:
+        texts[2] = (
+            _BLANK_LINES.sub("\n\n", html.unescape(_TAG.sub("", _BREAK.sub("\n", texts[2]))))
+            .replace("\u00a0", " ")
+            .strip()
+        )
+    if "untrimmed" in why or "template-marker" in why:
+        texts = [text.strip() for text in texts]
+    return texts[0], texts[1], texts[2]
+
+
+def _without(kind: str, text: str) -> str:
+    """The text without the kind's phrases; what was on both sides stays."""
+    parts, seen = [], 0
+    for start, end in places(kind, folded(text), range(len(phrases().by_kind[kind]))):
+        if start >= seen:
+            parts.append(text[seen:start])
+            seen = end
+    # `<|im_start|>assistant`: the role's name belongs to the marker
+    cleaned = "".join([*parts, text[seen:]]).strip()
+    return re.sub(r"^(?:assistant|model|user|system)\s*\n?", "", cleaned) if parts else text
+
+
+def _masked(texts: tuple[str, str, str], masked: set[str], names: bool, pseudonyms: Pseudonyms) -> tuple[str, str, str]:
+    spans: list[list[Span]] = []
+    for text in texts:
+        low = folded(text)
+        found = private_spans(text, low, tags_of(low), names)
+        spans.append([span for span in found if span.kind in masked and span.kind in PRECEDENCE])
+    one, two, three = pseudonyms.in_row(texts, spans)
+    return one, two, three
+
+
+def summary(checked: Checked, rules: Rules) -> tuple[tuple[Change, ...], int, int]:
+    """What would change, by kind, with an example of each; and the rows that stay and that go."""
+    counts: dict[str, int] = {}
+    first: dict[str, RowChange] = {}
+    kept = gone = 0
+    for change in changes(checked, rules):
+        if change.value is None:
+            gone += 1
+        else:
+            kept += 1
+        for kind in change.kinds:
+            counts[kind] = counts.get(kind, 0) + 1
+            first.setdefault(kind, change)
+    order = list(kinds())
+    made = tuple(_shown(kind, counts[kind], first[kind], rules) for kind in sorted(counts, key=order.index))
+    return made, kept, gone
+
+
+def _shown(kind: str, rows: int, change: RowChange, rules: Rules) -> Change:
+    before, after = "", ""
+    if change.after is None:
+        raw = change.raw[:200].decode("utf-8", "replace")
+        before = _short(f"{change.before.instruction} → {change.before.output}" if change.before.output else raw)
+    else:
+        for old, new in zip(change.before.texts, change.after, strict=True):
+            if old != new:
+                before, after = _around(old, new)
+                break
+    does = {"drop": "the row goes", "mend": "mended", "mask": "gets a pseudonym"}[doing(kind, rules)]
+    return Change(kind, does, rows, change.row, before, after)
+
+
+def _around(old: str, new: str, around: int = 25) -> tuple[str, str]:
+    """Both texts near the first place where they differ."""
+    place = next(
+        (at for at, (one, other) in enumerate(zip(old, new, strict=False)) if one != other), min(len(old), len(new))
+    )
+    begin = max(0, place - around)
+    return _short(repr(old[begin : place + 45])[1:-1]), _short(repr(new[begin : place + 45])[1:-1])
+
+
+def _short(text: str, most: int = 90) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def write_clean(checked: Checked, rules: Rules, target: Path, log: Path) -> tuple[int, int]:
+    """Write the cleaned rows and the log; returns rows written and log entries. The log holds what was taken out."""
+    entries = 0
+    with new_file(log, private=True) as log_file, new_file(target) as file:
+        writer = RowWriter(file)
+        head = {"schema": LOG_SCHEMA, "input": checked.source.name, "output": str(target), "rows": checked.own_rows}
+        log_file.write(msgspec.json.encode(head) + b"\n")
+        for change in changes(checked, rules):
+            if change.value is not None:
+                writer.write(change.value)
+            if change.kinds or change.value is None:
+                entries += 1
+                log_file.write(msgspec.json.encode(_entry(change)) + b"\n")
+        writer.end()
+    return writer.rows, entries
+
+
+def _entry(change: RowChange) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "row": change.row,
+        "kinds": change.kinds,
+        "did": "change" if change.value is not None else "drop",
+    }
+    if change.place is not None:
+        entry["place"] = change.place
+        return entry
+    try:
+        entry["raw"] = change.raw.decode("utf-8")
+    except UnicodeDecodeError:
+        entry["raw64"] = base64.b64encode(change.raw).decode()
+    return entry
+
+
+class _Entry(msgspec.Struct):
+    row: int
+    did: str
+    raw: str | None = None
+    raw64: str | None = None
+    place: tuple[int, int] | None = None
+
+    def original(self, source: str) -> bytes:
+        """The row as it was written; a row too long for the log is read from the file that was cleaned."""
+        if self.place is not None:
+            with Path(source).open("rb") as file:
+                file.seek(self.place[0])
+                return file.read(self.place[1]).strip().rstrip(b",")
+        return self.raw.encode() if self.raw is not None else base64.b64decode(self.raw64 or "")
+
+
+class _Head(msgspec.Struct):
+    schema: str
+    rows: int
+    input: str = ""
+
+
+def undo(cleaned: Path, log: Path, target: Path, scratch: Path) -> int:
+    """The original rows again, each as it was written, from the cleaned file and its log; returns how many."""
+    from harness.dataset.source import open_source
+    from machine.errors import BadUsage
+
+    try:
+        with log.open("rb") as file:
+            head = msgspec.json.decode(file.readline(), type=_Head)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadUsage(
+            "data.no-log", f"{log} is not the log of a cleaning.", f"{error}.", "Give the log file."
+        ) from error
+    if head.schema != LOG_SCHEMA:
+        raise BadUsage(
+            "data.no-log", f"{log} is not the log of a cleaning.", f"It says {head.schema}.", "Give the log."
+        )
+    source = open_source(cleaned, scratch)
+    rows = (
+        block.data[start:end]
+        for block in blocks(source, [])
+        for start, end in zip(block.starts, block.ends, strict=True)
+    )
+    with log.open("rb") as file, new_file(target) as out:
+        file.readline()
+        decoder = msgspec.json.Decoder(_Entry)
+        entries = (decoder.decode(line) for line in file)
+        entry = next(entries, None)
+        writer = RowWriter(out)
+        for number in range(head.rows):
+            if entry is not None and entry.row == number:
+                if entry.did == "change":
+                    next(rows, None)
+                writer.write_raw(entry.original(head.input))
+                entry = next(entries, None)
+                continue
+            raw = next(rows, None)
+            if raw is None:
+                raise BadUsage(
+                    "data.log-mismatch",
+                    f"{log} does not belong to {cleaned}.",
+                    f"Row {number} is in neither.",
+                    "Give the pair.",
+                )
+            writer.write_raw(raw)
+        writer.end()
+    return writer.rows

@@ -1,0 +1,99 @@
+"""CSV and TSV: one row a line, the columns by name. Read as a stream, whatever the separator and the encoding."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from harness.dataset.alpaca import LONGEST_TEXT
+from harness.dataset.imports.model import Imported, Skips
+from harness.dataset.imports.records import columns_of
+from harness.dataset.row import guess_encoding
+from harness.dataset.source import wide_encoding
+from machine.errors import BadAnswer, BadUsage
+
+SEPARATORS = ",;\t|"
+
+
+def table_rows(path: Path, mapping: Mapping[str, str], skips: Skips) -> Iterator[Imported]:
+    """All rows; raises BadUsage when the columns are not known, BadAnswer when the file holds no table."""
+    csv.field_size_limit(LONGEST_TEXT)
+    try:
+        with path.open("rb") as raw:
+            head = raw.read(64 << 10)
+            raw.seek(0)
+            yield from _rows(raw, head, path, mapping, skips)
+    except OSError as error:
+        raise BadUsage("data.unreadable", f"{path} cannot be read.", f"{error.strerror}.", "Check the path.") from error
+
+
+def _rows(raw: BinaryIO, head: bytes, path: Path, mapping: Mapping[str, str], skips: Skips) -> Iterator[Imported]:
+    text = io.TextIOWrapper(raw, encoding_of(head), errors="replace", newline="")
+    reader = csv.reader(text, delimiter=separator_of(head), strict=False)
+    names = next(_parsed(reader, path, skips), None)
+    if not names or not any(name.strip() for name in names):
+        raise BadAnswer(
+            "data.empty", f"{path} holds no table.", "Its first line has no column names.", "Check the file."
+        )
+    names = [name.strip().lstrip("\ufeff") for name in names]
+    unknown = [name for name in mapping.values() if name not in names]
+    columns = columns_of(names, mapping)
+    if unknown or "instruction" not in columns or "output" not in columns:
+        raise BadUsage(
+            "data.columns",
+            f"{path} has no column {unknown[0]!r}."
+            if unknown
+            else f"Which columns of {path.name} are question and answer?",
+            f"Its columns are: {', '.join(names)[:300]}.",
+            "Say so: --columns instruction=NAME,output=NAME (and input=NAME).",
+        )
+    places = {field: names.index(name) for field, name in columns.items()}
+    for cells in _parsed(reader, path, skips):
+        place = f"{path.name}#line {reader.line_num}"
+        if not cells:
+            continue
+        found = {field: cells[at].strip() if at < len(cells) else "" for field, at in places.items()}
+        if len(cells) < len(names):
+            skips.skip("fewer cells than columns", place)
+        elif not found["instruction"] or not found["output"]:
+            skips.skip("an empty question or answer", place)
+        else:
+            yield Imported(found["instruction"], found.get("input", ""), found["output"], "", place)
+
+
+def _parsed(reader: Iterator[list[str]], path: Path, skips: Skips) -> Iterator[list[str]]:
+    """The reader's lines; one that the csv module refuses (a cell above its limit) is counted, and the rest goes on."""
+    while True:
+        try:
+            yield next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            skips.skip(f"not a line of a table: {error}", f"{path.name}#line {getattr(reader, 'line_num', '?')}")
+
+
+def encoding_of(head: bytes) -> str:
+    """utf-8-sig where it decodes; UTF-16 by its mark or NUL bytes; else the likeliest older one."""
+    wide = wide_encoding(head)
+    if wide is not None:
+        return wide
+    try:
+        # the last character may be cut
+        head[: head.rfind(b"\n") + 1 or len(head)].decode("utf-8")
+    except UnicodeDecodeError:
+        return guess_encoding(head)
+    return "utf-8-sig"
+
+
+def separator_of(head: bytes) -> str:
+    """The separator that the first line has most of; tabs and semicolons are never accidental there."""
+    wide = wide_encoding(head)
+    first = head.decode(wide or "utf-8", "replace").lstrip("\ufeff").split("\n", 1)[0]
+    counts = {sign: first.count(sign) for sign in SEPARATORS}
+    for sign in ("\t", ";", "|"):
+        if counts[sign] and counts[sign] >= counts[","]:
+            return sign
+    return ","

@@ -1,0 +1,100 @@
+# The training image of the stack rocm7.2: torch 2.13.0 (rocm 7.2), Axolotl 0.19.0, bitsandbytes 0.50.2.
+# Written by `gpu-setup image render`; build it with `gpu-setup image build`, which brings lock.txt, worker/ and wheels/.
+# Why this stack: Instinct MI210 (gfx90a); amdgpu 6.16.13 by DKMS.
+# Note: unverified: nobody has built and run the stack rocm7.2 for this project yet.
+# Note: torch's own libraries come from its index and are not checked by hash (unverified).
+# Note: base: the index's digest, as pinned by several public projects in September 2026; not pulled by this
+#   project: unverified.
+
+# A plain system is enough: torch's wheels carry ROCM 7.2's user space, and the host gives the kernel driver.
+FROM ubuntu:24.04@sha256:008173c23f95b170204355c12626cb5a965d779a7e1283b09e9cffbb1bf33ca3 AS system
+
+# gcc, libc6-dev and Python.h stay in the image: Triton compiles its launchers when training starts.
+# Without version numbers, since an archive keeps only the newest. A base that has them all needs no network.
+# hadolint ignore=DL3008
+RUN --mount=type=cache,id=gpu-setup-apt-ubuntu-24-04,target=/var/cache/apt,sharing=locked \
+    --mount=type=cache,id=gpu-setup-lists-ubuntu-24-04,target=/var/lib/apt/lists,sharing=locked \
+    set -eu; \
+    if ! dpkg -s ca-certificates gcc libc6-dev python3 python3-dev >/dev/null 2>&1; then \
+        rm -f /etc/apt/apt.conf.d/docker-clean; \
+        apt-get -o APT::Update::Error-Mode=any update; \
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates gcc libc6-dev python3 python3-dev; \
+    fi; \
+    python3 -c 'import sys; assert "%d.%d" % sys.version_info[:2] == "3.12", "the base has Python " + sys.version'; \
+    useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin trainer; \
+    chmod 0711 /root
+
+FROM system AS environment
+ENV PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_PROGRESS_BAR=off
+# hadolint ignore=DL3008
+RUN --mount=type=cache,id=gpu-setup-apt-ubuntu-24-04,target=/var/cache/apt,sharing=locked \
+    --mount=type=cache,id=gpu-setup-lists-ubuntu-24-04,target=/var/lib/apt/lists,sharing=locked \
+    set -eu; \
+    if ! dpkg -s python3-venv >/dev/null 2>&1; then \
+        apt-get -o APT::Update::Error-Mode=any update; \
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv; \
+    fi; \
+    python3 -m venv /opt/gpu-setup/env
+
+# torch by itself, because its builds differ by index: a copy in wheels/ wins, then the index of this stack.
+# With its own libraries, which only that index names. Not checked by hash (unverified).
+# The secrets are files for this one step: a CA bundle (--ca) and pip's settings (--pip-config); nothing of them stays.
+RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \
+    --mount=type=bind,source=wheels,target=/wheels \
+    --mount=type=secret,id=ca,target=/run/secrets/ca \
+    --mount=type=secret,id=pip,target=/etc/pip.conf \
+    set -eu; \
+    if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
+    if ls /wheels/torch-2.13.0*.whl >/dev/null 2>&1; then \
+        /opt/gpu-setup/env/bin/pip install --no-index --find-links /wheels 'torch==2.13.0'; \
+    else \
+        /opt/gpu-setup/env/bin/pip install --index-url https://download.pytorch.org/whl/rocm7.2 'torch==2.13.0'; \
+    fi; \
+    /opt/gpu-setup/env/bin/pip freeze >/tmp/frozen; \
+    grep '^torch==' /tmp/frozen >/opt/gpu-setup/constraints.txt
+
+# Everything else exactly as locked (rocm7.2.txt), without dependencies of its own: nothing can bring another torch.
+# A wheels/ that holds Axolotl is taken as complete, and no index is asked.
+COPY lock.txt /opt/gpu-setup/lock.txt
+RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \
+    --mount=type=bind,source=wheels,target=/wheels \
+    --mount=type=secret,id=ca,target=/run/secrets/ca \
+    --mount=type=secret,id=pip,target=/etc/pip.conf \
+    set -eu; \
+    if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
+    if ls /wheels/axolotl-0.19.0-*.whl >/dev/null 2>&1; then \
+        /opt/gpu-setup/env/bin/pip install --no-index --find-links /wheels --no-deps --require-hashes -r /opt/gpu-setup/lock.txt; \
+    else \
+        /opt/gpu-setup/env/bin/pip install --find-links /wheels --no-deps --require-hashes -r /opt/gpu-setup/lock.txt; \
+    fi; \
+    /opt/gpu-setup/env/bin/python -c 'import torch; v = torch.version; found = (v.cuda, v.hip); print("torch", torch.__version__, found); wanted = (None, "7.2"); assert all(f is None if w is None else (f or "").startswith(w) for f, w in zip(found, wanted)), "torch is built for another device"'
+
+# The image itself: the system, the finished environment, and no tools of the building.
+FROM system
+COPY --from=environment /opt/gpu-setup /opt/gpu-setup
+# PIP_CONSTRAINT: whoever builds on this image keeps its torch.
+ENV PATH=/opt/gpu-setup/env/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PYTHONPATH=/opt/gpu-setup/worker \
+    PYTHONNOUSERSITE=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PIP_CONSTRAINT=/opt/gpu-setup/constraints.txt \
+    TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL=1 \
+    AXOLOTL_DO_NOT_TRACK=1 \
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    WANDB_MODE=disabled
+USER 10001:10001
+WORKDIR /tmp
+CMD ["python", "-m", "gpu_setup_worker.verify"]
+# Last, because it changes most: a new worker or a new gpu-setup rebuilds nothing above.
+COPY worker /opt/gpu-setup/worker
+LABEL org.opencontainers.image.title="gpu-setup training image (rocm7.2)" \
+      org.opencontainers.image.version="VERSION" \
+      org.opencontainers.image.base.name="ubuntu:24.04" \
+      org.opencontainers.image.base.digest="sha256:008173c23f95b170204355c12626cb5a965d779a7e1283b09e9cffbb1bf33ca3" \
+      gpu-setup.tool-version="VERSION" \
+      gpu-setup.stack="rocm7.2" \
+      gpu-setup.runtime="rocm 7.2" \
+      gpu-setup.torch="2.13.0" \
+      gpu-setup.python="3.12" \
+      gpu-setup.lock="85fe47172a1fcc6fe2df85cd4f4a593c435ded78d9ddae526015d7488e6ad9b3" \
+      gpu-setup.verified="unverified"

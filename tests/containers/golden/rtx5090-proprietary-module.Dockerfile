@@ -1,0 +1,99 @@
+# The training image of the stack cu130: torch 2.13.0 (cuda 13.0), Axolotl 0.19.0, bitsandbytes 0.50.2.
+# Written by `gpu-setup image render`; build it with `gpu-setup image build`, which brings lock.txt, worker/ and wheels/.
+# Why this stack: RTX 5090 (12.0); driver 580.173.02 is not below 580.65.06.
+# Note: unverified: nobody has built and run the stack cu130 for this project yet.
+# Note: base: the index's digest, as pinned by several public projects in September 2026; not pulled by this
+#   project: unverified.
+
+# A plain system is enough: torch's wheels carry CUDA 13.0's user space, and the host gives the kernel driver.
+FROM ubuntu:24.04@sha256:008173c23f95b170204355c12626cb5a965d779a7e1283b09e9cffbb1bf33ca3 AS system
+
+# gcc, libc6-dev and Python.h stay in the image: Triton compiles its launchers when training starts.
+# Without version numbers, since an archive keeps only the newest. A base that has them all needs no network.
+# hadolint ignore=DL3008
+RUN --mount=type=cache,id=gpu-setup-apt-ubuntu-24-04,target=/var/cache/apt,sharing=locked \
+    --mount=type=cache,id=gpu-setup-lists-ubuntu-24-04,target=/var/lib/apt/lists,sharing=locked \
+    set -eu; \
+    if ! dpkg -s ca-certificates gcc libc6-dev python3 python3-dev >/dev/null 2>&1; then \
+        rm -f /etc/apt/apt.conf.d/docker-clean; \
+        apt-get -o APT::Update::Error-Mode=any update; \
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates gcc libc6-dev python3 python3-dev; \
+    fi; \
+    python3 -c 'import sys; assert "%d.%d" % sys.version_info[:2] == "3.12", "the base has Python " + sys.version'; \
+    useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin trainer; \
+    chmod 0711 /root
+
+FROM system AS environment
+ENV PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_PROGRESS_BAR=off
+# hadolint ignore=DL3008
+RUN --mount=type=cache,id=gpu-setup-apt-ubuntu-24-04,target=/var/cache/apt,sharing=locked \
+    --mount=type=cache,id=gpu-setup-lists-ubuntu-24-04,target=/var/lib/apt/lists,sharing=locked \
+    set -eu; \
+    if ! dpkg -s python3-venv >/dev/null 2>&1; then \
+        apt-get -o APT::Update::Error-Mode=any update; \
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv; \
+    fi; \
+    python3 -m venv /opt/gpu-setup/env
+
+# torch by itself, because its builds differ by index: a copy in wheels/ wins, then the index of this stack.
+# Its libraries come with the lock. Not checked by hash (unverified).
+# The secrets are files for this one step: a CA bundle (--ca) and pip's settings (--pip-config); nothing of them stays.
+RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \
+    --mount=type=bind,source=wheels,target=/wheels \
+    --mount=type=secret,id=ca,target=/run/secrets/ca \
+    --mount=type=secret,id=pip,target=/etc/pip.conf \
+    set -eu; \
+    if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
+    if ls /wheels/torch-2.13.0*.whl >/dev/null 2>&1; then \
+        /opt/gpu-setup/env/bin/pip install --no-index --find-links /wheels --no-deps 'torch==2.13.0'; \
+    else \
+        /opt/gpu-setup/env/bin/pip install --index-url https://download.pytorch.org/whl/cu130 --no-deps 'torch==2.13.0'; \
+    fi; \
+    /opt/gpu-setup/env/bin/pip freeze >/tmp/frozen; \
+    grep '^torch==' /tmp/frozen >/opt/gpu-setup/constraints.txt
+
+# Everything else exactly as locked (cu130.txt), without dependencies of its own: nothing can bring another torch.
+# A wheels/ that holds Axolotl is taken as complete, and no index is asked.
+COPY lock.txt /opt/gpu-setup/lock.txt
+RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \
+    --mount=type=bind,source=wheels,target=/wheels \
+    --mount=type=secret,id=ca,target=/run/secrets/ca \
+    --mount=type=secret,id=pip,target=/etc/pip.conf \
+    set -eu; \
+    if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
+    if ls /wheels/axolotl-0.19.0-*.whl >/dev/null 2>&1; then \
+        /opt/gpu-setup/env/bin/pip install --no-index --find-links /wheels --no-deps --require-hashes -r /opt/gpu-setup/lock.txt; \
+    else \
+        /opt/gpu-setup/env/bin/pip install --find-links /wheels --no-deps --require-hashes -r /opt/gpu-setup/lock.txt; \
+    fi; \
+    /opt/gpu-setup/env/bin/python -c 'import torch; v = torch.version; found = (v.cuda, v.hip); print("torch", torch.__version__, found); wanted = ("13.0", None); assert all(f is None if w is None else (f or "").startswith(w) for f, w in zip(found, wanted)), "torch is built for another device"'
+
+# The image itself: the system, the finished environment, and no tools of the building.
+FROM system
+COPY --from=environment /opt/gpu-setup /opt/gpu-setup
+# PIP_CONSTRAINT: whoever builds on this image keeps its torch.
+ENV PATH=/opt/gpu-setup/env/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PYTHONPATH=/opt/gpu-setup/worker \
+    PYTHONNOUSERSITE=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PIP_CONSTRAINT=/opt/gpu-setup/constraints.txt \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    AXOLOTL_DO_NOT_TRACK=1 \
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    WANDB_MODE=disabled
+USER 10001:10001
+WORKDIR /tmp
+CMD ["python", "-m", "gpu_setup_worker.verify"]
+# Last, because it changes most: a new worker or a new gpu-setup rebuilds nothing above.
+COPY worker /opt/gpu-setup/worker
+LABEL org.opencontainers.image.title="gpu-setup training image (cu130)" \
+      org.opencontainers.image.version="VERSION" \
+      org.opencontainers.image.base.name="ubuntu:24.04" \
+      org.opencontainers.image.base.digest="sha256:008173c23f95b170204355c12626cb5a965d779a7e1283b09e9cffbb1bf33ca3" \
+      gpu-setup.tool-version="VERSION" \
+      gpu-setup.stack="cu130" \
+      gpu-setup.runtime="cuda 13.0" \
+      gpu-setup.torch="2.13.0" \
+      gpu-setup.python="3.12" \
+      gpu-setup.lock="c07a10424b2937c78cd069e1d9b3a2e8c4f1f1b1cbe1427e2e789486784c9ccf" \
+      gpu-setup.verified="unverified"

@@ -1,0 +1,42 @@
+"""Every recorded machine's Dockerfile, as it is kept, and linted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from containers.model import Vendor
+from tests.containers.golden import FOLDER, cases, render
+
+
+@pytest.mark.parametrize(("name", "vendor"), cases(), ids=lambda each: str(each))
+def test_the_dockerfile_is_the_one_that_is_kept(name: str, vendor: Vendor) -> None:
+    file, content = render(name, vendor)
+    kept = FOLDER / file
+    assert kept.is_file(), f"{file} is new: python -m tests.containers.golden writes it"
+    assert content == kept.read_text(encoding="utf-8"), "look at the difference of: python -m tests.containers.golden"
+
+
+def test_no_file_without_a_machine() -> None:
+    assert {file.name for file in FOLDER.iterdir()} == {render(*case)[0] for case in cases()}
+
+
+def test_the_kept_files_pass_the_linter() -> None:
+    files = sorted(str(file) for file in FOLDER.glob("*.Dockerfile"))
+    assert len(files) > 20
+    hadolint = Path(sys.executable).with_name("hadolint")
+    result = subprocess.run([str(hadolint), "--no-color", *files], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_linter_sees_what_is_wrong(tmp_path: Path) -> None:
+    """A linter that is not there, or that looks at nothing, would pass everything."""
+    wrong = tmp_path / "Dockerfile"
+    wrong.write_text("FROM ubuntu\nRUN sudo apt-get install gcc\n", encoding="utf-8")
+    hadolint = Path(sys.executable).with_name("hadolint")
+    result = subprocess.run([str(hadolint), "--no-color", str(wrong)], capture_output=True, text=True, timeout=60)
+    assert result.returncode != 0
+    assert "DL3006" in result.stdout
