@@ -283,7 +283,7 @@ class Progress:
             number, state = found.groups()
             if state == "ERROR":
                 self._errors.append(number)
-            if number in self.steps and number not in self._ended:
+            elif number in self.steps and number not in self._ended:
                 self._ended.add(number)
                 self.cached += state == "CACHED"
                 self._tell(self.steps[number])

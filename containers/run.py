@@ -21,6 +21,7 @@ from machine.door import Entry, Machine, Outcome, Session, Space, Unreadable
 from machine.errors import OutsideFailed
 
 OWNER_LABEL = "gpu-setup.owner"
+TOKEN_FILE = "hub-token-"
 # of the shared memory that data loaders use; Docker's own 64 MB end in a bus error
 SHM = "8g"
 # `run` ends with it when the engine itself failed, else with the program's own code
@@ -38,7 +39,8 @@ class Mount(NamedTuple):
 class Container(NamedTuple):
     """How containers are started: the image, who runs in it, what it sees. `user`: uid:gid; None: the image's own.
 
-    `env` holds no secret: it stands in argv and in `docker inspect`. `network` False: none at all.
+    `env` holds no secret: it stands in argv and in `docker inspect`. `network` False: none at all. `limits` are for
+    containers with cards. `private` is a folder of the person's for what only this container may read.
     """
 
     engine: Engine
@@ -50,6 +52,8 @@ class Container(NamedTuple):
     network: bool = False
     shm: str = SHM
     writable_root: bool = False
+    limits: tuple[str, ...] = ("memlock=-1", "stack=67108864")
+    private: Path | None = None
 
 
 def identity(session: Session, engine: Engine) -> str | None:
@@ -81,7 +85,7 @@ def run_argv(
     words += ["--tmpfs", "/tmp:exec,mode=1777", "--shm-size", container.shm]
     if container.devices and not engine.rootless:
         # page-locked memory for copies to the card; a rootless engine may not lift the limit
-        words += ["--ulimit", "memlock=-1", "--ulimit", "stack=67108864"]
+        words += [word for limit in container.limits for word in ("--ulimit", limit)]
     if engine.program == "podman" and container.user:
         words += ["--userns", "keep-id"]
     if container.user:
@@ -112,8 +116,11 @@ def _started(pid: int) -> str | None:
         return None
 
 
-def remove_left_behind(engine: Engine, machine: Machine) -> int:
-    """Remove containers whose gpu-setup was killed and could not do it; returns how many there were."""
+def remove_left_behind(engine: Engine, machine: Machine, private: Path) -> int:
+    """Remove containers and token files whose gpu-setup was killed and could not; returns how many containers."""
+    for file in private.glob(f"{TOKEN_FILE}*"):
+        if not _lives(file.name.removeprefix(TOKEN_FILE)):
+            file.unlink(missing_ok=True)
     listing = machine.run(
         (engine.program, "ps", "--all", "--filter", f"label={OWNER_LABEL}",
          "--format", '{{.ID}} {{.Label "' + OWNER_LABEL + '"}}'),
@@ -122,12 +129,17 @@ def remove_left_behind(engine: Engine, machine: Machine) -> int:
     gone = []
     for line in listing.stdout.splitlines() if listing.ok else ():
         container, _, whose = line.partition(" ")
-        pid, _, started = whose.partition("-")
-        if pid.isdecimal() and _started(int(pid)) != started:
+        if not _lives(whose):
             gone.append(container)
     if gone:
         machine.run((engine.program, "rm", "--force", *gone), timeout=PATIENCE)
     return len(gone)
+
+
+def _lives(whose: str) -> bool:
+    """Whether the process of this label or file name is still the one that wrote it."""
+    pid, _, rest = whose.partition("-")
+    return pid.isdecimal() and _started(int(pid)) == rest.partition("-")[0]
 
 
 class ContainerMachine:
@@ -176,11 +188,12 @@ class ContainerMachine:
         name = f"gpu-setup-{uuid4().hex[:12]}"
         inside = {key: value for key, value in (env or {}).items() if key not in self._hide}
         hand_over(self._container)
-        try:
-            yield run_argv(self._container, name, argv, inside, cwd)
-        finally:
-            # after its end there is none; after Ctrl-C or a time-out the client is gone and the container still runs
-            remove(self._container.engine, name, self._machine)
+        with with_token(self._container, self._machine) as container:
+            try:
+                yield run_argv(container, name, argv, inside, cwd)
+            finally:
+                # after its end there is none; after Ctrl-C or a time-out the client is gone and the container runs on
+                remove(container.engine, name, self._machine)
 
     def read(self, path: str, limit: int = 4 << 20) -> bytes:
         return self._machine.read(path, limit)
@@ -212,10 +225,11 @@ def run_in(
 ) -> int:
     """Run a person's own program to its end and return its exit code. The folders keep their owner."""
     name = f"gpu-setup-{uuid4().hex[:12]}"
-    try:
-        outcome = machine.stream(run_argv(container, name, argv, cwd=cwd), on_line)
-    finally:
-        remove(container.engine, name, machine)
+    with with_token(container, machine) as given:
+        try:
+            outcome = machine.stream(run_argv(given, name, argv, cwd=cwd), on_line)
+        finally:
+            remove(container.engine, name, machine)
     if outcome.rc is None or outcome.rc == ENGINE_FAILED:
         raise stopped(outcome, "The container did not start")
     return outcome.rc if outcome.rc >= 0 else 128 - outcome.rc
@@ -251,23 +265,42 @@ def hand_over(container: Container) -> None:
                 ) from error
 
 
-def token_file(machine: Machine, folder: Path, environ: Mapping[str, str]) -> Path | None:
-    """The file with the person's hub token: their own, or one made for this run from HF_TOKEN; None without a token.
+@contextmanager
+def with_token(container: Container, machine: Machine) -> Iterator[Container]:
+    """The container with the person's hub token, where it has a network and there is a token.
 
-    A token is handed over as a mounted file only: argv, the image and `docker inspect` can be read by others.
+    A token is handed over as a mounted file only: argv, the image and `docker inspect` can be read by others. The
+    person's own file where the container's user can read it, else one of its own for this run, removed at the end.
     """
-    if value := environ.get("HF_TOKEN"):
-        place = folder / "hub-token"
-        handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w") as out:
-            out.write(value)
-        if os.geteuid() == 0:
-            os.chown(place, UID, UID)
-        return place
+    if not container.network or container.private is None:
+        yield container
+        return
+    environ = machine.session().environ
     home = environ.get("HF_HOME") or f"{environ.get('HOME', '')}/.cache/huggingface"
     own = Path(environ.get("HF_TOKEN_PATH") or f"{home}/token")
+    value = environ.get("HF_TOKEN", "").encode()
+    if not value:
+        try:
+            value = machine.read(str(own))
+        except Unreadable:
+            yield container
+            return
+        if container.user is not None:
+            yield _with_token_at(container, own)
+            return
+    place = container.private / f"{TOKEN_FILE}{owner()}-{uuid4().hex[:6]}"
+    handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        machine.stat(str(own))
-    except Unreadable:
-        return None
-    return own
+        with os.fdopen(handle, "wb") as out:
+            out.write(value)
+        if container.user is None and os.geteuid() == 0:
+            os.chown(place, UID, UID)
+        yield _with_token_at(container, place)
+    finally:
+        place.unlink(missing_ok=True)
+
+
+def _with_token_at(container: Container, place: Path) -> Container:
+    return container._replace(
+        mounts=(*container.mounts, Mount(place)), env={**container.env, "HF_TOKEN_PATH": str(place)}
+    )

@@ -15,7 +15,7 @@ from containers.build import WORKER_LABEL, inspect
 from containers.dockerfile import tag
 from containers.errors import stopped
 from containers.model import Engine, ImageSpec, Vendor
-from containers.run import Container, Mount, identity, remove_left_behind, token_file
+from containers.run import Container, Mount, identity, remove_left_behind
 from machine.door import Machine
 from machine.errors import Refused
 from machine.paths import Paths, make
@@ -106,7 +106,8 @@ def container(
     mounts: tuple[Mount, ...] = (),
 ) -> Container:
     """How this image's containers start on this machine. Left-behind ones are removed first."""
-    remove_left_behind(engine, machine)
+    private = make(paths.state)
+    remove_left_behind(engine, machine, private)
     vendor = Vendor(spec.vendor)
     slots = tuple(card.slot for card in cards.training(host, catalogue, PCI_VENDORS.get(vendor)))
     way = access(host, vendor, vendor is Vendor.AMD and amd_described(machine, engine.cdi))
@@ -119,9 +120,6 @@ def container(
         hub = make(Path(environ.get("HF_HOME") or paths.cache / "hub"))
         env["HF_HOME"] = str(hub)
         kept.append(Mount(hub, writable=True))
-        if token := token_file(machine, make(paths.state), environ):
-            env["HF_TOKEN_PATH"] = str(token)
-            kept.append(Mount(token))
         if wanted.ca is not None:
             ca = wanted.ca.absolute()
             env.update({name: str(ca) for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")})
@@ -135,5 +133,6 @@ def container(
         env=env,
         network=wanted.network,
         writable_root=wanted.writable_root,
+        private=private,
     )
     return made._replace(shm=wanted.shm) if wanted.shm else made

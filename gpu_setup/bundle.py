@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import NamedTuple
 
 from checks.catalogue import Catalogue
@@ -81,7 +82,7 @@ def told(found: Bundled) -> str:
         f"Bundle: {found.file} ({found.size / 1000:.0f} kB, {found.files} files)",
         "  It holds this report and what the checks read. Names, addresses, serial",
         "  numbers, passwords and tokens have been replaced; no program knows every",
-        f"  secret, so look through it before you send it: tar -xOzf {found.file} | less",
+        f"  secret, so look through it before you send it: tar -xOzf {shlex.quote(found.file)} | less",
     ]
     if found.different:
         lines.append(f"  Checks that answer otherwise on the copy: {', '.join(found.different)}")

@@ -34,6 +34,7 @@ COMMANDS = {
     "status": Entry("gpu_setup.commands.status", "Say where it stands."),
     "rollback": Entry("gpu_setup.commands.rollback", "Put back what was there before."),
     "update": Entry("gpu_setup.commands.update", "Move kernel and driver together."),
+    "data": Entry("gpu_setup.commands.data", "Import, check, clean and split training data."),
     "environment": Entry("gpu_setup.commands.environment", "Build or check the training environment."),
     "smoke": Entry("gpu_setup.commands.smoke", "Prove that this machine trains rightly."),
     "bench": Entry("gpu_setup.commands.bench", "Measure how fast this machine trains."),

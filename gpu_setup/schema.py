@@ -20,6 +20,7 @@ DOCUMENTS = {
     "verify": "containers.verify:Verification",
     "apply": "provision.journal:Run",
     "status": "provision.journal:Status",
+    "data": "harness.dataset.findings:DataReport",
     "environment": "harness.environment:Environment",
     "smoke": "gpu_setup.commands.smoke:SmokeResult",
     "report": "harness.report:Report",

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from machine.errors import OutsideFailed
+from machine.errors import OutsideFailed, Problem
 from machine.events import Event
 from provision import apt, files, keys
 from provision.model import AptKey, AptPin, AptRepo, RestoreFile, WriteFile
@@ -123,9 +123,21 @@ def write(action: AptKey | AptRepo | AptPin | WriteFile, site: Site, stage: str,
         else:
             files.write(path, content, kept.st_mode & 0o7777, kept.st_uid, kept.st_gid)
     if isinstance(action, AptRepo):
-        apt.update(site, stage, title, path)
+        _read_lists(path, now, site, stage, title)
     elif path.startswith(MODULE_SETTINGS):
         rebuild_initramfs(site, stage, title)
+
+
+def _read_lists(path: str, before: bytes | None, site: Site, stage: str, title: str) -> None:
+    """A source whose lists cannot be read does not stay: every later apt-get update would fail by it."""
+    try:
+        apt.update(site, stage, title, path)
+    except Problem:
+        if before is None:
+            files.remove(path)
+        else:
+            files.write(path, before)
+        raise
 
 
 def restore(action: RestoreFile, site: Site, stage: str, title: str) -> Left | None:

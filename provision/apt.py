@@ -36,8 +36,6 @@ OPTIONS = (
     "APT::Color=0",
     "-o",
     "APT::Get::AutomaticRemove=false",
-    "-o",
-    "Acquire::Retries=2",
 )
 KEEP_CONFIGURATION = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
 LISTS = "/var/lib/apt/lists"

@@ -16,7 +16,7 @@ from checks.facts.host import Host
 from checks.facts.person import database_groups
 from checks.facts.read import read_host
 from machine.door import LocalMachine, Machine, Unreadable
-from machine.errors import Refused
+from machine.errors import BadAnswer, Refused
 from machine.events import Emit, Event
 from provision import guard, resume
 from provision.apply import WAY_BACK, begin, carry_out, identity
@@ -129,13 +129,14 @@ def go_on(emit: Emit, *, at_boot: bool, reboot: bool = False) -> Run:
             fresh = _since(request.plan, before, identity(site))
         else:
             fresh = plan(host, catalogue(), request.plan.target, request.plan.without)
-        run = _continued(request, fresh, site, journal, name, before)
+        run = _continued(request, fresh, site, journal, name)
         if run is None:
             agreed = msgspec.structs.replace(request, plan=fresh, kind="resume", reboot=reboot)
             stop = threading.Event()
             for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(sign, lambda number, frame: stop.set())
             run = carry_out(agreed, site, journal, begin(agreed, site, name), stop)
+            run = _driven(run, fresh, before, journal)
         attempts = attempt.attempts + 1 if at_boot and attempt else 0
         if run.standing == "restart" and reboot and attempts < resume.ATTEMPTS:
             run = _restart(msgspec.structs.replace(request, reboot=True), site, journal, run, attempts)
@@ -156,9 +157,7 @@ def _since(agreed: Plan, before: Run | None, boot_id: str | None) -> Plan:
     return msgspec.structs.replace(agreed, steps=steps)
 
 
-def _continued(
-    request: Request, fresh: Plan, site: Site, journal: Journal, name: str, before: Run | None
-) -> Run | None:
+def _continued(request: Request, fresh: Plan, site: Site, journal: Journal, name: str) -> Run | None:
     """A finished run when the facts leave nothing to do, or forbid going on; None to carry the fresh plan out."""
     agreed = msgspec.structs.replace(request, plan=fresh, kind="resume")
     run = begin(agreed, site, name)
@@ -181,17 +180,24 @@ def _continued(
             "Nobody agreed to that, so nothing was done.",
             "gpu-setup plan shows what is left, gpu-setup apply does it.",
         )
-    left = fresh.open_steps()
-    restarted = before is not None and before.boot_id is not None and before.boot_id != run.boot_id
-    if restarted and left and all(isinstance(step.action, Reboot) for step in left):
-        because = left[0].because
-        return stopped(
-            "resume.not-driven",
-            "The machine was restarted, and the driver still does not drive the card.",
-            because,
-            f"gpu-setup doctor says what is in the way; the way back: {WAY_BACK}",
-        )
     return None
+
+
+def _driven(run: Run, fresh: Plan, before: Run | None, journal: Journal) -> Run:
+    """A restart that changed nothing is not asked for twice: then something keeps the driver from the card."""
+    restarted = before is not None and before.boot_id not in (None, run.boot_id)
+    if run.standing != "restart" or not restarted or any(step.outcome == "done" for step in run.steps):
+        return run
+    because = next((step.because for step in fresh.steps if isinstance(step.action, Reboot)), "")
+    problem = BadAnswer(
+        "resume.not-driven",
+        "The machine was restarted, and the driver still does not drive the card.",
+        because,
+        f"gpu-setup doctor says what is in the way; the way back: {WAY_BACK}",
+    )
+    run = msgspec.structs.replace(run, standing="failed", problem=trouble(problem), next=problem.next)
+    journal.show(run)
+    return run
 
 
 def _restart(request: Request, site: Site, journal: Journal, run: Run, attempts: int) -> Run:

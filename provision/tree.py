@@ -32,7 +32,7 @@ APT::Sandbox::User "root";
 APT::Get::AutomaticRemove "false";
 APT::Get::Show-User-Simulation-Note "false";
 Debug::NoLocking "true";
-Acquire::Retries "1";
+Acquire::Retries "0";
 Acquire::http::Timeout "20";
 Acquire::https::Timeout "20";
 Dir::Etc::SourceList "{tree}/etc/sources.list";

@@ -123,7 +123,7 @@ def _other_eyes(machine: Machine) -> None:
     person = session.environ.get("SUDO_USER", "")
     if session.uid == 0 and person not in ("", "root"):
         click.echo(
-            "gpu-setup: running as root, so access to /dev/kfd, groups and variables are root's.\n"
+            "gpu-setup: running as root, who sees another system: variables, files and what may be read are root's.\n"
             f"  next: Run it without sudo to see what {clean(person)} sees.",
             err=True,
         )

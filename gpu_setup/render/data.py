@@ -39,7 +39,7 @@ def data_text(report: DataReport) -> str:
 
 def head_lines(report: DataReport) -> list[str]:
     """File, rows, what is marked, and the verdict in a line."""
-    counts = {severity: 0 for severity in SIGNS}
+    counts = dict.fromkeys(SIGNS, 0)
     for finding in report.findings:
         counts[finding.severity] += 1
     words = [
@@ -73,7 +73,10 @@ def finding_lines(finding: Finding) -> list[str]:
     """One kind: what, in which rows, an excerpt, why it matters, what cleaning does."""
     sign, colour = SIGNS[finding.severity]
     lines = wrapped(
-        clean(finding.summary), "  ", first=f"{click.style(sign, fg=colour)} ", style=lambda text: click.style(text, bold=True)
+        clean(finding.summary),
+        "  ",
+        first=f"{click.style(sign, fg=colour)} ",
+        style=lambda text: click.style(text, bold=True),
     )
     if finding.rows:
         shown = ", ".join(f"{row:,}" for row in finding.rows[:ROWS_SHOWN])
@@ -114,15 +117,27 @@ def _time(tokens: Tokens) -> str:
     seconds = tokens.steps.seconds
     if seconds is None:
         return f"not known: {tokens.steps.because}"
-    said = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    said = (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
     return f"about {said} ({tokens.steps.because})"
 
 
 def change_lines(change: Change) -> list[str]:
     """One kind of change with an example."""
     many = f"{change.rows:,} {'row' if change.rows == 1 else 'rows'}"
-    lines = wrapped(f"{change.kind}: {many}, {change.does}", "  ", first="~ ", style=lambda text: click.style(text, bold=True))
-    lines += wrapped(f"- {clean(change.before)}", "      ", first="    ", style=lambda text: click.style(text, fg="red"))
+    lines = wrapped(
+        f"{change.kind}: {many}, {change.does}", "  ", first="~ ", style=lambda text: click.style(text, bold=True)
+    )
+    lines += wrapped(
+        f"- {clean(change.before)}", "      ", first="    ", style=lambda text: click.style(text, fg="red")
+    )
     if change.after:
-        lines += wrapped(f"+ {clean(change.after)}", "      ", first="    ", style=lambda text: click.style(text, fg="green"))
+        lines += wrapped(
+            f"+ {clean(change.after)}", "      ", first="    ", style=lambda text: click.style(text, fg="green")
+        )
     return lines

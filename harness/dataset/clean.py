@@ -143,22 +143,32 @@ def _masked(texts: tuple[str, str, str], masked: set[str], names: bool, pseudony
     return one, two, three
 
 
-def summary(checked: Checked, rules: Rules) -> tuple[tuple[Change, ...], int, int]:
-    """What would change, by kind, with an example of each; and the rows that stay and that go."""
+class Summary(NamedTuple):
+    """What would change, by kind, with an example of each; rows that stay, that go, and that differ in any way."""
+
+    changes: tuple[Change, ...]
+    kept: int
+    gone: int
+    touched: int
+
+
+def summary(checked: Checked, rules: Rules) -> Summary:
+    """The whole cleaning, without writing anything."""
     counts: dict[str, int] = {}
     first: dict[str, RowChange] = {}
-    kept = gone = 0
+    kept = gone = touched = 0
     for change in changes(checked, rules):
         if change.value is None:
             gone += 1
         else:
             kept += 1
+        touched += bool(change.kinds or change.value is None)
         for kind in change.kinds:
             counts[kind] = counts.get(kind, 0) + 1
             first.setdefault(kind, change)
     order = list(kinds())
     made = tuple(_shown(kind, counts[kind], first[kind], rules) for kind in sorted(counts, key=order.index))
-    return made, kept, gone
+    return Summary(made, kept, gone, touched)
 
 
 def _shown(kind: str, rows: int, change: RowChange, rules: Rules) -> Change:

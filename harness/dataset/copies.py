@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # rows of one question that are compared with each other: more tell nothing new
 MOST_ANSWERS = 20
-# a sketch of 64 bytes has a spread of 0.06 at 0.7: below this, the real overlap is under ALIKE but for one pair in 1,000
+# a sketch of 64 bytes has a spread of 0.06 at 0.7: below this, the real overlap is under ALIKE nearly always
 SKETCH_ALIKE = 0.52
 CHUNK = 50_000
 
@@ -54,7 +54,7 @@ def find_copies(tally: Tally, rows: Reread) -> Copies:
 
 
 def _candidates(tally: Tally) -> Iterator[tuple[int, int]]:
-    """Pairs that share a band and whose sketches agree enough: each row with the first of its band and the one before."""
+    """Pairs that share a band and whose sketches agree: each row with the first of its band and the one before."""
     import numpy as np
 
     path = tally.folder / "sketches"
@@ -97,7 +97,7 @@ def _agree(descriptor: int, keys: Array) -> Array:
         sketches = np.frombuffer(mapped, dtype=np.uint8).reshape(-1, SKETCH)
         ones = sketches[(keys >> np.uint64(32)).astype(np.intp)]
         others = sketches[(keys & np.uint64(0xFFFFFFFF)).astype(np.intp)]
-        share = (ones == others).mean(axis=1)
+        share: Array = (ones == others).mean(axis=1)
         # the pages that were touched must not stay in memory: a map cannot close while an array looks into it
         del sketches, ones, others
     return share
@@ -120,7 +120,7 @@ def _conflicts(tally: Tally, rows: Reread) -> tuple[list[tuple[int, ...]], Group
 
 
 def _differ(rows: Reread, together: list[int]) -> bool:
-    """Whether the answers say different things: their words overlap little. Alike answers are near-duplicates, no conflict."""
+    """Whether the answers say different things: their words overlap little. Alike answers are near-duplicates."""
     answers = [row_words(rows.row(row))[1] for row in together[:MOST_ANSWERS]]
     first = answers[0]
     return any(_unlike(first, other) for other in answers[1:])

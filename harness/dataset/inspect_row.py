@@ -29,7 +29,7 @@ _IN_ANSWER = ("refusal", "placeholder", "quoted-mail")
 
 
 class Hit(NamedTuple):
-    """A kind, and where in the row's text (`instruction\\ninput\\noutput`) it stands; `said`: words in the place of an excerpt."""
+    """A kind, and where in `text_of(row)` it stands; `said`: words in the place of an excerpt."""
 
     kind: str
     start: int

@@ -74,9 +74,14 @@ def guess_encoding(raw: bytes) -> str:
     return codecs.lookup(best.encoding).name
 
 
+# encodings that charset-normalizer names for short Western texts, and older ones that no data file is in today
 _COUSINS = frozenset(
-    "latin_1 cp1252 cp1250 cp1254 cp1257 cp1258 iso8859_2 iso8859_3 iso8859_4 iso8859_9 iso8859_10 iso8859_13 iso8859_14 iso8859_15 iso8859_16 "
-    "cp437 cp850 cp852 cp858 mac_roman mac_latin2 mac_iceland mac_turkish hp_roman8 cp500 cp037 cp1140 cp273 cp1026 cp775 cp860 cp861 cp863 cp865".split()
+    (
+        "latin_1", "cp1252", "cp1250", "cp1254", "cp1257", "cp1258", "iso8859_2", "iso8859_3", "iso8859_4", "iso8859_9",
+        "iso8859_10", "iso8859_13", "iso8859_14", "iso8859_15", "iso8859_16", "cp437", "cp850", "cp852", "cp858",
+        "mac_roman", "mac_latin2", "mac_iceland", "mac_turkish", "hp_roman8", "cp500", "cp037", "cp1140", "cp273", "cp1026",
+        "cp775", "cp860", "cp861", "cp863", "cp865",
+    )
 )  # fmt: skip
 
 
@@ -110,12 +115,12 @@ def row_of(value: Any, problems: tuple[tuple[str, str], ...]) -> Row:
         if isinstance(mark, str) and mark in ORIGINS:
             origin = mark
             break
-    row = Row(*texts, problems, origin, not wrong)
+    row = Row(texts[0], texts[1], texts[2], problems, origin, not wrong)
     if not wrong:
         longest = max(map(len, texts))
         if longest > LONGEST_TEXT:
             return row._replace(problems=(*problems, ("too-long", f"a text of {longest:,} characters")), whole=False)
-        empty = [field for field in ("instruction", "output") if not row[FIELDS.index(field)].strip()]
+        empty = [field for field in ("instruction", "output") if not texts[FIELDS.index(field)].strip()]
         if empty:
             return row._replace(problems=(*problems, ("empty", f"{' and '.join(empty)} is empty")), whole=False)
     return row

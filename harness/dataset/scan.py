@@ -33,12 +33,12 @@ class Settings(NamedTuple):
 
 
 class Scanned(NamedTuple):
-    """What a block showed. Numbers of rows are those of the file. `languages` are this block's codes by index number."""
+    """What a block showed. Row numbers are those of the file. `languages`: this block's codes by number."""
 
     rows: int
     hits: dict[str, array[int]]
     excerpts: dict[str, list[tuple[int, str]]]
-    index: bytes
+    records: bytes
     languages: list[str]
     exact: Array
     question: Array
@@ -176,7 +176,7 @@ def _finished(columns: _Columns, rows: int) -> Scanned:
         rows=rows,
         hits=columns.hits,
         excerpts=columns.excerpts,
-        index=np.array(columns.index, dtype=list(INDEX_FIELDS)).tobytes(),
+        records=np.array(columns.index, dtype=list(INDEX_FIELDS)).tobytes(),
         languages=list(columns.languages),
         exact=numbers(columns.exact),
         question=numbers(columns.question),

@@ -1,7 +1,7 @@
 """What makes two rows alike: pairs of neighbouring words, MinHash over them (rensa), bands for finding candidates.
 
-Two rows are near-duplicates when their word pairs overlap by ALIKE (Jaccard) or more. With 20 bands of 5 a pair at 0.75 is
-found with a chance of 0.995, one at 0.7 with 0.975; every candidate is then compared by its real word pairs.
+Two rows are near-duplicates when their word pairs overlap by ALIKE (Jaccard) or more. With 20 bands of 5 a pair at 0.75
+is found with a chance of 0.995, one at 0.7 with 0.975; every candidate is then compared by its real word pairs.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def words_of(low: str) -> list[str]:
 
 
 def pairs_of(words: Sequence[str]) -> list[str]:
-    return list(map(" ".join, zip(words, words[1:], strict=False)))
+    return list(map(" ".join, pairwise(words)))
 
 
 def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
@@ -69,7 +70,8 @@ def band_keys(signature: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         # multiply and mix: wrapping is meant
         key = (key ^ banded[:, :, column]) * np.uint64(0x9E3779B97F4A7C15)
         key ^= key >> np.uint64(29)
-    return key + np.arange(BANDS, dtype=np.uint64) * np.uint64(0xD1342543DE82EF95)
+    made: np.ndarray[Any, Any] = key + np.arange(BANDS, dtype=np.uint64) * np.uint64(0xD1342543DE82EF95)
+    return made
 
 
 def sketch(signature: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

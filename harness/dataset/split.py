@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.dataset.check import Checked
-from harness.dataset.row import decode, row_of
 from harness.dataset.reread import row_words
+from harness.dataset.row import decode, row_of
 from harness.dataset.similar import ALIKE, FEWEST_PAIRS, Groups, jaccard, pairs_of
 from harness.dataset.source import blocks
 from harness.dataset.writing import RowWriter, new_file
@@ -31,8 +31,8 @@ def choose(checked: Checked, wanted: int, seed: int) -> Cut:
     """Which rows are held out: about `wanted`, a group of alike rows never parted."""
     together = Groups()
     for groups in (checked.copies.exact, checked.copies.near, checked.copies.asked):
-        for first, members in groups.members().items():
-            for row in members:
+        for first, alike in groups.members().items():
+            for row in alike:
                 together.join(first, row)
     usable = sorted(row for row, _ in _usable(checked))
     members: dict[int, list[int]] = {}
@@ -88,7 +88,7 @@ def _prefixes(checked: Checked, rows: set[int]) -> dict[str, list[int]]:
 
 
 def _prefix(pairs: frozenset[str]) -> list[str]:
-    """The few pairs of which two sets with an overlap of ALIKE must share one (prefix filtering, in one fixed order)."""
+    """Pairs of which two sets with an overlap of ALIKE must share one (prefix filtering, in one fixed order)."""
     if len(pairs) < FEWEST_PAIRS:
         return []
     return sorted(pairs, key=_shuffled)[: len(pairs) - int(ALIKE * len(pairs) + 0.9999) + 1]

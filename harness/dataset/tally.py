@@ -1,4 +1,4 @@
-"""Adds up what the blocks showed. Memory stays flat: what grows with the rows lies in files, or is a few bytes a row."""
+"""Adds up what the blocks showed. Memory stays flat: what grows with the rows lies in files."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Tally:
         """The next block. Without `own` (held-out rows) only what likeness needs is kept."""
         import numpy as np
 
-        index = np.frombuffer(seen.index, dtype=self.index_type).copy()
+        index = np.frombuffer(seen.records, dtype=self.index_type).copy()
         self._renumber(index, seen.languages)
         self._index.write(index.tobytes())
         self.exact.add(seen.exact, seen.whole)
@@ -129,8 +129,8 @@ class Tally:
     def _add_own(self, seen: Scanned, index: Array) -> None:
         import numpy as np
 
-        for kind, rows in seen.hits.items():
-            self.hits.setdefault(kind, array("Q")).extend(rows)
+        for kind, hit in seen.hits.items():
+            self.hits.setdefault(kind, array("Q")).extend(hit)
             kept = self.excerpts.setdefault(kind, [])
             kept.extend(seen.excerpts[kind][: EXAMPLES - len(kept)])
         whole = index[(index["flags"] & WHOLE) > 0]

@@ -103,7 +103,7 @@ def _groups(together: Groups, own_rows: int) -> tuple[tuple[int, ...], ...]:
 
 
 def from_spread(tally: Tally, rows: Reread, wanted: tuple[str, ...], own_rows: int) -> Iterator[Told]:
-    """Outliers in length, rare languages, answers that stop: one pass over the index. `wanted`: languages that belong."""
+    """Outliers in length, rare languages, cut answers: one pass over the index. `wanted`: languages that belong."""
     low, high = length_fences(tally)
     expected = expected_languages(tally, wanted)
     cut_counts = tally.whole >= FEWEST_FOR_LANGUAGES and tally.ends_well >= MOSTLY_ENDS_WELL * tally.whole
@@ -148,7 +148,7 @@ def _spread_chunk(
 
 
 def length_fences(tally: Tally) -> tuple[float, float]:
-    """Lengths of answers outside which one is an outlier: three spreads of the quartiles, on a scale of ratios (Tukey)."""
+    """Lengths of answers outside which one is an outlier: three spreads of the quartiles, as ratios (after Tukey)."""
     count = tally.lengths["output"]
     if tally.whole < FEWEST_FOR_OUTLIERS:
         return 0.0, float("inf")

@@ -215,3 +215,15 @@ def test_doctor_needs_no_root(tmp_path: Path) -> None:
         text=True,
     )
     validated(result.stdout, "doctor")
+
+
+def test_under_sudo_it_says_that_root_sees_something_else(cli: Cli) -> None:
+    import os
+
+    if os.geteuid() != 0:
+        pytest.skip("only root can be root")
+    result = cli("doctor", "--json", env={"SUDO_USER": "alex\x1b[2J"})
+    assert "Run it without sudo to see what alex" in result.stderr
+    assert "\x1b" not in result.stderr
+    json.loads(result.stdout)
+    assert cli("doctor", env={"SUDO_USER": "root"}).stderr == ""

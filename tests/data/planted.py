@@ -1,105 +1,23 @@
 """Rows with known defects among clean ones: the answer key for recall and precision.
 
-Nothing here reads the rules or their word lists. Numbers are made by the standards' own arithmetic (Luhn, ISO 7064), damage by
-really encoding and decoding wrongly, copies by editing, phrases by hand from how assistants and mail programs write.
+Nothing here reads the rules or their word lists. Numbers are made by the standards' own arithmetic, damage by
+really encoding and decoding wrongly, copies by editing; the phrases are in planted.toml.
 """
 
 from __future__ import annotations
 
 import random
 import string
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tests.data.corpus import LANGUAGES, Row, answer, clean_row, clean_rows
 
 Truth = dict[str, set[int]]
 
-REFUSALS = {
-    "en": "I'm sorry, but I can't assist with that request.|As an AI language model, I do not have feelings about gardens.|I apologize, but I cannot provide instructions for this.|I’m just an AI and cannot taste anything.|"
-    "Sorry, I am unable to help with that.|As a large language model trained by others, I cannot judge this.|Unfortunately, as an artificial intelligence I have never touched one.|I don't have personal experiences, but here is a thought.|"
-    "My knowledge cutoff is in the past, so I may be wrong.|I'm afraid I cannot comply with this request.",
-    "de": "Als KI-Sprachmodell kann ich dazu keine Meinung haben.|Es tut mir leid, aber dabei kann ich Ihnen nicht helfen.|Ich bin nur eine KI und habe keine Hände.|Als künstliche Intelligenz besitze ich keinen Garten.|"
-    "Entschuldigung, diese Anfrage kann ich leider nicht beantworten.|Als Sprachmodell habe ich keinen Zugriff auf aktuelle Preise.|Tut mir leid, das kann ich nicht beantworten.",
-    "fr": "En tant que modèle de langage, je n'ai pas d'avis sur la question.|Je suis désolé, mais je ne peux pas vous aider avec cela.|En tant qu'intelligence artificielle, je ne possède pas de jardin.|Je ne suis qu'une IA et je n'ai pas de mains.|"
-    "Désolée, je ne peux pas répondre à cette demande.|En tant qu'IA, je n'ai jamais rien réparé.",
-    "es": "Como modelo de lenguaje, no tengo opiniones propias.|Lo siento, pero no puedo ayudarte con esa petición.|Como inteligencia artificial, no tengo jardín.|Soy solo una IA y no tengo manos.|Lo siento, no puedo responder a esta solicitud.|"
-    "Como una IA, no he tocado nunca una herramienta.",
-}
-STREETS = {
-    "en": "14 Elm Street|221 Harbour Road|7 Old Mill Lane|1600 North Oak Avenue|38 Kingston Drive|902 Sunset Boulevard|5 Rosewood Court|63 Victoria Terrace|410 Birch St.|27 Green Park Crescent",
-    "de": "Lindenstraße 14|Am Alten Hafen 3|Kastanienallee 27|Rosenweg 5|Goethestr. 112|Marktgasse 9a|Schillerplatz 2|Bergmannring 48|Berliner Straße 77|Mühlenweg 31",
-    "fr": "14 rue des Lilas|27, avenue Victor Hugo|3 bis rue de la Paix|112 boulevard Voltaire|9 place du Marché|48 chemin des Vignes|5 impasse des Roses|77 quai de Seine|31 allée des Tilleuls|2 route de Lyon",
-    "es": "Calle Mayor 14|Avenida de la Constitución 27|C/ Alcalá 112|Plaza España 3|Paseo del Prado 48|Calle de los Olivos 9|Camino Real 5|Ronda de Toledo 77|Calle San Juan 31, 2º|Avda. Diagonal 210",
-}
-PHONES = {
-    "en": "+1 212 555 0187|(415) 861-2345|+44 20 7946 0958|312-744-5000|+44 7911 123456|(206) 684-4000|617-635-4500|+1 (305) 673-7000",
-    "de": "+49 30 901820|030/90182345|0221 / 2210|+49 (0)89 23300|0151 23456789|+49 171 2345678|040 42828-0|+43 1 4000",
-    "fr": "+33 1 42 76 40 40|01 42 76 40 40|06 12 34 56 78|+33 6 98 76 54 32|04 91 55 11 11|05.56.10.20.30|07 81 23 45 67|+32 2 279 22 11",
-    "es": "+34 915 298 210|+34 612 34 56 78|612 34 56 78|+34 93 402 70 00|+52 55 5683 1111|+34 954 590 000|+34 699 12 34 56|934 02 70 00",
-}
-CALL = {
-    "en": "Call me at {} tomorrow.",
-    "de": "Ruf mich morgen unter {} an.",
-    "fr": "Appelle-moi demain au {}.",
-    "es": "Llámame mañana al {}.",
-}
-WRITE = {
-    "en": "Write to {} for more.",
-    "de": "Schreib an {} für mehr.",
-    "fr": "Écris à {} pour en savoir plus.",
-    "es": "Escribe a {} para saber más.",
-}
-LIVES = {
-    "en": "The parcel goes to {}.",
-    "de": "Das Paket geht an die Adresse {}.",
-    "fr": "Le colis part au {}.",
-    "es": "El paquete va a {}.",
-}
-PAYS = {
-    "en": "Please transfer it to {} soon.",
-    "de": "Bitte überweise es bald auf {}.",
-    "fr": "Merci de virer la somme sur {} bientôt.",
-    "es": "Transfiere el importe a {} pronto.",
-}
-CARDS = {
-    "en": "It was paid with {}.",
-    "de": "Bezahlt wurde mit {}.",
-    "fr": "Le paiement a été fait avec {}.",
-    "es": "Se pagó con {}.",
-}
-NAMES = {
-    "en": "Emily Thornbury|Jack Whitcombe|Olivia Marsden|Henry Calloway|Grace Pemberton|Samuel Okafor|Hannah Lindqvist|Oliver Brigham",
-    "de": "Katharina Vogelsang|Jürgen Brandstetter|Sabine Löwenthal|Matthias Kirchner|Anja Petersen|Florian Hagedorn|Ulrike Steinbach|Stefan Wiesinger",
-    "fr": "Camille Rousselet|Julien Delacroix|Hélène Marchand|Antoine Beaumont|Chloé Fontanel|Mathieu Garnier|Élodie Perrault|Guillaume Vasseur",
-    "es": "Lucía Montenegro|Javier Escudero|Carmen Villalobos|Álvaro Quintana|Rocío Benavides|Diego Salvatierra|Marta Carrasco|Sergio Olmedo",
-}
-SPEAKS = {
-    "en": "Dear {f},\n\n{a}\n\nKind regards,\n{n}|{a} I asked Mrs. {l} about it.|Hi {n},\n{a}|My name is {n}. {a}|{a} Yesterday {n} told me the same.",
-    "de": "Liebe {f},\n\n{a}\n\nViele Grüße\n{n}|{a} Ich habe Frau {l} danach gefragt.|Hallo {n},\n{a}|Mein Name ist {n}. {a}|{a} Gestern hat mir {n} dasselbe erzählt.",
-    "fr": "Bonjour {f},\n\n{a}\n\nCordialement,\n{n}|{a} J'en ai parlé à Mme {l} hier.|Bonjour {n},\n{a}|Je m'appelle {n}. {a}|{a} Hier {n} m'a dit la même chose.",
-    "es": "Estimada {f}:\n\n{a}\n\nUn saludo,\n{n}|{a} Le pregunté a la Sra. {l} por ello.|Hola {n},\n{a}|Me llamo {n}. {a}|{a} Ayer {n} me dijo lo mismo.",
-}
-QUOTES = {
-    "en": "\n\nOn Tue, 4 Mar 2025 at 09:12, Sam wrote:\n> Can you help me with this?|\n\n-----Original Message-----\nCan you help?",
-    "de": "\n\nAm 4. März 2025 um 09:12 schrieb Sam:\n> Kannst du mir helfen?|\n\n-----Ursprüngliche Nachricht-----\nKannst du helfen?",
-    "fr": "\n\nLe mar. 4 mars 2025 à 09:12, Sam a écrit :\n> Tu peux m'aider ?|\n\n-----Message d'origine-----\nTu peux aider ?",
-    "es": "\n\nEl mar, 4 mar 2025 a las 09:12, Sam escribió:\n> ¿Me ayudas?|\n\n-----Mensaje original-----\n¿Me ayudas?",
-}
-BLANKS = {
-    "en": "Yours, [Your Name]|Dear {{customer}}, thank you.|Lorem ipsum dolor sit amet, {k}.|TODO: add the price.|Visit us at [insert address here].|Ask for <your product> at the desk.",
-    "de": "Gruß, [Ihr Name]|Sehr geehrter {{kunde}}, danke.|Lorem ipsum dolor sit amet, {k}.|TODO: Preis ergänzen.|Ort: [Adresse einfügen] oder [Datum]|Der Preis beträgt XXXX Euro.",
-    "fr": "Bien à vous, [Votre nom]|Cher {{client}}, merci.|Lorem ipsum dolor sit amet, {k}.|TODO : ajouter le prix.|Adresse : [insérer l'adresse ici].|Le prix est de XXXX euros.",
-    "es": "Atentamente, [Su nombre]|Querido {{cliente}}, gracias.|Lorem ipsum dolor sit amet, {k}.|TODO: añadir el precio.|Dirección: [insertar dirección aquí].|El precio es de XXXX euros.",
-}
-ITALIAN = "Pulisci il telaio con un panno umido e lascialo asciugare per {n} ore.|Quasi tutti i {n} danni nascono perché nessuno ci guarda mai.|Mio nonno riparava ogni cosa in {n} giorni con molta pazienza.|Chiedi in paese, qualcuno ne ha sempre {n} in più da dare."
-RUSSIAN = "Протрите раму влажной тряпкой и дайте ей сохнуть {n} часов.|Почти все {n} поломок случаются потому, что никто не смотрит.|Мой дед чинил всё сам {n} лет, с большим терпением и без спешки.|Спросите в деревне, у кого-нибудь всегда найдётся {n} лишних."
-FOOTERS = {
-    "en": "This message was sent with our free mail app.",
-    "de": "Diese Nachricht wurde mit unserer kostenlosen App gesendet.",
-    "fr": "Ce message a été envoyé depuis notre application gratuite.",
-    "es": "Este mensaje se envió desde nuestra aplicación gratuita.",
-}
+TEXTS = tomllib.loads((Path(__file__).with_name("planted.toml")).read_text(encoding="utf-8"))
 
 
 def luhn(prefix: str, length: int, dice: random.Random) -> str:
@@ -113,7 +31,7 @@ def luhn(prefix: str, length: int, dice: random.Random) -> str:
 
 
 def iban(country: str, length: int, dice: random.Random) -> str:
-    """Random digits as the account, check digits by ISO 7064 (mod 97); French ones carry their inner key too."""
+    """Random digits as the account, check digits by ISO 7064 (mod 97)."""
     body = "".join(dice.choice(string.digits) for _ in range(length - 4))
     spelled = body + "".join(str(ord(letter) - 55) for letter in country) + "00"
     return f"{country}{98 - int(spelled) % 97:02d}{body}"
@@ -121,6 +39,11 @@ def iban(country: str, length: int, dice: random.Random) -> str:
 
 def token(dice: random.Random, length: int, letters: str = string.ascii_letters + string.digits) -> str:
     return "".join(dice.choice(letters) for _ in range(length))
+
+
+def mail_address(dice: random.Random) -> str:
+    first, last, host = (token(dice, length, string.ascii_lowercase) for length in (6, 5, 7))
+    return f"{first}.{last}@{host}.{dice.choice(['de', 'fr', 'es', 'com', 'org', 'co.uk'])}"
 
 
 def secret(dice: random.Random) -> str:
@@ -186,8 +109,8 @@ class Planter:
             row["output"] = make(language, row["output"])
             self.add(row, kind, *more)
 
-    def pick(self, texts: dict[str, str], language: str) -> str:
-        return self.dice.choice(texts[language].split("|"))
+    def pick(self, texts: dict[str, list[str]], language: str) -> str:
+        return self.dice.choice(texts[language])
 
 
 def planted(seed: int = 11, clean: int = 2400, each: int = 40) -> tuple[list[Any], Truth, set[int]]:
@@ -195,57 +118,53 @@ def planted(seed: int = 11, clean: int = 2400, each: int = 40) -> tuple[list[Any
     plant = Planter(seed, clean, each)
     dice = plant.dice
 
-    def behind(texts: dict[str, str], make: Callable[[str], str]) -> Callable[[str, str], str]:
-        return lambda language, text: f"{text} {texts[language].format(make(language))}"
+    def behind(texts: dict[str, list[str]], make: Callable[[str], str]) -> Callable[[str, str], str]:
+        return lambda language, text: f"{text} {dice.choice(texts[language]).format(make(language))}"
 
-    plant.say("refusal", lambda lang, text: f"{plant.pick(REFUSALS, lang)} {text}")
+    plant.say("refusal", lambda lang, text: f"{plant.pick(TEXTS['refusals'], lang)} {text}")
     plant.say(
         "email",
         behind(
-            WRITE,
-            lambda _: (
-                f"{token(dice, 6, string.ascii_lowercase)}.{token(dice, 5, string.ascii_lowercase)}@{token(dice, 7, string.ascii_lowercase)}.{dice.choice(['de', 'fr', 'es', 'com', 'org', 'co.uk'])}"
-            ),
+            TEXTS["write"],
+            lambda _: mail_address(dice),
         ),
     )
-    plant.say("phone", behind(CALL, lambda lang: plant.pick(PHONES, lang)))
+    plant.say("phone", behind(TEXTS["call"], lambda lang: plant.pick(TEXTS["phones"], lang)))
     plant.say(
         "iban",
         behind(
-            PAYS,
+            TEXTS["pays"],
             lambda lang: (
-                spaced(
-                    iban(*{"en": ("GB", 22), "de": ("DE", 22), "fr": ("AT", 20), "es": ("NL", 18)}[lang], dice), dice
-                )
-                if lang not in ("en", "es")
-                else named_iban(lang, dice)
+                named_iban(lang, dice)
+                if lang in ("en", "es")
+                else spaced(iban(*{"de": ("DE", 22), "fr": ("AT", 20)}[lang], dice), dice)
             ),
         ),
     )
     plant.say(
         "card-number",
         behind(
-            CARDS,
+            TEXTS["cards"],
             lambda _: spaced(
                 luhn(*dice.choice([("4", 16), ("51", 16), ("5425", 16), ("2223", 16), ("37", 15), ("6011", 16)]), dice),
                 dice,
             ),
         ),
     )
-    plant.say("address", behind(LIVES, lambda lang: plant.pick(STREETS, lang)))
+    plant.say("address", behind(TEXTS["lives"], lambda lang: plant.pick(TEXTS["streets"], lang)))
     plant.say("secret", lambda _, text: f"{text}\n{secret(dice)}")
 
     def name(language: str, text: str) -> str:
-        full = plant.pick(NAMES, language)
+        full = plant.pick(TEXTS["names"], language)
         first, last = full.split(" ", 1)
-        return plant.pick(SPEAKS, language).format(f=first, l=last, n=full, a=text)
+        return plant.pick(TEXTS["speaks"], language).format(f=first, l=last, n=full, a=text)
 
     plant.say("name", name)
     plant.say(
         "placeholder",
-        lambda lang, text: f"{text} {plant.pick(BLANKS, lang).replace('{k}', token(dice, 5, 'aeiourstn'))}",
+        lambda lang, text: f"{text} {plant.pick(TEXTS['blanks'], lang).replace('{k}', token(dice, 5, 'aeiourstn'))}",
     )
-    plant.say("quoted-mail", lambda lang, text: text + plant.pick(QUOTES, lang))
+    plant.say("quoted-mail", lambda lang, text: text + plant.pick(TEXTS["quotes"], lang))
     plant.say(
         "template-marker",
         lambda _, text: dice.choice(
@@ -274,7 +193,7 @@ def planted(seed: int = 11, clean: int = 2400, each: int = 40) -> tuple[list[Any
     plant.say("cut-answer", lambda _, text: cut(text, dice))
     plant.say("untrimmed", lambda _, text: dice.choice(["  {}", "{}\n\n", "\t{} "]).format(text))
     for _ in range(3):
-        plant.say("boilerplate", lambda lang, text: f"{text}\n\n{FOOTERS[lang]}")
+        plant.say("boilerplate", lambda lang, text: f"{text}\n\n{TEXTS['footers'][lang][0]}")
     for number in range(plant.each):
         language = LANGUAGES[number % 4]
         row = plant.base(language)
@@ -288,7 +207,7 @@ def planted(seed: int = 11, clean: int = 2400, each: int = 40) -> tuple[list[Any
         row = plant.base(language)
         row["output"] = " ".join(
             text.format(n=dice.randrange(2, 9000))
-            for text in dice.sample(dice.choice([ITALIAN, RUSSIAN]).split("|"), 3)
+            for text in dice.sample(dice.choice(list(TEXTS["foreign"].values())), 3)
         )
         plant.add(row, "wrong-language")
         row = plant.base(language)

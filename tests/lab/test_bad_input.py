@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.recipe import load_recipe
-from tests.lab.training import at_step, own_recipe, runs, started, status, steps, tool, trainings, wait_for
+from tests.lab.training import at_step, own_recipe, runs, started, status, steps, tool, trainer, trainings, wait_for
 
 pytestmark = pytest.mark.lab
 
@@ -76,9 +76,9 @@ def test_a_recipe_for_a_gpu_without_one(own_home: Path) -> None:
 def test_the_worker_is_killed_while_it_trains(own_home: Path) -> None:
     with started(own_home, "bench", "--recipe", "tiny", "--json") as child:
         wait_for(at_step(own_home, 2))
-        (process,) = trainings(own_home)
-        os.kill(process, signal.SIGKILL)
+        os.kill(trainer(own_home), signal.SIGKILL)
         out, _ = child.communicate(timeout=60)
+        assert not trainings(own_home), "its helpers are gone as well"
     assert child.returncode == 4
     assert '"train.killed"' in out and "out-of-memory killer" in out
     (run,) = runs(own_home)

@@ -93,3 +93,17 @@ def test_a_bundle_is_made_all_the_same(cli: Cli, hanging: dict[str, str], tmp_pa
     replayed = json.loads(cli("facts", "--json", "--machine", str(tmp_path / "b.tar.gz")).stdout)["data"]
     assert replayed["nvidia"]["nvml_problem"] == "timed-out"
     assert "answer otherwise" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [("count=1;noise=1", 0), ("count=1;noise=1;error=18", 0), ("noise=1;crash=1", 0), ("noise=1;hang=1", 0)],
+)
+def test_stdout_is_one_document_whatever_a_library_prints(cli: Cli, tmp_path: Path, settings: str, code: int) -> None:
+    env = {"LD_LIBRARY_PATH": str(stub_libraries.nvml(tmp_path)), "GPU_SETUP_STUB": settings}
+    for command, schema in (("doctor", "gpu-setup/doctor/1"), ("facts", "gpu-setup/facts/1")):
+        result = cli(command, "--json", env=env)
+        document = json.loads(result.stdout)
+        assert (document["schema"], document["exit_code"]) == (schema, result.returncode)
+        assert result.returncode == code, result.stderr
+        assert "nvml: hello" not in result.stdout

@@ -26,6 +26,7 @@ from machine.door import LocalMachine
 from machine.events import silent
 from machine.paths import paths
 from tests.lab.training import SHORT, Ended, Training, own_recipe, runs, status, steps, tool
+from tests.tool import ROOT
 
 pytestmark = pytest.mark.lab
 
@@ -193,12 +194,11 @@ def test_a_learning_rate_of_0_fails(own_home: Path, tmp_path: Path) -> None:
 
 def test_a_plugin_that_is_not_there_fails(training: Training, own_home: Path, tmp_path: Path) -> None:
     """Axolotl only logs it and trains on: a checkout whose plugin is missing must not look like a success."""
-    from tests.tool import ROOT
-
     checkout = tmp_path / "checkout"
     for room in ("gpu_setup", "harness", "provision", "containers", "checks", "machine"):
         if (ROOT / room).is_dir():
             shutil.copytree(ROOT / room, checkout / room, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", checkout)
     (checkout / "harness" / "worker" / "gpu_setup_worker" / "plugin.py").unlink()
     recipe = own_recipe(tmp_path, ("max_steps: 30", "max_steps: 2"))
     ended = tool(own_home, "bench", "--recipe", str(recipe), checkout=checkout)

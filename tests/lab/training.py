@@ -125,6 +125,12 @@ def trainings(home: Path) -> list[int]:
     return found
 
 
+def trainer(home: Path) -> int:
+    """The process of `axolotl train` itself, not those that it starts to tokenise."""
+    (found,) = (process for process in trainings(home) if b"\0train\0" in Path(f"/proc/{process}/cmdline").read_bytes())
+    return found
+
+
 def runs(home: Path) -> list[Path]:
     return sorted(place for place in (home / "state" / "runs").glob("*") if place.is_dir())
 

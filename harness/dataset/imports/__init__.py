@@ -1,1 +1,1 @@
-"""What people have, as Alpaca rows: mail, chats, tables. Each reader streams, and says of each row where it came from."""
+"""What people have, as Alpaca rows: mail, chats, tables. Each reader streams and says where each row came from."""

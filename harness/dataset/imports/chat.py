@@ -1,14 +1,15 @@
 """Conversations: OpenAI's chat JSONL, ShareGPT, Continue's sessions and development data.
 
-Shapes: {"messages": [{"role", "content"}]} · {"conversations": [{"from", "value"}]} · Continue's session file {"history":
-[{"message": {"role", "content"}}]} · Continue's dev_data lines {"prompt", "completion"} (continuedev/continue,
-packages/config-yaml/src/schemas/data, read 2026-11).
+Shapes: {"messages": [{"role", "content"}]} · {"conversations": [{"from", "value"}]} · Continue's session
+file {"history": [{"message": {"role", "content"}}]} · Continue's dev_data lines {"prompt", "completion"}
+(continuedev/continue, packages/config-yaml/src/schemas/data, read 2026-11).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from harness.dataset.imports.model import Imported, Skips
@@ -53,7 +54,7 @@ def conversation_rows(turns: list[tuple[str, str]], place: str, all_turns: bool,
     """A row for the first question and its answer; with `all_turns` for each, what came before in `input`."""
     before: list[str] = []
     found = 0
-    for (role, text), (next_role, answer) in zip(turns, turns[1:], strict=False):
+    for (role, text), (next_role, answer) in pairwise(turns):
         if role == "user" and next_role == "assistant" and text and answer:
             if found and not all_turns:
                 skips.skip("a later turn, which needs what was said before (--turns all takes it)", place)

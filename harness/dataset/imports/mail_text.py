@@ -1,4 +1,4 @@
-"""A mail's own words: without what it quotes, its signature and its program's advertisement. Pure text, line by line."""
+"""A mail's own words: without what it quotes, its signature and its program's advertisement. Line by line."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _above_signature(lines: list[str]) -> list[str]:
 class _Text(HTMLParser):
     """HTML as plain text: paragraphs as lines, quotes marked with >, scripts and styles left out."""
 
-    _BLOCKS = frozenset("p div br tr li h1 h2 h3 h4 blockquote table ul ol hr".split())
+    _BLOCKS = frozenset(["p", "div", "br", "tr", "li", "h1", "h2", "h3", "h4", "blockquote", "table", "ul", "ol", "hr"])
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)

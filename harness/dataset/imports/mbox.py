@@ -1,7 +1,8 @@
 """A mailbox (mbox): pairs of a received mail and its answer, by thread.
 
-Three passes over the file, none holding more than one mail: the first finds out who "I" am and which mails were answered,
-the second keeps those in a small database on disk, the third pairs each answer with what it answers, or with what it quotes.
+Three passes over the file, none holding more than one mail: the first finds out who "I" am and which mails were
+answered, the second keeps those in a small database on disk, the third pairs each answer with what it answers or
+quotes.
 Mails with broken headers, unknown encodings or attachments are read as far as they can be.
 """
 

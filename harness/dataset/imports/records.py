@@ -13,9 +13,18 @@ from harness.dataset.source import LONGEST_ROW, Trouble, blocks, open_source
 
 # other names that the three fields have, the likeliest first
 NAMES = {
-    "instruction": ("instruction", "question", "prompt", "query", "user", "frage", "anweisung", "pregunta", "instrucción", "consigne", "domanda", "task", "q"),
-    "input": ("input", "context", "passage", "kontext", "eingabe", "contexto", "entrada", "contexte", "entrée", "contesto", "material"),
-    "output": ("output", "answer", "response", "completion", "reply", "chosen", "assistant", "antwort", "ausgabe", "respuesta", "salida", "réponse", "sortie", "risposta", "target", "a"),
+    "instruction": (
+        "instruction", "question", "prompt", "query", "user", "frage", "anweisung", "pregunta", "instrucción", "consigne",
+        "domanda", "task", "q",
+    ),
+    "input": (
+        "input", "context", "passage", "kontext", "eingabe", "contexto", "entrada", "contexte", "entrée", "contesto",
+        "material",
+    ),
+    "output": (
+        "output", "answer", "response", "completion", "reply", "chosen", "assistant", "antwort", "ausgabe", "respuesta",
+        "salida", "réponse", "sortie", "risposta", "target", "a",
+    ),
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ EVERY = 1000
 
 
 class How(NamedTuple):
-    """`format`: one of FORMATS; `columns`: field → name in the file; `kind`: mark rows whose reader does not know better."""
+    """`format`: one of FORMATS; `columns`: field → name in the file; `kind`: the mark of rows that have none."""
 
     format: str = "auto"
     columns: Mapping[str, str] = {}

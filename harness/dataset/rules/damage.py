@@ -13,7 +13,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _LOST = re.compile("[\ufffd\ud800-\udfff]")
 # zero-width signs that no script needs, bidirectional overrides, tag characters
 _INVISIBLE = re.compile("[\u200b\u2060-\u2064\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
-# UTF-8 read as Windows-1252 or Latin-1 (Ã©, â€™, Ð¿), or as Mac Roman (√©, ‚Äô): cheap, ftfy decides
+# UTF-8 read as Windows-1252 or Latin-1 (Ã©, â€™, Ð¿), or as Mac Roman (√©): cheap, ftfy decides
 _MAYBE_MOJIBAKE = re.compile(
     "[Â-ô][\x80-\xbf‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ€]|[√‚][Ä©®†°±≤≥¥µ∂∑∏π∫ªºΩæø¿¡¬ƒ≈∆«»ÅÉÑÖÜáàâäãåçéèêëíìîïñóò]"
 )
@@ -49,7 +49,8 @@ def unmangled(text: str) -> str:
 
     config = ftfy.TextFixerConfig(
         unescape_html=False, remove_terminal_escapes=False, fix_latin_ligatures=False, fix_character_width=False,
-        uncurl_quotes=False, fix_line_breaks=False, fix_surrogates=False, remove_control_chars=False, normalization=None,
+        uncurl_quotes=False, fix_line_breaks=False, fix_surrogates=False, remove_control_chars=False,
+        normalization=None,
         restore_byte_a0=True, replace_lossy_sequences=True, decode_inconsistent_utf8=True, fix_c1_controls=False,
     )  # fmt: skip
     # line by line: one foreign line must not keep the others from being mended

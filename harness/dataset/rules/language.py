@@ -46,7 +46,7 @@ def _small_words() -> dict[str, tuple[str, ...]]:
 
 
 def language(text: str, words: Sequence[str], question: bool = False) -> str:
-    """ISO 639-1 code, or "" where the text is too short, is code, or no language stands out. `words`: its own, lower-case.
+    """ISO 639-1 code, or "" where the text is too short, is code, or no language stands out. `words`: its own.
 
     A `question` may be shorter, and less sure.
     """

@@ -1,6 +1,6 @@
 """Personal names: after a title, in a greeting or a closing, after "my name is", and a known given name with a surname.
 
-No statistical model: those weigh hundreds of MB. What stands in no such place is not found. The words are in people.toml.
+No statistical model: those weigh hundreds of MB. What stands in no such place is not found. Words: people.toml.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def people() -> People:
             rf"(?m)^[ \t]*{any_case(table['greetings'])}[ ]+(?:(?:{title})[ ]+){{0,2}}({_NAME})[ ]?(?=[,!:\n]|$)"
         ),
         closing=re.compile(
-            rf"(?m)(?:^|(?<=[.!?,] ))[ \t]*{any_case(table['closings'])}[ ]?[,!.]?(?:[ \t]*\n{{1,2}}[ \t]*|(?<=,)[ ])({_NAME})[ \t]*(?=\n|$)"
+            rf"(?m)(?:^|(?<=[.!?,] ))[ \t]*{any_case(table['closings'])}[ ]?[,!.]?"
+            rf"(?:[ \t]*\n{{1,2}}[ \t]*|(?<=,)[ ])({_NAME})[ \t]*(?=\n|$)"
         ),
         introduction=re.compile(rf"\b{any_case(table['introductions'])}[ ]+({_NAME})"),
         introductions=tuple(table["introductions"]),

@@ -12,7 +12,7 @@ from harness.dataset.rules.span import Span
 
 
 class Streets(NamedTuple):
-    """The ways to write a street; `hints`: for each way the words of which one stands in every match (none: try always)."""
+    """The ways to write a street; `hints`: words of which one stands in every match of it (none: try it always)."""
 
     patterns: tuple[re.Pattern[str], ...]
     hints: tuple[tuple[str, ...], ...]
@@ -69,7 +69,7 @@ def streets() -> Streets:
 
 
 def address_spans(text: str, ways: Iterable[int] = range(4)) -> list[Span]:
-    """Streets with a number, in the given ways of writing them. The text holds a digit; else there is nothing to find."""
+    """Streets with a number, in the given ways of writing them. A text without a digit has none."""
     known = streets()
     return [
         Span("address", *match.span())

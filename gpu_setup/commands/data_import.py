@@ -1,0 +1,96 @@
+"""`gpu-setup data import`: mail, chats and tables as Alpaca rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gpu_setup.commands.options import json_option
+from gpu_setup.envelope import Answer
+
+EPILOG = """\b
+Examples:
+  gpu-setup data import Sent.mbox --out mine.json               what you answered, by thread; quotes and signatures cut
+  gpu-setup data import Sent.mbox --received Inbox.mbox         what was answered is looked up in your inbox too
+  gpu-setup data import ~/.continue/dev_data/0.2.0/chatInteraction.jsonl
+  gpu-setup data import chats.jsonl --turns all                 OpenAI chat or ShareGPT, every question and answer
+  gpu-setup data import faq.csv --columns instruction=Frage,output=Antwort
+
+\b
+Exit codes: 0 written; 1 no row could be made; 2 no such file or column; 3 a file is there already.
+"""
+
+
+@click.command("import", epilog=EPILOG)
+@json_option
+@click.option(
+    "--out", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Default: NAME-alpaca.json."
+)
+@click.option(
+    "--format", "shape", type=click.Choice(("auto", "mbox", "chat", "csv", "json")), default="auto",
+    help="What the files are. Default: found out.",
+)  # fmt: skip
+@click.option(
+    "--columns", metavar="FIELD=NAME,…", default="", help="Which column or key is instruction, input, output."
+)
+@click.option(
+    "--turns", type=click.Choice(("first", "all")), default="first", help="Of a chat: the first answer, or all."
+)
+@click.option(
+    "--received", multiple=True, metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
+    help="A mailbox with what was answered. Repeatable.",
+)  # fmt: skip
+@click.option("--me", metavar="ADDRESS", default="", help="Your own mail address. Default: the most frequent sender.")
+@click.option(
+    "--instruction", metavar="TEXT", default="", help="Put the received mail into `input`, under this instruction."
+)
+@click.option(
+    "--kind",
+    type=click.Choice(("organic", "semi-synthetic", "synthetic")),
+    help="Mark rows that do not say it themselves.",
+)
+@click.option("--replace", is_flag=True, help="Write over an earlier result.")
+@click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+def import_command(
+    as_json: bool,
+    out: Path | None,
+    shape: str,
+    columns: str,
+    turns: str,
+    received: tuple[Path, ...],
+    me: str,
+    instruction: str,
+    kind: str | None,
+    replace: bool,
+    files: tuple[Path, ...],
+) -> Answer:
+    """Make Alpaca JSON of mailboxes, chat logs, tables or other JSON. Each row says where it came from."""
+    import tempfile
+
+    from gpu_setup.render.data import data_text
+    from gpu_setup.render.progress import reporter
+    from harness.dataset.imports.run import How, import_files
+    from harness.dataset.writing import refuse_to_overwrite
+    from machine.errors import FINE
+
+    target = out or files[0].with_name(f"{files[0].stem}-alpaca.json")
+    for file in (*files, *received):
+        refuse_to_overwrite(target, file, replace)
+    how = How(shape, _mapping(columns), turns == "all", received, me, instruction, kind or "")
+    with reporter(as_json) as emit, tempfile.TemporaryDirectory(prefix="gpu-setup-data-") as scratch:
+        report = import_files(files, how, target, Path(scratch), emit)
+    return Answer("data", report, FINE, lambda: data_text(report))
+
+
+def _mapping(columns: str) -> dict[str, str]:
+    """`instruction=Frage,output=Antwort` as a mapping; raises UsageError for anything else."""
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in columns.split(","))):
+        field, sign, name = part.partition("=")
+        if not sign or field.strip() not in ("instruction", "input", "output") or not name.strip():
+            raise click.UsageError(
+                f"--columns takes FIELD=NAME with the fields instruction, input, output; not '{part}'."
+            )
+        found[field.strip()] = name.strip()
+    return found

@@ -1,0 +1,128 @@
+"""A container's command: what it may, who it is, what it sees."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from containers.model import Engine
+from containers.run import Container, ContainerMachine, Mount, identity, owner, run_argv, with_token
+from machine.door import LocalMachine, Session
+
+ENGINE = Engine("docker.io", "docker", "20.10.24", False, (), False, ("docker", "build"))
+ROOTLESS = Engine("docker-ce", "docker", "29.1.3", True, (), False, ("docker", "build"))
+PODMAN = Engine("podman", "podman", "5.4.2", True, (), False, ("podman", "build"))
+CARD = ("--gpus", '"device=GPU-1"')
+
+
+def made(**changed: object) -> Container:
+    return Container(engine=ENGINE, image="gpu-setup:cpu", user="1000:1000")._replace(**changed)  # type: ignore[arg-type]
+
+
+def argv(container: Container, **more: object) -> list[str]:
+    return list(run_argv(container, "name", ("python", "-V"), **more))  # type: ignore[arg-type]
+
+
+def after(words: list[str], option: str) -> list[str]:
+    return [words[at + 1] for at, word in enumerate(words) if word == option]
+
+
+def test_it_may_nothing_that_it_does_not_need() -> None:
+    words = argv(made())
+    assert after(words, "--cap-drop") == ["ALL"]
+    assert after(words, "--security-opt") == ["no-new-privileges"]
+    assert after(words, "--network") == ["none"]
+    assert "--read-only" in words and "--rm" in words
+    assert not {"--privileged", "--cap-add", "--ipc", "--pid"} & set(words)
+    assert not any("seccomp" in word for word in words)
+
+
+def test_the_image_and_the_program_come_last() -> None:
+    assert argv(made())[-3:] == ["gpu-setup:cpu", "python", "-V"]
+
+
+def test_folders_lie_inside_where_they_lie_outside() -> None:
+    words = argv(made(mounts=(Mount(Path("/data")), Mount(Path("/out"), writable=True))), cwd="/out")
+    assert after(words, "--mount") == [
+        "type=bind,source=/data,target=/data,readonly",
+        "type=bind,source=/out,target=/out",
+    ]
+    assert after(words, "--workdir") == ["/out"]
+
+
+def test_locked_memory_is_for_cards_and_not_for_rootless_engines() -> None:
+    assert "--ulimit" not in argv(made())
+    assert after(argv(made(devices=CARD)), "--ulimit") == ["memlock=-1", "stack=67108864"]
+    assert "--ulimit" not in argv(made(devices=CARD, engine=ROOTLESS))
+
+
+@pytest.mark.parametrize(
+    ("uid", "engine", "user"),
+    [
+        (1000, ENGINE, f"1000:{os.getegid()}"),
+        (0, ENGINE, None),  # the image's own user
+        (1000, ROOTLESS, "0:0"),  # which is the person
+        (1000, PODMAN, f"1000:{os.getegid()}"),
+    ],
+)
+def test_who_runs_inside(uid: int, engine: Engine, user: str | None) -> None:
+    assert identity(Session(uid, "alex", (uid,), {}), engine) == user
+
+
+def test_podman_keeps_the_persons_number() -> None:
+    assert after(argv(made(engine=PODMAN)), "--userns") == ["keep-id"]
+
+
+def test_every_container_names_the_process_that_owns_it() -> None:
+    assert after(argv(made()), "--label") == [f"gpu-setup.owner={owner()}"]
+    assert owner().startswith(f"{os.getpid()}-")
+
+
+class WithToken(LocalMachine):
+    def __init__(self, **environ: str) -> None:
+        self.environ = environ
+
+    def session(self) -> Session:
+        return Session(1000, "alex", (1000,), self.environ)
+
+
+def test_a_token_is_a_file_for_this_run_and_no_argument(tmp_path: Path) -> None:
+    online = made(network=True, private=tmp_path)
+    with with_token(online, WithToken(HF_TOKEN="hf_secret")) as given:
+        (mount,) = given.mounts
+        assert mount.path.read_text() == "hf_secret"
+        assert mount.path.stat().st_mode & 0o777 == 0o600
+        assert not mount.writable
+        assert given.env["HF_TOKEN_PATH"] == str(mount.path)
+        assert "hf_secret" not in " ".join(argv(given))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_token_file_goes_also_when_the_run_breaks(tmp_path: Path) -> None:
+    online = made(network=True, private=tmp_path)
+    with pytest.raises(KeyboardInterrupt), with_token(online, WithToken(HF_TOKEN="hf_secret")):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_persons_own_token_file_is_taken_where_it_lies(tmp_path: Path) -> None:
+    own = tmp_path / ".cache" / "huggingface" / "token"
+    own.parent.mkdir(parents=True)
+    own.write_text("hf_x")
+    with with_token(made(network=True, private=tmp_path), WithToken(HOME=str(tmp_path))) as given:
+        assert given.mounts == (Mount(own),)
+
+
+@pytest.mark.parametrize("changed", [{"network": False}, {"network": True}])
+def test_no_token_without_a_network_or_without_one(changed: dict[str, object], tmp_path: Path) -> None:
+    container = made(private=tmp_path, **changed)
+    environ = {} if changed["network"] else {"HF_TOKEN": "hf_secret"}
+    with with_token(container, WithToken(**environ)) as given:
+        assert given == container
+
+
+def test_only_the_environments_programs_run_inside() -> None:
+    machine = ContainerMachine(LocalMachine(), made(), "/opt/gpu-setup/env", frozenset())
+    assert machine.run(("echo", "outside")).stdout == "outside\n"
