@@ -215,6 +215,9 @@ def _nvml_gpu(nvml: Any, index: int) -> Document:
     able = ask("nvmlDeviceGetCudaComputeCapability")
     load = ask("nvmlDeviceGetUtilizationRates")
     persistence = ask("nvmlDeviceGetPersistenceMode")
+    # (correctable, uncorrectable, pending, failed)
+    rows = ask("nvmlDeviceGetRemappedRows") or (None, None, None, None)
+    ecc = (nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC)
     throttle = ask("nvmlDeviceGetCurrentClocksEventReasons")
     if throttle is None:
         throttle = ask("nvmlDeviceGetCurrentClocksThrottleReasons")
@@ -236,6 +239,10 @@ def _nvml_gpu(nvml: Any, index: int) -> Document:
         "clock_memory": _whole(ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM), 1 << 20),
         "utilisation": _whole(getattr(load, "gpu", None), 100),
         "throttle_reasons": _whole(throttle),
+        "ecc_uncorrected": _whole(ask("nvmlDeviceGetTotalEccErrors", *ecc)),
+        "rows_remapped": sum(rows[:2]) if all(_whole(count) is not None for count in rows[:2]) else None,
+        "rows_pending": bool(rows[2]) if _whole(rows[2]) is not None else None,
+        "rows_failed": bool(rows[3]) if _whole(rows[3]) is not None else None,
         "compute_mode": _COMPUTE_MODES[mode] if _whole(mode, 3) is not None else None,
         "mig": bool(mig[0]) if mig else None,
         "mig_instances": _mig_instances(ask, nvml, handle) if mig and mig[0] else None,

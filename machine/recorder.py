@@ -46,7 +46,9 @@ VARIABLES = frozenset(
             "GPU_SETUP_HOME",
             "XDG_DATA_HOME",
         ),
-        *("XDG_CACHE_HOME", "XDG_STATE_HOME", "GPU_SETUP_STUB"),
+        *("XDG_CACHE_HOME", "XDG_STATE_HOME", "GPU_SETUP_STUB", "SUDO_USER"),
+        # never the tokens themselves
+        *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "BNB_CUDA_VERSION", "BNB_ROCM_VERSION"),
     }
 )
 Reduce = Callable[[bytes], bytes]

@@ -152,6 +152,7 @@ def restore(action: RestoreFile, site: Site, stage: str, title: str) -> Left | N
         return Left(action.path, files.difference(action.path, now, old))
     if old is None:
         files.remove(action.path)
+        files.remove_empty(os.path.dirname(action.path), action.made)
     else:
         files.write(action.path, old, action.mode, action.uid, action.gid)
     if action.path.startswith(MODULE_SETTINGS):

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from checks.catalogue import Catalogue
+from fnmatch import fnmatchcase
+
+from checks.catalogue import Catalogue, Repository
 from checks.facts.host import Host
 from provision import repositories
 from provision.cards import Seen, listed
 from provision.kernels import at_least, covering, flavours, module_missing, next_release, numbers
-from provision.model import AptRemove, KernelModule, Part, Refusal, State, Step
+from provision.model import AptRemove, KernelModule, Part, Refusal, State, Step, WriteFile
 from provision.next_boot import guard
 from provision.packages import explain, install, installed, names, reboot, state_of
 from provision.secure_boot import enrol
 from provision.target import Rocm, Source, Target
 
 MODULE = "amdgpu"
+LAYOUT = "amd.rocm."
+# the packages of each layout by their keys in the catalogue; apt's own patterns for a row that names none
+OTHER_ROCM = ("rocm.legacy", "rocm.legacy.runtime", "rocm.legacy.core", "rocm.7.14", "rocm.10")
+ROCM_NAMES = ("amdrocm*",)
 
 
 def plan(host: Host, catalogue: Catalogue, target: Target, cards: tuple[Seen, ...]) -> Part:
@@ -214,29 +220,28 @@ def _no_rocm_note(host: Host) -> str:
     return f"ROCm is not installed on the host: the training environment and images carry their own.{also}"
 
 
+def layout(catalogue: Catalogue, cards: tuple[Seen, ...]) -> tuple[Repository, str]:
+    """Where AMD keeps the ROCm of the cards' stack, and the key of its packages: the names changed with 7.14 and 10.
+
+    The newest layout that is no newer than the stack's release; the oldest (`legacy`) before the first numbered one.
+    """
+    stacks = [stack for seen in cards for stack in catalogue.stacks_for(seen.card)[:1]]
+    wanted = max((numbers(stack.runtime)[:2] for stack in stacks), default=())
+    rows = [row for row in catalogue.repositories if row.name.startswith(LAYOUT)]
+    fitting = [row for row in rows if numbers(_word(row)) and numbers(_word(row)) <= wanted]
+    chosen = max(fitting, key=lambda row: numbers(_word(row)), default=None)
+    chosen = chosen or next(row for row in rows if not numbers(_word(row)))
+    return chosen, f"rocm.{_word(chosen)}"
+
+
+def _word(row: Repository) -> str:
+    return row.name.removeprefix(LAYOUT)
+
+
 def _rocm_on_host(host: Host, catalogue: Catalogue, cards: tuple[Seen, ...]) -> tuple[Step, ...]:
-    row = catalogue.repository("amd.rocm.10")
+    row, key = layout(catalogue, cards)
     targets = tuple(dict.fromkeys(seen.card.target for seen in cards))
-    old = tuple(
-        package.name
-        for package in host.apt.packages or ()
-        if package.name in (*names(catalogue, "rocm.legacy"), *names(catalogue, "rocm.legacy.runtime"))
-        and package.state == "installed"
-    )
-    steps: tuple[Step, ...] = ()
-    if old:
-        state = state_of(host, True)
-        steps = (
-            Step(
-                id="rocm-remove-old",
-                title="Remove the older ROCm",
-                action=AptRemove(packages=old),
-                state=state,
-                because=explain(host, "ROCm 7.2 and older conflict with the newer packages and must go first.", state),
-                commands=(("apt-get", "remove", "--yes", *old),),
-                undo=f"installs {', '.join(old)} again",
-            ),
-        )
+    stale = _old_sources(host, catalogue, row)
     added = repositories.add(
         host, catalogue, row, "You asked for ROCm on the host; Ubuntu's own packages of it are old."
     )
@@ -244,19 +249,74 @@ def _rocm_on_host(host: Host, catalogue: Catalogue, cards: tuple[Seen, ...]) -> 
         host,
         f"pin-{row.name}",
         "Let AMD's ROCm packages lead, and only those",
-        repositories.pinned(row, row.packages, row.priority or 600, "gpu-setup-rocm"),
+        repositories.pinned(row, row.packages or ROCM_NAMES, row.priority or 600, "gpu-setup-rocm"),
         "A pin on everything would replace the desktop's Mesa and libdrm.",
     )
-    wanted = tuple(name for target in targets for name in names(catalogue, "rocm.10", target=target))
+    named = tuple(dict.fromkeys(name for target in targets for name in names(catalogue, key, target=target)))
     rocm = install(
         host,
         "rocm",
         f"Install ROCm for {' and '.join(targets)}",
-        (*wanted, *names(catalogue, "rocm.10.libraries")),
-        "You asked for it; training does not need it. One package for each kind of card keeps the download small.",
+        (*named, *names(catalogue, "rocm.10.libraries")),
+        "You asked for it; training does not need it. It is the release that the training stack of these cards is "
+        "built for, from the place where AMD keeps that one.",
     )
     if not row.fingerprints and added[0].state is not State.DONE:
         lead, rocm = repositories.held_up(
             (lead, rocm), "The repository's key cannot be checked, so nothing comes from it."
         )
-    return (*steps, *added, lead, rocm)
+        stale = repositories.held_up(stale, "")
+    return (*_remove_old(host, catalogue, key), *stale, *added, lead, rocm)
+
+
+def _remove_old(host: Host, catalogue: Catalogue, key: str) -> tuple[Step, ...]:
+    """ROCm of another layout goes first: the packages conflict, and the links in /opt/rocm would be fought over."""
+    patterns = [
+        pattern
+        for rule in catalogue.packages
+        if rule.key in OTHER_ROCM and not (rule.key == key or rule.key.startswith(f"{key}."))
+        for pattern in rule.fill(target="*")
+    ]
+    old = tuple(
+        package.name
+        for package in host.apt.packages or ()
+        if package.state == "installed" and any(fnmatchcase(package.name, pattern) for pattern in patterns)
+    )
+    if not old:
+        return ()
+    state = state_of(host, True)
+    return (
+        Step(
+            id="rocm-remove-old",
+            title="Remove the other ROCm",
+            action=AptRemove(packages=old),
+            state=state,
+            because=explain(
+                host, "ROCm of another release conflicts with this one and must go first.", state
+            ),
+            commands=(("apt-get", "remove", "--yes", *old),),
+            undo=f"installs {', '.join(old)} again",
+        ),
+    )
+
+
+def _old_sources(host: Host, catalogue: Catalogue, row: Repository) -> tuple[Step, ...]:
+    """Source files of the other layouts are emptied: their pins and packages would come back with the next upgrade."""
+    others = [other for other in catalogue.repositories if other.name.startswith(LAYOUT) and other is not row]
+    found = {
+        source.file
+        for source in host.apt.sources or ()
+        for other in others
+        if source.uri.rstrip("/").startswith(tuple(uri.rstrip("/") for uri in other.uris)) and source.file != row.file
+    }
+    return tuple(
+        Step(
+            id=f"rocm-old-source-{file.rpartition('/')[2]}",
+            title=f"Take the other ROCm's repository out of {file}",
+            action=WriteFile(path=file, content="# taken out by gpu-setup: ROCm comes from another repository now\n"),
+            state=State.TODO,
+            because="apt would bring the other release back with the next upgrade.",
+            undo=f"puts {file} back as it was",
+        )
+        for file in sorted(found)
+    )

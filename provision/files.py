@@ -14,13 +14,17 @@ from machine.errors import OutsideFailed, Refused
 
 
 class Before(NamedTuple):
-    """What was at a path. `sha256` None: nothing; a kept copy lies in the backups under that name."""
+    """What was at a path. `sha256` None: nothing; a kept copy lies in the backups under that name.
+
+    `made`: the topmost folder that will be made for the file, empty when all are there.
+    """
 
     path: str
     sha256: str | None
     mode: int
     uid: int
     gid: int
+    made: str = ""
 
 
 def digest(content: bytes) -> str:
@@ -41,7 +45,8 @@ def keep(path: str, backups: Path) -> Before:
     """Copy what is at the path into `backups`, under its own digest, and say what it was."""
     content = current(path)
     if content is None:
-        return Before(path, None, 0o644, 0, 0)
+        missing = [str(folder) for folder in Path(path).parents if not folder.exists()]
+        return Before(path, None, 0o644, 0, 0, missing[-1] if missing else "")
     found = os.stat(path)
     named = digest(content)
     if not (backups / named).exists():
@@ -84,6 +89,17 @@ def remove(path: str) -> None:
         flush_folder(Path(path).parent)
     except OSError as error:
         raise _failed(path, error, "removed") from error
+
+
+def remove_empty(folder: str, top: str) -> None:
+    """Take empty folders away, from `folder` up to `top`, which were made for a file that is gone."""
+    place = Path(folder)
+    while top and place.is_relative_to(top):
+        try:
+            place.rmdir()
+        except OSError:
+            return
+        place = place.parent
 
 
 def flush_folder(folder: Path) -> None:

@@ -123,7 +123,8 @@ class WriteFile(Action, frozen=True, kw_only=True, tag="write-file"):
 class RestoreFile(Action, frozen=True, kw_only=True, tag="restore-file"):
     """Put back what was at `path` before, if it still is as we wrote it (`ours`, SHA-256 hex), else leave it.
 
-    `before` is the SHA-256 of the kept copy, None where there was no file.
+    `before` is the SHA-256 of the kept copy, None where there was no file; `made` the topmost folder that
+    was made for it.
     """
 
     path: str
@@ -132,6 +133,7 @@ class RestoreFile(Action, frozen=True, kw_only=True, tag="restore-file"):
     mode: int = 0o644
     uid: int = 0
     gid: int = 0
+    made: str = ""
 
 
 class KernelModule(Action, frozen=True, kw_only=True, tag="kernel-module"):

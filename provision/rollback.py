@@ -40,6 +40,7 @@ from provision.target import Target
 
 # the packages that make a kernel bootable, by the release in their names
 _KERNEL = re.compile(r"linux-(?:image|image-unsigned|modules|modules-extra)-([0-9][0-9a-z.~+-]*)")
+ENGINES = ("docker.io", "docker-ce")
 RESTART = "Restart afterwards: what is loaded now goes only then, and what was there before comes back."
 
 
@@ -53,7 +54,14 @@ def plan_back(entries: tuple[Entry, ...], host: Host, site: Site) -> Plan:
         steps.append(_repair())
     steps += _services(begun, site)
     steps += _packages(begun, database, host, site, notes)
-    steps += _files(entries, begun, site)
+    going = {
+        name
+        for step in steps
+        if isinstance(step.action, (AptRemove, AptInstall))
+        for name in (step.action.packages if isinstance(step.action, AptRemove) else step.action.remove)
+    }
+    engine = _has_docker(site) and not going & set(ENGINES)
+    steps += _files(entries, begun, site, engine)
     steps += _groups(begun, site)
     steps += _holds(begun, database)
     if any(step.state is State.TODO and isinstance(step.action, (AptRemove, AptInstall)) for step in steps):
@@ -229,7 +237,7 @@ def _marks(
     ]
 
 
-def _files(entries: tuple[Entry, ...], begun: tuple[Entry, ...], site: Site) -> list[Step]:
+def _files(entries: tuple[Entry, ...], begun: tuple[Entry, ...], site: Site, engine: bool) -> list[Step]:
     first: dict[str, Before] = {}
     owner: dict[str, Entry] = {}
     ours: dict[str, str] = {}
@@ -255,7 +263,7 @@ def _files(entries: tuple[Entry, ...], begun: tuple[Entry, ...], site: Site) -> 
                 id="docker-reload-back",
                 title="Let Docker read its settings again",
                 action=Service(unit="docker.service", change="reload"),
-                state=State.TODO if _has_docker(site) else State.DONE,
+                state=State.TODO if engine else State.DONE,
                 because="Its settings are as they were before.",
                 commands=(("systemctl", "reload", "docker.service"),),
             )
@@ -264,7 +272,7 @@ def _files(entries: tuple[Entry, ...], begun: tuple[Entry, ...], site: Site) -> 
 
 
 def _has_docker(site: Site) -> bool:
-    """Whether an engine is there that was there before us: one of ours is removed by then."""
+    """Whether a Docker is there at all."""
     from checks.facts.gaps import on_path
 
     return on_path(site.machine, "docker") is not None
@@ -281,7 +289,9 @@ def _by_content(entry: Entry, path: str) -> str | None:
 
 
 def _restore(path: str, before: Before, ours: str, site: Site) -> Step:
-    action = RestoreFile(path=path, ours=ours, before=before.sha256, mode=before.mode, uid=before.uid, gid=before.gid)
+    action = RestoreFile(
+        path=path, ours=ours, before=before.sha256, mode=before.mode, uid=before.uid, gid=before.gid, made=before.made
+    )
     done = act_files.restored(action, site)
     what = f"Remove {path}" if before.sha256 is None else f"Put {path} back as it was"
     return Step(

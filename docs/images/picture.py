@@ -1,4 +1,6 @@
-"""Makes the README's picture from real output: `FORCE_COLOR=1 ./gpu-setup up --yes 2>&1 | python docs/images/picture.py up`.
+"""Makes the README's picture from real output.
+
+    FORCE_COLOR=1 ./gpu-setup up --yes 2>&1 | python docs/images/picture.py up
 
 Writes docs/images/NAME.svg with the lines as they were printed, and nothing else.
 """

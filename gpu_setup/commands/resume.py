@@ -30,5 +30,7 @@ def command(as_json: bool, reboot: bool, at_boot: bool, inside: bool) -> Answer 
         from gpu_setup.inside import told
         from provision.root import go_on
 
-        return told(lambda emit: go_on(emit, at_boot=at_boot, reboot=reboot))
+        code = told(lambda emit: go_on(emit, at_boot=at_boot, reboot=reboot))
+        # the unit did its part either way: what came of it stands in the state, not in a failed unit
+        return 0 if at_boot else code
     return carried_out(("resume", "--inside", *(("--reboot",) if reboot else ())), None, as_json)

@@ -79,8 +79,8 @@ _COUSINS = frozenset(
     (
         "latin_1", "cp1252", "cp1250", "cp1254", "cp1257", "cp1258", "iso8859_2", "iso8859_3", "iso8859_4", "iso8859_9",
         "iso8859_10", "iso8859_13", "iso8859_14", "iso8859_15", "iso8859_16", "cp437", "cp850", "cp852", "cp858",
-        "mac_roman", "mac_latin2", "mac_iceland", "mac_turkish", "hp_roman8", "cp500", "cp037", "cp1140", "cp273", "cp1026",
-        "cp775", "cp860", "cp861", "cp863", "cp865",
+        "mac_roman", "mac_latin2", "mac_iceland", "mac_turkish", "hp_roman8", "cp500", "cp037", "cp1140", "cp273",
+        "cp1026", "cp775", "cp860", "cp861", "cp863", "cp865",
     )
 )  # fmt: skip
 

@@ -29,7 +29,9 @@ MOST_ENDS = 12
 
 EXAMPLE = '[{"instruction": "Greet the reader.", "input": "", "output": "Hello!"}]'
 # `{"data": [ … ]}` and the like: a list in a wrapper
-_WRAPPER = re.compile(rb'\s*\{\s*"[A-Za-z_]{1,20}"\s*:\s*\[\s*(?=[\{\]])')
+_WRAPPER = re.compile(
+    rb'\s*\{\s*"(?:data|dataset|rows|records|items|examples|samples|instances|train)"\s*:\s*\[\s*(?=[\{\]])'
+)
 # the end of one row and the beginning of the next, in a list
 _BETWEEN = re.compile(rb"\}\s*,\s*(?=\{)")
 _SPACE = re.compile(rb"[\s,]*")
@@ -52,7 +54,10 @@ class Block(NamedTuple):
 
 
 class Source(NamedTuple):
-    """An opened data file. `path` is UTF-8 (a transcoded copy where `encoding` is not); `shape`: list or lines."""
+    """An opened data file. `path` is UTF-8 (a transcoded copy where `encoding` is not); `shape`: list, lines or one.
+
+    `one` is a single object that spans lines, as a chat program writes a session.
+    """
 
     path: Path
     name: str
@@ -103,10 +108,17 @@ def open_source(path: Path, scratch: Path) -> Source:
     elif (wrapped := _WRAPPER.match(head, begin)) is not None:
         begin = wrapped.end()
     elif text.startswith(b"{"):
-        shape = "lines"
+        shape = "one" if _is_one(path, head[begin:], size) else "lines"
     else:
         raise _not_rows(path, f"It begins with {text[:30].decode('utf-8', 'replace')!r}.")
     return Source(path, os.fspath(path), shape, "utf-8", bom, begin, size)
+
+
+def _is_one(path: Path, head: bytes, size: int) -> bool:
+    first, newline, _ = head.lstrip().partition(b"\n")
+    if not newline or _is_json(first) or size > LONGEST_ROW:
+        return False
+    return _is_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))
 
 
 def _not_rows(path: Path, why: str) -> BadAnswer:
@@ -148,6 +160,10 @@ def blocks(source: Source, troubles: list[Trouble]) -> Iterator[Block]:
     """All rows of the source; what is wrong with the file as such is appended to `troubles`."""
     with source.path.open("rb") as file:
         head = file.read(source.begin)
+        if source.shape == "one":
+            data = file.read()
+            yield Block(data, array("Q", [0]), array("Q", [len(data)]), source.begin, 0, 1)
+            return
         cut = _list_blocks if source.shape == "list" else _line_blocks
         yield from cut(file, source.begin, head.count(b"\n") + 1, troubles)
 
@@ -237,15 +253,12 @@ def _list_blocks(file: BinaryIO, offset: int, line: int, troubles: list[Trouble]
                 yield Block(b"", array("Q", [0]), array("Q", [0]), offset, row, line, length)
                 row, offset, rest = row + 1, offset + length, tail
                 continue
-            if broken > MOST_BROKEN:
-                troubles.append(
-                    Trouble(
-                        "unreadable-row", offset, line, f"More than {MOST_BROKEN:,} broken rows: the rest is left out."
-                    )
-                )
-                return
         yield block
         row, line, offset, rest = row + len(block.starts), line + data.count(b"\n", 0, used), offset + used, data[used:]
+        if broken > MOST_BROKEN:
+            said = f"More than {MOST_BROKEN:,} broken rows: the rest is not looked at."
+            troubles.append(Trouble("cut-file", offset, line, said))
+            return
 
 
 def _ends(data: bytes) -> Iterator[int]:

@@ -113,4 +113,10 @@ status nvmlDeviceGetTotalEnergyConsumption(device d, unsigned long long *out) {
 status nvmlDeviceGetComputeMode(device d, int *out) { (void)d; *out = 0; return 0; }
 status nvmlDeviceGetPersistenceMode(device d, int *out) { (void)d; *out = 1; return 0; }
 status nvmlDeviceGetMigMode(device d, unsigned *now, unsigned *later) { (void)d; (void)now; (void)later; return 3; }
+status nvmlDeviceGetTotalEccErrors(device d, int type, int counter, unsigned long long *out) {
+    (void)d; *out = type == 1 && counter == 0 ? (unsigned long long)number("ecc", "0") : 0; return 0;
+}
+status nvmlDeviceGetRemappedRows(device d, unsigned *fixed, unsigned *lost, unsigned *pending, unsigned *failed) {
+    (void)d; *fixed = 1; *lost = 2; *pending = 1; *failed = 0; return 0;
+}
 status nvmlDeviceGetCudaComputeCapability(device d, int *major, int *minor) { (void)d; *major = 8; *minor = 6; return 0; }

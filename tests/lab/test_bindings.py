@@ -70,6 +70,12 @@ def test_two_healthy_gpus(nvml: Path, stub: Stub) -> None:
     assert second["temperature"] == 39
 
 
+def test_memory_errors_are_counted(nvml: Path, stub: Stub) -> None:
+    gpu = document(stub(nvml, "count=1;ecc=4"), "nvidia")["gpus"][0]
+    assert gpu["ecc_uncorrected"] == 4
+    assert (gpu["rows_remapped"], gpu["rows_pending"], gpu["rows_failed"]) == (3, True, False)
+
+
 def test_functions_that_the_library_lacks_and_values_it_refuses_are_null(nvml: Path, stub: Stub) -> None:
     (gpu,) = document(stub(nvml, "count=1"), "nvidia")["gpus"]
     # MIG answers NOT_SUPPORTED; the others are not in the library at all

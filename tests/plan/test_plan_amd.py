@@ -124,18 +124,40 @@ def test_amdgpu_dkms_goes_with_the_first_kernel_only() -> None:
     assert "*" not in pin.packages
 
 
-def test_rocm_on_the_host_is_blocked_while_its_key_cannot_be_checked() -> None:
+def test_rocm_on_the_host_is_the_release_that_the_cards_stack_is_built_for() -> None:
     found = planned(ubuntu(W7900, amd=amd_at_work("gfx1100")), rocm="host")
-    assert install(found, "rocm")[0] == "amdrocm10.0-gfx1100"
+    assert install(found, "rocm") == ["rocm", "libatomic1", "libquadmath0"]
+    pin = step(found, "pin-amd.rocm.legacy").action
+    assert isinstance(pin, AptPin)
+    assert "*" not in pin.packages
+    assert states(found)["key-amd.rocm.legacy"] == "todo"
+
+
+def test_rocm_on_the_host_is_blocked_while_its_key_cannot_be_checked() -> None:
+    found = planned(ubuntu(RX_6900_XT, amd=amd_at_work("gfx1030")), rocm="host")
+    assert install(found, "rocm")[0] == "amdrocm10.0-gfx1030"
     assert {states(found)[id] for id in ("key-amd.rocm.10", "repository-amd.rocm.10", "rocm")} == {"blocked"}
     assert "fingerprint" in step(found, "key-amd.rocm.10").because
 
 
 def test_rocm_that_is_there_is_left_alone_and_the_old_one_goes_before_a_new_one() -> None:
     amd = msgspec.structs.replace(amd_at_work("gfx1100"), rocm=(RocmInstall(path="/opt/rocm-7.2.4", version="7.2.4"),))
-    host = ubuntu(W7900, amd=amd, installed=packages("rocm"))
+    host = ubuntu(W7900, amd=amd, installed=packages("rocm", "rocm-core"))
     assert any("/opt/rocm-7.2.4 stays untouched" in note for note in planned(host).notes)
-    assert states(planned(host, rocm="host"))["rocm-remove-old"] == "todo"
+    assert "rocm-remove-old" not in states(planned(host, rocm="host"))
+    newer = planned(ubuntu(RX_6900_XT, amd=amd, installed=packages("rocm", "rocm-core")), rocm="host")
+    remove = step(newer, "rocm-remove-old").action
+    assert isinstance(remove, AptRemove)
+    assert remove.packages == ("rocm", "rocm-core")
+
+
+def test_the_source_of_the_other_rocm_is_emptied_and_not_fought() -> None:
+    old = AptSource(file="/etc/apt/sources.list.d/rocm.list", uri="https://repo.radeon.com/rocm/apt/7.2.4")
+    host = ubuntu(RX_6900_XT, amd=amd_at_work("gfx1030"))
+    host = msgspec.structs.replace(host, apt=msgspec.structs.replace(host.apt, sources=(old,)))
+    found = step(planned(host, rocm="host"), "rocm-old-source-rocm.list").action
+    assert isinstance(found, WriteFile)
+    assert found.path == "/etc/apt/sources.list.d/rocm.list"
 
 
 def test_no_containers_on_request() -> None:

@@ -331,12 +331,19 @@ def test_the_docker_group_is_never_added_unasked() -> None:
     assert states(planned(root, docker_group=True))["docker-group"] == "done"
 
 
-def test_dpkg_in_the_middle_of_something_blocks_every_install() -> None:
+def test_dpkg_in_the_middle_of_something_is_mended_before_everything_else() -> None:
     host = ubuntu(RTX_3090_TI)
     found = planned(msgspec.structs.replace(host, apt=msgspec.structs.replace(host.apt, interrupted=True)))
-    assert states(found)["nvidia-driver"] == "blocked"
-    assert "dpkg --configure -a" in step(found, "nvidia-driver").because
-    assert not any(step.state is State.TODO and isinstance(step.action, AptInstall) for step in found.steps)
+    assert list(states(found))[:3] == ["dpkg-repair", "next-boot-guard", "nvidia-driver"]
+    assert found.steps[0].commands[0] == ("dpkg", "--configure", "-a")
+
+
+def test_a_branch_that_the_archive_has_nothing_of_is_left_out() -> None:
+    found = plan(ubuntu(RTX_3090_TI), catalogue(), Target(), without=(595,))
+    assert install(found)[0] == "nvidia-driver-580-open"
+    assert "no modules of branch 595" in step(found, "nvidia-driver").because
+    refused = plan(ubuntu(RTX_5090), catalogue(), Target(), without=(595, 580))
+    assert [refusal.code for refusal in refused.refusals] == ["plan.no-branch"]
 
 
 def test_what_could_not_be_read_is_said() -> None:

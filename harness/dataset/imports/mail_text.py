@@ -17,6 +17,7 @@ LONGEST_MAIL = 100_000
 SIGNATURE_LINES, SIGNATURE_WIDTH = 8, 60
 _QUOTED = re.compile(r"^[ \t]?(?:>[ \t]?)+")
 _ONE_LEVEL = re.compile(r"^[ \t]?>[ \t]?")
+_SPACES = re.compile(r"[ \t\r\n\u00a0]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _HEADER = re.compile(
     r"^\*?(?:from|to|cc|sent|date|subject|von|an|gesendet|datum|betreff|de|à|envoyé|objet|para|enviado|fecha|asunto|da|a|inviato|data|oggetto|van|aan|verzonden|onderwerp)\s?:\*?\s",
@@ -87,7 +88,7 @@ def tidy(text: str) -> str:
     lines = [line.rstrip() for line in text.split("\n")]
     advertisement = _words()["sent_from"]
     for number, line in enumerate(lines):
-        low = line.strip().casefold()
+        low = line.strip().lower()
         # RFC 3676: two hyphens and a blank begin the signature
         if line in ("--", "-- ") or re.fullmatch(r"[_-]{5,}", low) or low.lstrip("*_ ").startswith(advertisement):
             lines = lines[:number]
@@ -99,7 +100,7 @@ def _above_signature(lines: list[str]) -> list[str]:
     """Up to and with the closing, where only short lines stand below it."""
     for number in range(len(lines) - 1, max(-1, len(lines) - 14), -1):
         words, comma, behind = lines[number].strip().partition(",")
-        if words.rstrip("!.").strip().casefold() in closings():
+        if words.rstrip("!.").strip().lower() in closings():
             below = [line for line in lines[number + 1 :] if line.strip()]
             if len(below) <= SIGNATURE_LINES and all(len(line) <= SIGNATURE_WIDTH for line in below):
                 # "Best, Anna": the name goes, the closing is part of the style
@@ -141,7 +142,7 @@ class _Text(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not self._silent:
-            self.parts.append(" ".join(data.split()) if data.strip() else " " if data else "")
+            self.parts.append(_SPACES.sub(" ", data))
 
     def _break(self) -> None:
         self.parts.append("\n" + "> " * min(self._quotes, 5))
@@ -151,5 +152,5 @@ def text_of_html(source: str) -> str:
     parser = _Text()
     parser.feed(source[: 4 * LONGEST_MAIL])
     parser.close()
-    lines = ("".join(parser.parts)).split("\n")
+    lines = [_SPACES.sub(" ", line) for line in "".join(parser.parts).split("\n")]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in lines)).strip()

@@ -14,8 +14,8 @@ from harness.dataset.source import LONGEST_ROW, Trouble, blocks, open_source
 # other names that the three fields have, the likeliest first
 NAMES = {
     "instruction": (
-        "instruction", "question", "prompt", "query", "user", "frage", "anweisung", "pregunta", "instrucción", "consigne",
-        "domanda", "task", "q",
+        "instruction", "question", "prompt", "query", "user", "frage", "anweisung", "pregunta", "instrucción",
+        "consigne", "domanda", "task", "q",
     ),
     "input": (
         "input", "context", "passage", "kontext", "eingabe", "contexto", "entrada", "contexte", "entrée", "contesto",

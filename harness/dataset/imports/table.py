@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import TextIO
 
 from harness.dataset.alpaca import LONGEST_TEXT
 from harness.dataset.imports.model import Imported, Skips
@@ -24,15 +23,14 @@ def table_rows(path: Path, mapping: Mapping[str, str], skips: Skips) -> Iterator
     try:
         with path.open("rb") as raw:
             head = raw.read(64 << 10)
-            raw.seek(0)
-            yield from _rows(raw, head, path, mapping, skips)
+        with path.open(encoding=encoding_of(head), errors="replace", newline="") as text:
+            yield from _rows(text, separator_of(head), path, mapping, skips)
     except OSError as error:
         raise BadUsage("data.unreadable", f"{path} cannot be read.", f"{error.strerror}.", "Check the path.") from error
 
 
-def _rows(raw: BinaryIO, head: bytes, path: Path, mapping: Mapping[str, str], skips: Skips) -> Iterator[Imported]:
-    text = io.TextIOWrapper(raw, encoding_of(head), errors="replace", newline="")
-    reader = csv.reader(text, delimiter=separator_of(head), strict=False)
+def _rows(text: TextIO, separator: str, path: Path, mapping: Mapping[str, str], skips: Skips) -> Iterator[Imported]:
+    reader = csv.reader(text, delimiter=separator, strict=False)
     names = next(_parsed(reader, path, skips), None)
     if not names or not any(name.strip() for name in names):
         raise BadAnswer(

@@ -2,8 +2,8 @@
 
 `python -m gpu_setup_worker.tokens --config CONFIG.yml --rows ROWS.jsonl --out FILE`
 The config is the one that training would get. Rows are Alpaca objects, one a line. Per row, in their order: `lengths`
-(tokens before anything is cut), `trainable` (labels that training sees) and `ends` (whether what training sees ends with
-the end-of-text token); a row that Axolotl leaves out has 0 trainable tokens and stands in `dropped`.
+(tokens before anything is cut), `trainable` (labels that training sees) and `ends` (whether what training sees ends
+with the end-of-text token); a row that Axolotl leaves out has 0 trainable tokens and stands in `dropped`.
 """
 
 from __future__ import annotations

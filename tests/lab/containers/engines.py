@@ -1,0 +1,189 @@
+"""Real Docker engines of the tests' own: their images, sockets and devices are private, and end with the tests.
+
+Each runs in a mount namespace of its own, so that its mounts and stand-in devices are seen by nobody else and go with it.
+No bridge and no iptables rule is made: containers of these tests have no network.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+# programs of the small image, which has nothing else
+SMALL = ("sh", "ls", "cat", "id", "stat", "sleep", "env", "touch")
+
+# $1 the engine's folder, $2 its root file system or empty, then the engine's command. With stand-in cards, /dev becomes a
+# tmpfs: /dev itself is shared by all mount namespaces
+_START = r"""
+set -eu
+folder=$1 root=$2 cards=$3
+shift 3
+if [ "$cards" = yes ]; then
+    mkdir -p "$folder/dev"
+    mount -t tmpfs tmpfs "$folder/dev"
+    cp -a /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty "$folder/dev/"
+    for name in fuse kmsg; do [ ! -e "/dev/$name" ] || cp -a "/dev/$name" "$folder/dev/"; done
+    ln -s /proc/self/fd "$folder/dev/fd"
+    mkdir "$folder/dev/pts" "$folder/dev/shm" "$folder/dev/dri"
+    mount --bind /dev/pts "$folder/dev/pts"
+    ln -s pts/ptmx "$folder/dev/ptmx"
+    mknod -m 666 "$folder/dev/kfd" c 1 3
+    mknod -m 660 "$folder/dev/dri/renderD128" c 1 3
+    mknod -m 660 "$folder/dev/dri/renderD129" c 1 3
+    mount --move "$folder/dev" /dev
+fi
+if [ -n "$root" ]; then
+    mkdir -p "$root$folder"
+    mount --bind "$root" "$root"
+    mount --rbind /dev "$root/dev"
+    mount -t proc proc "$root/proc"
+    mount --rbind /sys "$root/sys"
+    mount -t tmpfs tmpfs "$root/run"
+    mkdir -p "$root$folder"
+    mount --bind "$folder" "$root$folder"
+    exec chroot "$root" "$@"
+fi
+exec "$@"
+"""
+
+
+class Engine(NamedTuple):
+    """A running engine: its folder, the address of its socket, and what a client needs in its environment."""
+
+    folder: Path
+    environ: Mapping[str, str]
+
+    def docker(
+        self, *arguments: str, stdin: bytes | None = None, timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(
+            ["docker", *arguments],
+            env={**os.environ, **self.environ},
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            timeout=timeout,
+        )
+        return subprocess.CompletedProcess(
+            result.args,
+            result.returncode,
+            result.stdout.decode("utf-8", "replace"),
+            result.stderr.decode("utf-8", "replace"),
+        )
+
+    def checked(self, *arguments: str, stdin: bytes | None = None) -> str:
+        result = self.docker(*arguments, stdin=stdin)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout.strip()
+
+    def containers(self) -> list[str]:
+        return self.checked("ps", "--all", "--quiet").split()
+
+    def images(self) -> set[str]:
+        return set(self.checked("image", "ls", "--all", "--quiet", "--no-trunc").split())
+
+
+def client_environment(folder: Path, path: str = SYSTEM_PATH) -> dict[str, str]:
+    settings = folder / "client"
+    settings.mkdir(parents=True, exist_ok=True)
+    return {
+        "DOCKER_HOST": f"unix://{folder}/docker.sock",
+        "DOCKER_CONFIG": str(settings),
+        # the engine's own client: another one on PATH may be newer and lack its plugin
+        "PATH": f"{path}:{os.environ.get('PATH', '')}",
+    }
+
+
+@contextmanager
+def running(
+    folder: Path,
+    *,
+    hook: bool = False,
+    cards: bool = False,
+    root: Path | None = None,
+    configuration: dict[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[Engine]:
+    """An engine in `folder`. `hook`: NVIDIA's runtime hook, as one that does nothing; `root`: its programs lie there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    programs = folder / "programs"
+    programs.mkdir(exist_ok=True)
+    if hook:
+        stand_in = programs / "nvidia-container-runtime-hook"
+        stand_in.write_text("#!/bin/sh\nexit 0\n")
+        stand_in.chmod(0o755)
+    settings = folder / "daemon.json"
+    runtimes = {"runtimes": {"nvidia": {"path": "runc"}}} if hook else {}
+    settings.write_text(json.dumps({**runtimes, **(configuration or {})}))
+    command = [
+        *("dockerd", "--config-file", str(settings), "--data-root", str(folder / "data")),
+        *("--exec-root", str(folder / "exec"), "--pidfile", str(folder / "pid")),
+        *("--host", f"unix://{folder}/docker.sock", "--bridge=none", "--iptables=false"),
+    ]
+    wrapped = [
+        *("unshare", "--mount", "--propagation", "private", "sh", "-c", _START, "start"),
+        *(str(folder), str(root or ""), "yes" if cards else "no", *command),
+    ]
+    engine = Engine(folder, {**client_environment(folder), **(environ or {})})
+    with (folder / "log").open("wb") as log:
+        child = subprocess.Popen(
+            wrapped,
+            env={**os.environ, "PATH": f"{programs}:{SYSTEM_PATH}"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        limit = time.monotonic() + 30
+        while engine.docker("info", timeout=30).returncode:
+            assert child.poll() is None and time.monotonic() < limit, (folder / "log").read_text()[-3000:]
+            time.sleep(0.1)
+        yield engine
+    finally:
+        _end(child)
+        shutil.rmtree(folder / "data", ignore_errors=True)
+        shutil.rmtree(folder / "exec", ignore_errors=True)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.send_signal(signal.SIGTERM)
+    try:
+        child.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def small_image(engine: Engine, name: str = "small:1") -> str:
+    """An image of a few programs of this machine and their libraries: 5 MB, imported in well under a second."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        added: set[str] = set()
+        for program in SMALL:
+            path = shutil.which(program, path=SYSTEM_PATH)
+            assert path
+            _add(archive, added, path, f"/bin/{program}")
+            linked = subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout
+            for word in linked.split():
+                if word.startswith("/"):
+                    _add(archive, added, word, word)
+    engine.checked("import", "-", name, stdin=content.getvalue())
+    return name
+
+
+def _add(archive: tarfile.TarFile, added: set[str], path: str, name: str) -> None:
+    if name not in added:
+        added.add(name)
+        archive.add(os.path.realpath(path), name)

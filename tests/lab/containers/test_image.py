@@ -1,0 +1,227 @@
+"""The processor's image for real: built from a local base without network, proven from inside, trained in."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from checks.catalogue import catalogue
+from checks.facts.read import read_host
+from containers.build import Sources, build
+from containers.engine import choose_engine
+from containers.model import Vendor
+from containers.spec import image_spec
+from harness.worker_process import WORKER
+from machine.door import LocalMachine
+from machine.events import silent
+from machine.paths import paths
+from tests.lab.containers.conftest import Site
+from tests.lab.training import Ended, Training, command, runs, steps
+
+pytestmark = pytest.mark.lab
+
+LARGEST = 4.0e9
+LONGEST = 12 * 60
+UNCHANGED = 2.0
+
+
+def image_of(built: Ended) -> str:
+    name = built.data["tag"]
+    assert isinstance(name, str)
+    return name
+
+
+def inside(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
+    """`gpu-setup image run -- WORDS`, in an empty folder."""
+    folder = site.home / "empty"
+    folder.mkdir(parents=True, exist_ok=True)
+    return subprocess.run(
+        command("image", "run", "--vendor", "cpu", *words),
+        env={**os.environ, **site.engine.environ, "GPU_SETUP_HOME": str(site.home)},
+        stdin=subprocess.DEVNULL,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+def test_it_is_built_within_its_size_and_time(site: Site, built: Ended) -> None:
+    made = built.data["built"]
+    assert made["size"] <= LARGEST
+    assert made["seconds"] <= LONGEST
+    assert made["steps"] >= 9
+    assert built.data["spec"]["stack"] == "cpu"
+    assert site.engine.containers() == []
+
+
+def test_labels_and_user(site: Site, built: Ended) -> None:
+    (found,) = json.loads(site.engine.checked("image", "inspect", image_of(built)))
+    labels, spec = found["Config"]["Labels"], built.data["spec"]
+    assert labels["gpu-setup.stack"] == "cpu"
+    assert labels["gpu-setup.lock"] == spec["lock_digest"]
+    assert labels["org.opencontainers.image.version"] == built.document["tool_version"]
+    assert found["Config"]["User"] == "10001:10001"
+
+
+def test_secrets_of_the_build_left_nothing(site: Site, built: Ended) -> None:
+    looked = inside(
+        site,
+        "--",
+        "sh",
+        "-c",
+        "ls /run/secrets /wheels; cat /etc/pip.conf; grep -rl secret-ca /etc /opt/gpu-setup/lock.txt",
+    )
+    assert "secret" not in looked.stdout
+    assert looked.returncode != 0
+    history = site.engine.checked("history", "--no-trunc", image_of(built))
+    assert "secret-ca" not in history and "secret-pip" not in history
+    assert str(site.certificates) not in history
+
+
+def test_nothing_changed_takes_no_time(site: Site, built: Ended) -> None:
+    best, cached = 99.0, 0
+    for _ in range(3):
+        begin = time.monotonic()
+        again = site.build()
+        best = min(best, time.monotonic() - begin)
+        cached = again.data["built"]["cached"]
+        assert again.data["built"]["id"] == built.data["built"]["id"]
+    assert cached >= built.data["built"]["steps"] - 1
+    assert best <= UNCHANGED
+
+
+def test_a_new_worker_rebuilds_its_own_layer_only(
+    site: Site, built: Ended, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in site.engine.environ.items():
+        monkeypatch.setenv(name, value)
+    machine = LocalMachine()
+    host = read_host(machine)
+    spec = image_spec(host, catalogue(), Vendor.CPU, site.base)
+    worker = tmp_path / "worker"
+    shutil.copytree(WORKER, worker)
+    (worker / "gpu_setup_worker" / "new.py").write_text("NEW = 1\n")
+    sources = Sources(site.certificates, site.pip_config, site.wheels, offline=True)
+    places = paths({"GPU_SETUP_HOME": str(site.home)})
+    try:
+        made = build(spec, choose_engine(host, machine), worker, "9.9.9", sources, machine, places, silent)
+        assert made.id != built.data["built"]["id"]
+        assert made.steps - made.cached <= 2  # the worker's layer; the base itself counts as a step
+        # training code of another gpu-setup is refused, and the way out is named
+        refused = site.tool("image", "verify", "--vendor", "cpu", "--base", site.base)
+        assert (refused.rc, refused.error["code"]) == (3, "image.old-worker")
+    finally:
+        site.build()
+    # the image that lost its name is gone: nothing piles up
+    assert site.engine.checked("image", "ls", "--quiet", "--filter", "dangling=true") == ""
+
+
+def test_it_is_proven_from_inside(site: Site, built: Ended) -> None:
+    ended = site.tool("image", "verify", "--vendor", "cpu")
+    assert ended.rc == 0, ended.stderr
+    found = {row["id"]: row for row in ended.data["checks"]}
+    assert ended.data["verdict"] == "pass"
+    assert ended.data["image"] == image_of(built)
+    status = {name: row["status"] for name, row in found.items()}
+    assert status == {
+        **dict.fromkeys(("user", "network", "torch", "versions", "bitsandbytes", "device", "compiler"), "pass"),
+        **dict.fromkeys(("nf4", "recipes"), "pass"),
+        **dict.fromkeys(("kernels", "triton"), "skip"),
+    }
+    assert found["user"]["values"] == {"uid": 10001, "capabilities": 0}
+    assert found["versions"]["values"]["packages"] > 100
+    assert found["nf4"]["values"]["faults_seen"] == dict.fromkeys(("half", "one-row", "scale", "unrelated"), True)
+    assert all(row["reason"] for row in found.values())
+    assert site.engine.containers() == []
+
+
+@pytest.mark.parametrize("fault", ["unrelated", "one-row", "scale", "half"])
+def test_a_broken_nf4_kernel_would_be_seen(site: Site, built: Ended, fault: str) -> None:
+    result = inside(site, "--", "python", "-m", "gpu_setup_worker.nf4_check", "--inject", fault)
+    assert result.returncode == 1, result.stderr
+    shares = json.loads(result.stdout[result.stdout.index("{") :])
+    assert all(value > 10 for name, value in shares.items() if name.startswith("forward"))
+
+
+@pytest.mark.parametrize(
+    ("words", "broken", "said"),
+    [
+        (
+            ("--cuda", "13.0", "--target", "8.6"),
+            {"torch", "kernels", "bitsandbytes", "device", "triton", "nf4"},
+            "CUDA",
+        ),
+        (
+            ("--hip", "7.2", "--target", "gfx1100"),
+            {"torch", "kernels", "bitsandbytes", "device", "triton", "nf4"},
+            "HIP",
+        ),
+        (("--torch", "2.12.0"), {"torch"}, "2.12.0 is wanted"),
+    ],
+    ids=["cuda", "rocm", "version"],
+)
+def test_another_image_than_wanted_is_seen(
+    site: Site, built: Ended, words: tuple[str, ...], broken: set[str], said: str
+) -> None:
+    """The slip that nobody notices: a CPU (or CUDA) torch where another vendor's belongs."""
+    result = inside(site, "--", "python", "-m", "gpu_setup_worker.verify", *words)
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("gpu-setup-verify: "))
+    rows = {row["id"]: row for row in json.loads(line.partition(": ")[2])["checks"]}
+    assert {name for name, row in rows.items() if row["status"] == "fail"} == broken
+    assert said in rows["torch"]["reason"]
+
+
+def test_a_package_that_is_not_the_locked_one_is_seen(site: Site, built: Ended, tmp_path: Path) -> None:
+    lock = tmp_path / "lock.txt"
+    lock.write_text("numpy==0.1 \\\n    --hash=sha256:00\nnot-there==1.0 \\\n    --hash=sha256:00\n")
+    result = inside(
+        site, "--mount", str(tmp_path), "--", "python", "-m", "gpu_setup_worker.verify", "--lock", str(lock)
+    )
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("gpu-setup-verify: "))
+    (row,) = (row for row in json.loads(line.partition(": ")[2])["checks"] if row["id"] == "versions")
+    assert row["status"] == "fail"
+    assert "instead of 0.1" in row["reason"] and "not-there absent" in row["reason"]
+
+
+def test_the_builds_own_proof_refuses_another_vendors_torch(site: Site, built: Ended) -> None:
+    from containers.dockerfile import _proof
+    from containers.errors import known
+    from tests.containers.hosts import host
+
+    wanted = _proof(image_spec(host("rx7900xtx-healthy"), catalogue()))
+    result = inside(site, "--", "python", "-c", wanted)
+    assert result.returncode == 1
+    cause = known(result.stdout)
+    assert cause is not None and cause.code == "wrong-torch"
+    assert inside(site, "--", "python", "-c", _proof(image_spec(host("no-gpu"), catalogue()))).returncode == 0
+
+
+def test_tiny_trains_inside_with_the_same_losses_as_outside(
+    site: Site, built: Ended, training: Training, tiny_run: Ended
+) -> None:
+    """Without network, without root, on the model and the data of the run outside."""
+    models = site.home / "cache" / "models"
+    if not models.exists():
+        models.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(training.paths.models, models, symlinks=True)
+    ended = site.tool("smoke", "--recipe", "tiny", "--runtime", "image", timeout=600)
+    assert ended.rc == 0, ended.stderr
+    (folder,) = runs(site.home)
+    within = [step["loss"] for step in steps(folder)]
+    without = [step["loss"] for step in steps(Path(tiny_run.data["folder"]))]
+    assert len(within) == len(without) == 30
+    assert max(abs(a - b) for a, b in zip(within, without, strict=True)) <= 1e-3
+    assert ended.data["verdict"] == "pass"
+    start = json.loads((folder / "worker.jsonl").read_text().splitlines()[0])
+    assert start["event"] == "start"
+    # written by the container's user, readable by the person
+    assert (folder / "worker.jsonl").stat().st_uid != 0
+    assert json.loads((folder / "run.json").read_text())["status"] == "done"
+    assert site.engine.containers() == []
