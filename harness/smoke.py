@@ -67,7 +67,7 @@ def _finite(log: WorkerLog) -> Criterion:
 
 
 def _falls(examination: Examination, share: float) -> Criterion:
-    question = f"Does the loss on held-out answers fall by {share:.0%} or more?"
+    question = f"Does the loss on held-out answers fall by {100 * share:.0f} % or more?"
     before, after = examination.before, examination.after
     if before is None or after is None:
         return Criterion(

@@ -89,21 +89,12 @@ def restored(action: RestoreFile, site: Site) -> bool:
 
 
 def listed(action: AptRepo) -> bool:
-    """Whether apt has the lists of every address (apt's own file names: the address with / as _)."""
+    """Whether apt has the lists of every address."""
     try:
         names = os.listdir(apt.LISTS)
     except OSError:
         return False
-    return all(
-        any(name.startswith(_list_name(uri)) and name.endswith("Release") for name in names) for uri in action.uris
-    )
-
-
-def _list_name(uri: str) -> str:
-    # apt-pkg/contrib/strutl.cc, URItoFileName: scheme and credentials off, \|{}[]<>"^~_=!@#$%^&* quoted, / to _
-    rest = uri.split("://", 1)[-1].rsplit("@", 1)[-1].rstrip("/")
-    quoted = "".join(f"%{ord(c):02x}" if c in '\\|{}[]<>"^~_=!@#$%&*' else c for c in rest)
-    return quoted.replace("/", "_")
+    return all(apt.listed(uri, names) for uri in action.uris)
 
 
 def write(action: AptKey | AptRepo | AptPin | WriteFile, site: Site, stage: str, title: str) -> None:

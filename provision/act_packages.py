@@ -72,9 +72,20 @@ def install_arguments(action: AptInstall) -> tuple[str, ...]:
     return (*extra, "install", *names, *(f"{name}-" for name in action.remove))
 
 
-def before_install(action: AptInstall, site: Site, title: str) -> Packages:
-    """Ask apt what it would do, and refuse what was not agreed to. Keeps the archives of what is replaced."""
+def before_install(action: AptInstall, site: Site, stage: str, title: str) -> Packages:
+    """Ask apt what it would do, and refuse what was not agreed to. Keeps the archives of what is replaced.
+
+    The package lists are read anew where they are old, or older than what the plan saw.
+    """
+    read = not action.files and apt.stale(site.machine, apt.FRESH_SECONDS, site.lists_stamp)
+    if read:
+        _read_lists(site, stage, title)
     change = apt.simulate(site, install_arguments(action))
+    if not action.files and not read and _other_versions(action, change):
+        _read_lists(site, stage, title)
+        change = apt.simulate(site, install_arguments(action))
+    if others := _other_versions(action, change):
+        site.emit(Event("note", stage, f"the archive has moved on since the plan: {', '.join(others)}"))
     if slipped := change.matching(action.forbid):
         raise Refused(
             "apply.forbidden-package",
@@ -91,6 +102,17 @@ def before_install(action: AptInstall, site: Site, title: str) -> Packages:
             "gpu-setup plan -v shows the plan as it is now; if apt is right, remove the packages yourself first.",
         )
     return _before(change, tuple(wanted.name for wanted in action.packages), site)
+
+
+def _read_lists(site: Site, stage: str, title: str) -> None:
+    site.emit(Event("progress", stage, "reading the package lists"))
+    apt.update(site, stage, title)
+
+
+def _other_versions(action: AptInstall, change: Change) -> tuple[str, ...]:
+    """Wanted packages that apt would now install in another version than the plan names, or not at all."""
+    pairs = ((wanted, change.version(wanted.name) or wanted.installed) for wanted in action.packages)
+    return tuple(f"{wanted.name} {now}" for wanted, now in pairs if wanted.version and now and now != wanted.version)
 
 
 def before_remove(action: AptRemove, site: Site, title: str) -> Packages:

@@ -6,8 +6,7 @@ from typing import Any
 
 import msgspec
 
-from machine.events import Event
-from provision import act_files, act_packages, act_system, apt, dpkg, files
+from provision import act_files, act_packages, act_system, dpkg, files
 from provision.act_files import Left
 from provision.model import (
     AnyAction,
@@ -65,10 +64,7 @@ def before(action: AnyAction, site: Site, stage: str, title: str) -> Facts:
         case AptKey() | AptRepo() | AptPin() | WriteFile() | RestoreFile():
             return {"file": files.keep(act_files.path_of(action), site.backups)._asdict()}
         case AptInstall():
-            if not action.files and apt.stale():
-                site.emit(Event("progress", stage, "reading the package lists"))
-                apt.update(site, stage, title)
-            return {"packages": msgspec.to_builtins(act_packages.before_install(action, site, title))}
+            return {"packages": msgspec.to_builtins(act_packages.before_install(action, site, stage, title))}
         case AptRemove():
             return {"packages": msgspec.to_builtins(act_packages.before_remove(action, site, title))}
         case UserGroup():

@@ -291,9 +291,7 @@ def _remove_old(host: Host, catalogue: Catalogue, key: str) -> tuple[Step, ...]:
             title="Remove the other ROCm",
             action=AptRemove(packages=old),
             state=state,
-            because=explain(
-                host, "ROCm of another release conflicts with this one and must go first.", state
-            ),
+            because=explain(host, "ROCm of another release conflicts with this one and must go first.", state),
             commands=(("apt-get", "remove", "--yes", *old),),
             undo=f"installs {', '.join(old)} again",
         ),

@@ -10,6 +10,7 @@ import msgspec
 from machine.errors import Interrupted, OutsideFailed, Problem, Refused
 from machine.events import Event
 from provision import actions
+from provision.act_system import certificates
 from provision.journal import Journal, Request, Run, StepResult, now, trouble
 from provision.model import MokEnroll, Plan, Reboot, State, Step
 from provision.site import Site
@@ -70,7 +71,10 @@ def _step(step: Step, site: Site, journal: Journal, keeper: _Keeper) -> None:
     if step.state is State.DONE or isinstance(action, Reboot):
         return
     if isinstance(action, MokEnroll):
-        keeper.set(step.id, "already" if actions.satisfied(action, site) else "manual")
+        if actions.satisfied(action, site):
+            keeper.set(step.id, "already")
+        else:
+            keeper.set(step.id, "manual", certificates(action, site)[0])
         return
     if step.state is not State.TODO:
         keeper.set(step.id, "manual")
@@ -132,7 +136,8 @@ class _Keeper:
         restart = [step for step in plan.steps if isinstance(step.action, Reboot) and step.state is not State.DONE]
         keys = [step for step in manual if isinstance(step.action, MokEnroll)]
         if keys and restart:
-            standing, words = "person", enrol_words(keys[0].action)
+            notes = {step.id: step.note for step in self.run.steps}
+            standing, words = "person", enrol_words(notes[keys[0].id])
         elif restart:
             standing, words = "restart", "Restart when it suits you (sudo reboot), then: gpu-setup resume"
         elif manual:
@@ -150,9 +155,8 @@ class _Keeper:
         self._journal.show(self.run)
 
 
-def enrol_words(action: object) -> str:
+def enrol_words(certificate: str) -> str:
     """What the person does at the console. The password is typed into mokutil and the blue screen, nowhere else."""
-    certificate = action.certificate if isinstance(action, MokEnroll) else ""
     return (
         f"sudo mokutil --import {certificate} (choose a one-time password without a q w z y m and symbols: the blue "
         "screen has a US keyboard), sudo mokutil --timeout -1, restart, and at the console: Enroll MOK, Continue, Yes, "

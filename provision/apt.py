@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from checks.facts.apt_sources import owner, read_sources
 from checks.facts.gaps import Gaps
-from machine.door import Outcome
+from machine.door import Machine, Outcome
 from machine.events import Event
 from provision.apt_errors import failing_addresses, locked, problem
+from provision.files import write
 from provision.simulation import Change, parse, parse_uris
 from provision.site import Site
 
@@ -82,8 +85,8 @@ class Teller:
                     "note", f"apt is in use by {who}: waiting up to {PATIENCE // 60} minutes until it has finished"
                 )
             return
-        begun = self._begun.setdefault(found.phase, self._clock())
-        spent = self._clock() - begun
+        moment = self._clock()
+        spent = moment - self._begun.setdefault(found.phase, moment)
         left = spent * (100 - found.percent) / found.percent if found.percent >= 2 and spent > 1 else None
         if found.phase == "fetch" and self._total:
             done = self._total * found.percent / 100
@@ -149,6 +152,8 @@ def update(site: Site, stage: str, title: str, file: str | None = None) -> None:
     argv = ("apt-get", *OPTIONS, *only, "update", "--error-on=any")
     outcome = call(site, stage, argv)
     if outcome.ok:
+        if file is None:
+            write(str(site.lists_stamp), b"", 0o644)
         return
     failing = failing_addresses(outcome.stdout)
     own = {owner(address) for address in failing}
@@ -160,22 +165,27 @@ def update(site: Site, stage: str, title: str, file: str | None = None) -> None:
     raise problem(argv, outcome, title)
 
 
-def stale(oldest: float = FRESH_SECONDS) -> bool:
-    """Whether the lists are older than this many seconds, or than a source that apt goes by, or not there."""
-    import os
+def stale(machine: Machine, oldest: float, stamp: Path | None = None) -> bool:
+    """Whether the lists are older than this many seconds, or some enabled source has none.
 
+    `stamp` is touched by each of our own full updates; without one the folder's time has to do, which a partial
+    update moves too.
+    """
     try:
-        lists = os.stat(LISTS).st_mtime
         names = os.listdir(LISTS)
+        read = os.stat(stamp or LISTS).st_mtime
     except OSError:
         return True
-    if not any(name.endswith(("Packages", "InRelease", "Release")) or "_Packages" in name for name in names):
-        return True
-    newest = 0.0
-    for place in ("/etc/apt/sources.list", "/etc/apt/sources.list.d"):
-        for path in (place, *(f"{place}/{name}" for name in (os.listdir(place) if os.path.isdir(place) else ()))):
-            try:
-                newest = max(newest, os.stat(path).st_mtime)
-            except OSError:
-                continue
-    return newest > lists or abs(time.time() - lists) > oldest
+    sources = read_sources(machine, Gaps()) or ()
+    return abs(time.time() - read) > oldest or not all(listed(source.uri, names) for source in sources)
+
+
+def listed(uri: str, names: Sequence[str]) -> bool:
+    """Whether apt's lists hold the Release file of this address.
+
+    Names as apt-pkg/contrib/strutl.cc (URItoFileName) makes them: scheme and password off, / to _.
+    """
+    rest = uri.split("://", 1)[-1].rsplit("@", 1)[-1].rstrip("/")
+    quoted = "".join(f"%{ord(c):02x}" if c in '\\|{}[]<>"^~_=!@#$%&*' else c for c in rest)
+    begin = quoted.replace("/", "_")
+    return any(name.startswith(begin) and name.endswith("Release") for name in names)

@@ -84,6 +84,13 @@ CAUSES = (
         "Look for a proxy or mirror in between, " + AGAIN,
     ),
     Cause(
+        "apt.renamed",
+        r"Repository '([^']+)' changed its '([^']+)' value",
+        "The repository {1} now calls itself by another {2}, which apt does not accept unseen.",
+        "Look whether that is meant (a new release, another vendor), accept it with "
+        "sudo apt-get update --allow-releaseinfo-change, " + AGAIN,
+    ),
+    Cause(
         "apt.sources-conflict",
         r"Conflicting values set for option Signed-By regarding source (\S+)",
         "Two source files name {1} with different keys, so apt refuses both.",
@@ -136,7 +143,7 @@ CAUSES = (
     ),
     Cause(
         "apt.held",
-        r"Held packages were changed and -y was used without --allow-change-held-packages|held broken packages",
+        r"Held packages were changed and -y was used without --allow-change-held-packages",
         "Packages that somebody put on hold stand in the way.",
         "See them with apt-mark showhold; release the right ones (sudo apt-mark unhold NAME), " + AGAIN,
         refused=True,

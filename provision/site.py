@@ -33,6 +33,11 @@ class Site(NamedTuple):
         return self.state / "backups"
 
     @property
+    def lists_stamp(self) -> Path:
+        """Its time is that of our last reading of all package lists."""
+        return self.state / "lists-read"
+
+    @property
     def archives(self) -> Path:
         """Package files that were replaced or removed, for the way back."""
         return self.state / "debs"

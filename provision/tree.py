@@ -182,7 +182,7 @@ def _keyrings(tree: Tree, new_keys: Sequence[AptKey]) -> dict[str, str | None]:
 
 def _refresh(tree: Tree, added: Sequence[str]) -> None:
     """Lists of the new sources always; of all where the system's are missing or older than a day."""
-    if stale(OLD_SECONDS):
+    if stale(tree.machine, OLD_SECONDS):
         problem = tree.update()
         if problem is None:
             return

@@ -39,6 +39,9 @@ file_argument: Decorator = click.argument("file", type=click.Path(path_type=Path
 @json_option
 @click.option("--sarif", "as_sarif", is_flag=True, help="SARIF 2.1.0 on stdout, nothing else.")
 @click.option("--html", "page", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write a page.")
+@click.option(
+    "--csv", "table", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write all rows as a table."
+)
 @click.option("--held-out", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Look for leaks.")
 @recipe_option
 @languages_option
@@ -49,6 +52,7 @@ def check_command(
     as_json: bool,
     as_sarif: bool,
     page: Path | None,
+    table: Path | None,
     held_out: Path | None,
     recipe_name: str | None,
     languages: str,
@@ -66,7 +70,14 @@ def check_command(
         if recipe_name is not None:
             result = _with_tokens(result, checked, recipe_name, emit)
     if page is not None:
-        _write_page(page, result)
+        from gpu_setup.render.data_page import data_page
+        from gpu_setup.version import version
+
+        _write(page, data_page(result, version()))
+    if table is not None:
+        from gpu_setup.render.data_table import data_table
+
+        _write(table, data_table(result))
     return data_answer(result, strict, as_sarif)
 
 
@@ -108,17 +119,15 @@ def _with_tokens(result: DataReport, checked: object, recipe_name: str, emit: Em
     return token_findings(result, tokens, rows, checked)
 
 
-def _write_page(page: Path, result: DataReport) -> None:
-    from gpu_setup.render.data_page import data_page
-    from gpu_setup.version import version
+def _write(place: Path, text: str) -> None:
     from machine.errors import OutsideFailed
 
     try:
-        page.write_text(data_page(result, version()), encoding="utf-8")
+        place.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutsideFailed(
             "data.unwritable",
-            f"The page could not be written to {page}.",
+            f"{place} could not be written.",
             f"The system says: {error.strerror or error}.",
             "Name a file in a folder that you can write.",
         ) from error

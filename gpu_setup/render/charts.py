@@ -29,9 +29,11 @@ def line_chart(
         axes.set_xlabel("step")
         axes.set_ylabel(unit)
         axes.set_ylim(bottom=0)
+        axes.set_xlim(0.5, max((max(steps, default=1.0) for steps, _ in lines.values()), default=1.0) + 0.5)
         axes.grid(alpha=0.3)
         if len(lines) > 1 or dropped:
-            axes.legend(frameon=False, fontsize=8)
+            # above the axes, beside the title: inside it would hide a line
+            axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=4)
         target = io.StringIO()
         FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None, "Title": title})  # type: ignore[no-untyped-call]
     text = target.getvalue()

@@ -9,7 +9,7 @@ import click
 from gpu_setup.render.facts import size
 from gpu_setup.render.layout import labelled, wrapped
 from gpu_setup.render.plain import clean
-from provision.model import AptInstall, Plan, Reboot, State, Step
+from provision.model import AptInstall, AptRemove, Plan, Reboot, State, Step, Wanted
 
 SIGNS = {
     State.TODO: ("+", "green"),
@@ -46,13 +46,36 @@ def _step(step: Step, verbose: bool) -> list[str]:
     )
     lines += wrapped(clean(step.because), "    ")
     if isinstance(step.action, AptInstall):
-        names = [wanted.name + (f" {wanted.version}" if wanted.version else "") for wanted in step.action.packages]
-        lines += wrapped(clean(", ".join(names)), "      ", first="    · ")
+        lines += _packages(step.action, verbose)
+    if isinstance(step.action, (AptInstall, AptRemove)) and (going := (*_named(step.action), *step.action.removes)):
+        lines += wrapped(clean(f"goes: {', '.join(going)}"), "      ", first="    · ")
     if verbose:
         lines += [f"    $ {clean(shlex.join(command))}" for command in step.commands]
+        lines += [f"    {clean(line)}" for line in step.diff.splitlines()]
         if step.undo:
             lines += wrapped(clean(f"way back: {step.undo}"), "    ")
     return lines
+
+
+def _packages(action: AptInstall, verbose: bool) -> list[str]:
+    """The named packages with their versions; with `verbose` also each that comes along, else how many do."""
+
+    def shown(wanted: Wanted) -> str:
+        moved = f"{wanted.installed} → " if wanted.installed and wanted.installed != wanted.version else ""
+        return wanted.name + (f" {moved}{wanted.version}" if wanted.version else "")
+
+    names = [shown(wanted) for wanted in action.packages]
+    more = [shown(wanted) for wanted in action.brings]
+    if more and not verbose:
+        names.append(f"and {len(more)} that come along")
+    lines = wrapped(clean(", ".join(names)), "      ", first="    · ")
+    if more and verbose:
+        lines += wrapped(clean(f"comes along: {', '.join(more)}"), "      ", first="    · ")
+    return lines
+
+
+def _named(action: AptInstall | AptRemove) -> tuple[str, ...]:
+    return action.packages if isinstance(action, AptRemove) else action.remove
 
 
 def _sums(plan: Plan, hint: bool) -> list[str]:

@@ -97,7 +97,7 @@ def inspect(row: Row, names: bool = True) -> Inspected:
         hits.append(Hit("untrimmed", 0, 0, repr(shown)))
     said_in, asked_in = language(row.output, said), ""
     if said_in:
-        asked_in = language(row.instruction, asked, question=True)
+        asked_in = language(row.instruction, asked, said_in)
         if asked_in and asked_in != said_in and asks_for_a_language(low[:output_at]):
             asked_in = ""
     return Inspected(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.dataset.inspect_row import Inspected, inspect, opening, sentences, text_of
 from harness.dataset.row import Row, decode, row_of
-from harness.dataset.similar import FEWEST_PAIRS, band_keys, digest, signatures, sketch
+from harness.dataset.similar import FEWEST_PAIRS, band_keys, digests, signatures, sketch
 from harness.dataset.source import LONGEST_ROW, Block
 
 if TYPE_CHECKING:
@@ -61,10 +61,13 @@ class _Columns:
         self.excerpts: dict[str, list[tuple[int, str]]] = {}
         self.index: list[tuple[int, ...]] = []
         self.languages: dict[str, int] = {"": 0}
-        self.exact, self.question, self.answer, self.whole = array("Q"), array("Q"), array("Q"), array("Q")
+        # hashed all at once in the end
+        self.questions: list[str] = []
+        self.answers: list[str] = []
+        self.whole = array("Q")
         self.paired, self.pairs = array("Q"), []  # type: tuple[array[int], list[list[str]]]
-        self.units: dict[str, tuple[array[int], array[int]]] = {
-            name: (array("Q"), array("Q")) for name in ("sentences", "openings", "names")
+        self.units: dict[str, tuple[list[str], array[int]]] = {
+            name: ([], array("Q")) for name in ("sentences", "openings", "names")
         }
         self.origins: Counter[str] = Counter()
 
@@ -75,10 +78,9 @@ class _Columns:
             kept.append((row, said))
 
     def unit(self, name: str, texts: set[str], row: int) -> None:
-        keys, rows = self.units[name]
-        for text in texts:
-            keys.append(digest(text))
-            rows.append(row)
+        found, rows = self.units[name]
+        found.extend(texts)
+        rows.extend([row] * len(texts))
 
 
 def scan(block: Block, settings: Settings) -> Scanned:
@@ -115,9 +117,8 @@ def _take(columns: _Columns, row: Row, number: int, settings: Settings) -> tuple
     if seen.hits:
         _tell(columns, seen, text_of(row), number, settings.limit)
     columns.whole.append(number)
-    columns.question.append(digest(seen.question))
-    columns.answer.append(digest(seen.answer))
-    columns.exact.append(digest(f"{seen.question}\n{seen.answer}"))
+    columns.questions.append(seen.question)
+    columns.answers.append(seen.answer)
     flags = WHOLE | (ENDS_WELL if seen.ends_well else 0) | (SEEMS_CUT if seen.seems_cut else 0)
     if len(seen.pairs) >= FEWEST_PAIRS:
         flags |= PAIRED
@@ -171,16 +172,19 @@ def _finished(columns: _Columns, rows: int) -> Scanned:
         bands, sketches = band_keys(signature), sketch(signature)
     else:
         bands, sketches = np.empty((0, 0), dtype=np.uint64), np.empty((0, 0), dtype=np.uint8)
-    units = {name: (numbers(keys), numbers(found)) for name, (keys, found) in columns.units.items()}
+    units = {name: (digests(texts), numbers(found)) for name, (texts, found) in columns.units.items()}
+    asked = digests(columns.questions)
+    said = digests(columns.answers)
     return Scanned(
         rows=rows,
         hits=columns.hits,
         excerpts=columns.excerpts,
         records=np.array(columns.index, dtype=list(INDEX_FIELDS)).tobytes(),
         languages=list(columns.languages),
-        exact=numbers(columns.exact),
-        question=numbers(columns.question),
-        answer=numbers(columns.answer),
+        # of both: multiplied, so that a row whose answer is its question is not 0
+        exact=asked * np.uint64(0x9E3779B97F4A7C15) ^ said,
+        question=asked,
+        answer=said,
         whole=numbers(columns.whole),
         paired=numbers(columns.paired),
         bands=bands,

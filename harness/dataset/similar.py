@@ -6,7 +6,6 @@ is found with a chance of 0.995, one at 0.7 with 0.975; every candidate is then 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -46,9 +45,16 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
     return len(one & other) / together if together else 1.0
 
 
-def digest(text: str) -> int:
-    """64 bits that are the same in every process and run."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little")
+def digests(texts: list[str]) -> np.ndarray[Any, Any]:
+    """64 bits for each text, the same in every process."""
+    import numpy as np
+    import rensa
+
+    if not texts:
+        return np.empty(0, dtype=np.uint64)
+    # a lone surrogate cannot be handed over
+    (hashes,) = rensa.RMinHash.hash_token_sets([[text.encode("utf-8", "replace") for text in texts]])
+    return np.array(hashes, dtype=np.uint64)
 
 
 def signatures(pair_lists: list[list[str]]) -> np.ndarray[Any, Any]:

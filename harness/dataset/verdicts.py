@@ -13,7 +13,7 @@ from harness.dataset.inspect_row import inspect, opening, sentences
 from harness.dataset.reread import Reread, row_words
 from harness.dataset.row import Row
 from harness.dataset.scan import SEEMS_CUT, WHOLE
-from harness.dataset.similar import Groups, digest
+from harness.dataset.similar import Groups, digests
 from harness.dataset.spill import Spill, groups
 from harness.dataset.tally import EXAMPLES, Tally
 
@@ -25,7 +25,7 @@ RARE_LANGUAGE = 0.05
 # more rows than this that change the language do so on purpose
 CHANGES_ON_PURPOSE = 0.3
 # answers end with a sentence's end nearly always: then one that does not is cut
-MOSTLY_ENDS_WELL = 0.8
+MOSTLY_ENDS_WELL = 0.9
 FEW_ROWS = 100
 MOST_GROUPS = 50
 
@@ -215,7 +215,8 @@ def _recurring(
                 continue
             found, key = group["row"].tolist(), int(group["key"][0])
             members.update(found)
-            said = next((text for text in texts(rows.row(found[0])) if digest(text) == key), "")
+            told = texts(rows.row(found[0]))
+            said = next((text for text, each in zip(told, digests(told), strict=True) if int(each) == key), "")
             counts[said, found[0]] = len(found)
     return (array("Q", sorted(members)), counts) if members else None
 

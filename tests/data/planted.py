@@ -215,13 +215,13 @@ def planted(seed: int = 11, clean: int = 2400, each: int = 40) -> tuple[list[Any
         plant.add(row, "length-outlier")
         row = plant.base(language)
         plant.add(broken_schema(row, dice), "schema")
-        # copies of clean rows: the later one is the copy
-        original = dice.choice(sorted(plant.clean))
-        plant.add(dict(plant.rows[original]), "duplicate")
-    originals = dice.sample(sorted(plant.clean), 2 * plant.each)
+    # each clean row is copied at most once, so that no copy is also a conflict; the later one is the copy
+    originals = dice.sample(sorted(plant.clean), 3 * plant.each)
     for original in originals[: plant.each]:
+        plant.add(dict(plant.rows[original]), "duplicate")
+    for original in originals[plant.each : 2 * plant.each]:
         plant.add(edited(plant.rows[original], dice), "near-duplicate")
-    for original in originals[plant.each :]:
+    for original in originals[2 * plant.each :]:
         asked = plant.rows[original]
         number = plant.add({**asked, "output": answer(LANGUAGES[original % 4], dice)}, "label-conflict")
         plant.truth["label-conflict"] |= {original, number}

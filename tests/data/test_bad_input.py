@@ -140,7 +140,8 @@ def test_nul_bytes_and_raw_control_characters(tmp_path: Path) -> None:
     [
         ("text", "a text"), (7, "a number"), (None, "null"), ([], "a list"), (True, "true or false"),
         ({"instruction": 1, "output": "x"}, "instruction is a number"), ({"output": "x"}, "instruction is missing"),
-        ({"instruction": "x", "output": None}, "output is null"), ({"instruction": "x", "output": {}}, "output is an object"),
+        ({"instruction": "x", "output": None}, "output is null"),
+        ({"instruction": "x", "output": {}}, "output is an object"),
         ({"instruction": "x", "output": "y", "input": ["z"]}, "input is a list"),
     ],
 )  # fmt: skip

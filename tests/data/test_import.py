@@ -111,7 +111,7 @@ def test_what_is_no_answer_is_left_out_and_counted(tmp_path: Path) -> None:
         ("Gerne!\n\nAm 3. März 2026 um 09:00 schrieb Tom <t@x.de>:\n> Kommst du?\n", "Gerne!", "Kommst du?"),
         ("Avec plaisir.\n\nLe mar. 3 mars 2026 à 09:00, Tom a écrit :\n> Tu viens ?\n", "Avec plaisir.", "Tu viens ?"),
         ("Claro.\n\nEl mar, 3 mar 2026 a las 9:00, Tom escribió:\n> ¿Vienes?\n", "Claro.", "¿Vienes?"),
-        ("Sure.\n\n-----Original Message-----\nFrom: Tom\nSent: Monday\nTo: Lena\nSubject: Hi\n\nAre you in?", "Sure.", "Are you in?"),
+        ("Sure.\n\n-----Original Message-----\nFrom: Tom\nSent: Monday\nTo: Lena\n\nAre you in?", "Sure.", "Are you in?"),
         ("Ja.\n\nVon: Tom\nGesendet: Montag\nAn: Lena\nBetreff: Hallo\n\nBist du da?", "Ja.", "Bist du da?"),
         ("> Are you in?\n\nYes I am.\n\n> And Tom?\n\nHe is not.", "Yes I am.\n\nHe is not.", "Are you in?\nAnd Tom?"),
         ("Fine with me.\n\nSent from my iPhone", "Fine with me.", ""),
@@ -148,13 +148,17 @@ def test_broken_headers_and_attachments(tmp_path: Path) -> None:
 
 
 def test_openai_chat_and_sharegpt(tmp_path: Path) -> None:
+    def said(*turns: tuple[str, Any]) -> list[dict[str, Any]]:
+        return [{"role": role, "content": content} for role, content in turns]
+
+    shared = [("human", "One?"), ("gpt", "Two."), ("human", "Three?"), ("gpt", "Four.")]
     chat = lines(
         tmp_path / "chat.jsonl",
-        {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]},
-        {"conversations": [{"from": "human", "value": "One?"}, {"from": "gpt", "value": "Two."}, {"from": "human", "value": "Three?"}, {"from": "gpt", "value": "Four."}]},
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Parts?"}]}, {"role": "assistant", "content": "Joined."}]},
-        {"messages": [{"role": "user", "content": "Nobody answered"}]},
-    )  # fmt: skip
+        {"messages": said(("system", "Be brief."), ("user", "Why?"), ("assistant", "Because."))},
+        {"conversations": [{"from": role, "value": text} for role, text in shared]},
+        {"messages": said(("user", [{"type": "text", "text": "Parts?"}]), ("assistant", "Joined."))},
+        {"messages": said(("user", "Nobody answered"))},
+    )
     rows, report = imported(tmp_path, chat)
     assert [(row["instruction"], row["output"]) for row in rows] == [
         ("Why?", "Because."),
@@ -202,7 +206,7 @@ def test_continue_development_data_and_sessions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raw", "name"),
     [
-        ('question,answer\n"How, then?","Like\nthis."\n'.encode(), "faq.csv"),
+        (b'question,answer\n"How, then?","Like\nthis."\n', "faq.csv"),
         ("Frage;Antwort;Thema\nHow, then?;\"Like\nthis.\";x\n".encode("cp1252"), "faq.csv"),
         ("pregunta\trespuesta\nHow, then?\t\"Like\nthis.\"\n".encode("utf-16"), "faq.tsv"),
         (b"\xef\xbb\xbfInstruction,Output\r\n\"How, then?\",\"Like\nthis.\"\r\n", "faq.csv"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def pairs(row: dict[str, Any]) -> frozenset[tuple[str, str]]:
     words = "".join(
         sign if sign.isalnum() else " " for sign in f"{row['instruction']} {row['output']}".casefold()
     ).split()
-    return frozenset(zip(words, words[1:], strict=False))
+    return frozenset(pairwise(words))
 
 
 def test_no_near_duplicate_crosses_the_cut(tmp_path: Path) -> None:

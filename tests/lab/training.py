@@ -126,8 +126,8 @@ def trainings(home: Path) -> list[int]:
 
 
 def trainer(home: Path) -> int:
-    """The process of `axolotl train` itself, not those that it starts to tokenise."""
-    (found,) = (process for process in trainings(home) if b"\0train\0" in Path(f"/proc/{process}/cmdline").read_bytes())
+    """The process of `axolotl train` itself, not those that it forks: it leads their group."""
+    (found,) = (process for process in trainings(home) if os.getpgid(process) == process)
     return found
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from checks.facts.host import Amd, Docker, Package, Person, RocmInstall
-from provision.model import AptInstall, AptPin, AptRemove, State, UserGroup
+from checks.facts.host import Amd, AptSource, Docker, Package, Person, RocmInstall
+from provision.model import AptInstall, AptPin, AptRemove, State, UserGroup, WriteFile
 from tests.plan.answers import install, planned, states, step
 from tests.plan.machines import (
     GA,
     HWE,
     RAPHAEL,
+    RX_6900_XT,
     RX_7900_XT,
     RX_9070_XT,
     W7900,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from checks.catalogue import catalogue
 from checks.facts.host import AptSource, Docker, Firmware, Kernel, ModuleFile, Nvidia, NvmlGpu, Person
 from provision.model import AptInstall, AptPin, AptRepo, State
-from provision.target import Display, Source
+from provision.plan import plan
+from provision.target import Display, Source, Target
 from tests.plan.answers import install, planned, states, step
 from tests.plan.machines import (
     GA,
@@ -42,11 +44,12 @@ def test_the_archive_route_stops_if_apt_would_build_the_module_after_all() -> No
 def test_nvidias_own_repository_locks_the_branch_first_and_needs_a_person_under_secure_boot() -> None:
     found = planned(ubuntu(RTX_3090_TI, secure_boot=True), source="nvidia")
     order = [step.id for step in found.steps]
-    assert order[:5] == [
+    assert order[:6] == [
         "key-nvidia.cuda",
         "repository-nvidia.cuda",
         "pin-nvidia.cuda",
         "nvidia-branch-lock",
+        "next-boot-guard",
         "nvidia-driver",
     ]
     assert install(found, "nvidia-branch-lock") == ["nvidia-driver-pinning-595"]

@@ -38,7 +38,7 @@ def test_a_recorded_machine_gets_the_plan_that_is_expected_of_it(name: str) -> N
 def test_the_machine_of_two_vendors_has_a_plan_for_each(vendor: Vendor, first: str) -> None:
     found = plan_of("two-vendors", vendor)
     assert found.refusals == ()
-    assert found.steps[0].id == first
+    assert first in [step.id for step in found.steps[:2]]
 
 
 @pytest.mark.parametrize("name", names())

@@ -16,13 +16,13 @@ _NO_WORDS = re.compile(r"https?://\S+|\S+@\S+|`[^`]*`|[\d_{}()\[\]<>=+*/\\|#$%&~
 # fewer letters tell too little
 FEWEST_LETTERS = 60
 # a question is short, and is only compared with the languages that are common in the answers
-FEWEST_ASKED, SURE_ASKED = 30, 0.6
+FEWEST_ASKED, SURE_ASKED = 30, 0.5
 # letters that are looked at: more makes it slower, not surer
 LETTERS = 160
-SURE = 0.93
+SURE = 0.85
 UNKNOWN = ""
 # small words: how many are looked at, the least share of one language, and by how much it must lead
-WORDS, SHARE, LEAD, FEWEST_WORDS = 36, 0.2, 2, 7
+WORDS, SHARE, LEAD, FEWEST_WORDS = 36, 0.18, 1.6, 7
 
 
 @cache
@@ -33,43 +33,41 @@ def _identifier() -> Any:
 
 
 @cache
-def _small_words() -> dict[str, tuple[str, ...]]:
-    """The languages of each small word."""
+def _small_words() -> tuple[frozenset[str], dict[str, frozenset[str]]]:
+    """All small words together, and those of each language."""
     import tomllib
 
     text = (resources.files("harness.dataset.rules") / "stopwords.toml").read_text(encoding="utf-8")
-    languages: dict[str, tuple[str, ...]] = {}
-    for code, words in tomllib.loads(text).items():
-        for word in set(words.split()):
-            languages[word] = (*languages.get(word, ()), code)
-    return languages
+    languages = {code: frozenset(words.split()) for code, words in tomllib.loads(text).items()}
+    return frozenset().union(*languages.values()), languages
 
 
-def language(text: str, words: Sequence[str], question: bool = False) -> str:
+def language(text: str, words: Sequence[str], answered_in: str = UNKNOWN) -> str:
     """ISO 639-1 code, or "" where the text is too short, is code, or no language stands out. `words`: its own.
 
-    A `question` may be shorter, and less sure.
+    `answered_in` makes the text a question, which may be shorter and less sure; it is taken for the language of its answer
+    where nothing speaks against that.
     """
-    fewest, sure = (FEWEST_ASKED, SURE_ASKED) if question else (FEWEST_LETTERS, SURE)
+    fewest, sure = (FEWEST_ASKED, SURE_ASKED) if answered_in else (FEWEST_LETTERS, SURE)
     if len(text) < fewest:
         return UNKNOWN
-    return _by_small_words(words) or _by_model(text, fewest, sure)
+    few = set(words[:WORDS])
+    counts = _counts(few)
+    best = max(counts, key=counts.__getitem__)
+    first, second = sorted(counts.values())[:-3:-1]
+    if first > second and ((best == answered_in and first >= 2) or _stands_out(first, second, len(few))):
+        return best
+    return _by_model(text, fewest, sure)
 
 
-def _by_small_words(words: Sequence[str]) -> str:
-    if len(words) < FEWEST_WORDS:
-        return UNKNOWN
-    few, known = set(words[:WORDS]), _small_words()
-    counts: dict[str, int] = {}
-    for word in few & known.keys():
-        for code in known[word]:
-            counts[code] = counts.get(code, 0) + 1
-    if not counts:
-        return UNKNOWN
-    first, second = ([*sorted(counts.values(), reverse=True), 0])[:2]
-    if first < 3 or first < SHARE * len(few) or first < LEAD * second:
-        return UNKNOWN
-    return max(counts, key=counts.__getitem__)
+def _counts(few: set[str]) -> dict[str, int]:
+    every, languages = _small_words()
+    hit = few & every
+    return {code: len(hit & words) for code, words in languages.items()}
+
+
+def _stands_out(first: int, second: int, words: int) -> bool:
+    return words >= FEWEST_WORDS and first >= 3 and first >= SHARE * words and first >= LEAD * second
 
 
 def _by_model(text: str, fewest: int, least: float) -> str:

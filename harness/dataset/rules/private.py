@@ -24,10 +24,10 @@ _IBAN = re.compile(
 )
 _DIGITS = re.compile(r"(?<![\w.,/=#-])\+?\(?\d(?:[ \u00a0\u202f()./-]{0,3}\d){6,18}(?!\w)(?![.,/-]\d)")
 _NUMBER_SIGNS = re.compile(r"\D")
-# dates, addresses of computers, spans of years, ISBNs
+# dates, addresses of computers, decimal numbers, spans of years, ISBNs
 _NO_PHONE = re.compile(
     r"(?:\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{4}[./-]\d{1,2}[./-]\d{1,2})(?![\d./-])"
-    r"|\d{1,3}(?:\.\d{1,3}){3}$|(?:1[89]|20)\d\d ?[-/] ?(?:1[89]|20)\d\d$|97[89][ -]?\d"
+    r"|\d{1,3}(?:\.\d{1,3}){3}$|\d+[.,]\d+$|(?:1[89]|20)\d\d ?[-/] ?(?:1[89]|20)\d\d$|97[89][ -]?\d"
 )
 _THOUSANDS = re.compile(r"\d{1,3}(?:[ \u00a0\u202f.]\d{3})+$")
 _US = re.compile(r"(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}$")

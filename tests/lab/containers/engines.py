@@ -1,7 +1,7 @@
 """Real Docker engines of the tests' own: their images, sockets and devices are private, and end with the tests.
 
-Each runs in a mount namespace of its own, so that its mounts and stand-in devices are seen by nobody else and go with it.
-No bridge and no iptables rule is made: containers of these tests have no network.
+Each runs in a mount namespace of its own, so that its mounts and stand-in devices are seen by nobody else and go with
+it. No bridge and no iptables rule is made: containers of these tests have no network.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 # programs of the small image, which has nothing else
 SMALL = ("sh", "ls", "cat", "id", "stat", "sleep", "env", "touch")
 
-# $1 the engine's folder, $2 its root file system or empty, then the engine's command. With stand-in cards, /dev becomes a
-# tmpfs: /dev itself is shared by all mount namespaces
+# $1 the engine's folder, $2 its root file system or empty, $3 whether stand-in cards are wanted, then the engine's
+# command. For the cards /dev becomes a tmpfs: /dev itself is shared by all mount namespaces
 _START = r"""
 set -eu
 folder=$1 root=$2 cards=$3
@@ -115,7 +115,11 @@ def running(
     configuration: dict[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[Engine]:
-    """An engine in `folder`. `hook`: NVIDIA's runtime hook, as one that does nothing; `root`: its programs lie there."""
+    """An engine in `folder`.
+
+    `hook`: NVIDIA's runtime hook is there, and does nothing; `cards`: /dev/kfd and two render nodes are; `root`: a file
+    system that the engine's programs lie in; `environ` adds to what clients need.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     programs = folder / "programs"
     programs.mkdir(exist_ok=True)

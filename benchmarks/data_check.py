@@ -1,0 +1,233 @@
+"""How long `gpu-setup data check` takes, how much memory, and how both grow with the rows.
+
+    python3 benchmarks/data_check.py [--rows 120000] [--runs 5] [--grow 250000 500000 1000000 2000000] [--work DIR]
+
+Whole processes. The rows are made by a seeded generator from the tests' sentence patterns with a large vocabulary; 2 % of
+them are copies, 2 % near-copies, 1 % hold a mail address and a number. Personal names are left out (--no-names), as the
+target says. Peak memory is the sum over the tool and its worker processes, each at its own peak. Rivals from
+data_rivals.toml run once on the same file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from home import LAUNCHER, add_common_options, my_places, tool_python, work_folder
+from processes import Ended, children, command_line, peak_memory, person_environment, run
+from result import CHECKOUT, Figure, machine, write
+
+sys.path.append(str(CHECKOUT))
+
+from tests.data.corpus import ANSWERS, LANGUAGES, PLACES, QUESTIONS, TIMES
+
+SECONDS_LIMIT = 10.0
+MEMORY_LIMIT = 1024.0
+# time a row at the largest size against the smallest: linear, with a tenth for the machine's noise
+LINEAR_LIMIT = 1.1
+FLAT_LIMIT = 1.25
+NEEDED_RUNS = 5
+# for its own checks, as its authors published; it could not be installed here, and neither its machine nor its rows are
+# known: an order of magnitude, no comparison
+PUBLISHED_RIVAL_SECONDS = 13.43
+
+
+class Checked(NamedTuple):
+    """One run of a command, and the summed peaks of its processes in MiB."""
+
+    ended: Ended
+    memory: float
+
+
+def nouns(dice: random.Random, count: int = 30_000) -> list[str]:
+    syllables = (
+        "ba",
+        "ke",
+        "lo",
+        "mi",
+        "ru",
+        "sta",
+        "fen",
+        "gri",
+        "hol",
+        "nor",
+        "pel",
+        "qua",
+        "ser",
+        "tim",
+        "vul",
+        "wen",
+        "zar",
+        "dro",
+        "bli",
+        "cha",
+    )
+    return ["".join(dice.choices(syllables, k=dice.randint(2, 4))).capitalize() for _ in range(count)]
+
+
+def made_rows(count: int, seed: int = 7) -> Iterator[dict[str, str]]:
+    """`count` rows, a few hundred characters each; only a window of them is held for copies."""
+    dice = random.Random(seed)
+    words = nouns(dice)
+    window: list[dict[str, str]] = []
+    for number in range(count):
+        language = LANGUAGES[number % 4]
+        chance = dice.random()
+        if window and chance < 0.02:
+            yield dict(dice.choice(window))
+            continue
+        if window and chance < 0.04:
+            row = dict(dice.choice(window))
+            parts = row["output"].split()
+            parts[dice.randrange(len(parts))] = dice.choice(words)
+            yield {**row, "output": " ".join(parts)}
+            continue
+
+        def said(pattern: str, language: str = language) -> str:
+            return pattern.format(
+                t=f"{dice.choice(words)} {dice.choice(words)}", p=dice.choice(PLACES[language]),
+                w=dice.choice(TIMES[language]), n=dice.randrange(10, 9000), m=dice.randrange(3, 900),
+            )  # fmt: skip
+
+        answer = " ".join(said(pattern) for pattern in dice.sample(ANSWERS[language], dice.randint(3, 6)))
+        if chance > 0.99:
+            answer += f" {dice.choice(words)}@{dice.choice(words)}.org, +49 30 9{dice.randrange(10**6, 10**7)}."
+        row = {"instruction": said(dice.choice(QUESTIONS[language])), "input": "", "output": answer}
+        if len(window) < 2000:
+            window.append(row)
+        else:
+            window[dice.randrange(2000)] = row
+        yield row
+
+
+def data_file(work: Path, count: int) -> Path:
+    """JSON Lines, which the rivals read too; made once in the work folder."""
+    path = work / f"rows-{count}.jsonl"
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        with partial.open("w", encoding="utf-8") as file:
+            for row in made_rows(count):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        partial.rename(path)
+    return path
+
+
+def checked(argv: tuple[str, ...], env: dict[str, str], log: Path, fine: tuple[int, ...] = (0, 1)) -> Checked:
+    """Run the command; the peaks of all its processes are read while it runs."""
+    peaks: dict[int, int] = {}
+
+    def watch(pid: int) -> None:
+        found = [pid]
+        while found:
+            each = found.pop()
+            found += children(each)
+            # multiprocessing's tracker is a bare interpreter of its own; it counts too
+            if command_line(each):
+                peaks[each] = max(peaks.get(each, 0), peak_memory(each) or 0)
+
+    ended = run(argv, env, log, log, watch=watch, every=0.05)
+    if ended.rc not in fine:
+        raise SystemExit(f"{' '.join(argv)} ended with {ended.rc}; see {log}")
+    return Checked(ended, sum(peaks.values()) / 2**20)
+
+
+def rivals(work: Path, python: Path) -> dict[str, list[str]]:
+    """argv of each rival, installed in a venv of its own."""
+    table = tomllib.loads((Path(__file__).parent / "data_rivals.toml").read_text(encoding="utf-8"))
+    found = {}
+    for name, rival in table.items():
+        folder, log = work / rival["requirement"], work / "install.log"
+        if not (folder / "bin" / rival["command"][0]).exists():
+            pip = (str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", rival["requirement"])
+            for step in ((str(python), "-m", "venv", str(folder)), pip):
+                if run(step, person_environment(), log, log).rc != 0:
+                    raise SystemExit(f"{name} could not be installed; see {log}")
+        found[name] = [str(folder / "bin" / rival["command"][0]), *rival["command"][1:]]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=120_000)
+    parser.add_argument("--runs", type=int, default=NEEDED_RUNS)
+    parser.add_argument("--grow", type=int, nargs="*", default=[250_000, 500_000, 1_000_000, 2_000_000])
+    parser.add_argument("--no-rivals", action="store_true", help="only the tool itself")
+    add_common_options(parser)
+    given = parser.parse_args()
+    described = machine()
+    places = my_places()
+    python = tool_python(places)
+    env = (
+        person_environment(GPU_SETUP_HOME=str(places.data.parent))
+        if places.data.name == "data"
+        else person_environment()
+    )
+    check = (str(LAUNCHER), "data", "check", "--json", "--no-names")
+    with work_folder(given.work) as work:
+        env["TMPDIR"] = str(work)
+        path, log = data_file(work, given.rows), work / "check.log"
+        raw: dict[str, Any] = {"rows": given.rows, "bytes": path.stat().st_size, "grow": []}
+        checked((*check, str(data_file(work, 1000))), env, log)
+        runs = [checked((*check, str(path)), env, log) for _ in range(given.runs)]
+        figures = timed(runs, given, "")
+        raw["runs"] = [(one.ended.seconds, one.ended.cpu_seconds, one.memory) for one in runs]
+        figures += grown(check, given, work, env, log, raw)
+        if not given.no_rivals:
+            for name, argv in rivals(work, python).items():
+                filled = [part.format(file=path, out=work / "rival-out") for part in argv]
+                (work / "rival-out").mkdir(exist_ok=True)
+                one = checked(tuple(filled), person_environment(), work / "rival.log", fine=tuple(range(256)))
+                note = f"exit {one.ended.rc}; other checks than ours, fewer"
+                figures.append(Figure(f"{name}, {given.rows:,} rows", one.ended.seconds, "s", note=note))
+                figures.append(Figure(f"{name}, peak memory", one.memory, "MiB"))
+        note = "as its authors published: 120,000 rows of their own, their machine, other checks; not installable here"
+        figures.append(Figure("datasets-lint 1.2.0", PUBLISHED_RIVAL_SECONDS, "s", n=0, note=note))
+        write("data-check", "Checking training data", figures, raw, described, given.out)
+
+
+def timed(runs: list[Checked], given: argparse.Namespace, note: str) -> list[Figure]:
+    target = given.rows == 120_000
+    seconds = median(one.ended.seconds for one in runs)
+    memory = max(one.memory for one in runs)
+    more = {"n": len(runs), "needed": NEEDED_RUNS, "note": note}
+    return [
+        Figure(f"check, {given.rows:,} rows", seconds, "s", at_most=SECONDS_LIMIT if target else None, **more),
+        Figure("the same, CPU seconds", median(one.ended.cpu_seconds for one in runs), "s", n=len(runs)),
+        Figure("peak memory, all processes", memory, "MiB", at_most=MEMORY_LIMIT if target else None, **more),
+    ]
+
+
+def grown(
+    check: tuple[str, ...], given: argparse.Namespace, work: Path, env: dict[str, str], log: Path, raw: dict[str, Any]
+) -> list[Figure]:
+    """Time and memory at each size, and how the largest stands to the smallest."""
+    figures, sizes = [], []
+    for count in given.grow:
+        path = data_file(work, count)
+        one = checked((*check, str(path)), env, log)
+        sizes.append((count, one.ended.seconds, one.memory))
+        figures.append(Figure(f"check, {count:,} rows", one.ended.seconds, "s"))
+        figures.append(Figure(f"peak memory, {count:,} rows", one.memory, "MiB"))
+        if given.work is None:
+            path.unlink()
+    raw["grow"] = sizes
+    if len(sizes) > 1:
+        (few, short, small), (many, long, large) = sizes[0], sizes[-1]
+        figures += [
+            Figure(
+                f"time a row, {many:,} against {few:,}", (long / many) / (short / few), "ratio", at_most=LINEAR_LIMIT
+            ),
+            Figure(f"memory, {many:,} against {few:,}", large / small, "ratio", at_most=FLAT_LIMIT),
+        ]
+    return figures
+
+
+if __name__ == "__main__":
+    main()

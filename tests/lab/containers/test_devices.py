@@ -1,0 +1,205 @@
+"""Cards in real containers: the options that the tool chooses, on Docker 20.10 and 26.1, with stand-ins for the cards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from checks.facts.docker import parse_info
+from checks.facts.host import DeviceNode, Host, NvmlGpu
+from containers.access import access, device_options
+from containers.engine import choose_engine, docker_engine
+from containers.errors import stopped
+from containers.model import Access, Vendor
+from containers.run import Container, run_argv
+from machine.door import LocalMachine, Outcome
+from tests.containers.hosts import host, with_gpus
+from tests.lab.containers.engines import SYSTEM_PATH, Engine, running, small_image
+from tests.lab.containers.material import as_root, starter, unpacked
+
+pytestmark = pytest.mark.lab
+
+SLOTS = ("0000:01:00.0", "0000:41:00.0")
+
+
+def nvidia() -> Host:
+    return with_gpus(
+        host("rtx3090-healthy"),
+        NvmlGpu(uuid="GPU-aaaa-1", slot="00000000:01:00.0", name="NVIDIA GeForce RTX 3090"),
+        NvmlGpu(uuid="GPU-bbbb-2", slot="00000000:41:00.0", name="NVIDIA GeForce RTX 3090"),
+    )
+
+
+def radeons(group: int) -> Host:
+    machine = host("rx7900xtx-healthy")
+    nodes = tuple(
+        DeviceNode(f"/dev/dri/renderD{number}", group=group, slot=slot)
+        for number, slot in zip((128, 129), SLOTS, strict=True)
+    )
+    return replace(machine, amd=replace(machine.amd, render=nodes, kfd=DeviceNode("/dev/kfd", group=group)))
+
+
+def as_it_says(machine: Host, engine: Engine) -> Host:
+    """The machine with this real engine's `docker info`."""
+    info = parse_info(engine.checked("info", "--format", "{{json .}}"))
+    assert info is not None
+    docker = replace(
+        machine.docker,
+        kind="docker.io",
+        version=info.server_version,
+        answers=True,
+        problem=None,
+        runtimes=tuple(sorted(info.runtimes or ())),
+        cdi_dirs=info.cdi_dirs or (),
+        rootless="name=rootless" in (info.security or ()),
+    )
+    return replace(machine, docker=docker)
+
+
+def start(engine: Engine, image: str, machine: Host, options: tuple[str, ...], script: str) -> Outcome:
+    """Run the tool's own command on the engine. Limits are left out: a test machine may not lift them."""
+    found = docker_engine(machine.docker, machine.docker.version, False, "default")
+    container = Container(engine=found, image=image, user="1234:1234", devices=options, limits=())
+    result = engine.docker(*run_argv(container, "gpu-setup-test", ("/bin/sh", "-c", script))[1:])
+    assert engine.containers() == []
+    return Outcome((), result.returncode, result.stdout, result.stderr, 0.0)
+
+
+def test_nvidia_by_gpus_on_an_old_engine(engine: Engine, small: str) -> None:
+    machine = as_it_says(nvidia(), engine)
+    way = access(machine, Vendor.NVIDIA)
+    assert way is Access.GPUS
+    options = device_options(machine, Vendor.NVIDIA, way, SLOTS, ("GPU-bbbb",))
+    assert start(engine, small, machine, options, "echo $NVIDIA_VISIBLE_DEVICES").stdout == "GPU-bbbb-2\n"
+    both = device_options(machine, Vendor.NVIDIA, way, SLOTS)
+    assert start(engine, small, machine, both, "echo $NVIDIA_VISIBLE_DEVICES").stdout == "GPU-aaaa-1,GPU-bbbb-2\n"
+
+
+def test_amd_by_nodes_and_numeric_groups(engine: Engine, small: str) -> None:
+    machine = as_it_says(radeons(group=4321), engine)
+    way = access(machine, Vendor.AMD)
+    assert way is Access.NODES
+    options = device_options(machine, Vendor.AMD, way, SLOTS, (SLOTS[1],))
+    seen = start(engine, small, machine, options, "id -G; ls /dev/dri; stat -c '%F %t:%T' /dev/kfd").stdout
+    assert seen.splitlines() == ["1234 4321", "renderD129", "character special file 1:3"]
+
+
+@pytest.fixture(scope="session")
+def newer(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """Debian 13's Docker (26.1, CDI and buildx), unpacked beside this system, with CDI descriptions of stand-ins."""
+    as_root()
+    root = unpacked(material / "docker-26", "trixie", ("docker.io", "docker-cli", "docker-buildx", "ca-certificates"))
+    folder = tmp_path_factory.mktemp("newer")
+    described = folder / "cdi"
+    described.mkdir()
+    for kind, names, node in (
+        ("nvidia.com/gpu", ("GPU-aaaa-1", "GPU-bbbb-2", "all"), "/dev/nvidia0"),
+        ("amd.com/gpu", ("0", "all"), "/dev/kfd"),
+    ):
+        rows = "".join(
+            f"- name: {name}\n  containerEdits:\n    env: [CARD={name}]\n"
+            f"    deviceNodes: [{{path: {node}, hostPath: /dev/null}}]\n"
+            for name in names
+        )
+        (described / f"{kind.partition('.')[0]}.yaml").write_text(
+            f'cdiVersion: "0.5.0"\nkind: {kind}\ndevices:\n{rows}'
+        )
+    starter(folder / "bin" / "docker", root, "/usr/bin/docker")
+    starter(folder / "client" / "cli-plugins" / "docker-buildx", root, "/usr/libexec/docker/cli-plugins/docker-buildx")
+    configuration: dict[str, object] = {"features": {"cdi": True}, "cdi-spec-dirs": [str(described)]}
+    environ = {"PATH": f"{folder / 'bin'}:{SYSTEM_PATH}:{os.environ['PATH']}"}
+    with running(folder, root=root, configuration=configuration, environ=environ) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def newer_small(newer: Engine) -> str:
+    return small_image(newer)
+
+
+def described(machine: Host, engine: Engine) -> Host:
+    specs = (str(engine.folder / "cdi" / "nvidia.yaml"),)
+    return as_it_says(replace(machine, nvidia=replace(machine.nvidia, cdi_specs=specs)), engine)
+
+
+def test_nvidia_by_cdi_on_a_newer_engine(newer: Engine, newer_small: str) -> None:
+    machine = described(nvidia(), newer)
+    assert machine.docker.version and machine.docker.version.startswith("26.")
+    way = access(machine, Vendor.NVIDIA)
+    assert way is Access.CDI
+    options = device_options(machine, Vendor.NVIDIA, way, SLOTS, (SLOTS[1],))
+    seen = start(newer, newer_small, machine, options, "echo $CARD; stat -c '%F %t:%T' /dev/nvidia0")
+    assert seen.stdout.splitlines() == ["GPU-bbbb-2", "character special file 1:3"], seen.stderr
+
+
+def test_amd_by_cdi_on_a_newer_engine(newer: Engine, newer_small: str) -> None:
+    machine = described(radeons(group=4321), newer)
+    options = device_options(machine, Vendor.AMD, access(machine, Vendor.AMD, amd_cdi=True), SLOTS)
+    seen = start(newer, newer_small, machine, options, "echo $CARD; stat -c '%F' /dev/kfd")
+    assert seen.stdout.splitlines() == ["all", "character special file"], seen.stderr
+
+
+def test_a_card_that_the_description_does_not_know(newer: Engine, newer_small: str) -> None:
+    machine = described(nvidia(), newer)
+    outcome = start(newer, newer_small, machine, ("--device", "nvidia.com/gpu=GPU-cccc-3"), "true")
+    assert stopped(outcome, "The container did not start").code == "image.cdi-unknown"
+
+
+def test_the_newer_engine_builds_through_its_own_buildx(
+    newer: Engine, newer_small: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in newer.environ.items():
+        monkeypatch.setenv(name, value)
+    found = choose_engine(described(nvidia(), newer), LocalMachine())
+    assert found.builder == ("docker", "buildx", "build", "--builder", "default", "--load")
+    (tmp_path / "Dockerfile").write_text(f'FROM {newer_small}\nRUN --network=none ["/bin/touch", "/made"]\n')
+    made = newer.docker(*found.builder[1:], "--tag", "made:1", str(tmp_path))
+    assert made.returncode == 0, made.stderr
+    assert newer.docker("run", "--rm", "--network", "none", "made:1", "/bin/ls", "/made").stdout == "/made\n"
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An engine without hook, runtime and cards."""
+    as_root()
+    with running(tmp_path_factory.mktemp("bare")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def bare_small(bare: Engine) -> str:
+    return small_image(bare)
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (("--gpus", "all"), "toolkit-missing"),
+        (("--device", "/dev/kfd"), "device-absent"),
+        (("--group-add", "render"), "group-name"),
+    ],
+)
+def test_what_fails_when_a_container_starts_is_explained(
+    bare: Engine, bare_small: str, options: tuple[str, ...], code: str
+) -> None:
+    outcome = start(bare, bare_small, as_it_says(nvidia(), bare), options, "true")
+    problem = stopped(outcome, "The container did not start")
+    assert problem.code == f"image.{code}", outcome.stderr
+    assert problem.next
+
+
+def test_limits_that_the_engine_may_not_lift_are_explained(bare: Engine, bare_small: str) -> None:
+    """Where it may, the container has them."""
+    machine = as_it_says(nvidia(), bare)
+    found = docker_engine(machine.docker, machine.docker.version, False, "default")
+    container = Container(engine=found, image=bare_small, user=None, devices=("--device", "/dev/null"))
+    result = bare.docker(*run_argv(container, "gpu-setup-test", ("/bin/sh", "-c", "ulimit -l"))[1:])
+    outcome = Outcome((), result.returncode, result.stdout, result.stderr, 0.0)
+    if outcome.ok:
+        assert outcome.stdout == "unlimited\n"
+    else:
+        assert stopped(outcome, "x").code == "image.rlimit"

@@ -1,0 +1,172 @@
+"""Containers end with their command, whatever ends it, and leave nothing; an engine that is not there is explained."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.lab.containers.conftest import Site
+from tests.lab.training import Ended, command, tool, wait_for
+
+pytestmark = pytest.mark.lab
+
+ALEX = 1234
+
+
+def started(site: Site, home: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command("image", "run", "--vendor", "cpu", *words),
+        env={**os.environ, **site.engine.environ, "GPU_SETUP_HOME": str(home)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=home,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    place = tmp_path / "home"
+    place.mkdir()
+    return place
+
+
+def running_count(site: Site, number: int) -> Callable[[], bool]:
+    return lambda: len(site.engine.containers()) == number
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_stopping_the_tool_stops_the_container(site: Site, built: Ended, home: Path, sign: signal.Signals) -> None:
+    child = started(site, home, "--", "sleep", "300")
+    try:
+        wait_for(running_count(site, 1), 30)
+        begin = time.monotonic()
+        child.send_signal(sign)
+        child.communicate(timeout=30)
+        assert child.returncode == 130
+        assert time.monotonic() - begin < 10
+        assert site.engine.containers() == []
+    finally:
+        child.kill()
+
+
+def test_what_a_killed_tool_leaves_the_next_one_removes(site: Site, built: Ended, home: Path) -> None:
+    child = started(site, home, "--", "sleep", "300")
+    wait_for(running_count(site, 1), 30)
+    child.kill()
+    child.communicate()
+    (left,) = site.engine.containers()
+    assert started(site, home, "--", "true").wait(60) == 0
+    assert left not in site.engine.containers()
+    assert site.engine.containers() == []
+
+
+def test_another_tool_at_work_is_left_alone(site: Site, built: Ended, home: Path) -> None:
+    child = started(site, home, "--", "sleep", "300")
+    try:
+        wait_for(running_count(site, 1), 30)
+        (working,) = site.engine.containers()
+        assert started(site, home, "--", "true").wait(60) == 0
+        assert site.engine.containers() == [working]
+    finally:
+        child.send_signal(signal.SIGINT)
+        child.communicate(timeout=30)
+
+
+def test_a_programs_own_exit_code_comes_through(site: Site, built: Ended, home: Path) -> None:
+    child = started(site, home, "--", "sh", "-c", "echo heard; exit 7")
+    out, _ = child.communicate(timeout=60)
+    assert (child.returncode, out) == (7, "heard\n")
+
+
+def test_files_come_out_as_ones_own(site: Site, built: Ended, tmp_path: Path) -> None:
+    """Started by a person without root, who may use the engine through a group."""
+    home, work = tmp_path / "home", tmp_path / "work"
+    for place in (home, work):
+        place.mkdir()
+        os.chown(place, ALEX, ALEX)
+    for place in (tmp_path, *tmp_path.parents):
+        if place.stat().st_uid == 0 and not place.stat().st_mode & 0o001:
+            place.chmod(place.stat().st_mode | 0o011)
+    socket = Path(site.engine.environ["DOCKER_HOST"].removeprefix("unix://"))
+    group = socket.stat().st_gid
+    settings = site.engine.environ["DOCKER_CONFIG"]
+    result = subprocess.run(
+        [
+            *("setpriv", f"--reuid={ALEX}", f"--regid={ALEX}", f"--groups={group}", "--"),
+            *command("image", "run", "--vendor", "cpu", "--", "sh", "-c", "id -u; id -G; touch mine; touch /opt/x"),
+        ],
+        env={
+            **os.environ,
+            **site.engine.environ,
+            "GPU_SETUP_HOME": str(home),
+            "HOME": str(home),
+            "DOCKER_CONFIG": settings,
+        },
+        cwd=work,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.stdout.splitlines()[:2] == [str(ALEX), str(ALEX)], result.stdout + result.stderr
+    assert "Read-only file system" in result.stdout
+    assert (work / "mine").stat().st_uid == ALEX
+    assert {place.stat().st_uid for place in home.rglob("*")} == {ALEX}
+
+
+def test_without_the_group_the_engine_refuses_and_it_is_said(site: Site, built: Ended, tmp_path: Path) -> None:
+    os.chown(tmp_path, ALEX, ALEX)
+    result = subprocess.run(
+        [
+            *("setpriv", f"--reuid={ALEX}", f"--regid={ALEX}", "--clear-groups", "--"),
+            *command("image", "verify", "--vendor", "cpu", "--json"),
+        ],
+        env={**os.environ, **site.engine.environ, "GPU_SETUP_HOME": str(tmp_path), "HOME": str(tmp_path)},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 3
+    assert "image.engine-denied" in result.stdout
+
+
+def test_an_engine_that_does_not_run(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", site.engine.environ["PATH"])
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
+    for words in (("image", "build", "--vendor", "cpu"), ("smoke", "--recipe", "tiny", "--runtime", "image")):
+        ended = tool(tmp_path, *words)
+        assert (ended.rc, ended.error["code"]) == (4, "image.engine-not-running")
+
+
+def test_an_image_that_is_not_built_is_named_with_the_way_to_it(site: Site) -> None:
+    ended = site.tool("image", "verify", "--vendor", "cpu", "--image", "gpu-setup:none")
+    assert (ended.rc, ended.error["code"]) == (3, "image.not-built")
+    assert ended.error["next"].startswith("gpu-setup image build")
+
+
+def test_a_token_is_seen_inside_as_a_file_only(
+    site: Site, built: Ended, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
+    # this engine makes no networks; the machine's own would do, and is not what is shown here
+    child = started(site, home, "--network", "--", "sh", "-c", "cat $HF_TOKEN_PATH; echo; env; sleep 300")
+    try:
+        wait_for(running_count(site, 1), 30)
+        (container,) = site.engine.containers()
+        wait_for(lambda: "hf_very_secret" in site.engine.checked("logs", container), 20)
+        assert "hf_very_secret" not in site.engine.checked("inspect", container)
+        assert "hf_very_secret" not in Path(f"/proc/{child.pid}/cmdline").read_text()
+        assert "HF_TOKEN=" not in site.engine.checked("logs", container)
+    finally:
+        child.send_signal(signal.SIGINT)
+        child.communicate(timeout=30)
+    assert not list(home.rglob("hub-token-*"))

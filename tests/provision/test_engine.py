@@ -1,0 +1,152 @@
+"""Carrying out: checked, done, checked again; kept line by line; stopped where it should."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from machine.errors import Refused
+from machine.events import Event
+from provision import apply
+from provision.apply import begin, carry_out
+from provision.document import check, load
+from provision.journal import Entry, Journal, Request, Run
+from provision.model import AnyAction, MokEnroll, Plan, Reboot, Service, State, Step, WriteFile, sealed
+from provision.site import Site
+from provision.target import Target
+from tests.provision.hosts import Nowhere
+
+
+def plan_of(*actions: AnyAction) -> Plan:
+    steps = tuple(
+        Step(
+            id=f"s{number}" if not isinstance(action, Reboot) else "reboot",
+            title=f"Step {number}",
+            action=action,
+            state=State.MANUAL if isinstance(action, MokEnroll) else State.TODO,
+            because="",
+        )
+        for number, action in enumerate(actions)
+    )
+    bare = Plan(
+        machine="m", vendor=None, target=Target(), steps=steps, reboots=0, download_bytes=0, download_note="",
+        refusals=(), notes=(), host_digest="",
+    )  # fmt: skip
+    return sealed(bare)
+
+
+def carried(tmp_path: Path, plan: Plan, stop: threading.Event | None = None) -> tuple[Run, Journal, list[Event]]:
+    told: list[Event] = []
+    site = Site(Nowhere(), told.append, tmp_path / "state")
+    journal = Journal(tmp_path / "state")
+    journal.open()
+    request = Request(kind="apply", plan=plan)
+    return carry_out(request, site, journal, begin(request, site, "r1"), stop), journal, told
+
+
+@pytest.fixture(autouse=True)
+def anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' machine may have a read-only /usr: these steps write only into the test's own folder."""
+    monkeypatch.setattr(apply, "_ready", lambda site: None)
+
+
+def test_a_step_is_done_verified_and_kept(tmp_path: Path) -> None:
+    run, journal, told = carried(tmp_path, plan_of(WriteFile(path=str(tmp_path / "a"), content="x\n")))
+    assert (run.standing, [step.outcome for step in run.steps]) == ("done", ["done"])
+    assert [entry.phase for entry in journal.entries()] == ["begin", "done"]
+    assert [event.kind for event in told] == ["start", "end"]
+    assert journal.file.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "state" / "state.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_what_is_done_already_is_not_done_again(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x\n")
+    run, journal, told = carried(tmp_path, plan_of(WriteFile(path=str(tmp_path / "a"), content="x\n")))
+    assert [step.outcome for step in run.steps] == ["already"]
+    assert journal.entries() == ()
+    assert told == []
+
+
+def test_a_failure_stops_the_rest_and_says_which_step(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    bad = WriteFile(path=str(tmp_path / "file" / "a"), content="x")
+    run, _, _ = carried(tmp_path, plan_of(bad, WriteFile(path=str(tmp_path / "b"), content="y")))
+    assert run.standing == "failed"
+    assert [step.outcome for step in run.steps] == ["failed", "waiting"]
+    assert run.problem is not None and run.problem.exit_code in (3, 4)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_step_that_did_not_do_what_it_should_is_no_success(tmp_path: Path) -> None:
+    run, _, _ = carried(tmp_path, plan_of(Service(unit="x.service", change="enable")))
+    assert run.standing == "failed"
+
+
+def test_a_restart_is_where_it_stops(tmp_path: Path) -> None:
+    run, _, _ = carried(tmp_path, plan_of(WriteFile(path=str(tmp_path / "a"), content=""), Reboot()))
+    assert run.standing == "restart"
+    assert "gpu-setup resume" in run.next
+
+
+def test_a_key_to_enrol_is_told_before_the_restart_and_its_password_is_nowhere(tmp_path: Path) -> None:
+    run, _, _ = carried(tmp_path, plan_of(MokEnroll(certificate="/var/lib/shim-signed/mok/MOK.der"), Reboot()))
+    assert run.standing == "person"
+    assert "sudo mokutil --import /var/lib/shim-signed/mok/MOK.der" in run.next
+    assert "Enroll MOK" in run.next
+    assert "--password" not in run.next and "hash-file" not in run.next
+
+
+def test_asked_to_stop_it_stops_between_two_steps(tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    run, _, _ = carried(tmp_path, plan_of(WriteFile(path=str(tmp_path / "a"), content="")), stop)
+    assert (run.standing, run.problem and run.problem.exit_code) == ("failed", 130)
+    assert not (tmp_path / "a").exists()
+
+
+def test_two_at_once_are_refused(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "state")
+    journal.open()
+    with journal.locked(), pytest.raises(Refused) as refused, Journal(tmp_path / "state").locked():
+        pass
+    assert refused.value.code == "apply.running"
+
+
+def test_a_line_that_a_power_cut_tore_is_left_out_and_the_next_begins_anew(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.write(Entry(time="1", run="r", kind="apply", phase="begin"))
+    with journal.file.open("ab") as file:
+        file.write(b'{"time":"2","run":"r","ki')
+    journal.write(Entry(time="3", run="r", kind="apply", phase="begin"))
+    assert [entry.time for entry in journal.entries()] == ["1", "3"]
+
+
+def test_after_a_finished_rollback_the_account_begins_anew(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.write(Entry(time="1", run="r", kind="apply", phase="begin"))
+    journal.write(Entry(time="2", run="r", kind="rollback", phase="end"))
+    assert journal.entries() == ()
+
+
+def test_somebody_elses_folder_is_not_trusted(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "state").symlink_to("real")
+    with pytest.raises(Refused) as refused:
+        Journal(tmp_path / "state").open()
+    assert refused.value.code == "journal.foreign"
+
+
+def test_a_changed_plan_is_refused(tmp_path: Path) -> None:
+    plan = plan_of(WriteFile(path="/etc/a", content="x"))
+    check(plan, "here")
+    file = tmp_path / "plan.json"
+    document = {"schema": "gpu-setup/plan/1", "data": msgspec.to_builtins(plan)}
+    file.write_bytes(msgspec.json.encode(document))
+    assert load(str(file)) == plan
+    file.write_bytes(msgspec.json.encode(document).replace(b"/etc/a", b"/etc/b"))
+    with pytest.raises(Refused) as refused:
+        load(str(file))
+    assert refused.value.code == "plan.tampered"

@@ -1,0 +1,154 @@
+"""Files change whole or not at all, and go back only while they are ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from machine.errors import OutsideFailed, Refused
+from provision import act_files, files
+from provision.act_files import Left
+from provision.files import current, difference, digest, holds, keep, merged, remove_empty, write
+from provision.model import AptPin, AptRepo, RestoreFile, WriteFile
+from provision.site import Site
+from tests.provision.hosts import Nowhere
+
+RUNTIME = '{"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": []}}}'
+
+
+def site(place: Path) -> Site:
+    return Site(Nowhere(), state=place)
+
+
+def test_writing_replaces_the_whole_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.conf"
+    write(str(path), b"one\n", 0o640)
+    write(str(path), b"two\n", 0o644)
+    assert path.read_bytes() == b"two\n"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert [place.name for place in path.parent.iterdir()] == ["b.conf"]
+
+
+def test_what_a_power_cut_left_beside_it_is_no_hindrance(tmp_path: Path) -> None:
+    (tmp_path / ".b.conf.gpu-setup").write_text("half")
+    write(str(tmp_path / "b.conf"), b"whole\n")
+    assert [place.name for place in tmp_path.iterdir()] == ["b.conf"]
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real.json").write_text("{}")
+    (tmp_path / "daemon.json").symlink_to("real.json")
+    write(str(tmp_path / "daemon.json"), b"new")
+    assert (tmp_path / "daemon.json").is_symlink()
+    assert (tmp_path / "real.json").read_text() == "new"
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutsideFailed) as failed:
+        write(str(tmp_path / "file" / "below"), b"")
+    assert failed.value.code == "file.failed"
+
+
+def test_json_keys_are_set_and_the_rest_stays() -> None:
+    before = b'{"data-root": "/big", "runtimes": {"kata": {"path": "kata"}}}'
+    after = merged("daemon.json", before, RUNTIME)
+    assert b'"/big"' in after and b"kata" in after and holds(after, RUNTIME)
+    assert not holds(before, RUNTIME)
+    assert merged("daemon.json", after, RUNTIME) == after
+
+
+@pytest.mark.parametrize("broken", [b"{ bad", b"[1]", b"\xff"])
+def test_broken_json_is_refused_and_not_overwritten(broken: bytes) -> None:
+    with pytest.raises(Refused) as refused:
+        merged("/etc/docker/daemon.json", broken, RUNTIME)
+    assert refused.value.code == "file.broken"
+
+
+def test_a_file_goes_back_to_what_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "daemon.json"
+    path.write_text("{}\n")
+    path.chmod(0o600)
+    before = keep(str(path), tmp_path / "backups")
+    write(str(path), b"ours\n")
+    action = RestoreFile(path=str(path), ours=digest(b"ours\n"), before=before.sha256, mode=before.mode)
+    assert act_files.restore(action, site(tmp_path), "stage", "title") is None
+    assert path.read_text() == "{}\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert act_files.restored(action, site(tmp_path))
+
+
+def test_a_file_that_somebody_changed_since_is_left_and_shown(tmp_path: Path) -> None:
+    path = tmp_path / "pin"
+    before = keep(str(path), tmp_path / "backups")
+    write(str(path), b"theirs\n")
+    action = RestoreFile(path=str(path), ours=digest(b"ours\n"), before=before.sha256)
+    left = act_files.restore(action, site(tmp_path), "stage", "title")
+    assert isinstance(left, Left)
+    assert "-theirs" in left.difference
+    assert path.read_text() == "theirs\n"
+
+
+def test_a_new_file_goes_with_the_folders_that_were_made_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "etc" / "docker" / "daemon.json"
+    before = keep(str(path), tmp_path / "backups")
+    assert before.made == str(tmp_path / "etc")
+    write(str(path), b"ours\n")
+    action = RestoreFile(path=str(path), ours=digest(b"ours\n"), made=before.made)
+    act_files.restore(action, site(tmp_path), "stage", "title")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_others_use_by_now_stay(tmp_path: Path) -> None:
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker" / "other").write_text("")
+    remove_empty(str(tmp_path / "docker"), str(tmp_path / "docker"))
+    assert (tmp_path / "docker" / "other").exists()
+
+
+def test_a_kept_copy_is_kept_once_and_by_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("same")
+    first, second = keep(str(path), tmp_path / "backups"), keep(str(path), tmp_path / "backups")
+    assert first == second
+    assert [place.read_text() for place in (tmp_path / "backups").iterdir()] == ["same"]
+    assert current(str(tmp_path / "nothing")) is None
+
+
+def test_differences_are_unified_diffs() -> None:
+    assert difference("/etc/a", None, b"x\n") == "--- /dev/null\n+++ /etc/a\n@@ -0,0 +1 @@\n+x\n"
+    assert "binary" in difference("/etc/a", b"\xff\xfe", b"x")
+
+
+def test_a_source_file_takes_the_form_of_its_name() -> None:
+    source = AptRepo(
+        file="/etc/apt/sources.list.d/x.list", uris=("https://a/",), suite="/", components=(),
+        architectures=("amd64",), signed_by="/k.gpg",
+    )  # fmt: skip
+    assert "deb [arch=amd64 signed-by=/k.gpg] https://a/ /\n" in act_files.source_text(source)
+    deb822 = AptRepo(
+        file="/etc/apt/sources.list.d/x.sources", uris=("https://a/",), suite="stable", components=("main",),
+        architectures=("amd64",), signed_by="/k.gpg",
+    )  # fmt: skip
+    assert "URIs: https://a/\nSuites: stable\nComponents: main\n" in act_files.source_text(deb822)
+
+
+def test_a_pin_is_written_as_apt_reads_it() -> None:
+    from checks.facts.apt import parse_pins
+
+    pin = AptPin(
+        file="/etc/apt/preferences.d/p", packages=("rocm*", "hip*"), pin="origin repo.radeon.com", priority=600
+    )
+    (found,) = parse_pins(pin.file, act_files.pin_text(pin))
+    assert (found.packages, found.pin, found.priority) == ("rocm* hip*", "origin repo.radeon.com", 600)
+
+
+def test_a_step_that_wrote_its_file_is_done_and_one_that_did_not_is_not(tmp_path: Path) -> None:
+    action = WriteFile(path=str(tmp_path / "a.conf"), content="x\n")
+    assert not act_files.written(action, site(tmp_path))
+    act_files.write(action, site(tmp_path), "stage", "title")
+    assert act_files.written(action, site(tmp_path))
+    (tmp_path / "a.conf").write_text("y\n")
+    assert not act_files.written(action, site(tmp_path))
+    assert files.digest(b"y\n") != files.digest(b"x\n")
