@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from machine.door import Outcome
@@ -18,6 +19,9 @@ class Cause(NamedTuple):
     refused: bool = False
 
 
+_ECHO = re.compile(
+    r"executor failed running \[|did not complete successfully|^ ?> \[|error waiting for container|^\s*\d+ \| |^-+$"
+)
 _AGAIN = "Check the network; run the same command again to go on: finished steps are kept."
 _TOOLKIT = "gpu-setup plan shows the steps of the container toolkit; then: sudo systemctl reload docker"
 
@@ -147,13 +151,13 @@ CAUSES: tuple[Cause, ...] = (
         "The package index or the wheels folder holds another file than the public one: correct it, or report this",
     ),
     Cause(
-        "torch is built for another device",
+        "AssertionError: torch is built for another device",
         "wrong-torch",
         "The torch that was installed is not the vendor's build.",
         "Look at the index in pip's settings, or at the torch in the wheels folder",
     ),
     Cause(
-        "the base has Python",
+        "AssertionError: the base has Python",
         "base-python",
         "The base image has another Python than was said.",
         "Give its own with --python",
@@ -226,14 +230,20 @@ CAUSES: tuple[Cause, ...] = (
 )
 
 
+def spoken(text: str) -> list[str]:
+    """The lines that tell something: without BuildKit's echoes of the failed command, which hold every word of it, and
+    without the client's own complaint about the broken wait."""
+    return [line.strip() for line in text.splitlines() if line.strip() and not _ECHO.search(line)]
+
+
 def known(text: str) -> Cause | None:
-    return next((cause for cause in CAUSES if cause.needle in text), None)
+    said = "\n".join(spoken(text))
+    return next((cause for cause in CAUSES if cause.needle in said), None)
 
 
 def last_error(text: str) -> str:
     """The line that says most: the last that speaks of an error, without the build's step number."""
-    # the client's own complaint about the broken wait hides the engine's words
-    lines = [line.strip() for line in text.splitlines() if line.strip() and "error waiting for container" not in line]
+    lines = spoken(text)
     telling = [line for line in lines if "rror" in line or "denied" in line]
     said = (telling or lines or ["It printed nothing."])[-1]
     head, _, rest = said.partition(" ")

@@ -8,4 +8,6 @@ if not __package__:
 
 from gpu_setup.entry import main
 
-main()
+# worker processes (multiprocessing) import this file too
+if __name__ == "__main__":
+    main()

@@ -26,7 +26,7 @@ class Reread:
         self._index = os.open(index, os.O_RDONLY)
         self._type = index_type
         # pairs of words are asked for again and again while candidates are compared
-        self.pairs = lru_cache(maxsize=20_000)(self._pairs)
+        self.pairs = lru_cache(maxsize=2_000)(self._pairs)
 
     def close(self) -> None:
         for descriptor in (*(descriptor for descriptor, _ in self._files), self._index):

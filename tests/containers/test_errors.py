@@ -70,6 +70,22 @@ def test_every_cause_has_been_seen() -> None:
     }
 
 
+ECHOED = """\
+ > [environment 4/4] RUN pip install || echo "torch is built for another device", "the base has Python":
+#10 3.1 ERROR: No matching distribution found for accelerate==1.13.0
+executor failed running [/bin/sh -c APT::Update::Error-Mode=any; "torch is built for another device"]: exit code: 1
+ERROR: failed to solve: process "/bin/sh -c set -eu; Error: x" did not complete successfully: exit code: 1
+  12 | >>> RUN assert "CERTIFICATE_VERIFY_FAILED"
+"""
+
+
+def test_the_failed_commands_own_words_are_no_cause() -> None:
+    """BuildKit repeats the whole command, with every message that it could have given."""
+    problem = stopped(Outcome((), 1, ECHOED, "", 1.0), "The build stopped")
+    assert problem.code == "image.not-offered"
+    assert problem.why == "3.1 ERROR: No matching distribution found for accelerate==1.13.0"
+
+
 def test_an_unknown_end_shows_its_last_error_and_the_log() -> None:
     problem = stopped(
         Outcome((), 1, "one\nError: the moon is wrong\ntwo", "", 1.0), "The build stopped", log="/tmp/b.log"

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,7 @@ from machine.errors import OutsideFailed
 from machine.events import Event
 from machine.paths import Paths, paths
 from tests.lab.small_stack import Index, SmallStack, served, small_stack
+from tests.lab.training import Training
 from tests.tool import ROOT
 
 pytestmark = pytest.mark.lab
@@ -380,3 +381,19 @@ def test_where_an_environment_lies(small: SmallStack, tmp_path: Path) -> None:
     lock = load_lock(small.stack.lock, "3.12")
     place = folder_of(Paths(tmp_path, tmp_path, tmp_path), lock, Base("python3.12", "3.12"))
     assert place == tmp_path / "env" / f"small-{lock.digest[:12]}-py3.12"
+
+
+@pytest.mark.full
+def test_the_real_environment_is_repaired_too(
+    training: Training, persons_environ: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One module of a real package deleted and another cut short; only these two packages are fetched again."""
+    monkeypatch.setenv("HOME", persons_environ.get("HOME", "/root"))
+    (packages,) = Path(training.environment.folder).glob("lib/python3*/site-packages")
+    (packages / "colorama" / "winterm.py").unlink()
+    (packages / "addict" / "addict.py").write_text("")
+    events: list[Event] = []
+    ensure(training.stack, LocalMachine(), training.paths, events.append)
+    assert "Repairing" in events[0].text and "2 packages" in events[0].text
+    assert (packages / "colorama" / "winterm.py").stat().st_size > 0
+    assert (packages / "addict" / "addict.py").stat().st_size > 0

@@ -157,8 +157,8 @@ def running(
         yield engine
     finally:
         _end(child)
-        shutil.rmtree(folder / "data", ignore_errors=True)
-        shutil.rmtree(folder / "exec", ignore_errors=True)
+        # gigabytes in a hundred thousand files: rm is faster than Python
+        subprocess.run(["rm", "-rf", str(folder / "data"), str(folder / "exec")], check=False)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

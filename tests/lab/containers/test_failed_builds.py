@@ -14,7 +14,7 @@ from checks.catalogue import catalogue
 from tests.lab.containers.conftest import Site
 from tests.lab.containers.engines import Engine, running
 from tests.lab.containers.material import as_root, stand_in
-from tests.lab.training import Ended, command, tool
+from tests.lab.training import Ended, command, tool, wait_for
 
 pytestmark = pytest.mark.lab
 
@@ -89,14 +89,10 @@ def test_a_build_that_is_stopped(site: Site, untouched: None, tmp_path: Path) ->
         text=True,
         start_new_session=True,
     )
-    assert child.stderr is not None
-    said = []
-    for line in child.stderr:
-        said.append(line)
-        if "Installing collected" in line or "environment 2/4" in line:
-            break
+    log = next((site.home / "cache" / "image").glob("*.log"))
+    wait_for(lambda: log.exists() and "Installing collected packages: torch" in log.read_text(), 60)
     child.send_signal(signal.SIGINT)
-    child.communicate(timeout=60)
+    _, said = child.communicate(timeout=60)
     assert child.returncode == 130, said
 
 

@@ -33,10 +33,15 @@ def started(site: Site, home: Path, *words: str) -> subprocess.Popen[str]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    place = tmp_path / "home"
+def own(tmp_path: Path) -> Path:
+    place = tmp_path / "own"
     place.mkdir()
     return place
+
+
+def ended(child: subprocess.Popen[str]) -> int:
+    child.communicate(timeout=60)
+    return child.returncode
 
 
 def running_count(site: Site, number: int) -> Callable[[], bool]:
@@ -44,8 +49,8 @@ def running_count(site: Site, number: int) -> Callable[[], bool]:
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_stopping_the_tool_stops_the_container(site: Site, built: Ended, home: Path, sign: signal.Signals) -> None:
-    child = started(site, home, "--", "sleep", "300")
+def test_stopping_the_tool_stops_the_container(site: Site, built: Ended, own: Path, sign: signal.Signals) -> None:
+    child = started(site, own, "--", "sleep", "300")
     try:
         wait_for(running_count(site, 1), 30)
         begin = time.monotonic()
@@ -58,31 +63,31 @@ def test_stopping_the_tool_stops_the_container(site: Site, built: Ended, home: P
         child.kill()
 
 
-def test_what_a_killed_tool_leaves_the_next_one_removes(site: Site, built: Ended, home: Path) -> None:
-    child = started(site, home, "--", "sleep", "300")
+def test_what_a_killed_tool_leaves_the_next_one_removes(site: Site, built: Ended, own: Path) -> None:
+    child = started(site, own, "--", "sleep", "300")
     wait_for(running_count(site, 1), 30)
     child.kill()
     child.communicate()
     (left,) = site.engine.containers()
-    assert started(site, home, "--", "true").wait(60) == 0
+    assert ended(started(site, own, "--", "true")) == 0
     assert left not in site.engine.containers()
     assert site.engine.containers() == []
 
 
-def test_another_tool_at_work_is_left_alone(site: Site, built: Ended, home: Path) -> None:
-    child = started(site, home, "--", "sleep", "300")
+def test_another_tool_at_work_is_left_alone(site: Site, built: Ended, own: Path) -> None:
+    child = started(site, own, "--", "sleep", "300")
     try:
         wait_for(running_count(site, 1), 30)
         (working,) = site.engine.containers()
-        assert started(site, home, "--", "true").wait(60) == 0
+        assert ended(started(site, own, "--", "true")) == 0
         assert site.engine.containers() == [working]
     finally:
         child.send_signal(signal.SIGINT)
         child.communicate(timeout=30)
 
 
-def test_a_programs_own_exit_code_comes_through(site: Site, built: Ended, home: Path) -> None:
-    child = started(site, home, "--", "sh", "-c", "echo heard; exit 7")
+def test_a_programs_own_exit_code_comes_through(site: Site, built: Ended, own: Path) -> None:
+    child = started(site, own, "--", "sh", "-c", "echo heard; exit 7")
     out, _ = child.communicate(timeout=60)
     assert (child.returncode, out) == (7, "heard\n")
 
@@ -154,11 +159,11 @@ def test_an_image_that_is_not_built_is_named_with_the_way_to_it(site: Site) -> N
 
 
 def test_a_token_is_seen_inside_as_a_file_only(
-    site: Site, built: Ended, home: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, built: Ended, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
     # this engine makes no networks; the machine's own would do, and is not what is shown here
-    child = started(site, home, "--network", "--", "sh", "-c", "cat $HF_TOKEN_PATH; echo; env; sleep 300")
+    child = started(site, own, "--network", "--", "sh", "-c", "cat $HF_TOKEN_PATH; echo; env; sleep 300")
     try:
         wait_for(running_count(site, 1), 30)
         (container,) = site.engine.containers()
@@ -169,4 +174,4 @@ def test_a_token_is_seen_inside_as_a_file_only(
     finally:
         child.send_signal(signal.SIGINT)
         child.communicate(timeout=30)
-    assert not list(home.rglob("hub-token-*"))
+    assert not list(own.rglob("hub-token-*"))
