@@ -3,8 +3,8 @@
     python3 benchmarks/data_check.py [--rows 120000] [--runs 5] [--grow 250000 500000 1000000 2000000] [--work DIR]
 
 Whole processes. The rows are made by a seeded generator from the tests' sentence patterns with a large vocabulary; 2 %
-of them are copies, 2 % near-copies, 1 % hold a mail address and a number. Personal names are left out (--no-names), as the
-target says. Peak memory is the sum over the tool and its worker processes, each at its own peak. Rivals from
+of them are copies, 2 % near-copies, 1 % hold a mail address and a number. Personal names are left out (--no-names), as
+the target says. Peak memory is the sum over the tool and its worker processes, each at its own peak. Rivals from
 data_rivals.toml run once on the same file.
 """
 
@@ -164,11 +164,7 @@ def main() -> None:
     described = machine()
     places = my_places()
     python = tool_python(places)
-    env = (
-        person_environment(GPU_SETUP_HOME=str(places.data.parent))
-        if places.data.name == "data"
-        else person_environment()
-    )
+    env = person_environment()
     check = (str(LAUNCHER), "data", "check", "--json", "--no-names")
     with work_folder(given.work) as work:
         env["TMPDIR"] = str(work)

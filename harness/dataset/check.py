@@ -11,7 +11,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -185,7 +185,7 @@ def _scanned(
     # imported here: the small case needs no processes. These run this package's own code and start no command
     from multiprocessing import get_context
 
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_leave_ctrl_c_to_the_parent) as pool:
         waiting: deque[tuple[int, Future[Scanned]]] = deque()
         try:
             for block in found:
@@ -195,8 +195,22 @@ def _scanned(
                     yield _next(waiting)
             while waiting:
                 yield _next(waiting)
+        except BrokenExecutor as error:
+            raise OutsideFailed(
+                "data.worker",
+                "A worker process of the check was ended from outside.",
+                "Most likely the machine ran out of memory.",
+                "Close other programs and run the same command again.",
+            ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_ctrl_c_to_the_parent() -> None:
+    """Ctrl-C reaches the whole group; the parent ends its workers, and only one of all says so."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _next(waiting: deque[tuple[int, Future[Scanned]]]) -> tuple[int, Scanned]:

@@ -111,7 +111,11 @@ def test_what_is_no_answer_is_left_out_and_counted(tmp_path: Path) -> None:
         ("Gerne!\n\nAm 3. März 2026 um 09:00 schrieb Tom <t@x.de>:\n> Kommst du?\n", "Gerne!", "Kommst du?"),
         ("Avec plaisir.\n\nLe mar. 3 mars 2026 à 09:00, Tom a écrit :\n> Tu viens ?\n", "Avec plaisir.", "Tu viens ?"),
         ("Claro.\n\nEl mar, 3 mar 2026 a las 9:00, Tom escribió:\n> ¿Vienes?\n", "Claro.", "¿Vienes?"),
-        ("Sure.\n\n-----Original Message-----\nFrom: Tom\nSent: Monday\nTo: Lena\n\nAre you in?", "Sure.", "Are you in?"),
+        (
+            "Sure.\n\n-----Original Message-----\nFrom: Tom\nSent: Monday\nTo: Lena\n\nAre you in?",
+            "Sure.",
+            "Are you in?",
+        ),
         ("Ja.\n\nVon: Tom\nGesendet: Montag\nAn: Lena\nBetreff: Hallo\n\nBist du da?", "Ja.", "Bist du da?"),
         ("> Are you in?\n\nYes I am.\n\n> And Tom?\n\nHe is not.", "Yes I am.\n\nHe is not.", "Are you in?\nAnd Tom?"),
         ("Fine with me.\n\nSent from my iPhone", "Fine with me.", ""),

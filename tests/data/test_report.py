@@ -179,8 +179,8 @@ def test_import_and_split_from_the_command_line(cli: Cli, tmp_path: Path) -> Non
     assert cli("data", "split", "--rows", "500", "--replace", "faq-alpaca.json").returncode == 1
 
 
-def test_worker_processes_change_nothing(tmp_path: Path) -> None:
-    """A file large enough for several processes: the same findings as with one, in a process of its own."""
+def test_worker_processes_change_nothing(cli: Cli, tmp_path: Path) -> None:
+    """A file large enough for several processes: the same findings as with one, and as from the command line."""
     rows, _, _ = planted(seed=5, clean=600, each=8)
     path = tmp_path / "rows.json"
     padded = [{**row, "note": "x" * 8000} if isinstance(row, dict) else row for row in rows]
@@ -203,3 +203,5 @@ def test_worker_processes_change_nothing(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 20
+    document = json.loads(cli("data", "check", "--json", str(path)).stdout)
+    assert len(document["data"]["findings"]) == int(done.stdout)

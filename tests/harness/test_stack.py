@@ -52,11 +52,19 @@ def healthy(machine: Callable[[str], RecordedMachine]) -> Host:
 
 def test_a_driver_below_the_floor_is_named(healthy: Host) -> None:
     old = msgspec.structs.replace(
-        healthy, nvidia=msgspec.structs.replace(healthy.nvidia, module_version="560.35.03", nvml_driver="560.35.03")
+        healthy, nvidia=msgspec.structs.replace(healthy.nvidia, module_version="470.256.02", nvml_driver="470.256.02")
     )
     choice = choose_stack(old, catalogue())
-    # CUDA 12.6 still runs on it
-    assert choice.stack.name == "cu126"
+    assert choice.stack.name == "cpu"
+    assert "cu130 needs driver 580 or newer" in choice.because
+    assert "cu126 needs driver 525 or newer" in choice.because
+
+
+def test_a_driver_below_the_newest_floor_gets_the_older_cuda(healthy: Host) -> None:
+    old = msgspec.structs.replace(
+        healthy, nvidia=msgspec.structs.replace(healthy.nvidia, module_version="560.35.03", nvml_driver="560.35.03")
+    )
+    assert choose_stack(old, catalogue()).stack.name == "cu126"
 
 
 def test_a_card_that_is_not_in_the_catalogue(healthy: Host) -> None:
@@ -72,4 +80,4 @@ def test_cards_that_could_not_be_read(healthy: Host) -> None:
 def test_a_kfd_that_opens_makes_an_amd_card_usable(machine: Callable[[str], RecordedMachine]) -> None:
     host = read_host(machine("rx7900xtx-healthy"))
     assert host.amd.kfd is not None and host.amd.kfd.usable
-    assert "rocm" in choose_stack(host, catalogue()).because
+    assert choose_stack(host, catalogue()).stack.name.startswith("rocm")

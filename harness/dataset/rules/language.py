@@ -45,8 +45,8 @@ def _small_words() -> tuple[frozenset[str], dict[str, frozenset[str]]]:
 def language(text: str, words: Sequence[str], answered_in: str = UNKNOWN) -> str:
     """ISO 639-1 code, or "" where the text is too short, is code, or no language stands out. `words`: its own.
 
-    `answered_in` makes the text a question, which may be shorter and less sure; it is taken for the language of its answer
-    where nothing speaks against that.
+    `answered_in` makes the text a question, which may be shorter and less sure; it is taken for the language of its
+    answer where nothing speaks against that.
     """
     fewest, sure = (FEWEST_ASKED, SURE_ASKED) if answered_in else (FEWEST_LETTERS, SURE)
     if len(text) < fewest:

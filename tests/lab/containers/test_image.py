@@ -24,7 +24,8 @@ from machine.paths import paths
 from tests.lab.containers.conftest import Site
 from tests.lab.training import Ended, Training, command, runs, steps
 
-pytestmark = pytest.mark.lab
+# not in every run: the image takes minutes to build
+pytestmark = [pytest.mark.lab, pytest.mark.full]
 
 LARGEST = 4.0e9
 LONGEST = 12 * 60

@@ -14,7 +14,8 @@ import pytest
 from tests.lab.containers.conftest import Site
 from tests.lab.training import Ended, command, tool, wait_for
 
-pytestmark = pytest.mark.lab
+# not in every run: the image takes minutes to build
+pytestmark = [pytest.mark.lab, pytest.mark.full]
 
 ALEX = 1234
 
