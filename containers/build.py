@@ -18,7 +18,7 @@ import msgspec
 
 from containers.dockerfile import dockerfile, tag
 from containers.engine import no_builder
-from containers.errors import known, stopped
+from containers.errors import stopped
 from containers.model import Engine, ImageSpec
 from containers.spec import lock_text
 from machine.door import Machine
@@ -248,9 +248,8 @@ def inspect(engine: Engine, name: str, machine: Machine) -> Inspected | None:
     """What the engine says of an image; None when it has none of this name."""
     outcome = machine.run((engine.program, "image", "inspect", "--format", "{{json .}}", name), timeout=30)
     if not outcome.ok:
-        if known(outcome.stderr) is None:
-            raise stopped(outcome, f"{engine.kind} was asked for {name}")
-        if "o such image" in outcome.stderr or "not known" in outcome.stderr:
+        # docker says the one, podman the other
+        if "o such image" in outcome.stderr or "image not known" in outcome.stderr:
             return None
         raise stopped(outcome, f"{engine.kind} was asked for {name}")
     found = msgspec.json.decode(outcome.stdout.strip().splitlines()[0], type=_Inspected)

@@ -186,7 +186,9 @@ class ContainerMachine:
     ) -> Iterator[tuple[str, ...]]:
         """The command for a new container, which is gone at the end, however that comes."""
         name = f"gpu-setup-{uuid4().hex[:12]}"
-        inside = {key: value for key, value in (env or {}).items() if key not in self._hide}
+        # a token stays out of argv and `docker inspect`: with_token hands it over as a file
+        kept = {key: value for key, value in (env or {}).items() if not key.endswith("_TOKEN")}
+        inside = {key: value for key, value in kept.items() if key not in self._hide}
         hand_over(self._container)
         with with_token(self._container, self._machine) as container:
             try:

@@ -69,7 +69,7 @@ def choose(seen: Seen, recipe_name: str | None, data: Path | None, ask: Ask) -> 
         if recipe_name is not None:
             raise Refused("up.declined", "Stopped before the download.", "", f"--recipe {DEFAULT_RECIPE} needs none.")
         recipe = load_recipe(DEFAULT_RECIPE)
-    return Job(recipe, seen.choice.stack, data)
+    return Job(recipe, seen.choice.stack, data, device=seen.choice.device, conditions=seen.choice.conditions)
 
 
 def prove(

@@ -69,6 +69,7 @@ def examine(
     out: Path | None = None,
     tokens: int = 64,
     offline: bool = True,
+    device: str | None = None,
 ) -> Examination:
     """Losses and answers before and after, from the adapter in `folder`; raises OutsideFailed when it does not load."""
     out = out or folder / DOCUMENT
@@ -93,7 +94,10 @@ def examine(
     out.unlink(missing_ok=True)
     with disk_trouble(folder):
         outcome = machine.stream(
-            argv, on_line, env=worker_environment(environment, offline=offline), log=str(folder / "examine.log")
+            argv,
+            on_line,
+            env=worker_environment(environment, offline=offline, device=device),
+            log=str(folder / "examine.log"),
         )
     if not outcome.ok or not out.is_file():
         known, how = cause(outcome.stdout), ended(outcome.rc)

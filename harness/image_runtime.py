@@ -29,7 +29,7 @@ from machine.events import Emit, Event
 from machine.paths import Paths, make
 
 # they name places and processes of this machine, and the image has its own
-OUTSIDE_ONLY = frozenset({"PATH", "PYTHONPATH", "GPU_SETUP_PARENT"})
+OUTSIDE_ONLY = frozenset({"PATH", "PYTHONPATH", "GPU_SETUP_PARENT", "CUDA_VISIBLE_DEVICES"})
 
 
 def image_runtime(
@@ -54,6 +54,9 @@ def image_runtime(
     mounts = [Mount(folder) for folder in dict.fromkeys(folders)]
     mounts += [Mount(make(folder), writable=True) for folder in (paths.models, paths.runs, notes)]
     hub = job.recipe.traits.model == "hub"
+    if job.device is not None and not wanted.gpus:
+        # the container gets this card only, so no variable has to choose it inside
+        wanted = msgspec.structs.replace(wanted, gpus=(job.device,))
     made = container(
         spec, image, host, catalogue, chosen, machine, paths,
         msgspec.structs.replace(wanted, network=wanted.network or hub), environ, tuple(mounts),

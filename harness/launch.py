@@ -36,7 +36,8 @@ START_SECONDS = 25.0
 class Run(msgspec.Struct, frozen=True):
     """What was run, and how it ended: running, done, failed or interrupted. `problem`: the failure's code.
 
-    `inputs` is the digest of everything that decides the run (harness/prove.py); `data`: a person's own data file.
+    `inputs` is the digest of everything that decides the run (harness/prove.py); `data`: a person's own data file;
+    `device`: the card that it was kept to.
     """
 
     recipe: str
@@ -52,6 +53,7 @@ class Run(msgspec.Struct, frozen=True):
     seconds: float | None = None
     problem: str | None = None
     data: str | None = None
+    device: str | None = None
     overrides: dict[str, Any] = {}
 
 
@@ -85,6 +87,7 @@ def train(
     inputs: str = "",
     data: Path | None = None,
     overrides: dict[str, Any] | None = None,
+    device: str | None = None,
 ) -> WorkerLog:
     """Train, and return what the worker recorded. Raises Problem when it is no result; the folder stays, marked.
 
@@ -105,6 +108,7 @@ def train(
         torch=environment.torch,
         inputs=inputs,
         data=str(data) if data else None,
+        device=device,
         overrides=overrides or {},
     )
     with FileLock(folder / LOCK):
@@ -137,7 +141,7 @@ def _train(
                     "python",
                 ),
                 lambda line: None,
-                env=worker_environment(environment, folder, offline=recipe.traits.model != "hub"),
+                env=worker_environment(environment, folder, recipe.traits.model != "hub", run.device),
                 cwd=str(folder),
                 log=str(folder / "axolotl.log"),
             )

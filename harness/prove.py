@@ -34,12 +34,17 @@ KEYS = "axolotl-keys.json"
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What is to be proven: a recipe, on a stack, on the recipe's data or a person's own, with changed keys."""
+    """What is to be proven: a recipe, on a stack, on the recipe's data or a person's own, with changed keys.
+
+    `device` and `conditions` come from harness/stack.py: the card to train on, and what the figures hold for.
+    """
 
     recipe: Recipe
     stack: Stack
     data: Path | None = None
     overrides: dict[str, Any] = {}
+    device: str | None = None
+    conditions: tuple[str, ...] = ()
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -63,12 +68,13 @@ def prepare(job: Job, machine: Machine, paths: Paths, emit: Emit, environment: E
 
 
 def inputs_digest(job: Job, environment: Environment, base_model: str) -> str:
-    """sha256 over everything that decides a training run: two runs with the same digest compute the same."""
+    """sha256 over everything that decides a run and its figures: work, software, cards, driver and kernel."""
     files = sorted(WORKER.rglob("*.py")) + sorted(SAMPLES.glob("*.json"))
     files += [job.data] if job.data else list(local_datasets(job.recipe))
     parts = [job.recipe.text, repr(job.recipe.traits), repr(sorted(job.overrides.items())), base_model]
     parts += [environment.lock_digest, environment.torch, environment.python_version, job.stack.name]
     parts += [environment.image] if environment.image else []
+    parts += [job.device or "", *job.conditions]
     digest = hashlib.sha256("\0".join(parts).encode())
     for file in files:
         digest.update(file.read_bytes())
@@ -79,7 +85,10 @@ def fresh_run(job: Job, ready: Ready, machine: Machine, runs: Path, emit: Emit) 
     """Train in a new folder and return it; runs that were cut off before are marked as such."""
     mark_cut_off(runs)
     folder = new_folder(runs, job.recipe)
-    train(job.recipe, ready.environment, ready.base_model, folder, machine, emit, ready.inputs, job.data, job.overrides)
+    train(
+        job.recipe, ready.environment, ready.base_model, folder, machine, emit, ready.inputs, job.data, job.overrides,
+        job.device,
+    )  # fmt: skip
     return folder
 
 
@@ -102,7 +111,9 @@ def examined(job: Job, ready: Ready, folder: Path, machine: Machine, emit: Emit)
     except (OSError, msgspec.MsgspecError):
         held_out = held_out_file(job.recipe.traits, folder, job.data is not None)
         offline = job.recipe.traits.model != "hub"
-        return examine(ready.base_model, folder, held_out, ready.environment, machine, emit, offline=offline)
+        return examine(
+            ready.base_model, folder, held_out, ready.environment, machine, emit, offline=offline, device=job.device
+        )
 
 
 def with_held_out(job: Job) -> Job:

@@ -9,11 +9,17 @@ from checks.facts.host import Host
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """The stack to train with, the reason, and whether a GPU will be used."""
+    """The stack to train with, the reason, and whether a GPU will be used.
+
+    `device` names that card for the driver (an NVIDIA UUID; None: not known), `conditions` are the cards, driver and
+    kernel that a measured figure holds for.
+    """
 
     stack: Stack
     because: str
     gpu: bool
+    device: str | None = None
+    conditions: tuple[str, ...] = ()
 
 
 def choose_stack(host: Host, catalogue: Catalogue) -> Choice:
@@ -37,8 +43,20 @@ def choose_stack(host: Host, catalogue: Catalogue) -> Choice:
             if stack.driver_branch and (_branch(host) or 0) < stack.driver_branch:
                 reasons.append(f"{known.name}: {stack.name} needs driver {stack.driver_branch} or newer")
                 continue
-            return Choice(stack.for_target(known.target), f"{known.name} ({known.target}) with a working driver", True)
-    return Choice(cpu, "; ".join(dict.fromkeys(reasons)) or "no supported GPU", False)
+            because = f"{known.name} ({known.target}) with a working driver"
+            return Choice(stack.for_target(known.target), because, True, _device(host, card.slot), _conditions(host))
+    return Choice(cpu, "; ".join(dict.fromkeys(reasons)) or "no supported GPU", False, None, _conditions(host))
+
+
+def _device(host: Host, slot: str) -> str | None:
+    """The card's UUID, so that a second card or a processor's graphics is not trained on as well."""
+    return next((gpu.uuid for gpu in host.nvidia.nvml or () if gpu.slot == slot), None)
+
+
+def _conditions(host: Host) -> tuple[str, ...]:
+    cards = [f"{card.slot} {card.vendor}:{card.device}:{card.revision} {card.driver}" for card in host.cards or ()]
+    drivers = (host.nvidia.module_version, host.amd.module_version, host.kernel.release)
+    return (*cards, *(driver or "none" for driver in drivers))
 
 
 def _working(host: Host, slot: str, vendor: str) -> str | None:

@@ -11,10 +11,14 @@ from harness.environment import Environment
 WORKER = Path(str(resources.files("harness"))) / "worker"
 
 
-def worker_environment(environment: Environment, run: Path | None = None, offline: bool = True) -> dict[str, str]:
+def worker_environment(
+    environment: Environment, run: Path | None = None, offline: bool = True, device: str | None = None
+) -> dict[str, str]:
     """Variables for the child: only the worker's folder is importable beside the environment, nothing is phoned home.
 
-    It ends when this process is gone. `run` is the folder that the plugin writes to; `offline` forbids the model hub.
+    It ends when this process is gone. `run` is the folder that the plugin writes to; `offline` forbids the model hub;
+    where it is allowed the person's token goes along. `device`: the only card that the child sees, unless the person
+    has chosen one.
     """
     bin_folder = str(environment.python.parent)
     variables = {
@@ -31,6 +35,10 @@ def worker_environment(environment: Environment, run: Path | None = None, offlin
     }
     if offline:
         variables["HF_HUB_OFFLINE"] = "1"
+    elif token := os.environ.get("HF_TOKEN"):
+        variables["HF_TOKEN"] = token
+    if device is not None and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        variables["CUDA_VISIBLE_DEVICES"] = device
     if run is not None:
         variables["GPU_SETUP_WORKER_LOG"] = str(run / "worker.jsonl")
         variables["GPU_SETUP_HELD_OUT"] = str(run / "held-out-tokens.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Mapping
@@ -93,7 +94,18 @@ def _forbid_home(environ: Mapping[str, str]) -> None:
     sys.addaudithook(watch)
 
 
+def _hear_signals() -> None:
+    """Let the processes of the tests be interrupted though the tests were started with `nohup` or `&`.
+
+    An ignored signal stays ignored in every child; one that is caught is back at its default there.
+    """
+    for sign in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(sign) is signal.SIG_IGN:
+            signal.signal(sign, lambda _number, _frame: None)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    _hear_signals()
     _forbid_home(PERSONS)
 
 

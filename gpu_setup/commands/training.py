@@ -117,7 +117,8 @@ def choose_job(
     recipe = load_recipe(recipe_name or (REFERENCE_RECIPE if choice.gpu else DEFAULT_RECIPE))
     if recipe.traits.needs_gpu and not choice.gpu:
         raise needs_gpu(recipe, choice.because)
-    return Job(recipe, choice.stack, data.absolute() if data else None, overrides or {}), choice.because
+    own = data.absolute() if data else None
+    return Job(recipe, choice.stack, own, overrides or {}, choice.device, choice.conditions), choice.because
 
 
 def needs_gpu(recipe: Recipe, because: str) -> Exception:

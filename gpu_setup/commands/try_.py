@@ -57,7 +57,7 @@ def command(as_json: bool, run: Path, prompts: tuple[str, ...], tokens: int) -> 
         held_out = None if prompts else held_out_file(made.traits, run, own_data=made.data is not None)
         said = examine(
             made.base_model, run, held_out, environment, machine, emit, prompts, run / "try.json", tokens,
-            offline=made.traits.model != "hub",
+            offline=made.traits.model != "hub", device=made.device,
         )  # fmt: skip
 
     def text() -> str:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from containers.model import Engine
 from containers.run import Container, ContainerMachine, Mount, identity, owner, run_argv, with_token
@@ -126,3 +127,17 @@ def test_no_token_without_a_network_or_without_one(changed: dict[str, object], t
 def test_only_the_environments_programs_run_inside() -> None:
     machine = ContainerMachine(LocalMachine(), made(), "/opt/gpu-setup/env", frozenset())
     assert machine.run(("echo", "outside")).stdout == "outside\n"
+
+
+def test_a_token_among_the_variables_never_reaches_the_command(tmp_path: Path) -> None:
+    """The bare environment gets it as a variable; a container must not."""
+    noted = tmp_path / "argv"
+    engine = tmp_path / "docker"
+    engine.write_text(f'#!/bin/sh\necho "$@" >>{noted}\n')
+    engine.chmod(0o755)
+    container = made(engine=replace(ENGINE, program=str(engine)), user="1000:1000")
+    machine = ContainerMachine(LocalMachine(), container, "/opt/gpu-setup/env", frozenset({"PATH"}))
+    machine.run(("/opt/gpu-setup/env/bin/python",), env={"HF_TOKEN": "hf_secret", "PATH": "/x", "HF_HUB_OFFLINE": "1"})
+    assert "hf_secret" not in noted.read_text()
+    assert "PATH=/x" not in noted.read_text()
+    assert "HF_HUB_OFFLINE=1" in noted.read_text()

@@ -216,16 +216,27 @@ print("built", flush=True)
 """
 
 
-def building(site: Site) -> subprocess.Popen[bytes]:
-    """`ensure` in a process of its own, which leads its group."""
+@contextlib.contextmanager
+def building(site: Site) -> Iterator[subprocess.Popen[bytes]]:
+    """`ensure` in a process of its own, which leads its group; SIGKILL to the whole group at the block's end."""
     import msgspec
 
     script = SCRIPT.format(
         root=str(ROOT), stack=msgspec.json.encode(site.small.stack), home=str(site.paths.data.parent)
     )
-    return subprocess.Popen(
-        [sys.executable, "-I", "-c", script], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    child = subprocess.Popen(
+        [sys.executable, "-I", "-c", script],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
+    try:
+        yield child
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 def pips(folder: Path) -> list[int]:
@@ -245,18 +256,10 @@ def wait_for(what: Callable[[], object], seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
-def kill(child: subprocess.Popen[bytes]) -> None:
-    os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
-    assert child.stderr is not None
-    child.stderr.close()
-
-
 def test_killed_while_pip_downloads_then_resumed(site: Site, index: Index) -> None:
     index.crawls_at = "camel"
-    child = building(site)
-    assert index.crawling.wait(60)
-    kill(child)
+    with building(site):
+        assert index.crawling.wait(60)
     assert pips(site.folder), "pip has a group of its own and is still at work"
 
     index.crawls_at = None
@@ -268,9 +271,9 @@ def test_killed_while_pip_downloads_then_resumed(site: Site, index: Index) -> No
 
 
 def test_killed_while_pip_installs_then_resumed(site: Site, small: SmallStack) -> None:
-    child = building(site)
-    wait_for(lambda: list(site.paths.environments.glob("small-*/lib/python3*/site-packages/camel/part1*.py")))
-    kill(child)
+    written = "small-*/lib/python3*/site-packages/camel/part1*.py"
+    with building(site):
+        wait_for(lambda: list(site.paths.environments.glob(written)))
     for left in pips(site.folder):
         os.kill(left, signal.SIGKILL)
     wait_for(lambda: not pips(site.folder))
@@ -299,11 +302,11 @@ def test_two_at_once_build_one(site: Site, small: SmallStack, index: Index) -> N
 
 def test_ctrl_c_while_pip_works_leaves_no_process(site: Site, index: Index) -> None:
     index.crawls_at = "camel"
-    child = building(site)
-    assert index.crawling.wait(60)
-    child.send_signal(signal.SIGINT)
-    child.communicate(timeout=20)
-    assert not pips(site.folder)
+    with building(site) as child:
+        assert index.crawling.wait(60)
+        child.send_signal(signal.SIGINT)
+        child.wait(20)
+        assert not pips(site.folder)
 
 
 @pytest.fixture

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from checks.catalogue import catalogue
+from checks.facts.host import Docker
 from checks.facts.read import read_host
 from containers.build import Sources, build
-from containers.engine import choose_engine
+from containers.engine import choose_engine, docker_engine
 from containers.model import Vendor
+from containers.run import Container, run_argv
 from containers.spec import image_spec
 from harness.worker_process import WORKER
 from machine.door import LocalMachine
@@ -172,6 +174,22 @@ def test_another_image_than_wanted_is_seen(
     rows = {row["id"]: row for row in json.loads(line.partition(": ")[2])["checks"]}
     assert {name for name, row in rows.items() if row["status"] == "fail"} == broken
     assert said in rows["torch"]["reason"]
+
+
+def test_a_stand_in_device_is_called_one(site: Site, built: Ended) -> None:
+    """No card computes here, and nothing claims that one did."""
+    found = docker_engine(Docker(kind="docker.io", answers=True), "20.10", False, "default")
+    nowhere = ("--device", "/dev/null:/dev/nvidia0")
+    container = Container(engine=found, image=image_of(built), user=None, devices=nowhere, limits=())
+    words = ("python", "-m", "gpu_setup_worker.verify", "--cuda", "13.0", "--target", "8.6")
+    result = site.engine.docker(*run_argv(container, "gpu-setup-stub", words)[1:])
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("gpu-setup-verify: "))
+    document = json.loads(line.partition(": ")[2])
+    assert document["device"] == "stub"
+    status = {row["id"]: row["status"] for row in document["checks"]}
+    assert {name for name, word in status.items() if word == "stub"} == {"device", "triton", "nf4"}
+    (triton,) = (row for row in document["checks"] if row["id"] == "triton")
+    assert triton["values"]["8.6"] > 1000  # bytes of machine code: compiling needs no card
 
 
 def test_a_package_that_is_not_the_locked_one_is_seen(site: Site, built: Ended, tmp_path: Path) -> None:

@@ -1,0 +1,177 @@
+"""The container image: its building and size, and what training in it costs against the bare environment.
+
+    python3 benchmarks/image.py [--pairs 5] [--steps 12] [--recipe smollm2-135m-qlora] [--build OPTION …]
+
+`gpu-setup image build` twice (the second with nothing changed), then rounds of one `gpu-setup bench` in the image
+and one in the bare environment, in turning order, each after one for nothing. The start runs from the moment at
+which the run's config lies there to the worker's first line; both are looked at twenty times a second. A first
+build that took steps from the engine's cache is no figure. Needs an engine, and a built training environment
+(./gpu-setup environment).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from time import time
+from typing import Any, NamedTuple
+
+from home import LAUNCHER, add_common_options, borrowed_home, my_places, training_environment, work_folder
+from intervals import interval, mean_ratio, ratio_of_medians
+from processes import person_environment, run
+from result import Figure, machine, write
+
+NEEDED_PAIRS = 5
+SIZE_LIMIT = 4.0
+BUILD_LIMIT = 12.0
+UNCHANGED_LIMIT = 2.0
+START_LIMIT = 1.5
+SPEED_FLOOR = 0.98
+
+
+class Run(NamedTuple):
+    """One `gpu-setup bench`: seconds to the worker's first line, seconds a step (the first left out), tokens of all."""
+
+    start: float
+    step_seconds: tuple[float, ...]
+    non_padding: int
+    first_loss: float
+
+
+class StartWatch:
+    """Sees when the newest run's config is there, and when its worker has written its first line."""
+
+    def __init__(self, runs: Path) -> None:
+        self._runs, self._before = runs, set(runs.glob("*"))
+        self.folder: Path | None = None
+        self.start: float | None = None
+
+    def __call__(self, _pid: int) -> None:
+        if self.start is not None:
+            return
+        for folder in set(self._runs.glob("*/")) - self._before:
+            config, log = folder / "config.yml", folder / "worker.jsonl"
+            if config.exists() and log.exists() and log.stat().st_size:
+                self.folder, self.start = folder, time() - config.stat().st_mtime
+
+
+def tool(arguments: Sequence[str], env: dict[str, str], work: Path, watch: Any = None) -> tuple[float, dict[str, Any]]:
+    """Wall seconds and the answer's data; a failure ends the benchmark with its words."""
+    answer, messages = work / "answer.json", work / "messages.log"
+    print(f"gpu-setup {' '.join(arguments)}", flush=True)
+    ended = run((str(LAUNCHER), *arguments, "--json"), env, answer, messages, watch=watch)
+    if ended.rc != 0:
+        sys.exit(f"It ended with {ended.rc}:\n{answer.read_text()}{messages.read_text()}")
+    return ended.seconds, json.loads(answer.read_text(encoding="utf-8"))["data"]
+
+
+def trained(kind: str, recipe: str, steps: int, env: dict[str, str], work: Path) -> Run:
+    watch = StartWatch(Path(env["GPU_SETUP_HOME"]) / "state" / "runs")
+    tool(("bench", "--recipe", recipe, "--steps", str(steps), "--runtime", kind), env, work, watch)
+    assert watch.folder is not None and watch.start is not None
+    lines = [json.loads(line) for line in (watch.folder / "worker.jsonl").read_text(encoding="utf-8").splitlines()]
+    done = [line for line in lines if line["event"] == "step"]
+    return Run(
+        watch.start,
+        tuple(step["seconds"] for step in done[1:]),
+        sum(step["non_padding"] for step in done),
+        done[0]["loss"],
+    )
+
+
+def rounds(pairs: int, steps: int, recipe: str, env: dict[str, str], work: Path) -> list[tuple[Run, Run]]:
+    kinds = ("image", "venv")
+    for kind in kinds:
+        trained(kind, recipe, 1, env, work)
+    done = []
+    for number in range(1, pairs + 1):
+        print(f"Round {number} of {pairs}", flush=True)
+        found = {kind: trained(kind, recipe, steps, env, work) for kind in (kinds if number % 2 else kinds[::-1])}
+        pair = (found["image"], found["venv"])
+        if pair[0].non_padding != pair[1].non_padding or abs(pair[0].first_loss - pair[1].first_loss) > 1e-3:
+            sys.exit(f"Not the same work: {pair}")
+        done.append(pair)
+    return done
+
+
+def building(options: Sequence[str], env: dict[str, str], work: Path, raw: dict[str, Any]) -> list[Figure]:
+    _, first = tool(("image", "build", *options), env, work)
+    again = [tool(("image", "build", *options), env, work)[0] for _ in range(3)]
+    built = first["built"]
+    raw["build"] = {
+        "tag": first["tag"],
+        "base": first["spec"]["base"],
+        "options": list(options),
+        "unchanged": again,
+        **built,
+    }
+    cold = built["cached"] == 0
+    return [
+        Figure("image: size", built["size"] / 1e9, "GB", at_most=SIZE_LIMIT),
+        Figure(
+            "image build, nothing in the engine's cache",
+            built["seconds"] / 60 if cold else None,
+            "min",
+            at_most=BUILD_LIMIT,
+            note="" if cold else f"{built['cached']} of {built['steps']} steps were in the cache",
+        ),
+        Figure("image build, nothing changed", median(again), "s", len(again), at_most=UNCHANGED_LIMIT),
+    ]
+
+
+def training(done: Sequence[tuple[Run, Run]]) -> list[Figure]:
+    starts = [one.start for one, _ in done], [other.start for _, other in done]
+    speeds = [1 / median(one.step_seconds) for one, _ in done], [1 / median(other.step_seconds) for _, other in done]
+    ends = interval(mean_ratio, *speeds)
+    return [
+        Figure(
+            "start to the worker's first line, image against bare",
+            ratio_of_medians(*starts),
+            "ratio",
+            len(done),
+            NEEDED_PAIRS,
+            at_most=START_LIMIT,
+            ci95=interval(ratio_of_medians, *starts),
+        ),
+        Figure(
+            "training speed, image against bare",
+            mean_ratio(*speeds),
+            "ratio",
+            len(done),
+            NEEDED_PAIRS,
+            at_least=SPEED_FLOOR,
+            ci95=ends,
+            judged=ends[1] if ends else None,
+            note="judged by the interval's upper end",
+        ),
+        Figure("start to the worker's first line, image", median(starts[0]), "s", len(done)),
+        Figure("start to the worker's first line, bare", median(starts[1]), "s", len(done)),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=NEEDED_PAIRS, help="rounds (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=12, help="optimizer steps of a run (default: %(default)s)")
+    parser.add_argument("--recipe", default="smollm2-135m-qlora", help="a shipped recipe (default: %(default)s)")
+    parser.add_argument("--build", nargs=argparse.REMAINDER, default=[], help="options for gpu-setup image build, last")
+    add_common_options(parser)
+    given = parser.parse_args()
+    if training_environment(my_places()) is None:
+        parser.error("there is no training environment yet; build it with: ./gpu-setup environment")
+    described, raw = machine(), dict[str, Any]()
+    with work_folder(given.work) as work:
+        env = person_environment(GPU_SETUP_HOME=str(borrowed_home(work / "home")))
+        figures = building(given.build, env, work, raw)
+        done = rounds(given.pairs, given.steps, given.recipe, env, work)
+    raw |= {"recipe": given.recipe, "steps": given.steps, "rounds": [[run._asdict() for run in pair] for pair in done]}
+    title = f"Container image, and {given.recipe} in it ({given.steps} steps a run)"
+    write("image", title, figures + training(done), raw, described, given.out)
+
+
+if __name__ == "__main__":
+    main()

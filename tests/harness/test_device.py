@@ -1,0 +1,77 @@
+"""Which card a run is kept to, and what makes an old run too old to be shown again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from checks.catalogue import catalogue
+from checks.facts.read import read_host
+from gpu_setup.up import choose, inspect
+from harness.prove import inputs_digest
+from harness.stack import choose_stack
+from harness.worker_process import worker_environment
+from machine.errors import Refused
+from machine.recording import RecordedMachine
+from tests.harness.examples import ENVIRONMENT, job
+
+Load = Callable[[str], RecordedMachine]
+
+
+def test_a_run_is_kept_to_the_chosen_card(machine: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    host = read_host(machine("rtx3090-healthy"))
+    chosen = choose_stack(host, catalogue())
+    assert host.nvidia.nvml and chosen.device == host.nvidia.nvml[0].uuid
+    assert worker_environment(ENVIRONMENT, device=chosen.device)["CUDA_VISIBLE_DEVICES"] == chosen.device
+
+
+def test_what_the_person_chose_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert "CUDA_VISIBLE_DEVICES" not in worker_environment(ENVIRONMENT, device="GPU-1")
+
+
+def test_the_token_goes_only_where_the_hub_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert "HF_TOKEN" not in worker_environment(ENVIRONMENT)
+    assert worker_environment(ENVIRONMENT, offline=False)["HF_TOKEN"] == "hf_secret"
+
+
+def test_another_driver_is_another_figure(machine: Load) -> None:
+    host = read_host(machine("rtx3090-healthy"))
+    newer = msgspec.structs.replace(host, nvidia=msgspec.structs.replace(host.nvidia, module_version="999.1"))
+    digests = {
+        inputs_digest(
+            msgspec.structs.replace(job(), conditions=choose_stack(each, catalogue()).conditions),
+            ENVIRONMENT,
+            "base",
+        )
+        for each in (host, host, newer)
+    }
+    assert len(digests) == 2
+
+
+def test_up_asks_before_it_trains_without_a_card_that_is_there(machine: Load) -> None:
+    seen = inspect(machine("rtx3090ti-fresh"), catalogue())
+    asked: list[str] = []
+
+    def answer(yes: bool) -> Callable[[str], bool]:
+        return lambda question: asked.append(question) is None and yes
+
+    with pytest.raises(Refused, match="driver is not in place"):
+        choose(seen, None, None, answer(False))
+    chosen = choose(seen, None, None, answer(True))
+    assert (chosen.recipe.name, chosen.stack.name) == ("smollm2-135m-qlora", "cpu")
+    assert all("cannot be used yet (RTX 3090 Ti" in question for question in asked)
+    assert seen.plan.open_steps()
+
+
+def test_up_asks_before_the_large_download(machine: Load) -> None:
+    seen = inspect(machine("rtx3090-healthy"), catalogue())
+    asked: list[str] = []
+    chosen = choose(seen, None, None, lambda question: asked.append(question) is None)
+    assert (chosen.recipe.name, chosen.stack.name) == ("mistral-7b-qlora", "cu130")
+    assert "14.5 GB" in asked[0]
+    assert choose(seen, None, None, lambda _: False).recipe.name == "smollm2-135m-qlora"
