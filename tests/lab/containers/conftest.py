@@ -34,7 +34,7 @@ def like_here() -> Distribution:
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory, like_here: Distribution) -> Iterator[Engine]:
     """This distribution's Docker (20.10 on Debian 12), with a runtime hook and cards that are stand-ins."""
-    with running(tmp_path_factory.mktemp("engine"), hook=True, cards=True) as found:
+    with running(tmp_path_factory.mktemp("engine"), hook=True, cards=True, disk_gb=40) as found:
         yield found
 
 
