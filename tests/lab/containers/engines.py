@@ -122,9 +122,9 @@ def running(
 ) -> Iterator[Engine]:
     """An engine in `folder`.
 
-    `hook`: NVIDIA's runtime hook is there, and does nothing; `cards`: /dev/kfd and two render nodes are; `root`: a file
-    system that the engine's programs lie in; `disk_gb`: its images lie on a disk in one file, which is gone in an instant
-    where a hundred thousand files take minutes; `environ` adds to what clients need.
+    `hook`: NVIDIA's runtime hook is there, and does nothing; `cards`: /dev/kfd and two render nodes are; `root`: a
+    file system that the engine's programs lie in; `disk_gb`: its images lie on a disk in one file, which is gone in
+    an instant where a hundred thousand files take minutes; `environ` adds to what clients need.
     """
     folder.mkdir(parents=True, exist_ok=True)
     programs = folder / "programs"
