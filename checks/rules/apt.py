@@ -50,7 +50,7 @@ def dpkg(host: Host, catalogue: Catalogue) -> Verdict:
                 "apt tries these again each time, fails again, and reports failure for everything else.",
                 [(_DPKG, name) for name in host.apt.broken[:5]],
                 command(
-                    "Finish the installation; its output names the reason.",
+                    _finish(host.apt.broken),
                     *repair,
                     sudo=True,
                     verify=("dpkg", "--audit"),
@@ -58,6 +58,17 @@ def dpkg(host: Host, catalogue: Catalogue) -> Verdict:
             )
         )
     return tuple(findings) or Ok("dpkg is whole.")
+
+
+def _finish(broken: tuple[str, ...]) -> str:
+    """A module that does not compile fails each time again: then only removing its package frees apt."""
+    built_here = next((name.split()[0] for name in broken if "-dkms" in name), None)
+    if built_here is None:
+        return "Finish the installation; its output names the reason."
+    return (
+        f"Finish the installation. If the build of {built_here} fails again (see driver.dkms), free apt with: "
+        f"sudo apt-get remove {built_here}"
+    )
 
 
 @check(

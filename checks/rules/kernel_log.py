@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from checks.facts.host import Host
 from checks.model import Unknown
 from checks.rules.finding import unread
+from checks.rules.session import in_container
 
 SOURCE = "kernel log since boot"
 # a kernel line has at most a thousand characters (LOG_LINE_MAX); a recording may hold anything
@@ -20,7 +21,9 @@ def cannot_read(host: Host, what: str) -> Unknown:
         host,
         what,
         ("journalctl", "dmesg", "kernel log", "kernel-log"),
-        "To make the kernel log readable: sudo usermod -aG adm $USER and log in again, or run the doctor with sudo.",
+        "A container does not see it: run the doctor on the container's host."
+        if in_container(host)
+        else "To make the kernel log readable: sudo usermod -aG adm $USER and log in again, or run the doctor with sudo.",
     )
 
 

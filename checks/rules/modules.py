@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import DkmsBuild, Host
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards
+from checks.rules import cards, session
 from checks.rules.finding import command, error, install, provision, unread, warning
 from checks.rules.installed import dkms_in_play, modules, nvidia_driver, nvidia_packages
 
@@ -71,6 +71,8 @@ def next_boot(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
     if not ours:
         return Skip(cards.none_of(host, catalogue))
+    if session.in_container(host):
+        return Skip("A container has no boot of its own: run the doctor on its host for this.")
     release = host.kernel.next_boot
     vendors = {card.vendor for card in ours if card.vendor == cards.AMD or nvidia_driver(host)}
     if not vendors:

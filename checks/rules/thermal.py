@@ -164,4 +164,8 @@ def power_cap(host: Host, catalogue: Catalogue) -> Verdict:
         )
     if findings:
         return tuple(findings)
-    return Ok("Power limit: " + ", ".join(fine) + ".") if fine else unanswered(host, ours)
+    if fine:
+        return Ok("Power limit: " + ", ".join(fine) + ".")
+    if host.os.virtualisation and any(cards.nvml_of(card, host) for card in ours):
+        return Skip("The driver answers, but knows no power limit for this card (usual in a virtual machine).")
+    return unanswered(host, ours)

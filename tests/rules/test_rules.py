@@ -82,3 +82,11 @@ def test_the_way_out_of_a_wrong_torch_is_the_cards_own_build() -> None:
     (finding,) = judge(CHECKS["python.torch-build"], case, catalogue()).findings
     assert finding.fix is not None
     assert "torch[device-gfx1030]==2.13.0+rocm10.0.0" in finding.fix.argv
+
+
+def test_a_driver_that_does_not_build_is_taken_out_of_apts_way() -> None:
+    """`dpkg --configure -a` alone would fail again and again."""
+    case = but(healthy_amd(), apt={"broken": ("amdgpu-dkms",)})
+    (finding,) = judge(CHECKS["apt.dpkg"], case, catalogue()).findings
+    assert finding.fix is not None
+    assert "sudo apt-get remove amdgpu-dkms" in finding.fix.text
