@@ -189,7 +189,9 @@ def _scanned(
         waiting: deque[tuple[int, Future[Scanned]]] = deque()
         try:
             for block in found:
-                waiting.append((block.offset + len(block.data), pool.submit(scan, block, settings)))
+                with _ctrl_c_put_off():
+                    future = pool.submit(scan, block, settings)
+                waiting.append((block.offset + len(block.data), future))
                 # few are under way at a time: what waits is held in memory
                 if len(waiting) > 2 * workers:
                     yield _next(waiting)
@@ -211,6 +213,19 @@ def _leave_ctrl_c_to_the_parent() -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextmanager
+def _ctrl_c_put_off() -> Iterator[None]:
+    """A worker is started inside: it inherits the mask, and hears no Ctrl-C before it has been told to ignore it."""
+    import signal
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _next(waiting: deque[tuple[int, Future[Scanned]]]) -> tuple[int, Scanned]:
