@@ -17,14 +17,10 @@ _QUOTED = 300
 
 
 def cannot_read(host: Host, what: str) -> Unknown:
-    return unread(
-        host,
-        what,
-        ("journalctl", "dmesg", "kernel log", "kernel-log"),
-        "A container does not see it: run the doctor on the container's host."
-        if in_container(host)
-        else "To make the kernel log readable: sudo usermod -aG adm $USER and log in again, or run the doctor with sudo.",
-    )
+    way = "To make the kernel log readable: sudo usermod -aG adm $USER and log in again, or run the doctor with sudo."
+    if in_container(host):
+        way = "A container does not see it: run the doctor on the container's host."
+    return unread(host, what, ("journalctl", "dmesg", "kernel log", "kernel-log"), way)
 
 
 def matching(log: Iterable[str], word: str, pattern: str) -> list[tuple[str, re.Match[str]]]:

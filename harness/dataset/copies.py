@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 MOST_ANSWERS = 20
 # a sketch of 64 bytes has a spread of 0.06 at 0.7: below this, the real overlap is under ALIKE nearly always
 SKETCH_ALIKE = 0.52
-CHUNK = 50_000
+# pairs compared at a time: the sketches that they touch are in memory together, a page of 4 KiB each at worst
+CHUNK = 8_000
 
 
 class Copies(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -193,7 +194,7 @@ def test_a_signal_ends_the_command_and_its_children(tmp_path: Path, sign: signal
 
 @pytest.mark.parametrize("arguments", ["schema doctor", "doctor --list", "doctor --json"])
 def test_a_reader_that_goes_away_is_no_error(arguments: str) -> None:
-    tool = f"{sys.executable} -I {ROOT / 'gpu_setup' / '__main__.py'}"
+    tool = shlex.join((sys.executable, "-I", str(ROOT / "gpu_setup" / "__main__.py")))
     result = subprocess.run(
         ["bash", "-c", f"{tool} {arguments} | head -c 1; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True
     )

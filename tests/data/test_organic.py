@@ -9,11 +9,12 @@ from pathlib import Path
 
 from harness.dataset.check import check
 
-# rules about single rows; that docstrings repeat each other and their sentences is true
+# rules about single rows; that docstrings repeat each other and their sentences is true, and so is it that one in ten
+# stops without a full stop, in code or in a list (cut-answer)
 ALARMS = (
     "secret", "card-number", "iban", "email", "phone", "address", "name", "refusal", "template-marker", "loop", "echo",
     "placeholder", "wrong-language", "answer-language", "mojibake", "lost-characters", "control-characters",
-    "invisible-characters", "quoted-mail", "markup", "length-outlier", "cut-answer",
+    "invisible-characters", "quoted-mail", "markup", "length-outlier",
 )  # fmt: skip
 
 
