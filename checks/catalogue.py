@@ -77,11 +77,10 @@ class Stack(Frozen, frozen=True, kw_only=True):
     source: str
     date: str
 
-    def for_target(self, target: str) -> Stack:
-        """The stack with this card's target filled into torch's extras."""
-        return msgspec.structs.replace(
-            self, torch_extras=tuple(extra.format(target=target) for extra in self.torch_extras)
-        )
+    def for_target(self, *targets: str) -> Stack:
+        """The stack with the cards' targets filled into torch's extras, one of each kind a target."""
+        extras = (extra.format(target=target) for extra in self.torch_extras for target in targets)
+        return msgspec.structs.replace(self, torch_extras=tuple(dict.fromkeys(extras)))
 
     @property
     def torch_requirement(self) -> str:
@@ -114,7 +113,8 @@ class PackageRule(Frozen, frozen=True, kw_only=True):
     """How packages are called: `key` is our word, `names` apt's, with words in braces ({branch}) to fill in.
 
     Rows may share a key where names changed: `since_branch` is the first NVIDIA branch of a row, `before_branch` the
-    first that it no longer holds for. `version`: where the names must agree on one, the newest that was read about.
+    first that it no longer holds for. `version`: where the names must agree on one, the newest that was read about;
+    `at_least`: an older one lacks what is needed.
     """
 
     key: str
@@ -122,6 +122,7 @@ class PackageRule(Frozen, frozen=True, kw_only=True):
     since_branch: int | None = None
     before_branch: int | None = None
     version: str | None = None
+    at_least: str | None = None
     because: str
     source: str
     date: str

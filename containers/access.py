@@ -116,6 +116,14 @@ def no_way(host: Host, vendor: Vendor) -> Refused:
             "No option hands a card through to it on Linux.",
             "Install docker.io (gpu-setup plan) and: docker context use default",
         )
+    if docker.kind == "podman":
+        maker = "nvidia-ctk" if vendor is Vendor.NVIDIA else "amd-ctk"
+        return Refused(
+            "image.podman-cdi",
+            f"podman finds no CDI description of the {vendor.value.upper()} cards.",
+            "It hands cards over by such a description only.",
+            f"sudo {maker} cdi generate --output=/etc/cdi/{vendor.value}.yaml",
+        )
     if vendor is Vendor.AMD and docker.rootless:
         return Refused(
             "image.rootless-amd",

@@ -35,6 +35,9 @@ ROOM_NEEDED = {"cpu": 9 << 30, "nvidia": 28 << 30, "amd": 45 << 30}
 _STEP = re.compile(r"^#(\d+) \[(?:(\S+) )?(\d+)/(\d+)\] (.*)$")
 _STATE = re.compile(r"^#(\d+) (CACHED|DONE|ERROR)")
 _SAID = re.compile(r"^#(\d+) \d+\.\d+ (.*)$")
+# buildah (podman): the stage's number stands before it where there are several
+_BUILDAH_STEP = re.compile(r"^(?:\[(\d+)/\d+\] )?STEP (\d+)/\d+: (.*)$")
+_BUILDAH_CACHED = "--> Using cache "
 
 
 class Sources(msgspec.Struct, frozen=True):
@@ -80,7 +83,8 @@ def build(
         check_room(spec, engine, machine)
     emit(Event("start", STAGE, f"Building {name} with {engine.kind} {engine.version or ''}".rstrip()))
     text = (context / "Dockerfile").read_text(encoding="utf-8")
-    progress = Progress(emit, 1 + len(re.findall(r"(?m)^(?:RUN|COPY|WORKDIR) ", text)))
+    counted = r"RUN|COPY|WORKDIR" if engine.program == "docker" else r"[A-Z]+"
+    progress = Progress(emit, 1 + len(re.findall(rf"(?m)^(?:{counted}) ", text)))
     log = context.with_name(f"{context.name}.log")
     log.unlink(missing_ok=True)
     begin = time.monotonic()
@@ -128,15 +132,23 @@ def build_argv(
     for secret, file in (("ca", sources.ca), ("pip", sources.pip_config)):
         if file is not None:
             argv += ["--secret", f"id={secret},src={file.absolute()}"]
-    proxies = [word for word in environ if word.lower() in PROXIES and environ[word]]
-    for word in sorted(proxies):
+    for word in proxies(environ):
         argv += ["--build-arg", word]
     if sources.offline:
         argv += ["--network", "none"]
-    elif any("//127." in environ[word] or "//localhost" in environ[word] for word in proxies):
-        # a proxy on this machine is reached from the machine's own network only
+    elif proxy_is_here(environ):
         argv += ["--network", "host"]
     return (*argv, str(context))
+
+
+def proxies(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of the variables that tell of a proxy, in either case."""
+    return tuple(sorted(word for word in environ if word.lower() in PROXIES and environ[word]))
+
+
+def proxy_is_here(environ: Mapping[str, str]) -> bool:
+    """Whether a proxy runs on this machine: it is reached from the machine's own network only."""
+    return any("//127." in environ[word] or "//localhost" in environ[word] for word in proxies(environ))
 
 
 def write_context(spec: ImageSpec, worker: Path, tool_version: str, sources: Sources, paths: Paths) -> Path:
@@ -225,12 +237,13 @@ def check_room(spec: ImageSpec, engine: Engine, machine: Machine) -> None:
 
 
 class Inspected(NamedTuple):
-    """An image on the engine. `size` in bytes; `name`: its first tag, None where it has none."""
+    """An image on the engine. `size` in bytes; `name`: its first tag, None where it has none; `created`: ISO 8601."""
 
     id: str
     size: int
     labels: dict[str, str]
     name: str | None
+    created: str
 
 
 class _Config(msgspec.Struct, frozen=True):
@@ -241,19 +254,22 @@ class _Inspected(msgspec.Struct, frozen=True):
     id: str = msgspec.field(name="Id")
     tags: tuple[str, ...] | None = msgspec.field(name="RepoTags", default=None)
     size: int = msgspec.field(name="Size", default=0)
+    created: str = msgspec.field(name="Created", default="")
     config: _Config = msgspec.field(name="Config", default_factory=_Config)
 
 
 def inspect(engine: Engine, name: str, machine: Machine) -> Inspected | None:
     """What the engine says of an image; None when it has none of this name."""
-    outcome = machine.run((engine.program, "image", "inspect", "--format", "{{json .}}", name), timeout=30)
+    # without --format, whose JSON podman 4 writes otherwise than docker
+    outcome = machine.run((engine.program, "image", "inspect", name), timeout=30)
     if not outcome.ok:
         # docker says the one, podman the other
         if "o such image" in outcome.stderr or "image not known" in outcome.stderr:
             return None
         raise stopped(outcome, f"{engine.kind} was asked for {name}")
-    found = msgspec.json.decode(outcome.stdout.strip().splitlines()[0], type=_Inspected)
-    return Inspected(found.id, found.size, found.config.labels or {}, (found.tags or ("",))[0] or None)
+    (found, *_) = msgspec.json.decode(outcome.stdout, type=tuple[_Inspected, ...])
+    name_there = (found.tags or ("",))[0] or None
+    return Inspected(found.id, found.size, found.config.labels or {}, name_there, found.created)
 
 
 def image_id(engine: Engine, name: str, machine: Machine) -> str | None:
@@ -262,7 +278,7 @@ def image_id(engine: Engine, name: str, machine: Machine) -> str | None:
 
 
 class Progress:
-    """Reads BuildKit's plain output and tells each step; keeps what a failed step said."""
+    """Reads BuildKit's plain output, or buildah's, and tells each step; keeps what a failed step said."""
 
     def __init__(self, emit: Emit, total: int | None = None) -> None:
         self._emit, self._total = emit, total
@@ -289,8 +305,21 @@ class Progress:
         elif found := _SAID.match(line):
             number, words = found.groups()
             self._said[number] = [*self._said.get(number, [])[-79:], words]
-            if words.startswith(("Collecting ", "Downloading ", "Processing ", "Installing collected", "Get:")):
-                self._tell(_short(words.split(" (from")[0]))
+            self._tell_of(words)
+        elif found := _BUILDAH_STEP.match(line):
+            stage, step, what = found.groups()
+            self._ended = set(self.steps)
+            self.steps[f"{stage or 1}.{step}"] = _short(what)
+            self._tell(_short(what))
+        elif line.startswith(_BUILDAH_CACHED):
+            self.cached += 1
+        else:
+            self._tell_of(line)
+
+    def _tell_of(self, words: str) -> None:
+        """pip's and apt's own progress."""
+        if words.startswith(("Collecting ", "Downloading ", "Processing ", "Installing collected", "Get:")):
+            self._tell(_short(words.split(" (from")[0]))
 
     def telling(self, end: str) -> str:
         """The output that explains a failure: the failed steps' own last words, then the end of everything."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from checks.facts.host import Docker, Host
 from containers.model import Engine
 from machine.door import Machine
@@ -17,7 +19,7 @@ def choose_engine(host: Host, machine: Machine, wanted: str | None = None) -> En
     docker = host.docker
     if docker.kind is None or (wanted == "podman" and docker.kind != "podman"):
         if wanted in (None, "podman") and (version := _podman(machine)):
-            return podman(docker, version)
+            return podman(docker, version, bool(machine.session().uid))
         raise Refused(
             "image.no-engine",
             f"There is no {wanted or 'container engine'} on this machine.",
@@ -32,7 +34,7 @@ def choose_engine(host: Host, machine: Machine, wanted: str | None = None) -> En
                 "The package podman-docker stands in for it.",
                 "Leave --engine out, or install docker.io",
             )
-        return podman(docker, docker.version or _podman(machine) or "")
+        return podman(docker, docker.version or _podman(machine) or "", bool(machine.session().uid))
     if docker.answers is False:
         raise _silent(docker)
     return docker_engine(docker, *_builder(machine))
@@ -79,19 +81,29 @@ def docker_engine(docker: Docker, client: str | None, buildx: bool, context: str
     )
 
 
-def podman(docker: Docker, version: str) -> Engine:
-    """podman: builds by buildah, hands over cards by CDI only. Nobody has tried it for this project: unverified."""
+def podman(docker: Docker, version: str, rootless: bool = True) -> Engine:
+    """podman: builds by buildah, hands over cards by CDI only; that was not tried with a card: unverified."""
     return Engine(
         kind="podman",
         program="podman",
         version=version or None,
-        rootless=True,
+        rootless=rootless,
         cdi=("/etc/cdi", "/run/cdi"),
         nvidia_runtime=False,
         builder=("podman", "build"),
-        can=("build and run images (unverified)", "hand over cards by CDI (unverified)"),
-        cannot=("share its images with docker",),
+        can=("run images", "build them", "hand over cards by CDI (unverified)"),
+        cannot=("hand over cards without a CDI description of them", "share its images with docker"),
     )
+
+
+def seen_by(host: Host, engine: Engine) -> Host:
+    """The host as the chosen engine sees it: Host.docker tells of docker, where podman was asked for beside it."""
+    if engine.program != "podman" or host.docker.kind == "podman":
+        return host
+    mine = replace(
+        host.docker, kind="podman", version=engine.version, answers=None, problem=None, runtimes=None, cdi_dirs=None
+    )
+    return replace(host, docker=mine)
 
 
 def _silent(docker: Docker) -> Refused | OutsideFailed:

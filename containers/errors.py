@@ -20,7 +20,8 @@ class Cause(NamedTuple):
 
 
 _ECHO = re.compile(
-    r"executor failed running \[|did not complete successfully|^ ?> \[|error waiting for container|^\s*\d+ \| |^-+$"
+    r"executor failed running \[|did not complete successfully|error waiting for container"
+    r"|^ ?> \[|^#\d+ \[|^\s*\d+ \| |^-+$|building at STEP \"|^(\[\d+/\d+\] )?STEP \d+/\d+: "
 )
 _AGAIN = "Check the network; run the same command again to go on: finished steps are kept."
 _TOOLKIT = "gpu-setup plan shows the steps of the container toolkit; then: sudo systemctl reload docker"

@@ -30,17 +30,20 @@ PATIENCE = 60.0
 
 
 class Mount(NamedTuple):
-    """A folder or file of the machine, at the same place inside."""
+    """A folder or file of the machine, at the same place inside. `ours`: of gpu-setup's own, for runs and caches."""
 
     path: Path
     writable: bool = False
+    ours: bool = False
 
 
 class Container(NamedTuple):
     """How containers are started: the image, who runs in it, what it sees. `user`: uid:gid; None: the image's own.
 
-    `env` holds no secret: it stands in argv and in `docker inspect`. `network` False: none at all. `limits` are for
-    containers with cards. `private` is a folder of the person's for what only this container may read.
+    `env` holds no secret: it stands in argv and in `docker inspect`. `passed` are variables that the engine's command
+    takes from its own environment, so that their values stay out of argv. `network` False: none at all; `host_network`:
+    the machine's own. `limits` are for containers with cards. `private` is a folder of the person's for what only this
+    container may read.
     """
 
     engine: Engine
@@ -49,7 +52,9 @@ class Container(NamedTuple):
     devices: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
     env: Mapping[str, str] = {}
+    passed: tuple[str, ...] = ()
     network: bool = False
+    host_network: bool = False
     shm: str = SHM
     writable_root: bool = False
     limits: tuple[str, ...] = ("memlock=-1", "stack=67108864")
@@ -59,17 +64,17 @@ class Container(NamedTuple):
 def identity(session: Session, engine: Engine) -> str | None:
     """Who runs inside, so that files come out as one's own.
 
-    A rootless engine's uid 0 is the person. Root gets the image's own user instead: nothing trains as root.
+    A rootless engine's uid 0 is the person. Behind sudo it is the person who called it; root itself gets the image's
+    own user instead: nothing trains as root.
     """
-    if engine.program == "podman":
-        return f"{session.uid}:{_gid()}" if session.uid else None
-    if engine.rootless:
+    if engine.rootless and engine.program != "podman":
         return "0:0"
-    return f"{session.uid}:{_gid()}" if session.uid else None
-
-
-def _gid() -> int:
-    return os.getegid()
+    if session.uid:
+        return f"{session.uid}:{os.getegid()}"
+    caller, group = (session.environ.get(f"SUDO_{name}", "") for name in ("UID", "GID"))
+    # podman's keep-id, which makes the person's number mean the same inside, is for a person's own podman only
+    known = caller.isdecimal() and group.isdecimal() and int(caller) and engine.program != "podman"
+    return f"{caller}:{group}" if known else None
 
 
 def run_argv(
@@ -86,18 +91,22 @@ def run_argv(
     if container.devices and not engine.rootless:
         # page-locked memory for copies to the card; a rootless engine may not lift the limit
         words += [word for limit in container.limits for word in ("--ulimit", limit)]
-    if engine.program == "podman" and container.user:
+    if engine.program == "podman" and container.user and engine.rootless:
         words += ["--userns", "keep-id"]
     if container.user:
         words += ["--user", container.user]
     if not container.network:
         words += ["--network", "none"]
+    elif container.host_network:
+        words += ["--network", "host"]
     words += container.devices
     for mount in container.mounts:
         kind = "" if mount.writable else ",readonly"
         words += ["--mount", f"type=bind,source={mount.path},target={mount.path}{kind}"]
     for key, value in sorted({"HOME": "/tmp", **container.env, **(env or {})}.items()):
         words += ["--env", f"{key}={value}"]
+    for name_only in container.passed:
+        words += ["--env", name_only]
     if cwd:
         words += ["--workdir", cwd]
     return (*words, container.image, *argv)
@@ -227,6 +236,7 @@ def run_in(
 ) -> int:
     """Run a person's own program to its end and return its exit code. The folders keep their owner."""
     name = f"gpu-setup-{uuid4().hex[:12]}"
+    hand_over(container)
     with with_token(container, machine) as given:
         try:
             outcome = machine.stream(run_argv(given, name, argv, cwd=cwd), on_line)
@@ -247,17 +257,33 @@ def remove(engine: Engine, name: str, machine: Machine) -> None:
         outcome = machine.run((engine.program, "rm", "--force", name), timeout=PATIENCE)
 
 
+def _owner(container: Container) -> tuple[int, int]:
+    """uid and gid of the container's processes, as they are on the machine."""
+    if container.user is None:
+        return UID, UID
+    if container.engine.rootless:
+        return os.geteuid(), os.getegid()
+    uid, _, gid = container.user.partition(":")
+    return int(uid), int(gid)
+
+
 def hand_over(container: Container) -> None:
-    """For root, whose containers run as the image's own user: give it the folders that it writes to, one level deep."""
-    if container.user is not None or os.geteuid() != 0:
+    """For root, whose containers run as another user: give it our own folders that it works in, with all in them.
+
+    Some libraries write models that only their owner may read. A person's own folders keep their owner.
+    """
+    if os.geteuid() != 0:
         return
+    uid, gid = _owner(container)
     for mount in container.mounts:
-        if not mount.writable or not mount.path.is_dir():
+        if not mount.writable or not mount.ours or not mount.path.is_dir():
             continue
-        for place in (mount.path, *mount.path.iterdir()):
+        for place in (mount.path, *mount.path.rglob("*")):
             try:
-                if place.is_dir() and not place.is_symlink() and place.stat().st_uid == 0:
-                    os.chown(place, UID, UID)
+                if place.lstat().st_uid == 0:
+                    os.chown(place, uid, gid, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
             except OSError as error:
                 raise OutsideFailed(
                     "image.chown",
@@ -287,7 +313,7 @@ def with_token(container: Container, machine: Machine) -> Iterator[Container]:
         except Unreadable:
             yield container
             return
-        if container.user is not None:
+        if _owner(container)[0] == os.geteuid():
             yield _with_token_at(container, own)
             return
     place = container.private / f"{TOKEN_FILE}{owner()}-{uuid4().hex[:6]}"
@@ -295,8 +321,8 @@ def with_token(container: Container, machine: Machine) -> Iterator[Container]:
     try:
         with os.fdopen(handle, "wb") as out:
             out.write(value)
-        if container.user is None and os.geteuid() == 0:
-            os.chown(place, UID, UID)
+        if os.geteuid() == 0:
+            os.chown(place, *_owner(container))
         yield _with_token_at(container, place)
     finally:
         place.unlink(missing_ok=True)

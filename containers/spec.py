@@ -195,8 +195,8 @@ def _stack_for(seen: tuple[Seen, ...], host: Host, catalogue: Catalogue) -> tupl
     if stack is not covering[0]:
         better = kept[0][1]
         notes.append(f"{covering[0].name} would be preferred, but {better.wanted} is needed for it: {better.next}")
-    target = next(card.target for card in seen if card.target in stack.targets)
-    return stack.for_target(target), f"{names}; {floor.said}", tuple(notes)
+    covered = sorted({card.target for card in seen if card.target in stack.targets})
+    return stack.for_target(*covered), f"{names}; {floor.said}", tuple(notes)
 
 
 class Floor(NamedTuple):

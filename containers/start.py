@@ -11,8 +11,9 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.rules import cards
 from containers.access import access, amd_described, device_options
-from containers.build import WORKER_LABEL, inspect
+from containers.build import WORKER_LABEL, inspect, proxies, proxy_is_here
 from containers.dockerfile import tag
+from containers.engine import seen_by
 from containers.errors import stopped
 from containers.model import Engine, ImageSpec, Vendor
 from containers.run import Container, Mount, identity, remove_left_behind
@@ -32,7 +33,8 @@ JIT_FOLDERS = {
 }
 # how many threads compute is the machine's business; it must be the same inside
 PASSED_PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "HSA_")
-_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+# where a person, or their company, names certificates for Python's programs
+_CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -43,15 +45,15 @@ class Wanted(msgspec.Struct, frozen=True):
     image: str | None = None
     shm: str | None = None
     writable_root: bool = False
-    ca: Path | None = None
 
 
 class Image(msgspec.Struct, frozen=True):
-    """A built image as its labels tell it."""
+    """A built image as its labels tell it. `created` as the engine writes it, ISO 8601."""
 
     name: str
     id: str
     labels: dict[str, str]
+    created: str = ""
 
 
 def find_image(spec: ImageSpec, worker: str, engine: Engine, machine: Machine, name: str | None = None) -> Image:
@@ -65,7 +67,7 @@ def find_image(spec: ImageSpec, worker: str, engine: Engine, machine: Machine, n
         found = inspect(engine, each, machine)
         if found is None:
             continue
-        image = Image(found.name or each, found.id, found.labels)
+        image = Image(found.name or each, found.id, found.labels, found.created)
         if image.labels.get(WORKER_LABEL) == worker:
             return image
         outdated = outdated or image
@@ -85,7 +87,8 @@ def find_image(spec: ImageSpec, worker: str, engine: Engine, machine: Machine, n
 
 
 def _by_labels(spec: ImageSpec, engine: Engine, machine: Machine) -> tuple[str, ...]:
-    filters = [f"label=gpu-setup.{key}={value}" for key, value in (("stack", spec.stack), ("lock", spec.lock_digest))]
+    labels = (("stack", spec.stack), ("lock", spec.lock_digest), ("requirement", spec.torch_requirement))
+    filters = [f"label=gpu-setup.{key}={value}" for key, value in labels]
     argv = (engine.program, "image", "ls", "--no-trunc", "--quiet", *(f"--filter={word}" for word in filters))
     listing = machine.run(argv, timeout=30)
     if not listing.ok:
@@ -108,22 +111,26 @@ def container(
     """How this image's containers start on this machine. Left-behind ones are removed first."""
     private = make(paths.state)
     remove_left_behind(engine, machine, private)
+    host = seen_by(host, engine)
     vendor = Vendor(spec.vendor)
     slots = tuple(card.slot for card in cards.training(host, catalogue, PCI_VENDORS.get(vendor)))
     way = access(host, vendor, vendor is Vendor.AMD and amd_described(machine, engine.cdi))
     jit = make(paths.cache / "jit" / spec.stack)
     env = {name: str(make(jit / folder)) for name, folder in JIT_FOLDERS.items()}
     env.update({name: value for name, value in environ.items() if name.startswith(PASSED_PREFIXES)})
-    kept = [Mount(jit, writable=True)]
+    kept = [Mount(jit, writable=True, ours=True)]
+    passed: tuple[str, ...] = ()
     if wanted.network:
-        env.update({name: value for name, value in environ.items() if name.lower() in _PROXIES})
+        passed = proxies(environ)
         hub = make(Path(environ.get("HF_HOME") or paths.cache / "hub"))
         env["HF_HOME"] = str(hub)
-        kept.append(Mount(hub, writable=True))
-        if wanted.ca is not None:
-            ca = wanted.ca.absolute()
-            env.update({name: str(ca) for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")})
-            kept.append(Mount(ca))
+        kept.append(Mount(hub, writable=True, ours=True))
+        # behind a proxy that opens TLS the image's own certificates are not enough
+        for name in _CERTIFICATES:
+            file = Path(environ.get(name, ""))
+            if file.is_absolute() and file.is_file():
+                env[name] = str(file)
+                kept.append(Mount(file))
     made = Container(
         engine=engine,
         image=image.name,
@@ -131,7 +138,9 @@ def container(
         devices=device_options(host, vendor, way, slots, wanted.gpus),
         mounts=tuple(dict.fromkeys((*mounts, *kept))),
         env=env,
+        passed=passed,
         network=wanted.network,
+        host_network=wanted.network and proxy_is_here(environ),
         writable_root=wanted.writable_root,
         private=private,
     )

@@ -12,10 +12,13 @@ from typing import NamedTuple
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import DoctorReport
-from gpu_setup.commands.training import DEFAULT_RECIPE, REFERENCE_RECIPE, needs_gpu
+from gpu_setup.commands.training import needs_gpu, usual_recipe
+from harness.around import Method
+from harness.bench import SHORT_CEILING, guard, measured_run
+from harness.default_recipe import SMALL, at_hand
 from harness.environment import Environment
-from harness.prove import Job, examined, finished_run, fresh_run, prepare, reported, tell_reuse, with_held_out
-from harness.recipe import load_recipe
+from harness.prove import Job, examined, finished_run, prepare, reported, tell_reuse, with_held_out
+from harness.recipe import load_recipe, suited_to
 from harness.report import Report
 from harness.stack import Choice, choose_stack
 from machine.door import Machine
@@ -48,8 +51,18 @@ def inspect(machine: Machine, catalogue: Catalogue) -> Seen:
     return Seen(host, run(host, catalogue, ALL), plan(host, catalogue, Target()), choose_stack(host, catalogue))
 
 
-def choose(seen: Seen, recipe_name: str | None, data: Path | None, ask: Ask) -> Job:
-    """Which recipe on which stack. Asks before going on without a card that is there, and before a large download."""
+def choose(
+    seen: Seen,
+    recipe_name: str | None,
+    data: Path | None,
+    ask: Ask,
+    models: Path,
+    hub: Callable[[], bool] | None = None,
+) -> Job:
+    """Which recipe on which stack. Asks before going on without a card that is there, and before a large download.
+
+    `models`: the folder of those that are here already; `hub`: does the model hub answer (None: ask it)?
+    """
     if (
         not seen.choice.gpu
         and seen.plan.vendor is not None
@@ -61,15 +74,16 @@ def choose(seen: Seen, recipe_name: str | None, data: Path | None, ask: Ask) -> 
             seen.choice.because + ".",
             "Do the steps of `gpu-setup plan -v`, then run `gpu-setup up` again; or: gpu-setup up --yes",
         )
-    recipe = load_recipe(recipe_name or (REFERENCE_RECIPE if seen.choice.gpu else DEFAULT_RECIPE))
+    recipe = load_recipe(recipe_name or usual_recipe(seen.choice, models, data is not None, hub).name)
     if recipe.traits.needs_gpu and not seen.choice.gpu:
         raise needs_gpu(recipe, seen.choice.because)
-    size = recipe.traits.download_bytes
+    size = recipe.traits.download_bytes if not at_hand(recipe, models) else None
     if size and not ask(f"{recipe.name} downloads about {size / 1e9:.1f} GB from the model hub. Go on?"):
         if recipe_name is not None:
-            raise Refused("up.declined", "Stopped before the download.", "", f"--recipe {DEFAULT_RECIPE} needs none.")
-        recipe = load_recipe(DEFAULT_RECIPE)
-    return Job(recipe, seen.choice.stack, data, device=seen.choice.device, conditions=seen.choice.conditions)
+            raise Refused("up.declined", "Stopped before the download.", "", f"--recipe {SMALL} needs none.")
+        recipe = load_recipe(SMALL)
+    changed = suited_to(recipe, seen.choice.target)
+    return Job(recipe, seen.choice.stack, data, changed, seen.choice.device, seen.choice.conditions)
 
 
 def prove(
@@ -89,6 +103,8 @@ def prove(
     if folder is not None:
         tell_reuse(emit, folder)
     else:
-        folder = fresh_run(job, ready, machine, paths.runs, emit)
+        guard(job, ready, seen.host, machine, emit)
+        method = Method("up", ceiling_seconds=SHORT_CEILING)
+        folder = measured_run(job, ready, method, seen.host, machine, paths.runs, emit)
     examination = examined(job, ready, folder, machine, emit)
     return reported(job, ready, folder, seen.host, catalogue, examination)

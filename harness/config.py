@@ -31,11 +31,15 @@ SWAPPABLE = frozenset(
 def run_config(
     recipe: Recipe, base_model: str, folder: Path, data: Path | None, overrides: dict[str, Any]
 ) -> dict[str, Any]:
-    """The recipe's config with local paths, our plugin and the run's folders; `overrides` come last.
+    """The recipe's config with local paths, our plugin and the run's folders; `overrides` come last, and None in them
+    takes a key out.
 
     A person's own `data` takes the dataset's place, and a tenth of it is held out.
     """
     config = dict(recipe.config)
+    if base_model != config.get("base_model"):
+        # a folder here has no revisions: the one that the recipe names was fetched
+        config.pop("revision_of_model", None)
     config["base_model"] = base_model
     config["datasets"] = [_located(entry, recipe) for entry in recipe.config.get("datasets") or []]
     if data is not None:
@@ -46,7 +50,7 @@ def run_config(
     config["dataset_prepared_path"] = str(folder / "prepared")
     config.setdefault("seed", 42)
     config.update(overrides)
-    return config
+    return {key: value for key, value in config.items() if value is not None or key not in overrides}
 
 
 def locate(name: str, recipe: Recipe) -> Path | None:

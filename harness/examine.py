@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from harness.document import disk_trouble
+from harness.document import disk_trouble, write_whole
 from harness.environment import Environment
 from harness.recipe import SAMPLES, Traits
 from harness.trainer_log import cause, ended, last_error
@@ -70,14 +70,36 @@ def examine(
     tokens: int = 64,
     offline: bool = True,
     device: str | None = None,
+    merged: Path | None = None,
 ) -> Examination:
-    """Losses and answers before and after, from the adapter in `folder`; raises OutsideFailed when it does not load."""
+    """Losses and answers before and after, from the adapter in `folder`; raises OutsideFailed when it does not load.
+
+    `merged`: the plain model in this folder is asked instead, and there is only an "after". A run that trained every
+    weight has no adapter: its base and its own model are asked, one after the other.
+    """
     out = out or folder / DOCUMENT
-    emit(Event("start", STAGE, "Reloading the adapter and asking the same questions before and after"))
+    if merged is None and not (folder / "adapter" / "adapter_config.json").is_file():
+        whole = (Path(base_model), folder / "adapter")
+        common = (held_out, environment, machine, emit, prompts, out, tokens, offline, device)
+        before, after = (examine(base_model, folder, *common, merged=model) for model in whole)
+        return _kept(out, _together(before, after))
+    words = (
+        "Asking the merged model" if merged else "Reloading the adapter and asking the same questions before and after"
+    )
+    emit(Event("start", STAGE, words))
+    model = ["--merged", str(merged)] if merged else ["--base", base_model, "--adapter", str(folder / "adapter")]
     argv = [
-        str(environment.python), "-m", "gpu_setup_worker.examine", "--base", base_model,
-        "--adapter", str(folder / "adapter"), "--out", str(out), "--tokens", str(tokens),
-    ]  # fmt: skip
+        str(environment.python),
+        "-m",
+        "gpu_setup_worker.examine",
+        *model,
+        "--out",
+        str(out),
+        "--tokens",
+        str(tokens),
+    ]
+    if not merged and not _in_4_bit(folder):
+        argv += ["--plain"]
     if held_out is not None:
         argv += ["--held-out", str(held_out)]
     for prompt in prompts:
@@ -88,7 +110,7 @@ def examine(
         nonlocal done
         if line.startswith("examined"):
             done += 1
-            emit(Event("progress", STAGE, line, done, 2, "passes"))
+            emit(Event("progress", STAGE, line, done, 1 if merged else 2, "passes"))
 
     # an answer from before must not be taken for this one
     out.unlink(missing_ok=True)
@@ -107,8 +129,31 @@ def examine(
             last_error(outcome.stdout),
             known.next if known else f"Look at {folder / 'examine.log'}; run the same command again.",
         )
-    emit(Event("end", STAGE, "Answers before and after are written"))
+    emit(Event("end", STAGE, "The merged model has answered" if merged else "Answers before and after are written"))
     return read_examination(out)
+
+
+def _together(before: Examination, after: Examination) -> Examination:
+    """What two whole models said, as one examination."""
+    pairs = zip(before.answers, after.answers, strict=True)
+    answers = tuple(Answer(other.question, one.after, other.after) for one, other in pairs)
+    return Examination(after.rows, before.after, after.after, answers)
+
+
+def _kept(out: Path, examination: Examination) -> Examination:
+    write_whole(out, msgspec.json.encode(examination))
+    return examination
+
+
+def _in_4_bit(folder: Path) -> bool:
+    """Whether the run's base was quantised, as its config says."""
+    import yaml
+
+    try:
+        config = yaml.safe_load((folder / "config.yml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return True
+    return not isinstance(config, dict) or bool(config.get("load_in_4bit"))
 
 
 def read_examination(path: Path) -> Examination:

@@ -24,6 +24,7 @@ from harness.environment import Environment
 from harness.prove import Job
 from harness.recipe import SAMPLES, SHIPPED
 from harness.worker_process import WORKER
+from harness.workload import DOCUMENTS
 from machine.door import Machine
 from machine.events import Emit, Event
 from machine.paths import Paths, make
@@ -42,8 +43,12 @@ def image_runtime(
     environ: Mapping[str, str],
     engine: str | None = None,
     wanted: Wanted | None = None,
+    writable: tuple[Path, ...] = (),
 ) -> tuple[Job, Machine, Environment]:
-    """The job on the image's stack, the machine to run it on, and its environment; raises Problem without one."""
+    """The job on the image's stack, the machine to run it on, and its environment; raises Problem without one.
+
+    `writable`: a person's own folders that the training writes to, beside ours.
+    """
     wanted = wanted or Wanted()
     chosen = choose_engine(host, machine, engine)
     spec = image_spec(host, catalogue, Vendor(job.stack.vendor))
@@ -51,8 +56,10 @@ def image_runtime(
     notes = make(paths.cache / "image" / image.id.removeprefix("sha256:")[:12])
     folders = [SAMPLES, SHIPPED, Path(job.recipe.path).absolute().parent]
     folders += [file.parent for file in (*local_datasets(job.recipe), *((job.data,) if job.data else ()))]
+    written = (paths.models, paths.runs, paths.cache / DOCUMENTS)
     mounts = [Mount(folder) for folder in dict.fromkeys(folders)]
-    mounts += [Mount(make(folder), writable=True) for folder in (paths.models, paths.runs, notes)]
+    mounts += [Mount(make(folder), writable=True, ours=True) for folder in (*written, notes)]
+    mounts += [Mount(make(folder), writable=True) for folder in writable]
     hub = job.recipe.traits.model == "hub"
     if job.device is not None and not wanted.gpus:
         # the container gets this card only, so no variable has to choose it inside
@@ -70,7 +77,7 @@ def image_runtime(
         torch=image.labels.get("gpu-setup.torch", spec.torch),
         torch_from="image",
         torch_verified="unverified",
-        built_at=image.labels.get("org.opencontainers.image.created", ""),
+        built_at=image.created,
         seconds=0.0,
         image=image.id,
         notes=str(notes),

@@ -5,39 +5,46 @@ recipe + model + data ─▶ runs/ID/config.yml ─▶ axolotl train ─▶ work
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from harness.checkpoints import Checkpoint, drop_after, newest_whole
 from harness.config import run_config
 from harness.document import disk_trouble, write_whole
 from harness.environment import Environment
+from harness.kernel_log import said_since
 from harness.recipe import Recipe, Traits
-from harness.trainer_log import failure
+from harness.trainer_log import failure, hung_step
+from harness.watching import STAGE, STOP, Hung, watching
 from harness.worker_log import WorkerLog, read_worker_log
 from harness.worker_process import worker_environment
 from machine.door import Machine
-from machine.errors import BadAnswer, OutsideFailed, Problem
+from machine.errors import BadAnswer, Interrupted, OutsideFailed, Problem
 from machine.events import Emit, Event
 
-STAGE = "train"
 DOCUMENT = "run.json"
 # held while the run's gpu-setup lives: a run marked as running whose lock is free was cut off
 LOCK = "run.lock"
-# Axolotl's imports and the model's loading, before the first step
-START_SECONDS = 25.0
+
+
+class Keep(msgspec.Struct, frozen=True):
+    """How a run is kept so that it can be gone on with: a checkpoint after so many seconds at the latest, and an early
+    stop after `patience` evaluations without a lower held-out loss (0: never).
+    """
+
+    seconds: float = 600.0
+    patience: int = 0
 
 
 class Run(msgspec.Struct, frozen=True):
     """What was run, and how it ended: running, done, failed or interrupted. `problem`: the failure's code.
 
     `inputs` is the digest of everything that decides the run (harness/prove.py); `data`: a person's own data file;
-    `device`: the card that it was kept to.
+    `device`: the card that it was kept to; `resumed_from`: the steps that it was gone on from. `seconds`: all together.
     """
 
     recipe: str
@@ -55,6 +62,7 @@ class Run(msgspec.Struct, frozen=True):
     data: str | None = None
     device: str | None = None
     overrides: dict[str, Any] = {}
+    resumed_from: tuple[int, ...] = ()
 
 
 def new_folder(runs: Path, recipe: Recipe) -> Path:
@@ -88,10 +96,15 @@ def train(
     data: Path | None = None,
     overrides: dict[str, Any] | None = None,
     device: str | None = None,
+    keep: Keep | None = None,
+    hung: Hung | None = None,
+    budget: float | None = None,
 ) -> WorkerLog:
     """Train, and return what the worker recorded. Raises Problem when it is no result; the folder stays, marked.
 
     Time left is told from the steps done; KeyboardInterrupt ends the process group and marks the run as interrupted.
+    With `keep`, a folder that was cut off is gone on with from its newest whole checkpoint, and the first Ctrl-C
+    makes another one before it ends. `budget`: after so many measured seconds the training ends by itself.
     """
     from filelock import FileLock
 
@@ -112,7 +125,24 @@ def train(
         overrides=overrides or {},
     )
     with FileLock(folder / LOCK):
-        return _train(recipe, run, config, environment, folder, machine, emit)
+        if keep is not None and (point := going_on(folder)) is not None:
+            before = read_run(folder)
+            run = msgspec.structs.replace(
+                run,
+                started_at=before.started_at,
+                seconds=before.seconds,
+                resumed_from=(*before.resumed_from, point.step),
+            )
+            config["resume_from_checkpoint"] = str(point.folder)
+            drop_after(folder / "adapter", point.step)
+            emit(Event("note", STAGE, f"Going on after step {point.step}, from {point.folder}"))
+        return _train(recipe, run, config, environment, folder, machine, emit, keep, hung or Hung(), budget)
+
+
+def going_on(folder: Path) -> Checkpoint | None:
+    """The checkpoint that a cut run in this folder would go on from."""
+    log = read_worker_log(folder / "worker.jsonl")
+    return newest_whole(folder / "adapter", log.begin.planned_steps if log and log.begin else None)
 
 
 def _train(
@@ -123,6 +153,9 @@ def _train(
     folder: Path,
     machine: Machine,
     emit: Emit,
+    keep: Keep | None,
+    hung: Hung,
+    budget: float | None,
 ) -> WorkerLog:
     import yaml
 
@@ -130,8 +163,21 @@ def _train(
     write_whole(folder / "config.yml", yaml.safe_dump(config, sort_keys=False))
     emit(Event("start", STAGE, f"Training {recipe.name} with Axolotl: {folder}"))
     begin = time.monotonic()
+    before = run.seconds or 0.0
+
+    def ended(status: str, problem: str | None = None) -> float:
+        seconds = before + time.monotonic() - begin
+        _write(folder, msgspec.structs.replace(run, status=status, seconds=seconds, problem=problem))
+        return seconds
+
+    variables = worker_environment(environment, folder, recipe.traits.model != "hub", run.device)
+    if budget is not None:
+        variables["GPU_SETUP_BUDGET"] = f"{budget} {recipe.traits.warmup_steps}"
+    if keep is not None:
+        told = {"seconds": keep.seconds, "patience": keep.patience, "stop": str(folder / STOP)}
+        variables["GPU_SETUP_KEEP"] = msgspec.json.encode(told).decode()
     try:
-        with disk_trouble(folder), _watching(folder / "worker.jsonl", emit):
+        with disk_trouble(folder), watching(folder, emit, hung, keep is not None) as watch:
             outcome = machine.stream(
                 (
                     str(environment.python.parent / "axolotl"),
@@ -141,31 +187,40 @@ def _train(
                     "python",
                 ),
                 lambda line: None,
-                env=worker_environment(environment, folder, recipe.traits.model != "hub", run.device),
+                watch.cancel,
+                env=variables,
                 cwd=str(folder),
                 log=str(folder / "axolotl.log"),
             )
     except BaseException as error:
         status = "failed" if isinstance(error, Exception) else "interrupted"
-        code = error.code if isinstance(error, Problem) else None
         with suppress(OutsideFailed):
-            _write(folder, msgspec.structs.replace(run, status=status, seconds=time.monotonic() - begin, problem=code))
+            ended(status, error.code if isinstance(error, Problem) else None)
         raise
     log = read_worker_log(folder / "worker.jsonl")
-    problem = failure(outcome.rc, outcome.stdout or outcome.problem, log) or _unsaved(folder)
-    seconds = time.monotonic() - begin
+    if log is not None and log.stop_asked is not None and outcome.ok:
+        ended("interrupted")
+        raise Interrupted("train.stopped", f"Stopped after step {log.stop_asked.step}, as asked.")
+    problem: Problem | None
+    kernel = () if outcome.ok else said_since(machine, begin)
+    if watch.hung is not None:
+        problem = hung_step(watch.hung, log, kernel)
+    else:
+        problem = failure(outcome.rc, outcome.stdout or outcome.problem, log, kernel) or _unsaved(folder)
     if problem is not None or log is None:
         assert problem is not None
-        _write(folder, msgspec.structs.replace(run, status="failed", seconds=seconds, problem=problem.code))
+        ended("failed", problem.code)
         problem.next = f"{problem.next} Run: {folder}"
         raise problem
-    _write(folder, msgspec.structs.replace(run, status="done", seconds=seconds))
+    seconds = ended("done")
     emit(Event("end", STAGE, f"{len(log.steps)} steps in {seconds:.0f} s"))
     return log
 
 
 def _unsaved(folder: Path) -> Problem | None:
-    if (folder / "adapter" / "adapter_model.safetensors").is_file():
+    # an adapter, or the model itself where every weight was trained (in parts where it is large)
+    saved = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
+    if any((folder / "adapter" / name).is_file() for name in saved):
         return None
     return BadAnswer(
         "train.no-adapter", "Training ended, but no adapter was saved.", "", "Look at axolotl.log of the run."
@@ -205,40 +260,3 @@ def mark_cut_off(runs: Path) -> None:
 
 def _write(folder: Path, run: Run) -> None:
     write_whole(folder / DOCUMENT, msgspec.json.format(msgspec.json.encode(run)))
-
-
-@contextmanager
-def _watching(path: Path, emit: Emit) -> Iterator[None]:
-    """Tell each new step from the worker's log while the process runs."""
-    done = threading.Event()
-    begin = time.monotonic()
-
-    def watch() -> None:
-        told, size = -1, -1
-        while not done.wait(0.5):
-            grown = path.stat().st_size if path.exists() else 0
-            if grown == size:
-                continue
-            size = grown
-            log = read_worker_log(path)
-            steps = log.steps if log else ()
-            if len(steps) == told:
-                continue
-            told = len(steps)
-            if not log or not log.begin or not steps:
-                left = max(0.0, START_SECONDS - time.monotonic() + begin)
-                emit(Event("progress", STAGE, "starting Axolotl", 0, None, "", left))
-                continue
-            recent = [step.seconds for step in steps[-8:]]
-            left = (log.begin.planned_steps - steps[-1].step) * sum(recent) / len(recent)
-            loss = steps[-1].loss
-            text = f"loss {loss:.3f}" if isinstance(loss, float) else f"loss {loss}"
-            emit(Event("progress", STAGE, text, steps[-1].step, log.begin.planned_steps, "steps", left))
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()

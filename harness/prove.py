@@ -13,6 +13,8 @@ import msgspec
 
 from checks.catalogue import Catalogue, Stack
 from checks.facts.host import Host
+from harness.around import read_around, read_method, trained_card
+from harness.card_use import desktop_note
 from harness.config import local_datasets, locate
 from harness.dataset.alpaca import read_alpaca
 from harness.environment import Environment, ensure
@@ -20,7 +22,7 @@ from harness.examine import DOCUMENT as EXAMINATION
 from harness.examine import Examination, examine, held_out_file, read_examination
 from harness.launch import Run, mark_cut_off, new_folder, read_run, train
 from harness.models import ensure_model
-from harness.recipe import SAMPLES, Recipe, check_keys
+from harness.recipe import SAMPLES, Band, Recipe, check_keys
 from harness.report import Report, build_report, summary
 from harness.trainer_log import cause, last_error
 from harness.worker_log import WorkerLog, read_worker_log
@@ -36,7 +38,8 @@ KEYS = "axolotl-keys.json"
 class Job(msgspec.Struct, frozen=True):
     """What is to be proven: a recipe, on a stack, on the recipe's data or a person's own, with changed keys.
 
-    `device` and `conditions` come from harness/stack.py: the card to train on, and what the figures hold for.
+    `device` and `conditions` come from harness/stack.py: the card to train on, and what the figures hold for. `budget`:
+    measured seconds after which the training ends by itself (a benchmark's; None: it runs to its end).
     """
 
     recipe: Recipe
@@ -45,6 +48,7 @@ class Job(msgspec.Struct, frozen=True):
     overrides: dict[str, Any] = {}
     device: str | None = None
     conditions: tuple[str, ...] = ()
+    budget: float | None = None
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -61,6 +65,7 @@ def prepare(job: Job, machine: Machine, paths: Paths, emit: Emit, environment: E
     `environment`: one that is there already (an image's); without it a venv is made.
     """
     _check_data(job)
+    _check_code(job)
     environment = environment or ensure(job.stack, machine, paths, emit)
     check_keys(job.recipe, _known_keys(environment, machine))
     base_model = ensure_model(job.recipe, environment, machine, paths, emit)
@@ -75,6 +80,8 @@ def inputs_digest(job: Job, environment: Environment, base_model: str) -> str:
     parts += [environment.lock_digest, environment.torch, environment.python_version, job.stack.name]
     parts += [environment.image] if environment.image else []
     parts += [job.device or "", *job.conditions]
+    # a run that was cut short on purpose is not the one that went to its end
+    parts += [f"budget {job.budget}"] if job.budget is not None else []
     digest = hashlib.sha256("\0".join(parts).encode())
     for file in files:
         digest.update(file.read_bytes())
@@ -86,8 +93,8 @@ def fresh_run(job: Job, ready: Ready, machine: Machine, runs: Path, emit: Emit) 
     mark_cut_off(runs)
     folder = new_folder(runs, job.recipe)
     train(
-        job.recipe, ready.environment, ready.base_model, folder, machine, emit, ready.inputs, job.data, job.overrides,
-        job.device,
+        as_judged(job), ready.environment, ready.base_model, folder, machine, emit, ready.inputs, job.data,
+        job.overrides, job.device,
     )  # fmt: skip
     return folder
 
@@ -104,8 +111,36 @@ def finished_run(ready: Ready, runs: Path) -> Path | None:
     return None
 
 
-def examined(job: Job, ready: Ready, folder: Path, machine: Machine, emit: Emit) -> Examination:
-    """The examination of a run: read when it is there, else made."""
+def as_judged(job: Job) -> Recipe:
+    """The recipe with the traits that the job is judged by: other data than its own have no measured limits."""
+    if job.data is None and "datasets" not in job.overrides:
+        return job.recipe
+    return msgspec.structs.replace(job.recipe, traits=job.recipe.traits.on_other_data())
+
+
+def rows_given(job: Job) -> int | None:
+    """How many rows the job's data hold; None where they lie on a hub or are no Alpaca files."""
+    if "datasets" in job.overrides:
+        return None
+    if job.data is not None:
+        return len(read_alpaca(job.data))
+    files = [file for file, entry in local_datasets(job.recipe).items() if entry.get("type") == "alpaca"]
+    if not files or len(files) < len(job.recipe.config.get("datasets") or []):
+        return None
+    return sum(len(read_alpaca(file)) for file in files)
+
+
+def loss_band(job: Job) -> Band | None:
+    """Where the loss must end: known only while the recipe runs as it is written, at whatever seed."""
+    # which kernel computes the attention changes nothing in what is computed
+    as_written = job.data is None and not set(job.overrides) - {"seed", "sdpa_varlen"}
+    return job.recipe.traits.loss_band if as_written else None
+
+
+def examined(job: Job, ready: Ready, folder: Path, machine: Machine, emit: Emit) -> Examination | None:
+    """The examination of a run: read when it is there, else made. None where nothing can be learnt."""
+    if job.recipe.traits.throughput_only:
+        return None
     try:
         return read_examination(folder / EXAMINATION)
     except (OSError, msgspec.MsgspecError):
@@ -118,7 +153,10 @@ def examined(job: Job, ready: Ready, folder: Path, machine: Machine, emit: Emit)
 
 def with_held_out(job: Job) -> Job:
     """The job with a tenth of its data held out, where nothing else would be there to judge the training by."""
-    if job.data is not None or job.recipe.traits.held_out != "split" or job.recipe.config.get("val_set_size"):
+    traits = job.recipe.traits
+    if job.data is not None or traits.held_out != "split" or traits.throughput_only:
+        return job
+    if job.recipe.config.get("val_set_size"):
         return job
     return msgspec.structs.replace(job, overrides={"val_set_size": 0.1, **job.overrides})
 
@@ -126,9 +164,16 @@ def with_held_out(job: Job) -> Job:
 def reported(
     job: Job, ready: Ready, folder: Path, host: Host, catalogue: Catalogue, examination: Examination | None
 ) -> Report:
-    """The report of a finished run."""
+    """The report of a finished run, with what was measured around it."""
     run, log = _finished(folder)
-    return build_report(job.recipe, run, log, ready.environment, summary(host, catalogue), folder, examination)
+    card = trained_card(host, catalogue, job.stack.vendor, job.device)
+    around = read_around(folder, card)
+    report = build_report(
+        as_judged(job), run, log, ready.environment, summary(host, catalogue), folder, examination, rows_given(job),
+        around, loss_band(job), read_method(folder),
+    )  # fmt: skip
+    shared = desktop_note(around.use, host)
+    return msgspec.structs.replace(report, notes=(*report.notes, shared)) if shared else report
 
 
 def _finished(folder: Path) -> tuple[Run, WorkerLog]:
@@ -136,6 +181,17 @@ def _finished(folder: Path) -> tuple[Run, WorkerLog]:
     if log is None:
         raise BadUsage("run.none", f"{folder} holds no worker log.", "", "Run the same command again.")
     return read_run(folder), log
+
+
+def _check_code(job: Job) -> None:
+    """Refuse a recipe that would let a model's own code run."""
+    if {**job.recipe.config, **job.overrides}.get("trust_remote_code"):
+        raise BadUsage(
+            "recipe.remote-code",
+            f"The recipe {job.recipe.name} sets trust_remote_code.",
+            "Then whoever can change the model's repository can run any program on this machine.",
+            f"Remove it from {job.recipe.path}; the models that transformers itself knows do not need it.",
+        )
 
 
 def _check_data(job: Job) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -17,11 +18,23 @@ SHIPPED = Path(str(resources.files("harness"))) / "recipes"
 SAMPLES = Path(str(resources.files("harness"))) / "dataset" / "samples"
 
 
+class Band(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The range of the mean training loss over the last `steps` steps when the recipe runs as written, at any seed."""
+
+    low: float
+    high: float
+    steps: int
+
+
 class Traits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`model`: hub, smollm2 or tiny. `held_out`: a file of the samples, `split` (Axolotl's validation split) or none.
+    """`model`: hub, smollm2, tiny or synthetic-NAME. `held_out`: a file of the samples, `split` (Axolotl's validation
+    split) or none.
 
     `must_fall`: share by which the held-out loss must fall; `keeps_pairing`: share of the base model's preference for
     the right answer that must be left; `marker`: text that a tuned answer holds. All for the smoke test.
+    `loss_band`: for benchmarks, and only while nothing but the seed is changed. `throughput_only`: nothing is learnt,
+    so nothing is judged. `vram_gb`: the card that it is made for, in GiB as its maker counts; `preset_of`: the recipe
+    that it is a preset of.
     """
 
     title: str
@@ -33,6 +46,42 @@ class Traits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warmup_steps: int = 3
     must_fall: float = 0.02
     keeps_pairing: float | None = None
+    loss_band: Band | None = None
+    throughput_only: bool = False
+    vram_gb: int | None = None
+    preset_of: str | None = None
+
+    def on_other_data(self) -> Traits:
+        """For a person's own data: what was measured with the shipped data says nothing about them."""
+        return Traits(
+            self.title, self.model, self.needs_gpu, self.download_bytes, warmup_steps=self.warmup_steps,
+            throughput_only=self.throughput_only, vram_gb=self.vram_gb, preset_of=self.preset_of,
+        )  # fmt: skip
+
+
+class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a recipe becomes on another size of card: `changes` holds key → (value, reason)."""
+
+    of: tuple[str, ...]
+    vram_gb: int
+    because: str
+    changes: dict[str, tuple[int | bool, str]] = {}
+
+
+class BuiltInAttention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The cards, by compute capability or gfx name, that torch's own kernel for packed documents runs on."""
+
+    targets: tuple[str, ...]
+    source: str
+    date: str
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """recipes.toml: the traits of each recipe, the presets by size, and where sdpa_varlen works."""
+
+    recipes: dict[str, Traits]
+    presets: dict[str, Preset]
+    sdpa_varlen: BuiltInAttention
 
 
 class Recipe(msgspec.Struct, frozen=True):
@@ -50,22 +99,34 @@ class Recipe(msgspec.Struct, frozen=True):
 
 
 @cache
-def _shipped() -> dict[str, Traits]:
+def _shipped() -> Table:
     import tomllib
 
-    table = tomllib.loads((SHIPPED / "recipes.toml").read_text(encoding="utf-8"))["recipes"]
-    return msgspec.convert(table, dict[str, Traits])
+    return msgspec.convert(tomllib.loads((SHIPPED / "recipes.toml").read_text(encoding="utf-8")), Table)
 
 
 def names() -> tuple[str, ...]:
-    """The shipped recipes, the reference first."""
-    return tuple(_shipped())
+    """The shipped recipes, the reference first; then the presets for other sizes of card."""
+    return (*_shipped().recipes, *_presets())
+
+
+def _presets() -> dict[str, tuple[str, Preset]]:
+    """Each preset's name, the recipe that it is made of, and what it changes."""
+    table = _shipped().presets
+    return {f"{base}-{size}": (base, preset) for size, preset in table.items() for base in preset.of}
+
+
+def presets_of(base: str) -> tuple[str, ...]:
+    """The names of a recipe's presets, the smallest card first."""
+    return tuple(name for name, (of, _) in _presets().items() if of == base)
 
 
 def load_recipe(name: str) -> Recipe:
     """A shipped recipe by name, or any Axolotl YAML by path. Raises BadUsage with what is wrong and where."""
-    if name in _shipped():
-        return read_recipe(SHIPPED / f"{name}.yaml", name, _shipped()[name])
+    if name in _shipped().recipes:
+        return read_recipe(SHIPPED / f"{name}.yaml", name, _shipped().recipes[name])
+    if name in _presets():
+        return preset_recipe(name, *_presets()[name])
     if name.endswith((".yaml", ".yml")) or "/" in name:
         return own_recipe(Path(name))
     near = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
@@ -73,7 +134,7 @@ def load_recipe(name: str) -> Recipe:
         "recipe.unknown",
         f"There is no recipe “{name}”." + (f" Did you mean {near[0]}?" if near else ""),
         f"The recipes are {', '.join(names())}; a path to an Axolotl YAML file works too.",
-        f"gpu-setup smoke --recipe {near[0] if near else names()[1]}",
+        f"gpu-setup smoke --recipe {near[0] if near else 'smollm2-135m-qlora'}",
     )
 
 
@@ -82,28 +143,60 @@ def own_recipe(path: Path) -> Recipe:
     needs none; one that keeps its data too is judged by the same held-out questions.
     """
     read = read_recipe(path, path.stem, Traits(title=f"your recipe {path}"))
-    for name in names():
+    for name in _shipped().recipes:
         shipped = load_recipe(name)
         if shipped.config["base_model"] == read.config.get("base_model"):
-            traits = msgspec.structs.replace(shipped.traits, title=read.traits.title)
+            traits = msgspec.structs.replace(shipped.traits, title=read.traits.title, loss_band=None, vram_gb=None)
             if shipped.config["datasets"] != read.config.get("datasets"):
-                traits = Traits(
-                    traits.title,
-                    traits.model,
-                    traits.needs_gpu,
-                    traits.download_bytes,
-                    warmup_steps=traits.warmup_steps,
-                )
+                traits = traits.on_other_data()
             return msgspec.structs.replace(read, traits=traits)
     return read
 
 
-def read_recipe(path: Path, name: str, traits: Traits) -> Recipe:
-    """Read one Axolotl YAML file."""
+def preset_recipe(name: str, base: str, preset: Preset) -> Recipe:
+    """A recipe's text with a preset's values in it, each with its reason, under a header that says so."""
+    recipe = load_recipe(base)
+    text = recipe.text
+    for key, (value, because) in preset.changes.items():
+        written = "true" if value is True else "false" if value is False else str(value)
+        line = f"# {preset.vram_gb} GB: {because}. {base}: \\g<1>\n{key}: {written}"
+        text, found = re.subn(rf"^{key}: (.*)$", line, text, flags=re.MULTILINE)
+        assert found == 1, f"{base} has no line for {key}"
+    changed = ", ".join(preset.changes) or "nothing"
+    told = f"{preset.because} Changed: {changed}. All else is {base}, whose own header follows."
+    header = f"# {name}: {base} for a card with {preset.vram_gb} GB.\n#\n{_commented(told)}\n#\n"
+    traits = msgspec.structs.replace(
+        recipe.traits,
+        title=f"{base} for a card with {preset.vram_gb} GB",
+        vram_gb=preset.vram_gb,
+        preset_of=base,
+        loss_band=None,
+    )
+    made = read_recipe(Path(recipe.path), name, traits, header + text)
+    assert made.config == {**recipe.config, **{key: value for key, (value, _) in preset.changes.items()}}
+    return made
+
+
+def _commented(text: str) -> str:
+    import textwrap
+
+    return textwrap.fill(text, 120, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+
+
+def suited_to(recipe: Recipe, target: str | None) -> dict[str, Any]:
+    """What a card of this target needs changed in a recipe: without the kernel for packed documents, a mask keeps them
+    apart, slower and with the same result. None: no card, nothing to change.
+    """
+    asks = bool(recipe.config.get("sdpa_varlen"))
+    return {"sdpa_varlen": False} if asks and target and target not in _shipped().sdpa_varlen.targets else {}
+
+
+def read_recipe(path: Path, name: str, traits: Traits, text: str | None = None) -> Recipe:
+    """Read one Axolotl YAML file; `text` stands for its content where that is made from it."""
     import yaml
 
     try:
-        text = path.read_text(encoding="utf-8")
+        text = text or path.read_text(encoding="utf-8")
         config = yaml.safe_load(text)
     except FileNotFoundError as error:
         raise BadUsage("recipe.missing", f"The recipe {path} does not exist.", "", "Check the path.") from error

@@ -12,7 +12,8 @@ class Choice(msgspec.Struct, frozen=True):
     """The stack to train with, the reason, and whether a GPU will be used.
 
     `device` names that card for the driver (an NVIDIA UUID; None: not known), `conditions` are the cards, driver and
-    kernel that a measured figure holds for.
+    kernel that a measured figure holds for. `free`: bytes of that card's memory that nobody uses (None: not known);
+    `target`: its compute capability or gfx name.
     """
 
     stack: Stack
@@ -20,6 +21,8 @@ class Choice(msgspec.Struct, frozen=True):
     gpu: bool
     device: str | None = None
     conditions: tuple[str, ...] = ()
+    free: int | None = None
+    target: str | None = None
 
 
 def choose_stack(host: Host, catalogue: Catalogue) -> Choice:
@@ -44,13 +47,26 @@ def choose_stack(host: Host, catalogue: Catalogue) -> Choice:
                 reasons.append(f"{known.name}: {stack.name} needs driver {stack.driver_branch} or newer")
                 continue
             because = f"{known.name} ({known.target}) with a working driver"
-            return Choice(stack.for_target(known.target), because, True, _device(host, card.slot), _conditions(host))
+            return Choice(
+                stack.for_target(known.target), because, True, _device(host, card.slot), _conditions(host),
+                _free(host, card.slot), known.target,
+            )  # fmt: skip
     return Choice(cpu, "; ".join(dict.fromkeys(reasons)) or "no supported GPU", False, None, _conditions(host))
 
 
 def _device(host: Host, slot: str) -> str | None:
     """The card's UUID, so that a second card or a processor's graphics is not trained on as well."""
     return next((gpu.uuid for gpu in host.nvidia.nvml or () if gpu.slot == slot), None)
+
+
+def _free(host: Host, slot: str) -> int | None:
+    for gpu in host.nvidia.nvml or ():
+        if gpu.slot == slot and gpu.memory_total is not None and gpu.memory_used is not None:
+            return gpu.memory_total - gpu.memory_used
+    for amd in host.amd.gpus or ():
+        if amd.slot == slot and amd.vram_total is not None and amd.vram_used is not None:
+            return amd.vram_total - amd.vram_used
+    return None
 
 
 def _conditions(host: Host) -> tuple[str, ...]:

@@ -3,96 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Sequence
 
+from harness.causes import CAUSES, Cause
+from harness.kernel_log import card_cause, memory_cause
 from harness.worker_log import WorkerLog
 from machine.errors import BadAnswer, BadUsage, OutsideFailed, Problem
 
-
-class Cause(NamedTuple):
-    """What the text of a failed process tells: a stable code, one sentence, and what to do."""
-
-    code: str
-    what: str
-    next: str
-
-
-# in order: the first that matches wins. Each text was printed by the tool named, in the version of the cpu lock;
-# those of a GPU are from PyTorch's sources (unverified here).
-_CAUSES: tuple[tuple[str, Cause], ...] = (
-    (
-        r"No space left on device|Disk quota exceeded",
-        Cause(
-            "disk-full",
-            "The disk is full.",
-            "Free some space, or set GPU_SETUP_HOME to a folder on a bigger disk, and run the same command again.",
-        ),
-    ),
-    (
-        r"(CUDA|HIP) out of memory|OutOfMemoryError",
-        Cause(
-            "out-of-memory-device",
-            "The card's memory is full.",
-            "Lower sequence_len, then micro_batch_size in the recipe; close what else uses the card.",
-        ),
-    ),
-    (
-        r"MemoryError|an't allocate memory|annot allocate memory|bad_alloc|failed to map segment|start new thread",
-        Cause(
-            "out-of-memory-host",
-            "The computer's memory is full, or limited for this process.",
-            "Close other programs, raise the limit (ulimit -v, the container's memory), or lower micro_batch_size.",
-        ),
-    ),
-    (
-        r"no kernel image is available|invalid device function",
-        Cause(
-            "no-kernel-image",
-            "This build of PyTorch has no kernels for the card.",
-            "Run gpu-setup doctor: it names the stack that fits the card.",
-        ),
-    ),
-    (
-        r"GatedRepoError|401 Client Error|403 Client Error|gated repo",
-        Cause(
-            "model-gated",
-            "The model asks for a licence click and a token.",
-            "Accept the licence on the model's page and run `hf auth login`, or take --recipe smollm2-135m-qlora.",
-        ),
-    ),
-    (
-        r"The dataset could not be loaded|DatasetNotFoundError",
-        Cause(
-            "data-missing",
-            "The dataset cannot be fetched or found.",
-            "Check its name in the recipe's datasets, and the network; --data FILE trains on a file of yours.",
-        ),
-    ),
-    (
-        r"couldn't connect to|an't load the (configuration|model|tokenizer)|(Repository|Entry)NotFound|OfflineMode",
-        Cause(
-            "model-missing",
-            "The model cannot be fetched or found.",
-            "Check base_model in the recipe, and the network; --recipe smollm2-135m-qlora needs no hub.",
-        ),
-    ),
-    (
-        r"ModuleNotFoundError: No module named|cannot open shared object file",
-        Cause(
-            "library-missing",
-            "A library is missing in the training environment.",
-            "Run gpu-setup environment: it checks every file and repairs what is broken.",
-        ),
-    ),
-    (
-        r"\bValidationError: |validation errors? for",
-        Cause(
-            "recipe-invalid",
-            "Axolotl refuses the recipe.",
-            "Correct the key that it names.",
-        ),
-    ),
-)
 # what a log line of Axolotl, a warning of Python or a progress bar looks like: no cause of an end
 _CHATTER = re.compile(r"^\[[^]]*\] \[(WARNING|INFO|DEBUG)\]|Warning: |\d+%\|")
 _ERROR = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Iteration|Warning)\b")
@@ -101,7 +18,7 @@ _ERROR = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Iteration|
 def cause(tail: str) -> Cause | None:
     """The known cause in a process's last lines. The last error is asked first: earlier ones may have been got over."""
     for text in (last_error(tail), _told(tail)):
-        for pattern, known in _CAUSES:
+        for pattern, known in CAUSES:
             if re.search(pattern, text):
                 return known
     return None
@@ -128,13 +45,16 @@ def _told(tail: str) -> str:
     return "\n".join(line for line in tail.splitlines() if line.strip() and not _CHATTER.search(line))
 
 
-def failure(rc: int | None, tail: str, log: WorkerLog | None) -> Problem | None:
-    """Why a training run is no result; None when it ran to its end. `tail`: the last lines that it printed."""
+def failure(rc: int | None, tail: str, log: WorkerLog | None, kernel: Sequence[str] = ()) -> Problem | None:
+    """Why a training run is no result; None when it ran to its end. `tail`: the last lines that it printed; `kernel`:
+    what the kernel said meanwhile.
+    """
     if log is not None and log.stopped is not None:
         return BadAnswer(
             "train.loss-not-finite",
             f"Training stopped: {log.stopped.reason}.",
-            "Too high a learning rate, a broken sample or a half-precision overflow makes the loss run away.",
+            "Too high a learning rate, a broken sample or a half-precision overflow makes the loss run away. "
+            + reached(log),
             "Lower learning_rate in the recipe (a tenth is a good try); the steps before are kept.",
         )
     if rc == 0 and log is None:
@@ -150,32 +70,57 @@ def failure(rc: int | None, tail: str, log: WorkerLog | None) -> Problem | None:
         return BadAnswer(
             "train.unfinished",
             "Training ended before its last step.",
-            _reached(log),
+            reached(log),
             "Look at axolotl.log of the run.",
         )
+    # what the card's driver said explains what the process said
+    told = card_cause(kernel)
     # a killed process could not say anything: what stands in its last lines is of before
-    known = cause(tail) if rc != -9 else None
+    known = cause(tail) if rc != -9 and told is None else None
+    told = told or (memory_cause(kernel) if known is None else None)
+    if told is not None:
+        return _told_by_kernel(*told, log)
     if known is not None:
         kind = BadUsage if known.code == "recipe-invalid" else OutsideFailed
         return kind(
-            f"train.{known.code}", f"Training failed: {known.what}", f"{last_error(tail)} {_reached(log)}", known.next
+            f"train.{known.code}", f"Training failed: {known.what}", f"{last_error(tail)} {reached(log)}", known.next
         )
     if rc is not None and rc < 0:
         return OutsideFailed(
             "train.killed",
             f"The training process was ended by signal {-rc}.",
-            ("Signal 9 is most often the kernel's out-of-memory killer. " if rc == -9 else "") + _reached(log),
+            ("Signal 9 is most often the kernel's out-of-memory killer. " if rc == -9 else "") + reached(log),
             "See `journalctl -k -b | grep -i 'killed process'`; then run the same command again.",
         )
     return OutsideFailed(
         "train.failed",
         f"Training failed ({ended(rc)}).",
-        f"{last_error(tail)} {_reached(log)}",
+        f"{last_error(tail)} {reached(log)}",
         "Look at axolotl.log of the run.",
     )
 
 
-def _reached(log: WorkerLog | None) -> str:
+def _told_by_kernel(known: Cause, line: str, log: WorkerLog | None) -> Problem:
+    why = f"The kernel says: {line.strip()[:300]}. {reached(log)}"
+    return OutsideFailed(f"train.{known.code}", f"Training failed: {known.what}", why, known.next)
+
+
+def hung_step(seconds: float, log: WorkerLog | None, kernel: Sequence[str] = ()) -> Problem:
+    """A training that gave no sign for so long that it was ended; the card's own trouble explains it."""
+    if (told := card_cause(kernel)) is not None:
+        return _told_by_kernel(*told, log)
+    return OutsideFailed(
+        "train.hung",
+        f"Training hung: no step was finished for {seconds:.0f} s, so it was ended.",
+        reached(log),
+        "See gpu-setup doctor and `journalctl -k -b` for the card's errors; then run the same command again.",
+    )
+
+
+def reached(log: WorkerLog | None) -> str:
+    """What is there of a run that did not come to its end."""
     if log is None or not log.steps:
         return "No step was finished."
+    if log.saved:
+        return f"{log.steps[-1].step} steps were finished; the checkpoint of step {log.saved[-1].step} is kept."
     return f"{log.steps[-1].step} steps were finished and are kept."

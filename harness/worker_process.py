@@ -37,6 +37,10 @@ def worker_environment(
         variables["HF_HUB_OFFLINE"] = "1"
     elif token := os.environ.get("HF_TOKEN"):
         variables["HF_TOKEN"] = token
+    if environment.stack.startswith("rocm"):
+        # on RDNA torch's own attention kernels want to be asked for by name
+        name = "TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL"
+        variables[name] = os.environ.get(name, "1")
     if device is not None and "CUDA_VISIBLE_DEVICES" not in os.environ:
         variables["CUDA_VISIBLE_DEVICES"] = device
     if run is not None:

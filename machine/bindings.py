@@ -249,6 +249,7 @@ def _nvml_gpu(nvml: Any, index: int) -> Document:
         "persistence": bool(persistence) if _whole(persistence, 1) is not None else None,
         "compute_capability": f"{able[0]}.{able[1]}" if able else None,
         "processes": _processes(ask),
+        "compute_pids": _pids(ask("nvmlDeviceGetComputeRunningProcesses")),
         "problem": None,
     }
 
@@ -262,6 +263,10 @@ def _mig_instances(ask: Callable[..., Any], nvml: Any, handle: Any) -> int | Non
     if most is None:
         return None
     return sum(_ask(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index) is not None for index in range(most))
+
+
+def _pids(processes: Any) -> list[int] | None:
+    return None if processes is None else sorted({process.pid for process in processes})
 
 
 def _processes(ask: Callable[..., Any]) -> list[tuple[int, str]] | None:

@@ -32,11 +32,15 @@ def _end_all() -> None:
         end(child, polite=0.2, forced=0.1)
 
 
-def watch(child: subprocess.Popen[bytes], cancel: threading.Event, done: threading.Event) -> None:
-    """End the child when `cancel` is set; give up watching when `done` is."""
+def watch(
+    child: subprocess.Popen[bytes], cancel: threading.Event, done: threading.Event, left: threading.Event
+) -> None:
+    """End the child when `cancel` is set; give up watching when `done` is. `left` is set when it cannot be ended."""
     while not done.is_set():
         if cancel.wait(0.2):
             end(child)
+            if child.poll() is None:
+                left.set()
             return
 
 
@@ -83,10 +87,23 @@ def _group_lives(group: int) -> bool:
     return False
 
 
-def lines(handle: int, longest: int = 1 << 16) -> Iterator[bytes]:
-    """Lines ended by newline or return (progress bars); a line longer than `longest` bytes comes in pieces."""
+def _part(handle: int, left: threading.Event | None) -> bytes:
+    if left is not None:
+        import select
+
+        while not select.select([handle], [], [], 1.0)[0]:
+            if left.is_set():
+                return b""
+    return os.read(handle, 1 << 16)
+
+
+def lines(handle: int, longest: int = 1 << 16, left: threading.Event | None = None) -> Iterator[bytes]:
+    """Lines ended by newline or return (progress bars); a line longer than `longest` bytes comes in pieces.
+
+    When `left` is set the writer is stuck in the kernel, and what it may still write is not waited for.
+    """
     rest = b""
-    while part := os.read(handle, 1 << 16):
+    while part := _part(handle, left):
         *whole, rest = (rest + part).replace(b"\r", b"\n").split(b"\n")
         yield from (line for line in whole if line)
         if len(rest) > longest:

@@ -151,6 +151,36 @@ def child_environment(environ: Mapping[str, str], extra: Mapping[str, str] | Non
     return kept
 
 
+_BINDINGS = os.path.join(os.path.dirname(__file__), "bindings.py")
+
+
+class BindingCall(NamedTuple):
+    """How machine/bindings.py is started as a child: a call into a driver that hangs cannot end inside a process."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+
+
+def binding_call(vendor: str, every: float | None = None) -> BindingCall | None:
+    """The call for `nvidia` or `amd`, with `every` for one document a line; None without the vendor's library."""
+    library = binding_library(vendor, os.environ, _names)
+    if library is None:
+        return None
+    extra = {name: os.environ[name] for name in ("GPU_SETUP_STUB", "ROCM_PATH", "ROCM_HOME") if name in os.environ}
+    if "/rocm" in library and "ROCM_PATH" not in extra:
+        # without it the binding looks only in /opt/rocm, which a machine with one versioned folder may lack
+        extra["ROCM_PATH"] = library.rsplit("/lib", 1)[0]
+    repeated = ("--every", str(every)) if every is not None else ()
+    return BindingCall((sys.executable, "-I", _BINDINGS, vendor, *repeated), extra)
+
+
+def _names(folder: str) -> tuple[str, ...]:
+    try:
+        return tuple(sorted(os.listdir(folder)))
+    except OSError:
+        return ()
+
+
 def _reason(error: OSError) -> str:
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return ABSENT
@@ -247,22 +277,10 @@ class LocalMachine:
         return Session(uid, user, tuple(sorted({os.getegid(), *os.getgroups()})), dict(os.environ))
 
     def binding(self, vendor: str, timeout: float = 4.0) -> Outcome:
-        # machine/bindings.py runs as a child: a call into a driver that hangs cannot be ended inside a process
-        argv = (sys.executable, "-I", os.path.join(os.path.dirname(__file__), "bindings.py"), vendor)
-        library = binding_library(vendor, os.environ, self._names)
-        if library is None:
-            return Outcome(argv, None, "", "", 0.0, ABSENT)
-        extra = {name: os.environ[name] for name in ("GPU_SETUP_STUB", "ROCM_PATH", "ROCM_HOME") if name in os.environ}
-        if "/rocm" in library and "ROCM_PATH" not in extra:
-            # without it the binding looks only in /opt/rocm, which a machine with one versioned folder may lack
-            extra["ROCM_PATH"] = library.rsplit("/lib", 1)[0]
-        return self.run(argv, timeout, extra)
-
-    def _names(self, folder: str) -> tuple[str, ...]:
-        try:
-            return self.list(folder)
-        except Unreadable:
-            return ()
+        call = binding_call(vendor)
+        if call is None:
+            return Outcome((sys.executable, "-I", _BINDINGS, vendor), None, "", "", 0.0, ABSENT)
+        return self.run(call.argv, timeout, call.env)
 
     def run(self, argv: Sequence[str], timeout: float = 5.0, env: Mapping[str, str] | None = None) -> Outcome:
         begin = time.monotonic()
@@ -356,24 +374,28 @@ class LocalMachine:
             )
         except OSError as error:
             return Outcome(tuple(argv), None, "", str(error.strerror or error), 0.0, _reason(error))
-        done = threading.Event()
+        done, left = threading.Event(), threading.Event()
         if cancel is not None:
-            threading.Thread(target=watch, args=(child, cancel, done), daemon=True).start()
+            threading.Thread(target=watch, args=(child, cancel, done, left), daemon=True).start()
         last: list[str] = []
         try:
             assert child.stdout is not None
             with remember(child), child.stdout:
-                for raw in lines(child.stdout.fileno()):
+                for raw in lines(child.stdout.fileno(), left=left if cancel is not None else None):
                     sink.write(raw + b"\n")
                     sink.flush()
                     line = _text(raw)
                     last = [*last[-39:], line]
                     on_line(line)
-                child.wait()
+                if left.is_set():
+                    collect(child)
+                else:
+                    child.wait()
         finally:
             # also on Ctrl-C: no process of ours outlives the call
             done.set()
-            end(child)
+            if not left.is_set():
+                end(child)
         return Outcome(tuple(argv), child.returncode, "\n".join(last), "", time.monotonic() - begin)
 
 

@@ -10,7 +10,8 @@ import msgspec
 from machine.errors import OutsideFailed, Problem, Refused
 from machine.events import Event
 from provision import apt, apt_errors, dpkg
-from provision.model import AptHold, AptInstall, AptMark, AptRemove, DpkgRepair
+from provision.model import AptHold, AptInstall, AptMark, AptRemove, DpkgRepair, Wanted
+from provision.packages import older
 from provision.simulation import Change
 from provision.site import Site
 
@@ -35,11 +36,15 @@ def installed(action: AptInstall, site: Site) -> bool:
     exact = action.files or action.upgrade
     return (
         not found.interrupted
-        and all(found.version(wanted.name) is not None for wanted in action.packages)
+        and all(_serves(wanted, found.version(wanted.name)) for wanted in action.packages)
         and (not exact or all(found.version(w.name) == w.version for w in action.packages if w.version))
         and not any(name in there for name in action.remove)
         and not any(fnmatchcase(name, pattern) for name in there for pattern in action.forbid)
     )
+
+
+def _serves(wanted: Wanted, version: str | None) -> bool:
+    return version is not None and (wanted.at_least is None or not older(version, wanted.at_least))
 
 
 def removed(action: AptRemove, site: Site) -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import time
 
-from checks.facts.firmware import parse_test_key
 from checks.facts.person import parse_group
 from machine.door import Unreadable
 from machine.errors import OutsideFailed
-from provision import apt
+from provision import apt, mok
 from provision.model import MokEnroll, Service, UserGroup
 from provision.site import Site
 
@@ -121,30 +119,7 @@ def serve(action: Service, site: Site, title: str) -> None:
 
 
 def enrolled(action: MokEnroll, site: Site) -> bool:
-    return any(_is_enrolled(path, site) for path in certificates(action, site))
-
-
-def certificates(action: MokEnroll, site: Site) -> tuple[str, ...]:
-    """The certificates that may sign modules built here: the one that DKMS's settings name first, then what exists."""
-    named = ()
-    try:
-        content = site.machine.read("/etc/dkms/framework.conf").decode("utf-8", "replace")
-        named = tuple(re.findall(r"^\s*mok_certificate=[\"']?([^\"'\s#]+)", content, re.MULTILINE))
-    except Unreadable:
-        pass
-    found = []
-    for path in (*named, action.certificate, "/var/lib/dkms/mok.pub"):
-        try:
-            site.machine.stat(path)
-        except Unreadable:
-            continue
-        found.append(path)
-    return tuple(dict.fromkeys(found))[:1] or (action.certificate,)
-
-
-def _is_enrolled(path: str, site: Site) -> bool:
-    outcome = site.machine.run(("mokutil", "--test-key", path), timeout=20)
-    return parse_test_key(outcome.stdout + outcome.stderr) is True
+    return mok.ask(site.machine, action.certificate, action.module).enrolled
 
 
 def _run(site: Site, argv: tuple[str, ...], title: str, code: str, next: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from provision import act_files, act_packages, act_system, dpkg, files
+from provision import act_files, act_packages, act_system, dkms, dpkg, files
 from provision.act_files import Left
 from provision.model import (
     AnyAction,
@@ -54,6 +54,8 @@ def satisfied(action: AnyAction, site: Site) -> bool:
             return act_system.served(action, site)
         case MokEnroll():
             return act_system.enrolled(action, site)
+        case KernelModule(change="build"):
+            return not dkms.lacking(action, site)
         case KernelModule() | Reboot():
             return False
 
@@ -102,6 +104,8 @@ def act(action: AnyAction, site: Site, stage: str, title: str) -> Left | None:
             act_system.change_groups(action, site, title)
         case Service():
             act_system.serve(action, site, title)
+        case KernelModule(change="build"):
+            dkms.build(action, site, stage, title)
         case MokEnroll() | KernelModule() | Reboot():
             raise AssertionError(f"{type(action).__name__} is a person's to do")
     return None

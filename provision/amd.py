@@ -8,6 +8,7 @@ from checks.catalogue import Catalogue, Repository
 from checks.facts.host import Host
 from provision import repositories
 from provision.cards import Seen, listed
+from provision.dkms import built
 from provision.kernels import at_least, covering, flavours, module_missing, next_release, numbers
 from provision.model import AptRemove, KernelModule, Part, Refusal, State, Step, WriteFile
 from provision.next_boot import guard
@@ -180,7 +181,8 @@ def _dkms_route(host: Host, catalogue: Catalogue) -> Part:
         "You asked for AMD's own build. DKMS builds it on this machine, so the kernel's headers come first.",
     )
     steps = (*added, lead, *(() if driver.state is State.DONE else (guard(MODULE),)), driver)
-    if enrolment := enrol(host, "amdgpu-dkms"):
+    steps = (*steps, built(host, MODULE, "AMD's module", driver))
+    if enrolment := enrol(host, "amdgpu-dkms", MODULE):
         steps = (*steps, enrolment)
     restart = (
         reboot("AMD's module replaces the kernel's own at the next start.") if driver.state is not State.DONE else None
@@ -314,6 +316,7 @@ def _old_sources(host: Host, catalogue: Catalogue, row: Repository) -> tuple[Ste
             action=WriteFile(path=file, content="# taken out by gpu-setup: ROCm comes from another repository now\n"),
             state=State.TODO,
             because="apt would bring the other release back with the next upgrade.",
+            commands=(repositories.written(file),),
             undo=f"puts {file} back as it was",
         )
         for file in sorted(found)

@@ -9,8 +9,7 @@ import msgspec
 
 from machine.errors import Interrupted, OutsideFailed, Problem, Refused
 from machine.events import Event
-from provision import actions
-from provision.act_system import certificates
+from provision import actions, mok
 from provision.journal import Journal, Request, Run, StepResult, now, trouble
 from provision.model import MokEnroll, Plan, Reboot, State, Step
 from provision.site import Site
@@ -74,7 +73,7 @@ def _step(step: Step, site: Site, journal: Journal, keeper: _Keeper) -> None:
         if actions.satisfied(action, site):
             keeper.set(step.id, "already")
         else:
-            keeper.set(step.id, "manual", certificates(action, site)[0])
+            keeper.set(step.id, "manual", mok.words(mok.ask(site.machine, action.certificate, action.module)))
         return
     if step.state is not State.TODO:
         keeper.set(step.id, "manual")
@@ -137,7 +136,7 @@ class _Keeper:
         keys = [step for step in manual if isinstance(step.action, MokEnroll)]
         if keys and restart:
             notes = {step.id: step.note for step in self.run.steps}
-            standing, words = "person", enrol_words(notes[keys[0].id])
+            standing, words = "person", notes[keys[0].id]
         elif restart:
             standing, words = "restart", "Restart when it suits you (sudo reboot), then: gpu-setup resume"
         elif manual:
@@ -153,15 +152,6 @@ class _Keeper:
     def _replace(self, **changes: object) -> None:
         self.run = msgspec.structs.replace(self.run, **changes)
         self._journal.show(self.run)
-
-
-def enrol_words(certificate: str) -> str:
-    """What the person does at the console. The password is typed into mokutil and the blue screen, nowhere else."""
-    return (
-        f"sudo mokutil --import {certificate} (choose a one-time password without a q w z y m and symbols: the blue "
-        "screen has a US keyboard), sudo mokutil --timeout -1, restart, and at the console: Enroll MOK, Continue, Yes, "
-        "the password, Reboot. Have the recovery key of an encrypted disk at hand. Then: gpu-setup resume"
-    )
 
 
 def _ready(site: Site) -> None:

@@ -13,6 +13,7 @@ from checks.facts.kernel import version_key
 from machine.door import LocalMachine, Machine, Unreadable
 from machine.errors import Problem
 from provision import act_files, files
+from provision.kernels import flavours
 from provision.model import (
     AptInstall,
     AptKey,
@@ -22,21 +23,24 @@ from provision.model import (
     DpkgRepair,
     Plan,
     Refusal,
+    Service,
     State,
     Step,
     Wanted,
     WriteFile,
     sealed,
 )
+from provision.packages import names, sentence
 from provision.plan import NO_DOWNLOAD, plan
 from provision.simulation import NO_CHANGE, Change
+from provision.standing import unfinished
 from provision.target import Target
 from provision.tree import Tree, Unknown, private
 
 ELSEWHERE = "Versions and sizes are not known: apt can be asked only on the machine itself."
 UNFINISHED = "Versions and sizes are not known: apt answers once dpkg is in order again."
 _IMAGE = re.compile(r"linux-image-(?:unsigned-)?([0-9][0-9a-z.~+-]*)")
-_MODULES = re.compile(r"linux-modules-nvidia-([0-9]{3})(?:-server)?(-open)?-(.+)")
+_MODULES = re.compile(r"linux-modules-nvidia-(([0-9]{3})(?:-server)?(?:-open)?)-(.+)")
 
 
 class Lag(Exception):
@@ -52,12 +56,18 @@ class Answered(NamedTuple):
 def completed(host: Host, catalogue: Catalogue, target: Target, machine: Machine) -> Plan:
     """The plan, and where it is for this machine what apt says to it. Writes only into a temporary folder.
 
-    A branch without packages or without modules for the next kernel is left out, and the next one tried.
+    A branch without packages or without modules for the next kernel is left out, and the next one tried. The next
+    kernel is also the one that apt has for the kernel packages here, which comes with the next upgrade.
     """
     without: tuple[int, ...] = ()
     lags: list[str] = []
+    ahead, behind = True, ""
     while True:
         made = with_differences(plan(host, catalogue, target, without), machine)
+        if lags and made.refusals and ahead:
+            # no branch has modules for the kernel to come: then for the one that is here, and the guard keeps it
+            without, lags, ahead, behind = (), [], False, lags[0]
+            continue
         if made.refusals or not any(_asks(step) for step in made.steps):
             return _lagging(made, lags) if lags and made.refusals else made
         if not isinstance(machine, LocalMachine):
@@ -65,12 +75,16 @@ def completed(host: Host, catalogue: Catalogue, target: Target, machine: Machine
         if any(isinstance(step.action, DpkgRepair) for step in made.steps):
             return _noted(made, UNFINISHED)
         try:
-            return _ask(made, host, machine)
+            done = _ask(made, host, machine, _metas(host, catalogue) if ahead else ())
+            return _behind(done, behind) if behind else done
         except Lag as lag:
             branch = _branch(made)
             lags.append(str(lag))
             if branch is None or branch in without or target.branch is not None:
-                return _lagging(made, lags)
+                if not ahead:
+                    return _lagging(made, lags)
+                without, lags, ahead, behind = (), [], False, str(lag)
+                continue
             without = (*without, branch)
         except Unknown as unknown:
             return _refused(
@@ -86,10 +100,25 @@ def completed(host: Host, catalogue: Catalogue, target: Target, machine: Machine
             return _noted(made, f"Versions and sizes are not known: {problem.why or problem.what}")
 
 
+def _behind(made: Plan, lag: str) -> Plan:
+    note = f"{sentence(lag)} The kernel that is here keeps being started until there is (next-boot-guard)."
+    return sealed(msgspec.structs.replace(made, notes=(*made.notes, note)))
+
+
 def with_differences(made: Plan, machine: Machine) -> Plan:
-    """The plan with what each step changes in its file."""
-    steps = tuple(_with_difference(step, machine) for step in made.steps)
+    """The plan with what each step changes in its file, and with the reloads that a run was cut off before."""
+    cut_off = unfinished(machine)
+    steps = tuple(_with_difference(_told_again(step, cut_off), machine) for step in made.steps)
     return made if steps == made.steps else sealed(msgspec.structs.replace(made, steps=steps))
+
+
+def _told_again(step: Step, cut_off: frozenset[str]) -> Step:
+    """Whether a program has read its settings anew is in no file: there the last run's own account has to do."""
+    reload = isinstance(step.action, Service) and step.action.change in ("reload", "restart")
+    if not reload or step.state is not State.DONE or step.id not in cut_off:
+        return step
+    because = f"{step.because} The last run was ended before this."
+    return msgspec.structs.replace(step, state=State.TODO, because=because)
 
 
 def _with_difference(step: Step, machine: Machine) -> Step:
@@ -105,8 +134,10 @@ def _with_difference(step: Step, machine: Machine) -> Step:
         now = None
     try:
         wanted = act_files.wanted_text(action, now)
-    except Problem:
-        return step
+    except Problem as problem:
+        # found out before anything is begun: somebody has to mend it first
+        because = f"{step.because} {problem.what} {problem.next}"
+        return msgspec.structs.replace(step, state=State.BLOCKED, because=because, commands=())
     return msgspec.structs.replace(step, diff=files.difference(path, now, wanted))
 
 
@@ -114,13 +145,20 @@ def _asks(step: Step) -> bool:
     return step.state is State.TODO and isinstance(step.action, (AptInstall, AptRemove))
 
 
-def _ask(made: Plan, host: Host, machine: Machine) -> Plan:
+def _metas(host: Host, catalogue: Catalogue) -> tuple[str, ...]:
+    return tuple(
+        name for flavour in flavours(host, catalogue) for name in names(catalogue, "kernel.image", flavour=flavour)
+    )
+
+
+def _ask(made: Plan, host: Host, machine: Machine, metas: tuple[str, ...]) -> Plan:
+    """`metas`: the kernel packages whose next release counts as the next kernel; none of them: what is here counts."""
     todo = [step for step in made.steps if step.state is State.TODO]
     new_keys = [step.action for step in todo if isinstance(step.action, AptKey)]
     sources = [step.action for step in todo if isinstance(step.action, AptRepo)]
     pins = [step.action for step in todo if isinstance(step.action, AptPin)]
     with private(machine, new_keys, sources, pins) as tree:
-        answered = _steps(made, host, tree)
+        answered = _steps(made, host, tree, metas)
     return sealed(
         msgspec.structs.replace(
             made,
@@ -132,7 +170,7 @@ def _ask(made: Plan, host: Host, machine: Machine) -> Plan:
     )
 
 
-def _steps(made: Plan, host: Host, tree: Tree) -> Answered:
+def _steps(made: Plan, host: Host, tree: Tree, metas: tuple[str, ...]) -> Answered:
     """Each transaction simulated on top of the ones before it, since none of them is done yet."""
     arguments: tuple[str, ...] = ()
     before = NO_CHANGE
@@ -160,6 +198,7 @@ def _steps(made: Plan, host: Host, tree: Tree) -> Answered:
                 raise Lag(f"apt would also install {', '.join(slipped)}")
             if step.id == "nvidia-driver" and _branch(made) is not None:
                 change, action = _modules(action, change, arguments, host, tree)
+                _ready_for_upgrade(action, change, host, tree, metas)
                 more = _arguments(action)
             if step.id == "nvidia-branch-lock" and not tree.apply_pins_of(action.packages[0].name):
                 tree.notes.append(f"{action.packages[0].name} could not be fetched, so its pin is not counted in.")
@@ -206,7 +245,7 @@ def _modules(
     parts = next((match for wanted in action.packages if (match := _MODULES.fullmatch(wanted.name))), None)
     if parts is None:
         return change, action
-    prefix = f"linux-modules-nvidia-{parts[1]}{parts[2] or ''}-"
+    prefix = f"linux-modules-nvidia-{parts[1]}-"
     upcoming = next_kernel(host, change)
     for release in dict.fromkeys((upcoming, host.kernel.release)):
         if release is None or _covered(prefix, release, change, host):
@@ -217,9 +256,27 @@ def _modules(
             action = more
         except (Unknown, Problem) as error:
             if release == upcoming:
-                raise Lag(f"there are no modules of branch {parts[1]} for the kernel {release} yet") from error
-            tree.notes.append(f"The kernel {release} that runs now has no module of branch {parts[1]} in the archive.")
+                raise Lag(f"there are no modules of branch {parts[2]} for the kernel {release} yet") from error
+            tree.notes.append(f"The kernel {release} that runs now has no module of branch {parts[2]} in the archive.")
     return change, action
+
+
+def _ready_for_upgrade(action: AptInstall, change: Change, host: Host, tree: Tree, metas: tuple[str, ...]) -> None:
+    """Lag where the kernel that the next upgrade brings has no module in the archive; none of it is installed now."""
+    parts = next((match for wanted in action.packages if (match := _MODULES.fullmatch(wanted.name))), None)
+    if parts is None or not metas:
+        return
+    try:
+        coming = next_kernel(host, tree.simulate(("install", *metas)))
+    except (Unknown, Problem):
+        return
+    if coming is None or coming == next_kernel(host, change):
+        return
+    name = f"linux-modules-nvidia-{parts[1]}-{coming}"
+    try:
+        tree.simulate(("install", name))
+    except (Unknown, Problem) as error:
+        raise Lag(f"the next upgrade brings the kernel {coming}, and there is no {name} yet") from error
 
 
 def next_kernel(host: Host, change: Change) -> str | None:
@@ -240,7 +297,7 @@ def _branch(made: Plan) -> int | None:
     step = next((step for step in made.steps if step.id == "nvidia-driver" and step.state is State.TODO), None)
     if step is None or not isinstance(step.action, AptInstall):
         return None
-    return next((int(match[1]) for wanted in step.action.packages if (match := _MODULES.fullmatch(wanted.name))), None)
+    return next((int(match[2]) for wanted in step.action.packages if (match := _MODULES.fullmatch(wanted.name))), None)
 
 
 def _lagging(made: Plan, lags: list[str]) -> Plan:

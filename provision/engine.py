@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
+from checks.facts.kernel import version_key
 from provision import repositories
 from provision.model import Part, Service, State, Step, WriteFile
-from provision.packages import explain, install, installed, names, state_of
+from provision.packages import explain, install, installed, names, older, state_of
 from provision.target import Target, Vendor
 
 DAEMON_JSON = "/etc/docker/daemon.json"
@@ -30,6 +31,13 @@ def plan(host: Host, catalogue: Catalogue, target: Target, vendor: Vendor) -> Pa
         notes.append(
             "The docker group is root by another name and is never added silently: use sudo docker, or plan with "
             "--docker-group."
+        )
+    if (bridges := host.os.virtual_networks) and host.docker.kind not in ("podman", "snap", "desktop"):
+        notes.append(
+            f"Docker drops packets that this machine passes on, so virtual machines on {' and '.join(bridges)} lose "
+            "their network while it runs: "
+            + "; ".join(f"sudo iptables -I DOCKER-USER -i {bridge} -j ACCEPT" for bridge in bridges)
+            + " lets them out again (and with -o the answers in)."
         )
     return Part(steps=steps, notes=tuple(notes))
 
@@ -70,10 +78,7 @@ def _engine(host: Host, catalogue: Catalogue) -> Step:
 
 
 def _nvidia_toolkit(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
-    wanted = names(catalogue, "container.nvidia")
-    there = True if host.nvidia.container_toolkit else None
-    because = "It hands the card to containers; Ubuntu's archive does not have it."
-    toolkit = install(host, "container-toolkit", "NVIDIA Container Toolkit", wanted, because, done=there)
+    toolkit = _toolkit(host, catalogue)
     row = catalogue.repository("nvidia.container-toolkit")
     added: tuple[Step, ...] = ()
     if toolkit.state is not State.DONE or repositories.present(host, catalogue, row):
@@ -84,6 +89,25 @@ def _nvidia_toolkit(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
     return (*steps, _cdi(host))
 
 
+def _toolkit(host: Host, catalogue: Catalogue) -> Step:
+    """The toolkit's packages, new enough and of one version; a newer one that is here stays."""
+    wanted, floor = names(catalogue, "container.nvidia"), catalogue.package("container.nvidia").at_least
+    because = "It hands the card to containers; Ubuntu's archive does not have it."
+    there = {name: found.version for name in wanted if (found := installed(host, name))}
+    version = there.get(wanted[0]) or host.nvidia.container_toolkit
+    title, done = "Install the NVIDIA Container Toolkit", None
+    if version is not None and floor is not None and older(version, floor):
+        title = f"Move the NVIDIA Container Toolkit from {version} to {floor} or newer"
+        because = f"{version} is here; from {floor} on its own unit keeps the card's description for containers fresh."
+    elif len(set(there.values())) > 1:
+        floor = max(there.values(), key=version_key)
+        title = f"Bring the NVIDIA Container Toolkit to one version ({floor})"
+        because = f"Its packages are of different versions here: {', '.join(f'{n} {v}' for n, v in there.items())}."
+    elif version is not None:
+        title, done, because = f"NVIDIA Container Toolkit {version}", True, f"{version} is here and new enough."
+    return install(host, "container-toolkit", title, wanted, because, done=done, at_least=floor)
+
+
 def _runtime(host: Host) -> tuple[Step, ...]:
     """Docker learns of the card by CDI where `docker info` shows it on, else by the runtime in daemon.json."""
     docker = host.docker
@@ -92,9 +116,14 @@ def _runtime(host: Host) -> tuple[Step, ...]:
     if docker.rootless and not (known or cdi):
         return (_rootless(),)
     broken = docker.daemon_json_valid is False
+    # who is not in the group docker may not ask the engine; its settings can be read by all
+    written = docker.runtimes is None and NVIDIA_KIND in (docker.daemon_json_runtimes or ())
     if known or cdi:
         how = "already lists the nvidia runtime" if known else "has CDI on and finds the card by its CDI name"
         state, because = State.DONE, f"docker info: the engine {how}."
+    elif written:
+        state = State.DONE
+        because = f"{DAEMON_JSON} names the nvidia runtime; the engine itself could not be asked ({docker.problem})."
     elif broken:
         state = State.BLOCKED
         because = (
@@ -118,7 +147,7 @@ def _runtime(host: Host) -> tuple[Step, ...]:
         if state is State.DONE
         else f"restores {DAEMON_JSON} if it still is as written, else shows the difference",
     )
-    if state is State.DONE:
+    if state is State.DONE and not written:
         return (write,)
     reload = Step(
         id="docker-reload",
@@ -126,8 +155,8 @@ def _runtime(host: Host) -> tuple[Step, ...]:
         action=Service(unit="docker.service", change="reload"),
         state=state,
         because="A reload is enough for runtimes and leaves running containers alone.",
-        commands=(("systemctl", "reload", "docker.service"),),
-        undo="reloads once more after the file is restored",
+        commands=() if state is State.DONE else (("systemctl", "reload", "docker.service"),),
+        undo="" if state is State.DONE else "reloads once more after the file is restored",
     )
     return write, reload
 

@@ -31,11 +31,12 @@ class Busy(NamedTuple):
     displaying: tuple[str, ...]
 
 
-def busy(machine: Machine, host: Host) -> Busy:
-    """Who holds the cards' nodes open, as far as this session may look, and what NVML names."""
+def busy(machine: Machine, host: Host | None = None) -> Busy:
+    """Who holds the cards' nodes open, as far as this session may look (root: everywhere), and what NVML names."""
     computing: list[str] = []
     displaying: list[str] = []
-    named = {pid for gpu in host.nvidia.nvml or () for pid, _ in gpu.processes or ()}
+    gpus = host.nvidia.nvml if host is not None else None
+    named = {pid for gpu in gpus or () for pid, _ in gpu.processes or ()}
     for name in _names(machine, "/proc"):
         if not name.isdecimal():
             continue

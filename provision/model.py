@@ -28,11 +28,15 @@ class Action(Frozen, frozen=True, kw_only=True, tag_field="kind"):
 
 
 class Wanted(Frozen, frozen=True, kw_only=True):
-    """A package: `installed` is dpkg's version of it, `version` what apt's simulation chose (None: not asked)."""
+    """A package: `installed` is dpkg's version of it, `version` what apt's simulation chose (None: not asked).
+
+    `at_least`: an older version does not do (None: any does).
+    """
 
     name: str
     installed: str | None = None
     version: str | None = None
+    at_least: str | None = None
 
 
 class AptKey(Action, frozen=True, kw_only=True, tag="apt-key"):
@@ -137,11 +141,13 @@ class RestoreFile(Action, frozen=True, kw_only=True, tag="restore-file"):
 
 
 class KernelModule(Action, frozen=True, kw_only=True, tag="kernel-module"):
-    """`change`: allow, which takes the line off the blacklist in `file`."""
+    """`change`: allow takes the line off the blacklist in `file`; build has DKMS make the module for the kernel
+    that starts next; keep names kernel packages that stay.
+    """
 
     name: str
     change: str
-    file: str
+    file: str = ""
 
 
 class UserGroup(Action, frozen=True, kw_only=True, tag="user-group"):
@@ -160,9 +166,13 @@ class Service(Action, frozen=True, kw_only=True, tag="service"):
 
 
 class MokEnroll(Action, frozen=True, kw_only=True, tag="mok-enroll"):
-    """Ask the firmware's shim to trust the key that signs DKMS modules; the last part happens at the console."""
+    """Ask the firmware's shim to trust the key that signs DKMS modules; the last part happens at the console.
+
+    `certificate` is the likeliest one; the one whose key signed `module` counts, once it is built.
+    """
 
     certificate: str
+    module: str = ""
 
 
 class Reboot(Action, frozen=True, kw_only=True, tag="reboot"):

@@ -54,5 +54,6 @@ def guard(module: str) -> Step:
         state=State.TODO,
         because="Kernels come with security updates, and their module may come later or fail to build: the machine "
         "would start without its card. The hook looks when a kernel comes; no update is held back.",
+        commands=(("install", "-D", "--mode=0755", "/dev/stdin", HOOK),),
         undo=f"removes {HOOK} and what it chose",
     )

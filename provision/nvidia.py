@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from provision import repositories
+from provision import repositories, unattended
 from provision.branch import Choice, choose, floor
 from provision.cards import Seen, listed
+from provision.dkms import built
+from provision.driver_set import foreign, giving_way
 from provision.kernels import covering, module_missing
 from provision.model import Part, Refusal, Service, State, Step, WriteFile
 from provision.next_boot import guard
@@ -41,7 +45,8 @@ def plan(
     current = driver(host, catalogue)
     wrong = unfit(host, catalogue, target, cards, current, lowest)
     if wrong is None:
-        return _kept(host, catalogue, cards, current)
+        kept = _kept(host, catalogue, cards, current)
+        return msgspec.structs.replace(kept, steps=(*kept.steps, *unattended.plan(host, catalogue)))
     if current.runfile:
         return Part(
             refusals=(
@@ -58,9 +63,14 @@ def plan(
     if isinstance(choice, Refusal):
         return Part(refusals=(choice,))
     source = target.source if target.source is not Source.AUTO else current.source or Source.ARCHIVE
-    route = _vendor_route if source is Source.NVIDIA else _archive_route
-    steps = route(host, catalogue, target, cards, choice, sentence(wrong))
-    return Part(steps=steps, restart=_restart(cards, steps), source=source)
+    if source is Source.NVIDIA:
+        steps = _vendor_route(host, catalogue, target, cards, choice, sentence(wrong))
+    else:
+        steps = _archive_route(host, catalogue, target, cards, choice, sentence(wrong), current.family)
+    notes = _hybrid(host, cards)
+    return Part(
+        steps=(*steps, *unattended.plan(host, catalogue)), restart=_restart(cards, steps), source=source, notes=notes
+    )
 
 
 def display(host: Host, catalogue: Catalogue, target: Target, cards: tuple[Seen, ...]) -> tuple[bool, str]:
@@ -77,6 +87,18 @@ def display(host: Host, catalogue: Catalogue, target: Target, cards: tuple[Seen,
     if host.os.graphical is None:
         return True, "Desktop packages, since it could not be read whether there is a desktop; they serve both."
     return False, "Headless packages, since no desktop starts here and no monitor is connected to the card."
+
+
+def _hybrid(host: Host, cards: tuple[Seen, ...]) -> tuple[str, ...]:
+    """Laptops that draw with another GPU: nothing of that is changed."""
+    ours = {seen.pci.slot for seen in cards}
+    other = next((pci for pci in host.cards or () if pci.boot_vga and pci.slot not in ours), None)
+    if other is None or not host.os.graphical:
+        return ()
+    said = (
+        f"The desktop runs on another GPU ({other.slot}): that stays so (PRIME, on-demand), which leaves the card free."
+    )
+    return (said,)
 
 
 def _kept(host: Host, catalogue: Catalogue, cards: tuple[Seen, ...], current: Driver) -> Part:
@@ -104,7 +126,7 @@ def _next_kernel(host: Host, catalogue: Catalogue, current: Driver, release: str
     if current.source is Source.ARCHIVE and current.branch is not None and not _built_here(host, catalogue):
         module = "proprietary" if current.open is False else "open"
         key = f"nvidia.archive.modules.kernel.{module}"
-        wanted = names(catalogue, key, branch=current.branch, kernel=release)
+        wanted = names(catalogue, key, current.branch, current.family, kernel=release)
         because += " Where the archive has none for it yet, an older kernel from GRUB's menu is the way."
     else:
         wanted = names(catalogue, "kernel.headers", flavour=release)
@@ -113,17 +135,29 @@ def _next_kernel(host: Host, catalogue: Catalogue, current: Driver, release: str
 
 
 def _archive_route(
-    host: Host, catalogue: Catalogue, target: Target, cards: tuple[Seen, ...], choice: Choice, wrong: str
+    host: Host,
+    catalogue: Catalogue,
+    target: Target,
+    cards: tuple[Seen, ...],
+    choice: Choice,
+    wrong: str,
+    family: str = "",
 ) -> tuple[Step, ...]:
+    """`family`: never changed silently, since Ubuntu's -server packages have updates of their own."""
     number, (desktop, why) = choice.branch.number, display(host, catalogue, target, cards)
-    kernels = covering(host, catalogue)
+    kernels, tag = covering(host, catalogue), f"{choice.branch.number}{family}"
     modules = tuple(
         name
         for flavour in kernels
-        for name in names(catalogue, f"nvidia.archive.modules.{choice.module}", branch=number, flavour=flavour)
+        for name in names(catalogue, f"nvidia.archive.modules.{choice.module}", number, family, flavour=flavour)
     )
     key = f"nvidia.archive.{'desktop' if desktop else 'headless'}.{choice.module}"
-    wanted = (*names(catalogue, key, branch=number), *modules)
+    more = foreign(host, catalogue, tag) if desktop else ()
+    if more:
+        why += " Steam or Wine is here: its 32-bit libraries come in the same transaction."
+    if family:
+        why += f" Ubuntu's {family} packages are here, and it stays with them."
+    wanted = (*names(catalogue, key, number, family), *modules, *more)
     driver_step = install(
         host,
         "nvidia-driver",
@@ -131,13 +165,13 @@ def _archive_route(
         wanted,
         f"{wrong} {choice.because} {why} The modules come prebuilt for {' and '.join(kernels) or 'your kernel'}, in "
         f"the driver's own transaction, or apt would take the DKMS package instead. {needs_no_key(host)}".rstrip(),
-        remove=_replaced(host, catalogue, (*VENDOR, *BUILT_HERE, *ARCHIVE), wanted),
+        remove=giving_way(host, catalogue, Source.ARCHIVE, tag, wanted, (*VENDOR, *BUILT_HERE, *ARCHIVE), choice.open),
         forbid=tuple(name for key in FORBIDDEN for name in catalogue.package(key).fill(branch="*")),
     )
     steps = [*_hold_back(host, catalogue), *_guarded(driver_step)]
     if driver_step.state is State.DONE and (release := module_missing(host, "nvidia")):
         steps.append(
-            _next_kernel(host, catalogue, Driver(Source.ARCHIVE, number, (), None, choice.open, False), release)
+            _next_kernel(host, catalogue, Driver(Source.ARCHIVE, number, (), None, choice.open, False, family), release)
         )
     if not desktop:
         steps.append(_persistence(host))
@@ -171,18 +205,19 @@ def _vendor_route(
     )
     headers = tuple(name for flavour in kernels for name in names(catalogue, "kernel.headers", flavour=flavour))
     key = f"nvidia.repo.{'desktop' if desktop else 'headless'}.{choice.module}"
+    wanted = (*headers, *names(catalogue, key, branch=number))
     driver_step = install(
         host,
         "nvidia-driver",
         f"Install NVIDIA driver {number} ({choice.module} modules) from NVIDIA's repository",
-        (*headers, *names(catalogue, key, branch=number)),
+        wanted,
         f"{wrong} {choice.because} {why} DKMS builds the module on this machine, so the headers of "
         f"{' and '.join(kernels) or 'your kernel'} come first.",
-        remove=_replaced(host, catalogue, ARCHIVE, ()),
+        remove=giving_way(host, catalogue, Source.NVIDIA, str(number), wanted, ARCHIVE, choice.open),
     )
-    steps = [*added, lead, lock, *_guarded(driver_step)]
+    steps = [*added, lead, lock, *_guarded(driver_step), built(host, "nvidia", "NVIDIA's module", driver_step)]
     steps += _blacklist(host, cards)
-    if enrolment := enrol(host, "NVIDIA's module"):
+    if enrolment := enrol(host, "NVIDIA's module", "nvidia"):
         steps.append(enrolment)
     return tuple(steps) if kernels else repositories.held_up(tuple(steps), NO_KERNEL)
 
@@ -209,12 +244,6 @@ def pin_drivers(host: Host, catalogue: Catalogue) -> Step:
         repositories.pinned(row, names(catalogue, "nvidia.repo.drivers"), -1, "gpu-setup-nvidia-drivers"),
         f"Its priority {row.priority} is above Ubuntu's: the next upgrade would swap the archive's driver for its own.",
     )
-
-
-def _replaced(host: Host, catalogue: Catalogue, keys: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """Installed metas under these keys that give way, in the same transaction, to the wanted packages."""
-    there = (name for name, _ in found(host, first_names(catalogue, keys)))
-    return tuple(dict.fromkeys(name for name in there if name not in wanted))
 
 
 def _built_here(host: Host, catalogue: Catalogue) -> bool:
@@ -250,7 +279,7 @@ def _blacklist(host: Host, cards: tuple[Seen, ...]) -> tuple[Step, ...]:
             state=State.DONE if done else State.TODO,
             because=f"{' and '.join(free)} is loaded and would bind the card before NVIDIA's module. Written after "
             "that module is built: with neither of them a new card shows only a plain framebuffer.",
-            commands=() if done else (("update-initramfs", "-u", "-k", "all"),),
+            commands=() if done else (repositories.written(BLACKLIST), ("update-initramfs", "-u", "-k", "all")),
             undo="" if done else f"removes {BLACKLIST} and rebuilds every initramfs",
         ),
     )

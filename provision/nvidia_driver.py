@@ -8,6 +8,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from provision.branch import SUPPORTED_KINDS, below, fits
 from provision.cards import Seen
+from provision.driver_set import tag_of
 from provision.kernels import numbers
 from provision.packages import first_names, found
 from provision.target import Source, Target
@@ -15,11 +16,15 @@ from provision.target import Source, Target
 DESKTOP = ("nvidia.archive.desktop.open", "nvidia.archive.desktop.proprietary")
 HEADLESS = ("nvidia.archive.headless.open", "nvidia.archive.headless.proprietary")
 ARCHIVE = (*DESKTOP, *HEADLESS)
+SERVER = "-server"
 VENDOR = ("nvidia.repo.pinning", "nvidia.repo.desktop.open", "nvidia.repo.desktop.proprietary")
 
 
 class Driver(NamedTuple):
-    """`packages`: the metas that brought it; `version`: the loaded module's; `runfile`: from NVIDIA's .run file."""
+    """`packages`: the metas that brought it; `version`: the loaded module's; `runfile`: from NVIDIA's .run file.
+
+    `family`: `-server` for Ubuntu's packages of that name, which get updates of their own; empty for the others.
+    """
 
     source: Source | None
     branch: int | None
@@ -27,6 +32,7 @@ class Driver(NamedTuple):
     version: str | None
     open: bool | None
     runfile: bool
+    family: str = ""
 
 
 def driver(host: Host, catalogue: Catalogue) -> Driver:
@@ -42,6 +48,7 @@ def driver(host: Host, catalogue: Catalogue) -> Driver:
         version=version,
         open=host.nvidia.open_module,
         runfile=host.nvidia.runfile is True,
+        family=SERVER if not vendor and any((tag_of(name) or "").endswith(SERVER) for name, _ in archive) else "",
     )
 
 

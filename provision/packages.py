@@ -6,15 +6,19 @@ import re
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host, Package
+from checks.facts.kernel import version_key
 from provision.model import AptInstall, DpkgRepair, Reboot, State, Step, Wanted
 
 # dpkg states in which the files are unpacked and the package is known to work or nearly so
 PRESENT = ("installed", "triggers-pending", "triggers-awaited")
 
 
-def names(catalogue: Catalogue, key: str, branch: int | None = None, **words: str) -> tuple[str, ...]:
-    """The names that the catalogue has under `key`, filled in; raises KeyError without a row."""
-    return catalogue.package(key, branch).fill(**words, **({} if branch is None else {"branch": branch}))
+def names(catalogue: Catalogue, key: str, branch: int | None = None, family: str = "", **words: str) -> tuple[str, ...]:
+    """The names that the catalogue has under `key`, filled in; raises KeyError without a row.
+
+    `family`: what Ubuntu's names carry after the branch (`-server`), empty for the ordinary packages.
+    """
+    return catalogue.package(key, branch).fill(**words, **({} if branch is None else {"branch": f"{branch}{family}"}))
 
 
 def first_names(catalogue: Catalogue, keys: tuple[str, ...]) -> tuple[str, ...]:
@@ -23,10 +27,13 @@ def first_names(catalogue: Catalogue, keys: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def found(host: Host, patterns: tuple[str, ...]) -> tuple[tuple[str, int | None], ...]:
-    """Installed packages that one of these name patterns makes, each with the branch in its name if it carries one."""
+    """Installed packages that one of these name patterns makes, each with the branch in its name if it carries one.
+
+    Ubuntu's -server family counts as what its names say beside that.
+    """
     made = []
     for pattern in patterns:
-        expression = re.compile(re.escape(pattern).replace(r"\{branch\}", r"(?P<branch>[0-9]{3})"))
+        expression = re.compile(re.escape(pattern).replace(r"\{branch\}", r"(?P<branch>[0-9]{3})(?:-server)?"))
         for package in host.apt.packages or ():
             if package.state in PRESENT and (match := expression.fullmatch(package.name)):
                 made.append((package.name, int(number) if (number := match.groupdict().get("branch")) else None))
@@ -39,6 +46,16 @@ def installed(host: Host, name: str) -> Package | None:
         if package.name == name and package.state in PRESENT:
             return package
     return None
+
+
+def older(version: str, than: str) -> bool:
+    """By dpkg's order of versions, as far as these go: numbers as numbers, `~` before the end, epochs first."""
+    return _order(version) < _order(than)
+
+
+def _order(version: str) -> tuple[int, tuple[tuple[int, int, str], ...]]:
+    epoch, colon, rest = version.partition(":")
+    return (int(epoch) if colon and epoch.isdecimal() else 0, version_key(rest if colon else version))
 
 
 def repair(host: Host) -> str | None:
@@ -96,17 +113,24 @@ def install(
     remove: tuple[str, ...] = (),
     forbid: tuple[str, ...] = (),
     done: bool | None = None,
+    at_least: str | None = None,
 ) -> Step:
-    """One apt transaction; done when dpkg has all of it and none of `remove`, or when `done` says so."""
+    """One apt transaction; done when dpkg has all of it and none of `remove`, or when `done` says so.
+
+    `at_least`: an older version of these packages does not do.
+    """
     have = {name: package.version for name in wanted if (package := installed(host, name))}
-    complete = len(have) == len(wanted) and not remove if done is None else done
+    enough = {name for name, version in have.items() if at_least is None or not older(version, at_least)}
+    complete = len(enough) == len(wanted) and not remove if done is None else done
     state = state_of(host, not complete)
-    missing = tuple(name for name in wanted if name not in have)
+    missing = tuple(name for name in wanted if name not in enough)
     return Step(
         id=id,
         title=title,
         action=AptInstall(
-            packages=tuple(Wanted(name=name, installed=have.get(name)) for name in wanted), remove=remove, forbid=forbid
+            packages=tuple(Wanted(name=name, installed=have.get(name), at_least=at_least) for name in wanted),
+            remove=remove,
+            forbid=forbid,
         ),
         state=state,
         because=explain(host, because, state),

@@ -7,7 +7,7 @@ import msgspec
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.facts.kernel import module_name
-from provision import access, amd, compiler, cuda_toolkit, engine, nvidia, refusals
+from provision import access, amd, cuda_toolkit, engine, nvidia, refusals, training_needs
 from provision.cards import Seen, left_out, supported
 from provision.model import AptInstall, AptRemove, Part, Plan, Refusal, State, sealed, sha256
 from provision.packages import repair_step
@@ -88,7 +88,7 @@ def _joined(
         driver,
         access.plan(host, target, vendor),
         engine.plan(host, catalogue, target, vendor),
-        compiler.plan(host, catalogue),
+        training_needs.plan(host, catalogue),
     ]
     if vendor is Vendor.NVIDIA:
         parts.append(cuda_toolkit.plan(host, catalogue, target, driver.source))

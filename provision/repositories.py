@@ -38,6 +38,7 @@ def add(host: Host, catalogue: Catalogue, row: Repository, because: str) -> tupl
         action=AptKey(url=row.key_url, keyring=row.keyring, fingerprints=row.fingerprints, bundle=row.key_bundle),
         state=state,
         because=key_because,
+        commands=() if state is not State.TODO else _key_commands(row),
         undo="" if there else f"removes {row.keyring}",
     )
     source = Step(
@@ -53,10 +54,27 @@ def add(host: Host, catalogue: Catalogue, row: Repository, because: str) -> tupl
         ),
         state=state,
         because=explain(host, because, state),
-        commands=() if there else (("apt-get", "update", "--error-on=any"),),
+        commands=() if state is not State.TODO else (written(row.file), ("apt-get", "update", "--error-on=any")),
         undo="" if there else f"removes {row.file} and reads the package lists again",
     )
     return key, source
+
+
+def _key_commands(row: Repository) -> tuple[tuple[str, ...], ...]:
+    """What fetching, comparing and trusting a key comes to by hand; gpg shows the fingerprint that has to be ours."""
+    fetched = f"{row.keyring}.fetched"
+    return (
+        ("curl", "--fail", "--location", "--output", fetched, row.key_url),
+        ("gpg", "--show-keys", "--with-fingerprint", fetched),
+        ("gpg", "--no-default-keyring", "--keyring", f"gnupg-ring:{row.keyring}", "--import", fetched),
+        ("chmod", "0644", row.keyring),
+        ("rm", fetched),
+    )
+
+
+def written(file: str, mode: int = 0o644) -> tuple[str, ...]:
+    """A file that is written whole, from what the step's diff shows."""
+    return ("install", "-D", f"--mode={mode:04o}", "/dev/stdin", file)
 
 
 def pinned(row: Repository, packages: tuple[str, ...], priority: int, name: str) -> AptPin:
@@ -76,6 +94,7 @@ def pin(host: Host, id: str, title: str, action: AptPin, because: str) -> Step:
         action=action,
         state=State.DONE if there else State.TODO,
         because=because,
+        commands=() if there else (written(action.file),),
         undo="" if there else f"removes {action.file}",
     )
 

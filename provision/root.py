@@ -84,6 +84,7 @@ def work(request: Request, emit: Emit) -> Run:
     site = site_for(name, LocalMachine(), emit, request.environ)
     with journal.locked():
         if request.kind != "rollback":
+            _idle(request, site)
             journal.remember(request)
         run = carry_out(request, site, journal, begin(request, site, name), stop)
         if request.kind == "rollback" and run.standing == "done":
@@ -93,6 +94,19 @@ def work(request: Request, emit: Emit) -> Run:
         if run.standing == "restart" and request.reboot:
             run = _restart(request, site, journal, run, 0)
     return run
+
+
+def _idle(request: Request, site: Site) -> None:
+    """Root sees every process, others only their own: looked at once more before anything begins."""
+    if request.busy or not guard.touches_driver(request.plan):
+        return
+    if found := guard.busy(site.machine).computing:
+        raise Refused(
+            "apply.busy",
+            f"The card is in use by {', '.join(found[:4])}.",
+            "Its libraries would be replaced under the running program.",
+            "Wait until it has finished or end it; or: gpu-setup apply --while-busy",
+        )
 
 
 def go_on(emit: Emit, *, at_boot: bool, reboot: bool = False) -> Run:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from checks.facts.host import Host
 from provision.model import MokEnroll, State, Step
+from provision.mok import PASSWORD
 
+# Ubuntu's, which its dkms signs with; where another one signs, that is found out once there is a module
 CERTIFICATE = "/var/lib/shim-signed/mok/MOK.der"
 
 
@@ -17,12 +19,21 @@ def needs_no_key(host: Host) -> str:
     return ""
 
 
-def enrol(host: Host, module: str) -> Step | None:
-    """The step that makes the firmware trust DKMS's key; None where Secure Boot does not check modules."""
+def enforced(host: Host) -> bool:
+    """Whether the kernel may refuse a module of ours: the firmware's word alone is not enough."""
     firmware = host.firmware
-    if firmware.uefi is False or firmware.secure_boot is False or firmware.shim_validation_disabled:
+    off = firmware.uefi is False or firmware.secure_boot is False
+    # shim can have switched it off; and a kernel under Secure Boot that enforces it is locked down
+    return not (off or firmware.shim_validation_disabled or firmware.lockdown == "none")
+
+
+def enrol(host: Host, title: str, module: str) -> Step | None:
+    """The step that makes the firmware trust DKMS's key; None where Secure Boot does not check modules."""
+    if not enforced(host):
         return None
-    because = f"{module} is built by DKMS on this machine and signed with a key of its own. "
+    firmware = host.firmware
+    certificate = firmware.mok_certificate or CERTIFICATE
+    because = f"{title} is built by DKMS on this machine and signed with a key of its own. "
     if firmware.secure_boot:
         because += "Secure Boot is on and refuses it until that key is enrolled."
     else:
@@ -31,19 +42,24 @@ def enrol(host: Host, module: str) -> Step | None:
         return Step(
             id="enrol-key",
             title="Enrol the key that signs the module",
-            action=MokEnroll(certificate=CERTIFICATE),
+            action=MokEnroll(certificate=certificate, module=module),
             state=State.DONE,
             because="The key that signs DKMS modules is already enrolled.",
         )
     waits = " The key is imported and waits for you at the next start." if firmware.mok_pending else ""
+    also = "" if firmware.mok_certificate else " Which key signs is looked up once the module is built."
     return Step(
         id="enrol-key",
         title="Enrol the key that signs the module, at the console",
-        action=MokEnroll(certificate=CERTIFICATE),
+        action=MokEnroll(certificate=certificate, module=module),
         state=State.MANUAL,
-        because=f"{because}{waits} mokutil asks for a one-time password (the blue screen has a US keyboard: leave out "
-        "q, w, y, z, m and symbols); after the restart choose Enroll MOK, Continue, Yes. Have the recovery key of an "
-        "encrypted disk at hand: enrolling can trip a TPM-sealed one.",
-        commands=(("mokutil", "--import", CERTIFICATE), ("mokutil", "--timeout", "-1")),
+        because=f"{because}{waits}{also} mokutil asks for {PASSWORD}; after the restart choose Enroll MOK, Continue, "
+        "Yes. Have the recovery key of an encrypted disk at hand: enrolling can trip a TPM-sealed one.",
+        commands=(
+            ("mokutil", "--import", certificate),
+            ("mokutil", "--timeout", "-1"),
+            ("mokutil", "--test-key", certificate),
+            ("mokutil", "--list-new"),
+        ),
         undo="nothing: the key stays enrolled; sudo mokutil --delete removes it when you want",
     )

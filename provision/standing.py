@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from checks.facts.apt import parse_lock_pids
-from machine.door import Machine, Unreadable
+from machine.door import LocalMachine, Machine, Unreadable
 from provision.apply import identity
 from provision.journal import Journal, Run, Status
 from provision.resume import UNIT
@@ -20,6 +20,14 @@ def standing(machine: Machine) -> Status:
         return Status(standing="none", run=None, armed=armed, next="gpu-setup plan")
     word, next = _word(run, machine)
     return Status(standing=word, run=run, armed=armed, next=next)
+
+
+def unfinished(machine: Machine) -> frozenset[str]:
+    """Ids of the steps that the last apply was ended in or before; of another machine's nothing is known."""
+    run = Journal(STATE).shown() if isinstance(machine, LocalMachine) else None
+    if run is None or run.kind == "rollback":
+        return frozenset()
+    return frozenset(step.id for step in run.steps if step.outcome in ("waiting", "running", "failed"))
 
 
 def at_work(machine: Machine) -> bool:

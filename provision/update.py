@@ -11,6 +11,7 @@ from checks.facts.host import Host
 from machine.door import LocalMachine, Machine
 from machine.errors import Refused
 from provision.completion import filled, next_kernel
+from provision.driver_set import members
 from provision.kernels import flavours
 from provision.model import AptInstall, Plan, Refusal, State, Step, Wanted, sealed
 from provision.next_boot import guard
@@ -22,13 +23,8 @@ from provision.simulation import Change
 from provision.target import Source, Target
 from provision.tree import Unknown, private
 
-# everything that is one set with the kernel: NVIDIA's user space and modules, AMD's DKMS driver
-_DRIVER = re.compile(
-    r"(?:lib)?nvidia-(?!container).+|xserver-xorg-video-nvidia.*|cuda-drivers.*|linux-(?:modules|objects|signatures)-nvidia-.+|"
-    r"amdgpu-dkms.*|libcuda1.*"
-)
 _RELEASE = re.compile(r"-[0-9]+\.[0-9]+\.[0-9]+-[0-9]+-")
-_META = re.compile(r"linux-modules-nvidia-([0-9]{3})(?:-server)?(-open)?-[a-z].*")
+_META = re.compile(r"linux-modules-nvidia-([0-9]{3}(?:-server)?(?:-open)?)-[a-z].*")
 
 
 def plan_update(host: Host, catalogue: Catalogue, machine: Machine) -> Plan:
@@ -62,19 +58,21 @@ def plan_update(host: Host, catalogue: Catalogue, machine: Machine) -> Plan:
 
 
 def the_set(host: Host, catalogue: Catalogue) -> tuple[tuple[str, str], ...]:
-    """(name, version) of the installed kernel metas and of all that is one set with them."""
+    """(name, version) of the installed kernel metas and of all that is one set with them: NVIDIA's packages of the
+    kernel module's version, AMD's DKMS driver.
+    """
     metas = {
         name
         for flavour in flavours(host, catalogue)
         for key in ("kernel.image", "kernel.headers")
         for name in names(catalogue, key, flavour=flavour)
     } | {f"linux-{flavour}" for flavour in flavours(host, catalogue)}
+    metas |= {name for key in ("amdgpu.dkms", "amdgpu.dkms.firmware") for name in names(catalogue, key)}
+    metas |= {package.name for package in members(host, catalogue)}
     return tuple(
         (package.name, package.version)
         for package in host.apt.packages or ()
-        if package.state in PRESENT
-        and (package.name in metas or _DRIVER.fullmatch(package.name))
-        and not _RELEASE.search(package.name)
+        if package.state in PRESENT and package.name in metas and not _RELEASE.search(package.name)
     )
 
 
@@ -87,7 +85,7 @@ def stranded(host: Host, action: AptInstall, change: Change) -> Refusal | None:
     upcoming = next_kernel(host, change)
     if meta is None or upcoming is None:
         return None
-    module = f"linux-modules-nvidia-{meta[1]}{meta[2] or ''}-{upcoming}"
+    module = f"linux-modules-nvidia-{meta[1]}-{upcoming}"
     here = {package.name for package in host.apt.packages or () if package.state in PRESENT}
     if change.version(module) is not None or module in here:
         return None

@@ -79,6 +79,12 @@ def parse_daemon_json(content: bytes) -> str | None:
     return None if isinstance(value, dict) else "not an object"
 
 
+def parse_runtimes(content: bytes) -> tuple[str, ...]:
+    """Names of the runtimes in a daemon.json that dockerd would read."""
+    found = msgspec.json.decode(content).get("runtimes") if content.strip() else None
+    return tuple(sorted(found)) if isinstance(found, dict) else ()
+
+
 def ask(machine: Machine, patience: float = 4.0) -> Outcome | None:
     """`docker info`, where there is a docker that can answer: it waits long for an engine that hangs."""
     return machine.run(INFO, timeout=patience) if on_path(machine, "docker") and reachable(machine) else None
@@ -127,6 +133,7 @@ def read_docker(machine: Machine, gaps: Gaps, answer: Outcome | None, packages: 
         root_dir=answered.root_dir,
         daemon_json_valid=None if configuration is None else wrong is None,
         daemon_json_problem=wrong,
+        daemon_json_runtimes=None if configuration is None or wrong else parse_runtimes(configuration),
         **_rootless(machine, gaps),
     )
 

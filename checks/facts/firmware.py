@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from checks.facts.gaps import Gaps, exists, raw, text, word
+from checks.facts.gaps import Gaps, exists, names, raw, text, word
 from checks.facts.host import Firmware, Frozen
 from machine.door import ABSENT, Machine
 
@@ -19,7 +19,8 @@ LIST_ENROLLED = ("mokutil", "--list-enrolled")
 LIST_NEW = ("mokutil", "--list-new")
 # a key in mokutil's list: `[key 1]` up to 0.6, then the beginning of its fingerprint and its name
 _LISTED = r"^(?:\[key [0-9]+\]|[0-9a-f]{10} )"
-TEST_KEY = ("mokutil", "--test-key", MOK)
+# both are sourced by dkms; the paths may hold ${kernelver}
+FRAMEWORK = ("/etc/dkms/framework.conf", "/etc/dkms/framework.conf.d")
 
 
 def parse_efi_flag(data: bytes) -> bool | None:
@@ -51,6 +52,27 @@ def parse_test_key(content: str) -> bool | None:
     if "already enrolled" in content:
         return True
     return False if "not enrolled" in content or "enrollment request" in content else None
+
+
+def parse_certificate(content: str) -> str | None:
+    """The certificate that dkms's framework.conf names; the last line counts, as in the shell that reads it."""
+    found = re.findall(r"^\s*mok_certificate=[\"']?(/[^\"'\s#$]+)[\"']?\s*(?:#.*)?$", content, re.MULTILINE)
+    return found[-1] if found else None
+
+
+def certificates(machine: Machine) -> tuple[str, ...]:
+    """Certificates of keys that may sign modules built here, the likeliest first: what DKMS's settings name, Ubuntu's
+    own, DKMS's own. Only those that are there.
+    """
+    files = [FRAMEWORK[0], *(f"{FRAMEWORK[1]}/{name}" for name in names(machine, FRAMEWORK[1], Gaps()) or ())]
+    named = [parse_certificate(text(machine, file, Gaps()) or "") for file in files if file.endswith(".conf")]
+    likely = dict.fromkeys((*(path for path in reversed(named) if path), MOK, DKMS_KEY))
+    return tuple(path for path in likely if exists(machine, path))
+
+
+def parse_new(content: str) -> bool:
+    """Whether `mokutil --list-new` lists a key; without one it says that MokNew is empty, or nothing."""
+    return re.search(_LISTED, content, re.MULTILINE) is not None
 
 
 def read_firmware(machine: Machine, gaps: Gaps) -> Firmware:
@@ -86,6 +108,7 @@ class Keys(Frozen, frozen=True):
     mok_enrolled: tuple[str, ...] | None = None
     mok_key_enrolled: bool | None = None
     mok_pending: bool | None = None
+    mok_certificate: str | None = None
 
 
 def read_keys(machine: Machine, gaps: Gaps, patience: float = 4.0) -> Keys:
@@ -98,12 +121,14 @@ def read_keys(machine: Machine, gaps: Gaps, patience: float = 4.0) -> Keys:
         gaps.note("mokutil", "not installed, so enrolled keys are not known")
         return Keys()
     new = machine.run(LIST_NEW, timeout=patience / 3)
-    key = machine.run(TEST_KEY, timeout=patience / 3) if exists(machine, MOK) else None
+    certificate = next(iter(certificates(machine)), None)
+    key = machine.run(("mokutil", "--test-key", certificate), timeout=patience / 3) if certificate else None
     for outcome in (enrolled, new, key):
         if outcome is not None and outcome.problem:
             gaps.note(" ".join(outcome.argv[:2]), outcome.problem)
     return Keys(
         mok_enrolled=parse_enrolled(enrolled.stdout) if enrolled.rc is not None else None,
-        mok_pending=re.search(_LISTED, new.stdout, re.MULTILINE) is not None if new.rc is not None else None,
+        mok_pending=parse_new(new.stdout) if new.rc is not None else None,
         mok_key_enrolled=parse_test_key(key.stdout + key.stderr) if key is not None else None,
+        mok_certificate=certificate,
     )

@@ -30,7 +30,7 @@ class Os(Frozen, frozen=True):
 
     `clock_synchronised`: None where no program of systemd's keeps the clock. `login_sleep`: after how many seconds
     the login screen suspends the machine on mains power (0: never, None: no file says it), `login_sleep_source` the
-    file that says so.
+    file that says so. `virtual_networks`: bridges of libvirt and LXD (virbr0, lxdbr0), which Docker can cut off.
     """
 
     id: str | None = None
@@ -41,6 +41,7 @@ class Os(Frozen, frozen=True):
     virtualisation: str | None = None
     graphical: bool | None = None
     clock_synchronised: bool | None = None
+    virtual_networks: tuple[str, ...] | None = None
     login_sleep: int | None = None
     login_sleep_source: str | None = None
 
@@ -98,7 +99,10 @@ class Kernel(Frozen, frozen=True):
 
 
 class Firmware(Frozen, frozen=True):
-    """`mok_enrolled`: subjects of enrolled keys; `mok_pending`: a key waits for MokManager; None: cannot be asked."""
+    """`mok_enrolled`: subjects of enrolled keys; `mok_pending`: a key waits for MokManager; None: cannot be asked.
+
+    `mok_certificate` belongs to the key that DKMS signs with (None: there is none yet), `mok_key_enrolled` to that one.
+    """
 
     uefi: bool | None = None
     secure_boot: bool | None = None
@@ -108,6 +112,7 @@ class Firmware(Frozen, frozen=True):
     mok_key_present: bool | None = None
     mok_key_enrolled: bool | None = None
     mok_pending: bool | None = None
+    mok_certificate: str | None = None
     bios_vendor: str | None = None
     board: str | None = None
 

@@ -74,9 +74,15 @@ def read_os(machine: Machine, gaps: Gaps) -> Os:
         virtualisation=_virtualisation(machine, gaps),
         graphical=graphical,
         clock_synchronised=_synchronised(machine, gaps),
+        virtual_networks=_virtual_networks(machine, gaps),
         login_sleep=sleep,
         login_sleep_source=source,
     )
+
+
+def _virtual_networks(machine: Machine, gaps: Gaps) -> tuple[str, ...] | None:
+    found = names(machine, "/sys/class/net", gaps)
+    return None if found is None else tuple(name for name in found if re.match(r"(?:virbr|lxdbr|incusbr)[0-9]+$", name))
 
 
 def _synchronised(machine: Machine, gaps: Gaps) -> bool | None:

@@ -60,8 +60,8 @@ class Docker(Frozen, frozen=True):
     """`kind`: docker.io, docker-ce, snap, podman, desktop, other; None: no engine found.
 
     `problem`: why it does not answer: not-running, permission-denied, timed-out, or the client's words.
-    `daemon_json_valid` is None when there is no such file. `rootless_kit` is the program that a rootless engine of
-    this person's starts with, `userns_profiles` the AppArmor profiles that let such programs make user namespaces.
+    `daemon_json_valid` is None when there is no such file, `daemon_json_runtimes` what it names. `rootless_kit` is the
+    program that a rootless engine of this person's starts with, `userns_profiles` the AppArmor profiles that let such programs make user namespaces.
     """
 
     kind: str | None = None
@@ -76,6 +76,7 @@ class Docker(Frozen, frozen=True):
     root_dir: str | None = None
     daemon_json_valid: bool | None = None
     daemon_json_problem: str | None = None
+    daemon_json_runtimes: tuple[str, ...] | None = None
     rootless_kit: str | None = None
     userns_profiles: tuple[str, ...] | None = None
 

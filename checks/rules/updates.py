@@ -38,21 +38,26 @@ def unattended(host: Host, catalogue: Catalogue) -> Verdict:
         return unread(host, "Whether unattended upgrades run", ("apt.conf", "/etc/apt"), "Make /etc/apt readable.")
     if not host.apt.unattended:
         return Ok("Unattended upgrades are off.")
-    blocked = {name for _, name in _SET for pattern in host.apt.unattended_blocks or () if _matches(pattern, name)}
-    if not blocked:
+    free = still_moving(host)
+    if free is None:
         return Ok("Unattended upgrades are on and block no part of the set; a restart follows each driver upgrade.")
-    if len(blocked) == len(_SET):
+    if not free:
         return Ok("Unattended upgrades leave kernel and driver alone.")
-    free = list(dict.fromkeys(kind for kind, name in _SET if name not in blocked))
     return (
         warning(
             "unattended-upgrades",
             f"Unattended upgrades hold a part of the driver back and still move {' and '.join(free)}.",
             "After such a night module, library and kernel do not fit, and the card is gone.",
             [("Unattended-Upgrade::Package-Blacklist", ", ".join(host.apt.unattended_blocks or ()))],
-            provision("The plan blocks the whole set or nothing of it."),
+            provision("The plan blocks the rest of the set too; `gpu-setup update` then moves it together."),
         ),
     )
+
+
+def still_moving(host: Host) -> tuple[str, ...] | None:
+    """Which kinds of package still move although others of the set are blocked; None where none is blocked."""
+    blocked = {name for _, name in _SET for pattern in host.apt.unattended_blocks or () if _matches(pattern, name)}
+    return tuple(dict.fromkeys(kind for kind, name in _SET if name not in blocked)) if blocked else None
 
 
 def _matches(pattern: str, name: str) -> bool:

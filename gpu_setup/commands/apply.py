@@ -81,11 +81,12 @@ def command(
         return nothing(made)
     refuse(made)
     question(made, host, known, yes=yes, verbose=verbose, as_json=as_json)
-    busy_or_go(machine, host, made, yes=yes, while_busy=while_busy)
+    agreed = busy_or_go(machine, host, made, yes=yes, while_busy=while_busy)
     request = Request(
         kind="apply",
         plan=made,
         person=person,
+        busy=agreed,
         reboot=reboot,
         ssh=bool(os.environ.get("SSH_CONNECTION")),
         environ=network_settings(dict(os.environ)),
@@ -112,11 +113,12 @@ def before_training(
     person = behind_sudo(machine)
     whole = completed(with_person(host, machine, person), known, made.target, machine)
     refuse(whole)
-    busy_or_go(machine, host, whole, yes=yes, while_busy=False)
+    agreed = busy_or_go(machine, host, whole, yes=yes, while_busy=False)
     request = Request(
         kind="apply",
         plan=whole,
         person=person,
+        busy=agreed,
         ssh=bool(os.environ.get("SSH_CONNECTION")),
         environ=network_settings(dict(os.environ)),
     )
@@ -205,12 +207,12 @@ def ask(words: str, *, yes: bool) -> None:
     click.confirm(words, default=True, abort=True, err=True)
 
 
-def busy_or_go(machine: Machine, host: Host, made: Plan, *, yes: bool, while_busy: bool) -> None:
-    """A driver is not changed under a program that uses it, unless somebody says so."""
+def busy_or_go(machine: Machine, host: Host, made: Plan, *, yes: bool, while_busy: bool) -> bool:
+    """A driver is not changed under a program that uses it, unless somebody says so: then True."""
     from provision.guard import busy, touches_driver
 
     if while_busy or not touches_driver(made):
-        return
+        return while_busy
     found = busy(machine, host)
     if found.computing:
         who = ", ".join(found.computing[:4])
@@ -222,9 +224,11 @@ def busy_or_go(machine: Machine, host: Host, made: Plan, *, yes: bool, while_bus
                 "Wait until it has finished or end it; or: gpu-setup apply --while-busy",
             )
         ask(f"The card is in use by {who}, whose libraries would be replaced. Go on all the same?", yes=False)
-    elif found.displaying and (host.nvidia.module_version or host.amd.module_version) and not yes:
+        return True
+    if found.displaying and (host.nvidia.module_version or host.amd.module_version) and not yes:
         who = ", ".join(found.displaying[:2])
         ask(f"A desktop runs on this card ({who}): new programs may fail until the restart. Go on?", yes=False)
+    return False
 
 
 def carried_out(arguments: tuple[str, ...], request: Request | None, as_json: bool) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,15 +21,22 @@ from gpu_setup.commands.training import (
 )
 from gpu_setup.envelope import Answer
 
+if TYPE_CHECKING:
+    from harness.report import Report
+
 EPILOG = """\b
 Examples:
-  gpu-setup bench                                 with the recipe that fits this machine
+  gpu-setup bench                                 with the recipe that fits this machine, 90 s of steps
+  gpu-setup bench --quick                         documents of one exact length, 5 minutes at most, not soaked
+  gpu-setup bench --record                        soaked, three launches with a seed each: a figure to publish
   gpu-setup bench --recipe smollm2-135m-qlora --out results/
   gpu-setup bench --steps 20 --json > report.json
+  gpu-setup bench --baseline last-week.json       end with 1 when it has become slower than noise explains
 
 \b
-Exit codes: 0 measured, or inconclusive; 1 the loss was not finite (--strict: or inconclusive), or the data is bad;
-2 recipe unknown or broken; 3 needs a GPU; 4 the training environment or process failed.
+Exit codes: 0 measured, or inconclusive; 1 the training or its 4-bit products are wrong, slower than the baseline, or
+the data is bad (--strict: or inconclusive); 2 recipe unknown or broken; 3 needs a GPU, or another program computes on
+it; 4 the training environment or process failed.
 """
 
 
@@ -38,38 +46,81 @@ Exit codes: 0 measured, or inconclusive; 1 the loss was not finite (--strict: or
 @data_option
 @out_option
 @runtime_options
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Train N steps instead of the recipe's number.")
+@click.option("--quick", is_flag=True, help="Reference workload, one launch, 5 minutes at most; labelled “not soaked”.")
+@click.option("--record", is_flag=True, help="Reference workload, heat settled first, 3 launches with a seed each.")
+@click.option(
+    "--workload",
+    type=click.Choice(["exact", "packed", "recipe"]),
+    help="Documents of one exact length, the recipe's data packed, or as the recipe has it.",
+)
+@click.option("--launches", type=click.IntRange(1, 99), metavar="N", help="Process launches; --record: 3 at least.")
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Train N steps, whatever the time.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Another seed than the recipe's.")
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A report to compare with: end with 1 when this one is slower by more than the noise.",
+)
 @click.option("--strict", is_flag=True, help="End with 1 when the result is inconclusive.")
 def command(
     as_json: bool,
     recipe_name: str | None,
     data: Path | None,
     out: Path | None,
+    quick: bool,
+    record: bool,
+    workload: str | None,
+    launches: int | None,
     steps: int | None,
     seed: int | None,
+    baseline: Path | None,
     strict: bool,
     runtime: Runtime,
 ) -> Answer:
-    """Measure how fast this machine trains: tokens a second in three counts, with interval, and memory."""
+    """Measure how fast this machine trains.
+
+    Tokens a second in three counts with their interval, the share of the card's peak and of its measured ceiling,
+    memory, energy, heat.
+    """
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from gpu_setup.render.progress import reporter
-    from harness.prove import fresh_run, prepare, reported
+    from harness.bench import bench, settings
+    from harness.compare import keyed
+    from harness.prove import prepare, reported
+    from harness.report import combined, read_report
     from machine.door import LocalMachine
-    from machine.errors import BAD_ANSWER, FINE
+    from machine.errors import BAD_ANSWER, FINE, Refused
 
+    if quick and record:
+        raise click.UsageError("--quick and --record exclude each other.")
+    if data is not None and (workload or ("exact" if quick or record else "recipe")) == "exact":
+        raise click.UsageError("--data is not read with exact documents; add --workload recipe.")
     check_out(out)
+    earlier = read_report(baseline) if baseline is not None else None
+    if earlier is not None:
+        keyed(earlier, "The baseline")
     machine, paths = LocalMachine(), my_paths()
     host = read_host(machine)
-    chosen = {"max_steps": steps, "seed": seed}
-    job, _ = choose_job(host, recipe_name, data, {key: value for key, value in chosen.items() if value is not None})
+    overrides = {key: value for key, value in {"max_steps": steps, "seed": seed}.items() if value is not None}
+    job, _ = choose_job(host, recipe_name, data, overrides)
+    mode = "record" if record else "quick" if quick else "bench"
+    chosen = settings(mode, job.stack.vendor != "cpu", workload, steps, launches or 0)
     with reporter(as_json) as emit:
         job, runner, environment = runtime.ready(job, host, machine, paths, emit)
         ready = prepare(job, runner, paths, emit, environment)
-        folder = fresh_run(job, ready, runner, paths.runs, emit)
-    report = reported(job, ready, folder, host, catalogue(), None)
-    code = BAD_ANSWER if strict and report.verdict != "pass" else FINE
+        done = bench(job, ready, chosen, host, runner, paths, emit)
+    report = combined(tuple(reported(each.job, each.ready, each.folder, host, catalogue(), None) for each in done))
+    if earlier is not None:
+        # kept before it is held against anything: a baseline of other work must not cost the measurement
+        kept = keep_report(report, Answer("report", report, FINE, str), out)
+        try:
+            report = beside(report, earlier)
+        except Refused as problem:
+            problem.next = f"{problem.next} The new report is kept: {kept}"
+            raise
+    code = BAD_ANSWER if is_bad(report, strict) else FINE
     path = keep_report(report, Answer("report", report, code, str), out)
 
     def text() -> str:
@@ -78,3 +129,22 @@ def command(
         return f"{report_text(report)}\nReport: {path}\n"
 
     return Answer("report", report, code, text)
+
+
+def beside(report: Report, earlier: Report) -> Report:
+    """The report with what became of its speed since an earlier one."""
+    import msgspec
+
+    from harness.compare import against_baseline
+    from harness.report import AgainstBaseline
+
+    found = against_baseline(report, earlier)
+    told = AgainstBaseline(found.verdict, found.share, found.sentence, found.started_at)
+    return msgspec.structs.replace(report, baseline=told)
+
+
+def is_bad(report: Report, strict: bool) -> bool:
+    against = report.baseline.verdict if report.baseline else "same"
+    return (
+        report.verdict == "fail" or against == "regression" or (strict and "inconclusive" in (report.verdict, against))
+    )

@@ -63,9 +63,10 @@ def build_command(
 ) -> Answer:
     """Build the image that fits this machine, through the engine's own BuildKit."""
     from checks.facts.read import read_host
-    from containers.build import Sources, build
+    from containers.access import no_way
+    from containers.build import STAGE, Sources, build
     from containers.dockerfile import dockerfile, tag
-    from containers.engine import choose_engine
+    from containers.engine import choose_engine, seen_by
     from gpu_setup.commands.training import my_paths
     from gpu_setup.render.image import built_text
     from gpu_setup.render.progress import reporter
@@ -73,6 +74,7 @@ def build_command(
     from harness.worker_process import WORKER
     from machine.door import LocalMachine
     from machine.errors import FINE
+    from machine.events import Event
 
     machine = LocalMachine()
     here = read_host(machine)
@@ -80,6 +82,9 @@ def build_command(
     spec = spec_of(host, vendor, base, python)
     chosen = choose_engine(here, machine, engine)
     with reporter(as_json) as emit:
+        if recording is None and spec.vendor != Vendor.CPU and spec.access is None:
+            problem = no_way(seen_by(here, chosen), Vendor(spec.vendor))
+            emit(Event("note", STAGE, f"The image can be built here, but not used: {problem.what} {problem.next}"))
         built = build(
             spec, chosen, WORKER, version(), Sources(ca, pip_config, wheels, offline), machine, my_paths(), emit
         )

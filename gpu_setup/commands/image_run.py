@@ -73,12 +73,12 @@ def run_command(
     from machine.door import LocalMachine
     from machine.errors import FINE
 
+    here = _own_folder()
     machine = LocalMachine()
     host = read_host(machine)
     spec = spec_of(host, vendor, base, python)
     chosen = choose_engine(host, machine, engine)
     image = find_image(spec, worker_digest(WORKER), chosen, machine, image_name)
-    here = Path.cwd()
     wanted = Wanted(gpus, network, image_name, shm_size, writable)
     made = container(
         spec, image, host, catalogue(), chosen, machine, my_paths(), wanted, os.environ, _mounts(here, mounts)
@@ -87,6 +87,25 @@ def run_command(
         click.echo(shlex.join(run_argv(made, "gpu-setup-run", words, cwd=str(here))))
         return FINE
     return run_in(made, words, machine, click.echo, str(here))
+
+
+# inside they are the image's; mounted over them, the machine's would take its place
+_SYSTEM = ("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "proc", "sbin", "sys", "usr")
+
+
+def _own_folder() -> Path:
+    """This folder, which is mounted at its own place inside; raises BadUsage for one that the image has itself."""
+    from machine.errors import BadUsage
+
+    here = Path.cwd()
+    if here.parts[1:2] and here.parts[1] not in _SYSTEM and str(here) not in ("/opt", "/run", "/tmp", "/var"):
+        return here
+    raise BadUsage(
+        "image.folder",
+        f"The program would run in {here}, a folder of the system.",
+        "This folder is mounted at the same place inside, where the image has its own.",
+        "Go to a folder of yours, then run it again",
+    )
 
 
 def _mounts(here: Path, words: tuple[str, ...]) -> tuple[Mount, ...]:

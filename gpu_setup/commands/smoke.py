@@ -63,12 +63,19 @@ def command(as_json: bool, recipe_name: str | None, data: Path | None, out: Path
     from gpu_setup.render.progress import reporter
     from harness.prove import examined, fresh_run, prepare, reported, with_held_out
     from machine.door import LocalMachine
-    from machine.errors import BAD_ANSWER, FINE
+    from machine.errors import BAD_ANSWER, FINE, BadUsage
 
     check_out(out)
     machine, paths = LocalMachine(), my_paths()
     host = read_host(machine)
-    job = with_held_out(choose_job(host, recipe_name, data)[0])
+    job = with_held_out(choose_job(host, recipe_name, data, learns=True)[0])
+    if job.recipe.traits.throughput_only:
+        raise BadUsage(
+            "smoke.throughput-only",
+            f"The recipe {job.recipe.name} learns nothing: its weights are drawn at random.",
+            "It is there to measure how fast a card trains.",
+            f"gpu-setup bench --recipe {job.recipe.name}",
+        )
     with reporter(as_json) as emit:
         job, runner, environment = runtime.ready(job, host, machine, paths, emit)
         ready = prepare(job, runner, paths, emit, environment)

@@ -14,16 +14,15 @@ from gpu_setup.commands.options import Decorator
 if TYPE_CHECKING:
     from checks.facts.host import Host
     from gpu_setup.envelope import Answer
+    from harness.default_recipe import Chosen
     from harness.environment import Environment
     from harness.prove import Job
     from harness.recipe import Recipe
     from harness.report import Report
+    from harness.stack import Choice
     from machine.door import Machine
     from machine.events import Emit
     from machine.paths import Paths
-
-DEFAULT_RECIPE = "smollm2-135m-qlora"
-REFERENCE_RECIPE = "mistral-7b-qlora"
 
 
 def _complete_recipe(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -85,9 +84,12 @@ class Runtime(NamedTuple):
     engine: str | None = None
 
     def ready(
-        self, job: Job, host: Host, machine: Machine, paths: Paths, emit: Emit
+        self, job: Job, host: Host, machine: Machine, paths: Paths, emit: Emit, writable: tuple[Path, ...] = ()
     ) -> tuple[Job, Machine, Environment | None]:
-        """The job, the machine to run it on, and the image's environment; None: `prepare` makes a venv."""
+        """The job, the machine to run it on, and the image's environment; None: `prepare` makes a venv.
+
+        `writable`: a person's own folders that the training writes to, beside ours.
+        """
         if self.kind != "image" and self.image is None:
             return job, machine, None
         from checks.catalogue import catalogue
@@ -95,7 +97,7 @@ class Runtime(NamedTuple):
         from harness.image_runtime import image_runtime
 
         wanted = Wanted(image=self.image)
-        return image_runtime(job, host, catalogue(), machine, paths, emit, os.environ, self.engine, wanted)
+        return image_runtime(job, host, catalogue(), machine, paths, emit, os.environ, self.engine, wanted, writable)
 
 
 def my_paths() -> Paths:
@@ -104,31 +106,50 @@ def my_paths() -> Paths:
     return paths(os.environ)
 
 
+def usual_recipe(choice: Choice, models: Path, learns: bool, hub: Callable[[], bool] | None = None) -> Chosen:
+    """The recipe for this machine when nobody names one. `hub`: does it answer? Only asked where it matters."""
+    from harness.default_recipe import REFERENCE, at_hand, default_recipe, hub_reachable
+    from harness.recipe import load_recipe
+
+    answers = hub or (lambda: hub_reachable(os.environ))
+    model = choice.gpu and (at_hand(load_recipe(REFERENCE), models) or answers())
+    return default_recipe(choice.gpu, choice.free, model, learns)
+
+
 def choose_job(
-    host: Host, recipe_name: str | None, data: Path | None, overrides: dict[str, Any] | None = None
+    host: Host,
+    recipe_name: str | None,
+    data: Path | None,
+    overrides: dict[str, Any] | None = None,
+    learns: bool = False,
 ) -> tuple[Job, str]:
-    """The job for this machine, and why its stack was chosen. A recipe that needs a GPU is refused without one."""
+    """The job for this machine, and why its stack was chosen. A recipe that needs a GPU is refused without one.
+
+    `learns`: the run is judged by what it learns. Without a name the recipe is the one for the card's free memory.
+    """
     from checks.catalogue import catalogue
     from harness.prove import Job
-    from harness.recipe import load_recipe
+    from harness.recipe import load_recipe, suited_to
     from harness.stack import choose_stack
 
     choice = choose_stack(host, catalogue())
-    recipe = load_recipe(recipe_name or (REFERENCE_RECIPE if choice.gpu else DEFAULT_RECIPE))
+    recipe = load_recipe(recipe_name or usual_recipe(choice, my_paths().models, learns or data is not None).name)
     if recipe.traits.needs_gpu and not choice.gpu:
         raise needs_gpu(recipe, choice.because)
     own = data.absolute() if data else None
-    return Job(recipe, choice.stack, own, overrides or {}, choice.device, choice.conditions), choice.because
+    changed = {**suited_to(recipe, choice.target), **(overrides or {})}
+    return Job(recipe, choice.stack, own, changed, choice.device, choice.conditions), choice.because
 
 
 def needs_gpu(recipe: Recipe, because: str) -> Exception:
+    from harness.default_recipe import SMALL
     from machine.errors import Refused
 
     return Refused(
         "recipe.needs-gpu",
         f"The recipe {recipe.name} needs a GPU, and none can be used here: {because}.",
         "A model of this size would train for weeks on a processor.",
-        f"gpu-setup doctor says what keeps the card away; --recipe {DEFAULT_RECIPE} runs on any machine.",
+        f"gpu-setup doctor says what keeps the card away; --recipe {SMALL} runs on any machine.",
     )
 
 
@@ -155,12 +176,16 @@ def keep_report(report: Report, answer: Answer, out: Path | None) -> Path:
     from gpu_setup.envelope import encode
     from gpu_setup.render.page import report_page
     from gpu_setup.version import version
+    from harness.around import TELEMETRY
     from harness.document import disk_trouble
     from harness.report import write_report
+    from harness.telemetry import read_telemetry
     from harness.worker_log import read_worker_log
 
-    log = read_worker_log(Path(report.folder) / "worker.jsonl")
-    page = report_page(report, log.steps if log else (), report.recipe.warmup_steps, version())
+    folder, warmup = Path(report.folder), report.measurements.warmup_steps
+    log = read_worker_log(folder / "worker.jsonl")
+    dropped = report.recipe.warmup_steps if warmup is None else warmup
+    page = report_page(report, log.steps if log else (), dropped, version(), read_telemetry(folder / TELEMETRY))
     path = write_report(report, encode(answer), page)
     if out is not None:
         with disk_trouble(out):

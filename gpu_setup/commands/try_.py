@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gpu_setup.commands.options import json_option
 from gpu_setup.envelope import Answer
 
+if TYPE_CHECKING:
+    from harness.environment import Environment
+    from harness.launch import Run
+    from machine.door import Machine
+    from machine.events import Emit
+    from machine.paths import Paths
+
 EPILOG = """\b
 Examples:
   gpu-setup try RUN_DIR                              the recipe's held-out questions
   gpu-setup try RUN_DIR --prompt "How do I oil a chain?"
+
+\b
+Exit codes: 0 answered; 2 not a finished run; 4 the training environment failed.
 """
 
 
@@ -25,25 +36,55 @@ Examples:
 @click.option("--tokens", type=click.IntRange(min=1, max=2048), default=96, metavar="N", help="Longest answer (96).")
 def command(as_json: bool, run: Path, prompts: tuple[str, ...], tokens: int) -> Answer:
     """Ask the model before and after its training, side by side. RUN_DIR is the folder of a run."""
-    from checks.catalogue import catalogue
     from gpu_setup.commands.training import my_paths
     from gpu_setup.render.progress import reporter
-    from harness.environment import ensure
     from harness.examine import examine, held_out_file
-    from harness.launch import read_run
     from machine.door import LocalMachine
-    from machine.errors import FINE, BadUsage
+    from machine.errors import FINE
 
     run = run.absolute()
+    made, machine = finished(run), LocalMachine()
+    with reporter(as_json) as emit:
+        environment = environment_of(made, run, machine, my_paths(), emit)
+        held_out = None if prompts else held_out_file(made.traits, run, own_data=made.data is not None)
+        said = examine(
+            made.base_model, run, held_out, environment, machine, emit, prompts, run / "try.json", tokens,
+            offline=made.traits.model != "hub", device=made.device,
+        )  # fmt: skip
+
+    def text() -> str:
+        from gpu_setup.render.train import tried_text
+
+        return tried_text(said)
+
+    return Answer("try", said, FINE, text)
+
+
+def finished(run: Path) -> Run:
+    """The run in this folder; raises BadUsage where it has no finished adapter."""
+    from harness.launch import read_run
+    from machine.errors import BadUsage
+
     made = read_run(run)
-    if made.status != "done":
-        raise BadUsage(
-            "run.unfinished",
-            f"The run {run} is {made.status}, so it has no finished adapter to ask.",
-            "",
-            f"gpu-setup up --recipe {made.recipe} trains it again; gpu-setup report shows the newest finished run.",
-        )
-    machine = LocalMachine()
+    if made.status == "done":
+        return made
+    again = (
+        f"gpu-setup train --resume {run}" if (run / "train.json").is_file() else f"gpu-setup up --recipe {made.recipe}"
+    )
+    raise BadUsage(
+        "run.unfinished",
+        f"The run {run} is {made.status}, so it has no finished adapter to ask.",
+        "",
+        f"{again} brings it to its end; gpu-setup report shows the newest finished run.",
+    )
+
+
+def environment_of(made: Run, run: Path, machine: Machine, paths: Paths, emit: Emit) -> Environment:
+    """The environment of the stack that the run was made on; raises BadUsage where nobody knows it any more."""
+    from checks.catalogue import catalogue
+    from harness.environment import ensure
+    from machine.errors import BadUsage
+
     stack = next((stack for stack in catalogue().stacks if stack.name == made.stack), None)
     if stack is None:
         raise BadUsage(
@@ -52,17 +93,4 @@ def command(as_json: bool, run: Path, prompts: tuple[str, ...], tokens: int) -> 
             "",
             "Use the gpu-setup that made it.",
         )
-    with reporter(as_json) as emit:
-        environment = ensure(stack, machine, my_paths(), emit)
-        held_out = None if prompts else held_out_file(made.traits, run, own_data=made.data is not None)
-        said = examine(
-            made.base_model, run, held_out, environment, machine, emit, prompts, run / "try.json", tokens,
-            offline=made.traits.model != "hub", device=made.device,
-        )  # fmt: skip
-
-    def text() -> str:
-        from gpu_setup.render.report import answer_lines
-
-        return "\n".join(answer_lines(said.answers, len(said.answers))) + "\n"
-
-    return Answer("try", said, FINE, text)
+    return ensure(stack, machine, paths, emit)

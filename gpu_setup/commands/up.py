@@ -79,7 +79,9 @@ def command(
             return installed
         if installed is not None:
             seen = inspect(machine, known)
-    job = choose(seen, recipe_name, data.absolute() if data else None, lambda question: yes or _asked(question))
+    job = choose(
+        seen, recipe_name, data.absolute() if data else None, lambda question: yes or _asked(question), paths.models
+    )
     with reporter(as_json) as emit:
         job, runner, environment = runtime.ready(job, seen.host, machine, paths, emit)
         report = prove(job, seen, known, runner, paths, fresh, emit, environment)

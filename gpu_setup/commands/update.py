@@ -53,11 +53,12 @@ def command(as_json: bool, yes: bool, reboot: bool, while_busy: bool, verbose: b
     if not made.open_steps():
         return nothing(made)
     question(made, host, known, yes=yes, verbose=verbose, as_json=as_json)
-    busy_or_go(machine, host, made, yes=yes, while_busy=while_busy)
+    agreed = busy_or_go(machine, host, made, yes=yes, while_busy=while_busy)
     request = Request(
         kind="update",
         plan=made,
         person=person,
+        busy=agreed,
         reboot=reboot,
         ssh=bool(os.environ.get("SSH_CONNECTION")),
         environ=network_settings(dict(os.environ)),

@@ -5,13 +5,23 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 
+from harness.telemetry import Telemetry
 from harness.worker_log import Step
+
+Spread = tuple[float, float] | None
 
 
 def line_chart(
-    title: str, unit: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], dropped: int
+    title: str,
+    unit: str,
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    dropped: int,
+    across: str = "step",
 ) -> str:
-    """One chart as <svg>…: steps on the x axis, one line a name; the first `dropped` steps are shaded as warm-up."""
+    """One chart as <svg>…: steps on the x axis, one line a name; the first `dropped` steps are shaded as warm-up.
+
+    `across` says what the x axis counts where it is not steps.
+    """
     # the object interface: pyplot would keep state and look for a display
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -26,10 +36,13 @@ def line_chart(
         if dropped:
             axes.axvspan(0.5, dropped + 0.5, color="#8886", linewidth=0, label="warm-up, not counted")
         axes.set_title(title, loc="left")
-        axes.set_xlabel("step")
+        axes.set_xlabel(across)
         axes.set_ylabel(unit)
         axes.set_ylim(bottom=0)
-        axes.set_xlim(0.5, max((max(steps, default=1.0) for steps, _ in lines.values()), default=1.0) + 0.5)
+        axes.set_xlim(
+            0.5 if across == "step" else 0.0,
+            max((max(steps, default=1.0) for steps, _ in lines.values()), default=1.0) + 0.5,
+        )
         axes.grid(alpha=0.3)
         if len(lines) > 1 or dropped:
             # above the axes, beside the title: inside it would hide a line
@@ -38,6 +51,44 @@ def line_chart(
         FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None, "Title": title})  # type: ignore[no-untyped-call]
     text = target.getvalue()
     return text[text.index("<svg") :]
+
+
+def bar_chart(
+    title: str, unit: str, names: Sequence[str], values: Sequence[float | None], spreads: Sequence[Spread]
+) -> str:
+    """One chart as <svg>…: a bar a name, with its interval as a line; a name without a value keeps its empty place."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif", "font.size": 9}):
+        figure = Figure(figsize=(6.4, 0.9 + 0.34 * len(names)), layout="constrained")
+        axes = figure.add_subplot()
+        places = list(range(len(names)))
+        heights = [value or 0.0 for value in values]
+        axes.barh(places, heights, height=0.62, color="#54aeff")
+        for place, value, spread in zip(places, values, spreads, strict=True):
+            if value is None:
+                axes.text(0, place, " not known", va="center", color="#57606a")
+            elif spread is not None:
+                low, high = spread
+                axes.errorbar(value, place, xerr=[[value - low], [high - value]], color="#1b1f24", capsize=3, lw=1.2)
+        axes.set_yticks(places, [_drawable(name) for name in names], parse_math=False)
+        axes.invert_yaxis()
+        axes.set_title(title, loc="left", parse_math=False)
+        axes.set_xlabel(unit)
+        axes.set_xlim(left=0)
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_axisbelow(True)
+        target = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None, "Title": title})  # type: ignore[no-untyped-call]
+    text = target.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _drawable(name: str) -> str:
+    """What the font surely has: a sign that it lacks would be a warning and an empty box."""
+    return "".join(sign if sign.isascii() and sign.isprintable() else "?" for sign in name)[:40]
 
 
 def run_charts(steps: Sequence[Step], warmup: int) -> dict[str, str]:
@@ -53,6 +104,40 @@ def run_charts(steps: Sequence[Step], warmup: int) -> dict[str, str]:
         "step": line_chart("Time of a step", "seconds", {"step": (numbers, [s.seconds for s in steps])}, warmup),
         "tokens": line_chart("Speed", "tokens a second", rates, warmup),
     }
+
+
+def sensor_charts(telemetry: Telemetry) -> dict[str, str]:
+    """Power, clock and heat over the seconds of the run, as far as the card's sensors told them."""
+    kinds = (
+        ("power", "Power", "watts", ("power", "power_enforced")),
+        ("clock", "Clock of the multiprocessors", "MHz", ("clock_sm",)),
+        ("heat", "Temperature", "degrees Celsius", ("temperature", "temperature_memory")),
+        ("memory", "Memory in use on the card", "GiB", ("memory_used",)),
+    )
+    samples = telemetry.card[:: -(-len(telemetry.card) // MOST_POINTS)] if telemetry.card else ()
+    charts = {}
+    for name, title, unit, fields in kinds:
+        lines = {}
+        for field in fields:
+            found = [(each.time, value) for each in samples if (value := getattr(each, field)) is not None]
+            if found:
+                scale = 2**30 if name == "memory" else 1
+                lines[SENSORS[field]] = _columns([(at - samples[0].time, value / scale) for at, value in found])
+        if lines:
+            charts[name] = line_chart(title, unit, lines, 0, "second")
+    return charts
+
+
+# so many points show every bend at a page's width
+MOST_POINTS = 400
+SENSORS = {
+    "power": "drawn",
+    "power_enforced": "limit",
+    "clock_sm": "clock",
+    "temperature": "core",
+    "temperature_memory": "memory",
+    "memory_used": "in use",
+}
 
 
 def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -11,6 +11,7 @@ from gpu_setup.render.plain import clean
 
 if TYPE_CHECKING:
     from containers.verify import Verification
+    from gpu_setup.commands.image_engine import EngineHere
     from gpu_setup.commands.image_render import Image
 
 SIGNS = {"pass": ("✓", "green"), "fail": ("✗", "red"), "skip": ("-", "bright_black"), "stub": ("?", "yellow")}
@@ -26,6 +27,31 @@ def built_text(image: Image) -> str:
         *wrapped(f"stack {image.spec.stack}, because: {image.spec.because}", "  "),
         "  next: gpu-setup image verify",
     ]
+    return "\n".join(lines) + "\n"
+
+
+WAYS = {
+    "cdi": "by CDI",
+    "gpus": "by the engine's --gpus",
+    "nodes": "by their device files and the numbers of their groups",
+}
+
+
+def engine_text(found: EngineHere) -> str:
+    """What the engine can, what it cannot, and how the cards that are here get into its containers."""
+    engine = found.engine
+    name = f"{engine.kind} {engine.version or '(version not known)'}{', rootless' if engine.rootless else ''}"
+    lines = [clean(name) + (f", images in {clean(engine.root_dir)}" if engine.root_dir else "")]
+    lines += [f"  can     {clean(word)}" for word in engine.can]
+    lines += [f"  cannot  {clean(word)}" for word in engine.cannot]
+    for way in found.ways:
+        if way.access is None:
+            lines += wrapped(f"{way.vendor} cards do not reach its containers: {clean(way.why)}", "  ")
+            lines += labelled("next", clean(way.next))
+        else:
+            lines.append(f"  {way.vendor} cards go in {WAYS[way.access]}")
+    if not found.ways:
+        lines.append("  There is no card that can train, so the processor's image is the one for this machine.")
     return "\n".join(lines) + "\n"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
 from gpu_setup.render.layout import wrapped
@@ -22,6 +24,7 @@ def report_text(report: Report, answers: int = ANSWERS_SHOWN) -> str:
     lines = [
         *wrapped(name, " " * (len(report.verdict) + 2), first=f"{verdict}  "),
         *wrapped(machine_words(report), "  "),
+        *(line for reason in report.reasons for line in wrapped(reason, "  ", first="! ")),
         "",
     ]
     lines += [_row("", "median", "95 % interval", "n")]
@@ -33,19 +36,68 @@ def report_text(report: Report, answers: int = ANSWERS_SHOWN) -> str:
         ("seconds a step", report.measurements.step_seconds),
     ):
         lines.append(_measured(label, measurement))
-    memory = report.measurements.peak_memory
-    lines.append(_row("worker's peak memory", in_gib(memory.worker_rss.median), "", ""))
-    if memory.device_allocated.median is not None:
-        lines.append(_row("card's peak memory", in_gib(memory.device_allocated.median), "", ""))
+    lines += [*_measured_shares(report), *_memory(report)]
     loss = report.measurements.loss
     lines.append(_row("training loss", f"{figure(loss.first.median)} → {figure(loss.last.median)}", "", ""))
+    if len(report.launches) > 1:
+        lines += ["", *launch_lines(report)]
+    if report.baseline is not None:
+        lines += ["", *wrapped(report.baseline.sentence, "  ", first="= ")]
     if report.smoke is not None:
         lines += ["", *smoke_lines(report.smoke)]
     if report.answers:
         lines += ["", *answer_lines(report.answers, answers)]
-    if report.notes:
-        lines += ["", *(line for note in report.notes for line in wrapped(note, "  ", first="· "))]
+    notes = [note for note in report.notes if note not in report.reasons]
+    if notes:
+        lines += ["", *(line for note in notes for line in wrapped(note, "  ", first="· "))]
     return "\n".join(lines) + "\n"
+
+
+def _measured_shares(report: Report) -> list[str]:
+    """How much of the device's speed was used, at what energy and heat: only what was measured."""
+    found, worker = report.measurements, report.environment.worker
+    twice = worker is not None and worker.checkpointing
+    rows: list[tuple[str, Measurement, Callable[[float | None], str]]] = [
+        ("model TFLOP/s", found.model_tflops, figure),
+        ("matmul ceiling TFLOP/s", found.matmul_ceiling_tflops, figure),
+        ("share of that ceiling", found.ceiling_share, percent),
+        *([("… with recomputation", found.roof_share, percent)] if twice else []),
+        ("share of the peak (MFU)", found.mfu, percent),
+        ("joules a token", found.joules_per_token, figure),
+    ]
+    sensors = found.sensors
+    if sensors is not None:
+        rows += [
+            ("watts", sensors.power, figure),
+            ("power limit (W)", sensors.power_limit, figure),
+            ("degrees Celsius", sensors.temperature, figure),
+            ("clock (MHz)", sensors.clock, figure),
+        ]
+    rows += [("waited for data", found.data_wait, percent), ("other programs' load", found.other_load, percent)]
+    return [_measured(label, value, words) for label, value, words in rows if value.median is not None]
+
+
+def _memory(report: Report) -> list[str]:
+    memory = report.measurements.peak_memory
+    rows = [
+        ("worker's peak memory", memory.worker_rss, True),
+        ("card: allocated", memory.device_allocated, False),
+        ("card: reserved", memory.device_reserved, False),
+        ("card: peak less before", memory.device_run, False),
+    ]
+    return [_row(label, in_gib(value.median), "", "") for label, value, always in rows if always or value.median]
+
+
+def launch_lines(report: Report) -> list[str]:
+    """One line a process launch."""
+    lines = ["  launch    seed   steps   s a step   processed/s   non-padding/s    loss   °C"]
+    for number, launch in enumerate(report.launches, 1):
+        heat = "" if launch.temperature is None else f"{launch.temperature:.0f}"
+        lines.append(
+            f"  {number:<8}{figure(launch.seed):>6}{launch.steps:>8}{figure(launch.step_seconds):>11}"
+            f"{figure(launch.processed):>14}{figure(launch.non_padding):>16}{figure(launch.loss):>8}{heat:>5}".rstrip()
+        )
+    return lines
 
 
 def machine_words(report: Report) -> str:
@@ -55,7 +107,18 @@ def machine_words(report: Report) -> str:
     on_gpu = worker is not None and worker.device_type == "gpu"
     device = worker.device if worker and on_gpu else f"{host.cpu or 'a processor'} ({host.cores or '?'} cores)"
     axolotl = f", Axolotl {worker.axolotl}" if worker and worker.axolotl else ""
-    return clean(f"{device}; {host.os or 'an unknown system'}; torch {environment.torch}{axolotl}")
+    method = f"; {report.method.label}" if report.method else ""
+    return clean(f"{device}; {host.os or 'an unknown system'}; torch {environment.torch}{axolotl}{method}")
+
+
+def workload_words(report: Report) -> str | None:
+    """What was trained on, in a few words; None for reports that do not say."""
+    if report.method is None:
+        return None
+    workload = report.method.workload
+    if workload.document_tokens is None:
+        return "the recipe's data, packed" if workload.kind == "packed" else "the recipe's data"
+    return f"documents of exactly {workload.document_tokens} tokens, {workload.tokens_per_step} tokens a step"
 
 
 def smoke_lines(smoke: Smoke) -> list[str]:
@@ -96,10 +159,14 @@ def in_gib(value: float | None) -> str:
     return "not known" if value is None else f"{value / 2**30:.2f} GiB"
 
 
-def _measured(label: str, measurement: Measurement) -> str:
+def percent(value: float | None) -> str:
+    return "not known" if value is None else f"{100 * value:.3g} %"
+
+
+def _measured(label: str, measurement: Measurement, words: Callable[[float | None], str] = figure) -> str:
     interval = measurement.ci95
-    spread = f"{figure(interval[0])} to {figure(interval[1])}" if interval else ""
-    return _row(label, figure(measurement.median), spread, str(measurement.n))
+    spread = f"{words(interval[0])} to {words(interval[1])}" if interval else ""
+    return _row(label, words(measurement.median), spread, str(measurement.n))
 
 
 def _row(label: str, median: str, interval: str, count: str) -> str:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from checks.facts.host import Docker
-from containers.engine import choose_engine, docker_engine
+from containers.access import access, no_way
+from containers.engine import choose_engine, docker_engine, seen_by
+from containers.model import Access, Vendor
+from gpu_setup.commands.image_engine import EngineHere, Way
+from gpu_setup.render.image import engine_text
 from machine.door import ABSENT, LocalMachine, Outcome
 from machine.errors import Problem
 from tests.containers.hosts import host, with_docker
@@ -90,4 +95,37 @@ def test_an_engine_that_cannot_be_used(docker: dict[str, object], wanted: str | 
 def test_podman_takes_over_where_docker_is_not() -> None:
     engine = choose_engine(with_docker(host("no-gpu"), kind=None), Answering(**{"podman version": "5.4.2"}))
     assert (engine.kind, engine.program, engine.version) == ("podman", "podman", "5.4.2")
-    assert all("unverified" in word for word in engine.can)
+    assert "hand over cards by CDI (unverified)" in engine.can
+
+
+def test_podman_beside_docker_is_judged_by_itself() -> None:
+    """Docker's runtimes are not podman's."""
+    machine = host("rtx3090-healthy")
+    docker = with_docker(machine, runtimes=("nvidia", "runc"), cdi_dirs=())
+    bare = replace(docker, nvidia=replace(docker.nvidia, cdi_specs=()))
+    podman = choose_engine(bare, Answering(**{"podman version": "5.4.2"}), "podman")
+    assert access(bare, Vendor.NVIDIA) is Access.GPUS
+    assert access(seen_by(bare, podman), Vendor.NVIDIA) is None
+    assert no_way(seen_by(bare, podman), Vendor.NVIDIA).code == "image.podman-cdi"
+    described = replace(docker, nvidia=replace(docker.nvidia, cdi_specs=("/etc/cdi/nvidia.yaml",)))
+    assert access(seen_by(described, podman), Vendor.NVIDIA) is Access.CDI
+
+
+ENGINES = [
+    (Docker(kind="docker.io", answers=True, version="20.10.24", runtimes=("nvidia", "runc")), True, "gpus"),
+    (Docker(kind="docker-ce", answers=True, version="29.1.3", cdi_dirs=("/etc/cdi",), rootless=True), True, "CDI"),
+    (Docker(kind="snap", answers=True, version="28.4.0"), True, "toolkits"),
+    (Docker(kind="desktop", answers=True, version="29.1.0"), True, "virtual machine"),
+    (Docker(kind="podman"), False, "CDI"),
+]
+
+
+@pytest.mark.parametrize(("docker", "buildx", "word"), ENGINES, ids=[docker.kind for docker, _, _ in ENGINES])
+def test_every_kind_of_engine_says_what_it_can_and_cannot(docker: Docker, buildx: bool, word: str) -> None:
+    machine = Answering(**{"docker version": docker.version, "docker buildx": BUILDX, "podman version": "5.4.2"})
+    engine = choose_engine(replace(host("rtx3090-healthy"), docker=docker), machine)
+    text = engine_text(EngineHere(engine, (Way("nvidia", None, "why", "next"), Way("amd", Access.CDI))))
+    assert all(sentence in text for sentence in (*engine.can, *engine.cannot))
+    assert any("build" in sentence for sentence in engine.can)
+    assert engine.cannot and word in text
+    assert "nvidia cards do not reach its containers: why" in text and "amd cards go in by CDI" in text

@@ -71,6 +71,7 @@ def test_every_cause_has_been_seen() -> None:
 
 
 ECHOED = """\
+#6 [environment 1/4] RUN apt-get -o APT::Update::Error-Mode=any update
  > [environment 4/4] RUN pip install || echo "torch is built for another device", "the base has Python":
 #10 3.1 ERROR: No matching distribution found for accelerate==1.13.0
 executor failed running [/bin/sh -c APT::Update::Error-Mode=any; "torch is built for another device"]: exit code: 1
@@ -144,8 +145,34 @@ def test_a_builds_steps_are_told_and_its_failed_step_is_quoted() -> None:
     assert "No matching distribution" in progress.telling("the end").splitlines()[0]
 
 
-def test_output_that_is_no_buildkits_is_no_error() -> None:
+BUILDAH = """\
+[1/3] STEP 1/4: FROM debian:bookworm AS system
+[1/3] STEP 2/4: RUN set -eu; python3 -c 'assert "the base has Python"'
+--> Using cache 41e9a3b4a9e
+[2/3] STEP 1/2: FROM system AS environment
+[2/3] STEP 2/2: RUN pip install || echo "torch is built for another device"
+Processing /wheels/torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl
+ERROR: No matching distribution found for axolotl
+Error: building at STEP "RUN pip install || echo "AssertionError: the base has Python"": exit status 1
+"""
+
+
+def test_podmans_build_is_told_and_explained_as_well() -> None:
+    events: list[Event] = []
+    progress = Progress(events.append, 9)
+    for line in BUILDAH.splitlines():
+        progress.line(line)
+    assert len(progress.steps) == 4
+    assert progress.cached == 1
+    assert (events[-1].text, events[-1].done) == (
+        "Processing /wheels/torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl", 3,
+    )  # fmt: skip
+    problem = stopped(Outcome((), 1, BUILDAH, "", 1.0), "The build stopped")
+    assert problem.code == "image.not-offered"
+
+
+def test_output_that_is_no_builders_is_no_error() -> None:
     progress = Progress(silent)
-    for line in ("", "STEP 1/9: FROM x", "#", "#x [", "\x00", "#12 [a 1/2"):
+    for line in ("", "STEP x: FROM y", "#", "#x [", "\x00", "#12 [a 1/2"):
         progress.line(line)
     assert progress.steps == {}

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from checks.catalogue import catalogue
+from containers.dockerfile import dockerfile
 from containers.model import Vendor
+from containers.spec import image_spec
 from tests.containers.golden import FOLDER, cases, render
+from tests.containers.hosts import host
 
 
 @pytest.mark.parametrize(("name", "vendor"), cases(), ids=lambda each: str(each))
@@ -24,9 +28,13 @@ def test_no_file_without_a_machine() -> None:
     assert {file.name for file in FOLDER.iterdir()} == {render(*case)[0] for case in cases()}
 
 
-def test_the_kept_files_pass_the_linter() -> None:
+def test_the_kept_files_and_those_on_another_base_pass_the_linter(tmp_path: Path) -> None:
     files = sorted(str(file) for file in FOLDER.glob("*.Dockerfile"))
     assert len(files) > 20
+    for base, python in (("debian:bookworm", None), ("registry.example:5000/team/base:7", "3.12")):
+        named = tmp_path / f"{len(files)}.Dockerfile"
+        named.write_text(dockerfile(image_spec(host("no-gpu"), catalogue(), base=base, python=python), "1"))
+        files.append(str(named))
     hadolint = Path(sys.executable).with_name("hadolint")
     result = subprocess.run([str(hadolint), "--no-color", *files], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from containers.model import Engine
-from containers.run import Container, ContainerMachine, Mount, identity, owner, run_argv, with_token
+from containers.run import Container, ContainerMachine, Mount, hand_over, identity, owner, run_argv, with_token
 from machine.door import LocalMachine, Session
 
 ENGINE = Engine("docker.io", "docker", "20.10.24", False, (), False, ("docker", "build"))
@@ -72,6 +72,40 @@ def test_who_runs_inside(uid: int, engine: Engine, user: str | None) -> None:
     assert identity(Session(uid, "alex", (uid,), {}), engine) == user
 
 
+@pytest.mark.parametrize(
+    ("environ", "engine", "user"),
+    [
+        ({"SUDO_UID": "1000", "SUDO_GID": "1001"}, ENGINE, "1000:1001"),
+        ({"SUDO_UID": "0", "SUDO_GID": "0"}, ENGINE, None),
+        ({"SUDO_UID": "x; id", "SUDO_GID": "1"}, ENGINE, None),
+        ({"SUDO_UID": "1000", "SUDO_GID": "1001"}, PODMAN, None),
+    ],
+)
+def test_behind_sudo_it_is_the_person_who_called(environ: dict[str, str], engine: Engine, user: str | None) -> None:
+    assert identity(Session(0, "root", (0,), environ), engine) == user
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize(("user", "number"), [("1000:1001", 1000), (None, 10001)])
+def test_root_gives_our_folders_to_who_runs_inside_and_leaves_a_persons_alone(
+    user: str | None, number: int, tmp_path: Path
+) -> None:
+    ours, theirs = tmp_path / "runs", tmp_path / "work"
+    for place in (ours / "deep", theirs):
+        place.mkdir(parents=True)
+        (place / "file").write_text("x")
+    hand_over(made(user=user, mounts=(Mount(ours, writable=True, ours=True), Mount(theirs, writable=True))))
+    assert {place.stat().st_uid for place in (ours, ours / "deep", ours / "deep" / "file")} == {number}
+    assert {place.stat().st_uid for place in (theirs, theirs / "file")} == {0}
+
+
+def test_a_proxys_password_stays_out_of_the_command() -> None:
+    words = argv(made(network=True, passed=("https_proxy",)))
+    assert after(words, "--env") == ["HOME=/tmp", "https_proxy"]
+    assert "--network" not in words
+    assert after(argv(made(network=True, host_network=True)), "--network") == ["host"]
+
+
 def test_podman_keeps_the_persons_number() -> None:
     assert after(argv(made(engine=PODMAN)), "--userns") == ["keep-id"]
 
@@ -112,8 +146,21 @@ def test_the_persons_own_token_file_is_taken_where_it_lies(tmp_path: Path) -> No
     own = tmp_path / ".cache" / "huggingface" / "token"
     own.parent.mkdir(parents=True)
     own.write_text("hf_x")
-    with with_token(made(network=True, private=tmp_path), WithToken(HOME=str(tmp_path))) as given:
+    myself = made(network=True, private=tmp_path, user=f"{os.geteuid()}:{os.getegid()}")
+    with with_token(myself, WithToken(HOME=str(tmp_path))) as given:
         assert given.mounts == (Mount(own),)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_token_file_that_only_root_reads_is_copied_for_the_person(tmp_path: Path) -> None:
+    own = tmp_path / ".cache" / "huggingface" / "token"
+    own.parent.mkdir(parents=True)
+    own.write_text("hf_x")
+    with with_token(made(network=True, private=tmp_path, user="1000:1001"), WithToken(HOME=str(tmp_path))) as given:
+        (mount,) = given.mounts
+        assert mount.path != own
+        assert (mount.path.stat().st_uid, mount.path.stat().st_mode & 0o777) == (1000, 0o600)
+    assert not mount.path.exists()
 
 
 @pytest.mark.parametrize("changed", [{"network": False}, {"network": True}])

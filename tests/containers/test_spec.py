@@ -16,6 +16,7 @@ RTX_3090 = ("10de", "2204", None)
 RTX_5090 = ("10de", "2b85", None)
 V100 = ("10de", "1db1", None)
 RX_7900_XTX = ("1002", "744c", "c8")
+RX_6900_XT = ("1002", "73bf", "c0")
 
 
 def spec(machine: Host, vendor: Vendor = Vendor.AUTO, base: str | None = None, python: str | None = None) -> ImageSpec:
@@ -82,6 +83,12 @@ def test_a_card_that_only_rocm_10_supports_gets_its_extra() -> None:
     assert made.stack == "rocm10.0"
     assert made.torch_requirement == "torch[device-gfx1030]==2.13.0+rocm10.0.0"
     assert (made.cuda, made.hip) == (None, "7.15")
+
+
+def test_cards_of_two_kinds_get_the_kernels_of_both() -> None:
+    made = spec(with_cards(host("rx6900xt-healthy"), RX_6900_XT, RX_7900_XTX))
+    assert made.stack == "rocm10.0"
+    assert made.torch_requirement == "torch[device-gfx1030,device-gfx1100]==2.13.0+rocm10.0.0"
 
 
 def test_two_vendors_must_be_told_apart() -> None:

@@ -14,7 +14,7 @@ from tests.harness.examples import job
 
 RUN = Path("/runs/1")
 # keys that belong to the run, not to the training
-OURS = {"base_model", "datasets", "plugins", "output_dir", "dataset_prepared_path", "seed"}
+OURS = {"base_model", "revision_of_model", "datasets", "plugins", "output_dir", "dataset_prepared_path", "seed"}
 
 
 @pytest.mark.parametrize("name", ["mistral-7b-qlora", "smollm2-135m-qlora", "tiny"])
@@ -71,7 +71,6 @@ def test_swapping_the_reference_changes_only_what_it_may() -> None:
     shown = "".join(f"{key}: {before!r} → {after!r}\n" for key, (before, after) in changed.items())
     sys.stdout.write(shown)
     assert set(changed) == {
-        "attn_implementation",
         "base_model",
         "bf16",
         "datasets",

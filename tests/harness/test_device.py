@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -53,7 +54,15 @@ def test_another_driver_is_another_figure(machine: Load) -> None:
     assert len(digests) == 2
 
 
-def test_up_asks_before_it_trains_without_a_card_that_is_there(machine: Load) -> None:
+def hub_answers() -> bool:
+    return True
+
+
+def hub_is_gone() -> bool:
+    return False
+
+
+def test_up_asks_before_it_trains_without_a_card_that_is_there(machine: Load, tmp_path: Path) -> None:
     seen = inspect(machine("rtx3090ti-fresh"), catalogue())
     asked: list[str] = []
 
@@ -61,17 +70,26 @@ def test_up_asks_before_it_trains_without_a_card_that_is_there(machine: Load) ->
         return lambda question: asked.append(question) is None and yes
 
     with pytest.raises(Refused, match="driver is not in place"):
-        choose(seen, None, None, answer(False))
-    chosen = choose(seen, None, None, answer(True))
+        choose(seen, None, None, answer(False), tmp_path)
+    chosen = choose(seen, None, None, answer(True), tmp_path)
     assert (chosen.recipe.name, chosen.stack.name) == ("smollm2-135m-qlora", "cpu")
     assert all("cannot be used yet (RTX 3090 Ti" in question for question in asked)
     assert seen.plan.open_steps()
 
 
-def test_up_asks_before_the_large_download(machine: Load) -> None:
+def test_up_asks_before_the_large_download(machine: Load, tmp_path: Path) -> None:
     seen = inspect(machine("rtx3090-healthy"), catalogue())
     asked: list[str] = []
-    chosen = choose(seen, None, None, lambda question: asked.append(question) is None)
+    chosen = choose(seen, None, None, lambda question: asked.append(question) is None, tmp_path, hub_answers)
     assert (chosen.recipe.name, chosen.stack.name) == ("mistral-7b-qlora", "cu130")
     assert "14.5 GB" in asked[0]
-    assert choose(seen, None, None, lambda _: False).recipe.name == "smollm2-135m-qlora"
+    assert choose(seen, None, None, lambda _: False, tmp_path, hub_answers).recipe.name == "smollm2-135m-qlora"
+
+
+def test_without_a_hub_up_draws_the_weights_and_downloads_nothing(machine: Load, tmp_path: Path) -> None:
+    seen = inspect(machine("rtx3090-healthy"), catalogue())
+    asked: list[str] = []
+    chosen = choose(seen, None, None, lambda question: asked.append(question) is None, tmp_path, hub_is_gone)
+    assert (chosen.recipe.name, asked) == ("mistral-7b-qlora-synthetic", [])
+    own = choose(seen, None, tmp_path / "mine.json", lambda _: True, tmp_path, hub_is_gone)
+    assert own.recipe.name == "smollm2-135m-qlora", "a person's data are learnt by real weights or not at all"

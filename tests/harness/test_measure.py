@@ -83,10 +83,11 @@ def test_a_log_without_a_single_step() -> None:
     assert all(value.median is None and value.note for value in every)
 
 
-def test_what_is_not_measured_yet_is_null_with_a_note() -> None:
+def test_what_was_not_measured_is_null_and_says_why() -> None:
     found = measure(log(), 0)
-    for value in (found.mfu, found.matmul_ceiling_tflops, found.joules_per_token):
-        assert (value.median, value.n, value.note) == (None, 0, "not measured yet")
+    for value in (found.mfu, found.matmul_ceiling_tflops, found.joules_per_token, found.other_load):
+        assert (value.median, value.n) == (None, 0)
+        assert value.note
 
 
 def test_losses_that_are_not_finite_are_no_figures() -> None:

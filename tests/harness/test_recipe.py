@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.config import difference
+from harness.models import drawn_model
 from harness.prove import prepare
-from harness.recipe import Recipe, check_keys, load_recipe, names
+from harness.recipe import Recipe, check_keys, load_recipe, names, presets_of, suited_to
+from harness.shapes import LINEARS, from_config, shapes_of
 from machine.door import LocalMachine
 from machine.errors import BadAnswer, BadUsage
 from machine.events import silent
@@ -38,11 +41,101 @@ def test_each_shipped_recipe_loads_and_says_what_it_is(name: str) -> None:
     assert recipe.text.startswith(f"# {name}: "), "the header explains the recipe"
     assert recipe.traits.title
     assert recipe.config["base_model"]
-    assert recipe.config["adapter"] == "qlora"
+    method = name.split("-synthetic")[0].rpartition("-")[2] if not name.endswith("gb") else "qlora"
+    assert recipe.config.get("adapter") == {"full": None, "tiny": "qlora"}.get(method, method)
 
 
-def test_only_the_reference_needs_a_gpu() -> None:
-    assert [name for name in names() if load_recipe(name).traits.needs_gpu] == ["mistral-7b-qlora"]
+def test_what_runs_without_a_gpu() -> None:
+    assert [name for name in names() if not load_recipe(name).traits.needs_gpu] == ["smollm2-135m-qlora", "tiny"]
+
+
+@pytest.mark.parametrize("name", [name for name in names() if load_recipe(name).traits.model == "hub"])
+def test_a_model_of_the_hub_is_pinned_and_its_size_is_told(name: str) -> None:
+    recipe = load_recipe(name)
+    assert len(recipe.config["revision_of_model"]) == 40
+    assert recipe.traits.download_bytes
+    shapes = shapes_of(recipe.config["base_model"])
+    assert shapes is not None
+    # 16-bit weights, and a tokenizer of a few MB beside them
+    assert recipe.traits.download_bytes == pytest.approx(2 * shapes.parameters, rel=0.001)
+    assert recipe.traits.vram_gb
+    assert not recipe.config.get("trust_remote_code")
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name.startswith(("mistral", "llama", "phi"))])
+def test_a_step_has_as_many_tokens_in_every_sibling(name: str) -> None:
+    """So that one learning rate is right for all of a method's, and their runs compare."""
+    config = load_recipe(name).config
+    slots = config["sequence_len"] * config["micro_batch_size"] * config["gradient_accumulation_steps"]
+    assert slots == (8192 if "synthetic" in name else 65536)
+
+
+@pytest.mark.parametrize("name", [name for name in names() if load_recipe(name).config.get("sdpa_varlen")])
+def test_packed_documents_go_to_the_kernel_one_by_one(name: str) -> None:
+    """Axolotl 0.19.0 leaves it for a mask where the model has a sliding window, whatever sdpa_varlen says."""
+    config = load_recipe(name).config
+    assert (config["attn_implementation"], config["sample_packing"]) == ("sdpa", True)
+    llama = "llama" in name
+    assert config.get("overrides_of_model_config") == (None if llama else {"sliding_window": None})
+
+
+def test_cards_without_that_kernel_are_spared_it() -> None:
+    reference = load_recipe("mistral-7b-qlora")
+    assert suited_to(reference, "8.6") == suited_to(reference, "gfx1100") == suited_to(reference, None) == {}
+    assert suited_to(reference, "7.5") == suited_to(reference, "gfx1030") == {"sdpa_varlen": False}
+    assert suited_to(load_recipe("tiny"), "7.5") == {}
+
+
+PRESETS = presets_of("mistral-7b-qlora")
+
+
+def test_there_is_a_preset_for_each_size_of_card() -> None:
+    assert [load_recipe(name).traits.vram_gb for name in PRESETS] == [12, 16, 20, 24, 48]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_changes_the_memory_and_not_what_is_learnt(name: str) -> None:
+    preset, reference = load_recipe(name), load_recipe("mistral-7b-qlora")
+    changed = set(difference(reference.config, preset.config))
+    assert changed <= {"sequence_len", "micro_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"}
+    assert preset.traits.preset_of == "mistral-7b-qlora"
+    for key in changed:
+        line = preset.text.index(f"\n{key}: ")
+        reason = preset.text[:line].rpartition("\n")[2]
+        assert reason.startswith(f"# {preset.traits.vram_gb} GB: "), "each change says why, in the line above"
+        assert f"mistral-7b-qlora: {str(reference.config[key]).lower()}" in reason
+
+
+def test_a_preset_is_printed_as_plain_axolotl(tmp_path: Path) -> None:
+    """What `gpu-setup recipe NAME > mine.yaml` writes runs as that recipe."""
+    preset = load_recipe("mistral-7b-qlora-16gb")
+    mine = own(tmp_path, preset.text)
+    assert mine.config == preset.config
+    assert mine.traits.needs_gpu and mine.traits.model == "hub"
+
+
+def test_a_copy_is_not_held_to_what_was_measured_with_the_original(tmp_path: Path) -> None:
+    assert load_recipe("smollm2-135m-qlora").traits.loss_band is not None
+    assert copy_of("smollm2-135m-qlora", tmp_path, ("lora_r: 32", "lora_r: 8")).traits.loss_band is None
+
+
+def test_a_persons_own_data_have_no_measured_limits() -> None:
+    shipped = load_recipe("smollm2-135m-qlora").traits
+    assert shipped.marker and shipped.keeps_pairing
+    own_data = shipped.on_other_data()
+    assert (own_data.marker, own_data.keeps_pairing, own_data.loss_band) == (None, None, None)
+    assert (own_data.model, own_data.must_fall, own_data.held_out) == ("smollm2", 0.02, "split")
+
+
+def test_the_drawn_model_is_the_real_ones_shapes_and_spread() -> None:
+    drawn = drawn_model("mistral-7b")
+    real = shapes_of("mistralai/Mistral-7B-v0.1")
+    assert real is not None
+    assert from_config(real.name, drawn["config"]) == real
+    spread = drawn["spread"]
+    assert set(spread) == {*LINEARS, ""}
+    assert all(0.002 < deviation < 0.005 for deviation in spread.values())
+    assert spread["k_proj"] == max(spread.values())
 
 
 def test_unknown_name_suggests_the_nearest() -> None:

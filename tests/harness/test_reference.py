@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from checks.catalogue import catalogue
+from harness.lock import load_lock
 from harness.recipe import load_recipe
 
 EXAMPLE = {
@@ -43,6 +45,17 @@ EXAMPLE = {
     "weight_decay": 0.0,
     "special_tokens": None,
 }
+# what the reference does otherwise: the revision is pinned, and attention needs nothing that no lock holds
+DIFFERENT = {
+    "revision_of_model": "27d67f1b5f57dc0953326b2601d68371d40ea8da",
+    "attn_implementation": "sdpa",
+    "sdpa_varlen": True,
+    "overrides_of_model_config": {"sliding_window": None},
+    # what Axolotl sets itself on a GPU
+    "lora_mlp_kernel": True,
+    "lora_qkv_kernel": True,
+    "lora_o_kernel": True,
+}
 # in the example of November 2024, gone since: an old key would be dropped by Axolotl in silence
 GONE = {
     *("strict", "train_on_inputs", "group_by_length", "pad_to_sequence_len", "early_stopping_patience"),
@@ -50,8 +63,20 @@ GONE = {
 }
 
 
-def test_every_value_is_the_examples() -> None:
-    assert load_recipe("mistral-7b-qlora").config == EXAMPLE
+def test_every_value_is_the_examples_but_for_what_the_header_names() -> None:
+    recipe = load_recipe("mistral-7b-qlora")
+    assert recipe.config == {**EXAMPLE, **DIFFERENT}
+    head = recipe.text.split("base_model:")[0]
+    assert "What differs from the example, and why" in head
+    assert "revision is pinned" in head and "flash_attention_2" in head
+
+
+def test_no_lock_holds_what_the_example_asks_for() -> None:
+    """The reason for sdpa: once a stack has flash-attn, this test says that the decision is to be taken anew."""
+    locks = [stack.lock for stack in catalogue().stacks if stack.lock]
+    assert locks
+    for lock in locks:
+        assert "flash-attn" not in load_lock(lock, "3.12").packages, lock
 
 
 def test_no_key_of_the_past() -> None:

@@ -50,6 +50,24 @@ def test_what_a_newer_worker_adds_is_passed_over() -> None:
     assert len(parse_worker_log(b'{"event": "energy", "joules": 3}\n' + newer).steps) == 1
 
 
+def test_a_run_that_was_gone_on_with_counts_each_step_once() -> None:
+    """Cut after step 3, gone on with from the checkpoint of step 2."""
+    numbered = [STEP.replace(b'"step": 1,', b'"step": %d,' % number) for number in range(6)]
+    again = [line.replace(b"4.5", b"4.25") for line in numbered]
+    begin = b'{"event": "train-begin", "planned_steps": 5, "done_steps": %d}\n'
+    log = parse_worker_log(
+        begin % 0 + numbered[1] + b'{"event": "evaluated", "step": 1, "loss": 3.5}\n' + numbered[2]
+        + b'{"event": "saved", "step": 2, "bytes": 10}\n' + numbered[3]
+        + b'{"event": "evaluated", "step": 3, "loss": 3.0}\n'
+        + b'{"event": "stop-asked", "step": 3}\n' + b'{"event": "st\n'
+        + begin % 2 + again[3] + again[4] + again[5] + b'{"event": "train-end", "steps": 5}\n'
+    )  # fmt: skip
+    assert [(step.step, step.loss) for step in log.steps] == [(1, 4.5), (2, 4.5), (3, 4.25), (4, 4.25), (5, 4.25)]
+    assert (log.sittings, log.stop_asked, [each.step for each in log.evaluations]) == (2, None, [1])
+    assert [each.step for each in log.saved] == [2]
+    assert log.end is not None
+
+
 @given(st.binary(max_size=400))
 def test_any_bytes(raw: bytes) -> None:
     assert isinstance(parse_worker_log(raw), WorkerLog)

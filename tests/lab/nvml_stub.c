@@ -120,3 +120,30 @@ status nvmlDeviceGetRemappedRows(device d, unsigned *fixed, unsigned *lost, unsi
     (void)d; *fixed = 1; *lost = 2; *pending = 1; *failed = 0; return 0;
 }
 status nvmlDeviceGetCudaComputeCapability(device d, int *major, int *minor) { (void)d; *major = 8; *minor = 6; return 0; }
+/* only with compute=PID and graphics=PID, clock=MHz, limit=MILLIWATTS: without them not supported */
+struct process { unsigned pid; unsigned long long memory; unsigned instance, compute_instance; };
+static status processes(const char *kind, unsigned *count, struct process *out) {
+    long pid = number(kind, "-1");
+    unsigned room = *count;
+    if (pid < 0) return 3;
+    *count = pid > 0;
+    if (*count > room) return 7;
+    if (pid > 0) { out->pid = (unsigned)pid; out->memory = 1ull << 30; out->instance = out->compute_instance = ~0u; }
+    return 0;
+}
+status nvmlDeviceGetComputeRunningProcesses_v3(device d, unsigned *count, struct process *out) {
+    (void)d; return processes("compute", count, out);
+}
+status nvmlDeviceGetGraphicsRunningProcesses_v3(device d, unsigned *count, struct process *out) {
+    (void)d; return processes("graphics", count, out);
+}
+status nvmlDeviceGetClockInfo(device d, int kind, unsigned *out) {
+    (void)d; (void)kind;
+    if (number("clock", "0") == 0) return 3;
+    *out = (unsigned)number("clock", "0"); return 0;
+}
+status nvmlDeviceGetEnforcedPowerLimit(device d, unsigned *out) {
+    (void)d;
+    if (number("limit", "0") == 0) return 3;
+    *out = (unsigned)number("limit", "0"); return 0;
+}

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,35 @@ def test_bindings_absent_answers_at_once_without_starting_a_process() -> None:
         pytest.skip("this machine has AMD's library")
     outcome = LocalMachine().binding("amd")
     assert (outcome.problem, outcome.seconds) == (ABSENT, 0.0)
+
+
+@pytest.fixture
+def freezer() -> Iterator[Path]:
+    """A control group that can be frozen: in it even SIGKILL waits, as for a process that hangs in a driver."""
+    group = Path("/sys/fs/cgroup/freezer/gpu-setup-test")
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no freezer (cgroup v1) here: {error.strerror}")
+    yield group
+    (group / "freezer.state").write_text("THAWED")
+    limit = time.monotonic() + 5
+    while (group / "cgroup.procs").read_text() and time.monotonic() < limit:
+        time.sleep(0.05)
+    group.rmdir()
+
+
+@pytest.mark.lab
+def test_a_process_that_cannot_be_killed_is_left_behind(freezer: Path) -> None:
+    """Also SIGKILL does nothing to a process that waits for a card which never answers."""
+    cancel = threading.Event()
+
+    def freeze(line: str) -> None:
+        (freezer / "cgroup.procs").write_text(line)
+        (freezer / "freezer.state").write_text("FROZEN")
+        cancel.set()
+
+    begin = time.monotonic()
+    outcome = LocalMachine().stream(("sh", "-c", "echo $$; exec sleep 60"), freeze, cancel)
+    assert time.monotonic() - begin < 10
+    assert outcome.rc is None

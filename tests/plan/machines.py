@@ -118,6 +118,12 @@ def ubuntu(
     return msgspec.structs.replace(host, **more)
 
 
+def toolkit(version: str) -> tuple[Package, ...]:
+    """NVIDIA's container toolkit, all four packages of it."""
+    names = ("nvidia-container-toolkit", "nvidia-container-toolkit-base")
+    return packages(*names, "libnvidia-container-tools", "libnvidia-container1", version=version)
+
+
 def healthy_3090(**more: object) -> Host:
     """Archive driver 580 at work on a desktop, Docker with the nvidia runtime, CDI described."""
     host = ubuntu(
@@ -129,11 +135,8 @@ def healthy_3090(**more: object) -> Host:
             "docker-buildx",
             "build-essential",
             "python3-dev",
-            "nvidia-container-toolkit",
-            "nvidia-container-toolkit-base",
-            "libnvidia-container-tools",
-            "libnvidia-container1",
-        ),
+        )
+        + toolkit("1.20.0-1"),
         nvidia=Nvidia(
             module_version="580.173.02",
             open_module=True,

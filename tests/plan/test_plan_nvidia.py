@@ -132,7 +132,8 @@ def test_a_5090_under_the_proprietary_module_gets_the_open_one() -> None:
     assert install(found)[0] == "nvidia-driver-595-open"
     action = step(found, "nvidia-driver").action
     assert isinstance(action, AptInstall)
-    assert action.remove == ("nvidia-driver-580",)
+    # the meta alone would leave the modules of the other kind
+    assert action.remove == ("nvidia-driver-580", "linux-modules-nvidia-580-generic-hwe-24.04")
     assert "only with the open kernel module" in step(found, "nvidia-driver").because
 
 
@@ -194,7 +195,7 @@ def test_asking_for_nvidias_source_moves_a_healthy_archive_machine() -> None:
     found = planned(healthy_3090(), source="nvidia")
     action = step(found, "nvidia-driver").action
     assert isinstance(action, AptInstall)
-    assert action.remove == ("nvidia-driver-580-open",)
+    assert action.remove == ("nvidia-driver-580-open", "linux-modules-nvidia-580-open-generic-hwe-24.04")
 
 
 def test_an_unknown_branch_and_one_under_the_floor_are_refused() -> None:

@@ -42,6 +42,9 @@ class Folder(LocalMachine):
     def stat(self, path: str) -> Entry:
         return super().stat(self._at(path))
 
+    def access(self, path: str, wanted: int) -> bool | None:
+        return super().access(self._at(path), wanted)
+
     def run(self, argv: object, timeout: float = 5.0, env: object = None) -> Outcome:
         words = tuple(map(str, argv)) if isinstance(argv, (tuple, list)) else ()
         said = self._answers.get(os.path.basename(words[0]) if words else "")

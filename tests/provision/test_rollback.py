@@ -12,7 +12,8 @@ from provision import dpkg
 from provision.act_packages import Packages
 from provision.journal import Entry
 from provision.model import AnyAction, AptInstall, AptMark, AptRemove, Plan, State, UserGroup, Wanted
-from provision.rollback import kept_kernels, plan_back
+from provision.rollback import plan_back
+from provision.rollback_packages import kept_kernels
 from provision.site import Site
 from tests.plan.machines import GA, HWE, ubuntu
 from tests.provision.hosts import Folder, status

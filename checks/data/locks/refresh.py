@@ -1,9 +1,10 @@
 """Keeps the training stacks: writes their locks anew, checks that they fit together, asks registries what is newer.
 
-`python checks/data/locks/refresh.py locks|check|registry`. `locks` needs uv and a package index and writes one file a
-stack, for Python 3.11 to 3.13, with the hashes of every wheel. torch is left out: its builds differ by index, so it is
-installed by a call of its own (harness/environment.py, containers/templates). `check` needs nothing; `registry` prints
-what PyPI and Docker Hub offer beside what is pinned, and says where one does not answer. Run it from the checkout.
+`python checks/data/locks/refresh.py locks|check|registry [--write]`. `locks` needs uv and a package index and writes
+one file a stack, for Python 3.11 to 3.13, with the hashes of every wheel. torch is left out: its builds differ by
+index, so it is installed by a call of its own (harness/environment.py, containers/templates). `check` needs nothing.
+`registry` prints what PyPI, torch's indexes and Docker Hub offer beside what is pinned, and says where one does not
+answer; with `--write` the bases' digests and their date go into stacks.toml. Run it from the checkout.
 """
 
 from __future__ import annotations
@@ -13,10 +14,22 @@ import re
 import subprocess
 import sys
 import urllib.request
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from checks.catalogue import Base, Stack
 
 HERE = Path(__file__).parent
+STACKS = HERE.parent / "stacks.toml"
 sys.path.insert(0, str(HERE.parents[2]))
+
+PYPI = "https://pypi.org"
+HUB = "https://registry-1.docker.io"
+HUB_LOGIN = "https://auth.docker.io"
+INDEX = "application/vnd.oci.image.index.v1+json"
 
 COMPILE = ("uv", "pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-header",
            "--no-annotate", "--quiet")  # fmt: skip
@@ -46,64 +59,142 @@ def write_locks() -> None:
 def problems() -> list[str]:
     """What does not fit together in the stacks: floors, locks, bases, and cards without a stack or a reason."""
     from checks.catalogue import catalogue
-    from checks.rules.cards import numbers
 
     known = catalogue()
     found = []
     for vendor in ("nvidia", "amd"):
-        rows = sorted((row for row in known.stacks if row.vendor == vendor), key=lambda row: numbers(row.runtime[5:]))
-        floors = [numbers(row.driver_floor or row.kernel_floor) for row in rows]
-        if floors != sorted(floors):
-            found.append(f"{vendor}: a newer runtime has a lower floor: {[row.name for row in rows]}")
+        found += floors_that_fall([row for row in known.stacks if row.vendor == vendor])
     for stack in known.stacks:
         base = known.base(stack.base)
         if base is None or base.digest is None or base.python not in stack.pythons:
             found.append(f"{stack.name}: its base {stack.base} is unknown, has no digest, or a Python without a lock")
-        if stack.lock is None or not (HERE / stack.lock).is_file():
-            found.append(f"{stack.name}: no lock")
+        if stack.driver_floor and stack.driver_floor.partition(".")[0] != str(stack.driver_branch):
+            found.append(f"{stack.name}: driver {stack.driver_floor} is not of branch {stack.driver_branch}")
+        found += wrong_lock(stack)
     for card in known.cards:
         if not known.stacks_for(card) and not (card.note or card.integrated):
             found.append(f"{card.name}: no stack has kernels for {card.target}, and no note says why")
     return found
 
 
-def answer(url: str, accept: str | None = None, method: str = "GET") -> tuple[bytes, dict[str, str]] | None:
-    request = urllib.request.Request(url, method=method, headers={"Accept": accept} if accept else {})
+def floors_that_fall(stacks: list[Stack]) -> list[str]:
+    """Pairs of one vendor's stacks where the newer runtime would run on an older driver or kernel than the older."""
+    from checks.rules.cards import numbers
+
+    found = []
+    rows = sorted(stacks, key=lambda row: numbers(row.runtime.partition(" ")[2]))
+    for older, newer in pairwise(rows):
+        pairs = [("its floor", older.driver_floor or older.kernel_floor, newer.driver_floor or newer.kernel_floor)]
+        shared = older.kernel_floors.keys() & newer.kernel_floors.keys()
+        pairs += [(target, older.kernel_floors[target], newer.kernel_floors[target]) for target in sorted(shared)]
+        for what, lower, upper in pairs:
+            if lower is None or upper is None or numbers(upper) < numbers(lower):
+                found.append(f"{newer.name}: {what} {upper} is below {lower} of {older.name}, or one is missing")
+    return found
+
+
+def wrong_lock(stack: Stack) -> list[str]:
+    """A lock that is missing, or that pins another Axolotl or bitsandbytes than the stack says."""
+    if stack.lock is None or not (HERE / stack.lock).is_file():
+        return [f"{stack.name}: no lock"]
+    text = (HERE / stack.lock).read_text(encoding="utf-8")
+    pins = {"axolotl": stack.axolotl, "bitsandbytes": stack.bitsandbytes}
+    return [
+        f"{stack.name}: its lock does not pin {name} {version}"
+        for name, version in pins.items()
+        if not re.search(rf"^{name}=={re.escape(version)}[ ;]", text, re.MULTILINE)
+    ]
+
+
+def answer(url: str, method: str = "GET", **headers: str) -> tuple[bytes, dict[str, str]] | None:
+    request = urllib.request.Request(url, method=method, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE) as got:
             return got.read(), {name.lower(): value for name, value in got.headers.items()}
     except OSError as error:
-        sys.stderr.write(f"{url}: no answer ({error})\n")
+        sys.stderr.write(f"{url.partition('?')[0]}: no answer ({error})\n")
         return None
 
 
-def tell_registry() -> None:
+def tell_registry(write: bool) -> None:
+    """What is offered beside what is pinned; one registry that does not answer is told, and the others are asked."""
     from checks.catalogue import catalogue
 
     known = catalogue()
     for package in ("torch", "axolotl", "bitsandbytes"):
-        pinned = sorted({getattr(stack, package) for stack in known.stacks})
-        if got := answer(f"https://pypi.org/pypi/{package}/json"):
-            sys.stdout.write(f"{package}: newest {json.loads(got[0])['info']['version']}, pinned {', '.join(pinned)}\n")
+        tell_package(package, known.stacks)
+    for stack in known.stacks:
+        tell_torch(stack)
     for base in (row for row in known.bases if row.digest):
-        name, _, tag = base.image.partition(":")
-        path = name if "/" in name else f"library/{name}"
-        token = answer(f"https://auth.docker.io/token?service=registry.docker.io&scope=repository:{path}:pull")
-        if token is None:
+        digest = digest_now(base.image)
+        if digest is None:
             continue
-        request = urllib.request.Request(
-            f"https://registry-1.docker.io/v2/{path}/manifests/{tag}",
-            method="HEAD",
-            headers={
-                "Authorization": f"Bearer {json.loads(token[0])['token']}",
-                "Accept": "application/vnd.oci.image.index.v1+json",
-            },
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=PATIENCE) as got:
-                sys.stdout.write(f"{base.image}: now {got.headers['docker-content-digest']}, pinned {base.digest}\n")
-        except OSError as error:
-            sys.stderr.write(f"{base.image}: no answer ({error})\n")
+        sys.stdout.write(f"{base.image}: now {digest}, pinned {base.digest}\n")
+        if write and digest != base.digest:
+            write_digest(base, digest, datetime.now(UTC).date().isoformat())
+            sys.stdout.write("written; now: python -m checks.catalogue, and python -m tests.containers.golden\n")
+
+
+def tell_package(package: str, stacks: tuple[Stack, ...]) -> None:
+    from packaging.requirements import Requirement
+
+    got = answer(f"{PYPI}/pypi/{package}/json")
+    if got is None:
+        return
+    pinned = sorted({getattr(stack, package) for stack in stacks})
+    sys.stdout.write(f"{package}: newest {json.loads(got[0])['info']['version']}, pinned {', '.join(pinned)}\n")
+    for version in pinned if package == "axolotl" else ():
+        # Axolotl says which torch it takes
+        own = answer(f"{PYPI}/pypi/axolotl/{version}/json")
+        asked = [Requirement(word) for word in json.loads(own[0])["info"]["requires_dist"] or ()] if own else []
+        for word in (word for word in asked if word.name == "torch" and word.marker is None):
+            refused = [row.name for row in stacks if row.axolotl == version and row.torch not in word.specifier]
+            sys.stdout.write(
+                f"axolotl {version} takes torch {word.specifier}; not of: {', '.join(refused) or 'none'}\n"
+            )
+
+
+def tell_torch(stack: Stack) -> None:
+    """Whether the stack's own index still offers the pinned torch, and its newest."""
+    from packaging.version import Version
+
+    got = answer(f"{stack.torch_index.rstrip('/')}/torch/")
+    if got is None:
+        return
+    names = re.findall(rb">torch-([0-9][^-<]*)-", got[0])
+    offered = sorted({Version(name.decode().replace("%2B", "+")) for name in names})
+    there = any(stack.torch in (str(version), version.public) for version in offered)
+    newest = str(offered[-1]) if offered else "none"
+    sys.stdout.write(
+        f"{stack.name}: torch {stack.torch} is {'offered' if there else 'NOT OFFERED'} at {stack.torch_index}, "
+        f"newest {newest}\n"
+    )
+
+
+def digest_now(image: str) -> str | None:
+    """The digest of the image's index on Docker Hub; None where it does not answer."""
+    name, _, tag = image.partition(":")
+    path = name if "/" in name else f"library/{name}"
+    login = answer(f"{HUB_LOGIN}/token?service=registry.docker.io&scope=repository:{path}:pull")
+    if login is None:
+        return None
+    headers = {"Authorization": f"Bearer {json.loads(login[0])['token']}", "Accept": INDEX}
+    got = answer(f"{HUB}/v2/{path}/manifests/{tag}", "HEAD", **headers)
+    digest = got[1].get("docker-content-digest") if got else None
+    return digest if digest and re.fullmatch("sha256:[0-9a-f]{64}", digest) else None
+
+
+def write_digest(base: Base, digest: str, day: str) -> None:
+    """Put the digest into the base's row of stacks.toml, with where it is from; everything else stays as it is."""
+    rows = STACKS.read_text(encoding="utf-8").split("[[bases]]\n")
+    said = {"digest": digest, "source": f"{HUB} (the index of {base.image})", "date": day}
+    said["note"] = "the index's digest as the registry gave it; not pulled by this project: unverified"
+    for number, row in enumerate(rows):
+        if f'image = "{base.image}"\n' in row:
+            for key, value in said.items():
+                row = re.sub(rf'^{key} = ".*"$', f'{key} = "{value}"', row, count=1, flags=re.MULTILINE)
+            rows[number] = row
+    STACKS.write_text("[[bases]]\n".join(rows), encoding="utf-8")
 
 
 def main() -> int:
@@ -111,7 +202,7 @@ def main() -> int:
     if task == "locks":
         write_locks()
     elif task == "registry":
-        tell_registry()
+        tell_registry(write="--write" in sys.argv[2:])
     elif task == "check":
         found = problems()
         sys.stdout.write("\n".join(found) + "\n" if found else "the stacks fit together\n")

@@ -1,7 +1,8 @@
 """Reloads a trained adapter on its base and says what changed: held-out loss and answers, before and after.
 
 `… -m gpu_setup_worker.examine --base DIR --adapter DIR --out FILE [--held-out FILE] [--tokens N] [--prompt TEXT …]`
-The held-out file is Alpaca JSON, or the tokens that the plugin wrote: [{"prompt": [ids], "answer": [ids]}].
+`--merged DIR` in place of base and adapter asks a whole model: then there is no "before". --plain: the base is not in
+NF4. The held-out file is Alpaca JSON, or the tokens that the plugin wrote: [{"prompt": [ids], "answer": [ids]}].
 "before" is the same 4-bit base with the adapter switched off. Loss: mean over the answer's tokens of all rows (nats).
 "mismatched" loss pairs each question with the next row's answer: a model that answers the question keeps it well above
 the matched loss, one that has only learnt a style does not. A loss that is not finite is written as null.
@@ -33,24 +34,34 @@ class Row(NamedTuple):
     answer: list[int]
 
 
-def load(base: str, adapter: str) -> tuple[Any, Any]:
-    """The tuned model (NF4 base, adapter on top, evaluation mode) and its tokenizer."""
+def load_base(base: str, four_bit: bool = True) -> Any:
+    """The base model, in NF4 as training has it, on the GPU where there is one."""
     gpu = torch.cuda.is_available()
     dtype = torch.bfloat16 if gpu and torch.cuda.is_bf16_supported() else torch.float16 if gpu else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    return AutoModelForCausalLM.from_pretrained(
         base,
-        quantization_config=BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-        ),
+        quantization_config=settings if four_bit else None,
         dtype=dtype,
         device_map={"": 0 if gpu else "cpu"},
         attn_implementation="sdpa",
         trust_remote_code=False,
+        use_safetensors=True,
     )
-    tokenizer = AutoTokenizer.from_pretrained(adapter, padding_side="left")
+
+
+def load_tokenizer(folder: str) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return PeftModel.from_pretrained(model, adapter).eval(), tokenizer
+    return tokenizer
+
+
+def load(base: str, adapter: str, four_bit: bool) -> tuple[Any, Any]:
+    """The tuned model (adapter on its base, evaluation mode) and its tokenizer."""
+    return PeftModel.from_pretrained(load_base(base, four_bit), adapter).eval(), load_tokenizer(adapter)
 
 
 def asked(tokenizer: Any, instruction: str, text: str | None = None, answer: str | None = None) -> Row:
@@ -103,15 +114,28 @@ def answers_to(model: Any, tokenizer: Any, rows: list[Row], tokens: int) -> list
     return [tokenizer.decode(row[batch["input_ids"].shape[1] :], skip_special_tokens=True).strip() for row in written]
 
 
-def examine(base: str, adapter: str, held_out: Path | None, prompts: list[str], tokens: int) -> dict[str, Any]:
+def examine(
+    base: str,
+    adapter: str,
+    merged: str | None,
+    held_out: Path | None,
+    prompts: list[str],
+    tokens: int,
+    four_bit: bool = True,
+) -> dict[str, Any]:
     """Everything above, for the held-out rows and for the person's own prompts."""
-    model, tokenizer = load(base, adapter)
+    if merged is not None:
+        model, tokenizer = load_base(merged, four_bit=False).eval(), load_tokenizer(merged)
+        views: tuple[tuple[str, Any], ...] = (("after", nullcontext),)
+    else:
+        model, tokenizer = load(base, adapter, four_bit)
+        views = (("before", model.disable_adapter), ("after", nullcontext))
     rows = held_out_rows(held_out, tokenizer) if held_out else []
     answers = [row.answer for row in rows]
     questions = rows + [asked(tokenizer, prompt) for prompt in prompts]
     result: dict[str, Any] = {"rows": len(rows)}
-    said: dict[str, list[str]] = {}
-    for name, view in (("before", model.disable_adapter), ("after", nullcontext)):
+    said: dict[str, list[str]] = {"before": [""] * len(questions)}
+    for name, view in views:
         with view():
             if rows:
                 result[name] = {
@@ -129,15 +153,19 @@ def examine(base: str, adapter: str, held_out: Path | None, prompts: list[str], 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="gpu_setup_worker.examine")
-    parser.add_argument("--base", required=True)
-    parser.add_argument("--adapter", required=True)
+    parser.add_argument("--base", default="")
+    parser.add_argument("--adapter", default="")
+    parser.add_argument("--merged")
+    parser.add_argument("--plain", action="store_true")
     parser.add_argument("--held-out", type=Path)
     parser.add_argument("--prompt", action="append", default=[])
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     end_with_parent()
-    result = examine(given.base, given.adapter, given.held_out, given.prompt, given.tokens)
+    result = examine(
+        given.base, given.adapter, given.merged, given.held_out, given.prompt, given.tokens, not given.plain
+    )
     # written aside and renamed: a half document must never be taken for a whole one
     partial = given.out.with_suffix(".partial")
     partial.write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")

@@ -16,6 +16,10 @@ class Journal:
 
     def __init__(self, path: str) -> None:
         self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 - lives as long as the process
+        with Path(path).open("rb") as before:
+            # a line that a kill has cut must not swallow the first one of ours
+            if before.seek(0, os.SEEK_END) and before.seek(-1, os.SEEK_END) >= 0 and before.read(1) != b"\n":
+                self._file.write("\n")
 
     @classmethod
     def from_environment(cls) -> Journal:

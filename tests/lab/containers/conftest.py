@@ -49,6 +49,7 @@ class Site(NamedTuple):
     engine: Engine
     home: Path
     base: str
+    system: Path
     wheels: Path
     certificates: Path
     pip_config: Path
@@ -76,7 +77,7 @@ def site(engine: Engine, like_here: Distribution, material: Path, tmp_path_facto
     certificates, pip_config = folder / "ca.pem", folder / "pip.conf"
     certificates.write_text("-----BEGIN CERTIFICATE-----\nsecret-ca\n-----END CERTIFICATE-----\n")
     pip_config.write_text("[global]\ntimeout = 7\n# secret-pip\n")
-    return Site(engine, folder / "home", like_here.image, packages, certificates, pip_config)
+    return Site(engine, folder / "home", like_here.image, system, packages, certificates, pip_config)
 
 
 @pytest.fixture(scope="session")

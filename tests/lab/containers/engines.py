@@ -62,6 +62,30 @@ exec "$@"
 """
 
 
+# A person without root starts the engine: $1 its folder, $2 where rootlesskit and newuidmap lie, $3 their number.
+# They are known in this mount namespace only
+_START_ROOTLESS = r"""
+set -eu
+folder=$1 programs=$2 number=$3
+shift 3
+mkdir -p "$folder/etc" "$folder/run" "$folder/home"
+for name in subuid subgid; do
+    echo "alex:100000:65536" >"$folder/etc/$name"
+    [ -e "/etc/$name" ] || touch "/etc/$name"
+done
+{ cat /etc/passwd; echo "alex:x:$number:$number::$folder/home:/bin/sh"; } >"$folder/etc/passwd"
+{ cat /etc/group; echo "alex:x:$number:"; } >"$folder/etc/group"
+for name in subuid subgid passwd group; do mount --bind "$folder/etc/$name" "/etc/$name"; done
+chown -R "$number:$number" "$folder/home" "$folder/run"
+chmod 700 "$folder/run"
+export HOME="$folder/home" USER=alex XDG_RUNTIME_DIR="$folder/run" PATH="$programs:$PATH"
+cd "$HOME"
+exec setpriv "--reuid=$number" "--regid=$number" --clear-groups -- \
+    rootlesskit --net=host --copy-up=/etc --copy-up=/run --propagation=rslave --state-dir="$folder/run/kit" \
+    sh -c 'rm -f /run/docker /run/containerd /run/xtables.lock; exec "$@"' sh "$@"
+"""
+
+
 class Engine(NamedTuple):
     """A running engine: its folder, the address of its socket, and what a client needs in its environment."""
 
@@ -160,16 +184,77 @@ def running(
             start_new_session=True,
         )
     try:
-        limit = time.monotonic() + 30
-        while engine.docker("info", timeout=30).returncode:
-            assert child.poll() is None and time.monotonic() < limit, (folder / "log").read_text()[-3000:]
-            time.sleep(0.1)
+        _wait_for(engine, child)
         yield engine
     finally:
         _end(child)
         disk.unlink(missing_ok=True)
         shutil.rmtree(folder / "data", ignore_errors=True)
         shutil.rmtree(folder / "exec", ignore_errors=True)
+
+
+@contextmanager
+def running_rootless(folder: Path, programs: Path, number: int) -> Iterator[Engine]:
+    """A rootless engine of a person with this number; `programs` holds rootlesskit and uidmap's two.
+
+    The client's environment is that person's: nothing of root's is in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in (folder, *folder.parents, programs, *programs.parents):
+        if place.stat().st_uid == 0 and not place.stat().st_mode & 0o001:
+            place.chmod(place.stat().st_mode | 0o011)
+    socket, home = f"unix://{folder}/run/docker.sock", folder / "home"
+    command = [
+        *("dockerd", "--rootless", "--data-root", str(home / "data"), "--exec-root", str(folder / "run" / "exec")),
+        *("--pidfile", str(folder / "run" / "pid"), "--host", socket, "--bridge=none", "--iptables=false"),
+    ]
+    wrapped = [
+        *("unshare", "--mount", "--propagation", "private", "sh", "-c", _START_ROOTLESS, "start"),
+        *(str(folder), str(programs), str(number), *command),
+    ]
+    person = {"HOME": str(home), "XDG_RUNTIME_DIR": str(folder / "run"), "DOCKER_CONFIG": str(home / ".docker")}
+    engine = Engine(folder, {**client_environment(folder), **person, "DOCKER_HOST": socket})
+    with (folder / "log").open("wb") as log:
+        child = subprocess.Popen(
+            wrapped,
+            env={"PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        _wait_for(engine, child)
+        yield engine
+    finally:
+        # rootlesskit, told by a signal, does not wait for the engine: so the engine is told
+        for process in _of(child):
+            if b"--rootless" in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[1:2]:
+                os.kill(process, signal.SIGTERM)
+        try:
+            child.wait(20)
+        except subprocess.TimeoutExpired:
+            _end(child)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _of(child: subprocess.Popen[bytes]) -> list[int]:
+    """The processes of this child's session."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(place.name)) == child.pid:
+                found.append(int(place.name))
+        except ProcessLookupError:
+            continue
+    return found
+
+
+def _wait_for(engine: Engine, child: subprocess.Popen[bytes]) -> None:
+    limit = time.monotonic() + 30
+    while engine.docker("info", timeout=30).returncode:
+        assert child.poll() is None and time.monotonic() < limit, (engine.folder / "log").read_text()[-3000:]
+        time.sleep(0.1)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -183,6 +268,11 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 def small_image(engine: Engine, name: str = "small:1") -> str:
     """An image of a few programs of this machine and their libraries: 5 MB, imported in well under a second."""
+    engine.checked("import", "-", name, stdin=small_archive())
+    return name
+
+
+def small_archive() -> bytes:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
         added: set[str] = set()
@@ -194,11 +284,17 @@ def small_image(engine: Engine, name: str = "small:1") -> str:
             for word in linked.split():
                 if word.startswith("/"):
                     _add(archive, added, word, word)
-    engine.checked("import", "-", name, stdin=content.getvalue())
-    return name
+    return content.getvalue()
 
 
 def _add(archive: tarfile.TarFile, added: set[str], path: str, name: str) -> None:
+    for parent in [str(each).lstrip("/") for each in reversed(Path(name).parents)][1:]:
+        if parent not in added:
+            # left out, an engine makes them with a mode of its own
+            added.add(parent)
+            folder = tarfile.TarInfo(parent)
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(folder)
     if name not in added:
         added.add(name)
         archive.add(os.path.realpath(path), name)

@@ -15,6 +15,7 @@ import pytest
 
 from checks.catalogue import catalogue
 from containers.spec import lock_text
+from tests.lab.containers.engines import SYSTEM_PATH
 
 
 class Distribution(NamedTuple):
@@ -125,6 +126,9 @@ def starter(place: Path, root: Path, program: str) -> Path:
 
 
 def as_root() -> None:
-    """An engine of one's own needs root."""
+    """An engine of one's own needs root, and its programs; .ci/run installs them."""
     if os.geteuid() != 0:
         pytest.skip("needs root: it starts a Docker engine of its own")
+    for program, package in (("dockerd", "docker.io"), ("mmdebstrap", "mmdebstrap")):
+        if shutil.which(program, path=SYSTEM_PATH) is None:
+            pytest.skip(f"needs {program}: apt-get install {package}")

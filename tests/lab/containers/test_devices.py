@@ -193,6 +193,19 @@ def test_what_fails_when_a_container_starts_is_explained(
     assert problem.next
 
 
+def test_the_classic_builder_is_explained(
+    bare: Engine, bare_small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What docker-py and DOCKER_BUILDKIT=0 give: gpu-setup never builds so, and explains it all the same."""
+    monkeypatch.setenv("DOCKER_BUILDKIT", "0")
+    (tmp_path / "Dockerfile").write_text(f'FROM {bare_small}\nRUN --mount=type=cache,target=/x ["/bin/touch", "/y"]\n')
+    result = bare.docker("build", "--network", "none", str(tmp_path))
+    outcome = Outcome((), result.returncode, result.stdout, result.stderr, 0.0)
+    if "buildx component is missing" not in result.stderr:
+        assert "requires BuildKit" in result.stderr
+    assert stopped(outcome, "The build stopped").code == "image.no-buildkit"
+
+
 def test_limits_that_the_engine_may_not_lift_are_explained(bare: Engine, bare_small: str) -> None:
     """Where it may, the container has them."""
     machine = as_it_says(nvidia(), bare)

@@ -75,10 +75,12 @@ def test_a_base_with_another_python(site: Site, untouched: None, tmp_path: Path)
         site.engine.checked("rmi", "company/base:1")
 
 
-def test_a_build_that_is_stopped(site: Site, untouched: None, tmp_path: Path) -> None:
+def test_a_build_that_is_stopped(site: Site, built: Ended, untouched: None, tmp_path: Path) -> None:
     stack = catalogue().stack("cpu")
     wheels = folder_of(tmp_path)
     stand_in(wheels, "torch", stack.torch, files=15000)
+    log = site.home / "cache" / "image" / f"{built.data['tag'].rpartition(':')[2]}.log"
+    log.unlink(missing_ok=True)
     child = subprocess.Popen(
         command(
             *("image", "build", "--vendor", "cpu", "--base", site.base, "--offline", "--wheels", str(wheels)),
@@ -90,7 +92,6 @@ def test_a_build_that_is_stopped(site: Site, untouched: None, tmp_path: Path) ->
         text=True,
         start_new_session=True,
     )
-    log = next((site.home / "cache" / "image").glob("*.log"))
     wait_for(lambda: log.exists() and "Installing collected packages: torch" in log.read_text(), 60)
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=60)

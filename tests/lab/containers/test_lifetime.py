@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.containers.conftest import Site
-from tests.lab.training import Ended, command, tool, wait_for
+from tests.lab.training import Ended, Training, at_step, command, runs, status, tool, wait_for
 
 # not in every run: the image takes minutes to build
 pytestmark = [pytest.mark.lab, pytest.mark.full]
@@ -64,6 +65,33 @@ def test_stopping_the_tool_stops_the_container(site: Site, built: Ended, own: Pa
         child.kill()
 
 
+def test_ctrl_c_in_a_training_stops_its_container(site: Site, built: Ended, training: Training, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(training.paths.models, home / "cache" / "models", symlinks=True)
+    environ = {**os.environ, **site.engine.environ, "GPU_SETUP_HOME": str(home)}
+    child = subprocess.Popen(
+        command("smoke", "--recipe", "tiny", "--runtime", "image"),
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        wait_for(at_step(home, 2), 120)
+        begin = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=60)
+        assert child.returncode == 130, said
+        assert time.monotonic() - begin < 20
+        assert site.engine.containers() == []
+        (run,) = runs(home)
+        assert status(run)["status"] == "interrupted"
+    finally:
+        child.kill()
+
+
 def test_what_a_killed_tool_leaves_the_next_one_removes(site: Site, built: Ended, own: Path) -> None:
     child = started(site, own, "--", "sleep", "300")
     wait_for(running_count(site, 1), 30)
@@ -99,7 +127,7 @@ def test_files_come_out_as_ones_own(site: Site, built: Ended, tmp_path: Path) ->
     for place in (home, work):
         place.mkdir()
         os.chown(place, ALEX, ALEX)
-    for place in (tmp_path, *tmp_path.parents):
+    for place in (tmp_path, *tmp_path.parents, site.engine.folder, site.engine.folder / "client"):
         if place.stat().st_uid == 0 and not place.stat().st_mode & 0o001:
             place.chmod(place.stat().st_mode | 0o011)
     socket = Path(site.engine.environ["DOCKER_HOST"].removeprefix("unix://"))

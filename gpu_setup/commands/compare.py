@@ -1,0 +1,205 @@
+"""`gpu-setup compare`: reports of the same work beside each other, and beside what is published."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gpu_setup.commands.options import json_option
+from gpu_setup.envelope import Answer
+
+if TYPE_CHECKING:
+    from harness.compare import Comparison
+    from harness.report import Report
+
+EPILOG = """\b
+Examples:
+  gpu-setup compare RUN_DIR RUN_DIR                    two runs: equal, or which is faster and by how much
+  gpu-setup compare mine.json theirs.json --html c.html
+  gpu-setup compare mine.json --markdown -             a table for a forum, on stdout
+  gpu-setup compare mine.json                          one report beside what is published for its card
+  gpu-setup compare --published --card "RTX 3090"      the published figures, and which of them are possible
+
+\b
+Exit codes: 0 compared; 2 no report, or one given twice; 3 the reports did different work, or one does not say which;
+4 a file could not be written.
+"""
+
+
+@click.command(epilog=EPILOG)
+@json_option
+@click.option("--html", "page", metavar="FILE", type=click.Path(path_type=Path), help="Write a page with charts.")
+@click.option("--csv", "table", metavar="FILE", type=click.Path(path_type=Path), help="Write a table, one line a run.")
+@click.option("--markdown", metavar="FILE|-", help="Write a table for a forum; - is stdout, in the answer's place.")
+@click.option("--published", is_flag=True, help="Show the published figures instead, and what each implies.")
+@click.option("--card", metavar="NAME", help="With --published: of this card only.")
+@click.argument("reports", metavar="REPORT…", nargs=-1, type=click.Path(path_type=Path))
+def command(
+    as_json: bool,
+    page: Path | None,
+    table: Path | None,
+    markdown: str | None,
+    published: bool,
+    card: str | None,
+    reports: tuple[Path, ...],
+) -> Answer:
+    """Set reports of the same work side by side: cards, drivers and settings may differ, the work may not.
+
+    A REPORT is a run's folder or its report.json. The first is what the others are measured against.
+    """
+    from checks.catalogue import catalogue
+    from harness.published import judged
+
+    if published:
+        return _published(card, reports)
+    if card is not None:
+        raise click.UsageError("--card goes with --published.")
+    if not reports:
+        raise click.UsageError("Name a report, or several.")
+    if markdown == "-" and as_json:
+        raise click.UsageError("--json and --markdown - both want stdout: name a file for one of them.")
+    files = _files(reports)
+    places = [place for place in (page, table, Path(markdown) if markdown not in (None, "-") else None) if place]
+    _check_places(places, files)
+
+    from harness.compare import compare, different_work, letter
+    from harness.report import read_report
+
+    read: list[Report] = [read_report(file) for file in files]
+    comparison = compare(read, judged(catalogue()), [str(given) for given in reports])
+    if not comparison.comparable:
+        problem = different_work(comparison.differences, [letter(number) for number in range(len(read))])
+        return Answer("comparison", comparison, problem.exit_code, lambda: _text(comparison), (problem,))
+    if page is not None:
+        from gpu_setup.render.compare_page import comparison_page
+        from gpu_setup.version import version
+
+        _write(page, comparison_page(comparison, version()))
+    if table is not None:
+        from gpu_setup.render.compare_table import comparison_csv
+        from gpu_setup.version import version
+
+        _write(table, comparison_csv(comparison, version()))
+    if markdown is None:
+        return Answer("comparison", comparison, 0, lambda: _text(comparison))
+
+    from gpu_setup.render.compare_table import comparison_markdown
+    from gpu_setup.version import version
+
+    words = comparison_markdown(comparison, version())
+    if markdown == "-":
+        return Answer("comparison", comparison, 0, lambda: words)
+    _write(Path(markdown), words)
+    return Answer("comparison", comparison, 0, lambda: _text(comparison))
+
+
+def _text(comparison: Comparison) -> str:
+    from gpu_setup.render.compare import comparison_text
+
+    return comparison_text(comparison)
+
+
+def _published(card: str | None, reports: Sequence[Path]) -> Answer:
+    from checks.catalogue import catalogue
+    from harness.published import Published, judged
+    from machine.errors import BadUsage
+
+    if reports:
+        raise click.UsageError("--published shows the published figures alone: name no report with it.")
+    known = catalogue()
+    names = {spelling: each.name for each in known.cards for spelling in _spellings(each.name)}
+    card = names.get(card.casefold(), card) if card is not None else None
+    found = judged(known, card)
+    if card is not None and not found and card not in names.values():
+        from difflib import get_close_matches
+
+        near = get_close_matches(card, list(names.values()), n=3, cutoff=0.4)
+        raise BadUsage(
+            "compare.unknown-card",
+            f"There is no card “{card}” in the catalogue.",
+            f"Did you mean {' or '.join(near)}?" if near else "",
+            "Spell it as gpu-setup doctor does, for example: RTX 3090.",
+        )
+
+    def text() -> str:
+        from gpu_setup.render.compare import records_text
+
+        return records_text(found)
+
+    return Answer("records", Published(found), 0, text)
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    """The catalogue's name, and without the maker's family, as people write it: RX 7900 XTX."""
+    whole = name.casefold()
+    return (whole, whole.removeprefix("radeon "))
+
+
+def _files(reports: Sequence[Path]) -> list[Path]:
+    """Each report's file; BadUsage for one that is not there or is named twice."""
+    from harness.report import DOCUMENT
+    from machine.errors import BadUsage
+
+    files: list[Path] = []
+    for given in reports:
+        file = given / DOCUMENT if given.is_dir() else given
+        if not file.exists():
+            why = "That folder holds no report.json." if given.is_dir() else ""
+            raise BadUsage(
+                "report.missing",
+                f"There is no report at {given}.",
+                why,
+                "Give a run's folder or its report.json; gpu-setup bench makes one.",
+            )
+        if any(os.path.samefile(file, other) for other in files):
+            raise BadUsage(
+                "compare.same-file",
+                f"{given} is named twice.",
+                "A report is always equal to itself.",
+                "Name each report once.",
+            )
+        files.append(file)
+    return files
+
+
+def _check_places(places: Sequence[Path], files: Sequence[Path]) -> None:
+    """Refuse a place that cannot be written, or that would be written over, before anything is."""
+    from machine.errors import BadUsage
+
+    for number, place in enumerate(places):
+        if any(place.exists() and os.path.samefile(place, file) for file in files):
+            raise BadUsage("compare.overwrites", f"{place} is one of the reports.", "", "Name another file.")
+        if place in places[:number]:
+            raise BadUsage("compare.same-place", f"{place} is to be written twice.", "", "Name another file.")
+        if place.is_dir():
+            raise _unwritable(place, "It is a folder.")
+        if not place.parent.is_dir():
+            raise _unwritable(place, f"There is no folder {place.parent}.")
+        if not os.access(place if place.exists() else place.parent, os.W_OK):
+            raise _unwritable(place, "The system says: Permission denied.")
+
+
+def _unwritable(place: Path, why: str) -> Exception:
+    from machine.errors import OutsideFailed
+
+    return OutsideFailed("paths.unwritable", f"{place} cannot be written.", why, "Name a file that you can write.")
+
+
+def _write(place: Path, text: str) -> None:
+    from harness.document import write_whole
+    from machine.errors import OutsideFailed
+
+    try:
+        if place.exists() and not place.is_file():
+            # a pipe or a device: nothing to put in its place
+            place.write_text(text, encoding="utf-8")
+        else:
+            write_whole(place.resolve(), text)
+    except OutsideFailed as error:
+        raise _unwritable(place, error.why) from error
+    except OSError as error:
+        raise _unwritable(place, f"The system says: {error.strerror or error}.") from error

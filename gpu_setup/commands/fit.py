@@ -1,0 +1,84 @@
+"""`gpu-setup fit`: will it fit on this card, part by part, and the largest that does."""
+
+from __future__ import annotations
+
+import click
+
+from gpu_setup.commands.options import json_option, machine_option, open_machine
+from gpu_setup.commands.training import recipe_option
+from gpu_setup.envelope import Answer
+
+EPILOG = """\b
+Examples:
+  gpu-setup fit                                     the reference recipe on this machine's card
+  gpu-setup fit --card "RX 7900 XT"                 on a card that you think of buying
+  gpu-setup fit --card "RTX 3090" --seq 4096 --batch 4
+  gpu-setup fit --method full --model Llama-3.1-8B  without a card: how large a card it takes
+  gpu-setup fit --model ./my-model/config.json      a model by its own shapes
+
+\b
+Exit codes: 0 it fits (or no card to compare with), 1 it does not.
+"""
+
+
+def _complete_card(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    from checks.catalogue import catalogue
+
+    start = incomplete.lower()
+    return [card.name for card in catalogue().cards if start in card.name.lower() and card.vram_gb]
+
+
+def _complete_model(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    from harness.shapes import known_models
+
+    return [name for name in known_models() if incomplete.lower() in name.lower()]
+
+
+@click.command(epilog=EPILOG)
+@json_option
+@machine_option
+@click.option("--card", metavar="NAME", shell_complete=_complete_card, help="A card. Default: this machine's.")
+@recipe_option
+@click.option("--method", type=click.Choice(["full", "lora", "qlora"]), help="Default: the recipe's.")
+@click.option("--seq", type=click.IntRange(1, 2**20), metavar="N", help="Tokens of a sequence.")
+@click.option("--batch", type=click.IntRange(1, 4096), metavar="N", help="Sequences at a time (micro batch).")
+@click.option(
+    "--model",
+    metavar="NAME|CONFIG.json",
+    shell_complete=_complete_model,
+    help="Another model than the recipe's: a name, or its config.json.",
+)
+@click.option("--rank", type=click.IntRange(1, 4096), metavar="N", help="The adapter's rank.")
+@click.option("--optimizer", metavar="NAME", help="As Axolotl names it, such as adamw_bnb_8bit.")
+@click.option("--dtype", type=click.Choice(["bf16", "fp16", "fp32"]), help="The precision.")
+@click.option("--checkpointing/--no-checkpointing", default=None, help="Gradient checkpointing.")
+@click.option("--packing/--no-packing", default=None, help="Packing of samples into whole sequences.")
+def command(
+    as_json: bool, recording: str | None, card: str | None, recipe_name: str | None, **wishes: object
+) -> Answer:
+    """Will a training job fit on a card? Predicted memory part by part, and the largest batch and sequence that fit.
+
+    Counted from the model's shapes; docs/fit.md says how well it agrees with published measurements.
+    """
+    import msgspec
+
+    from checks.catalogue import catalogue
+    from checks.facts.read import read_host
+    from harness.default_recipe import REFERENCE
+    from harness.memory.answer import Wishes, fit
+    from harness.memory.room import find_card, room_for
+    from harness.recipe import load_recipe
+    from machine.errors import BAD_ANSWER, FINE
+
+    recipe = load_recipe(recipe_name or REFERENCE)
+    if card is not None:
+        find_card(card, catalogue())
+    room = room_for(card, read_host(open_machine(recording)), catalogue())
+    answer = fit(recipe, msgspec.convert(wishes, Wishes), room)
+
+    def text() -> str:
+        from gpu_setup.render.fit import fit_text
+
+        return fit_text(answer)
+
+    return Answer("fit", answer, BAD_ANSWER if answer.fits is False else FINE, text)

@@ -1,0 +1,76 @@
+"""`gpu-setup merge`: a run's adapter and its base in one plain model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gpu_setup.commands.options import json_option
+from gpu_setup.envelope import Answer
+
+EPILOG = """\b
+Examples:
+  gpu-setup merge RUN_DIR --out my-model                     bfloat16: what most programs want
+  gpu-setup merge RUN_DIR --out my-model --dtype float32     twice as large; answers as the adapter, word for word
+
+\b
+Exit codes: 0 written; 2 not a finished run; 3 the folder is there already; 4 the training environment failed.
+"""
+
+
+@click.command(epilog=EPILOG)
+@json_option
+@click.argument("run", metavar="RUN_DIR", type=click.Path(path_type=Path))
+@click.option("--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="The new model folder.")
+@click.option(
+    "--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), default="bfloat16", show_default=True,
+    help="What the weights are written in.",
+)  # fmt: skip
+@click.option("--check/--no-check", default=True, help="Ask the merged model what the adapter was asked.")
+def command(as_json: bool, run: Path, out: Path, dtype: str, check: bool) -> Answer:
+    """Merge the adapter of RUN_DIR into its base model.
+
+    The adapter is added to the base as training had it (through NF4, for QLoRA), so that the merged model answers as
+    the adapter does. It is asked the same questions to show it.
+    """
+    from gpu_setup.commands.training import my_paths
+    from gpu_setup.commands.try_ import environment_of, finished
+    from gpu_setup.render.progress import reporter
+    from gpu_setup.version import version
+    from harness.examine import DOCUMENT, examine, held_out_file, read_examination
+    from harness.merge import compared, merge
+    from harness.model_card import base_of, card, write_card
+    from harness.recipe import load_recipe
+    from harness.train_job import ASKED, read_asked, trained
+    from harness.worker_log import read_worker_log
+    from machine.door import LocalMachine
+    from machine.errors import FINE
+
+    run, out, machine = run.absolute(), out.absolute(), LocalMachine()
+    made = finished(run)
+    with reporter(as_json) as emit:
+        environment = environment_of(made, run, machine, my_paths(), emit)
+        merge(made, run, out, dtype, environment, machine, emit)
+        said = None
+        if check:
+            if (run / DOCUMENT).is_file():
+                said = read_examination(run / DOCUMENT)
+            else:
+                held_out = held_out_file(made.traits, run, made.data is not None)
+                said = examine(made.base_model, run, held_out, environment, machine, emit, device=made.device)
+        result = compared(made, run, out, dtype, environment, machine, emit, said)
+    log = read_worker_log(run / "worker.jsonl")
+    if (run / ASKED).is_file() and log is not None:
+        asked = read_asked(run)
+        recipe = load_recipe(asked.recipe)
+        told = trained(asked, made, log, str(recipe.config["base_model"]), run, said)
+        base = base_of(recipe, made.base_model)
+        write_card(out, card(recipe, made, log, told, base, version(), merged=True))
+
+    def text() -> str:
+        from gpu_setup.render.train import merged_text
+
+        return merged_text(result)
+
+    return Answer("merge", result, FINE, text)

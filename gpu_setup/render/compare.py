@@ -1,0 +1,206 @@
+"""A comparison as a person reads it in a terminal: speeds, ratios, what differs, what is published. 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from gpu_setup.render.layout import COLUMNS, wrapped
+from gpu_setup.render.plain import clean
+from gpu_setup.render.report import figure, in_gib
+from harness.compare import Baseline, Compared, Comparison, Ratio, shown, what_to_compare
+from harness.measure import Measurement
+from harness.published import Beside, Judged, Other
+from harness.work import described
+
+RATIO_COLOURS = {"faster": "green", "slower": "red", "equal": None, "unknown": "yellow"}
+MARK_COLOURS = {"impossible": "red", "implausible": "yellow", "plausible": "green", "unknown": None}
+BASELINE_COLOURS = {"regression": "red", "better": "green", "same": "green", "inconclusive": "yellow"}
+# runs whose figures stand beside each other in one table
+BESIDE = 4
+OTHERS = 3
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """Everything but the raw values; for reports of different work the keys that differ."""
+    if not comparison.comparable:
+        return _refused(comparison)
+    runs = comparison.runs
+    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs of the same work"
+    lines = [click.style(count, bold=True), *wrapped(clean(work_words(comparison)), "  "), ""]
+    lines.append(_speed_row("", "", "tokens/s", "95 % interval", "to A" if len(runs) > 1 else "", ""))
+    lines += [_speed_line(run) for run in runs]
+    rated = [line for run in runs if run.ratio for line in _rated(run, run.ratio)]
+    lines += ["", *rated] if rated else []
+    for first in range(0, len(runs), BESIDE):
+        lines += ["", *_figures(runs[first : first + BESIDE])]
+    if comparison.changed:
+        lines += ["", "Conditions that differ"]
+        for each in comparison.changed:
+            values = "; ".join(
+                f"{run.letter} {clean(shown(value))}" for run, value in zip(runs, each.values, strict=True)
+            )
+            lines += wrapped(values, " " * 28, first=f"  {each.key:<26}")
+    if comparison.same:
+        alike = ", ".join(f"{name} {clean(shown(value))}" for name, value in comparison.same.items())
+        label = "alike in all" if len(runs) > 1 else "conditions"
+        lines += ["", label.capitalize(), *wrapped(alike, "  ")]
+    published = [line for run in runs if run.beside for line in beside_lines(run.letter, run.beside)]
+    if published:
+        lines += ["", "Published", *published]
+    if comparison.notes:
+        lines += ["", *(line for note in comparison.notes for line in wrapped(note, "  ", first="· "))]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def work_words(comparison: Comparison) -> str:
+    """The work in one sentence."""
+    known = dict(described(comparison.work))
+
+    def part(name: str, words: str) -> str | None:
+        return words.format(shown(known[name])) if known.get(name) is not None else None
+
+    parts = (
+        part("model", "{}"),
+        part("method", "{}"),
+        part("quantisation", "{}") if known.get("quantisation") != "none" else None,
+        f"LoRA r {known['LoRA r']} on {known.get('LoRA targets') or 'nothing'}" if known.get("LoRA r") else None,
+        part("precision", "{}"),
+        part("data", "{}"),
+        part("trained on", "trained on {}"),
+        part("sequence", "sequence {}"),
+        part("tokens a step", "{} tokens a step"),
+        part("tokens", "{} tokens in all"),
+    )
+    return ", ".join(each for each in parts if each is not None)
+
+
+def rated_words(ratio: Ratio) -> str:
+    """The ratio in a sentence."""
+    if ratio.low is None or ratio.high is None:
+        return f"{ratio.value:.3f} of A; whether they differ is not known: too few steps for an interval."
+    spread = f"{ratio.value:.3f} of A, {ratio.low:.3f} to {ratio.high:.3f}"
+    if ratio.verdict == "equal":
+        return f"equal to A within their intervals ({spread})"
+    return f"{abs(ratio.value - 1):.1%} {ratio.verdict} than A ({spread})"
+
+
+def beside_lines(which: str, found: Beside) -> Iterator[str]:
+    """The report beside the published records: the share where one is of the same work, else what is not comparable."""
+    yield from wrapped(clean(found.sentence), "   ", first=f"{which}  ")
+    for other in found.others[:OTHERS]:
+        words = f"{record_words(other.judged)}. Not comparable: {other_words(other)}."
+        yield from wrapped(clean(words), "     ", first="   · ")
+    if len(found.others) > OTHERS:
+        yield f"     and {len(found.others) - OTHERS} more: gpu-setup compare --published"
+
+
+def other_words(other: Other) -> str:
+    """`model Llama-2-7b-hf, LoRA r 64; not given: mask`."""
+    parts = [", ".join(other.differs)] if other.differs else []
+    parts += [f"not given: {', '.join(other.not_given)}"] if other.not_given else []
+    return "; ".join(parts)
+
+
+def record_words(judged: Judged) -> str:
+    """`1,198 tokens/s, 49% MFU: fsdp_qlora on RTX 3090 (source)`."""
+    record = judged.record
+    rate = "tokens/s not known" if record.tokens_per_second is None else f"{record.tokens_per_second:,.0f} tokens/s"
+    sign = "~ " if record.bound == "at-most" else "≥ " if judged.at_least else ""
+    mfu = "" if judged.mfu is None else f", {sign}{judged.mfu:.0%} MFU"
+    return f"{rate}{mfu}: {record.model.rpartition('/')[2]} {record.method}, {record.stack} ({record.published})"
+
+
+def records_text(found: Sequence[Judged]) -> str:
+    """The published records, the highest share of the peak first, with what each implies and its source."""
+    lines = []
+    for judged in found:
+        record = judged.record
+        mark = click.style(f"{judged.mark:<12}", fg=MARK_COLOURS[judged.mark], bold=judged.mark == "impossible")
+        cards = f"{record.cards} × {record.card}, each" if record.cards > 1 else record.card
+        lines += wrapped(f"{cards}: {record_words(judged)}", " " * 12, first=mark)
+        lines += wrapped(f"{judged.why}. {record.basis}.", " " * 12)
+        lines += wrapped(f"{record.source}{'' if record.checked else ' (second hand)'}", " " * 12)
+    return "\n".join(lines) + "\n" if lines else "Nothing is published for that card.\n"
+
+
+def baseline_lines(found: Baseline) -> list[str]:
+    """The verdict against a baseline, for below a report."""
+    word = click.style(found.verdict.upper(), fg=BASELINE_COLOURS[found.verdict], bold=True)
+    return wrapped(clean(found.sentence), " " * (len(found.verdict) + 2), first=f"{word}  ")
+
+
+def percent(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.1%}"
+
+
+# the figures beside the speed: label, field of Figures, how it is written
+FIGURES = (
+    ("processed tokens/s", "processed", figure),
+    ("trainable tokens/s", "trainable", figure),
+    ("seconds a step", "step_seconds", figure),
+    ("MFU", "mfu", percent),
+    ("of the matmul ceiling", "ceiling_share", percent),
+    ("matmul ceiling, TFLOP/s", "matmul_ceiling_tflops", figure),
+    ("joules a token", "joules_per_token", figure),
+    ("peak memory", "peak_memory", in_gib),
+    ("power, W", "power", figure),
+    ("clock, MHz", "clock", figure),
+    ("temperature, °C", "temperature", figure),
+    ("first loss", "first_loss", figure),
+    ("last loss", "last_loss", figure),
+)
+
+
+def _refused(comparison: Comparison) -> str:
+    runs = comparison.runs
+    lines = [click.style("Not comparable: these reports did different work.", fg="yellow", bold=True), ""]
+    lines += [f"{run.letter}  {clean(run.machine)}: {clean(run.recipe)}, {run.started_at}" for run in runs]
+    lines.append("")
+    for each in comparison.differences:
+        values = "; ".join(f"{run.letter} {clean(shown(value))}" for run, value in zip(runs, each.values, strict=True))
+        lines += wrapped(values, " " * 28, first=f"  {each.key:<26}")
+    return "\n".join([*lines, "", *wrapped(what_to_compare(comparison.differences), "")]) + "\n"
+
+
+def _speed_line(run: Compared) -> str:
+    speed = run.figures.non_padding
+    ratio = run.ratio
+    between = _between(ratio.low, ratio.high, 3) if ratio else ""
+    value = f"{ratio.value:.3f}" if ratio else ""
+    return _speed_row(run.letter, clean(run.machine), figure(speed.median), interval(speed), value, between)
+
+
+def _speed_row(letter: str, machine: str, median: str, spread: str, ratio: str, between: str) -> str:
+    return f"{letter:<3}{machine[:24]:<25}{median:>9}{spread:>19}{ratio:>7}{between:>16}"[:COLUMNS].rstrip()
+
+
+def interval(measurement: Measurement) -> str:
+    """`1,110 to 1,126`, or nothing where there is none."""
+    if measurement.ci95 is None:
+        return ""
+    return f"{figure(measurement.ci95[0])} to {figure(measurement.ci95[1])}"
+
+
+def _between(low: float | None, high: float | None, digits: int) -> str:
+    return "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def _rated(run: Compared, ratio: Ratio) -> list[str]:
+    colour = RATIO_COLOURS[ratio.verdict]
+    return wrapped(rated_words(ratio), "   ", first=f"{run.letter}  ", style=lambda text: click.style(text, fg=colour))
+
+
+def _figures(runs: Sequence[Compared]) -> Iterator[str]:
+    """The other figures side by side; a figure that none of them has is left out."""
+    yield _row("", [run.letter for run in runs])
+    for label, field, written in FIGURES:
+        values: list[float | None] = [getattr(run.figures, field).median for run in runs]
+        if any(value is not None for value in values):
+            yield _row(label, [written(value) for value in values])
+
+
+def _row(label: str, values: Sequence[Any]) -> str:
+    return f"  {label:<24}" + "".join(f"{value:>13}" for value in values)

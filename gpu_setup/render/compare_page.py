@@ -1,0 +1,73 @@
+"""A comparison as one self-contained HTML page: bars with intervals, tables, no script, nothing loaded."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from gpu_setup.render.charts import bar_chart
+from gpu_setup.render.compare import FIGURES, interval, other_words, percent, rated_words, record_words, work_words
+from gpu_setup.render.plain import clean
+from gpu_setup.render.report import figure
+from harness.compare import Comparison, Figures, short_digest, shown
+from harness.measure import Measurement
+from harness.work import described
+
+# chart id, title, unit, field of Figures, what one unit is of the measured one
+CHARTS = (
+    ("speed", "Speed, without padding", "tokens a second", "non_padding", 1.0),
+    ("mfu", "Model FLOPs of the card's peak (MFU)", "per cent", "mfu", 0.01),
+    ("ceiling", "Share of the matmul ceiling", "per cent", "ceiling_share", 0.01),
+    ("energy", "Energy", "joules a token", "joules_per_token", 1.0),
+    ("memory", "Peak memory", "GiB", "peak_memory", float(1 << 30)),
+)
+
+
+def comparison_page(comparison: Comparison, tool_version: str) -> str:
+    """The page's text. Everything from reports is escaped by the template engine."""
+    from jinja2 import Environment, StrictUndefined, select_autoescape
+
+    environment = Environment(
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # control characters are no HTML; type(), since the charts are marked as safe by a class of their own
+        finalize=lambda value: clean(value) if type(value) is str else value,
+    )
+    environment.filters |= {"figure": figure, "shown": shown, "interval": interval, "rated": rated_words}
+    environment.filters |= {"record": record_words, "percent": percent, "digest": short_digest}
+    environment.filters |= {"other": other_words}
+    source = (resources.files("gpu_setup") / "render" / "templates" / "compare.html.j2").read_text(encoding="utf-8")
+    runs = comparison.runs
+    rows = [
+        (label, [written(_measured(run.figures, field).median) for run in runs])
+        for label, field, written in FIGURES
+        if any(_measured(run.figures, field).median is not None for run in runs)
+    ]
+    return environment.from_string(source).render(
+        comparison=comparison,
+        work=work_words(comparison),
+        keys=described(comparison.work),
+        rows=rows,
+        charts=comparison_charts(comparison),
+        tool_version=tool_version,
+    )
+
+
+def comparison_charts(comparison: Comparison) -> dict[str, str]:
+    """A chart for each figure that some run has, by id."""
+    names = [f"{run.letter}  {run.machine}" for run in comparison.runs]
+    charts = {}
+    for name, title, unit, field, scale in CHARTS:
+        found = [_measured(run.figures, field) for run in comparison.runs]
+        if all(each.median is None for each in found):
+            continue
+        values = [None if each.median is None else each.median / scale for each in found]
+        spreads = [None if each.ci95 is None else (each.ci95[0] / scale, each.ci95[1] / scale) for each in found]
+        charts[name] = bar_chart(title, unit, names, values, spreads)
+    return charts
+
+
+def _measured(figures: Figures, field: str) -> Measurement:
+    found: Measurement = getattr(figures, field)
+    return found

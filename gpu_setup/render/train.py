@@ -1,0 +1,81 @@
+"""What came of a training, as a person reads it: learning, answers before and after, where it lies, what to do next."""
+
+from __future__ import annotations
+
+import click
+
+from gpu_setup.render.layout import labelled, wrapped
+from gpu_setup.render.plain import clean
+from gpu_setup.render.report import ANSWERS_SHOWN, answer_lines, figure
+from harness.examine import Examination
+from harness.merge import Merged
+from harness.train_job import Trained
+
+
+def trained_text(result: Trained) -> str:
+    """80 columns."""
+    if result.background is not None:
+        return _background_text(result)
+    head = click.style("TRAINED", fg="green", bold=True)
+    base = clean(f"{result.recipe} on {result.rows:,} rows of yours, on {result.base_model}")
+    lines = [*wrapped(base, " " * 9, first=f"{head}  "), ""]
+    lines += _row("steps", f"{result.steps} of {result.planned_steps}")
+    if result.seconds is not None:
+        lines += _row("time", f"{result.seconds / 60:.1f} min" if result.seconds >= 90 else f"{result.seconds:.0f} s")
+    lines += _row("training loss", f"{figure(result.loss_first)} → {figure(result.loss_last)}")
+    if result.held_out_after is not None:
+        lines += _row("held-out loss", f"{figure(result.held_out_before)} → {figure(result.held_out_after)}")
+    elif result.evaluations:
+        seen = [each.held_out_loss for each in result.evaluations]
+        lines += _row(
+            "held-out loss", " → ".join(figure(loss) for loss in (seen if len(seen) < 5 else [seen[0], seen[-1]]))
+        )
+    if result.resumed_from:
+        lines += _row("gone on after", ", ".join(f"step {step}" for step in result.resumed_from))
+    lines += _row("adapter", clean(result.adapter or ""))
+    if result.merged:
+        lines += _row("merged model", clean(result.merged))
+    if result.answers:
+        lines += ["", *answer_lines(result.answers, ANSWERS_SHOWN)]
+    if result.notes:
+        lines += ["", *(line for note in result.notes for line in wrapped(note, "  ", first="· "))]
+    lines += ["", f'Try it:  gpu-setup try {clean(result.folder)} --prompt "…"']
+    if not result.merged:
+        lines += [f"Merge:   gpu-setup merge {clean(result.folder)} --out DIR"]
+    return "\n".join(lines) + "\n"
+
+
+def tried_text(said: Examination) -> str:
+    """Every question with both answers, and what the held-out rows say of all of them."""
+    lines = answer_lines(said.answers, len(said.answers))
+    if said.before is not None and said.after is not None:
+        losses = f"{figure(said.before.held_out_loss)} → {figure(said.after.held_out_loss)}"
+        lines += ["", f"Held-out loss: {losses} nats a token, over {said.rows} rows that were not trained on."]
+    return "\n".join(lines) + "\n"
+
+
+def _background_text(result: Trained) -> str:
+    assert result.background is not None
+    lines = [f"The training runs as {result.background.unit}.", ""]
+    for label, text in (("look", result.background.follow), ("stop", result.background.stop)):
+        lines += labelled(label, text)
+    lines += labelled("then", f"gpu-setup train --resume {clean(result.folder)}")
+    lines += [line for note in result.notes for line in wrapped(note, "  ", first="· ")]
+    return "\n".join(lines) + "\n"
+
+
+def merged_text(result: Merged) -> str:
+    head = click.style("MERGED", fg="green", bold=True)
+    lines = [*wrapped(clean(result.folder), " " * 8, first=f"{head}  "), ""]
+    lines += _row("size", f"{result.bytes / 1e9:.2f} GB, {result.dtype}")
+    if result.same is not None:
+        lines += _row(
+            "held-out loss", f"{figure(result.held_out_adapter, 4)} (adapter), {figure(result.held_out_merged, 4)}"
+        )
+        lines += _row("same answers", f"{result.same} of {result.answers}, word for word")
+    lines += [line for note in result.notes for line in wrapped(note, "  ", first="· ")]
+    return "\n".join(lines) + "\n"
+
+
+def _row(label: str, value: str) -> list[str]:
+    return wrapped(value, " " * 18, first=f"  {label:<16}")

@@ -1,0 +1,138 @@
+"""Training that outlives the terminal: a unit of systemd's, that ends by asking for a checkpoint; and a machine that
+does not suspend meanwhile.
+
+Without systemd there is nothing that starts and stops such a unit: that is said, and nohup named.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import msgspec
+
+from machine.door import Machine
+from machine.errors import OutsideFailed, Refused
+from machine.events import Emit, Event
+
+STAGE = "background"
+# the time that a checkpoint may take at the stop of the unit or of the machine
+STOP_SECONDS = 300
+# settings that the unit must have too; no token: argv can be read by others
+PASSED = (
+    "GPU_SETUP_HOME", "HOME", "PATH", "LANG", "TMPDIR", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "HF_HOME",
+    "HF_ENDPOINT", "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
+    "LD_LIBRARY_PATH", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE",
+)  # fmt: skip
+INHIBIT = ("systemd-inhibit", "--what=sleep:idle", "--who=gpu-setup", "--why=A model is being trained", "--mode=block")
+
+
+class Place(NamedTuple):
+    """What this machine offers: a service manager that takes units (`user`: the person's own), whether it lives on
+    after logout (None: not known), and an inhibitor of suspend.
+    """
+
+    manager: bool
+    user: bool
+    lingers: bool | None
+    inhibitor: bool
+
+
+class Started(msgspec.Struct, frozen=True):
+    """The unit that trains now: how to look on, and how to stop it with a checkpoint."""
+
+    unit: str
+    follow: str
+    stop: str
+
+
+def look(machine: Machine, uid: int) -> Place:
+    """Ask systemd itself; root's own manager is the machine's, which no logout ends."""
+    user = uid != 0
+    scope = ("--user",) if user else ()
+    answer = machine.run(("systemctl", *scope, "is-system-running"), timeout=5)
+    manager = answer.stdout.strip() in ("running", "degraded", "starting", "initializing")
+    lingers: bool | None = True
+    if user:
+        said = machine.run(("loginctl", "show-user", str(uid), "--property=Linger", "--value"), timeout=5)
+        lingers = {"yes": True, "no": False}.get(said.stdout.strip()) if said.ok else None
+    inhibitor = machine.run(("systemd-inhibit", "--list", "--no-legend"), timeout=5).ok
+    return Place(manager, user, lingers, inhibitor)
+
+
+def unit_argv(
+    name: str, command: Sequence[str], folder: str, place: Place, awake: bool, environ: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The systemd-run command. SIGTERM goes to gpu-setup alone, which asks the training for a checkpoint."""
+    settings = [f"--setenv={key}={environ[key]}" for key in PASSED if environ.get(key)]
+    return (
+        "systemd-run", *(("--user",) if place.user else ()), "--quiet", "--collect", f"--unit={name}",
+        f"--description=gpu-setup: training in {folder}", f"--working-directory={os.getcwd()}",
+        "--property=KillMode=mixed", f"--property=TimeoutStopSec={STOP_SECONDS}", *settings,
+        *(INHIBIT if awake and place.inhibitor else ()), *command,
+    )  # fmt: skip
+
+
+def start(
+    name: str, command: Sequence[str], folder: str, machine: Machine, uid: int, awake: bool, environ: Mapping[str, str]
+) -> tuple[Started, tuple[str, ...]]:
+    """Start the command as a unit, and say what ends it; raises Refused where there is no service manager for it."""
+    place = look(machine, uid)
+    if not place.manager:
+        raise Refused(
+            "train.no-manager",
+            "There is no service manager here that could keep a training running.",
+            "systemd does not answer" + (" for this user (systemctl --user)." if place.user else "."),
+            "Use a terminal that stays (tmux, screen), or: nohup gpu-setup train … > train.log 2>&1 &",
+        )
+    outcome = machine.run(unit_argv(name, command, folder, place, awake, environ), timeout=30)
+    if not outcome.ok:
+        raise OutsideFailed(
+            "train.unit",
+            "systemd did not start the training.",
+            (outcome.stderr.strip().splitlines() or ["It said nothing."])[-1],
+            "Run it in a terminal that stays (tmux, screen) instead.",
+        )
+    scope = " --user" if place.user else ""
+    unit = Started(name, f"journalctl{scope} --unit {name} --follow", f"systemctl{scope} stop {name}")
+    return unit, notes(place, awake)
+
+
+def notes(place: Place, awake: bool) -> tuple[str, ...]:
+    """What a person must know: whether logout and suspend end it."""
+    found = []
+    if place.lingers is False:
+        found.append("It ends when you log out of your last session. To let it live on: loginctl enable-linger")
+    elif place.lingers is None:
+        found.append("Whether it lives on after logout is not known: loginctl show-user says it (Linger=yes).")
+    if awake and not place.inhibitor:
+        found.append("Nothing here can keep the machine from suspending (systemd-inhibit does not answer).")
+    return tuple(found)
+
+
+@contextmanager
+def kept_awake(wanted: bool, machine: Machine, emit: Emit) -> Iterator[None]:
+    """Keep the machine from suspending while this lasts; the lock goes with this process, however that ends."""
+    if not wanted:
+        yield
+        return
+    done = threading.Event()
+
+    def hold() -> None:
+        outcome = machine.stream(
+            (*INHIBIT, "tail", f"--pid={os.getpid()}", "--follow", "/dev/null"), lambda line: None, done
+        )
+        if not done.is_set():
+            said = (outcome.stdout.strip().splitlines() or [outcome.problem or "it ended"])[-1]
+            emit(Event("warning", STAGE, f"The machine may suspend meanwhile: systemd-inhibit says: {said}"))
+
+    thread = threading.Thread(target=hold, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=5)

@@ -1,0 +1,77 @@
+"""Which checkpoint a cut run goes on from: the newest that is whole, proven file by file.
+
+gpu_setup_worker/checkpoints.py writes the list of a checkpoint's files last, when all of them are on the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+WHOLE = "whole.json"
+
+
+class Checkpoint(NamedTuple):
+    """A whole checkpoint: so many steps are done."""
+
+    step: int
+    folder: Path
+
+
+class _Whole(msgspec.Struct, frozen=True):
+    """`files`: name → bytes and sha256."""
+
+    step: int
+    files: dict[str, tuple[int, str]]
+
+
+def newest_whole(adapter: Path, before: int | None = None) -> Checkpoint | None:
+    """The newest whole checkpoint in the adapter's folder, of a step less than `before`; None: there is none.
+
+    `before` is the run's last step: from there the trainer would train one step too many.
+    """
+    for step, folder in reversed(_all(adapter)):
+        if (before is None or step < before) and is_whole(folder):
+            return Checkpoint(step, folder)
+    return None
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every file that was there is there, with its bytes."""
+    try:
+        listed = msgspec.json.decode((folder / WHOLE).read_bytes(), type=_Whole)
+        for name, (size, digest) in listed.files.items():
+            with (folder / name).open("rb") as file:
+                if file.seek(0, 2) != size or file.seek(0) != 0:
+                    return False
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    return False
+    except (OSError, msgspec.MsgspecError):
+        return False
+    return folder.name == f"checkpoint-{listed.step}"
+
+
+def drop_after(adapter: Path, step: int) -> None:
+    """Remove the checkpoints of later steps: they are torn, or of steps that will be done again."""
+    for found, folder in _all(adapter):
+        if found > step:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def drop_all(adapter: Path) -> None:
+    """Remove the checkpoints of a finished run: the adapter is what stays."""
+    drop_after(adapter, -1)
+
+
+def _all(adapter: Path) -> list[tuple[int, Path]]:
+    found = []
+    for folder in adapter.glob("checkpoint-*"):
+        match = re.fullmatch(r"checkpoint-(\d{1,9})", folder.name)
+        if match and folder.is_dir():
+            found.append((int(match[1]), folder))
+    return sorted(found)

@@ -1,0 +1,188 @@
+"""What is asked: one training job as far as its memory depends on it, and how a recipe becomes one."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from harness.shapes import LINEARS, Shapes
+from machine.errors import BadUsage
+
+Method = Literal["full", "lora", "qlora"]
+METHODS: tuple[Method, ...] = ("full", "lora", "qlora")
+
+WIDTH = {"bf16": 2, "fp16": 2, "fp32": 4}
+
+_TABLE = Path(str(resources.files("harness"))) / "memory" / "constants.toml"
+
+
+class Optimizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Bytes of state a trainable parameter. `like_weights`: that many times the parameter's own width instead.
+
+    `step_like_weights`: what the step itself allocates for a moment (torch's foreach loops), in the same widths.
+    """
+
+    bytes: float = 0.0
+    like_weights: float = 0.0
+    step_like_weights: float = 0.0
+
+
+class Fitted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The only figures that were fitted: the same for every model, card and method.
+
+    `slack`: what the allocator holds and cannot use, as a share of what comes and goes in a step, where all batches
+    have one shape; `slack_varied` where they have many.
+    """
+
+    slack: float
+    slack_varied: float
+
+
+class Constants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`context`: bytes of the driver's context and kernels. `cublas`: of the workspace that PyTorch gives cuBLAS.
+    `reserve`: of free memory that stays free.
+    """
+
+    fitted: Fitted
+    context: int
+    cublas: int
+    reserve: int
+    optimizers: dict[str, Optimizer]
+
+
+@cache
+def constants() -> Constants:
+    import tomllib
+
+    return msgspec.convert(tomllib.loads(_TABLE.read_text(encoding="utf-8")), Constants)
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One training job on one card.
+
+    `weights`: how the base model is loaded, `bf16`, `fp16` or `fp32` (quantised matrices aside). `autocast`: the
+    Trainer computes in 16 bit whatever the weights are. `float32`: `norms` in 32 bit (TRL), or embedding and head too
+    (`ends`), as PEFT's prepare_model_for_kbit_training leaves them; either makes the whole residual stream 32 bit.
+    Axolotl turns them back: `none`.
+    `attention`: `fused` for any kernel that keeps no matrix of scores, `math` for one that does.
+    `loss`: `whole` logits in 32 bit; `shifted`, which copies them once more (transformers before 4.50); `fused`, which
+    never has them all (cut cross entropy, Liger). `keeps_logits`: the training loop holds the output through the
+    backward pass. `varied`: batches of many lengths, not packed or padded to one. `lora_kernels`: Axolotl's.
+    """
+
+    shapes: Shapes
+    method: Method
+    seq: int
+    batch: int
+    accumulation: int = 1
+    rank: int = 0
+    targets: tuple[str, ...] = ()
+    dropout: float = 0.0
+    checkpointing: bool = True
+    optimizer: str = "adamw_torch"
+    weights: str = "bf16"
+    adapter: str = "fp32"
+    double_quant: bool = False
+    autocast: bool = True
+    float32: Literal["none", "norms", "ends"] = "none"
+    attention: Literal["fused", "math"] = "fused"
+    loss: Literal["whole", "shifted", "fused"] = "whole"
+    keeps_logits: bool = False
+    varied: bool = False
+    lora_kernels: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Token slots of one micro-batch, padding included."""
+        return self.seq * self.batch
+
+    @property
+    def quantised(self) -> bool:
+        return self.method == "qlora"
+
+    @property
+    def stream(self) -> int:
+        """Bytes of one element of the residual stream."""
+        return 4 if self.float32 != "none" else WIDTH[self.weights]
+
+
+def optimizer_named(name: str) -> Optimizer:
+    """Raises BadUsage with near names for one whose states are not known."""
+    table = constants().optimizers
+    if name not in table:
+        near = difflib.get_close_matches(name, table, n=2, cutoff=0.4)
+        raise BadUsage(
+            "fit.optimizer",
+            f"The memory of the optimizer “{name}” is not known."
+            + (f" Did you mean {' or '.join(near)}?" if near else ""),
+            f"Known are {', '.join(table)}.",
+            "Name one of these, or set it in the recipe.",
+        )
+    return table[name]
+
+
+def job_of(config: dict[str, Any], shapes: Shapes) -> Job:
+    """The job that an Axolotl config describes, for a model of these shapes. Raises BadUsage on a value of no use here.
+
+    Axolotl computes under autocast (`bf16`, `fp16`), keeps PEFT's adapters in 32 bit and turns embedding, head and
+    norms back into 16 bit: axolotl/loaders/model.py of 0.19.0.
+    """
+    method: Method = "full"
+    if config.get("adapter"):
+        method = "qlora" if config.get("load_in_4bit") else "lora"
+    sixteen = next((name for name in ("bf16", "fp16") if config.get(name)), None)
+    plugins = " ".join(str(name) for name in config.get("plugins") or ())
+    packed = bool(config.get("sample_packing") or config.get("pad_to_sequence_len"))
+    job = Job(
+        shapes=shapes,
+        method=method,
+        seq=_count(config, "sequence_len", 2048),
+        batch=_count(config, "micro_batch_size", 1),
+        accumulation=_count(config, "gradient_accumulation_steps", 1),
+        rank=_count(config, "lora_r", 8) if method != "full" else 0,
+        targets=_targets(config) if method != "full" else (),
+        dropout=_share(config, "lora_dropout"),
+        checkpointing=bool(config.get("gradient_checkpointing")),
+        optimizer=str(config.get("optimizer") or "adamw_torch_fused"),
+        weights=sixteen or "fp32",
+        # Axolotl turns bitsandbytes' double quantisation on unless told otherwise
+        double_quant=bool((config.get("bnb_config_kwargs") or {}).get("bnb_4bit_use_double_quant", True)),
+        autocast=sixteen is not None,
+        attention="math" if config.get("attn_implementation") == "eager" else "fused",
+        loss="fused" if "CutCrossEntropy" in plugins or config.get("liger_fused_linear_cross_entropy") else "whole",
+        varied=not packed,
+        lora_kernels=bool(config.get("lora_mlp_kernel")),
+    )
+    optimizer_named(job.optimizer)
+    return job
+
+
+def _targets(config: dict[str, Any]) -> tuple[str, ...]:
+    named = config.get("lora_target_modules")
+    if config.get("lora_target_linear") or not named:
+        return LINEARS
+    if isinstance(named, str):
+        # a pattern: every linear layer that it could mean
+        return tuple(name for name in LINEARS if name.removesuffix("_proj") in named) or LINEARS
+    return tuple(str(name) for name in named)
+
+
+def _count(config: dict[str, Any], key: str, default: int) -> int:
+    value = config.get(key)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadUsage("fit.value", f"{key} is {value!r}, not a whole number from 1 up.", "", f"Correct {key}.")
+    return value
+
+
+def _share(config: dict[str, Any], key: str) -> float:
+    value = config.get(key) or 0.0
+    if not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise BadUsage("fit.value", f"{key} is {value!r}, not a share from 0 to 1.", "", f"Correct {key}.")
+    return float(value)

@@ -1,0 +1,288 @@
+"""How much memory a training job needs on a card, part by part, from the model's shapes.
+
+Only two figures are fitted (constants.toml); the rest is counted: what autograd keeps of each operation of a
+decoder layer as transformers and PEFT compute it, at the three moments of a step when memory peaks: while the loss is
+computed, while a layer is computed backward, and in the optimizer's step. tests/lab/test_memory_tracker.py compares the
+counting with PyTorch's own, tests/fit/test_measured.py with published measurements.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from harness.memory.job import WIDTH, Fitted, Job, constants, optimizer_named
+from harness.shapes import lora_pairs, lora_parameters
+
+NF4_BLOCK, NF4_OUTER_BLOCK = 64, 256
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """Bytes at the moment of the peak. `workspace` holds the dequantised matrix, cuBLAS' buffer, the optimizer step's
+    copies, and what the allocator holds but cannot use; `context` is the driver's.
+    """
+
+    weights: int
+    quant_constants: int
+    adapter: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    workspace: int
+    context: int
+
+    @property
+    def total(self) -> int:
+        return sum(msgspec.structs.astuple(self))
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """`allocated` ≤ `reserved` ≤ `device`: what tensors take, what PyTorch holds, what the card shows (all peaks)."""
+
+    parts: Parts
+    peak_at: Literal["loss", "backward", "step"]
+    allocated: int
+    reserved: int
+    device: int
+
+
+class _Moment(msgspec.Struct, frozen=True):
+    """What is there at one moment of a step beside weights, adapter and optimizer states."""
+
+    name: Literal["loss", "backward", "step"]
+    gradients: float = 0.0
+    activations: float = 0.0
+    logits: float = 0.0
+    workspace: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.gradients + self.activations + self.logits + self.workspace
+
+
+def predict(job: Job, fitted: Fitted | None = None) -> Prediction:
+    """Predict the peaks of `job` on one card. `fitted`: other constants than the shipped ones."""
+    known = constants()
+    fitted = fitted or known.fitted
+    weights, quant_constants = weight_bytes(job)
+    adapter_count = trainable(job) if job.method != "full" else 0
+    width = trained_width(job)
+    adapter = adapter_count * width
+    optimizer = trainable(job) * state_bytes(job)
+    moments = _moments(job)
+    peak = max(moments, key=lambda moment: moment.total)
+    # blocks that the step's passes leave behind stay with the allocator, whichever moment is the peak
+    passing = max(m.activations + m.logits + m.workspace for m in moments if m.name != "step")
+    slack = passing * (fitted.slack_varied if job.varied else fitted.slack)
+    allocated = weights + quant_constants + adapter + optimizer + peak.total + known.cublas
+    parts = Parts(
+        *(
+            round(part)
+            for part in (
+                weights,
+                quant_constants,
+                adapter,
+                peak.gradients,
+                optimizer,
+                peak.activations,
+                peak.logits,
+                peak.workspace + known.cublas + slack,
+                known.context,
+            )
+        )
+    )
+    return Prediction(parts, peak.name, round(allocated), round(allocated + slack), parts.total)
+
+
+def inference_bytes(job: Job) -> tuple[int, int]:
+    """Weights, and the cache of keys and values for `seq` x `batch` tokens, in the weights' width (16 bit if NF4)."""
+    shapes, width = job.shapes, WIDTH[job.weights]
+    weights, quant_constants = weight_bytes(job)
+    reach = min(job.seq, shapes.window) if shapes.window and shapes.window_share == 1 else job.seq
+    return round(weights + quant_constants), 2 * shapes.layers * shapes.key_value * width * reach * job.batch
+
+
+def trainable(job: Job) -> int:
+    """Parameters that learn."""
+    if job.method == "full":
+        return job.shapes.parameters
+    return lora_parameters(job.shapes, job.rank, job.targets)
+
+
+def trained_width(job: Job) -> int:
+    """Bytes of a trained parameter and of its gradient: the model's own, or the adapter's."""
+    return WIDTH[job.weights if job.method == "full" else job.adapter]
+
+
+def state_bytes(job: Job) -> float:
+    """Bytes of optimizer state a trained parameter."""
+    optimizer = optimizer_named(job.optimizer)
+    return optimizer.bytes + optimizer.like_weights * trained_width(job)
+
+
+def weight_bytes(job: Job) -> tuple[float, float]:
+    """The base model, and NF4's constants: a 32-bit scale for 64 weights, or one of 8 bit and a 32-bit one for 256 of
+    those.
+    """
+    shapes, width = job.shapes, WIDTH[job.weights]
+    ends = 4 if job.float32 == "ends" else width
+    rest = shapes.parameters - shapes.block_parameters
+    if not job.quantised:
+        return shapes.block_parameters * width + rest * ends, 0.0
+    scale = (1 + 4 / NF4_OUTER_BLOCK) if job.double_quant else 4
+    return shapes.block_parameters / 2 + rest * ends, shapes.block_parameters * scale / NF4_BLOCK
+
+
+def _moments(job: Job) -> tuple[_Moment, ...]:
+    shapes, tokens = job.shapes, job.tokens
+    everything = trainable(job) * trained_width(job)
+    # with accumulation the gradients of the micro-batch before are there already
+    early = everything if job.accumulation > 1 else 0.0
+    layer = kept_by_layer(job) * tokens
+    if job.checkpointing:
+        kept = float(shapes.layers * job.stream * shapes.hidden * tokens)
+        one_layer = layer
+    else:
+        kept = shapes.layers * layer
+        one_layer = 0.0
+    ends = kept + _kept_by_last_norm(job) * tokens + _adapter_copies(job)
+    matrix = _dequantised(job)
+    backward = one_layer + passing_backward(job) * tokens
+    moments = [
+        _Moment("loss", early, ends, logits(job) * tokens),
+        _Moment("step", everything, workspace=trainable(job) * _step_bytes(job)),
+    ]
+    if job.method == "full" and not early:
+        # the first layer comes last: all gradients are there by then, but hardly a checkpoint
+        head = shapes.head_parameters * trained_width(job)
+        moments.append(_Moment("backward", head, kept + backward, workspace=matrix))
+        moments.append(_Moment("backward", everything, kept / shapes.layers + backward, workspace=matrix))
+    else:
+        moments.append(_Moment("backward", everything, kept + backward, workspace=matrix))
+    return tuple(moments)
+
+
+def _adapter_copies(job: Job) -> float:
+    """Autocast's 16-bit copies of an adapter in 32 bit: in its cache while the model computes forward, and kept for the
+    backward pass where no layer is computed again.
+    """
+    if job.method == "full" or not job.autocast or WIDTH[job.adapter] == 2:
+        return 0.0
+    forward, backward = _logits_at(job)
+    return 2.0 * trainable(job) if not job.checkpointing or forward > backward else 0.0
+
+
+def _step_bytes(job: Job) -> float:
+    return optimizer_named(job.optimizer).step_like_weights * trained_width(job)
+
+
+def _dequantised(job: Job) -> float:
+    """NF4's kernels write the matrix in hand out in 16 bit."""
+    if not job.quantised:
+        return 0.0
+    return 2.0 * max(inputs * outputs for _, inputs, outputs in job.shapes.linears())
+
+
+def logits(job: Job) -> float:
+    """Bytes a token around the loss: what transformers' ForCausalLMLoss and cross_entropy hold at once."""
+    return float(job.shapes.vocab * max(_logits_at(job)))
+
+
+def _logits_at(job: Job) -> tuple[int, int]:
+    """The widths around the loss, added up: in the forward pass, and in the backward pass."""
+    if job.loss == "fused":
+        return 0, 0
+    raw = 4 if not job.autocast and (job.float32 == "ends" or job.weights == "fp32") else 2
+    upcast = 0 if raw == 4 else 4
+    forward = raw + upcast + 4 + (4 if job.loss == "shifted" else 0)
+    # log-probabilities, their gradient, and the gradient of the logits
+    backward = 12 + (raw if job.keeps_logits else 0)
+    return forward, backward
+
+
+def _kept_by_last_norm(job: Job) -> float:
+    """RMSNorm's 32-bit copy, and its output."""
+    return job.shapes.hidden * (4 + job.stream)
+
+
+def kept_by_layer(job: Job) -> float:
+    """Bytes a token that autograd keeps of one decoder layer."""
+    shapes, stream = job.shapes, job.stream
+    full = job.method == "full"
+    attention = _attention_width(job)
+    queries, keys = shapes.query, shapes.key_value
+    norms = (4 if stream == 2 or not job.checkpointing else 0) + 4
+    if full:
+        # a norm's weight that learns keeps the normed input too
+        norms += 2 * stream
+    kept = float(norms * shapes.hidden)
+    if job.attention == "math":
+        # keys and values repeated for every query head, and the probabilities: in 32 bit, and once more in 16
+        kept += attention * 4 * queries + shapes.heads * job.seq * (4 + (attention if attention < 4 else 0))
+    else:
+        kept += attention * (2 * queries + 2 * keys) + 4 * shapes.heads
+    if shapes.qk_norms:
+        kept += 4 * (queries + keys)
+    kept += _inputs(job, ("q_proj", "k_proj", "v_proj", "qkv_proj"), shapes.hidden, stream)
+    kept += _inputs(job, ("o_proj",), queries, 0)
+    kept += _inputs(job, ("gate_proj", "up_proj", "gate_up_proj"), shapes.hidden, stream)
+    inner = _inner_width(job)
+    kept += (2 if job.lora_kernels else 3) * inner * shapes.intermediate
+    kept += _inputs(job, ("down_proj",), shapes.intermediate, inner)
+    return kept
+
+
+def _inputs(job: Job, siblings: tuple[str, ...], width: int, own: int) -> float:
+    """What the matrices `siblings`, which share one input of `width`, keep of it; `own`: bytes an element of the input
+    itself where nothing else keeps it.
+
+    A matrix that learns keeps the input. LoRA's A does too, in its own width: as a copy for each adapter where the
+    widths differ, where autocast converts, and where dropout (whose mask is a byte) makes each its own.
+    """
+    if job.method == "full":
+        copies = len([name for name, _, _ in job.shapes.linears() if name in siblings])
+        return float(width * (2 * copies if job.autocast and job.weights == "fp32" else own))
+    adapted = [name for name, _, _ in lora_pairs(job.shapes, job.targets) if name in siblings]
+    if not adapted:
+        return 0.0
+    inner = job.rank * len(adapted) * (2 if job.autocast else WIDTH[job.adapter])
+    if job.lora_kernels:
+        # axolotl/kernels/lora.py: the input once for all siblings, once more after dropout; down's is computed again
+        return float(inner if siblings == ("down_proj",) else width * (own + (2 if job.dropout else 0)) + inner)
+    own_width = job.stream
+    if job.dropout:
+        return float(width * len(adapted) * ((2 if job.autocast else WIDTH[job.adapter]) + 1) + inner)
+    if job.autocast and (WIDTH[job.adapter] != 2 or own_width != 2):
+        return float(width * len(adapted) * 2 + inner)
+    if WIDTH[job.adapter] != own_width:
+        return float(width * len(adapted) * WIDTH[job.adapter] + inner)
+    return float(width * own + inner)
+
+
+def _attention_width(job: Job) -> int:
+    return 2 if job.autocast or job.stream == 2 else 4
+
+
+def _inner_width(job: Job) -> int:
+    """Bytes of an element inside the MLP: an NF4 matrix answers in its input's width, another one in autocast's."""
+    if job.autocast and not job.quantised:
+        return 2
+    return job.stream
+
+
+def passing_backward(job: Job) -> float:
+    """Bytes a token that come and go while one layer is computed backward, on top of what it keeps."""
+    shapes, inner = job.shapes, _inner_width(job)
+    down = _inputs(job, ("down_proj",), shapes.intermediate, inner) / shapes.intermediate
+    lora = 0
+    if down and job.method != "full":
+        lora = 2 if job.autocast else WIDTH[job.adapter]
+    mlp = shapes.intermediate * max(2 * inner + lora, 3 * inner - down)
+    residual = 2 * job.stream * shapes.hidden
+    if job.attention != "math":
+        return mlp + residual
+    # by the time of the attention the MLP's share is free again
+    scores = shapes.heads * job.seq * (8 + _attention_width(job))
+    return max(mlp, scores - (3 * inner + down) * shapes.intermediate) + residual

@@ -1,0 +1,106 @@
+"""How much memory a card has for a training job: what is free on this machine's, or the catalogue's figure."""
+
+from __future__ import annotations
+
+import difflib
+from typing import NamedTuple
+
+from checks.catalogue import Card, Catalogue
+from checks.facts.host import Host, PciCard
+from checks.rules import cards
+from harness.memory.job import constants
+from machine.errors import BadUsage
+
+# words that people write and the catalogue does not, or the other way round
+_FILLING = {"nvidia", "geforce", "amd", "radeon", "instinct", "quadro", "tesla", "gpu", "graphics", "card"}
+
+
+class Room(NamedTuple):
+    """`bytes`: what a job may take; `source`: where that comes from, for a person. `here`: this machine has it."""
+
+    card: str
+    bytes: int
+    source: str
+    here: bool
+
+
+def room_for(name: str | None, host: Host, catalogue: Catalogue) -> Room | None:
+    """The card `name`, here where this machine has it; without a name this machine's roomiest. None: no card here.
+
+    Raises BadUsage for a name that is no card's, or that several cards with different memory share.
+    """
+    ours = [(card, _free(card, host, catalogue)) for card in cards.training(host, catalogue)]
+    if name is None:
+        found = [room for _, room in ours if room is not None]
+        return max(found, key=lambda room: room.bytes, default=None)
+    row = find_card(name, catalogue)
+    for card, room in ours:
+        if room is not None and cards.known(card, catalogue) == row:
+            return room
+    return _of_catalogue(row)
+
+
+def _free(card: PciCard, host: Host, catalogue: Catalogue) -> Room | None:
+    reserve = constants().reserve
+    gpu, amd, row = cards.nvml_of(card, host), cards.amd_of(card, host), cards.known(card, catalogue)
+    name = cards.name(card, catalogue)
+    seen = (gpu.memory_total, gpu.memory_used, "NVML") if gpu else (None, None, "")
+    if amd and amd.vram_total is not None:
+        seen = (amd.vram_total, amd.vram_used, "amdgpu")
+    total, used, source = seen
+    if total is not None and used is not None:
+        told = f"{(total - used) / 1e9:.1f} of {total / 1e9:.1f} GB free now ({source})"
+        return Room(name, max(0, total - used - reserve), f"{told}, less {_gb(reserve)} kept free", True)
+    return _of_catalogue(row, here=True) if row is not None and row.vram_gb else None
+
+
+def _of_catalogue(row: Card, here: bool = False) -> Room:
+    if not row.vram_gb:
+        raise BadUsage(
+            "fit.memory",
+            f"How much memory {row.name} has is not known.",
+            "It uses the computer's own memory." if row.integrated else "The catalogue has no figure for it.",
+            "Name another card.",
+        )
+    size, reserve = round(row.vram_gb * 2**30), constants().reserve
+    return Room(row.name, size - reserve, f"{row.vram_gb:g} GB by the catalogue, less {_gb(reserve)} kept free", here)
+
+
+def find_card(name: str, catalogue: Catalogue) -> Card:
+    """A card by its name, in any case, with or without its maker's words; the shortest name that holds all words."""
+    wanted = _words(name)
+    holding = [(row, _words(row.name)) for row in catalogue.cards if wanted and wanted <= _words(row.name)]
+    fewest = min((len(words) for _, words in holding), default=0)
+    found = [row for row, words in holding if len(words) == fewest]
+    if not found:
+        near = difflib.get_close_matches(_plain(name), {_plain(row.name): row.name for row in catalogue.cards}, n=3)
+        names = {_plain(row.name): row.name for row in catalogue.cards}
+        raise BadUsage(
+            "fit.card",
+            f"There is no card “{name}” in the catalogue."
+            + (f" Did you mean {' or '.join(names[each] for each in near)}?" if near else ""),
+            f"It has {len(catalogue.cards)} cards, such as RTX 3090, RTX 6000 Ada, RX 7900 XT and PRO W7900.",
+            f"gpu-setup fit --card '{names[near[0]] if near else 'RTX 3090'}'",
+        )
+    if len({row.vram_gb for row in found}) > 1:
+        listed = ", ".join(row.name for row in found)
+        raise BadUsage(
+            "fit.card",
+            f"“{name}” may be several cards with different memory: {listed}.",
+            "",
+            f"gpu-setup fit --card '{found[0].name}'",
+        )
+    return found[0]
+
+
+def _words(name: str) -> frozenset[str]:
+    parts = name.lower().replace("-", " ").replace("(", " ").replace(")", " ").replace("/", " ").split()
+    return frozenset(part for part in parts if part not in _FILLING) or frozenset(parts)
+
+
+def _plain(name: str) -> str:
+    return " ".join(word for word in name.lower().replace("-", " ").split() if word not in _FILLING)
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:g} GB"

@@ -1,0 +1,156 @@
+"""Checkpoints to go on from: at the recipe's steps, by the clock and on request; whole on the disk, and marked so.
+
+trainer ─▶ checkpoint-N/ ─▶ every file synced ─▶ checkpoint-N/whole.json {"step": N, "files": {name: [bytes, sha256]}}
+
+What a kill or a power cut leaves half written has no such list; harness/checkpoints.py goes back to one that has.
+Early stopping is judged from the trainer's own history, which is part of a checkpoint: a run that was cut stops where
+an uncut one does. GPU_SETUP_KEEP holds the settings as JSON: {"seconds": …, "stop": FILE, "patience": N}.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from time import monotonic, perf_counter
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from gpu_setup_worker.journal import Journal
+
+WHOLE = "whole.json"
+# a sign of life in a long evaluation
+ALIVE_SECONDS = 15.0
+
+
+def settings() -> dict[str, Any]:
+    """What the tool asks for; empty for a run that nobody goes on with (a benchmark)."""
+    return dict(json.loads(os.environ.get("GPU_SETUP_KEEP", "{}")))
+
+
+class Keeper(TrainerCallback):
+    """Saves when it is time or asked for, never what is not finite or has no room, and marks what is whole."""
+
+    def __init__(self, trainer: Any, journal: Journal) -> None:
+        given = settings()
+        self._journal = journal
+        self._model = trainer.model
+        self._seconds: float | None = given.get("seconds")
+        self._stop: str | None = given.get("stop")
+        self._patience: int = given.get("patience") or 0
+        self._last_save = self._last_sign = monotonic()
+        self._size: int | None = None
+        self._enough = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._last_save = monotonic()
+        self._enough = enough(state.log_history, self._patience)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._seconds is not None and monotonic() - self._last_save >= self._seconds:
+            control.should_save = True
+        if self._stop is not None and os.path.exists(self._stop):
+            self._journal.write("stop-asked", step=state.global_step)
+            control.should_save = control.should_training_stop = True
+        if self._enough:
+            # it was cut off between its early stop and its end
+            control.should_training_stop = True
+        self._guard(args, state, control)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._guard(args, state, control)
+
+    def _guard(self, args: Any, state: Any, control: Any) -> None:
+        """Withdraw a save that would go wrong, and say so: the training goes on, an older checkpoint stays."""
+        if not control.should_save:
+            return
+        trained = [weight for weight in self._model.parameters() if weight.requires_grad]
+        if not all(bool(torch.isfinite(weight).all()) for weight in trained):
+            control.should_save = False
+            self._journal.write("unsaved", step=state.global_step, reason="not-finite")
+            return
+        # before the first one: the weights in float32, and twice that for the optimizer
+        needed = self._size or 12 * sum(weight.numel() for weight in trained)
+        free = shutil.disk_usage(args.output_dir).free if os.path.isdir(args.output_dir) else None
+        if free is not None and free < 1.1 * needed:
+            control.should_save = False
+            self._last_save = monotonic()
+            self._journal.write("unsaved", step=state.global_step, reason="no-room", needed=needed, free=free)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._last_save = monotonic()
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if not folder.is_dir():
+            return
+        begin = perf_counter()
+        self._size = mark_whole(folder, state.global_step)
+        self._journal.write("saved", step=state.global_step, bytes=self._size, seconds=perf_counter() - begin)
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if monotonic() - self._last_sign >= ALIVE_SECONDS:
+            self._last_sign = monotonic()
+            self._journal.write("alive", step=state.global_step)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+        loss = (metrics or {}).get("eval_loss")
+        if loss is None:
+            return
+        self._journal.write("evaluated", step=state.global_step, loss=float(loss))
+        self._enough = enough(state.log_history, self._patience)
+        if self._enough:
+            self._journal.write("early", step=state.global_step, best_step=best(state.log_history)[0])
+            control.should_training_stop = True
+
+
+def evaluations(history: list[dict[str, Any]]) -> dict[int, float]:
+    """Held-out loss by step, in their order; the first counts where a step stands twice."""
+    found: dict[int, float] = {}
+    for entry in history:
+        if "eval_loss" in entry:
+            found.setdefault(int(entry["step"]), float(entry["eval_loss"]))
+    return found
+
+
+def best(history: list[dict[str, Any]]) -> tuple[int, float]:
+    """Step and loss of the lowest evaluation; a loss that is not a number is never the lowest."""
+    return min(evaluations(history).items(), key=lambda pair: (pair[1] != pair[1], pair[1]))
+
+
+def enough(history: list[dict[str, Any]], patience: int) -> bool:
+    """Whether the last `patience` evaluations or more brought nothing lower; with a patience of 0 never."""
+    seen = evaluations(history)
+    return patience > 0 and bool(seen) and list(seen).index(best(history)[0]) < len(seen) - patience
+
+
+def mark_whole(folder: Path, step: int) -> int:
+    """Sync every file of the checkpoint, then write the list that says that it is whole; returns its bytes."""
+    files = {}
+    for path in sorted(place for place in folder.rglob("*") if place.is_file() and place.name != WHOLE):
+        with path.open("rb") as file:
+            files[str(path.relative_to(folder))] = [
+                path.stat().st_size,
+                hashlib.file_digest(file, "sha256").hexdigest(),
+            ]
+            os.fsync(file.fileno())
+    partial = folder / f"{WHOLE}.partial"
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump({"step": step, "files": files}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, folder / WHOLE)
+    for place in (folder, folder.parent):
+        handle = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    return sum(size for size, _ in files.values())
+
+
+def training_args() -> dict[str, Any]:
+    """An evaluation at the start would come once more at each going on, and could be taken for the best one."""
+    return {"eval_on_start": False} if settings() else {}

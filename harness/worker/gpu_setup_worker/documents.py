@@ -1,0 +1,27 @@
+"""Sums over a batch's documents, on the batch's own device: what the FLOPs of attention depend on.
+
+A token at place p of its document (p from 0) adds 2p + 1 to the square of the document's length, for the odd numbers up
+to 2ℓ - 1 sum to ℓ². Under a window W, one at p ≥ W adds 2W instead: that makes 2Wℓ - W². So no document has to be cut
+out of its batch, and nothing waits for the device.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def document_sums(mask: torch.Tensor, positions: torch.Tensor | None, window: int | None) -> list[torch.Tensor]:
+    """Documents, tokens, Σℓ² and Σℓ² under the window: 0-d int64 tensors. `mask`: batch × places, 0 is padding.
+
+    With packing the mask holds each document's number, or `positions` begins anew at 0; both are taken for a border.
+    """
+    kept = mask != 0
+    begins = torch.ones_like(kept)
+    begins[:, 1:] = mask[:, 1:] != mask[:, :-1]
+    if positions is not None:
+        begins = begins | (positions == 0)
+    place = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+    place = place - torch.where(begins, place, 0).cummax(dim=1).values
+    square = torch.where(kept, 2 * place + 1, 0)
+    seen = square if window is None else torch.where(kept & (place >= window), 2 * window, square)
+    return [(begins & kept).sum(), kept.sum(), square.sum(), seen.sum()]

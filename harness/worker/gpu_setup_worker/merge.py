@@ -1,0 +1,189 @@
+"""Merges an adapter into its base: a plain model folder that answers as the adapter on its base does.
+
+`python -m gpu_setup_worker.merge --base DIR --adapter DIR --out DIR [--dtype bfloat16|float16|float32] [--four-bit]`
+With --four-bit the adapter was trained on the base in NF4, and learnt to make good what the rounding broke: so what it
+is added to are the base's weights as they came back from NF4, and only those that were in it. (Axolotl 0.19.0's own
+merge rounds the embedding and the head as well, which training does not.) One tensor at a time: the host holds the
+base in 4 bit and one file of the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from gpu_setup_worker.parent import end_with_parent
+
+FILE_BYTES = 2 << 30
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+# what PEFT can train and a sum of two small matrices cannot express; each of these keys must be empty
+PLAIN_ONLY = ("use_dora", "alpha_pattern", "rank_pattern", "fan_in_fan_out", "lora_bias", "target_parameters")
+PREFIX = "base_model.model."
+
+
+class Adapter(NamedTuple):
+    """`low` holds (A, B) by module, `whole` the weights that were trained as they are, by key. scale x B A is added."""
+
+    low: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    whole: dict[str, torch.Tensor]
+    scale: float
+
+
+class Place(NamedTuple):
+    """A tensor of the result: its key, the base's file that has it (None: only the adapter), and its elements."""
+
+    key: str
+    file: Path | None
+    elements: int
+
+
+def read_adapter(folder: Path) -> Adapter:
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    special = [key for key in PLAIN_ONLY if config.get(key)]
+    if config.get("peft_type") != "LORA" or special:
+        sys.exit(f"merge-kind: only plain LoRA can be merged, this is {config.get('peft_type')} {' '.join(special)}")
+    low: dict[str, dict[str, torch.Tensor]] = {}
+    whole = {}
+    for key, value in load_file(folder / "adapter_model.safetensors").items():
+        name = key.removeprefix(PREFIX)
+        module, _, kind = name.rpartition(".lora_")
+        if module:
+            low.setdefault(module, {})[kind[0]] = value
+        else:
+            whole[name.replace(".modules_to_save", "")] = value
+    root = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
+    pairs = {module: (pair["A"], pair["B"]) for module, pair in low.items()}
+    return Adapter(pairs, whole, config["lora_alpha"] / root)
+
+
+def rounded(base: Path) -> dict[str, Any]:
+    """The layers that NF4 holds, by name: the base loaded as training and examination load it."""
+    from bitsandbytes.nn import Linear4bit
+
+    from gpu_setup_worker.examine import load_base
+
+    return {name: layer for name, layer in load_base(str(base)).named_modules() if isinstance(layer, Linear4bit)}
+
+
+def places(base: Path, adapter: Adapter) -> list[Place]:
+    """Every tensor of the result, in the order of the base's files."""
+    found = []
+    for file in sorted(base.glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            found += [Place(key, file, math.prod(tensors.get_slice(key).get_shape())) for key in tensors.keys()]  # noqa: SIM118
+    there = {place.key for place in found}
+    lacking = {f"{module}.weight" for module in adapter.low} - there
+    if lacking:
+        sys.exit(f"merge-names: the adapter changes what the base does not have: {', '.join(sorted(lacking)[:3])}")
+    return found + [Place(key, None, value.numel()) for key, value in adapter.whole.items() if key not in there]
+
+
+def merged(place: Place, adapter: Adapter, layers: dict[str, Any], dtype: torch.dtype) -> torch.Tensor:
+    """One tensor of the result, computed in float32."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    if place.key in adapter.whole:
+        return adapter.whole[place.key].to(dtype)
+    module = place.key.removesuffix(".weight")
+    layer = layers.get(module) if place.key.endswith(".weight") else None
+    if layer is not None:
+        value = dequantize_4bit(layer.weight.data, layer.weight.quant_state).float().cpu()
+    else:
+        with safe_open(place.file, "pt") as tensors:
+            value = tensors.get_tensor(place.key)
+        if module not in adapter.low:
+            return value.to(dtype) if value.is_floating_point() else value
+        value = value.float()
+    if module in adapter.low:
+        a, b = adapter.low[module]
+        value += adapter.scale * (b.float() @ a.float())
+    return value.to(dtype)
+
+
+def files(found: list[Place], width: int) -> Iterator[list[Place]]:
+    """Tensors for one file each, of FILE_BYTES at most unless one alone is larger."""
+    part: list[Place] = []
+    for place in found:
+        if part and width * (place.elements + sum(other.elements for other in part)) > FILE_BYTES:
+            yield part
+            part = []
+        part.append(place)
+    if part:
+        yield part
+
+
+def write(base: Path, folder: Path, out: Path, dtype_name: str, four_bit: bool) -> None:
+    dtype = DTYPES[dtype_name]
+    adapter = read_adapter(folder)
+    found = places(base, adapter)
+    width = dtype.itemsize
+    needed = width * sum(place.elements for place in found)
+    free = shutil.disk_usage(out.parent).free
+    if free < 1.02 * needed:
+        sys.exit(
+            f"merge-no-room: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: No space left on device"
+        )
+    layers = rounded(base) if four_bit else {}
+    out.mkdir()
+    parts = list(files(found, width))
+    index, done = {}, 0
+    for number, part in enumerate(parts, 1):
+        name = "model.safetensors" if len(parts) == 1 else f"model-{number:05}-of-{len(parts):05}.safetensors"
+        tensors = {place.key: merged(place, adapter, layers, dtype).contiguous() for place in part}
+        save_file(tensors, out / name, metadata={"format": "pt"})
+        index |= {place.key: name for place in part}
+        done += sum(place.elements for place in part)
+        print(f"merged {done * width} of {needed}", flush=True)
+    if len(parts) > 1:
+        listed = {"metadata": {"total_size": needed}, "weight_map": index}
+        (out / "model.safetensors.index.json").write_text(json.dumps(listed, indent=1), encoding="utf-8")
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config.pop("quantization_config", None)
+    config.pop("torch_dtype", None)
+    config["dtype"] = dtype_name
+    if "lm_head.weight" in adapter.whole:
+        config["tie_word_embeddings"] = False
+    (out / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    copy_beside(base, folder, out)
+
+
+def copy_beside(base: Path, adapter: Path, out: Path) -> None:
+    """Tokenizer (the adapter's, where it has one), generation settings and licence."""
+    names = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.jinja")
+    source = adapter if list(adapter.glob("tokenizer*")) else base
+    copies = [file for name in names for file in source.glob(name)]
+    copies += [file for name in ("generation_config.json", "LICENSE*", "NOTICE*") for file in base.glob(name)]
+    for file in copies:
+        if file.is_file():
+            shutil.copyfile(file, out / file.name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="gpu_setup_worker.merge")
+    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--adapter", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--dtype", choices=list(DTYPES), default="bfloat16")
+    parser.add_argument("--four-bit", action="store_true")
+    given = parser.parse_args()
+    end_with_parent()
+    # written aside and renamed: a half model must never be taken for a whole one
+    partial = given.out.with_name(f"{given.out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    write(given.base, given.adapter, partial, given.dtype, given.four_bit)
+    os.replace(partial, given.out)
+
+
+if __name__ == "__main__":
+    main()

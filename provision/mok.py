@@ -1,0 +1,103 @@
+"""The key that signs modules built on this machine: which one it is, and how far its enrolment has come."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from checks.facts.firmware import LIST_NEW, certificates, parse_new, parse_test_key
+from machine.door import Machine, Unreadable
+
+# field knowledge: MokManager reads the keyboard as a US one, whatever it is
+PASSWORD = "a one-time password without a q w z y m and symbols, since the blue screen has a US keyboard"
+
+
+class Key(NamedTuple):
+    """`enrolled`: the firmware trusts it; `pending`: asked for, and not answered at the console yet (None: not known).
+
+    `exposed`: the private key can be read by others than root.
+    """
+
+    certificate: str
+    enrolled: bool
+    pending: bool | None
+    exposed: str | None
+
+
+def ask(machine: Machine, fallback: str, module: str = "") -> Key:
+    """mokutil's --test-key and --list-new for the certificate that signs; both, since the prompt may be missed."""
+    certificate = signing(machine, fallback, module)
+    tested = machine.run(("mokutil", "--test-key", certificate), timeout=20)
+    said = tested.stdout + tested.stderr
+    new = machine.run(LIST_NEW, timeout=20)
+    pending = None if new.rc is None else parse_new(new.stdout) or "enrollment request" in said
+    return Key(certificate, parse_test_key(said) is True, pending, exposed(machine, certificate))
+
+
+def signing(machine: Machine, fallback: str, module: str = "") -> str:
+    """The certificate whose key signed the module that is built; without a module that says it, the likeliest one."""
+    found = certificates(machine)
+    if module and len(found) > 1:
+        said = machine.run(("modinfo", "-F", "sig_key", module), timeout=20).stdout
+        wanted = re.sub(r"[^0-9a-f]", "", said.lower())
+        for path in found:
+            if wanted and _number(machine, path) == wanted.lstrip("0"):
+                return path
+    return found[0] if found else fallback
+
+
+def exposed(machine: Machine, certificate: str) -> str | None:
+    """The private key beside the certificate, if others than its owner may read it."""
+    stem = certificate.rpartition(".")[0]
+    for path in (f"{stem}.priv", f"{stem}.key"):
+        try:
+            if machine.stat(path).mode & 0o077:
+                return path
+        except Unreadable:
+            continue
+    return None
+
+
+def _number(machine: Machine, path: str) -> str:
+    try:
+        return serial(machine.read(path))
+    except Unreadable:
+        return ""
+
+
+def serial(certificate: bytes) -> str:
+    """The serial number of a certificate in DER, in hex without leading zeros; empty for what is none.
+
+    X.509 (RFC 5280): SEQUENCE { SEQUENCE { [0] version, INTEGER serial …, and `modinfo -F sig_key` shows that number.
+    """
+    try:
+        at = _inside(certificate, _inside(certificate, 0, 0x30), 0x30)
+        if certificate[at] == 0xA0:
+            at = _inside(certificate, at, 0xA0) + certificate[at + 1]
+        start = _inside(certificate, at, 0x02)
+        return certificate[start : start + certificate[at + 1]].hex().lstrip("0")
+    except (IndexError, ValueError):
+        return ""
+
+
+def _inside(data: bytes, at: int, tag: int) -> int:
+    """Where the content of the element at `at` begins. Raises ValueError for another tag."""
+    if data[at] != tag:
+        raise ValueError(tag)
+    length = data[at + 1]
+    return at + 2 + (length & 0x7F if length & 0x80 else 0)
+
+
+def words(key: Key) -> str:
+    """What the person does next. The password is typed into mokutil and the blue screen, nowhere else."""
+    tail = "at the console: Enroll MOK, Continue, Yes, the password, Reboot. Then: gpu-setup resume"
+    if key.pending:
+        begin = (
+            f"{key.certificate} is asked for and not enrolled yet: the blue screen comes at the next start and does "
+            f"not wait long. Restart, {tail}"
+        )
+    else:
+        asked = f"sudo mokutil --import {key.certificate} (choose {PASSWORD}), sudo mokutil --timeout -1"
+        begin = f"{asked}, restart, and {tail}"
+    closed = f" First close the private key: sudo chmod 600 {key.exposed}." if key.exposed else ""
+    return f"{begin}. Have the recovery key of an encrypted disk at hand: enrolling can trip a TPM-sealed one.{closed}"

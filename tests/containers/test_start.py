@@ -1,0 +1,125 @@
+"""From facts to a container: which built image is taken, what it is given, what it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from checks.catalogue import catalogue
+from containers.build import WORKER_LABEL
+from containers.dockerfile import tag
+from containers.model import Engine, ImageSpec
+from containers.run import Container
+from containers.spec import image_spec
+from containers.start import Image, Wanted, container, find_image
+from machine.door import LocalMachine, Outcome
+from machine.errors import Refused
+from machine.paths import Paths
+from tests.containers.hosts import host
+
+ENGINE = Engine("docker.io", "docker", "20.10.24", False, (), False, ("docker", "build"))
+
+
+class Shelf(LocalMachine):
+    """An engine with images: name or id → labels. Only what is asked of images and containers is answered."""
+
+    def __init__(self, **images: dict[str, str]) -> None:
+        self.images = {name.replace("__", ":"): labels for name, labels in images.items()}
+        self.asked: list[Sequence[str]] = []
+
+    def run(self, argv: Any, timeout: float = 5.0, env: Any = None) -> Outcome:
+        self.asked.append(argv)
+        if argv[1:3] == ("image", "inspect"):
+            labels = self.images.get(argv[-1])
+            if labels is None:
+                return Outcome(argv, 1, "", f"Error: No such image: {argv[-1]}", 0.0)
+            found = {"Id": f"sha256:{argv[-1]}", "Size": 7, "Created": "2026-11-24T20:00:00Z", "RepoTags": [argv[-1]]}
+            return Outcome(argv, 0, msgspec.json.encode([{**found, "Config": {"Labels": labels}}]).decode(), "", 0.0)
+        if argv[1:3] == ("image", "ls"):
+            wanted = [word.removeprefix("--filter=label=") for word in argv if word.startswith("--filter=")]
+            fit = [
+                n for n, have in self.images.items() if all(w in {f"{k}={v}" for k, v in have.items()} for w in wanted)
+            ]
+            return Outcome(argv, 0, "\n".join(fit), "", 0.0)
+        assert argv[1] == "ps", argv
+        return Outcome(argv, 0, "", "", 0.0)
+
+
+def labels(spec: ImageSpec, worker: str) -> dict[str, str]:
+    return {
+        "gpu-setup.stack": spec.stack,
+        "gpu-setup.lock": spec.lock_digest,
+        "gpu-setup.requirement": spec.torch_requirement,
+        WORKER_LABEL: worker,
+    }
+
+
+@pytest.fixture
+def spec() -> ImageSpec:
+    return image_spec(host("no-gpu"), catalogue())
+
+
+def test_the_image_of_this_spec_is_taken_before_one_on_another_base(spec: ImageSpec) -> None:
+    shelf = Shelf(**{tag(spec): labels(spec, "w"), "other__1": labels(spec, "w")})
+    assert find_image(spec, "w", ENGINE, shelf).name == tag(spec)
+    assert find_image(spec, "w", ENGINE, Shelf(other__1=labels(spec, "w"))).name == "other:1"
+
+
+def test_when_it_was_made_is_known(spec: ImageSpec) -> None:
+    assert find_image(spec, "w", ENGINE, Shelf(**{tag(spec): labels(spec, "w")})).created == "2026-11-24T20:00:00Z"
+
+
+def test_an_image_with_other_training_code_is_refused_with_the_way_out(spec: ImageSpec) -> None:
+    with pytest.raises(Refused) as caught:
+        find_image(spec, "new", ENGINE, Shelf(**{tag(spec): labels(spec, "old")}))
+    assert caught.value.code == "image.old-worker"
+
+
+def test_an_image_of_the_same_stack_for_other_cards_is_another_one() -> None:
+    """ROCm 10's torch brings kernels for the named cards only."""
+    mine = image_spec(host("rx6900xt-healthy"), catalogue())
+    other = replace(mine, torch_requirement=mine.torch_requirement.replace("gfx1030", "gfx908"))
+    with pytest.raises(Refused) as caught:
+        find_image(mine, "w", ENGINE, Shelf(other__1=labels(other, "w")))
+    assert caught.value.code == "image.not-built"
+
+
+def started(spec: ImageSpec, tmp_path: Path, network: bool, **environ: str) -> Container:
+    places = Paths(tmp_path / "data", tmp_path / "cache", tmp_path / "state")
+    image = Image("gpu-setup:x", "sha256:x", {})
+    return container(
+        spec, image, host("no-gpu"), catalogue(), ENGINE, Shelf(), places, Wanted(network=network), environ
+    )
+
+
+def test_with_a_network_it_gets_the_proxy_and_the_certificates(spec: ImageSpec, tmp_path: Path) -> None:
+    bundle = tmp_path / "company.pem"
+    bundle.write_text("x")
+    environ = {
+        "https_proxy": "http://me:secret@proxy.example:3128",
+        "SSL_CERT_FILE": str(bundle),
+        "REQUESTS_CA_BUNDLE": "/nonexistent",
+        "HF_TOKEN": "hf_secret",
+    }
+    made = started(spec, tmp_path, True, **environ)
+    assert made.passed == ("https_proxy",)
+    assert made.env["SSL_CERT_FILE"] == str(bundle)
+    assert bundle in {mount.path for mount in made.mounts}
+    assert "secret" not in str(made.env) and "REQUESTS_CA_BUNDLE" not in made.env
+    assert not made.host_network
+
+
+def test_a_proxy_on_this_machine_is_reached_over_its_own_network(spec: ImageSpec, tmp_path: Path) -> None:
+    assert started(spec, tmp_path, True, http_proxy="http://127.0.0.1:3128").host_network
+
+
+def test_without_a_network_it_gets_none_of_that(spec: ImageSpec, tmp_path: Path) -> None:
+    made = started(spec, tmp_path, False, https_proxy="http://127.0.0.1:1", SSL_CERT_FILE=__file__)
+    assert (made.network, made.host_network, made.passed) == (False, False, ())
+    assert "SSL_CERT_FILE" not in made.env
+    assert all(mount.ours for mount in made.mounts)

@@ -1,0 +1,86 @@
+"""Which card is meant, and how much of it is free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from checks.catalogue import catalogue
+from checks.facts.read import read_host
+from harness.memory.room import Room, find_card, room_for
+from machine.errors import BadUsage
+from machine.recording import RecordedMachine
+
+Load = Callable[[str], RecordedMachine]
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ("RX 7900 XT", "Radeon RX 7900 XT"),
+        ("rx 7900 xtx", "Radeon RX 7900 XTX"),
+        ("NVIDIA GeForce RTX 3090 Ti", "RTX 3090 Ti"),
+        ("3090", "RTX 3090"),
+        ("W7900", "Radeon PRO W7900"),
+        ("RTX 6000 Ada", "RTX 6000 Ada"),
+        ("T4", "Tesla T4"),
+        ("MI300X", "Instinct MI300X"),
+    ],
+)
+def test_a_card_is_found_as_people_write_it(asked: str, name: str) -> None:
+    assert find_card(asked, catalogue()).name == name
+
+
+def test_every_card_is_found_by_its_own_name() -> None:
+    for card in catalogue().cards:
+        assert find_card(card.name, catalogue()).name == card.name
+
+
+def test_an_unknown_card_has_neighbours() -> None:
+    with pytest.raises(BadUsage) as told:
+        find_card("RTX 3091", catalogue())
+    assert "RTX 3090" in told.value.what
+    assert told.value.next == "gpu-setup fit --card 'RTX 3090'"
+
+
+def test_a_name_for_two_sizes_asks_which() -> None:
+    with pytest.raises(BadUsage, match="4060 Ti 8GB, RTX 4060 Ti 16GB"):
+        find_card("RTX 4060 Ti", catalogue())
+
+
+def test_shared_memory_is_not_guessed() -> None:
+    with pytest.raises(BadUsage, match="not known"):
+        room("Strix Halo graphics", "no-gpu")
+
+
+def room(name: str | None, recorded: str) -> Room | None:
+    from tests.recorded import load
+
+    return room_for(name, read_host(load(recorded)), catalogue())
+
+
+def test_another_card_is_the_catalogues() -> None:
+    found = room("RX 7900 XT", "no-gpu")
+    assert found == Room(
+        "Radeon RX 7900 XT", 20 * 2**30 - 500_000_000, "20 GB by the catalogue, less 0.5 GB kept free", False
+    )
+
+
+@pytest.mark.parametrize("recorded", ["rtx3090-healthy", "rx7900xt-healthy"])
+def test_this_machines_card_is_what_is_free_now(recorded: str) -> None:
+    found = room(None, recorded)
+    assert found and found.here
+    assert "free now" in found.source
+    assert room(found.card, recorded) == found
+
+
+def test_two_cards_give_the_roomier_one() -> None:
+    found = room(None, "two-vendors")
+    assert found
+    both = [room(name, "two-vendors") for name in ("RTX 3090", "RX 7900 XTX")]
+    assert found.bytes == max(each.bytes for each in both if each and each.here)
+
+
+def test_a_machine_without_a_card_has_no_room() -> None:
+    assert room(None, "no-gpu") is None

@@ -1,0 +1,85 @@
+"""A training that outlives the terminal: what is asked of systemd, what is said where it is not there.
+
+No systemd is the service manager here: its answers are those that systemctl and loginctl print (249 to 255).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from harness.background import Place, look, notes, start, unit_argv
+from machine.door import ABSENT, LocalMachine, Outcome
+from machine.errors import Refused
+
+WORDS = ("/usr/bin/python3", "-I", "/opt/gpu-setup/gpu_setup/__main__.py", "train", "mine.json")
+HERE = Place(manager=True, user=True, lingers=True, inhibitor=True)
+
+
+class Answers(LocalMachine):
+    """A machine whose systemd says what is given, by the command's first two words; what is not given is absent."""
+
+    def __init__(self, **answers: str) -> None:
+        self.answers = answers
+        self.asked: list[tuple[str, ...]] = []
+
+    def run(self, argv: Sequence[str], timeout: float = 5.0, env: Mapping[str, str] | None = None) -> Outcome:
+        self.asked.append(tuple(argv))
+        said = self.answers.get(argv[0].replace("-", "_"))
+        if said is None:
+            return Outcome(tuple(argv), None, "", "No such file or directory", 0.0, ABSENT)
+        return Outcome(tuple(argv), 0, said, "", 0.01)
+
+
+def test_a_desktop_with_systemd() -> None:
+    machine = Answers(systemctl="running\n", loginctl="yes\n", systemd_inhibit="")
+    assert look(machine, 1000) == HERE
+    assert machine.asked[0] == ("systemctl", "--user", "is-system-running")
+
+
+def test_root_has_the_machines_manager() -> None:
+    assert look(Answers(systemctl="degraded\n", systemd_inhibit=""), 0) == Place(True, False, True, True)
+
+
+def test_no_systemd() -> None:
+    assert look(Answers(), 1000) == Place(False, True, None, False)
+    with pytest.raises(Refused) as refused:
+        start("unit", WORDS, "/runs/x", Answers(), 1000, True, {})
+    assert refused.value.code == "train.no-manager"
+    assert "nohup" in refused.value.next and "tmux" in refused.value.next
+
+
+@pytest.mark.parametrize("said", ["offline\n", "unknown\n", "stopping\n", ""])
+def test_a_systemd_that_runs_nothing(said: str) -> None:
+    """In a container systemctl is often there, and answers `offline`."""
+    assert not look(Answers(systemctl=said, loginctl="no\n"), 1000).manager
+
+
+def test_the_unit_stops_with_a_checkpoint_and_keeps_the_machine_awake() -> None:
+    environ = {"GPU_SETUP_HOME": "/data", "HF_TOKEN": "hf_secret", "SHELL": "/bin/sh"}
+    argv = unit_argv("gpu-setup-train-x", WORDS, "/runs/x", HERE, True, environ)
+    assert argv[:2] == ("systemd-run", "--user")
+    # SIGTERM to gpu-setup alone: it asks the training, which else would be ended with it
+    assert "--property=KillMode=mixed" in argv and "--property=TimeoutStopSec=300" in argv
+    assert "--setenv=GPU_SETUP_HOME=/data" in argv
+    assert "hf_secret" not in " ".join(argv), "argv can be read by everybody"
+    assert argv[argv.index("systemd-inhibit") + 1] == "--what=sleep:idle"
+    assert argv[-len(WORDS) :] == WORDS
+    assert "systemd-inhibit" not in unit_argv("x", WORDS, "/runs/x", HERE, False, {})
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({}, []),
+        ({"lingers": False}, ["loginctl enable-linger"]),
+        ({"lingers": None}, ["not known"]),
+        ({"inhibitor": False}, ["suspending"]),
+    ],
+)
+def test_what_may_end_it_is_said(facts: dict[str, Any], words: list[str]) -> None:
+    said = notes(HERE._replace(**facts), True)
+    assert len(said) == len(words)
+    assert all(word in line for word, line in zip(words, said, strict=True))

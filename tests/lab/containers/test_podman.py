@@ -1,0 +1,88 @@
+"""The tool with podman: what it says of it, a container, and (in the full tests) the processor's image."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from checks.facts.host import Docker
+from containers.engine import podman as podman_engine
+from containers.run import Container, Mount, run_argv
+from tests.lab.containers.conftest import Site
+from tests.lab.containers.engines import small_archive
+from tests.lab.containers.material import Distribution, unpacked
+from tests.lab.containers.podman import Podman, podman_in
+from tests.lab.training import Ended, tool
+
+pytestmark = [pytest.mark.lab, pytest.mark.full]
+
+
+@pytest.fixture(scope="module")
+def podman(material: Path, like_here: Distribution, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    root = unpacked(material / "podman", like_here.suite, ("podman", "conmon", "golang-github-containers-common"))
+    with podman_in(tmp_path_factory.mktemp("podman"), root) as found:
+        yield found
+
+
+def asked(podman: Podman, home: Path, *arguments: str, timeout: float = 400) -> Ended:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", podman.environ["PATH"])
+        return tool(home, *arguments, "--engine", "podman", timeout=timeout)
+
+
+def test_what_it_can_and_cannot_do_is_said(podman: Podman, tmp_path: Path) -> None:
+    ended = asked(podman, tmp_path, "image", "engine")
+    assert ended.rc == 0, ended.document
+    engine = ended.data["engine"]
+    assert (engine["kind"], engine["program"]) == ("podman", "podman")
+    assert engine["version"]
+    assert any("CDI" in word for word in engine["can"]) and any("CDI" in word for word in engine["cannot"])
+
+
+def test_the_tools_own_command_starts_a_container(podman: Podman, tmp_path: Path) -> None:
+    archive = tmp_path / "small.tar"
+    archive.write_bytes(small_archive())
+    podman.checked("import", str(archive), "small:1")
+    os.chown(tmp_path, 10001, 10001)
+    container = Container(
+        engine=podman_engine(Docker(kind="podman"), "", rootless=False), image="small:1", user="10001:10001",
+        mounts=(Mount(tmp_path, writable=True),),
+    )  # fmt: skip
+    script = "id -u; touch mine; touch /x"
+    result = podman.podman(*run_argv(container, "gpu-setup-test", ("/bin/sh", "-c", script), cwd=str(tmp_path))[1:])
+    assert result.stdout == "10001\n", result.stderr
+    assert "Read-only file system" in result.stderr
+    assert (tmp_path / "mine").stat().st_uid == 10001
+    assert podman.containers() == []
+
+
+def test_a_failed_build_is_explained_and_leaves_nothing(podman: Podman, site: Site, tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    for file in site.wheels.glob("torch-*.whl"):
+        (wheels / file.name).symlink_to(file)
+    (wheels / "axolotl-0.19.0-py3-none-any.whl").write_bytes(b"no wheel")
+    podman.checked("import", str(site.system), site.base)
+    before = podman.images()
+    words = ("image", "build", "--vendor", "cpu", "--base", site.base, "--offline", "--wheels", str(wheels))
+    ended = asked(podman, tmp_path / "home", *words)
+    assert (ended.rc, ended.error["code"]) == (4, "image.not-offered"), ended.document
+    assert podman.containers() == []
+    assert before <= podman.images()
+
+
+def test_the_processors_image_is_built_proven_and_run(podman: Podman, site: Site, tmp_path: Path) -> None:
+    podman.checked("import", str(site.system), site.base)
+    home = tmp_path / "home"
+    words = ("image", "build", "--vendor", "cpu", "--base", site.base, "--offline", "--wheels", str(site.wheels))
+    built = asked(podman, home, *words, timeout=1500)
+    assert built.rc == 0, json.dumps(built.document)[-3000:]
+    again = asked(podman, home, *words, timeout=1500)
+    assert again.data["built"]["id"] == built.data["built"]["id"]
+    proven = asked(podman, home, "image", "verify", "--vendor", "cpu")
+    assert (proven.rc, proven.data["verdict"]) == (0, "pass"), proven.document
+    assert podman.containers() == []

@@ -1,0 +1,111 @@
+"""What of a machine is compared: packages, marks, holds, groups, units, and every file that was changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from provision import dpkg
+from tests.lab.provision.hosts import Guest
+from tests.provision.hosts import Folder
+
+# Files that differ between two runs that did the same. A pattern of the path, and why.
+IGNORED = (
+    (r"var/lib/gpu-setup/", "the tool's own journal, logs and kept files: one more run writes more of them"),
+    (r"usr/local/lib/gpu-setup/", "root's copy of the tool stays for the way back"),
+    (r"var/log/|var/lib/systemd/|var/lib/dbus/|etc/machine-id$", "logs, clocks and seeds of the running system"),
+    (r"var/cache/|var/lib/apt/(lists|periodic|mirrors)/", "downloads, package lists and their times"),
+    (r"var/lib/(dpkg|apt)/[^/]*(-old|lock\w*(-frontend)?)$", "dpkg's last copy of its database; locks"),
+    (r"var/lib/dpkg/(status|available|info/format|triggers/)|var/lib/apt/extended_states$", "compared as packages"),
+    (r"(^|/)(tmp|run|proc|sys|dev|root)/|home/ada/\.(cache|local)/", "not part of the system's state"),
+    (r"etc/(group|gshadow|passwd|shadow|subuid|subgid)-?$", "compared as groups and people"),
+    (r"/__pycache__/|\.pyc$", "compiled by whatever ran"),
+    (r"etc/ld\.so\.cache$|var/cache/ldconfig/", "made anew from the libraries"),
+)
+_IGNORED = re.compile("|".join(f"(?:^{pattern}|^(?:.*/)?{pattern})" for pattern, _ in IGNORED))
+
+
+class State(NamedTuple):
+    """`packages`: name → version, selection and state; `files`: path → mode, owner and digest (or link's target)."""
+
+    packages: dict[str, str]
+    automatic: frozenset[str]
+    holds: frozenset[str]
+    groups: dict[str, str]
+    units: dict[str, str]
+    files: dict[str, str]
+
+
+def of(guest: Guest) -> State:
+    """The guest's state, read from its disk; it may be on or off."""
+    database = dpkg.read(Folder(guest.root))
+    packages = {
+        name: f"{record.version} {record.want} {record.flag} {record.state}"
+        for name, record in database.records.items()
+        # what was removed and not purged: settings may stay, as they should
+        if record.state not in ("not-installed", "config-files")
+    }
+    people = (guest.root / "etc/group").read_text().splitlines()
+    groups = {line.split(":")[0]: ",".join(sorted(line.split(":")[3].split(","))) for line in people}
+    return State(
+        packages,
+        frozenset(name for name in database.auto if name in packages),
+        database.held(),
+        groups,
+        _units(guest.root),
+        _files(guest),
+    )
+
+
+def _units(root: Path) -> dict[str, str]:
+    """What systemd starts: the links below /etc/systemd/system."""
+    top = root / "etc/systemd/system"
+    return {str(place.relative_to(top)): os.readlink(place) for place in sorted(top.rglob("*")) if place.is_symlink()}
+
+
+def _files(guest: Guest) -> dict[str, str]:
+    """Every file of the layers above the base system, as the guest sees it: only these can have changed."""
+    layers = (guest.upper, *(layer for layer in guest.snapshot_of.layers[:-1]))
+    paths = {
+        str(place.relative_to(layer))
+        for layer in layers
+        for place in layer.rglob("*")
+        if not place.is_dir() or place.is_symlink()
+    }
+    found = {}
+    for path in sorted(paths):
+        place = guest.root / path
+        if _IGNORED.match(path) or not os.path.lexists(place):
+            continue
+        found[path] = _fingerprint(place)
+    return found
+
+
+def _fingerprint(place: Path) -> str:
+    entry = place.lstat()
+    kind = f"{stat.S_IMODE(entry.st_mode):o} {entry.st_uid}:{entry.st_gid}"
+    if place.is_symlink():
+        return f"link to {os.readlink(place)}"
+    return f"{kind} {hashlib.sha256(place.read_bytes()).hexdigest()[:16]}" if place.is_file() else kind
+
+
+def differences(before: State, after: State) -> list[str]:
+    """What is not the same, each in a line; empty when all is."""
+    found = []
+    for name in State._fields:
+        one, two = getattr(before, name), getattr(after, name)
+        if isinstance(one, frozenset):
+            found += [f"{name}: -{each}" for each in sorted(one - two)] + [
+                f"{name}: +{each}" for each in sorted(two - one)
+            ]
+        else:
+            found += [
+                f"{name}: {key}: {one.get(key)} → {two.get(key)}"
+                for key in sorted(one.keys() | two.keys())
+                if one.get(key) != two.get(key)
+            ]
+    return found
