@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from binascii import crc32
-from functools import cache
+from functools import cache, cached_property
 
 import msgspec
 
@@ -223,7 +223,7 @@ class System(Frozen, frozen=True, kw_only=True):
     date: str
 
 
-class Catalogue(Frozen, frozen=True, kw_only=True):
+class Catalogue(Frozen, frozen=True, kw_only=True, dict=True):
     """Every table. `stacks` are in order of preference; `repositories` and `branches` in order of age."""
 
     cards: tuple[Card, ...]
@@ -238,9 +238,17 @@ class Catalogue(Frozen, frozen=True, kw_only=True):
 
     def card(self, vendor: str, device: str, revision: str | None) -> Card | None:
         """The card with this PCI id; a row that names revisions matches only those, and wins over one that does not."""
-        rows = [row for row in self.cards if row.vendor == vendor and device in row.devices]
+        rows = self._cards_by_id.get((vendor, device), ())
         exact = [row for row in rows if revision in row.revisions]
         return next(iter(exact or [row for row in rows if not row.revisions]), None)
+
+    @cached_property
+    def _cards_by_id(self) -> dict[tuple[str, str], list[Card]]:
+        found: dict[tuple[str, str], list[Card]] = {}
+        for row in self.cards:
+            for device in row.devices:
+                found.setdefault((row.vendor, device), []).append(row)
+        return found
 
     def stacks_for(self, card: Card) -> tuple[Stack, ...]:
         """The stacks that have kernels for this card, the preferred one first."""

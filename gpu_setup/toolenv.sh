@@ -151,6 +151,8 @@ build_environment() {
     say "[1/3] Python $version ($interpreter)"
     say "[2/3] an empty environment"
     build=$tool/build.$key.$$
+    # what is to be replaced; another start may come first where there is no flock
+    before=$("$interpreter" -I -c 'import os, sys; print(os.path.realpath(sys.argv[1]))' "$tool/$key")
     # everything half-made goes, also on Ctrl-C
     trap 'rm -rf -- "$build"; say "stopped; nothing half-made is left."; exit 130' INT TERM HUP
     rm -rf -- "$build"
@@ -177,15 +179,21 @@ build_environment() {
         } 3>&1
     )
     [ "$rc" = 0 ] || pip_failed "$rc"
-    # published by one rename of a link, so that nobody ever sees half of it; the folder itself never moves
-    "$build/bin/python" -I -c '
+    # published by a link in one step, so that nobody ever sees half of it; the folder itself never moves. Of two that
+    # built at once, the first counts and the second gives its own up
+    "$interpreter" -I -c '
 import os, shutil, sys
-link, build = sys.argv[1:]
-old = os.path.realpath(link) if os.path.islink(link) else ""
-os.symlink(os.path.basename(build), build + ".link")
-os.replace(build + ".link", link)
-if old and old != os.path.realpath(build) and os.path.dirname(old) == os.path.realpath(os.path.dirname(link)):
-    shutil.rmtree(old, ignore_errors=True)' "$tool/$key" "$build" || unwritable
+link, build, before = sys.argv[1:]
+try:
+    os.symlink(os.path.basename(build), link)
+except FileExistsError:
+    if os.path.realpath(link) != before:
+        shutil.rmtree(build)
+        sys.exit()
+    os.symlink(os.path.basename(build), build + ".link")
+    os.replace(build + ".link", link)
+    if os.path.dirname(before) == os.path.realpath(os.path.dirname(link)):
+        shutil.rmtree(before, ignore_errors=True)' "$tool/$key" "$build" "$before" || unwritable
     trap - INT TERM HUP
     say "ready after $(($(date +%s) - begin)) s"
 }

@@ -140,6 +140,8 @@ def test_a_process_left_by_a_thread_ends_with_the_interpreter(tmp_path: Path) ->
         f"run = lambda: LocalMachine().run(('sh', '-c', 'echo $$ > {note}; sleep 60'), timeout=60)\n"
         "threading.Thread(target=run, daemon=True).start()\n"
         f"import os\nwhile not os.path.exists('{note}') or not os.path.getsize('{note}'): time.sleep(0.01)\n"
+        # the process writes its number before the thread has heard of it
+        "time.sleep(0.2)\n"
     )
     root = str(Path(__file__).parents[2])
     outcome = LocalMachine().run((PYTHON, "-c", f"import sys; sys.path.insert(0, {root!r})\n{script}"), timeout=20)
