@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MOST_ANSWERS = 20
 # a sketch of 64 bytes has a spread of 0.06 at 0.7: below this, the real overlap is under ALIKE nearly always
 SKETCH_ALIKE = 0.52
+# pairs that are remembered as compared: 8 MB; what was forgotten is compared again
+MOST_MET = 1_000_000
 # pairs compared at a time: the sketches that they touch are in memory together, a page of 4 KiB each at worst
 CHUNK = 8_000
 
@@ -61,8 +63,9 @@ def _candidates(tally: Tally) -> Iterator[tuple[int, int]]:
     path = tally.folder / "sketches"
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        # a pair that shares several bands is met several times; the last ones met are remembered
-        met: set[int] = set()
+        # a pair that shares several bands is met in several parts, once in each; sorted numbers, for a set takes ten
+        # times their memory
+        met = np.empty(0, dtype=np.uint64)
         for records, starts in tally.bands.equal():
             lengths = np.diff(np.append(starts, len(records)))
             leaders = np.repeat(records["row"][starts], lengths)
@@ -72,15 +75,14 @@ def _candidates(tally: Tally) -> Iterator[tuple[int, int]]:
             ones = np.concatenate((leaders[~first], before[~first]))
             others = np.concatenate((records["row"][~first],) * 2)
             keys = np.unique(ones.astype(np.uint64) << np.uint64(32) | others.astype(np.uint64))
+            keys = np.setdiff1d(keys, met, assume_unique=True)
+            agreed = []
             for at in range(0, len(keys), CHUNK):
                 few = keys[at : at + CHUNK]
-                agreed = few[_agree(descriptor, few) >= SKETCH_ALIKE]
-                for key in agreed.tolist():
-                    if key not in met:
-                        met.add(key)
-                        yield key >> 32, key & 0xFFFFFFFF
-            if len(met) > 1_000_000:
-                met.clear()
+                agreed.append(few[_agree(descriptor, few) >= SKETCH_ALIKE])
+                for key in agreed[-1].tolist():
+                    yield key >> 32, key & 0xFFFFFFFF
+            met = np.union1d(met, np.concatenate(agreed)) if agreed and len(met) < MOST_MET else met
     finally:
         os.close(descriptor)
 
