@@ -1,12 +1,14 @@
 """The container image: its building and size, and what training in it costs against the bare environment.
 
     python3 benchmarks/image.py [--pairs 5] [--steps 12] [--recipe smollm2-135m-qlora] [--build OPTION …]
+    python3 benchmarks/image.py --lab FOLDER        an engine of its own, for the time of the benchmark (root)
 
 `gpu-setup image build` twice (the second with nothing changed), then rounds of one `gpu-setup bench` in the image
 and one in the bare environment, in turning order, each after one for nothing. The start runs from the moment at
 which the run's config lies there to the worker's first line; both are looked at twenty times a second. A first
 build that took steps from the engine's cache is no figure. Needs an engine, and a built training environment
-(./gpu-setup environment).
+(./gpu-setup environment). With --lab the engine is the lab tests' (Docker on a disk in one file, empty at first), and
+the build takes a base and wheels from what those tests keep in $GPU_SETUP_TEST_HOME/containers, offline.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from time import time
@@ -98,6 +101,21 @@ def rounds(pairs: int, steps: int, recipe: str, env: dict[str, str], work: Path)
     return done
 
 
+@contextmanager
+def lab_engine(lab: Path, work: Path) -> Iterator[tuple[dict[str, str], list[str]]]:
+    """What a client of the engine needs in its environment, and the options for the build from what lies in `lab`."""
+    from tests.lab.containers.engines import running
+
+    found = [file for pattern in ("*.tar", "wheels-py*") for file in sorted(lab.glob(pattern))]
+    if len(found) != 2:
+        sys.exit(f"{lab} does not hold a base and wheels; the tests in tests/lab/containers make them.")
+    system, wheels = found
+    base = "ubuntu:24.04" if system.stem == "noble" else f"debian:{system.stem}"
+    with running(work / "engine", disk_gb=40) as engine:
+        engine.checked("import", str(system), base)
+        yield dict(engine.environ), ["--vendor", "cpu", "--base", base, "--offline", "--wheels", str(wheels)]
+
+
 def building(options: Sequence[str], env: dict[str, str], work: Path, raw: dict[str, Any]) -> list[Figure]:
     _, first = tool(("image", "build", *options), env, work)
     again = [tool(("image", "build", *options), env, work)[0] for _ in range(3)]
@@ -158,15 +176,21 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=NEEDED_PAIRS, help="rounds (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=12, help="optimizer steps of a run (default: %(default)s)")
     parser.add_argument("--recipe", default="smollm2-135m-qlora", help="a shipped recipe (default: %(default)s)")
+    parser.add_argument("--lab", type=Path, help="a folder of the lab tests' base and wheels: see above")
     parser.add_argument("--build", nargs=argparse.REMAINDER, default=[], help="options for gpu-setup image build, last")
     add_common_options(parser)
     given = parser.parse_args()
     if training_environment(my_places()) is None:
         parser.error("there is no training environment yet; build it with: ./gpu-setup environment")
     described, raw = machine(), dict[str, Any]()
-    with work_folder(given.work) as work:
+    with ExitStack() as open_until_the_end:
+        work = open_until_the_end.enter_context(work_folder(given.work))
         env = person_environment(GPU_SETUP_HOME=str(borrowed_home(work / "home")))
-        figures = building(given.build, env, work, raw)
+        options = given.build
+        if given.lab is not None:
+            more, options = open_until_the_end.enter_context(lab_engine(given.lab.resolve(), work))
+            env |= more
+        figures = building(options, env, work, raw)
         done = rounds(given.pairs, given.steps, given.recipe, env, work)
     raw |= {"recipe": given.recipe, "steps": given.steps, "rounds": [[run._asdict() for run in pair] for pair in done]}
     title = f"Container image, and {given.recipe} in it ({given.steps} steps a run)"

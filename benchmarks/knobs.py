@@ -160,8 +160,8 @@ def main() -> None:
         for part, name, changed, judged in to_do(raw, given.part, given.rounds)[: given.limit]:
             found = one_run(places, changed, judged)
             raw.setdefault(part, {}).setdefault(name, []).append(found)
-            print(f"{part}, {name}: {found}", flush=True)
             kept.write_text(json.dumps(raw), encoding="utf-8")
+            print(f"{part}, {name}: {found}", flush=True)
         if left := to_do(raw, given.part, given.rounds):
             print(f"{len(left)} runs are left; the same command goes on.")
         title = "What each knob trades: SmolLM2 135M on the processor"

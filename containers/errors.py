@@ -21,8 +21,10 @@ class Cause(NamedTuple):
 
 _ECHO = re.compile(
     r"executor failed running \[|did not complete successfully|error waiting for container"
-    r"|^ ?> \[|^#\d+ \[|^\s*\d+ \| |^-+$|building at STEP \"|^(\[\d+/\d+\] )?STEP \d+/\d+: "
+    r"|^ ?> \[|^#\d+ \[|^\s*\d+ \| |^-+$|^(\[\d+/\d+\] )?STEP \d+/\d+: "
 )
+# buildah's way: the command, and then what was wrong
+_BUILDAH = re.compile(r'^Error: building at STEP ".*": ')
 _AGAIN = "Check the network; run the same command again to go on: finished steps are kept."
 _TOOLKIT = "gpu-setup plan shows the steps of the container toolkit; then: sudo systemctl reload docker"
 
@@ -234,7 +236,8 @@ CAUSES: tuple[Cause, ...] = (
 def spoken(text: str) -> list[str]:
     """The lines that tell something: without BuildKit's echoes of the failed command, which hold every word of it, and
     without the client's own complaint about the broken wait."""
-    return [line.strip() for line in text.splitlines() if line.strip() and not _ECHO.search(line)]
+    lines = (_BUILDAH.sub("", line).strip() for line in text.splitlines())
+    return [line for line in lines if line and not _ECHO.search(line)]
 
 
 def known(text: str) -> Cause | None:
@@ -245,7 +248,7 @@ def known(text: str) -> Cause | None:
 def last_error(text: str) -> str:
     """The line that says most: the last that speaks of an error, without the build's step number."""
     lines = spoken(text)
-    telling = [line for line in lines if "rror" in line or "denied" in line]
+    telling = [line for line in lines if "error" in line.lower() or "denied" in line]
     said = (telling or lines or ["It printed nothing."])[-1]
     head, _, rest = said.partition(" ")
     return (rest if head.startswith("#") else said)[:300]

@@ -5,6 +5,7 @@ Folders are mounted where they lie on the machine, so that every path means the 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -102,7 +103,7 @@ def run_argv(
     words += container.devices
     for mount in container.mounts:
         kind = "" if mount.writable else ",readonly"
-        words += ["--mount", f"type=bind,source={mount.path},target={mount.path}{kind}"]
+        words += ["--mount", f"type=bind,{_field('source', mount.path)},{_field('target', mount.path)}{kind}"]
     for key, value in sorted({"HOME": "/tmp", **container.env, **(env or {})}.items()):
         words += ["--env", f"{key}={value}"]
     for name_only in container.passed:
@@ -112,9 +113,25 @@ def run_argv(
     return (*words, container.image, *argv)
 
 
+def _field(key: str, path: Path) -> str:
+    """One field of --mount, which is a line of CSV."""
+    word = f"{key}={path}"
+    return '"' + word.replace('"', '""') + '"' if "," in word or '"' in word else word
+
+
 def owner() -> str:
-    """This process, told apart from a later one with the same number: pid and time of start."""
-    return f"{os.getpid()}-{_started(os.getpid())}"
+    """This process, told apart from a later one with the same number, and from one of another machine that uses the
+    same engine: pid, time of start, and a digest of where that pid means anything."""
+    return f"{os.getpid()}-{_started(os.getpid())}-{_here()}"
+
+
+def _here() -> str:
+    """This start of this machine, and this namespace of pids."""
+    try:
+        start, space = Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return "unknown"
+    return hashlib.sha256(f"{start}{space}".encode()).hexdigest()[:12]
 
 
 def _started(pid: int) -> str | None:
@@ -126,19 +143,25 @@ def _started(pid: int) -> str | None:
 
 
 def remove_left_behind(engine: Engine, machine: Machine, private: Path) -> int:
-    """Remove containers and token files whose gpu-setup was killed and could not; returns how many containers."""
+    """Remove containers and token files whose gpu-setup was killed and could not; returns how many containers.
+
+    Containers of another machine, on an engine that both use, are not judged; of an earlier start there are none, for
+    the engine removes them itself. A token file is removed all the same: one that is mounted stays readable there.
+    """
     for file in private.glob(f"{TOKEN_FILE}*"):
         if not _lives(file.name.removeprefix(TOKEN_FILE)):
             file.unlink(missing_ok=True)
-    listing = machine.run(
-        (engine.program, "ps", "--all", "--filter", f"label={OWNER_LABEL}",
-         "--format", '{{.ID}} {{.Label "' + OWNER_LABEL + '"}}'),
-        timeout=30,
-    )  # fmt: skip
+    listing = machine.run((engine.program, "ps", "--all", "--quiet", "--filter", f"label={OWNER_LABEL}"), timeout=30)
+    there = listing.stdout.split() if listing.ok else []
+    if not there:
+        return 0
+    # a `ps` of podman's has no word for one label
+    wanted = '{{.Id}} {{index .Config.Labels "' + OWNER_LABEL + '"}}'
+    owners = machine.run((engine.program, "container", "inspect", "--format", wanted, *there), timeout=30)
     gone = []
-    for line in listing.stdout.splitlines() if listing.ok else ():
+    for line in owners.stdout.splitlines():
         container, _, whose = line.partition(" ")
-        if not _lives(whose):
+        if whose.endswith(f"-{_here()}") and not _lives(whose):
             gone.append(container)
     if gone:
         machine.run((engine.program, "rm", "--force", *gone), timeout=PATIENCE)
@@ -146,9 +169,9 @@ def remove_left_behind(engine: Engine, machine: Machine, private: Path) -> int:
 
 
 def _lives(whose: str) -> bool:
-    """Whether the process of this label or file name is still the one that wrote it."""
-    pid, _, rest = whose.partition("-")
-    return pid.isdecimal() and _started(int(pid)) == rest.partition("-")[0]
+    """Whether the process of this label or file name is here, and still the one that wrote it."""
+    pid, started, here = [*whose.split("-"), "", "", ""][:3]
+    return pid.isdecimal() and here == _here() and _started(int(pid)) == started
 
 
 class ContainerMachine:

@@ -29,6 +29,7 @@ DOCUMENTS = {
     "comparison": "harness.compare:Comparison",
     "records": "harness.published:Published",
     "train": "harness.train_job:Trained",
+    "tune": "harness.tuning:Tuned",
     "try": "harness.examine:Examination",
     "merge": "harness.merge:Merged",
     "recipe": "gpu_setup.commands.recipe:RecipeList",

@@ -51,6 +51,21 @@ def inspect(machine: Machine, catalogue: Catalogue) -> Seen:
     return Seen(host, run(host, catalogue, ALL), plan(host, catalogue, Target()), choose_stack(host, catalogue))
 
 
+def to_install(seen: Seen) -> bool:
+    """Whether there is a card that cannot be used yet."""
+    return not seen.choice.gpu and seen.plan.vendor is not None
+
+
+def with_versions(seen: Seen, machine: Machine, catalogue: Catalogue) -> Seen:
+    """The plan with what apt says to it, so that what is agreed to is what is then done."""
+    from gpu_setup.commands.apply import behind_sudo
+    from provision.completion import completed
+    from provision.root import with_person
+
+    host = with_person(seen.host, machine, behind_sudo(machine))
+    return seen._replace(plan=completed(host, catalogue, seen.plan.target, machine))
+
+
 def choose(
     seen: Seen,
     recipe_name: str | None,
@@ -58,10 +73,12 @@ def choose(
     ask: Ask,
     models: Path,
     hub: Callable[[], bool] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Job:
     """Which recipe on which stack. Asks before going on without a card that is there, and before a large download.
 
-    `models`: the folder of those that are here already; `hub`: does the model hub answer (None: ask it)?
+    `models`: the folder of those that are here already; `hub`: does the model hub answer (None: ask it)? `tell` hears
+    why a recipe was taken that nobody named.
     """
     if (
         not seen.choice.gpu
@@ -74,7 +91,12 @@ def choose(
             seen.choice.because + ".",
             "Do the steps of `gpu-setup plan -v`, then run `gpu-setup up` again; or: gpu-setup up --yes",
         )
-    recipe = load_recipe(recipe_name or usual_recipe(seen.choice, models, data is not None, hub).name)
+    name = recipe_name
+    if name is None:
+        usual = usual_recipe(seen.choice, models, data is not None, hub)
+        tell(f"{usual.name}: {usual.because}")
+        name = usual.name
+    recipe = load_recipe(name)
     if recipe.traits.needs_gpu and not seen.choice.gpu:
         raise needs_gpu(recipe, seen.choice.because)
     size = recipe.traits.download_bytes if not at_hand(recipe, models) else None

@@ -8,7 +8,6 @@ process to process: memory layout, clocks, the order of the data. harness/around
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,15 +18,14 @@ from checks.facts.host import Host
 from harness import around
 from harness.around import Method, Soak
 from harness.card_use import read_card_use, refuse_foreign
-from harness.ceiling import Products, ceiling_argv, measure_ceiling, products_of
+from harness.ceiling import Products, measure_ceiling, products_of, products_seen
 from harness.config import run_config
 from harness.document import write_whole
 from harness.launch import mark_cut_off, new_folder, train
 from harness.nf4 import check_nf4
 from harness.prove import Job, Ready, as_judged, inputs_digest
-from harness.sensors import has_sensor, settling
-from harness.telemetry import read_telemetry, sensing
-from harness.worker_process import worker_environment
+from harness.soak import soak
+from harness.telemetry import sensing
 from harness.workload import EXACT, RECIPE, Workload, ensure_documents, exact, overrides_for
 from machine.door import Machine
 from machine.errors import Interrupted, Problem
@@ -43,8 +41,6 @@ LEAST_LAUNCHES = 3
 QUICK_TOKENS: Mapping[str, int] = {"gpu": 1 << 17, "cpu": 1 << 14}
 RECORD_TOKENS: Mapping[str, int] = {"gpu": 1 << 19, "cpu": 1 << 15}
 FEWEST_RECORD_STEPS = 8
-SOAK_AT_MOST = 20 * 60.0
-SOAK_LOOK = 5.0
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -96,6 +92,7 @@ def bench(
     job: Job, ready: Ready, chosen: Settings, host: Host, machine: Machine, paths: Paths, emit: Emit
 ) -> tuple[Launched, ...]:
     """Every launch of a benchmark, in order."""
+    job = hurried(job) if chosen.mode == "quick" else job
     guard(job, ready, host, machine, emit)
     soaked = soak(job, ready, host, machine, paths, emit) if chosen.soak else None
     first_seed = int(job.overrides.get("seed", job.recipe.config.get("seed") or 42))
@@ -110,6 +107,12 @@ def bench(
         own = msgspec.structs.replace(ready, inputs=inputs_digest(launch, ready.environment, ready.base_model))
         done.append(Launched(launch, own, measured_run(launch, own, method, host, machine, paths.runs, emit)))
     return tuple(done)
+
+
+def hurried(job: Job) -> Job:
+    """A quick benchmark has no time for steps that only warm up: one, and what the rule finds beyond it."""
+    traits = msgspec.structs.replace(job.recipe.traits, warmup_steps=1)
+    return msgspec.structs.replace(job, recipe=msgspec.structs.replace(job.recipe, traits=traits))
 
 
 def prepared(
@@ -151,14 +154,17 @@ def measured_run(job: Job, ready: Ready, method: Method, host: Host, machine: Ma
     folder = new_folder(runs, job.recipe)
     write_whole(folder / around.CARD_USE, msgspec.json.encode(use))
     write_whole(folder / around.METHOD, msgspec.json.encode(method))
-    products = products_of(run_config(job.recipe, ready.base_model, folder, job.data, job.overrides), ready.base_model)
+    config = run_config(job.recipe, ready.base_model, folder, job.data, job.overrides)
+    products = products_of(config, ready.base_model)
     seconds = method.ceiling_seconds
     _ceiling(products, seconds, folder / around.BEFORE, job, ready, machine, emit)
     with sensing(machine, vendor, which, folder / around.TELEMETRY):
-        train(
+        log = train(
             as_judged(job), ready.environment, ready.base_model, folder, machine, emit, ready.inputs, job.data,
             job.overrides, job.device, budget=job.budget,
         )  # fmt: skip
+    # a model whose shapes no table has shows them once it is loaded
+    products = products or products_seen(config, log.start)
     _ceiling(products, seconds, folder / around.AFTER, job, ready, machine, emit)
     return folder
 
@@ -175,58 +181,3 @@ def _ceiling(
         raise
     except Problem as problem:
         emit(Event("warning", STAGE, f"No matmul ceiling: {problem.what} {problem.why}".rstrip()))
-
-
-def soak(job: Job, ready: Ready, host: Host, machine: Machine, paths: Paths, emit: Emit) -> Soak:
-    """Heat the device with the model's own products until heat and clock stand still, at most 20 minutes.
-
-    Without a sensor there is nothing to wait for.
-    """
-    import time
-
-    vendor, which = job.stack.vendor, around.slot_of(host, job.stack.vendor, job.device)
-    products = products_of({**job.recipe.config, **job.overrides}, ready.base_model)
-    paths.state.mkdir(parents=True, exist_ok=True)
-    file = paths.state / "soak.jsonl"
-    file.unlink(missing_ok=True)
-    stop = threading.Event()
-    begin, soaked = time.monotonic(), Soak(0.0, None)
-    if products is None:
-        return soaked
-    argv = (*ceiling_argv(ready.environment, products), "--until-stopped")
-    heater = threading.Thread(
-        target=lambda: machine.stream(
-            argv, lambda line: None, stop, worker_environment(ready.environment, device=job.device)
-        ),
-        daemon=True,
-    )
-    emit(Event("start", STAGE, "Soaking: heating the device until its heat and clock stand still"))
-    with sensing(machine, vendor, which, file):
-        heater.start()
-        try:
-            while heater.is_alive() and (spent := time.monotonic() - begin) < SOAK_AT_MOST:
-                heater.join(SOAK_LOOK)
-                seen = read_telemetry(file)
-                samples = seen.card if vendor != "cpu" else seen.host
-                if samples and not has_sensor(samples):
-                    break
-                found = settling(samples)
-                soaked = Soak(spent, bool(found and found.soaked), *((found.kelvin, found.clock) if found else ()))
-                if soaked.settled:
-                    break
-                emit(Event("progress", STAGE, _heat_words(soaked), spent / 60, SOAK_AT_MOST / 60, "minutes"))
-        finally:
-            stop.set()
-            heater.join()
-    emit(Event("end", STAGE, _heat_words(soaked)))
-    return soaked
-
-
-def _heat_words(soaked: Soak) -> str:
-    if soaked.settled is None:
-        return "no sensor of heat or clock: nothing to wait for"
-    if soaked.kelvin is None and soaked.clock_share is None:
-        return "warming up"
-    heat = f"{soaked.kelvin:+.1f} K" if soaked.kelvin is not None else "heat not known"
-    clock = f"{soaked.clock_share:+.1%} clock" if soaked.clock_share is not None else "clock not known"
-    return f"{'settled' if soaked.settled else 'not settled'}: {heat}, {clock} in two minutes"

@@ -11,6 +11,7 @@ from harness.document import disk_trouble
 from harness.environment import Environment
 from harness.shapes import LINEARS, Shapes, from_config, lora_pairs, shapes_of
 from harness.trainer_log import cause, ended, last_error
+from harness.worker_log import Start
 from harness.worker_process import worker_environment
 from machine.door import Machine
 from machine.errors import BadUsage, OutsideFailed
@@ -49,7 +50,17 @@ def products_of(config: dict[str, Any], base_model: str) -> Products | None:
     if shapes is None:
         return None
     pairs = lora_pairs(shapes, (*LINEARS, "qkv_proj", "gate_up_proj"))
-    matrices = (*((i, o, shapes.layers) for _, i, o in pairs), (shapes.hidden, shapes.vocab, 1))
+    return _products(config, (*((i, o, shapes.layers) for _, i, o in pairs), (shapes.hidden, shapes.vocab, 1)))
+
+
+def products_seen(config: dict[str, Any], start: Start | None) -> Products | None:
+    """The products of the model that was really loaded; None where not every matrix works on every token."""
+    if start is None or start.sizes is None or not start.matrices:
+        return None
+    return _products(config, start.matrices)
+
+
+def _products(config: dict[str, Any], matrices: Matrices) -> Products:
     return Products(
         matrices,
         rows=int(config.get("micro_batch_size") or 1) * int(config.get("sequence_len") or 512),

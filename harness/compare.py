@@ -27,6 +27,8 @@ from machine.errors import BadUsage, Refused
 
 # a sensor's median that moved by more than this is worth telling
 FELT_APART = 0.03
+# no measurement is known worse; a report that says so cannot make a number overflow
+WIDEST_SPREAD = 100.0
 UNFELT = Measurement("", None, note="not recorded")
 # an interval that reaches further from 1 than this cannot say whether something is lost
 COARSE = 0.10
@@ -272,8 +274,9 @@ def figures_of(report: Report) -> Figures:
 
 def ratio_of(first: Measurement, other: Measurement, told_apart: float) -> Ratio | None:
     """`other` divided by `first`; None where one of them has no value. Without both intervals nothing is told apart."""
-    if not first.median or not other.median or first.median < 0 or other.median < 0:
+    if not all(each.median is not None and 0 < each.median < math.inf for each in (first, other)):
         return None
+    assert first.median and other.median
     value = other.median / first.median
     one, two = _spread(first), _spread(other)
     if one is None or two is None:
@@ -304,7 +307,8 @@ def _spread(measurement: Measurement) -> tuple[float, float] | None:
     if measurement.ci95 is None or not measurement.median or measurement.ci95[0] <= 0:
         return None
     low, high = measurement.ci95
-    return max(0.0, math.log(measurement.median / low)), max(0.0, math.log(high / measurement.median))
+    below, above = math.log(measurement.median) - math.log(low), math.log(max(high, low)) - math.log(measurement.median)
+    return min(max(0.0, below), WIDEST_SPREAD), min(max(0.0, above), WIDEST_SPREAD)
 
 
 def _rate(report: Report) -> float | None:
@@ -340,10 +344,11 @@ def _no_twins(reports: Sequence[Report], names: Sequence[str]) -> None:
 def _notes(reports: Sequence[Report], runs: Sequence[Compared]) -> list[str]:
     notes = []
     for report, run in zip(reports, runs, strict=True):
+        why = "".join(f" {reason}" for reason in report.reasons[:1])
         if report.verdict == "fail":
-            notes.append(f"{run.letter}'s training went wrong, so its speed is not rated.")
+            notes.append(f"{run.letter} went wrong, so its speed is not rated.{why}")
         if report.verdict == "inconclusive":
-            notes.append(f"{run.letter} calls itself inconclusive.")
+            notes.append(f"{run.letter} calls itself inconclusive.{why}")
         if report.host.stub:
             notes.append(f"A stub stood in for {run.letter}'s driver: nothing of it was measured on a card.")
         if run.ratio and run.ratio.verdict in ("equal", "unknown") and run.ratio.coarse:

@@ -71,10 +71,12 @@ def examine(
     offline: bool = True,
     device: str | None = None,
     merged: Path | None = None,
+    exact: bool = False,
 ) -> Examination:
     """Losses and answers before and after, from the adapter in `folder`; raises OutsideFailed when it does not load.
 
-    `merged`: the plain model in this folder is asked instead, and there is only an "after". A run that trained every
+    `merged`: the plain model in this folder is asked instead, and there is only an "after". `exact`: on a processor too
+    the base is computed as it is, not in a faster and coarser form. A run that trained every
     weight has no adapter: its base and its own model are asked, one after the other.
     """
     out = out or folder / DOCUMENT
@@ -100,6 +102,8 @@ def examine(
     ]
     if not merged and not _in_4_bit(folder):
         argv += ["--plain"]
+    if exact:
+        argv += ["--exact"]
     if held_out is not None:
         argv += ["--held-out", str(held_out)]
     for prompt in prompts:

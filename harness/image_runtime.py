@@ -58,8 +58,7 @@ def image_runtime(
     folders += [file.parent for file in (*local_datasets(job.recipe), *((job.data,) if job.data else ()))]
     written = (paths.models, paths.runs, paths.cache / DOCUMENTS)
     mounts = [Mount(folder) for folder in dict.fromkeys(folders)]
-    mounts += [Mount(make(folder), writable=True, ours=True) for folder in (*written, notes)]
-    mounts += [Mount(make(folder), writable=True) for folder in writable]
+    mounts += [Mount(make(folder), writable=True, ours=True) for folder in (*written, notes, *writable)]
     hub = job.recipe.traits.model == "hub"
     if job.device is not None and not wanted.gpus:
         # the container gets this card only, so no variable has to choose it inside

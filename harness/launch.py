@@ -125,7 +125,10 @@ def train(
         overrides=overrides or {},
     )
     with FileLock(folder / LOCK):
-        if keep is not None and (point := going_on(folder)) is not None:
+        point = going_on(folder) if keep is not None else None
+        # later ones are torn, or of steps that are done again
+        drop_after(folder / "adapter", point.step if point else -1)
+        if point is not None:
             before = read_run(folder)
             run = msgspec.structs.replace(
                 run,
@@ -134,7 +137,6 @@ def train(
                 resumed_from=(*before.resumed_from, point.step),
             )
             config["resume_from_checkpoint"] = str(point.folder)
-            drop_after(folder / "adapter", point.step)
             emit(Event("note", STAGE, f"Going on after step {point.step}, from {point.folder}"))
         return _train(recipe, run, config, environment, folder, machine, emit, keep, hung or Hung(), budget)
 
@@ -170,7 +172,9 @@ def _train(
         _write(folder, msgspec.structs.replace(run, status=status, seconds=seconds, problem=problem))
         return seconds
 
-    variables = worker_environment(environment, folder, recipe.traits.model != "hub", run.device)
+    # a model that was fetched needs no hub any more, and a person's own data never did
+    offline = recipe.traits.model != "hub" or (run.data is not None and Path(run.base_model).is_dir())
+    variables = worker_environment(environment, folder, offline, run.device)
     if budget is not None:
         variables["GPU_SETUP_BUDGET"] = f"{budget} {recipe.traits.warmup_steps}"
     if keep is not None:

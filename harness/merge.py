@@ -11,7 +11,7 @@ import msgspec
 
 from harness.document import disk_trouble
 from harness.environment import Environment
-from harness.examine import Examination, examine, held_out_file
+from harness.examine import examine, held_out_file
 from harness.launch import Run
 from harness.trainer_log import cause, ended, last_error
 from harness.worker_process import worker_environment
@@ -97,32 +97,30 @@ def compared(
     environment: Environment,
     machine: Machine,
     emit: Emit,
-    adapter: Examination | None,
-    tokens: int = 64,
+    ask: bool = True,
 ) -> Merged:
-    """Ask the merged model what the adapter was asked: `adapter` is its examination, None: then nothing is asked."""
+    """Ask the adapter on its base and the merged model the same; without `ask` nothing."""
     size = sum(file.stat().st_size for file in out.glob("*"))
-    if adapter is None:
+    if not ask:
         return Merged(str(folder), str(out), size, dtype, notes=("The merged model was not asked anything.",))
     held_out = held_out_file(run.traits, folder, run.data is not None)
-    said = examine(
-        run.base_model, folder, held_out, environment, machine, emit, out=folder / "merged-examination.json",
-        tokens=tokens, device=run.device, merged=out,
-    )  # fmt: skip
-    pairs = list(zip(adapter.answers, said.answers, strict=True))
-    same = sum(1 for one, other in pairs if one.after == other.after)
+    common = (run.base_model, folder, held_out, environment, machine, emit, ())
+    one = examine(*common, folder / "merge-adapter.json", device=run.device, exact=True)
+    other = examine(*common, folder / "merge-merged.json", device=run.device, merged=out)
+    pairs = list(zip(one.answers, other.answers, strict=True))
+    same = sum(1 for adapter, merged in pairs if adapter.after == merged.after)
     notes = []
     if same < len(pairs):
-        notes.append(f"{dtype} rounds the merged weights: {len(pairs) - same} answers differ in words. ")
-        notes[-1] += "--dtype float32 keeps them exact, at twice the size." if dtype != "float32" else ""
+        exact = "" if dtype == "float32" else " --dtype float32 keeps them exact, at twice the size."
+        notes.append(f"{dtype} rounds the merged weights: {len(pairs) - same} answers differ in words.{exact}")
     return Merged(
         str(folder),
         str(out),
         size,
         dtype,
-        adapter.after.held_out_loss if adapter.after else None,
-        said.after.held_out_loss if said.after else None,
+        one.after.held_out_loss if one.after else None,
+        other.after.held_out_loss if other.after else None,
         same,
         len(pairs),
-        tuple(note.strip() for note in notes),
+        tuple(notes),
     )

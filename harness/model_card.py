@@ -68,7 +68,7 @@ def card(recipe: Recipe, run: Run, log: WorkerLog, result: Trained, base: Base, 
         ("recipe", f"{recipe.name}, sha256 `{recipe.digest}`"),
         ("steps", f"{result.steps} of {result.planned_steps}" + (", stopped early" if result.stopped_early else "")),
         ("training loss", f"{_figure(result.loss_first)} → {_figure(result.loss_last)} nats a token"),
-        ("held-out loss", f"{_figure(result.held_out_before)} → {_figure(result.held_out_after)} nats a token"),
+        ("held-out loss", _held_out(result)),
         ("trained", run.started_at),
         ("on", start.device if start and start.device_type == "gpu" else "a processor"),
         ("software", _software(run, log)),
@@ -125,6 +125,13 @@ def _software(run: Run, log: WorkerLog) -> str:
     names = ("axolotl", "transformers", "peft", "bitsandbytes", "accelerate")
     found = [f"{name} {getattr(start, name)}" for name in names if start and getattr(start, name)]
     return ", ".join([f"torch {run.torch}", *found])
+
+
+def _held_out(result: Trained) -> str:
+    if result.held_out_after is not None or not result.evaluations:
+        return f"{_figure(result.held_out_before)} → {_figure(result.held_out_after)} nats a token"
+    kept = [each for each in result.evaluations if each.step == result.best_step] or result.evaluations[-1:]
+    return f"{_figure(kept[0].held_out_loss)} nats a token, by the trainer at step {kept[0].step}"
 
 
 def _figure(value: float | None) -> str:

@@ -174,8 +174,9 @@ def _mark(record: Record, mfu: float, hardware: float | None) -> tuple[Mark, str
 
 
 def judged(catalogue: Catalogue, card: str | None = None) -> tuple[Judged, ...]:
-    """Every record, or those of one card (a family's too), the fastest share of the peak first; unknown ones last."""
-    found = [judge(record, catalogue) for record in records() if card is None or _of_card(record, card)]
+    """Every record, or those of a card or a family, the highest share of the peak first; unknown ones last."""
+    chosen = [each for each in records() if card is None or _of_card(each, card) or _family(card, each.card)]
+    found = [judge(record, catalogue) for record in chosen]
     return tuple(sorted(found, key=lambda each: (each.mfu is None, -(each.mfu or 0.0))))
 
 

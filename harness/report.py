@@ -18,7 +18,7 @@ from harness.measure import Around, Measurements, computed_tflops, losses, measu
 from harness.physics import possible_tflops
 from harness.recipe import Band, Recipe
 from harness.smoke import Smoke, judge
-from harness.verdict import Speed, card_notes, judge_speed, kernel_words, learnt, over_ceiling, too_wide
+from harness.verdict import Speed, card_notes, judge_speed, kernel_words, learnt, over_ceiling, shared, too_wide
 from harness.work import (
     Conditions,
     Hardware,
@@ -187,9 +187,7 @@ def build_report(
     `around`: what was measured around it; `band`: where its loss must end, where that is known.
     """
     around = around or Around()
-    # a quick benchmark has no time for steps that only warm up: what the rule finds is enough
-    least = 1 if method is not None and method.mode == "quick" else recipe.traits.warmup_steps
-    measurements = measure(log, least, around)
+    measurements = measure(log, recipe.traits.warmup_steps, around)
     smoke = judge(log, examination, recipe.traits) if examination else None
     # where only the learning was asked for, a coarse speed is no fault
     speed = learnt(measurements) if smoke and method is None else _speed(measurements, log, around, band)
@@ -275,7 +273,7 @@ def combined(reports: tuple[Report, ...]) -> Report:
     last = reports[-1]
     measurements = merged([report.measurements for report in reports])
     kind = last.environment.worker.device_type if last.environment.worker else "cpu"
-    reasons = (*too_wide(measurements, kind, len(reports)), *over_ceiling(measurements))
+    reasons = (*too_wide(measurements, kind, len(reports)), *over_ceiling(measurements), *shared(measurements))
     failed = [report for report in reports if report.verdict == "fail"]
     own = dict.fromkeys(note for report in failed or reports for note in report.notes if not _of_one_run(note))
     words = f"{len(reports)} launches with a seed each: an interval is over their medians."

@@ -30,7 +30,8 @@ Series = list[tuple[float, float]]
 
 class Sensors(msgspec.Struct, frozen=True):
     """Over the measured steps. `throttled`: reason → share of the samples with it; `warming`: kelvin that the last half
-    minute was hotter than two minutes before, `clock_drift` the clock's share.
+    minute was hotter than two minutes before, `clock_drift` the clock's share; `computing`: the most programs that
+    computed on the card at once.
     """
 
     power: Measurement
@@ -43,6 +44,7 @@ class Sensors(msgspec.Struct, frozen=True):
     throttled: dict[str, float] = {}
     warming: float | None = None
     clock_drift: float | None = None
+    computing: int | None = None
 
 
 def windows(steps: Sequence[Step]) -> list[tuple[float, float]]:
@@ -83,6 +85,7 @@ def sensors(telemetry: Telemetry, steps: Sequence[Step], gpu: bool) -> Sensors:
         throttled=throttled(card),
         warming=settled.kelvin if settled else None,
         clock_drift=settled.clock if settled else None,
+        computing=max((each.computing for each in card if each.computing is not None), default=None),
     )
 
 

@@ -28,7 +28,10 @@ CPU_SENSORS = frozenset({"coretemp", "k10temp", "zenpower"})
 
 
 class CardSample(msgspec.Struct, frozen=True, tag_field="of", tag="card"):
-    """Seconds since 1970, watts, joules since the driver started, MHz, Celsius, bytes, NVML's bits, per cent."""
+    """Seconds since 1970, watts, joules since the driver started, MHz, Celsius, bytes, NVML's bits, per cent.
+
+    `computing`: how many programs compute on the card.
+    """
 
     time: float
     power: float | None = None
@@ -42,6 +45,7 @@ class CardSample(msgspec.Struct, frozen=True, tag_field="of", tag="card"):
     throttle_reasons: int | None = None
     power_enforced: float | None = None
     power_default: float | None = None
+    computing: int | None = None
 
 
 class HostSample(msgspec.Struct, frozen=True, tag_field="of", tag="host"):
@@ -119,6 +123,7 @@ def parse_card(line: str, which: str | None) -> CardSample | None:
     # AMD names its sensors apart; the junction is the hottest and the one that slows the card down
     heat = gpu.get("temperature", gpu.get("temperature_junction"))
     enforced = gpu.get("power_enforced")
+    pids = gpu.get("compute_pids")
     values = {
         name: gpu.get(name)
         for name in (
@@ -133,6 +138,7 @@ def parse_card(line: str, which: str | None) -> CardSample | None:
                 "of": "card",
                 "time": document.get("time") or time.time(),
                 "temperature": heat if heat is not None else gpu.get("temperature_edge"),
+                "computing": len(pids) if isinstance(pids, list) else None,
                 "power_enforced": enforced if enforced is not None else gpu.get("power_limit"),
             },
             CardSample,

@@ -278,7 +278,7 @@ def run_training(
         emit(Event("end", STAGE, f"already done with the same data and settings (--fresh trains anew): {folder}"))
     else:
         seconds = asked.hung_seconds
-        hung = Hung() if seconds is None else Hung(told_seconds=seconds / 2, ended_seconds=seconds, ended_steps=0.0)
+        hung = Hung() if seconds is None else Hung(0.0, seconds / 2, 0.0, seconds)
         again = f"gpu-setup train --resume {folder}"
         try:
             train(

@@ -15,6 +15,8 @@ from harness.worker_log import WorkerLog
 
 # half of the interval, as a share of the median
 WIDEST = {"gpu": 0.01, "cpu": 0.05}
+# harness/intervals.py gives none below
+FEWEST_FOR_INTERVAL = 6
 OTHER_LOAD = 0.05
 DRIFT = 0.05
 CEILING_CHANGE = 0.05
@@ -46,6 +48,7 @@ def judge_speed(
         *too_few(measurements, launches),
         *too_wide(measurements, _kind(log), launches),
         *over_ceiling(measurements),
+        *shared(measurements),
     ]
     verdict = "fail" if wrong else "inconclusive" if unsure else "pass"
     return Speed(verdict, (*wrong, *unsure), tuple(remarks(measurements, log)))
@@ -99,9 +102,11 @@ def too_wide(measurements: Measurements, kind: str, launches: int) -> list[str]:
     speed = measurements.tokens_per_second.processed
     widest = WIDEST.get(kind, WIDEST["cpu"])
     half = half_width(speed.ci95, speed.median)
+    if half is None and launches > 1:
+        return [f"{launches} launches give no interval; 3 are needed."]
     if half is None:
-        few = launches == 1 and speed.n >= FEWEST_STEPS
-        return [f"{speed.n} steady steps give no interval; 6 are needed."] if few and speed.n < 6 else []
+        unspread = FEWEST_STEPS <= speed.n < FEWEST_FOR_INTERVAL
+        return [f"{speed.n} steady steps give no interval; {FEWEST_FOR_INTERVAL} are needed."] if unspread else []
     if half <= widest:
         return []
     why = (
@@ -125,6 +130,14 @@ def over_ceiling(measurements: Measurements) -> list[str]:
         "was measured. Measure again when nothing else runs."
     )
     return [why]
+
+
+def shared(measurements: Measurements) -> list[str]:
+    """Another program that began to compute on the card while it was measured."""
+    programs = measurements.sensors.computing if measurements.sensors else None
+    if programs is None or programs < 2:
+        return []
+    return [f"{programs} programs computed on the card at once: the speed is not this training's alone."]
 
 
 def remarks(measurements: Measurements, log: WorkerLog) -> list[str]:

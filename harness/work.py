@@ -113,7 +113,7 @@ class Conditions(msgspec.Struct, frozen=True):
     """
 
     card: str | None = None
-    cards: int = 0
+    cards: int | None = None
     power_limit_watts: float | None = None
     driver: str | None = None
     cpu: str | None = None
@@ -205,7 +205,7 @@ def conditions_of(
     gpu = start.device_type == "gpu"
     return Conditions(
         card=_card(start.device, hardware.cards) if gpu else None,
-        cards=1 if gpu else 0,
+        cards=1 if gpu else None,
         power_limit_watts=hardware.power_limit_watts if gpu else None,
         driver=hardware.driver if gpu else None,
         cpu=hardware.cpu,
@@ -225,7 +225,7 @@ def conditions_of(
         bitsandbytes=start.bitsandbytes,
         accelerate=start.accelerate,
         attention=start.attention,
-        attention_kernels=log.attention.kernels if log.attention else (),
+        attention_kernels=tuple(name.removeprefix("aten::") for name in log.attention.kernels) if log.attention else (),
         checkpointing=_checkpointing(config, start),
         compile=bool(config.get("torch_compile")),
         packing=bool(config.get("sample_packing")),

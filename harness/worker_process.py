@@ -35,8 +35,9 @@ def worker_environment(
     }
     if offline:
         variables["HF_HUB_OFFLINE"] = "1"
-    elif token := os.environ.get("HF_TOKEN"):
-        variables["HF_TOKEN"] = token
+    else:
+        # a container gets these variables and no others of this process's
+        variables |= {name: os.environ[name] for name in ("HF_TOKEN", "HF_ENDPOINT") if os.environ.get(name)}
     if environment.stack.startswith("rocm"):
         # on RDNA torch's own attention kernels want to be asked for by name
         name = "TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import msgspec
 
 from machine.errors import OutsideFailed, Problem, Refused
 from machine.events import Event
-from provision import apt, apt_errors, dpkg
+from provision import apt, apt_errors, dpkg, files
 from provision.model import AptHold, AptInstall, AptMark, AptRemove, DpkgRepair, Wanted
 from provision.packages import older
 from provision.simulation import Change
@@ -19,7 +18,10 @@ ARCHIVES = Path("/var/cache/apt/archives")
 
 
 class Packages(msgspec.Struct, frozen=True, kw_only=True):
-    """What a transaction is about to change, for the journal and the way back. `auto`: marks as they were."""
+    """What a transaction is about to change, for the journal and the way back. `auto`: marks as they were.
+
+    `configured`: packages to come whose settings are here from an earlier time.
+    """
 
     install: dict[str, str] = msgspec.field(default_factory=dict)
     upgrade: dict[str, tuple[str, str]] = msgspec.field(default_factory=dict)
@@ -27,10 +29,14 @@ class Packages(msgspec.Struct, frozen=True, kw_only=True):
     auto: tuple[str, ...] = ()
     manual: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
+    configured: tuple[str, ...] = ()
 
 
 def installed(action: AptInstall, site: Site) -> bool:
-    """Every wanted package in working order, none of those that give way, nothing forbidden, dpkg not cut off."""
+    """Every wanted package in working order, none of those that give way, dpkg not cut off.
+
+    What is forbidden may have been here before for something else (dkms): it only must not come with this.
+    """
     found = dpkg.read(site.machine)
     there = found.present()
     exact = action.files or action.upgrade
@@ -39,7 +45,6 @@ def installed(action: AptInstall, site: Site) -> bool:
         and all(_serves(wanted, found.version(wanted.name)) for wanted in action.packages)
         and (not exact or all(found.version(w.name) == w.version for w in action.packages if w.version))
         and not any(name in there for name in action.remove)
-        and not any(fnmatchcase(name, pattern) for name in there for pattern in action.forbid)
     )
 
 
@@ -145,7 +150,23 @@ def _before(change: Change, named: tuple[str, ...], site: Site) -> Packages:
         auto=tuple(sorted(name for name in touched if name in found.auto)),
         manual=tuple(sorted(name for name in touched if name in found.records and name not in found.auto)),
         held=tuple(sorted(found.held())),
+        configured=tuple(sorted(name for name in change.installs if name in settled(found))),
     )
+
+
+def settled(found: dpkg.Database) -> frozenset[str]:
+    """Packages that were removed and not purged: their settings are still known."""
+    return frozenset(name for name, record in found.records.items() if record.state == "config-files")
+
+
+def _lost_settings(arguments: tuple[str, ...], site: Site) -> bool:
+    """Whether a package that comes would not bring its settings, since dpkg takes it for a person's wish.
+
+    That is so after a rollback, which takes settings away with the packages that brought them.
+    """
+    left, known = settled(dpkg.read(site.machine)), dpkg.conffiles(site.machine)
+    lost = {name for name in left if any(files.current(path) is None for path in known.get(name, ()))}
+    return bool(lost) and bool(lost & apt.simulate(site, arguments).installs.keys())
 
 
 def _keep_archives(versions: dict[str, str], site: Site) -> None:
@@ -181,10 +202,10 @@ def _archive_name(name: str, version: str) -> str:
 def install(action: AptInstall, site: Site, stage: str, title: str) -> None:
     """One transaction. A failed one is taken back as far as dpkg needs to be in order again, then told."""
     arguments = install_arguments(action)
-    total = apt.download_size(site, arguments)
     had = dpkg.read(site.machine).present()
+    options = apt.MISSING_SETTINGS if _lost_settings(arguments, site) else ()
     try:
-        apt.transaction(site, stage, title, arguments, total)
+        apt.transaction(site, stage, title, (*options, *arguments))
     except Problem as problem:
         _recover(site, stage, had)
         raise problem

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 
+from checks.facts.gaps import Gaps, exists
+from checks.facts.kernel import read_kernel
 from checks.facts.person import parse_group
 from machine.door import Unreadable
 from machine.errors import OutsideFailed
 from provision import apt, mok
-from provision.model import MokEnroll, Service, UserGroup
+from provision.model import KernelModule, MokEnroll, Service, UserGroup
+from provision.next_boot import HOOK
 from provision.site import Site
 
 DOCKER = "docker.service"
@@ -16,18 +19,38 @@ ON = ("enabled", "enabled-runtime", "static", "indirect", "generated", "alias", 
 
 
 def member(action: UserGroup, site: Site) -> bool:
-    """Whether the group database has the person in all of these groups (or, on the way back, in none)."""
+    """Whether the group database has the person in all of these groups (or, on the way back, in none of them)."""
+    if action.change == "delete":
+        return not set(action.groups) & set(group_names(site))
     there = set(memberships(action.user, site))
     return set(action.groups) <= there if action.change == "add" else not set(action.groups) & there
 
 
 def memberships(user: str, site: Site) -> tuple[str, ...]:
     """Supplementary groups of the person, by /etc/group."""
+    return tuple(name for name, _, members in _groups(site) if user in members)
+
+
+def group_names(site: Site) -> tuple[str, ...]:
+    return tuple(name for name, _, _ in _groups(site))
+
+
+def unused(group: str, site: Site) -> bool:
+    """A system's group (below 1000) without members, and nobody's own."""
+    row = next(((gid, members) for name, gid, members in _groups(site) if name == group), None)
     try:
-        content = site.machine.read("/etc/group").decode("utf-8", "replace")
+        passwd = site.machine.read("/etc/passwd").decode("utf-8", "replace")
+    except Unreadable:
+        return False
+    own = {line.split(":")[3] for line in passwd.splitlines() if line.count(":") >= 6}
+    return row is not None and row[0] < 1000 and not row[1] and str(row[0]) not in own
+
+
+def _groups(site: Site) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
+    try:
+        return parse_group(site.machine.read("/etc/group").decode("utf-8", "replace"))
     except Unreadable:
         return ()
-    return tuple(name for name, _, members in parse_group(content) if user in members)
 
 
 def change_groups(action: UserGroup, site: Site, title: str) -> None:
@@ -35,6 +58,8 @@ def change_groups(action: UserGroup, site: Site, title: str) -> None:
     if action.change == "add":
         missing = [name for name in action.groups if name not in there]
         commands: list[tuple[str, ...]] = [("usermod", "--append", "--groups", ",".join(missing), action.user)]
+    elif action.change == "delete":
+        commands = [("groupdel", name) for name in action.groups if name in group_names(site)]
     else:
         commands = [("gpasswd", "--delete", action.user, name) for name in action.groups if name in there]
     for argv in commands:
@@ -116,6 +141,20 @@ def serve(action: Service, site: Site, title: str) -> None:
         _run(site, ("systemctl", "disable", unit), title, "service.failed", again)
     elif change == "stop" and site.systemd:
         _run(site, ("systemctl", "stop", unit), title, "service.failed", again)
+
+
+def chosen(action: KernelModule, site: Site) -> bool:
+    """Whether no older kernel is kept as the default although the newest one has its module."""
+    if not exists(site.machine, action.file):
+        return True
+    kernel = read_kernel(site.machine, Gaps())
+    newest = kernel.installed[-1] if kernel.installed else None
+    return newest not in {file.kernel for file in kernel.modules or () if file.name == action.name}
+
+
+def choose(action: KernelModule, site: Site, title: str) -> None:
+    for argv in ((HOOK,), ("update-grub",)):
+        _run(site, argv, title, "kernel.choice", f"Look at {action.file}; sudo update-grub")
 
 
 def enrolled(action: MokEnroll, site: Site) -> bool:

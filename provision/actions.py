@@ -56,6 +56,8 @@ def satisfied(action: AnyAction, site: Site) -> bool:
             return act_system.enrolled(action, site)
         case KernelModule(change="build"):
             return not dkms.lacking(action, site)
+        case KernelModule(change="choose"):
+            return act_system.chosen(action, site)
         case KernelModule() | Reboot():
             return False
 
@@ -66,7 +68,8 @@ def before(action: AnyAction, site: Site, stage: str, title: str) -> Facts:
         case AptKey() | AptRepo() | AptPin() | WriteFile() | RestoreFile():
             return {"file": files.keep(act_files.path_of(action), site.backups)._asdict()}
         case AptInstall():
-            return {"packages": msgspec.to_builtins(act_packages.before_install(action, site, stage, title))}
+            change = act_packages.before_install(action, site, stage, title)
+            return {"packages": msgspec.to_builtins(change), "all_groups": act_system.group_names(site)}
         case AptRemove():
             return {"packages": msgspec.to_builtins(act_packages.before_remove(action, site, title))}
         case UserGroup():
@@ -106,13 +109,17 @@ def act(action: AnyAction, site: Site, stage: str, title: str) -> Left | None:
             act_system.serve(action, site, title)
         case KernelModule(change="build"):
             dkms.build(action, site, stage, title)
+        case KernelModule(change="choose"):
+            act_system.choose(action, site, title)
         case MokEnroll() | KernelModule() | Reboot():
             raise AssertionError(f"{type(action).__name__} is a person's to do")
     return None
 
 
 def after(action: AnyAction, site: Site) -> Facts:
-    """What the action left, for the way back: the digest of a file that we wrote."""
+    """What the action left, for the way back: the digest of a file that we wrote, the groups after a transaction."""
+    if isinstance(action, AptInstall):
+        return {"all_groups": act_system.group_names(site)}
     if isinstance(action, (AptKey, AptRepo, AptPin, WriteFile)):
         now = files.current(act_files.path_of(action))
         return {"sha256": files.digest(now)} if now is not None else {}

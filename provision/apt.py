@@ -16,7 +16,7 @@ from machine.door import Machine, Outcome
 from machine.events import Event
 from provision.apt_errors import failing_addresses, locked, problem
 from provision.files import write
-from provision.simulation import Change, parse, parse_uris
+from provision.simulation import Change, parse
 from provision.site import Site
 
 PATIENCE = 600
@@ -41,6 +41,7 @@ OPTIONS = (
     "APT::Get::AutomaticRemove=false",
 )
 KEEP_CONFIGURATION = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
+MISSING_SETTINGS = ("-o", "Dpkg::Options::=--force-confmiss")
 LISTS = "/var/lib/apt/lists"
 # apt closes its status descriptor for dpkg's scripts, so it cannot be one that these write to
 WITH_STATUS = "import os, sys; os.dup2(1, 3); os.execvp(sys.argv[1], sys.argv[1:])"
@@ -66,17 +67,28 @@ def parse_progress(line: str) -> Progress | None:
     return Progress("fetch" if match[1] == "dlstatus" else "work", min(float(match[3]), 100.0), match[4].strip())
 
 
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+
+
+def parse_need(line: str) -> int | None:
+    """`Need to get 12.3 MB/45.6 MB of archives.` → 12300000: what is still to fetch, before the stroke."""
+    match = re.match(r"Need to get ([0-9][0-9.,]*) ([kMG]?)B[/ ]", line)
+    return int(float(match[1].replace(",", "")) * _UNITS[match[2]]) if match else None
+
+
 class Teller:
     """Turns apt's lines into events of one stage: bytes while it fetches, per cent while it installs."""
 
-    def __init__(self, site: Site, stage: str, total: int | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._site, self._stage, self._total, self._clock = site, stage, total, clock
+    def __init__(self, site: Site, stage: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._site, self._stage, self._clock = site, stage, clock
+        self._total: int | None = None
         self._begun = {"fetch": clock()}
         self.lines: list[str] = []
 
     def line(self, line: str) -> None:
         found = parse_progress(line)
         if found is None:
+            self._total = parse_need(line) or self._total
             if not re.search(r"(?:pmerror|pmconffile|media-change):", line):
                 self.lines = [*self.lines[-199:], line]
             if holder := re.search(r"It is held by process ([0-9]+)(?: \(([^)]*)\))?", line):
@@ -98,7 +110,7 @@ class Teller:
         self._site.emit(Event(kind, self._stage, text))
 
 
-def call(site: Site, stage: str, argv: Sequence[str], total: int | None = None) -> Outcome:
+def call(site: Site, stage: str, argv: Sequence[str]) -> Outcome:
     """Run an apt-get or dpkg command to the end; the outcome's stdout holds its last lines, progress left out.
 
     Waits for the lock of the package lists too, for which apt has no option of its own.
@@ -106,7 +118,7 @@ def call(site: Site, stage: str, argv: Sequence[str], total: int | None = None) 
     until = time.monotonic() + PATIENCE
     told = False
     while True:
-        teller = Teller(site, stage, total)
+        teller = Teller(site, stage)
         outcome = site.machine.stream(argv, teller.line, env={**ENVIRONMENT, **site.environ}, cwd="/", log=site.log)
         outcome = outcome._replace(stdout="\n".join(teller.lines) or outcome.stdout)
         if outcome.ok or not locked(outcome.stdout) or time.monotonic() > until:
@@ -127,17 +139,10 @@ def simulate(site: Site, arguments: Sequence[str]) -> Change:
     return parse(outcome.stdout)
 
 
-def download_size(site: Site, arguments: Sequence[str]) -> int | None:
-    """Bytes still to fetch for this; None when apt does not say."""
-    argv = ("apt-get", *OPTIONS, "-o", "Debug::NoLocking=1", "--yes", "--print-uris", *arguments)
-    outcome = site.machine.run(argv, timeout=120, env={**ENVIRONMENT, **site.environ})
-    return sum(parse_uris(outcome.stdout).values()) if outcome.ok else None
-
-
-def transaction(site: Site, stage: str, title: str, arguments: Sequence[str], total: int | None = None) -> None:
+def transaction(site: Site, stage: str, title: str, arguments: Sequence[str]) -> None:
     """One apt-get run that changes packages, with progress. Raises Problem with cause and next step."""
     argv = ("apt-get", *OPTIONS, *KEEP_CONFIGURATION, "-o", "APT::Status-Fd=3", "--yes", *arguments)
-    outcome = call(site, stage, (sys.executable, "-I", "-S", "-c", WITH_STATUS, *argv), total)._replace(argv=argv)
+    outcome = call(site, stage, (sys.executable, "-I", "-S", "-c", WITH_STATUS, *argv))._replace(argv=argv)
     if not outcome.ok:
         raise problem(argv, outcome, title)
 

@@ -23,7 +23,6 @@ from provision.model import (
     DpkgRepair,
     Plan,
     Refusal,
-    Service,
     State,
     Step,
     Wanted,
@@ -33,12 +32,14 @@ from provision.model import (
 from provision.packages import names, sentence
 from provision.plan import NO_DOWNLOAD, plan
 from provision.simulation import NO_CHANGE, Change
-from provision.standing import unfinished
+from provision.standing import last_run, reopened
 from provision.target import Target
 from provision.tree import Tree, Unknown, private
 
 ELSEWHERE = "Versions and sizes are not known: apt can be asked only on the machine itself."
 UNFINISHED = "Versions and sizes are not known: apt answers once dpkg is in order again."
+# what they bring changes what is asked for after them
+ALONE = ("nvidia-driver", "nvidia-branch-lock")
 _IMAGE = re.compile(r"linux-image-(?:unsigned-)?([0-9][0-9a-z.~+-]*)")
 _MODULES = re.compile(r"linux-modules-nvidia-(([0-9]{3})(?:-server)?(?:-open)?)-(.+)")
 
@@ -106,19 +107,9 @@ def _behind(made: Plan, lag: str) -> Plan:
 
 
 def with_differences(made: Plan, machine: Machine) -> Plan:
-    """The plan with what each step changes in its file, and with the reloads that a run was cut off before."""
-    cut_off = unfinished(machine)
-    steps = tuple(_with_difference(_told_again(step, cut_off), machine) for step in made.steps)
+    """The plan with what each step changes in its file, and with the steps that the last run was cut off in."""
+    steps = tuple(_with_difference(step, machine) for step in reopened(made.steps, last_run(machine)))
     return made if steps == made.steps else sealed(msgspec.structs.replace(made, steps=steps))
-
-
-def _told_again(step: Step, cut_off: frozenset[str]) -> Step:
-    """Whether a program has read its settings anew is in no file: there the last run's own account has to do."""
-    reload = isinstance(step.action, Service) and step.action.change in ("reload", "restart")
-    if not reload or step.state is not State.DONE or step.id not in cut_off:
-        return step
-    because = f"{step.because} The last run was ended before this."
-    return msgspec.structs.replace(step, state=State.TODO, because=because)
 
 
 def _with_difference(step: Step, machine: Machine) -> Step:
@@ -176,14 +167,17 @@ def _steps(made: Plan, host: Host, tree: Tree, metas: tuple[str, ...]) -> Answer
     before = NO_CHANGE
     steps: list[Step] = []
     unknown: list[str] = []
-    for step in made.steps:
+    at_once: dict[tuple[str, ...], Change] = {}
+    for number, step in enumerate(made.steps):
         action = step.action
         if step.state is not State.TODO or not isinstance(action, (AptInstall, AptRemove)):
             steps.append(step)
             continue
         more = _arguments(action)
+        if not at_once and not any(later.id in ALONE for later in made.steps[number:]):
+            at_once = _at_once(made.steps[number:], arguments, tree)
         try:
-            change = tree.simulate(("install", *arguments, *more))
+            change = at_once.get((*arguments, *more)) or tree.simulate(("install", *arguments, *more))
         except Unknown as error:
             if step.id == "nvidia-driver" and _branch(made) is not None and not tree.notes:
                 raise Lag(f"the archive has no {error}") from error
@@ -209,6 +203,29 @@ def _steps(made: Plan, host: Host, tree: Tree, metas: tuple[str, ...]) -> Answer
         notes.append(f"Versions and size of these are not known until then: {'; '.join(unknown)}.")
     size = None if unknown else tree.size(("install", *arguments))
     return Answered(tuple(steps), size, tuple(notes))
+
+
+def _at_once(steps: tuple[Step, ...], arguments: tuple[str, ...], tree: Tree) -> dict[tuple[str, ...], Change]:
+    """Several simulations side by side: what each asks for is known before the first has answered.
+
+    Those that fail are left out and asked again in their turn.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    asked = []
+    for step in steps:
+        if _asks(step) and isinstance(step.action, (AptInstall, AptRemove)):
+            arguments = (*arguments, *_arguments(step.action))
+            asked.append(arguments)
+
+    def answer(wanted: tuple[str, ...]) -> Change | None:
+        try:
+            return tree.simulate(("install", *wanted))
+        except (Unknown, Problem):
+            return None
+
+    with ThreadPoolExecutor(min(4, len(asked))) as several:
+        return {wanted: found for wanted, found in zip(asked, several.map(answer, asked), strict=True) if found}
 
 
 def _arguments(action: AptInstall | AptRemove) -> tuple[str, ...]:

@@ -107,6 +107,29 @@ def parse_auto(content: str, native: str = "") -> frozenset[str]:
     return frozenset(names)
 
 
+_SETTINGS = re.compile(rb"^Conffiles:\n((?: .*\n?)+)", re.MULTILINE)
+
+
+def conffiles(machine: Machine) -> dict[str, dict[str, str]]:
+    """Package → its settings' paths, each with the MD5 (hex) that dpkg keeps of what the package brought.
+
+    Packages that are removed and not purged are among them; files marked obsolete or not taken over yet are not.
+    """
+    try:
+        content = machine.read(STATUS, STATUS_LIMIT)
+    except Unreadable:
+        return {}
+    found = {}
+    for paragraph in content.split(b"\n\n"):
+        listed = _SETTINGS.search(paragraph + b"\n")
+        name = re.search(rb"^Package: (\S+)$", paragraph, re.MULTILINE)
+        if listed is None or name is None:
+            continue
+        rows = (line.split() for line in listed[1].splitlines())
+        found[_text(name[1])] = {_text(row[0]): _text(row[1]) for row in rows if len(row) == 2 and len(row[1]) == 32}
+    return found
+
+
 _NAME = re.compile(r"\s*([a-z0-9][a-z0-9.+-]*)")
 
 

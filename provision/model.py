@@ -142,7 +142,7 @@ class RestoreFile(Action, frozen=True, kw_only=True, tag="restore-file"):
 
 class KernelModule(Action, frozen=True, kw_only=True, tag="kernel-module"):
     """`change`: allow takes the line off the blacklist in `file`; build has DKMS make the module for the kernel
-    that starts next; keep names kernel packages that stay.
+    that starts next; keep names kernel packages that stay; choose lets the next-boot guard decide anew.
     """
 
     name: str
@@ -151,7 +151,7 @@ class KernelModule(Action, frozen=True, kw_only=True, tag="kernel-module"):
 
 
 class UserGroup(Action, frozen=True, kw_only=True, tag="user-group"):
-    """`change`: add, remove."""
+    """`change`: add, remove; delete takes the groups themselves away, and `user` is empty."""
 
     user: str
     groups: tuple[str, ...]

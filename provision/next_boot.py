@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provision.model import State, Step, WriteFile
+from provision.model import KernelModule, State, Step, WriteFile
 
 # run-parts takes them in order: after DKMS's own hook (dkms), before GRUB's (zz-update-grub)
 HOOK = "/etc/kernel/postinst.d/zz-gpu-setup"
@@ -56,4 +56,17 @@ def guard(module: str) -> Step:
         "would start without its card. The hook looks when a kernel comes; no update is held back.",
         commands=(("install", "-D", "--mode=0755", "/dev/stdin", HOOK),),
         undo=f"removes {HOOK} and what it chose",
+    )
+
+
+def choice(module: str) -> Step:
+    """The step after modules came: the hook looks when a kernel comes, and this kernel may be here already."""
+    return Step(
+        id="next-boot-choice",
+        title="Let the newest kernel be started again if it has its module now",
+        action=KernelModule(name=module, change="choose", file=CHOICE),
+        state=State.TODO,
+        because="A kernel that came before its module is kept from being started; what came now may be that module.",
+        commands=((HOOK,), ("update-grub",)),
+        undo="nothing: the hook decides anew with each kernel",
     )

@@ -23,6 +23,7 @@ FREE_DRIVERS = ("nouveau", "nova_core", "nova_drm")
 BUILT_HERE = ("nvidia.archive.dkms.open", "nvidia.archive.dkms.proprietary")
 FORBIDDEN = (*BUILT_HERE, "dkms")
 BLACKLIST = "/etc/modprobe.d/gpu-setup-nouveau.conf"
+NO_FREE_DRIVERS = WriteFile(path=BLACKLIST, content="".join(f"blacklist {name}\n" for name in FREE_DRIVERS))
 NO_KERNEL = "Neither the running nor the installed kernels could be read, so their packages cannot be named."
 
 
@@ -46,7 +47,8 @@ def plan(
     wrong = unfit(host, catalogue, target, cards, current, lowest)
     if wrong is None:
         kept = _kept(host, catalogue, cards, current)
-        return msgspec.structs.replace(kept, steps=(*kept.steps, *unattended.plan(host, catalogue)))
+        steps = (*kept.steps, *_blacklisted(host), *unattended.plan(host, catalogue))
+        return msgspec.structs.replace(kept, steps=steps)
     if current.runfile:
         return Part(
             refusals=(
@@ -269,18 +271,34 @@ def _blacklist(host: Host, cards: tuple[Seen, ...]) -> tuple[Step, ...]:
     holders = {seen.pci.driver for seen in cards} | set(host.kernel.loaded or ())
     free = [name for name in FREE_DRIVERS if name in holders]
     if not free:
-        return ()
-    done = all(name in {module for module, _ in host.kernel.blacklisted or ()} for name in free)
+        return _blacklisted(host)
+    # the packages may keep one of them away, and the next kernel bring another
+    done = all(name in {module for module, _ in host.kernel.blacklisted or ()} for name in FREE_DRIVERS)
     return (
         Step(
             id="nouveau-blacklist",
             title=f"Keep {' and '.join(free)} from taking the card first",
-            action=WriteFile(path=BLACKLIST, content="".join(f"blacklist {name}\n" for name in FREE_DRIVERS)),
+            action=NO_FREE_DRIVERS,
             state=State.DONE if done else State.TODO,
             because=f"{' and '.join(free)} is loaded and would bind the card before NVIDIA's module. Written after "
             "that module is built: with neither of them a new card shows only a plain framebuffer.",
             commands=() if done else (repositories.written(BLACKLIST), ("update-initramfs", "-u", "-k", "all")),
             undo="" if done else f"removes {BLACKLIST} and rebuilds every initramfs",
+        ),
+    )
+
+
+def _blacklisted(host: Host) -> tuple[Step, ...]:
+    """Our file where it is, as done: a run that was cut off before every initramfs had it can be finished."""
+    if all(file != BLACKLIST for _, file in host.kernel.blacklisted or ()):
+        return ()
+    return (
+        Step(
+            id="nouveau-blacklist",
+            title="Keep the free drivers from taking the card first",
+            action=NO_FREE_DRIVERS,
+            state=State.DONE,
+            because=f"{BLACKLIST} keeps them away.",
         ),
     )
 

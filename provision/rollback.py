@@ -7,9 +7,9 @@ from provision import dpkg
 from provision.journal import Entry, Journal, Run, now
 from provision.model import AptInstall, AptRemove, DpkgRepair, Plan, State, Step, sealed
 from provision.plan import host_digest
-from provision.rollback_files import files_back
-from provision.rollback_packages import packages
-from provision.rollback_system import groups, holds, services
+from provision.rollback_files import files_back, settings_left
+from provision.rollback_packages import brought, packages
+from provision.rollback_system import groups, holds, made_groups, services
 from provision.site import Site
 from provision.target import Target
 
@@ -33,9 +33,13 @@ def plan_back(entries: tuple[Entry, ...], host: Host, site: Site) -> Plan:
         if isinstance(step.action, (AptRemove, AptInstall))
         for name in (step.action.packages if isinstance(step.action, AptRemove) else step.action.remove)
     }
+    left, more = settings_left(brought(begun) & gone(going, database), site)
+    steps += left
+    notes += more
     engine = _has_docker(site) and not going & set(ENGINES)
     steps += files_back(entries, begun, site, engine)
     steps += groups(begun, site)
+    steps += made_groups(entries, site)
     steps += holds(begun, database)
     if any(step.state is State.TODO and isinstance(step.action, (AptRemove, AptInstall)) for step in steps):
         notes.append(RESTART)
@@ -53,6 +57,11 @@ def plan_back(entries: tuple[Entry, ...], host: Host, site: Site) -> Plan:
             host_digest=host_digest(host),
         )
     )
+
+
+def gone(going: set[str], database: dpkg.Database) -> frozenset[str]:
+    """What will not be here after this: what goes now, and what is gone already but for its settings."""
+    return frozenset(going) | {name for name, record in database.records.items() if record.state == "config-files"}
 
 
 def close(journal: Journal, run: Run) -> None:

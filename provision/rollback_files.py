@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from provision import act_files, files, keys
+import hashlib
+
+from provision import act_files, dpkg, files, keys
 from provision.act_files import restored
 from provision.files import Before
 from provision.journal import Entry
@@ -42,6 +44,35 @@ def files_back(entries: tuple[Entry, ...], begun: tuple[Entry, ...], site: Site,
             )
         )
     return steps
+
+
+def settings_left(names: frozenset[str], site: Site) -> tuple[list[Step], list[str]]:
+    """Settings that these packages leave in /etc when they are removed, as they brought them; and notes on the others.
+
+    They would still do something there: NVIDIA's pinning package is nothing but a preferences file.
+    """
+    steps, notes = [], []
+    known = dpkg.conffiles(site.machine)
+    for name in sorted(names & known.keys()):
+        for path, digest in known[name].items():
+            now = files.current(path)
+            if now is None:
+                continue
+            if hashlib.md5(now, usedforsecurity=False).hexdigest() != digest:
+                notes.append(f"{path} of {name} was changed since and stays.")
+                continue
+            steps.append(
+                Step(
+                    id=f"settings-{path}",
+                    title=f"Remove {path}, which {name} leaves behind",
+                    action=RestoreFile(path=path, ours=files.digest(now)),
+                    state=State.TODO,
+                    because="It came with the package, nobody has changed it, and it would go on having its effect.",
+                    commands=(("rm", path),),
+                    undo="gpu-setup apply brings it again with its package",
+                )
+            )
+    return steps, notes
 
 
 def _by_content(entry: Entry, path: str) -> str | None:

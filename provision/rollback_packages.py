@@ -18,6 +18,18 @@ from provision.site import Site
 _KERNEL = re.compile(r"linux-(?:image|image-unsigned|modules|modules-extra)-([0-9][0-9a-z.~+-]*)")
 
 
+def brought(begun: tuple[Entry, ...]) -> frozenset[str]:
+    """Packages that were not here before the first of these entries, nor settings of theirs."""
+    changes = [msgspec.convert(entry.facts["packages"], Packages) for entry in begun if "packages" in entry.facts]
+    before, _, _ = first_state(begun)
+    known = {name for change in changes[:1] for name in change.configured}
+    seen = {name for change in changes[:1] for name in change.install}
+    for change in changes[1:]:
+        known |= set(change.configured) - seen
+        seen |= set(change.install)
+    return frozenset(name for name, version in before.items() if version is None) - known
+
+
 def first_state(begun: tuple[Entry, ...]) -> tuple[dict[str, str | None], dict[str, str], dict[str, bool]]:
     """Of every package that was touched: its version before (None: not there), ours, and its mark before (auto)."""
     before: dict[str, str | None] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from provision import dpkg
-from provision.act_system import ON, memberships, served
+from provision.act_system import ON, group_names, memberships, served, unused
 from provision.journal import Entry
 from provision.model import AptHold, Service, State, Step, UserGroup
 from provision.site import Site
@@ -55,6 +55,33 @@ def groups(begun: tuple[Entry, ...], site: Site) -> list[Step]:
                 )
             )
     return steps
+
+
+def made_groups(entries: tuple[Entry, ...], site: Site) -> list[Step]:
+    """Groups that packages made while they were installed, and that nobody is in: docker's."""
+    now = group_names(site)
+    begun = [entry for entry in entries if entry.phase == "begin" and "all_groups" in entry.facts]
+    done = {(entry.run, entry.step): entry for entry in entries if entry.phase == "done"}
+    made: set[str] = set()
+    for index, entry in enumerate(begun):
+        ended = done.get((entry.run, entry.step))
+        after = ended.facts.get("all_groups", now) if ended is not None else now
+        if ended is None and index + 1 < len(begun):
+            after = begun[index + 1].facts["all_groups"]
+        made |= set(after) - set(entry.facts["all_groups"])
+    empty = tuple(sorted(name for name in made & set(now) if unused(name, site)))
+    if not empty:
+        return []
+    return [
+        Step(
+            id="groups-made",
+            title=f"Remove the group{'s' if len(empty) > 1 else ''} {', '.join(empty)}",
+            action=UserGroup(user="", groups=empty, change="delete"),
+            state=State.TODO,
+            because="It came with a package, and nobody is in it.",
+            commands=tuple(("groupdel", name) for name in empty),
+        )
+    ]
 
 
 def holds(begun: tuple[Entry, ...], database: dpkg.Database) -> list[Step]:

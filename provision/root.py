@@ -25,6 +25,7 @@ from provision.model import Plan, Reboot, State
 from provision.plan import plan
 from provision.rootcopy import here
 from provision.site import LIBRARY, STATE, SYSTEMD, Site
+from provision.standing import reopened
 
 # what root's children need of a person's settings: the way to the network, and nothing else
 NETWORK = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "ftp_proxy")
@@ -143,6 +144,7 @@ def go_on(emit: Emit, *, at_boot: bool, reboot: bool = False) -> Run:
             fresh = _since(request.plan, before, identity(site))
         else:
             fresh = plan(host, catalogue(), request.plan.target, request.plan.without)
+            fresh = msgspec.structs.replace(fresh, steps=reopened(fresh.steps, before))
         run = _continued(request, fresh, site, journal, name)
         if run is None:
             agreed = msgspec.structs.replace(request, plan=fresh, kind="resume", reboot=reboot)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 
+import msgspec
+
 from checks.facts.apt import parse_lock_pids
 from machine.door import LocalMachine, Machine, Unreadable
 from provision.apply import identity
 from provision.journal import Journal, Run, Status
+from provision.model import Service, State, Step
 from provision.resume import UNIT
 from provision.site import STATE, Site
 
@@ -22,12 +25,30 @@ def standing(machine: Machine) -> Status:
     return Status(standing=word, run=run, armed=armed, next=next)
 
 
-def unfinished(machine: Machine) -> frozenset[str]:
-    """Ids of the steps that the last apply was ended in or before; of another machine's nothing is known."""
-    run = Journal(STATE).shown() if isinstance(machine, LocalMachine) else None
+def last_run(machine: Machine) -> Run | None:
+    """The last run here, as root shows it to everyone; of another machine's nothing is known."""
+    return Journal(STATE).shown() if isinstance(machine, LocalMachine) else None
+
+
+def reopened(steps: tuple[Step, ...], run: Run | None) -> tuple[Step, ...]:
+    """The steps, and those again that the last run was cut off in though they look done.
+
+    A file may be there before what is made of it (lists, initramfs); whether a program has read its settings anew is
+    in no file at all. Where each stands, the step itself sees as root.
+    """
     if run is None or run.kind == "rollback":
-        return frozenset()
-    return frozenset(step.id for step in run.steps if step.outcome in ("waiting", "running", "failed"))
+        return steps
+    outcomes = {step.id: step.outcome for step in run.steps}
+    return tuple(_again(step, outcomes.get(step.id, "")) for step in steps)
+
+
+def _again(step: Step, outcome: str) -> Step:
+    reload = isinstance(step.action, Service) and step.action.change in ("reload", "restart")
+    cut_off = outcome in ("running", "failed") or (reload and outcome == "waiting")
+    if step.state is not State.DONE or not cut_off:
+        return step
+    because = f"{step.because} The last run was ended before this was seen to be done."
+    return msgspec.structs.replace(step, state=State.TODO, because=because)
 
 
 def at_work(machine: Machine) -> bool:

@@ -8,13 +8,14 @@ import msgspec
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
+from checks.facts.kernel import version_key
 from machine.door import LocalMachine, Machine
 from machine.errors import Refused
 from provision.completion import filled, next_kernel
 from provision.driver_set import members
 from provision.kernels import flavours
 from provision.model import AptInstall, Plan, Refusal, State, Step, Wanted, sealed
-from provision.next_boot import guard
+from provision.next_boot import choice, guard
 from provision.nvidia import FORBIDDEN
 from provision.nvidia_driver import driver
 from provision.packages import PRESENT, names, reboot, repair_step
@@ -82,7 +83,9 @@ def stranded(host: Host, action: AptInstall, change: Change) -> Refusal | None:
         why = f"apt would build the module here ({', '.join(slipped)}), since the archive has no prebuilt one."
         return _wait(host, why)
     meta = next((match for wanted in action.packages if (match := _META.fullmatch(wanted.name))), None)
-    upcoming = next_kernel(host, change)
+    # also one that is here already, and that the next-boot guard keeps from being started
+    coming = (next_kernel(host, change), *(host.kernel.installed or ()))
+    upcoming = max(filter(None, coming), key=version_key, default=None)
     if meta is None or upcoming is None:
         return None
     module = f"linux-modules-nvidia-{meta[1]}-{upcoming}"
@@ -133,7 +136,7 @@ def _steps(action: AptInstall, change: Change) -> tuple[Step, ...]:
     )
     module = "nvidia" if any("nvidia" in wanted.name for wanted in action.packages) else "amdgpu"
     restart = reboot("The new kernel and its driver take over at the next start.")
-    return (guard(module), step, restart)
+    return (guard(module), step, choice(module), restart)
 
 
 def _made(

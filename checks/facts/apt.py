@@ -22,7 +22,7 @@ _FAMILIES = re.compile(
     rb"rocm|amdrocm|amdgpu|(?:lib)?hip|(?:lib)?hsa|comgr|miopen|migraphx|rccl|amd-smi|amd-container|(?:lib)?drm-amdgpu|"
     rb"libdrm-amdgpu|libdrm2|mesa-|libgl1-mesa|"
     rb"dkms$|docker|containerd|runc$|podman|moby|buildah$|crun$|libnvidia|"
-    rb"gcc(?:-[0-9]+)?$|g\+\+(?:-[0-9]+)?$|cpp$|clang(?:-[0-9]+)?$|make$|build-essential$|libc6-dev$|"
+    rb"gcc(?:-[0-9]+)?$|g\+\+(?:-[0-9]+)?$|cpp$|clang(?:-[0-9]+)?$|make$|build-essential$|libc6-dev$|libatomic1$|libquadmath0$|"
     rb"python3(?:\.[0-9]+)?(?:-(?:venv|dev|pip|minimal|full))?$|libpython3(?:\.[0-9]+)?-(?:dev|stdlib)$|"
     rb"shim|mokutil$|sbsigntool|grub|kmod$|initramfs-tools|dracut|"
     rb"ubuntu-drivers|ubuntu-(?:desktop|server)|kubuntu-desktop|xubuntu-desktop|gdm3$|lightdm$|sddm$|xorg$|steam|"

@@ -61,7 +61,8 @@ class Docker(Frozen, frozen=True):
 
     `problem`: why it does not answer: not-running, permission-denied, timed-out, or the client's words.
     `daemon_json_valid` is None when there is no such file, `daemon_json_runtimes` what it names. `rootless_kit` is the
-    program that a rootless engine of this person's starts with, `userns_profiles` the AppArmor profiles that let such programs make user namespaces.
+    program that a rootless engine of this person's starts with, `userns_profiles` the AppArmor profiles that let such
+    programs make user namespaces.
     """
 
     kind: str | None = None

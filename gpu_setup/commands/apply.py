@@ -94,14 +94,15 @@ def command(
     return carried_out(("apply", "--inside"), request, as_json)
 
 
-def before_training(
-    machine: Machine, known: Catalogue, host: Host, made: Plan, *, yes: bool, as_json: bool
-) -> Answer | None:
-    """For `up`: the plan that was shown, carried out if the person wants it; None where it is not, or cannot be."""
-    from provision.completion import completed
+def before_training(machine: Machine, host: Host, made: Plan, *, yes: bool, as_json: bool) -> Answer | None:
+    """For `up`: the plan that was shown, carried out if the person wants it; None where it is not, or cannot be.
+
+    After a restart that was part of it, what is left goes on as in `resume`.
+    """
     from provision.journal import Request
     from provision.model import State
-    from provision.root import network_settings, with_person
+    from provision.root import network_settings
+    from provision.standing import standing
 
     if made.refusals or any(step.state is State.BLOCKED for step in made.steps) or not made.open_steps():
         return None
@@ -110,19 +111,30 @@ def before_training(
 
         if not sys.stdin.isatty() or not click.confirm("Install what the plan says now?", default=True, err=True):
             return None
-    person = behind_sudo(machine)
-    whole = completed(with_person(host, machine, person), known, made.target, machine)
-    refuse(whole)
-    agreed = busy_or_go(machine, host, whole, yes=yes, while_busy=False)
+    if standing(machine).standing == "restarted":
+        return _then_up(carried_out(("resume", "--inside"), None, as_json))
+    agreed = busy_or_go(machine, host, made, yes=yes, while_busy=False)
     request = Request(
         kind="apply",
-        plan=whole,
-        person=person,
+        plan=made,
+        person=behind_sudo(machine),
         busy=agreed,
         ssh=bool(os.environ.get("SSH_CONNECTION")),
         environ=network_settings(dict(os.environ)),
     )
-    return carried_out(("apply", "--inside"), request, as_json)
+    return _then_up(carried_out(("apply", "--inside"), request, as_json))
+
+
+def _then_up(answer: Answer) -> Answer:
+    """Whoever came by `up` goes on by `up`, which does what is left and then trains."""
+    import msgspec
+
+    from provision.journal import Run
+
+    run = answer.data
+    if not isinstance(run, Run) or answer.exit_code != REBOOT_ARMED:
+        return answer
+    return answer_of(msgspec.structs.replace(run, next=run.next.replace("gpu-setup resume", "gpu-setup up")))
 
 
 def behind_sudo(machine: Machine) -> str | None:

@@ -22,6 +22,7 @@ from gpu_setup.commands.training import (
 from gpu_setup.envelope import Answer
 
 if TYPE_CHECKING:
+    from harness.environment import Environment
     from harness.report import Report
 
 EPILOG = """\b
@@ -32,6 +33,7 @@ Examples:
   gpu-setup bench --recipe smollm2-135m-qlora --out results/
   gpu-setup bench --steps 20 --json > report.json
   gpu-setup bench --baseline last-week.json       end with 1 when it has become slower than noise explains
+  gpu-setup bench --tune 30                       the fastest recipe that computes the same thing, within 30 minutes
 
 \b
 Exit codes: 0 measured, or inconclusive; 1 the training or its 4-bit products are wrong, slower than the baseline, or
@@ -62,6 +64,15 @@ it; 4 the training environment or process failed.
     metavar="FILE",
     help="A report to compare with: end with 1 when this one is slower by more than the noise.",
 )
+@click.option(
+    "--tune",
+    type=click.FloatRange(min=1),
+    is_flag=False,
+    flag_value=20.0,
+    default=None,
+    metavar="[MINUTES]",
+    help="Try what may make the recipe faster with the same result, for so long (20); goes on where it was stopped.",
+)
 @click.option("--strict", is_flag=True, help="End with 1 when the result is inconclusive.")
 def command(
     as_json: bool,
@@ -75,6 +86,7 @@ def command(
     steps: int | None,
     seed: int | None,
     baseline: Path | None,
+    tune: float | None,
     strict: bool,
     runtime: Runtime,
 ) -> Answer:
@@ -97,7 +109,13 @@ def command(
         raise click.UsageError("--quick and --record exclude each other.")
     if data is not None and (workload or ("exact" if quick or record else "recipe")) == "exact":
         raise click.UsageError("--data is not read with exact documents; add --workload recipe.")
+    if tune is not None and (quick or record or workload or launches or steps or baseline):
+        raise click.UsageError(
+            "--tune measures in its own way: only --recipe, --data, --seed, --out and --runtime go with it."
+        )
     check_out(out)
+    if tune is not None:
+        return _tuned(as_json, recipe_name, data, out, seed, tune, runtime)
     earlier = read_report(baseline) if baseline is not None else None
     if earlier is not None:
         keyed(earlier, "The baseline")
@@ -129,6 +147,58 @@ def command(
         return f"{report_text(report)}\nReport: {path}\n"
 
     return Answer("report", report, code, text)
+
+
+def _tuned(
+    as_json: bool,
+    recipe_name: str | None,
+    data: Path | None,
+    out: Path | None,
+    seed: int | None,
+    minutes: float,
+    runtime: Runtime,
+) -> Answer:
+    """`--tune`: tries within the time, and the tuned recipe; a copy of it and of the document in `out`."""
+    from checks.catalogue import catalogue
+    from checks.facts.read import read_host
+    from gpu_setup.envelope import encode
+    from gpu_setup.render.progress import reporter
+    from harness.document import write_whole
+    from harness.memory.room import room_for
+    from harness.prove import prepare
+    from harness.tuning import room_of, tune
+    from machine.door import LocalMachine
+    from machine.errors import FINE
+
+    machine, paths = LocalMachine(), my_paths()
+    host = read_host(machine)
+    job, _ = choose_job(host, recipe_name, data, {"seed": seed} if seed is not None else {})
+    gpu = job.stack.vendor != "cpu"
+    card = room_for(None, host, catalogue()) if gpu else None
+    with reporter(as_json) as emit:
+        job, runner, environment = runtime.ready(job, host, machine, paths, emit)
+        ready = prepare(job, runner, paths, emit, environment)
+        where = card.card if card else "the processor"
+        room = room_of(host, card.bytes if card else None) if card or not gpu else None
+        found = tune(job, ready, minutes, room, packages_beside(ready.environment), where, runner, paths, emit)
+    answer = Answer("tune", found, FINE, str)
+    if out is not None:
+        write_whole(out / "tune.json", encode(answer))
+        if found.recipe is not None:
+            write_whole(out / Path(found.recipe).name, Path(found.recipe).read_text(encoding="utf-8"))
+
+    def text() -> str:
+        from gpu_setup.render.tune import tune_text
+
+        return tune_text(found)
+
+    return Answer("tune", found, FINE, text)
+
+
+def packages_beside(environment: Environment) -> frozenset[str]:
+    """What may serve beside Axolotl's own requirements: attention and loss kernels."""
+    wanted = ("cut_cross_entropy", "flash_attn", "liger_kernel")
+    return frozenset(name for name in wanted if any(Path(environment.folder).glob(f"lib/python*/site-packages/{name}")))
 
 
 def beside(report: Report, earlier: Report) -> Report:

@@ -38,7 +38,7 @@ def command(as_json: bool, run: Path, out: Path, dtype: str, check: bool) -> Ans
     from gpu_setup.commands.try_ import environment_of, finished
     from gpu_setup.render.progress import reporter
     from gpu_setup.version import version
-    from harness.examine import DOCUMENT, examine, held_out_file, read_examination
+    from harness.examine import DOCUMENT, read_examination
     from harness.merge import compared, merge
     from harness.model_card import base_of, card, write_card
     from harness.recipe import load_recipe
@@ -52,18 +52,12 @@ def command(as_json: bool, run: Path, out: Path, dtype: str, check: bool) -> Ans
     with reporter(as_json) as emit:
         environment = environment_of(made, run, machine, my_paths(), emit)
         merge(made, run, out, dtype, environment, machine, emit)
-        said = None
-        if check:
-            if (run / DOCUMENT).is_file():
-                said = read_examination(run / DOCUMENT)
-            else:
-                held_out = held_out_file(made.traits, run, made.data is not None)
-                said = examine(made.base_model, run, held_out, environment, machine, emit, device=made.device)
-        result = compared(made, run, out, dtype, environment, machine, emit, said)
+        result = compared(made, run, out, dtype, environment, machine, emit, check)
     log = read_worker_log(run / "worker.jsonl")
     if (run / ASKED).is_file() and log is not None:
         asked = read_asked(run)
         recipe = load_recipe(asked.recipe)
+        said = read_examination(run / DOCUMENT) if (run / DOCUMENT).is_file() else None
         told = trained(asked, made, log, str(recipe.config["base_model"]), run, said)
         base = base_of(recipe, made.base_model)
         write_card(out, card(recipe, made, log, told, base, version(), merged=True))

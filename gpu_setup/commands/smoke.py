@@ -14,6 +14,7 @@ from gpu_setup.commands.training import (
     choose_job,
     data_option,
     keep_report,
+    must_learn,
     my_paths,
     out_option,
     recipe_option,
@@ -63,19 +64,13 @@ def command(as_json: bool, recipe_name: str | None, data: Path | None, out: Path
     from gpu_setup.render.progress import reporter
     from harness.prove import examined, fresh_run, prepare, reported, with_held_out
     from machine.door import LocalMachine
-    from machine.errors import BAD_ANSWER, FINE, BadUsage
+    from machine.errors import BAD_ANSWER, FINE
 
     check_out(out)
     machine, paths = LocalMachine(), my_paths()
     host = read_host(machine)
     job = with_held_out(choose_job(host, recipe_name, data, learns=True)[0])
-    if job.recipe.traits.throughput_only:
-        raise BadUsage(
-            "smoke.throughput-only",
-            f"The recipe {job.recipe.name} learns nothing: its weights are drawn at random.",
-            "It is there to measure how fast a card trains.",
-            f"gpu-setup bench --recipe {job.recipe.name}",
-        )
+    must_learn(job.recipe)
     with reporter(as_json) as emit:
         job, runner, environment = runtime.ready(job, host, machine, paths, emit)
         ready = prepare(job, runner, paths, emit, environment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -231,6 +232,9 @@ def _finish(
     run, log = read_run(folder), read_worker_log(folder / "worker.jsonl")
     assert log is not None
     base = base_of(job.recipe, ready.base_model)
+    with suppress(FileNotFoundError):
+        # Axolotl's own log names folders of this machine, and the adapter is made to be passed on
+        os.replace(folder / "adapter" / "debug.log", folder / "axolotl-debug.log")
     if (folder / "adapter" / "adapter_config.json").exists():
         name_base(folder / "adapter", base, job.recipe)
     write_card(folder / "adapter", card(job.recipe, run, log, result, base, version(), merged=False))

@@ -141,6 +141,19 @@ def choose_job(
     return Job(recipe, choice.stack, own, changed, choice.device, choice.conditions), choice.because
 
 
+def must_learn(recipe: Recipe) -> None:
+    """Refuse a recipe of drawn weights where something is to be learnt."""
+    from machine.errors import BadUsage
+
+    if recipe.traits.throughput_only:
+        raise BadUsage(
+            "recipe.throughput-only",
+            f"The recipe {recipe.name} learns nothing: its weights are drawn at random.",
+            "It is there to measure how fast a card trains.",
+            f"gpu-setup bench --recipe {recipe.name}",
+        )
+
+
 def needs_gpu(recipe: Recipe, because: str) -> Exception:
     from harness.default_recipe import SMALL
     from machine.errors import Refused

@@ -56,13 +56,15 @@ def command(
     """
     from checks.catalogue import catalogue
     from gpu_setup.render.progress import reporter
-    from gpu_setup.up import choose, inspect, prove
+    from gpu_setup.up import choose, inspect, prove, to_install, with_versions
     from machine.door import LocalMachine
     from machine.errors import BAD_ANSWER, FINE
 
     check_out(out)
     machine, paths, known = LocalMachine(), my_paths(), catalogue()
     seen = inspect(machine, known)
+    if to_install(seen):
+        seen = with_versions(seen, machine, known)
     if not as_json:
         from gpu_setup.render.doctor import summary_text
         from gpu_setup.render.machine import machine_line
@@ -70,17 +72,23 @@ def command(
 
         _say("Inspect", summary_text(seen.doctor, seen.host, known))
         _say("Plan", plan_text(seen.plan, machine_line(seen.host, known), verbose=False))
-        _say("Prove", f"on the stack {seen.choice.stack.name}: {seen.choice.because}\n")
-    if not seen.choice.gpu and seen.plan.vendor is not None:
+    if to_install(seen):
         from gpu_setup.commands.apply import before_training
 
-        installed = before_training(machine, known, seen.host, seen.plan, yes=yes, as_json=as_json)
+        installed = before_training(machine, seen.host, seen.plan, yes=yes, as_json=as_json)
         if installed is not None and installed.exit_code:
             return installed
         if installed is not None:
             seen = inspect(machine, known)
+    if not as_json:
+        _say("Prove", f"on the stack {seen.choice.stack.name}: {seen.choice.because}\n")
     job = choose(
-        seen, recipe_name, data.absolute() if data else None, lambda question: yes or _asked(question), paths.models
+        seen,
+        recipe_name,
+        data.absolute() if data else None,
+        lambda question: yes or _asked(question),
+        paths.models,
+        tell=lambda why: None if as_json else _say("Recipe", why),
     )
     with reporter(as_json) as emit:
         job, runner, environment = runtime.ready(job, seen.host, machine, paths, emit)

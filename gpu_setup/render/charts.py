@@ -65,14 +65,14 @@ def bar_chart(
         figure = Figure(figsize=(6.4, 0.9 + 0.34 * len(names)), layout="constrained")
         axes = figure.add_subplot()
         places = list(range(len(names)))
-        heights = [value or 0.0 for value in values]
-        axes.barh(places, heights, height=0.62, color="#54aeff")
+        axes.barh(places, [_drawn(value or 0.0) for value in values], height=0.62, color="#54aeff")
         for place, value, spread in zip(places, values, spreads, strict=True):
             if value is None:
                 axes.text(0, place, " not known", va="center", color="#57606a")
             elif spread is not None:
-                low, high = spread
-                axes.errorbar(value, place, xerr=[[value - low], [high - value]], color="#1b1f24", capsize=3, lw=1.2)
+                at, low, high = _drawn(value), _drawn(spread[0]), _drawn(spread[1])
+                reach = [[max(0.0, at - low)], [max(0.0, high - at)]]
+                axes.errorbar(at, place, xerr=reach, color="#1b1f24", capsize=3, lw=1.2)
         axes.set_yticks(places, [_drawable(name) for name in names], parse_math=False)
         axes.invert_yaxis()
         axes.set_title(title, loc="left", parse_math=False)
@@ -84,6 +84,11 @@ def bar_chart(
         FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None, "Title": title})  # type: ignore[no-untyped-call]
     text = target.getvalue()
     return text[text.index("<svg") :]
+
+
+def _drawn(value: float) -> float:
+    """Within what an axis can show, whatever a strange report says."""
+    return min(max(value, 0.0), 1e15)
 
 
 def _drawable(name: str) -> str:

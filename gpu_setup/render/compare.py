@@ -83,7 +83,7 @@ def rated_words(ratio: Ratio) -> str:
         return f"{ratio.value:.3f} of A; whether they differ is not known: too few steps for an interval."
     spread = f"{ratio.value:.3f} of A, {ratio.low:.3f} to {ratio.high:.3f}"
     if ratio.verdict == "equal":
-        return f"equal to A within their intervals ({spread})"
+        return f"equal to A within their intervals{', which are wide' if ratio.coarse else ''} ({spread})"
     return f"{abs(ratio.value - 1):.1%} {ratio.verdict} than A ({spread})"
 
 

@@ -197,6 +197,7 @@ class Errors(msgspec.Struct, frozen=True):
         return max((error for _, error in self.rows), key=abs)
 
 
+@cache
 def left_out() -> tuple[Errors, ...]:
     """Each source's errors with that source left out of the fit."""
     found = []

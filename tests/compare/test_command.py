@@ -194,6 +194,8 @@ def test_the_published_figures(compare: Call) -> None:
     assert {each["mark"] for each in document["data"]["records"]} >= {"impossible", "plausible", "unknown"}
     for name in ("Radeon RX 7900 XTX", "rx 7900 xtx"):
         assert compare("--published", "--card", name)[1] == "Nothing is published for that card.\n"
+    family = json.loads(compare("--published", "--card", "A100", "--json")[1])["data"]["records"]
+    assert {each["record"]["card"] for each in family} == {"A100", "A100 SXM4 40GB", "A100 SXM4 80GB"}
     assert compare("--published", "--card", "rtx 3090")[1] == compare("--published", "--card", "RTX 3090")[1] != ""
     code, out, _ = compare("--published", "--card", "RTX 3900", "--json")
     assert code == 2 and "RTX 3090" in error(out)["why"]

@@ -17,7 +17,8 @@ from gpu_setup.render.compare import comparison_text
 from gpu_setup.render.compare_page import comparison_page
 from gpu_setup.render.compare_table import comparison_csv, comparison_markdown, plain
 from gpu_setup.schema import committed
-from harness.compare import Comparison, compare, different_work, letter
+from harness.compare import Comparison, against_baseline, compare, different_work, letter
+from harness.measurement import Measurement
 from harness.report import Report
 from machine.errors import REFUSED, BadUsage, Refused
 from tests.compare.examples import card, small
@@ -118,7 +119,7 @@ def test_a_run_that_went_wrong_is_shown_and_not_rated() -> None:
     wrong = msgspec.structs.replace(card(started_at=LATER, tokens_per_second=9000.0), verdict="fail")
     found = compare([card(), wrong], ())
     assert found.runs[1].ratio is None
-    assert "B's training went wrong, so its speed is not rated." in found.notes
+    assert "B went wrong, so its speed is not rated." in found.notes
     assert compare([wrong, card()], ()).runs[1].ratio is None
 
 
@@ -258,6 +259,29 @@ def test_a_chart_draws_names_that_no_font_has() -> None:
     assert odd.conditions
     odd = msgspec.structs.replace(odd, conditions=msgspec.structs.replace(odd.conditions, card="グラボ $x^2$ \x00"))
     assert "chart-speed" in comparison_page(compare([card(), odd], ()), "0.1.0")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Measurement("tokens/s", 0.0, (0.0, 0.0), 20),
+        Measurement("tokens/s", -5.0, (-9.0, -1.0), 20),
+        Measurement("tokens/s", 1e300, (1e-300, 1e308), 20),
+        Measurement("tokens/s", 1000.0, (2000.0, 500.0), 20),
+        Measurement("tokens/s", None, (1.0, 2.0), 0),
+        Measurement("", 5e-324, None, -3),
+    ],
+)
+def test_a_report_with_impossible_figures_breaks_nothing(odd: Measurement) -> None:
+    report = card(started_at=LATER)
+    speed = msgspec.structs.replace(report.measurements.tokens_per_second, non_padding=odd)
+    made_up = msgspec.structs.replace(
+        report, measurements=msgspec.structs.replace(report.measurements, tokens_per_second=speed)
+    )
+    for found in (compare([card(), made_up], ()), compare([made_up, card()], ())):
+        assert comparison_text(found) and comparison_csv(found, "") and comparison_markdown(found, "")
+        assert "chart-speed" in comparison_page(found, "")
+    against_baseline(made_up, card()) if odd.median and odd.median > 0 else None
 
 
 def test_reports_are_read_back_as_they_were_compared(tmp_path: Path) -> None:

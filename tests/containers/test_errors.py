@@ -169,6 +169,9 @@ def test_podmans_build_is_told_and_explained_as_well() -> None:
     )  # fmt: skip
     problem = stopped(Outcome((), 1, BUILDAH, "", 1.0), "The build stopped")
     assert problem.code == "image.not-offered"
+    assert problem.why == "ERROR: No matching distribution found for axolotl"
+    odd = 'Error: building at STEP "RUN --mount=sharing=odd true": unrecognized value "odd" for field `sharing`'
+    assert last_error(odd) == 'unrecognized value "odd" for field `sharing`'
 
 
 def test_output_that_is_no_builders_is_no_error() -> None:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from containers.model import Engine
-from containers.run import Container, ContainerMachine, Mount, hand_over, identity, owner, run_argv, with_token
-from machine.door import LocalMachine, Session
+from containers.run import (
+    Container,
+    ContainerMachine,
+    Mount,
+    hand_over,
+    identity,
+    owner,
+    remove_left_behind,
+    run_argv,
+    with_token,
+)
+from machine.door import LocalMachine, Outcome, Session
 
 ENGINE = Engine("docker.io", "docker", "20.10.24", False, (), False, ("docker", "build"))
 ROOTLESS = Engine("docker-ce", "docker", "29.1.3", True, (), False, ("docker", "build"))
@@ -51,6 +62,42 @@ def test_folders_lie_inside_where_they_lie_outside() -> None:
         "type=bind,source=/out,target=/out",
     ]
     assert after(words, "--workdir") == ["/out"]
+
+
+def test_a_comma_in_a_path_ends_no_field() -> None:
+    words = argv(made(mounts=(Mount(Path('/data/a,b "c"')),)))
+    assert after(words, "--mount") == [
+        'type=bind,"source=/data/a,b ""c""","target=/data/a,b ""c""",readonly',
+    ]
+
+
+class Left(LocalMachine):
+    """An engine with containers of these owners; `removed` are those that it was told to remove."""
+
+    def __init__(self, *owners: str) -> None:
+        self.owners, self.removed = owners, tuple[str, ...]()
+
+    def run(self, argv: Sequence[str], timeout: float = 5.0, env: Mapping[str, str] | None = None) -> Outcome:
+        said = ""
+        if argv[1] == "ps":
+            said = "\n".join(f"c{number}" for number, _ in enumerate(self.owners))
+        elif argv[1:3] == ("container", "inspect"):
+            said = "\n".join(f"c{number} {owner}" for number, owner in enumerate(self.owners))
+        else:
+            assert argv[1:3] == ("rm", "--force"), argv
+            self.removed = tuple(argv[3:])
+        return Outcome(tuple(argv), 0, said, "", 0.0)
+
+
+def test_only_what_nobody_owns_any_more_is_removed(tmp_path: Path) -> None:
+    here = owner().rpartition("-")[2]
+    elsewhere = f"{os.getpid()}-0-0123456789ab"  # another machine on the same engine
+    engine = Left(owner(), f"{os.getpid()}-0-{here}", f"999999999-7-{here}", elsewhere)
+    for name in (owner(), f"1-0-{here}", elsewhere):
+        (tmp_path / f"hub-token-{name}-abc123").write_text("hf_x")
+    assert remove_left_behind(ENGINE, engine, tmp_path) == 2
+    assert engine.removed == ("c1", "c2")
+    assert [file.name for file in tmp_path.iterdir()] == [f"hub-token-{owner()}-abc123"]
 
 
 def test_locked_memory_is_for_cards_and_not_for_rootless_engines() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from checks.catalogue import catalogue
 from checks.facts import apt
 from checks.facts.apt_sources import owner, parse_list, parse_sources
-from checks.facts.docker import parse_daemon_json, parse_info, parse_problem, reduce_info
+from checks.facts.docker import parse_daemon_json, parse_info, parse_problem, parse_runtimes, reduce_info
 from checks.facts.person import database_groups, parse_group, parse_primary
 from checks.facts.python import parse_minor, parse_patchlevel
 from checks.facts.resources import parse_cgroup, parse_cpuinfo, parse_limit, parse_meminfo
@@ -76,6 +77,16 @@ def test_a_recording_keeps_of_dpkg_only_what_is_read() -> None:
     reduced = apt.reduce_status(STATUS)
     assert apt.parse_status(reduced) == apt.parse_status(STATUS)
     assert b"adduser" not in reduced and b"Description" not in reduced
+
+
+def test_every_package_that_a_plan_installs_is_read_again() -> None:
+    """A package that stays out of the facts would be planned for ever."""
+    words = {"branch": 580, "family": "", "flavour": "generic", "kernel": "6.8.0-31-generic", "target": "gfx1100"}
+    rows = [row for row in catalogue().packages if row.key not in ("apt.tools", "nvidia.repo.drivers")]
+    # a name that ends so is the beginning of many
+    names = {name for row in rows for name in row.fill(**words) if not name.endswith("-")}
+    status = "\n".join(f"Package: {name}\nStatus: install ok installed\nVersion: 1\n" for name in sorted(names))
+    assert names == {package.name for package in apt.parse_status(status.encode())[0]}
 
 
 def test_a_desktops_status_file_takes_little_time() -> None:
@@ -276,6 +287,11 @@ def test_why_docker_does_not_answer(outcome: Outcome, problem: str) -> None:
 )
 def test_a_daemon_json_that_dockerd_would_refuse(content: bytes, fine: bool) -> None:
     assert (parse_daemon_json(content) is None) is fine
+
+
+def test_runtimes_that_a_daemon_json_names() -> None:
+    assert parse_runtimes(b'{"runtimes": {"nvidia": {"path": "nvidia-container-runtime"}, "a": {}}}') == ("a", "nvidia")
+    assert parse_runtimes(b"") == parse_runtimes(b'{"runtimes": []}') == parse_runtimes(b'{"debug": true}') == ()
 
 
 # ---- accounts, Python, memory

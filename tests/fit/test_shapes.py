@@ -45,6 +45,14 @@ def test_mistral_is_counted_to_the_last_parameter() -> None:
         ("gemma-2b", 2_506_172_416),
         ("gemma-2-9b", 9_241_705_984),
         ("Qwen3-8B", 8_190_735_360),
+        ("Qwen3-4B", 4_022_468_096),
+        ("Qwen/Qwen-1_8B", 1_836_828_672),
+        ("Qwen/Qwen-14B-Chat", 14_167_290_880),
+        ("Yi-6B", 6_061_035_520),
+        ("01-ai/Yi-34B-Chat", 34_388_917_248),
+        ("Ministral-8B-Instruct-2410", 8_019_808_256),
+        ("mistralai/Magistral-Small-2506", 23_572_403_200),
+        ("deepseek-coder-1.3b-instruct", 1_346_471_936),
     ],
 )
 def test_parameters_are_those_of_the_published_checkpoint(name: str, parameters: int) -> None:

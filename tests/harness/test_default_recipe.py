@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from checks.catalogue import catalogue
@@ -19,10 +21,11 @@ from harness.default_recipe import (
 )
 from harness.memory.job import constants, job_of
 from harness.memory.predict import predict
-from harness.recipe import load_recipe, names
+from harness.recipe import load_recipe, names, presets_of
 from harness.shapes import shapes_of
 from harness.stack import choose_stack
 from tests.harness.test_device import Load
+from tests.tool import ROOT
 
 
 @pytest.mark.parametrize(
@@ -100,3 +103,14 @@ def test_each_recipe_fits_the_card_that_it_is_made_for(name: str) -> None:
     assert shapes is not None and recipe.traits.vram_gb is not None
     needed = predict(job_of(recipe.config, shapes)).device
     assert needed + constants().reserve <= (recipe.traits.vram_gb - SPARE_GIB) * GIB, f"{needed / 1e9:.1f} GB"
+
+
+def test_the_page_says_what_is_predicted() -> None:
+    page = (ROOT / "docs" / "hyperparameters.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `-(\d+gb)` \|.*\| ([\d.]+) GB \|", page, re.MULTILINE)
+    assert [f"mistral-7b-qlora-{size}" for size, _ in rows] == list(presets_of("mistral-7b-qlora"))
+    for size, told in rows:
+        recipe = load_recipe(f"mistral-7b-qlora-{size}")
+        shapes = shapes_of(recipe.config["base_model"])
+        assert shapes is not None
+        assert predict(job_of(recipe.config, shapes)).device / 1e9 == pytest.approx(float(told), rel=0.03), size

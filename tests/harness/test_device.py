@@ -10,11 +10,13 @@ import pytest
 
 from checks.catalogue import catalogue
 from checks.facts.read import read_host
+from gpu_setup.commands.training import must_learn
 from gpu_setup.up import choose, inspect
 from harness.prove import inputs_digest
+from harness.recipe import load_recipe
 from harness.stack import choose_stack
 from harness.worker_process import worker_environment
-from machine.errors import Refused
+from machine.errors import BadUsage, Refused
 from machine.recording import RecordedMachine
 from tests.harness.examples import ENVIRONMENT, job
 
@@ -32,6 +34,16 @@ def test_a_run_is_kept_to_the_chosen_card(machine: Load, monkeypatch: pytest.Mon
 def test_what_the_person_chose_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert "CUDA_VISIBLE_DEVICES" not in worker_environment(ENVIRONMENT, device="GPU-1")
+
+
+def test_amds_attention_kernels_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL"
+    monkeypatch.delenv(name, raising=False)
+    rocm = msgspec.structs.replace(ENVIRONMENT, stack="rocm7.2")
+    assert worker_environment(rocm)[name] == "1"
+    assert name not in worker_environment(ENVIRONMENT)
+    monkeypatch.setenv(name, "0")
+    assert worker_environment(rocm)[name] == "0"
 
 
 def test_the_token_goes_only_where_the_hub_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +92,11 @@ def test_up_asks_before_it_trains_without_a_card_that_is_there(machine: Load, tm
 def test_up_asks_before_the_large_download(machine: Load, tmp_path: Path) -> None:
     seen = inspect(machine("rtx3090-healthy"), catalogue())
     asked: list[str] = []
-    chosen = choose(seen, None, None, lambda question: asked.append(question) is None, tmp_path, hub_answers)
+    told: list[str] = []
+    chosen = choose(
+        seen, None, None, lambda question: asked.append(question) is None, tmp_path, hub_answers, told.append
+    )
+    assert len(told) == 1 and told[0].startswith("mistral-7b-qlora: ") and "GiB are free" in told[0]
     assert (chosen.recipe.name, chosen.stack.name) == ("mistral-7b-qlora", "cu130")
     assert "14.5 GB" in asked[0]
     assert choose(seen, None, None, lambda _: False, tmp_path, hub_answers).recipe.name == "smollm2-135m-qlora"
@@ -93,3 +109,10 @@ def test_without_a_hub_up_draws_the_weights_and_downloads_nothing(machine: Load,
     assert (chosen.recipe.name, asked) == ("mistral-7b-qlora-synthetic", [])
     own = choose(seen, None, tmp_path / "mine.json", lambda _: True, tmp_path, hub_is_gone)
     assert own.recipe.name == "smollm2-135m-qlora", "a person's data are learnt by real weights or not at all"
+
+
+def test_drawn_weights_are_not_taken_for_learning() -> None:
+    with pytest.raises(BadUsage, match="learns nothing") as caught:
+        must_learn(load_recipe("mistral-7b-qlora-synthetic"))
+    assert caught.value.next == "gpu-setup bench --recipe mistral-7b-qlora-synthetic"
+    must_learn(load_recipe("tiny"))

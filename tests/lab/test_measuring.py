@@ -212,29 +212,29 @@ def test_soaking_ends_when_heat_and_clock_stand_still(
     training: Training, nvml: Path, monkeypatch: pytest.MonkeyPatch, own_home: Path
 ) -> None:
     """The real heater, beside a card whose heat never changes; two minutes are shortened to three seconds."""
-    import harness.bench
     import harness.sensors
+    import harness.soak
     from checks.facts.read import read_host
     from harness.prove import Job, Ready
     from harness.recipe import load_recipe
     from machine.paths import paths
 
     monkeypatch.setattr(harness.sensors, "SOAK_WINDOW", 3.0)
-    monkeypatch.setattr(harness.bench, "SOAK_LOOK", 0.5)
+    monkeypatch.setattr(harness.soak, "LOOK", 0.5)
     machine = stub(monkeypatch, nvml, "count=1;clock=1800")
     stack = msgspec.structs.replace(training.stack, vendor="nvidia")
     job = Job(load_recipe("tiny"), stack, device=UUID)
     (model,) = list(training.paths.models.glob("tiny-*/config.json"))[:1]
     ready = Ready(training.environment, str(model.parent), "")
     places = paths({"GPU_SETUP_HOME": str(own_home)})
-    found = harness.bench.soak(job, ready, read_host(machine), machine, places, silent)
+    found = harness.soak.soak(job, ready, read_host(machine), machine, places, silent)
     assert found.settled and (found.kelvin, found.clock_share) == (0.0, 0.0)
     assert 3.0 <= found.seconds < 30
     assert not [name for name in os.listdir("/proc") if name.isdigit() and b"until-stopped" in cmdline(name)]
 
 
 def test_without_a_sensor_there_is_nothing_to_wait_for(training: Training, own_home: Path) -> None:
-    import harness.bench
+    import harness.soak
     from checks.facts.read import read_host
     from harness.prove import Job, Ready
     from harness.recipe import load_recipe
@@ -247,7 +247,7 @@ def test_without_a_sensor_there_is_nothing_to_wait_for(training: Training, own_h
         pytest.xfail("this machine has sensors")
     (model,) = list(training.paths.models.glob("tiny-*/config.json"))[:1]
     ready, places = Ready(training.environment, str(model.parent), ""), paths({"GPU_SETUP_HOME": str(own_home)})
-    found = harness.bench.soak(
+    found = harness.soak.soak(
         Job(load_recipe("tiny"), training.stack), ready, read_host(machine), machine, places, silent
     )
     assert found.settled is None

@@ -15,7 +15,7 @@ from tests.lab.training import Ended, Training, tool
 pytestmark = pytest.mark.lab
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.full)])
 def test_the_tiny_model(training: Training, tiny_run: Ended, own_home: Path, tmp_path: Path, dtype: str) -> None:
     """Embedding and head were trained as a whole here, and the blocks through NF4."""
     ended = tool(own_home, "merge", tiny_run.data["folder"], "--out", str(tmp_path / "model"), "--dtype", dtype)

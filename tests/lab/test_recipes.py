@@ -13,6 +13,7 @@ import pytest
 from checks.catalogue import catalogue
 from checks.facts.read import read_host
 from harness.config import difference, swapped
+from harness.examine import examine, held_out_file
 from harness.launch import new_folder, train
 from harness.models import drawn_model, ensure_model
 from harness.prove import Job, examined, fresh_run, prepare, reported
@@ -84,7 +85,7 @@ def test_drawn_weights_train_and_are_not_judged(training: Training, own_home: Pa
 def test_smoke_does_not_take_it(own_home: Path) -> None:
     ended = tool(own_home, "smoke", "--recipe", "mistral-7b-qlora-synthetic")
     assert ended.rc in (2, 3)
-    assert ended.error["code"] in ("smoke.throughput-only", "recipe.needs-gpu")
+    assert ended.error["code"] in ("recipe.throughput-only", "recipe.needs-gpu")
 
 
 DRAW = """
@@ -134,7 +135,8 @@ def raw(value):
     return value.data.contiguous().view(torch.uint8)
 same = all(torch.equal(raw(a), raw(b)) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 first = [p for n, p in model.named_parameters() if n.endswith("q_proj.weight")]
-print(json.dumps({"kinds": found, "norms": sorted(norms), "same": same, "differ": not torch.equal(raw(first[0]), raw(first[1])),
+differ = not torch.equal(raw(first[0]), raw(first[1]))
+print(json.dumps({"kinds": found, "norms": sorted(norms), "same": same, "differ": differ,
     "head": float(model.lm_head.weight.float().std()), "class": type(model).__name__}))
 """
 
@@ -164,21 +166,24 @@ def test_what_is_drawn_has_the_real_spread(training: Training, own_home: Path) -
     assert found["class"] == "MistralForCausalLM"
 
 
-@pytest.mark.full
-def test_the_whole_model_is_never_held_in_16_bit(training: Training, own_home: Path) -> None:
-    """All 32 layers, on the host for want of a card: the peak is the 4-bit model, and one matrix that is being made."""
+@pytest.mark.parametrize(
+    ("layers", "parameters"), [(2, 698_372_096), pytest.param(32, 7_241_732_096, marks=pytest.mark.full)]
+)
+def test_the_model_is_never_held_in_16_bit(training: Training, own_home: Path, layers: int, parameters: int) -> None:
+    """On the host for want of a card: the peak is the 4-bit model, and beside it one matrix that is being made."""
     folder = synthetic_folder(training, own_home)
     found = in_the_environment(
         training,
         DRAW + "print(json.dumps({'model': bytes_of(model), 'grown': peak - before, 'parameters': sum("
         "p.quant_state.shape.numel() if hasattr(p, 'quant_state') else p.numel() for p in model.parameters())}))",
         folder,
-        "{}",
+        json.dumps({"num_hidden_layers": layers}),
         timeout=1500,
     )
     sys.stdout.write(f"{found}\n")
-    assert found["parameters"] == 7_241_732_096
-    assert 4.0e9 < found["model"] < 4.3e9
+    assert found["parameters"] == parameters
+    four_bit = (parameters - 2 * 32000 * 4096) / 2 + 2 * 2 * 32000 * 4096
+    assert found["model"] == pytest.approx(four_bit, rel=0.03), "half a byte a weight, embedding and head in two"
     assert found["grown"] - found["model"] < 1.0e9, "on a card, this is all that the host sees"
 
 
@@ -191,22 +196,22 @@ def losses(recorded: Any) -> list[float]:
 
 
 def test_packed_documents_have_the_losses_of_single_ones(training: Training, own_home: Path, tmp_path: Path) -> None:
-    """Sixteen rows in one optimizer step, through Axolotl: packed into one sequence under sdpa, or each by itself.
+    """Eight rows in one optimizer step, through Axolotl: packed into one sequence under sdpa, or each by itself.
 
     The losses of the first step compare the forward passes, those of the later ones the gradients.
     """
-    rows = json.loads((SAMPLES / "house-style.json").read_text())[:16]
+    rows = json.loads((SAMPLES / "house-style.json").read_text())[:8]
     data = tmp_path / "rows.json"
     data.write_text(json.dumps(rows))
     common: dict[str, Any] = {
         "datasets": [{"path": str(data), "ds_type": "json", "type": "alpaca"}],
-        "num_epochs": 5,
-        "max_steps": 5,
+        "num_epochs": 4,
+        "max_steps": 4,
         "lr_scheduler": "constant",
         "warmup_steps": 0,
         "micro_batch_size": 1,
     }
-    packed = {**common, "sequence_len": 4096, "sample_packing": True, "sdpa_varlen": True, "pad_to_sequence_len": False}
+    packed = {**common, "sequence_len": 2048, "sample_packing": True, "sdpa_varlen": True, "pad_to_sequence_len": False}
     single = {**common, "sample_packing": False, "gradient_accumulation_steps": len(rows)}
     machine, places, recipe = LocalMachine(), paths({"GPU_SETUP_HOME": str(own_home)}), load_recipe("tiny")
     base = ensure_model(recipe, training.environment, machine, places, silent)
@@ -215,9 +220,13 @@ def test_packed_documents_have_the_losses_of_single_ones(training: Training, own
         folder = new_folder(places.runs, recipe)
         found[name] = train(recipe, training.environment, base, folder, machine, silent, overrides=changed)
     one, other = found["single"].steps, found["packed"].steps
-    assert [step.micro_batches for step in (one[0], other[0])] == [16, 1]
-    assert [step.trainable for step in one] == [step.trainable for step in other], "the same documents in each step"
-    assert losses(found["packed"]) == pytest.approx(losses(found["single"]), rel=2e-4)
+    assert [step.micro_batches for step in (one[0], other[0])] == [8, 1]
+    assert [(step.trainable, step.non_padding, step.documents) for step in one] == [
+        (step.trainable, step.non_padding, step.documents) for step in other
+    ], "the same documents in each step"
+    # rounding grows through Adam from step to step
+    assert losses(found["packed"])[:2] == pytest.approx(losses(found["single"])[:2], rel=1e-4)
+    assert losses(found["packed"]) == pytest.approx(losses(found["single"]), rel=1e-3)
     fallen = losses(found["single"])
     assert fallen[-1] < 0.97 * fallen[0], "it learnt, so the gradients were compared too"
     sys.stdout.write(f"{losses(found['single'])}\n{losses(found['packed'])}\n")
@@ -286,6 +295,22 @@ def test_no_document_sees_another(training: Training, own_home: Path, tmp_path: 
         assert abs(found[way] / found["single"] - 1) > 1e-4, way
 
 
+PADDING = """
+import json, torch
+from gpu_setup_worker.documents import document_sums, not_padding
+tokens = torch.tensor([[1, 5, 6, 2, 1, 7, 2, 2, 2, 2], [1, 5, 2, 1, 9, 9, 9, 9, 9, 2]])
+places = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 0, 1, 2], [0, 1, 2, 0, 1, 2, 3, 4, 5, 6]])
+mask = not_padding(tokens, places, 2)
+print(json.dumps([int(value) for value in document_sums(mask, places, None)]))
+"""
+
+
+def test_the_end_of_a_packed_document_is_no_padding(training: Training) -> None:
+    """Llama's tokenizers pad with the token that ends a document, and packed batches bring no mask."""
+    squares = 4**2 + 3**2 + 3**2 + 7**2
+    assert in_the_environment(training, PADDING) == [4, 17, squares, squares]
+
+
 # The siblings
 
 
@@ -338,6 +363,14 @@ def test_a_sibling_runs_with_a_small_model_in_its_place(
     saved = folder / "adapter" / ("model.safetensors" if whole else "adapter_model.safetensors")
     assert saved.is_file()
     assert (folder / "adapter" / "adapter_config.json").is_file() is not whole
+    if config.get("load_in_4bit"):
+        return
+    # what no adapter or no 4-bit base has is asked all the same: two models one after the other, or a plain base
+    held_out = held_out_file(recipe.traits, folder, own_data=False)
+    seen = examine(str(base), folder, held_out, training.environment, machine, silent, tokens=4)
+    assert seen.rows == 10 and seen.before and seen.after
+    assert seen.before.held_out_loss and seen.after.held_out_loss
+    assert seen.before != seen.after and len(seen.answers) == 10
 
 
 # What Axolotl leaves out

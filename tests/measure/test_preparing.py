@@ -9,10 +9,12 @@ import msgspec
 import pytest
 
 from harness.around import Method, Soak, read_around, read_method, trained_card
-from harness.bench import LEAST_LAUNCHES, at_least, label, settings
-from harness.ceiling import ceiling_argv, precision_of, products_of, read_ceiling
+from harness.bench import LEAST_LAUNCHES, at_least, hurried, label, settings
+from harness.ceiling import ceiling_argv, precision_of, products_of, products_seen, read_ceiling
+from harness.flops import Sizes
 from harness.nf4 import digest, judged
 from harness.recipe import load_recipe
+from harness.worker_log import Start
 from harness.workload import EXACT, RECIPE, exact, overrides_for
 from machine.door import TIMED_OUT, Outcome
 from machine.errors import BAD_ANSWER, OUTSIDE_FAILED, Problem
@@ -47,6 +49,15 @@ def test_a_models_own_config_goes_before_the_table(tmp_path: Path) -> None:
 def test_an_unknown_model_has_no_products(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "mixtral", "num_local_experts": 8}')
     assert products_of({"base_model": "somebody/some-model"}, str(tmp_path)) is None
+
+
+def test_a_model_that_no_table_has_shows_its_matrices_once_loaded() -> None:
+    sizes = Sizes(frozen=1, frozen_head=1, trained=1, layers=1, width=1)
+    config = {"micro_batch_size": 2, "sequence_len": 100, "adapter": "lora"}
+    found = products_seen(config, Start(sizes=sizes, matrices=((8, 4, 3),)))
+    assert found is not None and (found.matrices, found.rows, found.trained) == (((8, 4, 3),), 200, False)
+    # of a mixture of experts a token passes only some
+    assert products_seen(config, Start(matrices=((8, 4, 3),))) is None
 
 
 @pytest.mark.parametrize(
@@ -115,6 +126,14 @@ def test_what_the_modes_mean(gpu: bool) -> None:
     assert settings("record", gpu, launches=2).launches == LEAST_LAUNCHES
     assert settings("record", gpu, launches=5).launches == 5
     assert settings("bench", gpu, steps=12).budget is None, "who asks for steps gets them"
+
+
+def test_a_quick_benchmark_has_one_step_to_warm_up() -> None:
+    from tests.harness.examples import job
+
+    usual = job("smollm2-135m-qlora")
+    assert (usual.recipe.traits.warmup_steps, hurried(usual).recipe.traits.warmup_steps) == (3, 1)
+    assert hurried(usual).recipe.config == usual.recipe.config
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,11 @@ def test_launches_that_differ_widely_do_not_stand() -> None:
     assert "± 5." in found.reasons[0] or "± 6." in found.reasons[0]
 
 
+def test_two_launches_give_no_interval() -> None:
+    found = combined((report(), report()))
+    assert (found.verdict, found.reasons) == ("inconclusive", ("2 launches give no interval; 3 are needed.",))
+
+
 def test_one_launch_that_failed_fails_all() -> None:
     wrong = report(band=Band(0.1, 0.2, 5))
     assert wrong.verdict == "fail"
@@ -138,9 +143,10 @@ def test_more_than_physics_allows_fails() -> None:
     assert found.verdict == "fail" and "highest clock seen" in found.reasons[0]
 
 
-def test_a_quick_benchmark_needs_one_step_to_warm_up() -> None:
-    assert report(method=msgspec.structs.replace(METHOD, mode="quick")).measurements.warmup_steps == 1
-    assert report().measurements.warmup_steps == 3
+def test_another_program_that_joins_in_is_noticed() -> None:
+    found = report(computing=2)
+    assert found.verdict == "inconclusive" and "2 programs computed on the card at once" in found.reasons[0]
+    assert report(computing=1).verdict == "pass"
 
 
 def test_the_page_shows_launches_ceiling_and_sensors() -> None:

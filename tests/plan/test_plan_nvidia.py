@@ -303,6 +303,15 @@ def test_amds_sources_are_not_nvidias() -> None:
         ),
         (Docker(kind="docker-ce", rootless=True, runtimes=("runc",)), {"docker": "done", "docker-runtime": "manual"}),
         (Docker(kind="podman", version="5.4.0"), {"docker": "done"}),
+        # who is not in the group docker may read its settings, and not ask it
+        (
+            Docker(kind="docker-ce", problem="permission-denied", daemon_json_runtimes=("nvidia",)),
+            {"docker": "done", "docker-runtime": "done", "docker-reload": "done"},
+        ),
+        (
+            Docker(kind="docker-ce", problem="permission-denied", daemon_json_runtimes=()),
+            {"docker": "done", "docker-runtime": "todo", "docker-reload": "todo"},
+        ),
         (Docker(kind="snap"), {"docker": "blocked", "docker-runtime": "todo", "docker-reload": "todo"}),
         (Docker(kind="desktop"), {"docker": "todo", "docker-runtime": "todo", "docker-reload": "todo"}),
     ],

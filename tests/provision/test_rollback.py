@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from checks.facts.host import Host
 from provision import dpkg
 from provision.act_packages import Packages
 from provision.journal import Entry
-from provision.model import AnyAction, AptInstall, AptMark, AptRemove, Plan, State, UserGroup, Wanted
+from provision.model import AnyAction, AptInstall, AptMark, AptRemove, Plan, RestoreFile, State, UserGroup, Wanted
 from provision.rollback import plan_back
 from provision.rollback_packages import kept_kernels
 from provision.site import Site
@@ -150,3 +151,53 @@ def test_dpkgs_database_as_facts(tmp_path: Path) -> None:
     assert found.broken() == ("b",)
     assert found.interrupted
     assert dpkg.clauses(dpkg.Record("1", "install", "installed", "ok", "a (>= 1), b | c:any")) == (("a",), ("b", "c"))
+
+
+SETTINGS = "; Conffiles:\n /etc/apt/preferences.d/pin d41d8cd98f00b204e9800998ecf8427e\nDescription: x"
+
+
+def test_settings_that_a_package_brought_go_with_it_unless_somebody_changed_them(tmp_path: Path) -> None:
+    pin = tmp_path / "pin"
+    pin.write_bytes(b"")
+    listed = SETTINGS.replace("/etc/apt/preferences.d/pin", str(pin))
+    came = installed("lock", install={"pinning": "1"})
+    (action,) = restored_files(back(tmp_path, status(f"pinning 1{listed}"), came))
+    assert (action.path, action.before) == (str(pin), None)
+    pin.write_text("mine")
+    found = back(tmp_path, status(f"pinning 1{listed}"), came)
+    assert restored_files(found) == []
+    assert any(str(pin) in note and "stays" in note for note in found.notes)
+
+
+def test_settings_that_were_there_before_the_package_came_stay(tmp_path: Path) -> None:
+    pin = tmp_path / "pin"
+    pin.write_bytes(b"")
+    listed = SETTINGS.replace("/etc/apt/preferences.d/pin", str(pin))
+    came = installed("lock", install={"pinning": "1"}, configured=("pinning",))
+    assert restored_files(back(tmp_path, status(f"pinning 1{listed}"), came)) == []
+
+
+def restored_files(plan: Plan) -> list[RestoreFile]:
+    return [step.action for step in plan.steps if isinstance(step.action, RestoreFile)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "goes"),
+    [
+        ("docker:x:998:\n", True),
+        ("docker:x:998:ada\n", False),
+        ("docker:x:1001:\n", False),
+        ("", False),
+    ],
+)
+def test_groups_that_packages_made_go_when_nobody_is_in_them(tmp_path: Path, rows: str, goes: bool) -> None:
+    machine = Folder(tmp_path)
+    machine.put("/etc/group", f"root:x:0:\n{rows}friends:x:997:\n")
+    machine.put("/etc/passwd", "ada:x:1000:1000::/home/ada:/bin/sh\n")
+    begin = installed("docker", install={"docker.io": "1"})
+    begin = msgspec.structs.replace(begin, facts={**begin.facts, "all_groups": ["root"]})
+    end = Entry(time="", run="r1", kind="apply", phase="done", step="docker", facts={"all_groups": ["root", "docker"]})
+    found = back(tmp_path, status("docker.io 1"), begin, end)
+    made = [step.action for step in found.steps if isinstance(step.action, UserGroup)]
+    # a group that somebody made afterwards is theirs
+    assert [action.groups for action in made] == ([("docker",)] if goes else [])

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from gpu_setup_worker.frozen import keep_as_loaded
 from gpu_setup_worker.journal import Journal
 
 WHOLE = "whole.json"
@@ -38,7 +39,7 @@ class Keeper(TrainerCallback):
     def __init__(self, trainer: Any, journal: Journal) -> None:
         given = settings()
         self._journal = journal
-        self._model = trainer.model
+        self._model = keep_as_loaded(trainer.model)
         self._seconds: float | None = given.get("seconds")
         self._stop: str | None = given.get("stop")
         self._patience: int = given.get("patience") or 0

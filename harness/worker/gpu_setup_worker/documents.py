@@ -10,6 +10,21 @@ from __future__ import annotations
 import torch
 
 
+def not_padding(tokens: torch.Tensor, positions: torch.Tensor | None, pad: int | None) -> torch.Tensor:
+    """The mask of a batch that brings none, as packed ones: batch × places, False is padding.
+
+    Llama's tokenizers pad with the end-of-text token, which every document ends in. Axolotl's padding counts its places
+    from 0 like a document of its own: it is the one that begins with `pad`.
+    """
+    if pad is None:
+        return torch.ones_like(tokens, dtype=torch.bool)
+    if positions is None:
+        return tokens != pad
+    places = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+    begin = torch.where(positions == 0, places, 0).cummax(dim=1).values
+    return tokens.gather(1, begin) != pad
+
+
 def document_sums(mask: torch.Tensor, positions: torch.Tensor | None, window: int | None) -> list[torch.Tensor]:
     """Documents, tokens, Σℓ² and Σℓ² under the window: 0-d int64 tensors. `mask`: batch × places, 0 is padding.
 

@@ -23,6 +23,7 @@ from axolotl.prompters import AlpacaPrompter
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from gpu_setup_worker.frozen import keep_as_loaded
 from gpu_setup_worker.parent import end_with_parent
 
 
@@ -34,14 +35,14 @@ class Row(NamedTuple):
     answer: list[int]
 
 
-def load_base(base: str, four_bit: bool = True) -> Any:
-    """The base model, in NF4 as training has it, on the GPU where there is one."""
+def load_base(base: str, four_bit: bool = True, exact: bool = False) -> Any:
+    """The base model, in NF4 as training has it, on the GPU where there is one. `exact`: see frozen.py."""
     gpu = torch.cuda.is_available()
     dtype = torch.bfloat16 if gpu and torch.cuda.is_bf16_supported() else torch.float16 if gpu else torch.float32
     settings = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
-    return AutoModelForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         base,
         quantization_config=settings if four_bit else None,
         dtype=dtype,
@@ -50,6 +51,7 @@ def load_base(base: str, four_bit: bool = True) -> Any:
         trust_remote_code=False,
         use_safetensors=True,
     )
+    return keep_as_loaded(model) if exact else model
 
 
 def load_tokenizer(folder: str) -> Any:
@@ -59,9 +61,9 @@ def load_tokenizer(folder: str) -> Any:
     return tokenizer
 
 
-def load(base: str, adapter: str, four_bit: bool) -> tuple[Any, Any]:
+def load(base: str, adapter: str, four_bit: bool, exact: bool) -> tuple[Any, Any]:
     """The tuned model (adapter on its base, evaluation mode) and its tokenizer."""
-    return PeftModel.from_pretrained(load_base(base, four_bit), adapter).eval(), load_tokenizer(adapter)
+    return PeftModel.from_pretrained(load_base(base, four_bit, exact), adapter).eval(), load_tokenizer(adapter)
 
 
 def asked(tokenizer: Any, instruction: str, text: str | None = None, answer: str | None = None) -> Row:
@@ -122,13 +124,14 @@ def examine(
     prompts: list[str],
     tokens: int,
     four_bit: bool = True,
+    exact: bool = False,
 ) -> dict[str, Any]:
     """Everything above, for the held-out rows and for the person's own prompts."""
     if merged is not None:
         model, tokenizer = load_base(merged, four_bit=False).eval(), load_tokenizer(merged)
         views: tuple[tuple[str, Any], ...] = (("after", nullcontext),)
     else:
-        model, tokenizer = load(base, adapter, four_bit)
+        model, tokenizer = load(base, adapter, four_bit, exact)
         views = (("before", model.disable_adapter), ("after", nullcontext))
     rows = held_out_rows(held_out, tokenizer) if held_out else []
     answers = [row.answer for row in rows]
@@ -157,6 +160,7 @@ def main() -> None:
     parser.add_argument("--adapter", default="")
     parser.add_argument("--merged")
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--exact", action="store_true")
     parser.add_argument("--held-out", type=Path)
     parser.add_argument("--prompt", action="append", default=[])
     parser.add_argument("--tokens", type=int, default=64)
@@ -164,7 +168,14 @@ def main() -> None:
     given = parser.parse_args()
     end_with_parent()
     result = examine(
-        given.base, given.adapter, given.merged, given.held_out, given.prompt, given.tokens, not given.plain
+        given.base,
+        given.adapter,
+        given.merged,
+        given.held_out,
+        given.prompt,
+        given.tokens,
+        not given.plain,
+        given.exact,
     )
     # written aside and renamed: a half document must never be taken for a whole one
     partial = given.out.with_suffix(".partial")

@@ -155,6 +155,9 @@ def write(base: Path, folder: Path, out: Path, dtype_name: str, four_bit: bool) 
     if "lm_head.weight" in adapter.whole:
         config["tie_word_embeddings"] = False
     (out / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    for file in out.glob("*.safetensors"):
+        # safetensors writes for its owner only, and the folder is made to be passed on
+        file.chmod((out / "config.json").stat().st_mode)
     copy_beside(base, folder, out)
 
 

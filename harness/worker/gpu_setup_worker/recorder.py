@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from gpu_setup_worker.documents import document_sums
+from gpu_setup_worker.documents import document_sums, not_padding
 from gpu_setup_worker.journal import Journal
 from gpu_setup_worker.kernels import attention_kernels
 
@@ -97,7 +97,7 @@ class Recorder(TrainerCallback):
         begin = perf_counter()
         tokens, labels, mask = inputs["input_ids"], inputs["labels"], inputs.get("attention_mask")
         if mask is None or mask.dim() != 2:
-            mask = tokens != self._pad_token if self._pad_token is not None else torch.ones_like(tokens)
+            mask = not_padding(tokens, inputs.get("position_ids"), self._pad_token)
         self._slots.append(tokens.numel())
         sums = document_sums(mask, inputs.get("position_ids"), self._window)
         self._counts.append(torch.stack([(labels != IGNORED).sum(), *sums]))

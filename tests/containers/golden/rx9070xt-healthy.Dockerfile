@@ -12,8 +12,8 @@ FROM ubuntu:24.04@sha256:008173c23f95b170204355c12626cb5a965d779a7e1283b09e9cffb
 # gcc, libc6-dev and Python.h stay in the image: Triton compiles its launchers when training starts.
 # Without version numbers, since an archive keeps only the newest. A base that has them all needs no network.
 # hadolint ignore=DL3008
-RUN --mount=type=cache,id=gpu-setup-apt-ubuntu-24-04,target=/var/cache/apt,sharing=locked \
-    --mount=type=cache,id=gpu-setup-lists-ubuntu-24-04,target=/var/lib/apt/lists,sharing=locked \
+RUN --mount=type=cache,id=gpu-setup-lists-ubuntu-24-04,target=/var/lib/apt/lists \
+    --mount=type=cache,id=gpu-setup-apt-ubuntu-24-04,target=/var/cache/apt,sharing=locked \
     set -eu; \
     if ! dpkg -s ca-certificates gcc libc6-dev python3 python3-dev >/dev/null 2>&1; then \
         rm -f /etc/apt/apt.conf.d/docker-clean; \
@@ -27,8 +27,8 @@ RUN --mount=type=cache,id=gpu-setup-apt-ubuntu-24-04,target=/var/cache/apt,shari
 FROM system AS environment
 ENV PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_PROGRESS_BAR=off
 # hadolint ignore=DL3008
-RUN --mount=type=cache,id=gpu-setup-apt-ubuntu-24-04,target=/var/cache/apt,sharing=locked \
-    --mount=type=cache,id=gpu-setup-lists-ubuntu-24-04,target=/var/lib/apt/lists,sharing=locked \
+RUN --mount=type=cache,id=gpu-setup-lists-ubuntu-24-04,target=/var/lib/apt/lists \
+    --mount=type=cache,id=gpu-setup-apt-ubuntu-24-04,target=/var/cache/apt,sharing=locked \
     set -eu; \
     if ! dpkg -s python3-venv >/dev/null 2>&1; then \
         apt-get -o APT::Update::Error-Mode=any update; \

@@ -62,13 +62,15 @@ exec "$@"
 """
 
 
-# A person without root starts the engine: $1 its folder, $2 where rootlesskit and newuidmap lie, $3 their number.
+# A person without root starts the engine: $1 its folder, $2 the folder of rootlesskit and newuidmap, $3 their number,
+# $4 its disk.
 # They are known in this mount namespace only
 _START_ROOTLESS = r"""
 set -eu
-folder=$1 programs=$2 number=$3
-shift 3
-mkdir -p "$folder/etc" "$folder/run" "$folder/home"
+folder=$1 programs=$2 number=$3 disk=$4
+shift 4
+mkdir -p "$folder/etc" "$folder/run" "$folder/home/data"
+mount -o loop "$disk" "$folder/home/data"
 for name in subuid subgid; do
     echo "alex:100000:65536" >"$folder/etc/$name"
     [ -e "/etc/$name" ] || touch "/etc/$name"
@@ -122,6 +124,12 @@ class Engine(NamedTuple):
         return set(self.checked("image", "ls", "--all", "--quiet", "--no-trunc").split())
 
 
+def make_disk(file: Path, gb: int) -> None:
+    """A disk in one file: gone in an instant, where a hundred thousand files take minutes."""
+    subprocess.run(["truncate", f"--size={gb}G", str(file)], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "nodiscard", str(file)], check=True)
+
+
 def client_environment(folder: Path, path: str = SYSTEM_PATH) -> dict[str, str]:
     settings = folder / "client"
     settings.mkdir(parents=True, exist_ok=True)
@@ -147,8 +155,8 @@ def running(
     """An engine in `folder`.
 
     `hook`: NVIDIA's runtime hook is there, and does nothing; `cards`: /dev/kfd and two render nodes are; `root`: a
-    file system that the engine's programs lie in; `disk_gb`: its images lie on a disk in one file, which is gone in
-    an instant where a hundred thousand files take minutes; `environ` adds to what clients need.
+    file system that the engine's programs lie in; `disk_gb`: its images lie on a disk of its own; `environ` adds to
+    what clients need.
     """
     folder.mkdir(parents=True, exist_ok=True)
     programs = folder / "programs"
@@ -167,8 +175,7 @@ def running(
     ]
     disk = folder / "disk"
     if disk_gb:
-        subprocess.run(["truncate", f"--size={disk_gb}G", str(disk)], check=True)
-        subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "nodiscard", str(disk)], check=True)
+        make_disk(disk, disk_gb)
     wrapped = [
         *("unshare", "--mount", "--propagation", "private", "sh", "-c", _START, "start"),
         *(str(folder), str(root or ""), "yes" if cards else "no", str(disk) if disk_gb else "", *command),
@@ -203,15 +210,16 @@ def running_rootless(folder: Path, programs: Path, number: int) -> Iterator[Engi
     for place in (folder, *folder.parents, programs, *programs.parents):
         if place.stat().st_uid == 0 and not place.stat().st_mode & 0o001:
             place.chmod(place.stat().st_mode | 0o011)
-    socket, home = f"unix://{folder}/run/docker.sock", folder / "home"
+    socket, home, disk = f"unix://{folder}/run/docker.sock", folder / "home", folder / "disk"
     command = [
         *("dockerd", "--rootless", "--data-root", str(home / "data"), "--exec-root", str(folder / "run" / "exec")),
         *("--pidfile", str(folder / "run" / "pid"), "--host", socket, "--bridge=none", "--iptables=false"),
     ]
     wrapped = [
         *("unshare", "--mount", "--propagation", "private", "sh", "-c", _START_ROOTLESS, "start"),
-        *(str(folder), str(programs), str(number), *command),
+        *(str(folder), str(programs), str(number), str(disk), *command),
     ]
+    make_disk(disk, 20)
     person = {"HOME": str(home), "XDG_RUNTIME_DIR": str(folder / "run"), "DOCKER_CONFIG": str(home / ".docker")}
     engine = Engine(folder, {**client_environment(folder), **person, "DOCKER_HOST": socket})
     with (folder / "log").open("wb") as log:
@@ -235,7 +243,7 @@ def running_rootless(folder: Path, programs: Path, number: int) -> Iterator[Engi
             child.wait(20)
         except subprocess.TimeoutExpired:
             _end(child)
-        shutil.rmtree(home, ignore_errors=True)
+        disk.unlink()
 
 
 def _of(child: subprocess.Popen[bytes]) -> list[int]:

@@ -21,8 +21,7 @@ from tests.containers.hosts import host, with_gpus
 from tests.lab.containers.engines import SYSTEM_PATH, Engine, running, small_image
 from tests.lab.containers.material import as_root, starter, unpacked
 
-# not in every run: the image takes minutes to build
-pytestmark = [pytest.mark.lab, pytest.mark.full]
+pytestmark = pytest.mark.lab
 
 SLOTS = ("0000:01:00.0", "0000:41:00.0")
 

@@ -16,8 +16,7 @@ from tests.lab.containers.engines import Engine, running
 from tests.lab.containers.material import as_root, stand_in
 from tests.lab.training import Ended, command, tool, wait_for
 
-# not in every run: the image takes minutes to build
-pytestmark = [pytest.mark.lab, pytest.mark.full]
+pytestmark = pytest.mark.lab
 
 
 @pytest.fixture

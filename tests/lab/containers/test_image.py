@@ -26,8 +26,7 @@ from machine.paths import paths
 from tests.lab.containers.conftest import Site
 from tests.lab.training import Ended, Training, command, runs, steps
 
-# not in every run: the image takes minutes to build
-pytestmark = [pytest.mark.lab, pytest.mark.full]
+pytestmark = pytest.mark.lab
 
 LARGEST = 4.0e9
 LONGEST = 12 * 60
@@ -218,17 +217,41 @@ def test_the_builds_own_proof_refuses_another_vendors_torch(site: Site, built: E
     assert inside(site, "--", "python", "-c", _proof(image_spec(host("no-gpu"), catalogue()))).returncode == 0
 
 
+@pytest.fixture(scope="module")
+def models(site: Site, training: Training) -> None:
+    """The tiny model of the runs outside, copied: the container's user gets its own."""
+    place = site.home / "cache" / "models"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(training.paths.models, place, symlinks=True)
+
+
+def test_a_bench_runs_inside(site: Site, built: Ended, models: None) -> None:
+    ended = site.tool("bench", "--recipe", "tiny", "--steps", "2", "--runtime", "image")
+    assert ended.rc == 0, ended.document
+    assert ended.data["environment"]["torch_from"] == "image"
+    assert site.engine.containers() == []
+
+
+def test_ones_own_data_are_trained_on_inside(site: Site, built: Ended, models: None, tmp_path: Path) -> None:
+    data, out = tmp_path / "mine" / "rows.json", tmp_path / "model"
+    data.parent.mkdir()
+    rows = [{"instruction": f"Say {n}.", "input": "", "output": f"It is {n}, my friend."} for n in range(100, 160)]
+    data.write_text(json.dumps(rows))
+    words = ("--recipe", "tiny", "--steps", "3", "--no-examine", "--accept-data", "--out", str(out))
+    ended = site.tool("train", str(data), *words, "--runtime", "image")
+    assert ended.rc == 0, ended.document
+    assert (out / "adapter" / "adapter_model.safetensors").is_file()
+    assert site.engine.containers() == []
+
+
 def test_tiny_trains_inside_with_the_same_losses_as_outside(
-    site: Site, built: Ended, training: Training, tiny_run: Ended
+    site: Site, built: Ended, models: None, tiny_run: Ended
 ) -> None:
     """Without network, without root, on the model and the data of the run outside."""
-    models = site.home / "cache" / "models"
-    if not models.exists():
-        models.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(training.paths.models, models, symlinks=True)
+    before = runs(site.home)
     ended = site.tool("smoke", "--recipe", "tiny", "--runtime", "image", timeout=600)
     assert ended.rc == 0, ended.stderr
-    (folder,) = runs(site.home)
+    (folder,) = (place for place in runs(site.home) if place not in before)
     within = [step["loss"] for step in steps(folder)]
     without = [step["loss"] for step in steps(Path(tiny_run.data["folder"]))]
     assert len(within) == len(without) == 30

@@ -15,8 +15,7 @@ import pytest
 from tests.lab.containers.conftest import Site
 from tests.lab.training import Ended, Training, at_step, command, runs, status, tool, wait_for
 
-# not in every run: the image takes minutes to build
-pytestmark = [pytest.mark.lab, pytest.mark.full]
+pytestmark = pytest.mark.lab
 
 ALEX = 1234
 

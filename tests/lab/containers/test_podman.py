@@ -11,7 +11,8 @@ import pytest
 
 from checks.facts.host import Docker
 from containers.engine import podman as podman_engine
-from containers.run import Container, Mount, run_argv
+from containers.run import OWNER_LABEL, Container, Mount, owner, remove_left_behind, run_argv
+from machine.door import LocalMachine
 from tests.lab.containers.conftest import Site
 from tests.lab.containers.engines import small_archive
 from tests.lab.containers.material import Distribution, unpacked
@@ -57,6 +58,20 @@ def test_the_tools_own_command_starts_a_container(podman: Podman, tmp_path: Path
     assert result.stdout == "10001\n", result.stderr
     assert "Read-only file system" in result.stderr
     assert (tmp_path / "mine").stat().st_uid == 10001
+    assert podman.containers() == []
+
+
+def test_what_a_killed_tool_left_is_removed(podman: Podman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", podman.environ["PATH"])
+    archive = tmp_path / "small.tar"
+    archive.write_bytes(small_archive())
+    podman.checked("import", str(archive), "small:1")
+    words = ("run", "--detach", "--network", "none", "--label")
+    nobody = f"{OWNER_LABEL}=1-0-{owner().rpartition('-')[2]}"
+    podman.checked(*words, nobody, "--pull", "never", "small:1", "/bin/sleep", "100")
+    assert len(podman.containers()) == 1
+    engine = podman_engine(Docker(kind="podman"), "", rootless=False)
+    assert remove_left_behind(engine, LocalMachine(), tmp_path) == 1
     assert podman.containers() == []
 
 

@@ -7,17 +7,17 @@ How to use it:
             ended = guest.tool("apply", "--yes")           # gpu-setup apply --yes --json as `ada`: rc, document, stderr
             guest.reboot()                                 # systemctl reboot in it; another boot id afterwards
             guest.run("dpkg", "--audit", user="root")      # any program
-            guest.write("/etc/motd", "hello")             # its disk from outside: path, read, write, copy
+            guest.write("/etc/motd", "hello")              # its disk from outside: path, read, write, copy
             snapshot = guest.snapshot()                    # hosts.guest(snapshot) starts another one from there
             guest.kill()                                   # a power cut; start() switches it on again
-        shops.faults(f500=r"[.]deb$")                      # see server.FAULTS
+        shops.faults(f500=r"[.]deb$")                      # addresses that fail: see server.FAULTS
         shops.publish("nvidia.cuda", packages)             # also: archive, resign, serve_key, hush, answer
         hosts.fresh("rx7900xt", "10", change)              # the tool's data files edited (a key that is known then)
         state.of(guest); state.differences(one, two)       # dpkg, marks, holds, groups, units, files: what is compared
 
-`hosts.guest(…, on=False)` leaves it off, to lay files before its first start. `shops` is reset before each test. The tool
-runs from /home/ada/gpu-setup, a copy of this checkout with this session's fingerprints; vendors' addresses are the real
-ones. Downloads and the base system are kept under GPU_SETUP_TEST_HOME where that is set.
+`hosts.guest(…, on=False)` leaves it off, to lay files before its first start. `shops` is reset before each test. The
+tool runs from /home/ada/gpu-setup, a copy of this checkout with this session's fingerprints; vendors' addresses are the
+real ones. The base system is kept under GPU_SETUP_TEST_HOME where that is set.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import random
 import tarfile
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -72,7 +73,9 @@ def control(package: Package) -> str:
 
 def build(package: Package) -> bytes:
     """The .deb (deb(5)): an ar archive of its version, its control files and its files."""
-    files = {f"usr/share/doc/{package.name}/ballast": File(b"." * (package.size << 10)), **package.files}
+    # the same bytes for the same name, and none that compression would take away
+    ballast = random.Random(package.name).randbytes(package.size << 10)
+    files = {f"usr/share/doc/{package.name}/ballast": File(ballast), **package.files}
     meta = {"control": File(control(package).encode())}
     settings = [f"/{path}\n" for path, file in files.items() if path.startswith("etc/") and not file.link]
     if settings:

@@ -104,6 +104,11 @@ def two_vendors(**system: Any) -> Computer:
 COMPUTERS: dict[str, Callable[[], Computer]] = {
     "rtx3090": rtx3090,
     "rtx3090-secure-boot": lambda: rtx3090(secure_boot=True)._replace(name="rtx3090-secure-boot"),
+    # not upgraded for some weeks: the archive has a newer kernel of its flavour
+    "rtx3090-behind": lambda: rtx3090(kernels=(hardware.HWE_7_0_28,))._replace(name="rtx3090-behind"),
+    "rtx3090-two-kernels": lambda: rtx3090(kernels=(hardware.HWE_7_0_28, hardware.HWE_7_0))._replace(
+        name="rtx3090-two-kernels"
+    ),
     "rtx5090": rtx5090,
     "v100": v100,
     "rx7900xt": rx7900xt,

@@ -32,10 +32,18 @@ STATE = "var/lib/gpu-setup"
 
 
 class Snapshot(NamedTuple):
-    """A machine's disk at one moment: layers, the uppermost first. Guests start from it, and never change it."""
+    """A machine's disk at one moment. Guests start from it, and never change it.
+
+    `fresh`: the layers of the fresh machine, the uppermost first; `changed`: those that came since, above them.
+    """
 
     computer: str
-    layers: tuple[Path, ...]
+    fresh: tuple[Path, ...]
+    changed: tuple[Path, ...] = ()
+
+    @property
+    def layers(self) -> tuple[Path, ...]:
+        return (*self.changed, *self.fresh)
 
 
 class Guest:
@@ -243,7 +251,7 @@ class Guest:
         layer = self.hosts.new_layer()
         # cp keeps what overlay itself needs: whiteouts (device nodes) and its attributes
         subprocess.run(["cp", "--archive", f"{self.upper}/.", str(layer)], check=True)
-        return Snapshot(self.snapshot_of.computer, (layer, *self.snapshot_of.layers))
+        return self.snapshot_of._replace(changed=(layer, *self.snapshot_of.changed))
 
     # --- what it knows of itself
 

@@ -10,6 +10,7 @@ import subprocess
 import time
 from contextlib import suppress
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ ANSWERED = (0, 5)
 
 
 class Moment(NamedTuple):
-    """`where`: after (a step is done and the next has not begun) or inside (this part of the step's usual time is over).
+    """`where`: after (a step is done, the next has not begun) or inside (when `part` of the step's usual time is over).
 
     `victim`: tool (root's process alone), packaging (apt-get, dpkg and what they run), everything (of the tool), power
     (the whole machine).
@@ -37,11 +38,15 @@ class Moment(NamedTuple):
 
 
 class Usual(NamedTuple):
-    """The run that nobody disturbs: how it ends, what it makes of the machine, and how long each step takes."""
+    """The run that nobody disturbs: how it ends, what it makes of the machine, and how long each step takes.
+
+    `before`: the disk as it is when a step begins; a run that is to be hit late can start from there.
+    """
 
     rc: int
     end: State
     seconds: dict[str, float]
+    before: dict[str, Snapshot]
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -62,6 +67,12 @@ class Hit(NamedTuple):
     def fine(self) -> bool:
         return self.again in ANSWERED and not self.differs and bool(self.killed)
 
+    def row(self) -> dict[str, Any]:
+        """One level of names, for a table."""
+        found = self._asdict()
+        moment: Moment = found.pop("moment")
+        return {**moment._asdict(), **found}
+
 
 def usual(hosts: Hosts, fresh: Snapshot, route: Route) -> Usual:
     with hosts.guest(fresh) as guest:
@@ -75,7 +86,27 @@ def usual(hosts: Hosts, fresh: Snapshot, route: Route) -> Usual:
                 begun[entry["step"]] = when
             elif entry["phase"] == "done":
                 seconds[entry["step"]] = (when - begun[entry["step"]]).total_seconds()
-        return Usual(ended.rc, state.of(guest), seconds)
+        return Usual(ended.rc, state.of(guest), seconds, {})
+
+
+def with_disks(hosts: Hosts, fresh: Snapshot, route: Route, usual: Usual) -> Usual:
+    """The same run once more, held for a moment after each step to copy its disk."""
+    before = {usual.steps[0]: fresh}
+    with hosts.guest(fresh) as guest:
+        child = guest.begin("gpu-setup", "apply", "--yes", *route.arguments)
+        for done, step in pairwise(usual.steps):
+            _await(guest, child, done, "done")
+            held = [pid for pid in guest.pids() if UNIT in _cgroup(pid)]
+            for pid in held:
+                os.kill(pid, signal.SIGSTOP)
+            last = guest.journal()[-1]
+            # a step that takes no time may be over before it can be held: then the disk of the step before it serves
+            in_time = (last["step"], last["phase"]) == (done, "done")
+            before[step] = guest.snapshot() if in_time else before[done]
+            for pid in held:
+                os.kill(pid, signal.SIGCONT)
+        child.wait(120)
+    return usual._replace(before=before)
 
 
 def moments(steps: tuple[str, ...], seed: int) -> tuple[Moment, ...]:
@@ -93,13 +124,29 @@ def moments(steps: tuple[str, ...], seed: int) -> tuple[Moment, ...]:
 
 
 def strike(hosts: Hosts, fresh: Snapshot, route: Route, moment: Moment, expected: Usual) -> Hit:
-    """One machine, one blow, one more run; compared with the run that nobody disturbed."""
+    """One machine, one blow, one more run; compared with the run that nobody disturbed.
+
+    The run that is hit starts on the fresh machine, or where `expected` has its disk, with the steps before it done.
+    """
     began = time.monotonic()
-    with hosts.guest(fresh) as guest:
+    try:
+        return _strike(hosts, expected.before.get(moment.step, fresh), route, moment, expected, began)
+    except NeverCame:
+        # from that disk on there was nothing to do in this step (a power cut does what a reload would)
+        return _strike(hosts, fresh, route, moment, expected, began)
+
+
+class NeverCame(AssertionError):
+    """The moment did not come: the run ended before it."""
+
+
+def _strike(hosts: Hosts, disk: Snapshot, route: Route, moment: Moment, expected: Usual, began: float) -> Hit:
+    with hosts.guest(disk) as guest:
+        known = len(guest.journal())
         child = guest.begin("gpu-setup", "apply", "--yes", *route.arguments)
         try:
             wait = expected.seconds[moment.step] * moment.part if moment.where == "inside" else 0.0
-            _await(guest, child, moment.step, "begin" if moment.where == "inside" else "done")
+            _await(guest, child, moment.step, "begin" if moment.where == "inside" else "done", known)
             time.sleep(wait)
             killed = _end(guest, moment.victim)
             landed = _last_words(guest)
@@ -118,8 +165,8 @@ def strike(hosts: Hosts, fresh: Snapshot, route: Route, moment: Moment, expected
         return Hit(moment, landed, killed, again.rc, tuple(differs[:12]), round(time.monotonic() - began, 2))
 
 
-def _await(guest: Guest, child: subprocess.Popen[bytes], step: str, phase: str) -> None:
-    """Watch the journal's file until this line is in it: a millisecond's delay at most on a machine that is idle."""
+def _await(guest: Guest, child: subprocess.Popen[bytes], step: str, phase: str, known: int = 0) -> None:
+    """Watch the journal's file until this line follows the `known` ones: noticed within a millisecond or so."""
     file = guest.root / STATE / "journal.jsonl"
     mark = f'"phase":"{phase}","step":"{step}"'.encode()
     until = time.monotonic() + 120
@@ -128,10 +175,10 @@ def _await(guest: Guest, child: subprocess.Popen[bytes], step: str, phase: str) 
         with suppress(OSError):
             if (now := file.stat().st_size) != size:
                 size = now
-                if mark in file.read_bytes():
+                if any(mark in line for line in file.read_bytes().splitlines()[known:]):
                     return
         if child.poll() is not None:
-            raise AssertionError(f"it ended before {step} was {phase}")
+            raise NeverCame(f"it ended before {step} was {phase}")
         time.sleep(0.0005)
     raise AssertionError(f"{step} was never {phase}")
 

@@ -87,6 +87,7 @@ class Repositories:
         self._kept: dict[tuple[str, str, str], tuple[Package, bytes]] = {}
         self._standard: dict[str, list[Package]] = {}
         self._changed: set[str] = set()
+        self._now: dict[str, list[Package]] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._publish_all()
 
@@ -104,10 +105,15 @@ class Repositories:
         """What the repository holds when nothing is changed."""
         return list(self._standard[name])
 
+    def on_sale(self, name: str) -> list[Package]:
+        """What it holds now."""
+        return list(self._now.get(name, self._standard[name]))
+
     def publish(self, name: str, packages: Iterable[Package]) -> None:
         """Let the repository hold these and no others, until `reset`."""
         self._changed.add(name)
-        self._write(name, list(packages))
+        self._now[name] = list(packages)
+        self._write(name, self._now[name])
 
     def archive(self, kernels: tuple[Kernel, ...] = KERNELS, modules_for: tuple[Kernel, ...] | None = None) -> None:
         """Ubuntu's archive with these kernels, and prebuilt modules for some of them only."""
@@ -119,6 +125,7 @@ class Repositories:
         for name in sorted(self._changed):
             self._write(name, self._standard[name])
         self._changed.clear()
+        self._now.clear()
         (self.www / "requests.log").unlink(missing_ok=True)
 
     def faults(self, **matches: str) -> None:

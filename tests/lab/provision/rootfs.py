@@ -247,6 +247,8 @@ def tool(
         as_person = ("setpriv", f"--reuid={PERSON}", f"--regid={PERSON}", "--clear-groups")
         made = chroot(root, *as_person, PYTHON, "-I", "-c", _COMPILE, check=False)
         assert made.returncode == 0, made.stderr[-2000:]
+        # as after a first start
+        chroot(root, *as_person, PYTHON, "-I", "-m", "compileall", "-q", f"/{HOME}", check=False)
     return layer
 
 

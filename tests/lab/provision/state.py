@@ -15,22 +15,26 @@ from tests.provision.hosts import Folder
 
 # Files that differ between two runs that did the same. A pattern of the path, and why.
 IGNORED = (
-    (r"var/lib/gpu-setup/", "the tool's own journal, logs and kept files: one more run writes more of them"),
-    (r"usr/local/lib/gpu-setup/", "root's copy of the tool stays for the way back"),
-    (r"var/log/|var/lib/systemd/|var/lib/dbus/|etc/machine-id$", "logs, clocks and seeds of the running system"),
-    (r"var/cache/|var/lib/apt/(lists|periodic|mirrors)/", "downloads, package lists and their times"),
-    (r"var/lib/(dpkg|apt)/[^/]*(-old|lock\w*(-frontend)?)$", "dpkg's last copy of its database; locks"),
-    (r"var/lib/dpkg/(status|available|info/format|triggers/)|var/lib/apt/extended_states$", "compared as packages"),
-    (r"(^|/)(tmp|run|proc|sys|dev|root)/|home/ada/\.(cache|local)/", "not part of the system's state"),
-    (r"etc/(group|gshadow|passwd|shadow|subuid|subgid)-?$", "compared as groups and people"),
-    (r"/__pycache__/|\.pyc$", "compiled by whatever ran"),
-    (r"etc/ld\.so\.cache$|var/cache/ldconfig/", "made anew from the libraries"),
+    (r"^var/lib/gpu-setup/", "the tool's own journal, logs and kept files: one more run writes more of them"),
+    (r"^usr/local/lib/gpu-setup/", "root's copy of the tool stays for the way back"),
+    (r"^var/log/|^var/lib/systemd/|^var/lib/dbus/|^etc/machine-id$", "logs, clocks and seeds of the running system"),
+    (
+        r"^var/cache/|^var/lib/apt/(lists|periodic|mirrors)/|^etc/ld\.so\.cache$",
+        "downloads, package lists and their times; what is made anew from the libraries",
+    ),
+    (
+        r"^var/lib/(dpkg|apt)/(status|available|info/format|triggers/.*|extended_states|[^/]*(-old|lock\w*(-frontend)?))$",
+        "compared as packages; dpkg's last copy of that; locks",
+    ),
+    (r"^(var/)?(tmp|run|proc|sys|dev|root)/|^home/ada/\.(cache|local)/", "not part of the system's state"),
+    (r"^etc/(group|gshadow|passwd|shadow|subuid|subgid)-?$", "compared as groups and people"),
+    (r"(.*/)?__pycache__/|.*\.pyc$", "compiled by whatever ran"),
 )
-_IGNORED = re.compile("|".join(f"(?:^{pattern}|^(?:.*/)?{pattern})" for pattern, _ in IGNORED))
+_IGNORED = re.compile("|".join(pattern for pattern, _ in IGNORED))
 
 
 class State(NamedTuple):
-    """`packages`: name → version, selection and state; `files`: path → mode, owner and digest (or link's target)."""
+    """`packages`: name → version, selection and state; `files`: those that are not as on the fresh machine."""
 
     packages: dict[str, str]
     automatic: frozenset[str]
@@ -68,24 +72,31 @@ def _units(root: Path) -> dict[str, str]:
 
 
 def _files(guest: Guest) -> dict[str, str]:
-    """Every file of the layers above the base system, as the guest sees it: only these can have changed."""
-    layers = (guest.upper, *(layer for layer in guest.snapshot_of.layers[:-1]))
+    """What is not as on the fresh machine: path → fingerprint, `gone` for what was there and is not."""
+    changed = (guest.upper, *guest.snapshot_of.changed)
     paths = {
         str(place.relative_to(layer))
-        for layer in layers
+        for layer in changed
         for place in layer.rglob("*")
         if not place.is_dir() or place.is_symlink()
     }
     found = {}
     for path in sorted(paths):
-        place = guest.root / path
-        if _IGNORED.match(path) or not os.path.lexists(place):
+        if _IGNORED.search(path):
             continue
-        found[path] = _fingerprint(place)
+        now = _fingerprint(guest.root / path)
+        before = next(
+            (_fingerprint(layer / path) for layer in guest.snapshot_of.fresh if os.path.lexists(layer / path)), "gone"
+        )
+        if now != before:
+            found[path] = now
     return found
 
 
 def _fingerprint(place: Path) -> str:
+    """Mode, owner and content; a file's times are not compared."""
+    if not os.path.lexists(place):
+        return "gone"
     entry = place.lstat()
     kind = f"{stat.S_IMODE(entry.st_mode):o} {entry.st_uid}:{entry.st_gid}"
     if place.is_symlink():

@@ -8,18 +8,19 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.lab.containers.engines import SYSTEM_PATH
+from tests.lab.containers.engines import SYSTEM_PATH, make_disk
 from tests.lab.containers.material import as_root, distribution, root_file_system, wheels
 from tests.lab.provision.deb import File, Package, script, text
 from tests.lab.provision.hosts import Guest, Hosts
 from tests.lab.provision.repositories import Repositories
 from tests.lab.provision.rootfs import PERSON, PYTHON
+from tests.tool import ROOT
 
 pytestmark = [pytest.mark.lab, pytest.mark.full]
 
@@ -86,28 +87,43 @@ def guest(hosts: Hosts, shops: Repositories, material: Path, tmp_path: Path) -> 
     like = distribution()
     system, packages = root_file_system(material, like), wheels(material, like)
     shops.publish("ubuntu", [real(each) if each.name == "docker.io" else each for each in shops.packages("ubuntu")])
-    with tempfile.TemporaryDirectory(dir=tmp_path, ignore_cleanup_errors=True) as images:
-        with hosts.guest("rtx3090", on=False) as made:
-            made.options = (
-                "--capability=all",
-                f"--bind={images}:/var/lib/docker",
-                f"--bind-ro={packages}:/srv/wheels",
-                f"--bind-ro={system}:/srv/base.tar",
-            )
-            made.environ = {"SYSTEMD_SECCOMP": "0"}
-            made.write("/etc/systemd/system/writable-groups.service", GROUPS)
-            made.write("/usr/local/sbin/writable-groups", WRITABLE, 0o755)
-            wants = made.path("/etc/systemd/system/multi-user.target.wants")
-            wants.mkdir(parents=True, exist_ok=True)
-            (wants / "writable-groups.service").symlink_to("../writable-groups.service")
-            for name in ("jinja2", "markupsafe"):
-                spec = importlib.util.find_spec(name)
-                assert spec and spec.origin
-                target = Path(PYTHON).parents[1] / f"lib/python{like.python}/site-packages" / name
-                made.copy(Path(spec.origin).parent, str(target))
-            made.start()
-            yield made
-        shutil.rmtree(images, ignore_errors=True)
+    with disk(tmp_path) as images, hosts.guest("rtx3090", on=False) as made:
+        made.options = (
+            "--capability=all",
+            f"--bind={images}:/var/lib/docker",
+            f"--bind-ro={packages}:/srv/wheels",
+            f"--bind-ro={system}:/srv/base.tar",
+        )
+        made.environ = {"SYSTEMD_SECCOMP": "0"}
+        made.write("/etc/systemd/system/writable-groups.service", GROUPS)
+        made.write("/usr/local/sbin/writable-groups", WRITABLE, 0o755)
+        wants = made.path("/etc/systemd/system/multi-user.target.wants")
+        wants.mkdir(parents=True, exist_ok=True)
+        (wants / "writable-groups.service").symlink_to("../writable-groups.service")
+        # what the guests' tool has no need of elsewhere
+        for name in ("recipes", "worker"):
+            made.copy(ROOT / "harness" / name, f"/home/{PERSON}/gpu-setup/harness/{name}")
+        for name in ("jinja2", "markupsafe", "yaml"):
+            spec = importlib.util.find_spec(name)
+            assert spec and spec.origin
+            target = Path(PYTHON).parents[1] / f"lib/python{like.python}/site-packages" / name
+            made.copy(Path(spec.origin).parent, str(target))
+        made.start()
+        yield made
+
+
+@contextmanager
+def disk(folder: Path) -> Iterator[Path]:
+    """A disk in one file, mounted."""
+    file, place = folder / "disk", folder / "images"
+    place.mkdir()
+    make_disk(file, 40)
+    subprocess.run(["mount", "-o", "loop", str(file), str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+        file.unlink()
 
 
 def image(guest: Guest, *arguments: str, timeout: float = 180) -> subprocess.CompletedProcess[str]:

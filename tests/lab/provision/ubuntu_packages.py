@@ -5,7 +5,7 @@ Names, versions and relations are those of noble as far as they matter for what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.lab.provision.deb import File, Package, script, text
@@ -220,9 +220,7 @@ PERSISTENCED = text(
 )
 
 
-def nvidia_branch(
-    number: int, driver: str, kernels: Iterable[Kernel], stub: bytes, newest: Callable[[Kernel], Kernel] = lambda k: k
-) -> tuple[Package, ...]:
+def nvidia_branch(number: int, driver: str, kernels: Iterable[Kernel], stub: bytes) -> tuple[Package, ...]:
     """One driver branch: user space, DKMS, and prebuilt modules for `kernels`, which a driver's DKMS clause may take.
 
     The metas of the modules only *provide* nvidia-dkms: apt prefers the real DKMS package unless both are named.

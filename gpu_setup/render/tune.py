@@ -1,0 +1,48 @@
+"""A tuning as a person reads it: the table of tries, the duel, and where the tuned recipe lies."""
+
+from __future__ import annotations
+
+import click
+
+from gpu_setup.render.layout import wrapped
+from gpu_setup.render.plain import clean
+from harness.tune import Try
+from harness.tuning import Tuned
+
+WORDS = {"measured": "", "failed": "failed", "no-room": "no room", "different": "computes something else"}
+
+
+def tune_text(tuned: Tuned) -> str:
+    lines = [*wrapped(f"{tuned.name}, tuned for {clean(tuned.where)}", "  "), ""]
+    lines.append("   #  change                            tokens/s    times   memory")
+    base = tuned.tries[0].tokens_per_second
+    for entry in tuned.tries:
+        lines += _row(entry, base, entry.number == tuned.best)
+    lines.append("")
+    found = tuned.duel
+    if found is not None:
+        sign = click.style(f"{found.ratio:.2f} times", fg="green" if found.ratio > 1 else "yellow", bold=True)
+        told = (
+            f"as fast in turn ({found.lowest:.2f} to {found.highest:.2f} over {len(found.tuned)} pairs; "
+            "non-padding tokens/s)"
+        )
+        lines += wrapped(told, "  ", first=f"{sign} ")
+    if tuned.recipe is not None:
+        lines += wrapped(f"The tuned recipe: {clean(tuned.recipe)}", "  ", first="· ")
+    for note in tuned.notes:
+        lines += wrapped(note, "  ", first="· ")
+    return "\n".join(lines) + "\n"
+
+
+def _row(entry: Try, base: float | None, best: bool) -> list[str]:
+    speed, times, memory = "", "", ""
+    if entry.tokens_per_second is not None:
+        speed = f"{entry.tokens_per_second:.1f}"
+        times = f"{entry.tokens_per_second / base:.2f}" if base else ""
+    if entry.peak_bytes is not None:
+        memory = f"{entry.peak_bytes / 2**30:.2f} GiB"
+    mark = "→" if best else " "
+    row = f" {mark}{entry.number:>2}  {clean(entry.label):<32}{speed:>10}{times:>9}{memory:>13}".rstrip()
+    if entry.status == "measured":
+        return [row]
+    return [row, *wrapped(f"{WORDS[entry.status]}: {clean(entry.reason)}", "        ", first="        ")]

@@ -1,0 +1,48 @@
+"""What the last run's own account adds to the facts: the steps that it was cut off in are looked at once more."""
+
+from __future__ import annotations
+
+import pytest
+
+from provision.journal import Run, StepResult
+from provision.model import Service, State, Step, WriteFile
+from provision.standing import reopened
+
+WRITE = Step(
+    id="nouveau-blacklist",
+    title="Keep nouveau away",
+    action=WriteFile(path="/etc/modprobe.d/x.conf", content=""),
+    state=State.DONE,
+    because="It is blacklisted.",
+)
+RELOAD = Step(
+    id="docker-reload",
+    title="Reload",
+    action=Service(unit="docker.service", change="reload"),
+    state=State.DONE,
+    because="The settings name it.",
+)
+
+
+def _run(kind: str = "apply", **outcomes: str) -> Run:
+    results = tuple(StepResult(id=id.replace("_", "-"), title="", outcome=word) for id, word in outcomes.items())
+    return Run(run="1", kind=kind, standing="running", plan_digest="", began="", steps=results)
+
+
+@pytest.mark.parametrize(
+    ("run", "open"),
+    [
+        (None, []),
+        (_run(nouveau_blacklist="done", docker_reload="done"), []),
+        # the file was there, the initramfs perhaps not
+        (_run(nouveau_blacklist="running", docker_reload="waiting"), ["nouveau-blacklist", "docker-reload"]),
+        (_run(nouveau_blacklist="done", docker_reload="failed"), ["docker-reload"]),
+        # what was not begun and looks done is done; of a reload nothing can be seen
+        (_run(nouveau_blacklist="waiting", docker_reload="waiting"), ["docker-reload"]),
+        (_run("rollback", nouveau_blacklist="running"), []),
+    ],
+)
+def test_steps_that_a_run_was_cut_off_in_are_open_again(run: Run | None, open: list[str]) -> None:
+    steps = reopened((WRITE, RELOAD), run)
+    assert [step.id for step in steps if step.state is State.TODO] == open
+    assert all("last run was ended" in step.because for step in steps if step.state is State.TODO)
