@@ -93,7 +93,7 @@ CAUSES: tuple[tuple[str, Cause], ...] = (
         Cause(
             "library-missing",
             "A library is missing in the training environment.",
-            "Run gpu-setup environment: it checks every file and repairs what is broken.",
+            "Run gpu-setup environment, which repairs what is broken; what is not in the lock is not installed.",
         ),
     ),
     (

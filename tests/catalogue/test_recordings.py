@@ -23,12 +23,14 @@ def contents(folder: Path) -> dict[str, bytes | str]:
     }
 
 
+@pytest.mark.long
 def test_the_script_makes_the_committed_folders_byte_for_byte(tmp_path: Path) -> None:
     make(tmp_path)
     for name in MACHINES:
         assert contents(tmp_path / name) == contents(FOLDER / name), f"{name}: run python -m tests.machines.make"
 
 
+@pytest.mark.long
 def test_making_them_again_leaves_what_is_expected_of_them(tmp_path: Path) -> None:
     make(tmp_path)
     expected = tmp_path / "no-gpu" / "expect.json"

@@ -122,7 +122,7 @@ def test_names_can_be_filled_in_and_are_package_names(rule: PackageRule) -> None
     used = {word for name in rule.names for _, word, _, _ in string.Formatter().parse(name) if word}
     assert used <= set(WORDS)
     for name in rule.fill(**WORDS):
-        assert re.fullmatch(r"[a-z0-9][a-z0-9+.-]+|[a-z0-9*+.-]+", name)
+        assert re.fullmatch(r"([a-z0-9][a-z0-9+.-]+|[a-z0-9*+.-]+)(:i386)?", name)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from harness.dataset.check import check
 
 # rules about single rows; that docstrings repeat each other and their sentences is true, and so is it that one in ten
@@ -34,6 +36,7 @@ def docstrings() -> list[dict[str, str]]:
     return rows
 
 
+@pytest.mark.long
 def test_few_false_alarms_on_real_prose(tmp_path: Path) -> None:
     rows = docstrings()
     path = tmp_path / "docs.json"

@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from checks.registry import ALL
 from tests.faults.scoreboard import scoreboard, text
 from tests.faults.table import faults, look_alikes
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "scoreboard.md"
+
+# each pair is a whole reading of a machine
+pytestmark = pytest.mark.long
 
 
 def test_there_are_enough_faults_and_pairs_to_say_something() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -100,12 +99,12 @@ def small_disk(own_home: Path) -> Iterator[Path]:
 
 def test_a_disk_that_is_full_at_a_checkpoint(small_disk: Path, data: Path) -> None:
     """Something else fills it: the checkpoint is left out, the training goes on, and the same command ends it later."""
-    with started(small_disk, *words(data, count=60), "--json") as child:
+    with started(small_disk, *words(data, count=24), "--json") as child:
         wait_for(lambda: runs(small_disk) and len(steps(runs(small_disk)[-1])) >= 5)
         free = os.statvfs(small_disk / "state")
         filler = small_disk / "state" / "filler"
         filler.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - (1 << 20))))
-        out, said = child.communicate(timeout=180)
+        out, said = child.communicate(timeout=400)
     (run,) = runs(small_disk)
     assert "no room for it on the disk" in said
     (error,) = json.loads(out)["errors"]
@@ -114,22 +113,15 @@ def test_a_disk_that_is_full_at_a_checkpoint(small_disk: Path, data: Path) -> No
     filler.unlink()
     again = tool(small_disk, "train", "--resume", str(run), "--no-examine")
     assert again.rc == 0, again.stderr
-    assert again.data["resumed_from"] and again.data["steps"] == 60
+    assert again.data["resumed_from"] and again.data["steps"] == 24
 
 
-def test_a_library_that_is_missing(own_home: Path, data: Path) -> None:
-    """Something over a library's file, in a name space of its own: the package does not load."""
-    unshare = shutil.which("unshare")
-    if unshare is None or os.geteuid() != 0:
-        pytest.skip("a mount name space needs root and unshare (util-linux)")
-    (library,) = (
-        (own_home / "data" / "env").resolve().glob("*/lib/python3*/site-packages/safetensors/_safetensors_rust*")
-    )
-    hide = f'mount --bind /dev/null {library} && exec "$@"'
-    ended = tool(own_home, *words(data, count=2), before=(unshare, "--mount", "sh", "-c", hide, "sh"))
-    assert ended.rc == 4, ended.document
-    assert ended.error["code"] in ("train.library-missing", "environment.axolotl")
-    assert "gpu-setup environment" in ended.error["next"]
+def test_a_library_that_is_missing(own_home: Path, data: Path, tmp_path: Path) -> None:
+    """An optimizer of Axolotl's whose package is not in the lock. (What is in it is looked at before each run.)"""
+    recipe = own_recipe(tmp_path, ("optimizer: adamw_torch", "optimizer: came_pytorch"))
+    error = told(tool(own_home, *words(data, str(recipe), 2)), "train.library-missing")
+    assert "came_pytorch" in error["why"]
+    assert "gpu-setup environment" in error["next"]
 
 
 def test_a_model_that_wants_to_run_code(own_home: Path, data: Path, tmp_path: Path) -> None:

@@ -167,14 +167,14 @@ def test_what_is_drawn_has_the_real_spread(training: Training, own_home: Path) -
 
 
 @pytest.mark.parametrize(
-    ("layers", "parameters"), [(2, 698_372_096), pytest.param(32, 7_241_732_096, marks=pytest.mark.full)]
+    ("layers", "parameters"), [(6, 1_570_820_096), pytest.param(32, 7_241_732_096, marks=pytest.mark.full)]
 )
 def test_the_model_is_never_held_in_16_bit(training: Training, own_home: Path, layers: int, parameters: int) -> None:
     """On the host for want of a card: the peak is the 4-bit model, and beside it one matrix that is being made."""
     folder = synthetic_folder(training, own_home)
     found = in_the_environment(
         training,
-        DRAW + "print(json.dumps({'model': bytes_of(model), 'grown': peak - before, 'parameters': sum("
+        DRAW + "print(json.dumps({'model': bytes_of(model), 'before': before, 'peak': peak, 'parameters': sum("
         "p.quant_state.shape.numel() if hasattr(p, 'quant_state') else p.numel() for p in model.parameters())}))",
         folder,
         json.dumps({"num_hidden_layers": layers}),
@@ -184,7 +184,10 @@ def test_the_model_is_never_held_in_16_bit(training: Training, own_home: Path, l
     assert found["parameters"] == parameters
     four_bit = (parameters - 2 * 32000 * 4096) / 2 + 2 * 2 * 32000 * 4096
     assert found["model"] == pytest.approx(four_bit, rel=0.03), "half a byte a weight, embedding and head in two"
-    assert found["grown"] - found["model"] < 1.0e9, "on a card, this is all that the host sees"
+    # the host quantises here too, with copies in 32 bit of the matrix at hand; on a card it only holds the libraries
+    assert found["peak"] - found["before"] - found["model"] < 1.5e9
+    assert found["peak"] - found["before"] < 2 * parameters, "it never held the model in 16 bit"
+    assert found["peak"] - found["model"] < 3e9, "what the host needs beside the model itself"
 
 
 # Packing
