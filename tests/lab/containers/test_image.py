@@ -19,6 +19,7 @@ from containers.engine import choose_engine, docker_engine
 from containers.model import Vendor
 from containers.run import Container, run_argv
 from containers.spec import image_spec
+from harness.recipe import SAMPLES
 from harness.worker_process import WORKER
 from machine.door import LocalMachine
 from machine.events import silent
@@ -235,9 +236,8 @@ def test_a_bench_runs_inside(site: Site, built: Ended, models: None) -> None:
 def test_ones_own_data_are_trained_on_inside(site: Site, built: Ended, models: None, tmp_path: Path) -> None:
     data, out = tmp_path / "mine" / "rows.json", tmp_path / "model"
     data.parent.mkdir()
-    rows = [{"instruction": f"Say {n}.", "input": "", "output": f"It is {n}, my friend."} for n in range(100, 160)]
-    data.write_text(json.dumps(rows))
-    words = ("--recipe", "tiny", "--steps", "3", "--no-examine", "--accept-data", "--out", str(out))
+    data.write_text(json.dumps(json.loads((SAMPLES / "house-style.json").read_text())[:40]))
+    words = ("--recipe", "tiny", "--steps", "3", "--no-examine", "--out", str(out))
     ended = site.tool("train", str(data), *words, "--runtime", "image")
     assert ended.rc == 0, ended.document
     assert (out / "adapter" / "adapter_model.safetensors").is_file()
