@@ -65,6 +65,8 @@ def _judge(name: str, hits: list[Hit]) -> None:
     assert not wrong, "\n".join(map(str, wrong[:8]))
 
 
+# ten minutes for the two on two cores, more than a run of ./test has left
+@pytest.mark.full
 @pytest.mark.parametrize("name", WHOLE)
 def test_every_moment_of_a_route(name: str, hosts: Hosts, shops: Repositories, undisturbed: Undisturbed) -> None:
     """Each run that is hit begins where an undisturbed one was before the step: that is a power cut there, too."""
