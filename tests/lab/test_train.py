@@ -119,6 +119,7 @@ def test_killed_with_everything_and_gone_on_with(whole: Ended, work: tuple[str, 
     assert "already done" in third.stderr and "Training tiny" not in third.stderr
 
 
+@pytest.mark.full
 def test_ctrl_c_makes_a_checkpoint_and_resume_needs_nothing_else(
     whole: Ended, work: tuple[str, ...], own_home: Path
 ) -> None:

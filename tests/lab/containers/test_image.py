@@ -226,6 +226,7 @@ def models(site: Site, training: Training) -> None:
     shutil.copytree(training.paths.models, place, symlinks=True)
 
 
+@pytest.mark.full
 def test_a_bench_runs_inside(site: Site, built: Ended, models: None) -> None:
     ended = site.tool("bench", "--recipe", "tiny", "--steps", "2", "--runtime", "image")
     assert ended.rc == 0, ended.document
@@ -233,6 +234,7 @@ def test_a_bench_runs_inside(site: Site, built: Ended, models: None) -> None:
     assert site.engine.containers() == []
 
 
+@pytest.mark.full
 def test_ones_own_data_are_trained_on_inside(site: Site, built: Ended, models: None, tmp_path: Path) -> None:
     data, out = tmp_path / "mine" / "rows.json", tmp_path / "model"
     data.parent.mkdir()

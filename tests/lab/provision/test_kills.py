@@ -17,7 +17,8 @@ from tests.lab.provision.kills import Hit, Moment, Usual
 from tests.lab.provision.repositories import Repositories
 from tests.lab.provision.routes import ROUTES
 
-pytestmark = pytest.mark.lab
+# a quarter of an hour for the shorter ones, more than a run of ./test has left
+pytestmark = [pytest.mark.lab, pytest.mark.full]
 
 SEED = 20261124
 # every moment of these; of all others a sample, and everything with ./test --full
@@ -65,8 +66,6 @@ def _judge(name: str, hits: list[Hit]) -> None:
     assert not wrong, "\n".join(map(str, wrong[:8]))
 
 
-# ten minutes for the two on two cores, more than a run of ./test has left
-@pytest.mark.full
 @pytest.mark.parametrize("name", WHOLE)
 def test_every_moment_of_a_route(name: str, hosts: Hosts, shops: Repositories, undisturbed: Undisturbed) -> None:
     """Each run that is hit begins where an undisturbed one was before the step: that is a power cut there, too."""
@@ -85,7 +84,6 @@ def test_some_moments_of_the_other_routes(hosts: Hosts, shops: Repositories, und
     _judge("sample", hits)
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("name", ROUTES)
 def test_every_moment_from_the_fresh_machine(
     name: str, hosts: Hosts, shops: Repositories, undisturbed: Undisturbed

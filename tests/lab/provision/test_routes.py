@@ -16,7 +16,13 @@ from tests.provision.hosts import Folder
 pytestmark = pytest.mark.lab
 
 
-@pytest.mark.parametrize("name", ROUTES)
+# the others with ./test --full
+ALWAYS = ("rtx3090-archive", "rtx3090-nvidia", "rx7900xt", "rx7900xt-rocm", "w7900-dkms")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.full) for name in ROUTES]
+)
 def test_a_fresh_machine_becomes_a_machine_that_trains(name: str, hosts: Hosts, shops: Repositories) -> None:
     route = ROUTES[name]
     with hosts.guest(routes.fresh(hosts, route)) as guest:
