@@ -106,7 +106,8 @@ def test_too_little_memory(own_home: Path) -> None:
     if prlimit is None:
         pytest.skip("prlimit (util-linux) sets the limit")
     ended = tool(own_home, "bench", "--recipe", "tiny", "--steps", "2", before=(prlimit, "--as=2000000000"))
-    assert (ended.rc, ended.error["code"]) == (4, "train.out-of-memory-host")
+    # the check of 4-bit products comes first where no earlier test has left its answer
+    assert ended.rc == 4 and ended.error["code"] in ("train.out-of-memory-host", "bench.out-of-memory-host")
     assert "memory is full, or limited" in ended.error["what"]
     assert "ulimit -v" in ended.error["next"]
     assert status(runs(own_home)[0])["status"] == "failed"
