@@ -41,6 +41,14 @@ CAUSES: tuple[tuple[str, Cause], ...] = (
         ),
     ),
     (
+        r"One of the subprocesses has abruptly died",
+        Cause(
+            "helper-killed",
+            "A helper process that prepares the data was ended from outside, most often because memory was full.",
+            "Close other programs, raise the limit (ulimit -v, the container's memory), or give less data at a time.",
+        ),
+    ),
+    (
         r"no kernel image is available|invalid device function",
         Cause(
             "no-kernel-image",

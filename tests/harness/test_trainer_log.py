@@ -31,6 +31,7 @@ def real(name: str) -> str:
         ("data-missing", "data-missing", OUTSIDE_FAILED, "tatsu-lab/alpaca"),
         ("memory-at-import", "out-of-memory-host", OUTSIDE_FAILED, "failed to map segment"),
         ("memory-at-import-2", "out-of-memory-host", OUTSIDE_FAILED, "MemoryError"),
+        ("memory-at-preparing", "helper-killed", OUTSIDE_FAILED, "abruptly died"),
         ("memory-at-loading", "out-of-memory-host", OUTSIDE_FAILED, "os error 12"),
         ("memory-at-loading-2", "out-of-memory-host", OUTSIDE_FAILED, "Cannot allocate memory"),
     ],
