@@ -77,7 +77,8 @@ def failure(rc: int | None, tail: str, log: WorkerLog | None, kernel: Sequence[s
     told = card_cause(kernel)
     # a killed process could not say anything: what stands in its last lines is of before
     known = cause(tail) if rc != -9 and told is None else None
-    told = told or (memory_cause(kernel) if known is None else None)
+    # the kernel knows what ended a helper, the process can only guess
+    told = told or (memory_cause(kernel) if known is None or known.code == "helper-killed" else None)
     if told is not None:
         return _told_by_kernel(*told, log)
     if known is not None:

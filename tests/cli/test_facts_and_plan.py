@@ -29,6 +29,7 @@ def valid(document: str, name: str) -> dict[str, object]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", names())
 def test_facts_of_every_machine(cli: Cli, name: str) -> None:
     host = read_host(load(name))
@@ -66,6 +67,7 @@ def test_a_recording_is_not_mixed_with_other_files(cli: Cli, tmp_path: Path) -> 
     assert [place.name for place in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", names())
 def test_plan_of_every_machine(cli: Cli, name: str) -> None:
     machine = ("--machine", str(FOLDER / name))

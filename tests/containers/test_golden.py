@@ -28,6 +28,7 @@ def test_no_file_without_a_machine() -> None:
     assert {file.name for file in FOLDER.iterdir()} == {render(*case)[0] for case in cases()}
 
 
+@pytest.mark.long
 def test_the_kept_files_and_those_on_another_base_pass_the_linter(tmp_path: Path) -> None:
     files = sorted(str(file) for file in FOLDER.glob("*.Dockerfile"))
     assert len(files) > 20

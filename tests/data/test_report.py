@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import pytest
 
 from gpu_setup.schema import committed
 from tests.data.corpus import clean_rows
@@ -41,6 +42,7 @@ def test_a_clean_file_ends_0_and_a_bad_one_1(cli: Cli, tmp_path: Path) -> None:
     assert kinds[0] == "schema" and kinds.index("email") < kinds.index("name")
 
 
+@pytest.mark.long
 def test_warnings_count_only_when_strict(cli: Cli, tmp_path: Path) -> None:
     rows = clean_rows(120, 4)
     path = tmp_path / "rows.json"
@@ -135,6 +137,7 @@ def test_one_document_also_when_it_goes_wrong(cli: Cli, tmp_path: Path) -> None:
     assert document["errors"][0]["code"] == "data.unreadable"
 
 
+@pytest.mark.long
 def test_clean_asks_and_refuses_without_an_answer(cli: Cli, tmp_path: Path) -> None:
     path = planted_file(tmp_path)
     before = path.read_bytes()
@@ -164,6 +167,7 @@ def test_an_unknown_kind_is_a_mistake_with_a_hint(cli: Cli, tmp_path: Path) -> N
     assert result.returncode == 2 and "Did you mean email?" in result.stderr
 
 
+@pytest.mark.long
 def test_import_and_split_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
     table = tmp_path / "faq.csv"
     table.write_text(
@@ -179,6 +183,7 @@ def test_import_and_split_from_the_command_line(cli: Cli, tmp_path: Path) -> Non
     assert cli("data", "split", "--rows", "500", "--replace", "faq-alpaca.json").returncode == 1
 
 
+@pytest.mark.long
 def test_worker_processes_change_nothing(cli: Cli, tmp_path: Path) -> None:
     """A file large enough for several processes: the same findings as with one, and as from the command line."""
     rows, _, _ = planted(seed=5, clean=600, each=8)
