@@ -6,7 +6,6 @@ card-use.json  ceiling-before.json  telemetry.jsonl  ceiling-after.json  method.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
@@ -14,11 +13,10 @@ from checks.catalogue import Card, Catalogue
 from checks.facts.host import Host
 from harness.card_use import CardUse
 from harness.ceiling import read_ceiling
+from harness.document import read_if_whole
 from harness.measure import Around
 from harness.telemetry import read_telemetry
 from harness.workload import RECIPE, Workload
-
-Kind = TypeVar("Kind")
 
 VENDOR_IDS = {"nvidia": "10de", "amd": "1002"}
 CARD_USE, METHOD, TELEMETRY = "card-use.json", "method.json", "telemetry.jsonl"
@@ -69,18 +67,11 @@ def read_around(folder: Path, card: Card | None) -> Around:
         telemetry=read_telemetry(folder / TELEMETRY),
         before=read_ceiling(folder / BEFORE),
         after=read_ceiling(folder / AFTER),
-        use=_read(folder / CARD_USE, CardUse) or CardUse(asked=False),
+        use=read_if_whole(folder / CARD_USE, CardUse) or CardUse(asked=False),
         peak_tflops=card.tflops if card else None,
         target=card.target if card else None,
     )
 
 
 def read_method(folder: Path) -> Method | None:
-    return _read(folder / METHOD, Method)
-
-
-def _read(path: Path, kind: type[Kind]) -> Kind | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError):
-        return None
+    return read_if_whole(folder / METHOD, Method)

@@ -7,14 +7,14 @@ from typing import Any
 
 import msgspec
 
-from harness.document import disk_trouble
+from harness.document import disk_trouble, read_if_whole
 from harness.environment import Environment
 from harness.shapes import LINEARS, Shapes, from_config, lora_pairs, shapes_of
-from harness.trainer_log import cause, ended, last_error
+from harness.trainer_log import ended, undone
 from harness.worker_log import Start
 from harness.worker_process import worker_environment
 from machine.door import Machine
-from machine.errors import BadUsage, OutsideFailed
+from machine.errors import BadUsage
 from machine.events import Emit, Event
 
 STAGE = "ceiling"
@@ -114,19 +114,16 @@ def measure_ceiling(
         )
     found = read_ceiling(out) if outcome.ok else None
     if found is None:
-        known = cause(outcome.stdout)
-        raise OutsideFailed(
-            f"bench.{known.code}" if known else "bench.ceiling",
-            f"The model's products cannot be measured ({ended(outcome.rc)}). {known.what if known else ''}".strip(),
-            last_error(outcome.stdout),
-            known.next if known else f"Look at {out.with_suffix('.log')}; run the same command again.",
+        raise undone(
+            "bench.ceiling",
+            "The model's products cannot be measured",
+            outcome.stdout,
+            ended(outcome.rc),
+            f"Look at {out.with_suffix('.log')}; run the same command again.",
         )
     emit(Event("end", STAGE, f"{sorted(found.rounds)[len(found.rounds) // 2]:.3g} TFLOP/s in {found.precision}"))
     return found
 
 
 def read_ceiling(path: Path) -> Ceiling | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Ceiling)
-    except (OSError, msgspec.MsgspecError):
-        return None
+    return read_if_whole(path, Ceiling)

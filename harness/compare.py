@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.measure import Measurement
+from harness.measurement import Measurement
 from harness.published import Beside, Judged, beside
 from harness.report import Report
 from harness.verdict import WIDEST

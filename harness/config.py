@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.recipe import SAMPLES, Recipe
 
 PLUGIN = "gpu_setup_worker.plugin.Telemetry"
+
+Method = Literal["full", "lora", "qlora"]
 
 # the only keys that swapping the reference's model for the tiny one may change
 SWAPPABLE = frozenset(
@@ -70,6 +72,13 @@ def local_datasets(recipe: Recipe) -> dict[Path, dict[str, Any]]:
 def _located(entry: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
     file = locate(entry["path"], recipe)
     return {**entry, "path": str(file)} if file else dict(entry)
+
+
+def method_of(config: dict[str, Any]) -> Method:
+    """What the config trains: every weight, LoRA's matrices, or these over a base in 4 bit."""
+    if not config.get("adapter"):
+        return "full"
+    return "qlora" if config.get("load_in_4bit") else "lora"
 
 
 def swapped(reference: dict[str, Any], small: dict[str, Any]) -> dict[str, Any]:

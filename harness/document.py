@@ -6,8 +6,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from machine.errors import OutsideFailed
+
+Kind = TypeVar("Kind")
 
 
 def write_whole(path: Path, content: bytes | str) -> Path:
@@ -17,6 +22,14 @@ def write_whole(path: Path, content: bytes | str) -> Path:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(partial, path)
     return path
+
+
+def read_if_whole(path: Path, kind: type[Kind]) -> Kind | None:
+    """The JSON document at `path`; None where there is none, or one that does not read as this kind."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 @contextmanager

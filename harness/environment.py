@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from checks.catalogue import Stack
-from harness.document import disk_trouble, write_whole
+from harness.document import disk_trouble, read_if_whole, write_whole
 from harness.installed import clear_remains, end_left_behind, installed, missing
 from harness.lock import Lock, entries, load_lock
 from harness.pip import NOTHING_FOUND, OTHER_HASH, Installing, checked
@@ -91,10 +91,7 @@ def folder_of(paths: Paths, lock: Lock, base: Base) -> Path:
 
 
 def read_document(folder: Path) -> Environment | None:
-    try:
-        return msgspec.json.decode((folder / DOCUMENT).read_bytes(), type=Environment)
-    except (OSError, msgspec.MsgspecError):
-        return None
+    return read_if_whole(folder / DOCUMENT, Environment)
 
 
 def ensure(stack: Stack, machine: Machine, paths: Paths, emit: Emit) -> Environment:

@@ -9,10 +9,9 @@ import msgspec
 from harness.document import disk_trouble, write_whole
 from harness.environment import Environment
 from harness.recipe import SAMPLES, Traits
-from harness.trainer_log import cause, ended, last_error
+from harness.trainer_log import ended, undone
 from harness.worker_process import worker_environment
 from machine.door import Machine
-from machine.errors import OutsideFailed
 from machine.events import Emit, Event
 
 STAGE = "examine"
@@ -126,12 +125,12 @@ def examine(
             log=str(folder / "examine.log"),
         )
     if not outcome.ok or not out.is_file():
-        known, how = cause(outcome.stdout), ended(outcome.rc)
-        raise OutsideFailed(
-            f"examine.{known.code}" if known else "examine.failed",
-            f"The trained adapter does not load and answer ({how}). {known.what if known else ''}".rstrip(),
-            last_error(outcome.stdout),
-            known.next if known else f"Look at {folder / 'examine.log'}; run the same command again.",
+        raise undone(
+            "examine.failed",
+            "The trained adapter does not load and answer",
+            outcome.stdout,
+            ended(outcome.rc),
+            f"Look at {folder / 'examine.log'}; run the same command again.",
         )
     emit(Event("end", STAGE, "The merged model has answered" if merged else "Answers before and after are written"))
     return read_examination(out)

@@ -16,10 +16,7 @@ from harness.card_use import CardUse
 from harness.ceiling import Ceiling
 from harness.flops import Documents, Sizes, hardware_flops, training_flops
 from harness.intervals import bootstrap_interval, drift, warm_up
-from harness.intervals import median_interval as median_interval
-from harness.measurement import Measurement as Measurement
-from harness.measurement import once as once
-from harness.measurement import over as over
+from harness.measurement import Measurement, once, over
 from harness.sensors import Sensors, joules_per_token, other_load, sensors
 from harness.telemetry import Telemetry
 from harness.worker_log import Start, Step, WorkerLog

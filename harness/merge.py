@@ -13,10 +13,10 @@ from harness.document import disk_trouble
 from harness.environment import Environment
 from harness.examine import examine, held_out_file
 from harness.launch import Run
-from harness.trainer_log import cause, ended, last_error
+from harness.trainer_log import ended, undone
 from harness.worker_process import worker_environment
 from machine.door import Machine
-from machine.errors import BadUsage, OutsideFailed, Refused
+from machine.errors import BadUsage, Refused
 from machine.events import Emit, Event
 
 STAGE = "merge"
@@ -78,12 +78,12 @@ def merge(
             argv, on_line, env=worker_environment(environment, device=run.device), log=str(folder / "merge.log")
         )
     if not outcome.ok:
-        known = cause(outcome.stdout)
-        raise OutsideFailed(
-            f"merge.{known.code}" if known else "merge.failed",
-            f"The adapter could not be merged ({ended(outcome.rc)}). {known.what if known else ''}".rstrip(),
-            last_error(outcome.stdout),
-            known.next if known else f"Look at {folder / 'merge.log'}; run the same command again.",
+        raise undone(
+            "merge.failed",
+            "The adapter could not be merged",
+            outcome.stdout,
+            ended(outcome.rc),
+            f"Look at {folder / 'merge.log'}; run the same command again.",
         )
     emit(Event("end", STAGE, f"Merged model: {out}"))
     return out

@@ -14,10 +14,9 @@ from harness.document import disk_trouble, write_whole
 from harness.environment import Environment
 from harness.hub import check_folder, fetched
 from harness.recipe import SAMPLES, SHIPPED, Recipe
-from harness.trainer_log import cause, ended, last_error
+from harness.trainer_log import ended, undone
 from harness.worker_process import WORKER, worker_environment
 from machine.door import Machine
-from machine.errors import OutsideFailed
 from machine.events import Emit, Event
 from machine.paths import Paths, make
 
@@ -67,12 +66,12 @@ def _make(name: str, folder: Path, environment: Environment, machine: Machine, e
         argv += ["--real", str(real)]
     outcome = machine.stream(argv, lambda line: None, env=worker_environment(environment))
     if not outcome.ok:
-        known = cause(outcome.stdout)
-        raise OutsideFailed(
-            f"model.{known.code}" if known else "model.failed",
-            f"The base model {name} could not be made ({ended(outcome.rc)}). {known.what if known else ''}".strip(),
-            last_error(outcome.stdout),
-            known.next if known else "Run the same command again; it starts over with the model only.",
+        raise undone(
+            "model.failed",
+            f"The base model {name} could not be made",
+            outcome.stdout,
+            ended(outcome.rc),
+            "Run the same command again; it starts over with the model only.",
         )
     os.replace(partial, folder)
     emit(Event("end", STAGE, f"Base model ready: {folder}"))

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from harness.document import write_whole
+from harness.document import read_if_whole, write_whole
 from harness.environment import Environment
-from harness.trainer_log import cause, ended, last_error
+from harness.trainer_log import ended, undone
 from harness.worker_process import WORKER, worker_environment
 from machine.door import Machine, Outcome
-from machine.errors import BadAnswer, OutsideFailed, Problem
+from machine.errors import BadAnswer, Problem
 from machine.events import Emit, Event
 
 STAGE = "nf4"
@@ -44,12 +44,9 @@ def check_nf4(
 ) -> Nf4:
     """The answer, from before where nothing has changed. Raises BadAnswer when a product is wrong."""
     file = environment.beside / f"nf4-{digest(environment, device, conditions)[:16]}.json"
-    try:
-        found = msgspec.json.decode(file.read_bytes(), type=Nf4)
-        if found.of_bound:
-            return found
-    except (OSError, msgspec.MsgspecError):
-        pass
+    kept = read_if_whole(file, Nf4)
+    if kept is not None and kept.of_bound:
+        return kept
     emit(Event("start", STAGE, "Comparing 4-bit products with their exact values"))
     outcome = machine.run(
         (str(environment.python), "-m", "gpu_setup_worker.nf4_check"),
@@ -86,12 +83,10 @@ def _wrong(wrong: list[str], figures: dict[str, float]) -> Problem:
 
 
 def _could_not_run(outcome: Outcome) -> Problem:
-    text = outcome.stderr or outcome.stdout
-    known = cause(text)
-    return OutsideFailed(
-        f"bench.{known.code}" if known else "bench.nf4",
-        f"The check of 4-bit products did not run ({outcome.problem or ended(outcome.rc)}). "
-        f"{known.what if known else ''}".rstrip(),
-        last_error(text),
-        known.next if known else "Run gpu-setup environment, then the same command again.",
+    return undone(
+        "bench.nf4",
+        "The check of 4-bit products did not run",
+        outcome.stderr or outcome.stdout,
+        outcome.problem or ended(outcome.rc),
+        "Run gpu-setup environment, then the same command again.",
     )

@@ -124,8 +124,13 @@ def rows_given(job: Job) -> int | None:
         return None
     if job.data is not None:
         return len(read_alpaca(job.data))
-    files = [file for file, entry in local_datasets(job.recipe).items() if entry.get("type") == "alpaca"]
-    if not files or len(files) < len(job.recipe.config.get("datasets") or []):
+    return own_rows(job.recipe)
+
+
+def own_rows(recipe: Recipe) -> int | None:
+    """How many rows the recipe's own data hold; None where they lie on a hub or are no Alpaca files."""
+    files = [file for file, entry in local_datasets(recipe).items() if entry.get("type") == "alpaca"]
+    if not files or len(files) < len(recipe.config.get("datasets") or []):
         return None
     return sum(len(read_alpaca(file)) for file in files)
 

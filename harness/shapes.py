@@ -183,39 +183,16 @@ def _window(kind: str, config: dict[str, Any]) -> tuple[int | None, float]:
     return int(window), share
 
 
-class _Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`also`: other names of the same shapes (instruct tunings, mirrors)."""
-
-    also: tuple[str, ...] = ()
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocab: int
-    window: int | None = None
-    window_share: float = 1.0
-    tied: bool = False
-    qkv_bias: bool = False
-    norms: int = 2
-    qk_norms: bool = False
-    fused_qkv: bool = False
-    fused_mlp: bool = False
-
-
 @cache
 def _table() -> dict[str, Shapes]:
-    """By name in lower case; the hub's owner may be left out."""
+    """By name in lower case; the hub's owner may be left out. A row's `also` are other names of the same shapes."""
     import tomllib
 
-    rows = msgspec.convert(tomllib.loads(_TABLE.read_text(encoding="utf-8"))["models"], dict[str, _Row])
     found: dict[str, Shapes] = {}
-    for name, row in rows.items():
-        sizes = msgspec.structs.asdict(row)
-        also = sizes.pop("also")
+    for name, row in tomllib.loads(_TABLE.read_text(encoding="utf-8"))["models"].items():
+        also = msgspec.convert(row.pop("also", ()), tuple[str, ...])
+        shapes = msgspec.convert(dict(name=name, **row), Shapes)
         for known in (name, *also):
-            shapes = Shapes(name, **sizes)
             found[known.lower()] = shapes
             found[known.rpartition("/")[2].lower()] = shapes
     return found

@@ -14,7 +14,6 @@ import msgspec
 
 from harness.background import Started
 from harness.checkpoints import drop_all
-from harness.config import local_datasets
 from harness.dataset.alpaca import read_alpaca
 from harness.dataset.check import Wanted, check
 from harness.document import write_whole
@@ -22,7 +21,7 @@ from harness.examine import Answer, Examination
 from harness.launch import LOCK, Keep, Run, going_on, mark_cut_off, new_folder, read_run, train
 from harness.memory.answer import Wishes, fit
 from harness.memory.room import Room
-from harness.prove import Job, Ready, as_judged
+from harness.prove import Job, Ready, as_judged, own_rows
 from harness.recipe import Recipe, load_recipe
 from harness.watching import Hung
 from harness.worker_log import WorkerLog, read_worker_log
@@ -181,10 +180,9 @@ def overrides_for(recipe: Recipe, wish: Wish) -> dict[str, Any]:
 def own_passes(recipe: Recipe) -> int | None:
     """How often the recipe goes over its own data in its max_steps, in whole passes; None where that is not known."""
     steps: int | None = recipe.config.get("max_steps")
-    files = [file for file, entry in local_datasets(recipe).items() if entry.get("type") == "alpaca"]
-    if not steps or not files or len(files) != len(recipe.config.get("datasets") or []):
+    rows = own_rows(recipe) if steps else None
+    if not steps or not rows:
         return None
-    rows = sum(len(read_alpaca(file)) for file in files)
     a_step: int = (recipe.config.get("micro_batch_size") or 1) * (recipe.config.get("gradient_accumulation_steps") or 1)
     return max(1, round(steps * a_step / rows))
 

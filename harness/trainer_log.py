@@ -118,6 +118,20 @@ def hung_step(seconds: float, log: WorkerLog | None, kernel: Sequence[str] = ())
     )
 
 
+def undone(code: str, what: str, tail: str, how: str, otherwise: str) -> OutsideFailed:
+    """Another process than the training did not do its work. `what` without a full stop; `tail`: its last lines.
+
+    `code` (room.failed) and the next step `otherwise` hold where the cause is not known; `how` it ended.
+    """
+    known = cause(tail)
+    return OutsideFailed(
+        f"{code.partition('.')[0]}.{known.code}" if known else code,
+        f"{what} ({how}).{f' {known.what}' if known else ''}",
+        last_error(tail),
+        known.next if known else otherwise,
+    )
+
+
 def reached(log: WorkerLog | None) -> str:
     """What is there of a run that did not come to its end."""
     if log is None or not log.steps:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from checks.facts.host import Host
-from harness.document import write_whole
+from harness.document import read_if_whole, write_whole
 from harness.launch import new_folder, train
 from harness.measure import measure
 from harness.memory.answer import Wishes, job_for
@@ -125,11 +125,8 @@ def read_tries(folder: Path) -> tuple[Try, ...]:
     """The tries of a tuning that was begun, in order; a document that cannot be read ends them."""
     found: list[Try] = []
     for path in sorted((folder / "tries").glob("*.json")):
-        try:
-            entry = msgspec.json.decode(path.read_bytes(), type=Try)
-        except (OSError, msgspec.MsgspecError):
-            break
-        if entry.number != len(found):
+        entry = read_if_whole(path, Try)
+        if entry is None or entry.number != len(found):
             break
         found.append(entry)
     return tuple(found)

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from harness.config import locate
+from harness.config import locate, method_of
 from harness.environment import Environment
 from harness.launch import Run
 from harness.recipe import Recipe
@@ -182,7 +182,7 @@ def work_of(config: dict[str, Any], log: WorkerLog, shapes: Shapes | None, data_
     planned = log.begin.planned_steps if log.begin and log.begin.planned_steps else len(steps)
     return Work(
         model=_model(config, shapes),
-        method=_method(config),
+        method=method_of(config),
         quantisation=_quantisation(config),
         adapter=_adapter(config, log.start),
         precision=_precision(config, log.start),
@@ -372,12 +372,6 @@ def _model(config: dict[str, Any], shapes: Shapes | None) -> Model:
         shapes.vocab,
         shapes.window,
     )
-
-
-def _method(config: dict[str, Any]) -> str:
-    if not config.get("adapter"):
-        return "full"
-    return "qlora" if config.get("load_in_4bit") else "lora"
 
 
 def _quantisation(config: dict[str, Any]) -> Quantisation | None:

@@ -16,10 +16,9 @@ import msgspec
 from harness.document import disk_trouble
 from harness.environment import Environment
 from harness.recipe import SAMPLES, Recipe
-from harness.trainer_log import cause, ended, last_error
+from harness.trainer_log import ended, undone
 from harness.worker_process import WORKER, worker_environment
 from machine.door import Machine
-from machine.errors import OutsideFailed
 from machine.events import Emit, Event
 from machine.paths import Paths, make
 
@@ -105,12 +104,12 @@ def ensure_documents(
             env=worker_environment(environment),
         )  # fmt: skip
     if not outcome.ok or not out.is_file():
-        known = cause(outcome.stdout)
-        raise OutsideFailed(
-            f"workload.{known.code}" if known else "workload.failed",
-            f"The benchmark's documents could not be made ({ended(outcome.rc)}). {known.what if known else ''}".strip(),
-            last_error(outcome.stdout),
-            known.next if known else "Run the same command again; --workload recipe needs no such documents.",
+        raise undone(
+            "workload.failed",
+            "The benchmark's documents could not be made",
+            outcome.stdout,
+            ended(outcome.rc),
+            "Run the same command again; --workload recipe needs no such documents.",
         )
     emit(Event("end", STAGE, f"Documents ready: {out}"))
     return out

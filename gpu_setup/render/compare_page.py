@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from importlib import resources
+from collections.abc import Callable
+from typing import Any
 
 from gpu_setup.render.charts import bar_chart
 from gpu_setup.render.compare import FIGURES, interval, other_words, percent, rated_words, record_words, work_words
-from gpu_setup.render.plain import clean
 from gpu_setup.render.report import figure
+from gpu_setup.render.template import filled
 from harness.compare import Comparison, Figures, short_digest, shown
-from harness.measure import Measurement
+from harness.measurement import Measurement
 from harness.work import described
 
 # chart id, title, unit, field of Figures, what one unit is of the measured one
@@ -21,30 +22,29 @@ CHARTS = (
     ("memory", "Peak memory", "GiB", "peak_memory", float(1 << 30)),
 )
 
+FILTERS: dict[str, Callable[..., Any]] = {
+    "figure": figure,
+    "shown": shown,
+    "interval": interval,
+    "rated": rated_words,
+    "record": record_words,
+    "percent": percent,
+    "digest": short_digest,
+    "other": other_words,
+}
+
 
 def comparison_page(comparison: Comparison, tool_version: str) -> str:
     """The page's text. Everything from reports is escaped by the template engine."""
-    from jinja2 import Environment, StrictUndefined, select_autoescape
-
-    environment = Environment(
-        autoescape=select_autoescape(default=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        # control characters are no HTML; type(), since the charts are marked as safe by a class of their own
-        finalize=lambda value: clean(value) if type(value) is str else value,
-    )
-    environment.filters |= {"figure": figure, "shown": shown, "interval": interval, "rated": rated_words}
-    environment.filters |= {"record": record_words, "percent": percent, "digest": short_digest}
-    environment.filters |= {"other": other_words}
-    source = (resources.files("gpu_setup") / "render" / "templates" / "compare.html.j2").read_text(encoding="utf-8")
     runs = comparison.runs
     rows = [
         (label, [written(_measured(run.figures, field).median) for run in runs])
         for label, field, written in FIGURES
         if any(_measured(run.figures, field).median is not None for run in runs)
     ]
-    return environment.from_string(source).render(
+    return filled(
+        "compare.html.j2",
+        FILTERS,
         comparison=comparison,
         work=work_words(comparison),
         keys=described(comparison.work),

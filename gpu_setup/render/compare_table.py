@@ -13,7 +13,7 @@ from gpu_setup.render.data_table import harmless
 from gpu_setup.render.plain import clean
 from gpu_setup.render.report import figure
 from harness.compare import Comparison, short_digest, shown
-from harness.measure import Measurement
+from harness.measurement import Measurement
 from harness.work import described, listed
 
 PUBLISHED_SHOWN = 3

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import NamedTuple
 
 from gpu_setup.render.data import DOES
 from gpu_setup.render.plain import clean
+from gpu_setup.render.template import filled
 from harness.dataset.findings import DataReport, Lengths
 
 WIDTH, HEIGHT, MARGIN = 640, 180, 34
@@ -32,15 +32,10 @@ class Histogram(NamedTuple):
 
 def data_page(report: DataReport, tool_version: str) -> str:
     """The page's text. Everything from the data is escaped by the template engine."""
-    from jinja2 import Environment, StrictUndefined, select_autoescape
-
-    environment = Environment(
-        autoescape=select_autoescape(default=True), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"clean": clean, "number": lambda value: f"{value:,}"}
-    source = (resources.files("gpu_setup") / "render" / "templates" / "data.html.j2").read_text(encoding="utf-8")
     lengths = [*report.lengths, *([report.tokens.lengths] if report.tokens else [])]
-    return environment.from_string(source).render(
+    return filled(
+        "data.html.j2",
+        {"clean": clean, "number": lambda value: f"{value:,}"},
         report=report,
         histograms=[histogram(each) for each in lengths if each.counts],
         does=DOES,

@@ -9,7 +9,7 @@ import click
 from gpu_setup.render.layout import wrapped
 from gpu_setup.render.plain import clean
 from harness.examine import Answer
-from harness.measure import Measurement
+from harness.measurement import Measurement
 from harness.report import Report
 from harness.smoke import Smoke
 

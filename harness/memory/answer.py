@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from harness.memory.job import METHODS, WIDTH, Job, Method, job_of
+from harness.config import Method
+from harness.memory.job import METHODS, WIDTH, Job, job_of
 from harness.memory.predict import Parts, inference_bytes, predict, trainable
 from harness.memory.room import Room
 from harness.recipe import Recipe

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from harness.config import Method, method_of
 from harness.shapes import LINEARS, Shapes
 from machine.errors import BadUsage
 
-Method = Literal["full", "lora", "qlora"]
 METHODS: tuple[Method, ...] = ("full", "lora", "qlora")
 
 WIDTH = {"bf16": 2, "fp16": 2, "fp32": 4}
@@ -132,9 +132,7 @@ def job_of(config: dict[str, Any], shapes: Shapes) -> Job:
     Axolotl computes under autocast (`bf16`, `fp16`), keeps PEFT's adapters in 32 bit and turns embedding, head and
     norms back into 16 bit: axolotl/loaders/model.py of 0.19.0.
     """
-    method: Method = "full"
-    if config.get("adapter"):
-        method = "qlora" if config.get("load_in_4bit") else "lora"
+    method = method_of(config)
     sixteen = next((name for name in ("bf16", "fp16") if config.get(name)), None)
     plugins = " ".join(str(name) for name in config.get("plugins") or ())
     packed = bool(config.get("sample_packing") or config.get("pad_to_sequence_len"))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.trainer_log import cause, failure, last_error
+from harness.trainer_log import cause, failure, last_error, undone
 from harness.worker_log import Stopped
 from machine.errors import BAD_ANSWER, OUTSIDE_FAILED, USAGE
 from tests.harness.examples import log, step
@@ -151,3 +151,12 @@ def test_the_last_error_in_one_line() -> None:
 def test_any_text(tail: str, rc: int | None) -> None:
     problem = failure(rc, tail, None)
     assert problem is not None and problem.what and problem.next
+
+
+def test_another_process_that_failed_is_told_with_its_cause_or_with_where_to_look() -> None:
+    known = undone("merge.failed", "The adapter could not be merged", "MemoryError\n", "exit code 1", "Look there.")
+    assert known.code == "merge.out-of-memory-host"
+    assert known.what.startswith("The adapter could not be merged (exit code 1). The computer's memory is full")
+    other = undone("merge.failed", "The adapter could not be merged", "ValueError: odd\n", "exit code 1", "Look there.")
+    assert (other.code, other.what) == ("merge.failed", "The adapter could not be merged (exit code 1).")
+    assert (other.why, other.next) == ("ValueError: odd", "Look there.")

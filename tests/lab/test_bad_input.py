@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness.recipe import load_recipe
+from tests.lab.disks import mounted
 from tests.lab.training import at_step, own_recipe, runs, started, status, steps, tool, trainer, trainings, wait_for
 
 pytestmark = pytest.mark.lab
@@ -117,13 +117,8 @@ def test_too_little_memory(own_home: Path) -> None:
 @pytest.fixture
 def read_only(own_home: Path) -> Iterator[Path]:
     """A home on a file system that cannot be written any more; needs root."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    disk = own_home / "state"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(disk)], check=True)
-    yield own_home
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    with mounted(own_home / "state", "ro,size=1m"):
+        yield own_home
 
 
 def test_a_home_that_is_read_only(read_only: Path) -> None:
@@ -136,13 +131,8 @@ def test_a_home_that_is_read_only(read_only: Path) -> None:
 @pytest.fixture
 def small_disk(own_home: Path) -> Iterator[Path]:
     """A home with room for a few kilobytes of runs; needs root."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    disk = own_home / "state"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=True)
-    yield own_home
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    with mounted(own_home / "state", "size=64k"):
+        yield own_home
 
 
 def test_a_disk_that_fills_up_while_it_trains(small_disk: Path, tmp_path: Path) -> None:

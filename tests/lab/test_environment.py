@@ -26,6 +26,7 @@ from machine.door import LocalMachine
 from machine.errors import OutsideFailed
 from machine.events import Event
 from machine.paths import Paths, paths
+from tests.lab.disks import mounted
 from tests.lab.small_stack import Index, SmallStack, served, small_stack
 from tests.lab.training import Training
 from tests.tool import ROOT
@@ -312,13 +313,8 @@ def test_ctrl_c_while_pip_works_leaves_no_process(site: Site, index: Index) -> N
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 MB; needs root."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=True)
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    with mounted(tmp_path / "disk", "size=64m") as disk:
+        yield disk
 
 
 def test_too_little_room_is_told_before_anything_is_done(tiny_disk: Path) -> None:

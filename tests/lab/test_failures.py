@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness.recipe import SAMPLES
+from tests.lab.disks import mounted
 from tests.lab.training import Ended, own_recipe, runs, started, status, steps, tool, trainer, trainings, wait_for
 
 pytestmark = pytest.mark.lab
@@ -88,13 +88,8 @@ def test_the_out_of_memory_killer(own_home: Path, data: Path) -> None:
 @pytest.fixture
 def small_disk(own_home: Path) -> Iterator[Path]:
     """A home whose runs lie on a disk that holds the first checkpoints and not all of them; needs root."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    disk = own_home / "state"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=True)
-    yield own_home
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    with mounted(own_home / "state", "size=64m"):
+        yield own_home
 
 
 def test_a_disk_that_is_full_at_a_checkpoint(small_disk: Path, data: Path) -> None:

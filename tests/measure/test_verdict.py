@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.measure import Measurements, measure, once
+from harness.measure import Measurements, measure
+from harness.measurement import once
 from harness.recipe import Band
 from harness.verdict import attention_notes, judge_speed, kernel_words, outside, remarks
 from harness.worker_log import Attention, BudgetSpent, Start, WorkerLog
