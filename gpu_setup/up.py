@@ -80,10 +80,8 @@ def choose(
     `models`: the folder of those that are here already; `hub`: does the model hub answer (None: ask it)? `tell` hears
     why a recipe was taken that nobody named.
     """
-    if (
-        not seen.choice.gpu
-        and seen.plan.vendor is not None
-        and not ask(f"The card cannot be used yet ({seen.choice.because}). Train a small model on the processor now?")
+    if to_install(seen) and not ask(
+        f"The card cannot be used yet ({seen.choice.because}). Train a small model on the processor now?"
     ):
         raise Refused(
             "up.driver-missing",

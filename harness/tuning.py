@@ -35,7 +35,7 @@ from harness.tune import (
     same_losses,
     tuned_text,
 )
-from harness.worker_log import WorkerLog
+from harness.worker_log import WorkerLog, read_worker_log
 from machine.door import Machine
 from machine.errors import BadUsage, Interrupted, Problem
 from machine.events import Emit, Event
@@ -285,8 +285,6 @@ def _speed(log: WorkerLog) -> float:
 
 def _document_tokens(shop: _Shop) -> float | None:
     """Tokens of an average document, as the untuned recipe's first run saw them."""
-    from harness.worker_log import read_worker_log
-
     for folder in sorted((shop.folder / "runs").glob("*/")):
         log = read_worker_log(folder / "worker.jsonl")
         steps = [step for step in log.steps if step.documents] if log else []

@@ -259,7 +259,7 @@ def _modules(
     action: AptInstall, change: Change, earlier: tuple[str, ...], host: Host, tree: Tree
 ) -> tuple[Change, AptInstall]:
     """See to it that the running and the next kernel have a module; Lag when the next one would have none."""
-    parts = next((match for wanted in action.packages if (match := _MODULES.fullmatch(wanted.name))), None)
+    parts = _modules_named(action)
     if parts is None:
         return change, action
     prefix = f"linux-modules-nvidia-{parts[1]}-"
@@ -280,7 +280,7 @@ def _modules(
 
 def _ready_for_upgrade(action: AptInstall, change: Change, host: Host, tree: Tree, metas: tuple[str, ...]) -> None:
     """Lag where the kernel that the next upgrade brings has no module in the archive; none of it is installed now."""
-    parts = next((match for wanted in action.packages if (match := _MODULES.fullmatch(wanted.name))), None)
+    parts = _modules_named(action)
     if parts is None or not metas:
         return
     try:
@@ -314,7 +314,13 @@ def _branch(made: Plan) -> int | None:
     step = next((step for step in made.steps if step.id == "nvidia-driver" and step.state is State.TODO), None)
     if step is None or not isinstance(step.action, AptInstall):
         return None
-    return next((int(match[2]) for wanted in step.action.packages if (match := _MODULES.fullmatch(wanted.name))), None)
+    parts = _modules_named(step.action)
+    return int(parts[2]) if parts else None
+
+
+def _modules_named(action: AptInstall) -> re.Match[str] | None:
+    """The first package of prebuilt modules: 1 branch with its family and kind, 2 branch, 3 kernel or its flavour."""
+    return next((match for wanted in action.packages if (match := _MODULES.fullmatch(wanted.name))), None)
 
 
 def _lagging(made: Plan, lags: list[str]) -> Plan:
