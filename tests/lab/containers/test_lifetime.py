@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.containers.conftest import Site
+from tests.lab.containers.persons import as_person
 from tests.lab.training import Ended, Training, at_step, command, runs, status, tool, wait_for
 
 pytestmark = pytest.mark.lab
@@ -132,11 +133,9 @@ def test_files_come_out_as_ones_own(site: Site, built: Ended, tmp_path: Path) ->
     socket = Path(site.engine.environ["DOCKER_HOST"].removeprefix("unix://"))
     group = socket.stat().st_gid
     settings = site.engine.environ["DOCKER_CONFIG"]
+    script = "id -u; id -G; touch mine; touch /opt/x"
     result = subprocess.run(
-        [
-            *("setpriv", f"--reuid={ALEX}", f"--regid={ALEX}", f"--groups={group}", "--"),
-            *command("image", "run", "--vendor", "cpu", "--", "sh", "-c", "id -u; id -G; touch mine; touch /opt/x"),
-        ],
+        as_person(ALEX, command("image", "run", "--vendor", "cpu", "--", "sh", "-c", script), groups=(group,)),
         env={
             **os.environ,
             **site.engine.environ,
@@ -158,10 +157,7 @@ def test_files_come_out_as_ones_own(site: Site, built: Ended, tmp_path: Path) ->
 def test_without_the_group_the_engine_refuses_and_it_is_said(site: Site, built: Ended, tmp_path: Path) -> None:
     os.chown(tmp_path, ALEX, ALEX)
     result = subprocess.run(
-        [
-            *("setpriv", f"--reuid={ALEX}", f"--regid={ALEX}", "--clear-groups", "--"),
-            *command("image", "verify", "--vendor", "cpu", "--json"),
-        ],
+        as_person(ALEX, command("image", "verify", "--vendor", "cpu", "--json")),
         env={**os.environ, **site.engine.environ, "GPU_SETUP_HOME": str(tmp_path), "HOME": str(tmp_path)},
         cwd="/",
         capture_output=True,

@@ -18,6 +18,7 @@ from machine.door import Session
 from tests.lab.containers.conftest import Site
 from tests.lab.containers.engines import Engine, running_rootless, small_image
 from tests.lab.containers.material import Distribution, unpacked
+from tests.lab.containers.persons import as_person
 from tests.lab.training import command
 
 pytestmark = pytest.mark.lab
@@ -36,7 +37,7 @@ def as_alex(engine: Engine, *arguments: str, timeout: float = 60) -> subprocess.
     """`gpu-setup ARGUMENTS`, by the person whose engine it is."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("GPU_SETUP_", "XDG_"))}
     return subprocess.run(
-        ["setpriv", f"--reuid={ALEX}", f"--regid={ALEX}", "--clear-groups", "--", *command(*arguments)],
+        as_person(ALEX, command(*arguments)),
         env={**kept, **engine.environ},
         cwd=engine.environ["HOME"],
         stdin=subprocess.DEVNULL,
