@@ -47,6 +47,7 @@ def borrowed_home(folder: Path) -> Path:
     own = my_places()
     folder.mkdir(parents=True, exist_ok=True)
     for name, there in (("data", own.data), ("cache", own.cache)):
+        there.mkdir(parents=True, exist_ok=True)
         link = folder / name
         if not link.is_symlink():
             link.symlink_to(there, target_is_directory=True)
