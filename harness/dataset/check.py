@@ -74,7 +74,7 @@ def checking(path: Path, held_out: Path | None, wanted: Wanted, emit: Emit) -> I
             copies = find_copies(tally, rows)
             told = [
                 *from_rows(tally, rows),
-                *from_copies(copies, rows, own_rows),
+                *from_copies(copies, rows, own_rows, tally.rows),
                 *from_spread(tally, rows, wanted.languages, own_rows),
                 *from_recurring(tally, rows),
                 *of_the_set(tally),

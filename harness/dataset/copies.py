@@ -22,7 +22,7 @@ MOST_ANSWERS = 20
 SKETCH_ALIKE = 0.52
 # pairs that are remembered as compared: 8 MB; what was forgotten is compared again
 MOST_MET = 1_000_000
-# pairs compared at a time: the sketches that they touch are in memory together, a page of 4 KiB each at worst
+# pairs compared at a time
 CHUNK = 8_000
 
 
@@ -89,20 +89,13 @@ def _candidates(tally: Tally) -> Iterator[tuple[int, int]]:
 
 def _agree(descriptor: int, keys: Array) -> Array:
     """The share of equal bytes in the two sketches of each pair."""
-    import mmap
-
     import numpy as np
 
-    size = os.fstat(descriptor).st_size
-    if not size:
-        return np.zeros(len(keys))
-    with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as mapped:
-        sketches = np.frombuffer(mapped, dtype=np.uint8).reshape(-1, SKETCH)
-        ones = sketches[(keys >> np.uint64(32)).astype(np.intp)]
-        others = sketches[(keys & np.uint64(0xFFFFFFFF)).astype(np.intp)]
-        share: Array = (ones == others).mean(axis=1)
-        # the pages that were touched must not stay in memory: a map cannot close while an array looks into it
-        del sketches, ones, others
+    rows, place = np.unique(np.concatenate((keys >> np.uint64(32), keys & np.uint64(0xFFFFFFFF))), return_inverse=True)
+    # read one by one: a map of the file would bring its neighbours into memory too, 64 KiB a row
+    raw = b"".join([os.pread(descriptor, SKETCH, row * SKETCH) for row in rows.tolist()])
+    sketches = np.frombuffer(raw, dtype=np.uint8).reshape(-1, SKETCH)
+    share: Array = (sketches[place[: len(keys)]] == sketches[place[len(keys) :]]).mean(axis=1)
     return share
 
 

@@ -13,7 +13,7 @@ from harness.dataset.rules.hints import Tag, tags_of
 from harness.dataset.rules.language import language
 from harness.dataset.rules.people import name_spans
 from harness.dataset.rules.phrases import REFUSAL_WITHIN, asks_for_a_language, folded, places
-from harness.dataset.rules.places import address_spans
+from harness.dataset.rules.places import ENGLISH, address_spans
 from harness.dataset.rules.private import iban_spans, mail_spans, number_spans
 from harness.dataset.rules.secrets import secret_spans
 from harness.dataset.rules.span import Span, apart
@@ -69,7 +69,7 @@ def private_spans(text: str, low: str, tags: frozenset[Tag], names: bool = True)
             spans += number_spans(text, low, any(tag.kind == "phone" for tag in tags))
             spans += iban_spans(text)
         # English streets have no word of their own that would be rare enough for a hint
-        spans += address_spans(text, sorted({1, *wanted["address"]}))
+        spans += address_spans(text, sorted({ENGLISH, *wanted["address"]}))
     if names:
         spans += name_spans(text, any(tag.kind == "introduction" for tag in tags))
     return apart(spans) if spans else spans

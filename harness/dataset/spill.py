@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+# records of `equal()` that are handed out together
+AT_ONCE = 50_000
+
 
 class Spill:
     """Key and value pairs (two unsigned numbers, 64 and 32 bits), and perhaps a second 64-bit value."""
@@ -62,7 +65,10 @@ class Spill:
             yield records[np.lexsort((records["row"], records["key"]))]
 
     def equal(self) -> Iterator[tuple[Array, Array]]:
-        """`(records, starts)` for each part: records that share their key, and where each group of them begins."""
+        """`(records, starts)`: records that share their key, and where each group of them begins.
+
+        A few at a time, so that what is made of them does not grow with the file; a group is never cut.
+        """
         import numpy as np
 
         for records in self.parts():
@@ -74,9 +80,16 @@ class Spill:
             grouped[1:] |= same
             grouped[:-1] |= same
             kept = records[grouped]
-            if len(kept):
-                starts = np.flatnonzero(np.concatenate(([True], kept["key"][1:] != kept["key"][:-1])))
-                yield kept, starts
+            del records, keys, same, grouped
+            if not len(kept):
+                continue
+            starts = np.flatnonzero(np.concatenate(([True], kept["key"][1:] != kept["key"][:-1])))
+            first = 0
+            while first < len(starts):
+                behind = max(int(np.searchsorted(starts, starts[first] + AT_ONCE)), first + 1)
+                end = int(starts[behind]) if behind < len(starts) else len(kept)
+                yield kept[starts[first] : end], starts[first:behind] - starts[first]
+                first = behind
 
     def close(self) -> None:
         for file in self._files:

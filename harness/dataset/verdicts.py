@@ -59,9 +59,9 @@ def from_rows(tally: Tally, rows: Reread) -> Iterator[Told]:
         yield _told(kind, found, rows, examples=examples)
 
 
-def from_copies(copies: Copies, rows: Reread, own_rows: int) -> Iterator[Told]:
+def from_copies(copies: Copies, rows: Reread, own_rows: int, all_rows: int) -> Iterator[Told]:
     """`own_rows`: rows from this number on are the held-out set's; they are only looked at for leaks."""
-    leaks = sorted(set(_leaks(copies, own_rows)))
+    leaks = sorted(set(_leaks(copies, own_rows))) if all_rows > own_rows else []
     if leaks:
         yield _told("leakage", array("Q", leaks), rows)
     exact = [row for row in copies.exact.later() if row < own_rows]

@@ -17,8 +17,7 @@ from tests.lab.provision.kills import Hit, Moment, Usual
 from tests.lab.provision.repositories import Repositories
 from tests.lab.provision.routes import ROUTES
 
-# a quarter of an hour for the shorter ones, more than a run of ./test has left
-pytestmark = [pytest.mark.lab, pytest.mark.full]
+pytestmark = pytest.mark.lab
 
 SEED = 20261124
 # every moment of these; of all others a sample, and everything with ./test --full
@@ -84,6 +83,7 @@ def test_some_moments_of_the_other_routes(hosts: Hosts, shops: Repositories, und
     _judge("sample", hits)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ROUTES)
 def test_every_moment_from_the_fresh_machine(
     name: str, hosts: Hosts, shops: Repositories, undisturbed: Undisturbed
