@@ -74,6 +74,7 @@ class Installing:
         self._machine, self._emit = machine, emit
         self._python = str(folder / "bin" / "python")
         self._doing = "starting pip"
+        self._collected = 0
         self._over = threading.Event()
         self._counter = threading.Thread(target=self._count, daemon=True)
 
@@ -92,6 +93,7 @@ class Installing:
         def on_line(line: str) -> None:
             lines.append(line)
             words = line.strip()
+            self._collected += words.startswith("Collecting ")
             if words.startswith(("Collecting ", "Downloading ", "Processing ", "Installing collected")):
                 self._doing = words.split(" (from")[0].split(":")[0][:80]
 
@@ -113,10 +115,19 @@ class Installing:
             here = len(self._wanted & present(self._folder))
             if (here, self._doing) != told:
                 told = (here, self._doing)
-                left = (time.monotonic() - begin) / here * (len(self._wanted) - here) if here else None
+                left = time_left(time.monotonic() - begin, self._collected, here, len(self._wanted))
                 self._emit(
                     Event("progress", self._stage, self._doing, here, len(self._wanted), "packages in place", left)
                 )
+
+
+def time_left(spent: float, collected: int, in_place: int, wanted: int) -> float | None:
+    """Seconds, from the pace so far; pip first collects all packages and then puts them in place.
+
+    None before a tenth of both is done: the first package is the largest.
+    """
+    done, all_of_it = min(collected, wanted) + in_place, 2 * wanted
+    return spent / done * (all_of_it - done) if 10 * done >= all_of_it else None
 
 
 def checked(outcome: Outcome, doing: str) -> None:
