@@ -26,7 +26,9 @@ from typing import Any, NamedTuple
 from home import LAUNCHER, add_common_options, borrowed_home, my_places, training_environment, work_folder
 from intervals import interval, mean_ratio, ratio_of_medians
 from processes import person_environment, run
-from result import Figure, machine, write
+from result import CHECKOUT, Figure, machine, write
+
+sys.path.append(str(CHECKOUT))
 
 NEEDED_PAIRS = 5
 SIZE_LIMIT = 4.0
