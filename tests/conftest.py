@@ -109,6 +109,14 @@ def pytest_configure(config: pytest.Config) -> None:
     _forbid_home(PERSONS)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadscope` is by side (tests/sides.py)."""
+    from tests.sides import Sides
+
+    return Sides(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

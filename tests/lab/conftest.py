@@ -17,22 +17,6 @@ from machine.door import LocalMachine
 from machine.events import silent
 from tests.lab.training import Ended, Training, cpu_stack, shared_paths, tool
 
-HERE = Path(__file__).parent
-# what is made once for a folder's tests (a base system, an engine and its image) is made by one process
-TOGETHER = ("provision", "containers")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup` two kinds of tests run side by side: those of guests and engines, and the trainings.
-
-    Two trainings at once would only wait for each other's threads.
-    """
-    for item in items:
-        if HERE in item.path.parents:
-            alone = item.path.parent.name in TOGETHER
-            item.add_marker(pytest.mark.xdist_group("machines" if alone else "trainings"))
-
 
 @pytest.fixture(scope="session")
 def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
