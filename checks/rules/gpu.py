@@ -91,8 +91,8 @@ def _without_stack(card: PciCard, catalogue: Catalogue) -> Finding:
     "The card has the memory that QLoRA of a 7B model needs",
     about="QLoRA of Mistral 7B fits on one card of 16 GB: 4.1 GB of 4-bit weights, adapter, optimizer and context, "
     "and several GB of activations, with one sequence at a time (`mistral-7b-qlora-16gb`); the recipe as it stands is "
-    "for 24 GB. With 12 GB the sequences are shorter (`mistral-7b-qlora-12gb`); under 6 GB nothing is left for a batch. "
-    "gpu-setup takes what fits by itself. The size is the driver's where it answers, else the catalogue's.",
+    "for 24 GB. With 12 GB sequences are shorter (`mistral-7b-qlora-12gb`); under 6 GB nothing is left for a batch. "
+    "gpu-setup takes what fits. The size is the driver's where it answers, else the catalogue's.",
     by_hand="Ask `gpu-setup fit --card NAME` for the longest sequence and largest batch that fit. Set "
     "`sequence_len: 1024` (or 2048) and `micro_batch_size: 1` in the recipe.",
 )
