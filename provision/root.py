@@ -157,9 +157,10 @@ def go_on(emit: Emit, *, at_boot: bool, reboot: bool = False) -> Run:
         if run.standing == "restart" and reboot and attempts < resume.ATTEMPTS:
             run = _restart(msgspec.structs.replace(request, reboot=True), site, journal, run, attempts)
         else:
-            resume.disarm(site)
+            # the word first: cut off between the two, the next start only says it once more
             if at_boot:
                 resume.leave_message(run)
+            resume.disarm(site)
     return run
 
 
