@@ -193,7 +193,8 @@ class ContainerMachine:
             return self._machine.run(argv, timeout, env)
         with self._started(argv, env, None) as words:
             # the engine needs its time to set up and take down, beside the program's own
-            return self._machine.run(words, timeout + PATIENCE)
+            outcome = self._machine.run(words, timeout + PATIENCE)
+        return self.run(argv, timeout, env) if self._goes_without_limits(outcome) else outcome
 
     def stream(
         self,
@@ -208,9 +209,18 @@ class ContainerMachine:
             return self._machine.stream(argv, on_line, cancel, env, cwd, log)
         with self._started(argv, env, cwd) as words:
             outcome = self._machine.stream(words, on_line, cancel, None, None, log)
+        if self._goes_without_limits(outcome):
+            return self.stream(argv, on_line, cancel, env, cwd, log)
         if outcome.rc == ENGINE_FAILED:
             raise stopped(outcome, "The container did not start")
         return outcome
+
+    def _goes_without_limits(self, outcome: Outcome) -> bool:
+        """Whether this container did not start for its limits alone: then this one and all later ones have none."""
+        if not may_not_lift(outcome, self._container):
+            return False
+        self._container = self._container._replace(limits=())
+        return True
 
     @contextmanager
     def _started(
@@ -254,6 +264,15 @@ class ContainerMachine:
         return self._machine.binding(vendor, timeout)
 
 
+def may_not_lift(outcome: Outcome, container: Container) -> bool:
+    """Whether the engine may not lift a limit, as in a container of its own (LXC): nothing ran then.
+
+    Locked memory makes copies to a card faster; no training depends on it.
+    """
+    said = f"{outcome.stdout}{outcome.stderr}"
+    return bool(container.limits) and outcome.rc == ENGINE_FAILED and "error setting rlimit" in said
+
+
 def run_in(
     container: Container, argv: Sequence[str], machine: Machine, on_line: Callable[[str], None], cwd: str
 ) -> int:
@@ -265,6 +284,9 @@ def run_in(
             outcome = machine.stream(run_argv(given, name, argv, cwd=cwd), on_line)
         finally:
             remove(container.engine, name, machine)
+    if may_not_lift(outcome, container):
+        on_line("gpu-setup: this engine may not lift the limit of locked memory: started once more, without")
+        return run_in(container._replace(limits=()), argv, machine, on_line, cwd)
     if outcome.rc is None or outcome.rc == ENGINE_FAILED:
         raise stopped(outcome, "The container did not start")
     return outcome.rc if outcome.rc >= 0 else 128 - outcome.rc

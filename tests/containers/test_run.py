@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -19,6 +20,7 @@ from containers.run import (
     owner,
     remove_left_behind,
     run_argv,
+    run_in,
     with_token,
 )
 from machine.door import LocalMachine, Outcome, Session
@@ -235,3 +237,37 @@ def test_a_token_among_the_variables_never_reaches_the_command(tmp_path: Path) -
     assert "hf_secret" not in noted.read_text()
     assert "PATH=/x" not in noted.read_text()
     assert "HF_HUB_OFFLINE=1" in noted.read_text()
+
+
+class MayNotLift(LocalMachine):
+    """An engine inside a container of its own: it starts nothing that asks for more locked memory than it has."""
+
+    SAID = "OCI runtime create failed: error setting rlimits for ready process: error setting rlimit type 8"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ...]] = []
+
+    def run(self, argv: Sequence[str], timeout: float = 5.0, env: Mapping[str, str] | None = None) -> Outcome:
+        return self.stream(argv, lambda _line: None)
+
+    def stream(self, argv: Sequence[str], on_line: Callable[[str], None], *_more: Any, **_named: Any) -> Outcome:
+        if argv[1] == "run":
+            self.asked.append(tuple(argv))
+        refused = "--ulimit" in argv
+        return Outcome(tuple(argv), 125 if refused else 0, "", self.SAID if refused else "", 0.0)
+
+
+def test_where_no_limit_may_be_lifted_the_container_starts_without() -> None:
+    machine, said = MayNotLift(), list[str]()
+    assert run_in(made(devices=CARD), ("true",), machine, said.append, "/work") == 0
+    assert [("--ulimit" in argv) for argv in machine.asked] == [True, False]
+    assert "may not lift" in said[0]
+
+
+def test_a_training_asks_for_no_limit_again_after_it_was_refused() -> None:
+    machine = MayNotLift()
+    inside = ContainerMachine(machine, made(devices=CARD), "/opt/env", frozenset())
+    for _ in range(2):
+        assert inside.run(("/opt/env/bin/python", "-V")).ok
+        assert inside.stream(("/opt/env/bin/python", "-V"), lambda _line: None).ok
+    assert [("--ulimit" in argv) for argv in machine.asked] == [True, False, False, False, False]

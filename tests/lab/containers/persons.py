@@ -33,8 +33,8 @@ def as_person(number: int, argv: Iterable[str], groups: Iterable[int] = ()) -> l
     groups = ",".join(map(str, groups))
     to_groups = f"--groups={groups}" if groups else "--clear-groups"
     command = ["setpriv", f"--reuid={number}", f"--regid={number}", to_groups, "--", *argv]
-    # the link that names the environment lies beside what it points to
-    needed = {Path(sys.prefix).parent, Path(sys.base_prefix), ROOT}
+    # the environment by both of its names: a link lies beside what it points to
+    needed = {Path(sys.prefix).parent, Path(sys.prefix).resolve().parent, Path(sys.base_prefix), ROOT}
     for closed in {found for path in needed if (found := _closed_above(path))}:
         inside = sorted(str(path.relative_to(closed)) for path in needed if path.is_relative_to(closed))
         command = ["unshare", "--mount", "sh", "-c", _OPENED, "opened", str(closed), *inside, "--", *command]
