@@ -16,7 +16,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from containers.dockerfile import UID
-from containers.errors import stopped
+from containers.errors import known, stopped
 from containers.model import Engine
 from machine.door import Entry, Machine, Outcome, Session, Space, Unreadable
 from machine.errors import OutsideFailed
@@ -269,8 +269,10 @@ def may_not_lift(outcome: Outcome, container: Container) -> bool:
 
     Locked memory makes copies to a card faster; no training depends on it.
     """
-    said = f"{outcome.stdout}{outcome.stderr}"
-    return bool(container.limits) and outcome.rc == ENGINE_FAILED and "error setting rlimit" in said
+    if not container.limits or outcome.rc != ENGINE_FAILED:
+        return False
+    cause = known(f"{outcome.stdout}\n{outcome.stderr}")
+    return cause is not None and cause.code == "rlimit"
 
 
 def run_in(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.training import wait_for
 from tests.tool import ROOT
 
 
@@ -67,9 +68,7 @@ def test_ctrl_c_while_several_processes_check(tmp_path: Path, later: float) -> N
     assert child.returncode == 130, said
     assert "Stopped" in said and "Traceback" not in said
     # Python's own resource tracker ends when it sees that its parent has
-    deadline = time.monotonic() + 5
-    while group(child.pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for(lambda: not group(child.pid), 5)
     assert not group(child.pid), "no helper is left behind"
     assert list(temporary.iterdir()) == []
     assert data.read_bytes() == before
