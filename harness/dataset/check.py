@@ -218,14 +218,25 @@ def _leave_ctrl_c_to_the_parent() -> None:
 
 @contextmanager
 def _ctrl_c_put_off() -> Iterator[None]:
-    """A worker is started inside: it inherits the mask, and hears no Ctrl-C before it has been told to ignore it."""
-    import signal
+    """A worker is started inside: it inherits the mask, and hears no Ctrl-C before it has been told to ignore it.
 
+    Python acts on a signal that another thread got, whatever this one's mask is: so that is put off here too.
+    """
+    import signal
+    import threading
+
+    heard: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda number, _frame: heard.append(number)) if main else None
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        if main:
+            signal.signal(signal.SIGINT, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _next(waiting: deque[tuple[int, Future[Scanned]]]) -> tuple[int, Scanned]:
