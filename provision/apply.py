@@ -9,7 +9,7 @@ import msgspec
 
 from machine.errors import Interrupted, OutsideFailed, Problem, Refused
 from machine.events import Event
-from provision import actions, mok
+from provision import account_locks, actions, mok
 from provision.journal import Journal, Request, Run, StepResult, now, trouble
 from provision.model import MokEnroll, Plan, Reboot, State, Step
 from provision.site import Site
@@ -155,7 +155,7 @@ class _Keeper:
 
 
 def _ready(site: Site) -> None:
-    """Refuse before anything is changed where the system's folders cannot be written."""
+    """Refuse before anything is changed where the system's folders cannot be written; clear what a cut-off run left."""
     for folder in ("/etc", "/usr", "/var/lib/dpkg", "/var/cache/apt"):
         if os.path.isdir(folder) and not os.access(folder, os.W_OK):
             raise Refused(
@@ -164,3 +164,5 @@ def _ready(site: Site) -> None:
                 "Its file system is mounted read-only: after a disk error, or because the system is built that way.",
                 "See why (sudo dmesg | grep -i remount), mount it writable, then: gpu-setup apply",
             )
+    for path in account_locks.clear():
+        site.emit(Event("note", "apply", f"{path} was left by a process that is gone, and is taken away."))
