@@ -8,6 +8,7 @@ import msgspec
 
 from provision import act_files, act_packages, act_system, dkms, dpkg, files
 from provision.act_files import Left
+from provision.guard import DRIVER_STEPS
 from provision.model import (
     AnyAction,
     AptHold,
@@ -114,6 +115,15 @@ def act(action: AnyAction, site: Site, stage: str, title: str) -> Left | None:
         case MokEnroll() | KernelModule() | Reboot():
             raise AssertionError(f"{type(action).__name__} is a person's to do")
     return None
+
+
+def settle(action: AnyAction, site: Site, stage: str, title: str) -> None:
+    """What an action needs besides, if it was once cut off: dpkg went on in another order than it would have.
+
+    A package that made the initramfs may then have done so before the driver's modules were there.
+    """
+    if isinstance(action, (AptInstall, AptRemove)) and stage in DRIVER_STEPS:
+        act_files.rebuild_initramfs(site, stage, title)
 
 
 def after(action: AnyAction, site: Site) -> Facts:

@@ -9,7 +9,7 @@ import msgspec
 
 from machine.errors import Interrupted, OutsideFailed, Problem, Refused
 from machine.events import Event
-from provision import account_locks, actions, mok
+from provision import actions, leftovers, mok
 from provision.journal import Journal, Request, Run, StepResult, now, trouble
 from provision.model import MokEnroll, Plan, Reboot, State, Step
 from provision.site import Site
@@ -78,7 +78,10 @@ def _step(step: Step, site: Site, journal: Journal, keeper: _Keeper) -> None:
     if step.state is not State.TODO:
         keeper.set(step.id, "manual")
         return
+    cut_off = journal.cut_off(step.id)
     if actions.satisfied(action, site):
+        if cut_off:
+            actions.settle(action, site, step.id, step.title)
         keeper.set(step.id, "already")
         return
     site.emit(Event("start", step.id, step.title))
@@ -101,6 +104,8 @@ def _step(step: Step, site: Site, journal: Journal, keeper: _Keeper) -> None:
                 "The machine was looked at again and is not as this step wants it.",
                 f"See {site.log or 'the log'}; gpu-setup doctor says more.",
             )
+        if cut_off:
+            actions.settle(action, site, step.id, step.title)
     except Problem as problem:
         journal.end(keeper.run, step.id, "failed", action, {"code": problem.code})
         keeper.set(step.id, "failed", problem.what)
@@ -164,5 +169,5 @@ def _ready(site: Site) -> None:
                 "Its file system is mounted read-only: after a disk error, or because the system is built that way.",
                 "See why (sudo dmesg | grep -i remount), mount it writable, then: gpu-setup apply",
             )
-    for path in account_locks.clear():
+    for path in leftovers.clear(site.machine):
         site.emit(Event("note", "apply", f"{path} was left by a process that is gone, and is taken away."))

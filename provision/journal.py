@@ -169,6 +169,10 @@ class Journal:
                 found.append(entry)
         return tuple(found)
 
+    def cut_off(self, step: str) -> bool:
+        """Whether the step was begun last time and nobody came to say how it ended."""
+        return next((entry.phase == "begin" for entry in reversed(self.entries()) if entry.step == step), False)
+
     def begin(self, run: Run, step: str, title: str, action: AnyAction, facts: dict[str, Any]) -> None:
         self.write(
             Entry(

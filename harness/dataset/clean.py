@@ -20,7 +20,8 @@ from harness.dataset.inspect_row import private_spans
 from harness.dataset.pseudonyms import Pseudonyms
 from harness.dataset.row import FIELDS, Row, decode, row_of
 from harness.dataset.rules.damage import mended
-from harness.dataset.rules.hints import tags_of
+from harness.dataset.rules.gates import gates_of
+from harness.dataset.rules.hints import hinted
 from harness.dataset.rules.phrases import folded, phrases, places
 from harness.dataset.rules.span import PRECEDENCE, Span
 from harness.dataset.source import blocks
@@ -137,7 +138,7 @@ def _masked(texts: tuple[str, str, str], masked: set[str], names: bool, pseudony
     spans: list[list[Span]] = []
     for text in texts:
         low = folded(text)
-        found = private_spans(text, low, tags_of(low), names)
+        found = private_spans(text, low, hinted(low), gates_of(text), names)
         spans.append([span for span in found if span.kind in masked and span.kind in PRECEDENCE])
     one, two, three = pseudonyms.in_row(texts, spans)
     return one, two, three

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from harness.dataset.row import Row
 from harness.dataset.rules.answer import echoes, ends_well, loops, seems_cut
 from harness.dataset.rules.damage import damage_kinds
-from harness.dataset.rules.hints import Tag, tags_of
+from harness.dataset.rules.gates import Gates, gates_of
+from harness.dataset.rules.hints import hinted
 from harness.dataset.rules.language import language
 from harness.dataset.rules.people import name_spans
 from harness.dataset.rules.phrases import REFUSAL_WITHIN, asks_for_a_language, folded, places
@@ -19,8 +20,6 @@ from harness.dataset.rules.secrets import secret_spans
 from harness.dataset.rules.span import Span, apart
 from harness.dataset.similar import pairs_of, words_of
 
-_DIGIT = re.compile(r"\d")
-_SIX_DIGITS = re.compile(r"\d(?:[ \u00a0\u202f()./-]{0,3}\d){5}")
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
 # what is said in a row again and again is looked for in sentences of this length
 SENTENCE_LENGTHS = range(12, 240)
@@ -56,22 +55,23 @@ def text_of(row: Row) -> str:
     return f"{row.instruction}\n{row.input}\n{row.output}"
 
 
-def private_spans(text: str, low: str, tags: frozenset[Tag], names: bool = True) -> list[Span]:
-    """Secrets and personal data in one text, not overlapping."""
+def private_spans(
+    text: str, low: str, tried: Mapping[str, tuple[int, ...]], gates: Gates, names: bool = True
+) -> list[Span]:
+    """Secrets and personal data in one text, not overlapping. `tried`: the rules that their hints stand for."""
     spans: list[Span] = []
-    wanted = {kind: [tag.number for tag in tags if tag.kind == kind] for kind in ("secret", "address")}
-    if wanted["secret"]:
-        spans += secret_spans(text, sorted(wanted["secret"]))
+    if "secret" in tried:
+        spans += secret_spans(text, tried["secret"])
     if "@" in text:
         spans += mail_spans(text)
-    if _DIGIT.search(text):
-        if _SIX_DIGITS.search(text):
-            spans += number_spans(text, low, any(tag.kind == "phone" for tag in tags))
-            spans += iban_spans(text)
-        # English streets have no word of their own that would be rare enough for a hint
-        spans += address_spans(text, sorted({ENGLISH, *wanted["address"]}))
+    if gates.six_digits:
+        spans += number_spans(text, low, "phone" in tried)
+        spans += iban_spans(text)
+    if gates.digit:
+        ways = tried.get("address", ())
+        spans += address_spans(text, sorted((ENGLISH, *ways)) if gates.number_and_name else ways)
     if names:
-        spans += name_spans(text, any(tag.kind == "introduction" for tag in tags))
+        spans += name_spans(text, "introduction" in tried)
     return apart(spans) if spans else spans
 
 
@@ -81,10 +81,10 @@ def inspect(row: Row, names: bool = True) -> Inspected:
     low = folded(text)
     output_at = len(text) - len(row.output)
     low_output = low[output_at:]
-    tags = tags_of(low)
-    hits = [Hit(span.kind, span.start, span.end) for span in private_spans(text, low, tags, names)]
-    hits += _phrase_hits(low, low_output, output_at, tags)
-    hits += [Hit(kind, place, place + 1) for kind, place in damage_kinds(text)]
+    tried, gates = hinted(low), gates_of(text)
+    hits = [Hit(span.kind, span.start, span.end) for span in private_spans(text, low, tried, gates, names)]
+    hits += _phrase_hits(low, low_output, output_at, tried)
+    hits += [Hit(kind, place, place + 1) for kind, place in damage_kinds(text, gates.pair)]
     asked, said = words_of(low[:output_at]), words_of(low_output)
     pairs = pairs_of([*asked, *said])
     if echoes(row.instruction, row.input, row.output):
@@ -107,22 +107,19 @@ def inspect(row: Row, names: bool = True) -> Inspected:
     )  # fmt: skip
 
 
-def _phrase_hits(low: str, low_output: str, output_at: int, tags: frozenset[Tag]) -> Iterator[Hit]:
-    by_kind: dict[str, list[int]] = {}
-    for tag in tags:
-        by_kind.setdefault(tag.kind, []).append(tag.number)
+def _phrase_hits(low: str, low_output: str, output_at: int, tried: Mapping[str, tuple[int, ...]]) -> Iterator[Hit]:
     for kind in _IN_ANSWER:
-        if kind in by_kind:
+        if kind in tried:
             within = low_output[:REFUSAL_WITHIN] if kind == "refusal" else low_output
-            found = places(kind, within, by_kind[kind])
+            found = places(kind, within, tried[kind])
             if found:
                 yield Hit(kind, output_at + found[0][0], output_at + found[0][1])
-    if "template-marker" in by_kind:
-        found = places("template-marker", low, by_kind["template-marker"])
+    if "template-marker" in tried:
+        found = places("template-marker", low, tried["template-marker"])
         if found:
             yield Hit("template-marker", *found[0])
-    if "markup" in by_kind and "```" not in low_output and "html" not in low:
-        found = places("markup", low_output, by_kind["markup"])
+    if "markup" in tried and "```" not in low_output and "html" not in low:
+        found = places("markup", low_output, tried["markup"])
         # one lone tag may be meant; an entity never is
         if found and (len(found) > 1 or low_output[found[0][0]] == "&"):
             yield Hit("markup", output_at + found[0][0], output_at + found[0][1])

@@ -24,17 +24,19 @@ SKETCH = 64
 SEED = 42
 
 _WORDS = re.compile(r"[^\W_]+")
-# the same for plain ASCII, three times as fast
-_NO_WORD = {number: " " for number in range(128) if not chr(number).isalnum()}
+# the same for a text in one byte a letter, two to three times as fast
+_WESTERN = "cp1252"
+_NO_WORD = bytes(number if bytes([number]).decode(_WESTERN, "replace").isalnum() else ord(" ") for number in range(256))
 # scripts without blanks between words: letters stand in for words
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f\u1000-\u109f]")
 
 
 def words_of(low: str) -> list[str]:
     """The words of a lower-cased text, without punctuation; single letters where a script has no blanks."""
-    if low.isascii():
-        return low.translate(_NO_WORD).split()
-    found = _WORDS.findall(low)
+    try:
+        return low.encode(_WESTERN).translate(_NO_WORD).decode(_WESTERN).split()
+    except UnicodeEncodeError:
+        found = _WORDS.findall(low)
     if _UNSPACED.search(low):
         return [part for word in found for part in (word if _UNSPACED.search(word) else (word,))]
     return found

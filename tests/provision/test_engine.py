@@ -124,6 +124,13 @@ def test_a_line_that_a_power_cut_tore_is_left_out_and_the_next_begins_anew(tmp_p
     assert [entry.time for entry in journal.entries()] == ["1", "3"]
 
 
+def test_a_step_that_was_begun_and_never_ended_was_cut_off(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for phase, step in (("begin", "a"), ("done", "a"), ("begin", "b"), ("begin", "c"), ("failed", "c"), ("begin", "c")):
+        journal.write(Entry(time="1", run="r", kind="apply", phase=phase, step=step))
+    assert [step for step in "abcd" if journal.cut_off(step)] == ["b", "c"]
+
+
 def test_after_a_finished_rollback_the_account_begins_anew(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.write(Entry(time="1", run="r", kind="apply", phase="begin"))

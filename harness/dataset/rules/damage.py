@@ -20,8 +20,8 @@ _MAYBE_MOJIBAKE = re.compile(
 _BREAKS = re.compile("\r\n?")
 
 
-def damage_kinds(text: str) -> list[tuple[str, int]]:
-    """`(kind, place)` for each kind of damage in the text."""
+def damage_kinds(text: str, pair: bool = True) -> list[tuple[str, int]]:
+    """`(kind, place)` for each kind of damage in the text. `pair`: it may have two signs beyond ASCII side by side."""
     hits = []
     if _SUSPECT.search(text):
         mark = text.find("\ufeff")
@@ -35,7 +35,7 @@ def damage_kinds(text: str) -> list[tuple[str, int]]:
             match = pattern.search(text)
             if match:
                 hits.append((kind, match.start()))
-    if not text.isascii():
+    if pair:
         match = _MAYBE_MOJIBAKE.search(text)
         if match and unmangled(text) != text:
             hits = [hit for hit in hits if hit[0] != "control-characters" or _CONTROL.search(unmangled(text))]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from harness.dataset.rules.people import people
@@ -12,39 +13,53 @@ from harness.dataset.rules.private import PHONE_WORDS
 from harness.dataset.rules.secrets import secrets
 
 
-class Tag(NamedTuple):
-    """The rule behind a hint: its kind, and its number among the rules of that kind."""
+class Hints(NamedTuple):
+    """An automaton whose value for a hint is a number with the bits of the rules behind it; the rule of each bit."""
 
-    kind: str
-    number: int
+    automaton: Any
+    rules: tuple[tuple[str, int], ...]
 
 
 @cache
-def _automaton() -> Any:
+def _hints() -> Hints:
     import ahocorasick
 
-    hints: dict[str, set[Tag]] = {}
+    hints: dict[str, set[tuple[str, int]]] = {}
     for kind, rules in phrases().by_kind.items():
         for number, rule in enumerate(rules):
             for hint in rule.hints:
-                hints.setdefault(hint, set()).add(Tag(kind, number))
+                hints.setdefault(hint, set()).add((kind, number))
     for number, secret in enumerate(secrets()):
         for hint in secret.hints:
-            hints.setdefault(hint, set()).add(Tag("secret", number))
+            hints.setdefault(hint, set()).add(("secret", number))
     for word in PHONE_WORDS:
-        hints.setdefault(word, set()).add(Tag("phone", 0))
+        hints.setdefault(word, set()).add(("phone", 0))
     for word in people().introductions:
-        hints.setdefault(word, set()).add(Tag("introduction", 0))
+        hints.setdefault(word, set()).add(("introduction", 0))
     for way, words in enumerate(streets().hints):
         for word in words:
-            hints.setdefault(word, set()).add(Tag("address", way))
+            hints.setdefault(word, set()).add(("address", way))
+    behind = tuple(sorted(set().union(*hints.values())))
+    bit = {rule: 1 << place for place, rule in enumerate(behind)}
     automaton = ahocorasick.Automaton()
-    for hint, tags in hints.items():
-        automaton.add_word(hint, frozenset(tags))
+    for hint, found in hints.items():
+        automaton.add_word(hint, sum(bit[rule] for rule in found))
     automaton.make_automaton()
-    return automaton
+    return Hints(automaton, behind)
 
 
-def tags_of(low: str) -> frozenset[Tag]:
-    """The rules that one of their hints stands for in the folded text."""
-    return frozenset[Tag]().union(*[tags for _, tags in _automaton().iter(low)])
+def hinted(low: str) -> Mapping[str, tuple[int, ...]]:
+    """The rules that one of their hints stands for in the folded text: for each kind their numbers, in order."""
+    bits = 0
+    for _, more in _hints().automaton.iter(low):
+        bits |= more
+    return _rules(bits)
+
+
+@lru_cache(maxsize=4096)
+def _rules(bits: int) -> Mapping[str, tuple[int, ...]]:
+    found: dict[str, list[int]] = {}
+    for place, (kind, number) in enumerate(_hints().rules):
+        if bits >> place & 1:
+            found.setdefault(kind, []).append(number)
+    return {kind: tuple(numbers) for kind, numbers in found.items()}

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 # what is neither: code, addresses, numbers
 _NO_WORDS = re.compile(r"https?://\S+|\S+@\S+|`[^`]*`|[\d_{}()\[\]<>=+*/\\|#$%&~^;:]+")
@@ -32,14 +32,28 @@ def _identifier() -> Any:
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
+class SmallWords(NamedTuple):
+    """`ones`: each small word's number, with a 1 in the byte of every language that has it.
+
+    Added up, such numbers count for all languages at once (WORDS, at most, fit into a byte).
+    """
+
+    every: frozenset[str]
+    languages: tuple[str, ...]
+    ones: dict[str, int]
+
+
 @cache
-def _small_words() -> tuple[frozenset[str], dict[str, frozenset[str]]]:
-    """All small words together, and those of each language."""
+def _small_words() -> SmallWords:
     import tomllib
 
     text = (resources.files("harness.dataset.rules") / "stopwords.toml").read_text(encoding="utf-8")
-    languages = {code: frozenset(words.split()) for code, words in tomllib.loads(text).items()}
-    return frozenset().union(*languages.values()), languages
+    languages = {code: words.split() for code, words in tomllib.loads(text).items()}
+    ones: dict[str, int] = {}
+    for place, words in enumerate(languages.values()):
+        for word in set(words):
+            ones[word] = ones.get(word, 0) + (1 << 8 * place)
+    return SmallWords(frozenset(ones), tuple(languages), ones)
 
 
 def language(text: str, words: Sequence[str], answered_in: str = UNKNOWN) -> str:
@@ -51,23 +65,22 @@ def language(text: str, words: Sequence[str], answered_in: str = UNKNOWN) -> str
     fewest, sure = (FEWEST_ASKED, SURE_ASKED) if answered_in else (FEWEST_LETTERS, SURE)
     if len(text) < fewest:
         return UNKNOWN
-    few = set(words[:WORDS])
-    counts = _counts(few)
-    best = max(counts, key=counts.__getitem__)
-    first, second = sorted(counts.values())[:-3:-1]
-    if first > second and ((best == answered_in and first >= 2) or _stands_out(first, second, len(few))):
+    few, small = words[:WORDS], _small_words()
+    counts = sum([small.ones[word] for word in small.every.intersection(few)]).to_bytes(len(small.languages), "little")
+    second, first = sorted(counts)[-2:]
+    best = small.languages[counts.index(first)]
+    if first > second and ((best == answered_in and first >= 2) or _stands_out(first, second, few)):
         return best
     return _by_model(text, fewest, sure)
 
 
-def _counts(few: set[str]) -> dict[str, int]:
-    every, languages = _small_words()
-    hit = few & every
-    return {code: len(hit & words) for code, words in languages.items()}
-
-
-def _stands_out(first: int, second: int, words: int) -> bool:
-    return words >= FEWEST_WORDS and first >= 3 and first >= SHARE * words and first >= LEAD * second
+def _stands_out(first: int, second: int, few: Sequence[str]) -> bool:
+    if first < 3 or first < LEAD * second:
+        return False
+    if first >= max(FEWEST_WORDS, SHARE * len(few)):
+        return True
+    distinct = len(set(few))
+    return distinct >= FEWEST_WORDS and first >= SHARE * distinct
 
 
 def _by_model(text: str, fewest: int, least: float) -> str:

@@ -68,8 +68,7 @@ def streets() -> Streets:
     )
 
 
-# how an English street begins; that way has no hint, and is tried only where this stands
-_NUMBER_AND_NAME = re.compile(rf"\d[A-Za-z]? [{_UPPER}]")
+# this way has no hint (gates.py says where it is worth trying)
 ENGLISH = 1
 
 
@@ -79,7 +78,6 @@ def address_spans(text: str, ways: Iterable[int] = range(4)) -> list[Span]:
     return [
         Span("address", *match.span())
         for way in ways
-        if way != ENGLISH or _NUMBER_AND_NAME.search(text)
         for match in known.patterns[way].finditer(text)
         if way or match.group(1).lower() not in known.never
     ]

@@ -1,20 +1,20 @@
-"""What killed account tools left in /etc: gone when its process is gone, left alone when it is not."""
+"""What killed tools left: found when its process is gone, left alone when it is not."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from provision.account_locks import clear
+from provision.leftovers import account_files, apt_files
 
 
 def etc(tmp_path: Path, alive: tuple[int, ...] = (), **found: str) -> tuple[str, ...]:
+    """Names of what would go; `_` stands for the dot, `P` for plus and `D` for a hyphen."""
     for number in alive:
         (tmp_path / "proc" / str(number)).mkdir(parents=True)
     (tmp_path / "etc").mkdir()
     for name, content in found.items():
         (tmp_path / "etc" / name.replace("_", ".").replace("P", "+").replace("D", "-")).write_text(content)
-    cleared = clear(str(tmp_path / "etc"), str(tmp_path / "proc"))
-    return tuple(Path(path).name for path in cleared)
+    return tuple(Path(path).name for path in account_files(str(tmp_path / "etc"), str(tmp_path / "proc")))
 
 
 def test_a_killed_tools_number_lock_and_half_written_file_go(tmp_path: Path) -> None:
@@ -23,7 +23,6 @@ def test_a_killed_tools_number_lock_and_half_written_file_go(tmp_path: Path) -> 
         "group.lock",
         "gshadow.87",
     )
-    assert [path.name for path in (tmp_path / "etc").iterdir()] == ["group"]
 
 
 def test_what_a_living_process_holds_stays(tmp_path: Path) -> None:
@@ -40,3 +39,10 @@ def test_the_account_files_their_copies_and_all_others_stay(tmp_path: Path) -> N
 
 def test_a_lock_that_names_nobody_is_left_to_a_person(tmp_path: Path) -> None:
     assert etc(tmp_path, passwd_lock="vipw") == ()
+
+
+def test_what_apt_was_writing_goes_and_what_it_wrote_stays(tmp_path: Path) -> None:
+    for name in ("extended_states", "extended_states.KYeDAx", "extended_states.save", "lists"):
+        (tmp_path / name).write_text("")
+    assert apt_files(str(tmp_path)) == (f"{tmp_path}/extended_states.KYeDAx",)
+    assert apt_files(str(tmp_path / "absent")) == ()
