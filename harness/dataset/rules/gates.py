@@ -1,7 +1,7 @@
 """Whether the slow rules are worth trying on a text, asked in the cheapest way that never says no wrongly.
 
-`bytes.translate` and `in` are several times as fast as a regular expression and need one byte a letter: Windows-1252 gives
-that for the languages of Western Europe. For all other texts the regular expressions are asked.
+`bytes.translate` and `in` are several times as fast as a regular expression and need one byte a letter: Windows-1252
+gives that for the languages of Western Europe. For all other texts the regular expressions are asked.
 """
 
 from __future__ import annotations
