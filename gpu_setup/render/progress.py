@@ -38,10 +38,12 @@ def left(seconds: float | None) -> str:
 
 
 def amount(event: Event) -> str:
-    """`3 of 8 packages`, `120 MB of 1,400 MB`, `3 packages`; empty when nothing is counted."""
+    """`3 of 8 packages`, `120 of 1,400 MB`, `3 packages`; empty when nothing is counted."""
     if event.done is None:
         return ""
-    scale, unit = (1e6, "MB") if event.unit in ("bytes", "B") else (1.0, event.unit)
+    scale, unit = 1.0, event.unit
+    if unit in ("bytes", "B"):
+        scale, unit = (1e6, "MB") if (event.total or event.done) >= 1e6 else (1e3, "kB")
     done = f"{event.done / scale:,.0f}"
     if event.total is None:
         return f"{done} {unit}".rstrip()

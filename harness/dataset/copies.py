@@ -24,6 +24,8 @@ SKETCH_ALIKE = 0.52
 MOST_MET = 1_000_000
 # pairs compared at a time
 CHUNK = 8_000
+# sketches within so many bytes are read at once; farther apart, one by one
+AT_ONCE = 8 << 20
 
 
 class Copies(NamedTuple):
@@ -92,9 +94,14 @@ def _agree(descriptor: int, keys: Array) -> Array:
     import numpy as np
 
     rows, place = np.unique(np.concatenate((keys >> np.uint64(32), keys & np.uint64(0xFFFFFFFF))), return_inverse=True)
-    # read one by one: a map of the file would bring its neighbours into memory too, 64 KiB a row
-    raw = b"".join([os.pread(descriptor, SKETCH, row * SKETCH) for row in rows.tolist()])
-    sketches = np.frombuffer(raw, dtype=np.uint8).reshape(-1, SKETCH)
+    first, size = int(rows[0]), (int(rows[-1]) - int(rows[0]) + 1) * SKETCH
+    if size <= AT_ONCE:
+        raw = os.pread(descriptor, size, first * SKETCH)
+        sketches = np.frombuffer(raw, dtype=np.uint8).reshape(-1, SKETCH)[rows - rows[0]]
+    else:
+        # a map of the file would bring each row's neighbours into memory too, 64 KiB a row
+        raw = b"".join([os.pread(descriptor, SKETCH, row * SKETCH) for row in rows.tolist()])
+        sketches = np.frombuffer(raw, dtype=np.uint8).reshape(-1, SKETCH)
     share: Array = (sketches[place[: len(keys)]] == sketches[place[len(keys) :]]).mean(axis=1)
     return share
 

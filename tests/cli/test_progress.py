@@ -62,6 +62,7 @@ def test_a_log_line_cannot_steer_the_terminal() -> None:
         (Event("progress", "s", "t"), ""),
         (Event("progress", "s", "t", 3, 8, "packages"), "3 of 8 packages"),
         (Event("progress", "s", "t", 120e6, 1.4e9, "bytes"), "120 of 1,400 MB"),
+        (Event("progress", "s", "t", 32e3, 64e3, "bytes"), "32 of 64 kB"),
         (Event("progress", "s", "t", 3), "3"),
     ],
 )
