@@ -11,6 +11,10 @@ from typing import NamedTuple
 from harness.dataset.rules.span import Span
 
 
+_DIGITS = "0123456789"
+_BEFORE_FRENCH = tuple(f"{end}{comma}" for end in (*_DIGITS, "bis", "ter") for comma in ("", ","))
+
+
 class Streets(NamedTuple):
     """The ways to write a street; `hints`: words of which one stands in every match of it (none: try it always)."""
 
@@ -63,7 +67,12 @@ def streets() -> Streets:
     )
     return Streets(
         tuple(map(re.compile, (ending_pattern, english_pattern, french_pattern, southern_pattern))),
-        (tuple(ending), (), tuple(french), tuple(southern)),
+        (
+            tuple(f"{word} {digit}" for word in ending for digit in _DIGITS),
+            (),
+            tuple(f"{before} {word}" for word in french for before in _BEFORE_FRENCH),
+            tuple(southern),
+        ),
         frozenset(table["ending"]["never"]),
     )
 
