@@ -22,10 +22,11 @@ MOST_ANSWERS = 20
 SKETCH_ALIKE = 0.52
 # pairs that are remembered as compared: 8 MB; what was forgotten is compared again
 MOST_MET = 1_000_000
+MOST_RUNS = 8
 # pairs compared at a time
-CHUNK = 8_000
-# sketches within so many bytes are read at once; farther apart, one by one
-AT_ONCE = 8 << 20
+CHUNK = 50_000
+# sketches that are read at once where at least so many of them are wanted; else one by one
+WINDOW, DENSE = 4096, 32
 
 
 class Copies(NamedTuple):
@@ -65,9 +66,8 @@ def _candidates(tally: Tally) -> Iterator[tuple[int, int]]:
     path = tally.folder / "sketches"
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        # a pair that shares several bands is met in several parts, once in each; sorted numbers, for a set takes ten
-        # times their memory
-        met = np.empty(0, dtype=np.uint64)
+        # a pair that shares several bands is met in several parts, once in each; a set would take ten times the memory
+        met = _Met()
         for records, starts in tally.bands.equal():
             lengths = np.diff(np.append(starts, len(records)))
             leaders = np.repeat(records["row"][starts], lengths)
@@ -77,16 +77,41 @@ def _candidates(tally: Tally) -> Iterator[tuple[int, int]]:
             ones = np.concatenate((leaders[~first], before[~first]))
             others = np.concatenate((records["row"][~first],) * 2)
             keys = np.unique(ones.astype(np.uint64) << np.uint64(32) | others.astype(np.uint64))
-            keys = np.setdiff1d(keys, met, assume_unique=True)
+            keys = met.new(keys)
             agreed = []
             for at in range(0, len(keys), CHUNK):
                 few = keys[at : at + CHUNK]
                 agreed.append(few[_agree(descriptor, few) >= SKETCH_ALIKE])
                 for key in agreed[-1].tolist():
                     yield key >> 32, key & 0xFFFFFFFF
-            met = np.union1d(met, np.concatenate(agreed)) if agreed and len(met) < MOST_MET else met
+            met.add(agreed)
     finally:
         os.close(descriptor)
+
+
+class _Met:
+    """Numbers that were met, in a few sorted arrays: joining them into one each time would cost more and more."""
+
+    def __init__(self) -> None:
+        self._runs: list[Array] = []
+
+    def new(self, keys: Array) -> Array:
+        """Those of the sorted keys that were not met."""
+        import numpy as np
+
+        for run in self._runs:
+            place = np.minimum(np.searchsorted(run, keys), len(run) - 1)
+            keys = keys[run[place] != keys]
+        return keys
+
+    def add(self, sorted_parts: list[Array]) -> None:
+        import numpy as np
+
+        if sum(map(len, self._runs)) >= MOST_MET or not any(map(len, sorted_parts)):
+            return
+        self._runs.append(np.concatenate(sorted_parts))
+        if len(self._runs) > MOST_RUNS:
+            self._runs = [np.sort(np.concatenate(self._runs))]
 
 
 def _agree(descriptor: int, keys: Array) -> Array:
@@ -94,16 +119,26 @@ def _agree(descriptor: int, keys: Array) -> Array:
     import numpy as np
 
     rows, place = np.unique(np.concatenate((keys >> np.uint64(32), keys & np.uint64(0xFFFFFFFF))), return_inverse=True)
-    first, size = int(rows[0]), (int(rows[-1]) - int(rows[0]) + 1) * SKETCH
-    if size <= AT_ONCE:
-        raw = os.pread(descriptor, size, first * SKETCH)
-        sketches = np.frombuffer(raw, dtype=np.uint8).reshape(-1, SKETCH)[rows - rows[0]]
-    else:
-        # a map of the file would bring each row's neighbours into memory too, 64 KiB a row
-        raw = b"".join([os.pread(descriptor, SKETCH, row * SKETCH) for row in rows.tolist()])
-        sketches = np.frombuffer(raw, dtype=np.uint8).reshape(-1, SKETCH)
+    sketches = _sketches(descriptor, rows)
     share: Array = (sketches[place[: len(keys)]] == sketches[place[len(keys) :]]).mean(axis=1)
     return share
+
+
+def _sketches(descriptor: int, rows: Array) -> Array:
+    """The sketches of these rows, which are sorted. A map of the file would keep all of it in memory in the end."""
+    import numpy as np
+
+    found = np.empty((len(rows), SKETCH), dtype=np.uint8)
+    windows, starts = np.unique(rows // WINDOW, return_index=True)
+    for window, start, end in zip(windows.tolist(), starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=True):
+        wanted = rows[start:end]
+        if len(wanted) >= DENSE:
+            raw = os.pread(descriptor, WINDOW * SKETCH, window * WINDOW * SKETCH)
+            found[start:end] = np.frombuffer(raw, dtype=np.uint8).reshape(-1, SKETCH)[wanted - window * WINDOW]
+        else:
+            raw = b"".join([os.pread(descriptor, SKETCH, row * SKETCH) for row in wanted.tolist()])
+            found[start:end] = np.frombuffer(raw, dtype=np.uint8).reshape(-1, SKETCH)
+    return found
 
 
 def _conflicts(tally: Tally, rows: Reread) -> tuple[list[tuple[int, ...]], Groups]:

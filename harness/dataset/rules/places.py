@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from harness.dataset.rules.span import Span
 
-
 _DIGITS = "0123456789"
 _BEFORE_FRENCH = tuple(f"{end}{comma}" for end in (*_DIGITS, "bis", "ter") for comma in ("", ","))
 
