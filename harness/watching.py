@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from math import inf
 from pathlib import Path
 from statistics import median
 from types import FrameType
@@ -26,18 +27,23 @@ REPORTED = {"no-room": "there is no room for it on the disk", "not-finite": "the
 class Hung(NamedTuple):
     """When a training that gives no sign is told of, and when it is ended: so many median steps, at least so long.
 
-    A sign is a line in the worker's log: of a step, a checkpoint, or a long evaluation (every 15 s).
+    A sign is a line in the worker's log: of a step, a checkpoint, or a long evaluation (every 15 s). `first_seconds`:
+    how long the first step may take once the model is loaded; None: as long as it needs.
     """
 
     told_steps: float = 10.0
     told_seconds: float = 60.0
     ended_steps: float = 60.0
     ended_seconds: float = 900.0
+    first_seconds: float | None = None
 
     def told(self, step: float) -> float:
         return max(self.told_seconds, self.told_steps * step)
 
-    def ended(self, step: float) -> float:
+    def patience(self, step: float | None) -> float:
+        """Seconds of silence that end it. `step`: a usual step's seconds, None before the first."""
+        if step is None:
+            return inf if self.first_seconds is None else self.first_seconds
         return max(self.ended_seconds, self.ended_steps * step)
 
 
@@ -119,14 +125,14 @@ def _look_on(path: Path, earlier: int, size: int, watch: Watch, done: threading.
                 continue
             watch.begun = True
             teller.tell(log)
-        elif watch.begun and (step := teller.step) is not None:
-            silence = now - sign
-            if silence > hung.ended(step):
-                watch.hung = silence
-                watch.cancel.set()
-                return
-            if silence > hung.told(step):
-                teller.signs(True, silence, step)
+            continue
+        silence = now - sign
+        if watch.begun and silence > hung.patience(teller.step):
+            watch.hung = silence
+            watch.cancel.set()
+            return
+        if watch.begun and teller.step is not None and silence > hung.told(teller.step):
+            teller.signs(True, silence, teller.step)
 
 
 class _Teller:

@@ -64,8 +64,16 @@ def test_a_hung_step_is_told_and_then_ended(tmp_path: Path) -> None:
 
 def test_a_slow_step_is_not_a_hung_one(tmp_path: Path) -> None:
     """The limits go by the steps before: a card that takes a minute a step is not ended after a minute."""
-    assert NEVER.told(60.0) == 600 and NEVER.ended(60.0) == 3600
-    assert NEVER.told(0.1) == 60 and NEVER.ended(0.1) == 900
+    assert NEVER.told(60.0) == 600 and NEVER.patience(60.0) == 3600
+    assert NEVER.told(0.1) == 60 and NEVER.patience(0.1) == 900
+
+
+def test_a_first_step_takes_what_it_needs_unless_somebody_has_no_time(tmp_path: Path) -> None:
+    assert NEVER.patience(None) == float("inf")
+    with watching(tmp_path, lambda event: None, Hung(first_seconds=0.6), keep=False) as watch:
+        write(tmp_path, Begin(planned_steps=10))
+        until(watch.cancel.is_set)
+        assert watch.hung is not None and watch.hung >= 0.6
 
 
 def test_a_checkpoint_that_was_left_out_is_told(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ ones: tests/lab/test_tune.py.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,16 @@ def test_what_is_faster_and_computes_something_else_is_refused(monkeypatch: pyte
     different = [entry for entry in found.tries if entry.status == "different"]
     assert different and all("the losses 3.4" in entry.reason for entry in different)
     assert found.best == 0 and found.recipe is None
+
+
+def test_the_proof_has_one_answer_so_that_no_grouping_weighs_a_row_more(
+    monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    trainings = Trainings(monkeypatch, home, packed_is_faster)
+    found = trainings.tune()
+    rows = json.loads((Path(found.folder) / "proof.json").read_text())
+    assert len(rows) == DOCUMENTS == len({row["instruction"] for row in rows})
+    assert len({row["output"] for row in rows}) == 1
 
 
 def test_a_try_on_other_rows_is_refused(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
