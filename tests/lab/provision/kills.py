@@ -65,7 +65,9 @@ class Hit(NamedTuple):
 
     @property
     def fine(self) -> bool:
-        return self.again in ANSWERED and not self.differs and bool(self.killed)
+        # a quick step may be over before the blow, and with the last one the run: then there is nobody left to hit
+        hit = bool(self.killed) or self.landed.startswith("done")
+        return self.again in ANSWERED and not self.differs and hit
 
     def row(self) -> dict[str, Any]:
         """One level of names, for a table."""
