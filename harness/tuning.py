@@ -230,7 +230,7 @@ class _Shop(msgspec.Struct):
             **self.job.overrides, **changes, "max_steps": 1_000_000, "num_epochs": None, "val_set_size": 0,
             "save_strategy": "no", "evals_per_epoch": None, "saves_per_epoch": None,
         }  # fmt: skip
-        return self._run(overrides, self.seconds)
+        return self._run(overrides, self.seconds, PATIENCE if changes else None)
 
     def _prove(self, changes: dict[str, Any]) -> tuple[float, ...]:
         """The losses of the same eight documents in each of three optimizer steps, whatever the batch."""
@@ -245,14 +245,14 @@ class _Shop(msgspec.Struct):
             "gradient_accumulation_steps": 1 if now.get("sample_packing") else DOCUMENTS // size,
             "pad_to_sequence_len": False, "loss_watchdog_threshold": None, "loss_watchdog_patience": None,
         }  # fmt: skip
-        log = self._run(overrides, None)
+        log = self._run(overrides, None, PATIENCE if changes else None)
         return tuple(step.loss for step in log.steps if isinstance(step.loss, float))
 
-    def _run(self, overrides: dict[str, Any], seconds: float | None) -> WorkerLog:
+    def _run(self, overrides: dict[str, Any], seconds: float | None, hung: Hung | None) -> WorkerLog:
         folder = new_folder(self.folder / "runs", self.job.recipe)
         return train(
             self.job.recipe, self.ready.environment, self.ready.base_model, folder, self.machine, _quiet,
-            self.ready.inputs, self.job.data, overrides, self.job.device, hung=PATIENCE, budget=seconds,
+            self.ready.inputs, self.job.data, overrides, self.job.device, hung=hung, budget=seconds,
         )  # fmt: skip
 
     def _rows(self) -> Path:

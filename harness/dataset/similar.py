@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from harness.dataset.rules.gates import WESTERN
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -25,8 +27,7 @@ SEED = 42
 
 _WORDS = re.compile(r"[^\W_]+")
 # the same for a text in one byte a letter, two to three times as fast
-_WESTERN = "cp1252"
-_NO_WORD = bytes(number if bytes([number]).decode(_WESTERN, "replace").isalnum() else ord(" ") for number in range(256))
+_NO_WORD = bytes(number if bytes([number]).decode(WESTERN, "replace").isalnum() else ord(" ") for number in range(256))
 # scripts without blanks between words: letters stand in for words
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f\u1000-\u109f]")
 
@@ -34,7 +35,7 @@ _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f\u1000-\u109f]")
 def words_of(low: str) -> list[str]:
     """The words of a lower-cased text, without punctuation; single letters where a script has no blanks."""
     try:
-        return low.encode(_WESTERN).translate(_NO_WORD).decode(_WESTERN).split()
+        return low.encode(WESTERN).translate(_NO_WORD).decode(WESTERN).split()
     except UnicodeEncodeError:
         found = _WORDS.findall(low)
     if _UNSPACED.search(low):
