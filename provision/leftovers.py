@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from checks.facts.apt import parse_lock_pids
-from machine.door import Machine, Unreadable
+from checks.facts.apt import lock_holder
+from checks.facts.gaps import Gaps
+from machine.door import Machine
 from provision import files
 
 ACCOUNTS, APT, PROCESSES = "/etc", "/var/lib/apt", "/proc"
-DPKG_LOCK = "/var/lib/dpkg/lock-frontend"
 # To lock FILE, shadow-utils writes its own number (and a NUL) to FILE.NUMBER, links that to FILE.lock and takes the
 # first name away; it writes FILE anew as FILE+ and renames it (its lib/commonio.c). A lock whose owner is gone is
 # broken by the next who wants it; the other two names stay for ever.
@@ -21,7 +21,7 @@ _STATES = re.compile(r"extended_states\.[A-Za-z0-9]{6}")
 
 def clear(machine: Machine) -> tuple[str, ...]:
     """Take away what belongs to no living process, and say which paths; what a living one holds is left alone."""
-    left = [*account_files(ACCOUNTS, PROCESSES), *([] if _apt_runs(machine) else apt_files(APT))]
+    left = [*account_files(ACCOUNTS, PROCESSES), *([] if lock_holder(machine, Gaps()) else apt_files(APT))]
     for path in left:
         files.remove(path)
     return tuple(left)
@@ -54,11 +54,3 @@ def _owned(path: Path, processes: Path) -> bool:
     if not number and path.suffix != ".lock":
         number = path.suffix[1:]
     return not number.isdecimal() or (processes / number).exists()
-
-
-def _apt_runs(machine: Machine) -> bool:
-    try:
-        locks = machine.read(f"{PROCESSES}/locks").decode("utf-8", "replace")
-        return bool(parse_lock_pids(locks, machine.stat(DPKG_LOCK).inode))
-    except Unreadable:
-        return True
