@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.tool import ROOT
@@ -35,10 +35,19 @@ def as_person(number: int, argv: Iterable[str], groups: Iterable[int] = ()) -> l
     command = ["setpriv", f"--reuid={number}", f"--regid={number}", to_groups, "--", *argv]
     # the environment by both of its names: a link lies beside what it points to
     needed = {Path(sys.prefix).parent, Path(sys.prefix).resolve().parent, Path(sys.base_prefix), ROOT}
+    needed |= {link.parent for link in _links(Path(sys.executable))}
     for closed in {found for path in needed if (found := _closed_above(path))}:
         inside = sorted(str(path.relative_to(closed)) for path in needed if path.is_relative_to(closed))
         command = ["unshare", "--mount", "sh", "-c", _OPENED, "opened", str(closed), *inside, "--", *command]
     return command
+
+
+def _links(path: Path) -> Iterator[Path]:
+    """The path, and each one that it leads to: any of them may lie in a closed folder."""
+    yield path
+    while path.is_symlink():
+        path = path.parent / path.readlink()
+        yield path
 
 
 def _closed_above(path: Path) -> Path | None:
