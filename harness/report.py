@@ -19,17 +19,8 @@ from harness.physics import possible_tflops
 from harness.recipe import Band, Recipe
 from harness.smoke import Smoke, judge
 from harness.verdict import Speed, card_notes, judge_speed, kernel_words, learnt, over_ceiling, shared, too_wide
-from harness.work import (
-    Conditions,
-    Hardware,
-    Work,
-    conditions_of,
-    config_of,
-    digest_of,
-    read_data_digest,
-    read_shapes,
-    work_of,
-)
+from harness.work import Conditions, Work, digest_of
+from harness.work_done import Hardware, conditions_of, config_of, read_data_digest, read_shapes, work_of
 from harness.worker_log import Start, WorkerLog
 from machine.errors import BadUsage
 

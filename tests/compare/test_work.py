@@ -11,7 +11,8 @@ import pytest
 from harness.recipe import load_recipe, own_recipe
 from harness.report import Report
 from harness.shapes import shapes_of
-from harness.work import Work, described, differences, listed, read_data_digest
+from harness.work import Work, described, differences, listed
+from harness.work_done import read_data_digest
 from tests.compare.examples import EXACT, LENGTH, MISTRAL, RECIPE, SYNTHETIC, card, small, steps
 from tests.harness.examples import log, run_of, step
 
