@@ -205,7 +205,7 @@ def beside(report: Report, earlier: Report) -> Report:
     """The report with what became of its speed since an earlier one."""
     import msgspec
 
-    from harness.compare import against_baseline
+    from harness.baseline import against_baseline
     from harness.report import AgainstBaseline
 
     found = against_baseline(report, earlier)

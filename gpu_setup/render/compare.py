@@ -10,7 +10,8 @@ import click
 from gpu_setup.render.layout import COLUMNS, wrapped
 from gpu_setup.render.plain import clean
 from gpu_setup.render.report import figure, in_gib
-from harness.compare import Baseline, Compared, Comparison, Ratio, shown, what_to_compare
+from harness.baseline import Baseline
+from harness.compare import Compared, Comparison, Ratio, shown, what_to_compare
 from harness.measurement import Measurement
 from harness.published import Beside, Judged, Other
 from harness.work import described

@@ -17,7 +17,8 @@ from gpu_setup.render.compare import comparison_text
 from gpu_setup.render.compare_page import comparison_page
 from gpu_setup.render.compare_table import comparison_csv, comparison_markdown, plain
 from gpu_setup.schema import committed
-from harness.compare import Comparison, against_baseline, compare, different_work, letter
+from harness.baseline import against_baseline
+from harness.compare import Comparison, compare, different_work, letter
 from harness.measurement import Measurement
 from harness.report import Report
 from machine.errors import REFUSED, BadUsage, Refused

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from gpu_setup.render.compare import rated_words
-from harness.compare import against_baseline, compare
+from harness.baseline import against_baseline
+from harness.compare import compare
 from harness.report import Report, read_report
 from machine.errors import Refused
 
