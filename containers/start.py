@@ -15,8 +15,9 @@ from containers.build import WORKER_LABEL, inspect, proxies, proxy_is_here
 from containers.dockerfile import tag
 from containers.engine import seen_by
 from containers.errors import stopped
+from containers.left_behind import remove_left_behind
 from containers.model import Engine, ImageSpec, Vendor
-from containers.run import Container, Mount, identity, remove_left_behind
+from containers.run import Container, Mount, identity
 from machine.door import Machine
 from machine.errors import Refused
 from machine.paths import Paths, make

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from containers.left_behind import owner, remove_left_behind
 from containers.model import Engine
 from containers.run import (
     Container,
@@ -17,8 +18,6 @@ from containers.run import (
     Mount,
     hand_over,
     identity,
-    owner,
-    remove_left_behind,
     run_argv,
     run_in,
     with_token,

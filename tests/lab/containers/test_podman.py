@@ -11,7 +11,8 @@ import pytest
 
 from checks.facts.host import Docker
 from containers.engine import podman as podman_engine
-from containers.run import OWNER_LABEL, Container, Mount, owner, remove_left_behind, run_argv
+from containers.left_behind import OWNER_LABEL, owner, remove_left_behind
+from containers.run import Container, Mount, run_argv
 from machine.door import LocalMachine
 from tests.lab.containers.conftest import Site
 from tests.lab.containers.engines import small_archive
