@@ -25,7 +25,7 @@ from machine.bundle import LARGEST, recorded, unpack
 from machine.door import Unreadable
 from machine.errors import BadUsage
 from machine.recorder import RecordingMachine
-from tests.recorded import FOLDER, load, names
+from tests.recorded import FOLDER, few_fast, load
 from tests.tool import Cli
 
 HEALTHY = str(FOLDER / "rtx3090-healthy")
@@ -35,7 +35,7 @@ def statuses(stdout: str) -> dict[str, str]:
     return {row["id"]: row["status"] for row in json.loads(stdout)["data"]["results"]}
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", few_fast())
 def test_every_recording_answers_the_same_as_a_bundle(name: str, tmp_path: Path) -> None:
     seen = RecordingMachine(load(name))
     report = run(read_host(seen), catalogue(), ALL)

@@ -6,7 +6,6 @@ import json
 import re
 from pathlib import Path
 
-import jsonschema
 import pytest
 
 from checks.catalogue import catalogue
@@ -14,19 +13,13 @@ from checks.facts.read import read_host
 from gpu_setup.render.facts import facts_text
 from gpu_setup.render.machine import machine_line
 from gpu_setup.render.plan import plan_text
-from gpu_setup.schema import committed
 from provision.plan import plan
 from provision.target import Target
 from tests.recorded import FOLDER, load, names
+from tests.schemas import validated
 from tests.tool import Cli
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def valid(document: str, name: str) -> dict[str, object]:
-    found: dict[str, object] = json.loads(document)
-    jsonschema.validate(found, json.loads(committed(name)), jsonschema.Draft202012Validator)
-    return found
 
 
 @pytest.mark.long
@@ -36,14 +29,14 @@ def test_facts_of_every_machine(cli: Cli, name: str) -> None:
     text = ESCAPES.sub("", facts_text(host, catalogue()))
     assert max(map(len, text.splitlines())) <= 100
     assert host.os.pretty and host.os.pretty in text
-    valid(cli("facts", "--json", "--machine", str(FOLDER / name)).stdout, "facts")
+    validated(cli("facts", "--json", "--machine", str(FOLDER / name)).stdout, "facts")
 
 
 def test_this_machines_facts(cli: Cli) -> None:
     result = cli("facts")
     assert (result.returncode, result.stderr) == (0, "")
     assert "kernel" in result.stdout
-    valid(cli("facts", "--json").stdout, "facts")
+    validated(cli("facts", "--json").stdout, "facts")
 
 
 def test_a_recording_replays_as_the_machine(cli: Cli, tmp_path: Path) -> None:
@@ -72,7 +65,7 @@ def test_a_recording_is_not_mixed_with_other_files(cli: Cli, tmp_path: Path) -> 
 def test_plan_of_every_machine(cli: Cli, name: str) -> None:
     machine = ("--machine", str(FOLDER / name))
     result = cli("plan", "--json", *machine)
-    document = valid(result.stdout, "plan")
+    document = validated(result.stdout, "plan")
     data = document["data"]
     assert isinstance(data, dict)
     assert result.returncode == (3 if data["refusals"] else 0)
@@ -108,7 +101,7 @@ def test_two_vendors_are_a_question(cli: Cli) -> None:
 def test_a_plan_is_kept_for_review(cli: Cli, tmp_path: Path) -> None:
     result = cli("plan", "--out", "plan.json", "--machine", str(FOLDER / "rtx3090ti-fresh"))
     assert result.returncode == 0
-    valid((tmp_path / "plan.json").read_text(), "plan")
+    validated((tmp_path / "plan.json").read_text(), "plan")
 
 
 def test_a_plan_that_cannot_be_kept(cli: Cli) -> None:

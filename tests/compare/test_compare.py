@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from pathlib import Path
 
-import jsonschema
 import msgspec
 import pytest
 
@@ -16,7 +14,6 @@ from gpu_setup.envelope import Answer, encode
 from gpu_setup.render.compare import comparison_text
 from gpu_setup.render.compare_page import comparison_page
 from gpu_setup.render.compare_table import comparison_csv, comparison_markdown, plain
-from gpu_setup.schema import committed
 from harness.baseline import against_baseline
 from harness.compare import Comparison, compare, different_work, letter
 from harness.measurement import Measurement
@@ -24,6 +21,7 @@ from harness.report import Report
 from machine.errors import REFUSED, BadUsage, Refused
 from tests.compare.examples import card, small
 from tests.harness.test_report import HOSTILE, Page, loads
+from tests.schemas import validated
 
 LATER = "2026-11-25T10:00:00Z"
 
@@ -163,8 +161,7 @@ def test_the_text_tells_the_speeds_the_ratios_and_what_differs() -> None:
 
 
 def test_the_document_is_valid_and_holds_no_raw_values() -> None:
-    document = json.loads(encode(Answer("comparison", comparison(), 0, str)))
-    jsonschema.validate(document, json.loads(committed("comparison")))
+    document = validated(encode(Answer("comparison", comparison(), 0, str)), "comparison")
     assert document["data"]["runs"][0]["figures"]["non_padding"]["raw"] == []
 
 

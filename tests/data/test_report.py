@@ -7,12 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jsonschema
 import pytest
 
-from gpu_setup.schema import committed
 from tests.data.corpus import clean_rows
 from tests.data.planted import planted
+from tests.schemas import validated
 from tests.tool import Cli
 
 
@@ -53,8 +52,7 @@ def test_warnings_count_only_when_strict(cli: Cli, tmp_path: Path) -> None:
 
 def test_json_follows_its_schema(cli: Cli, tmp_path: Path) -> None:
     result = cli("data", "check", "--json", str(planted_file(tmp_path)))
-    document = json.loads(result.stdout)
-    jsonschema.validate(document, json.loads(committed("data")))
+    document = validated(result.stdout, "data")
     assert document["schema"] == "gpu-setup/data/1" and document["exit_code"] == result.returncode == 1
     finding = document["data"]["findings"][0]
     assert {"kind", "severity", "rows", "summary", "excerpt"} <= set(finding)
@@ -150,8 +148,7 @@ def test_clean_asks_and_refuses_without_an_answer(cli: Cli, tmp_path: Path) -> N
     assert shown.returncode == 0 and "would write" in shown.stdout
     assert list(tmp_path.glob("*clean*")) == [] and path.read_bytes() == before
     done = cli("data", "clean", "--yes", "--json", str(path))
-    document = json.loads(done.stdout)
-    jsonschema.validate(document, json.loads(committed("data")))
+    document = validated(done.stdout, "data")
     assert [Path(each["path"]).name for each in document["data"]["written"]] == [
         "rows-clean.json",
         "rows-clean.log.jsonl",
@@ -174,8 +171,7 @@ def test_import_and_split_from_the_command_line(cli: Cli, tmp_path: Path) -> Non
         "Frage,Antwort\n" + "\n".join(f'"{row["instruction"]}","{row["output"]}"' for row in clean_rows(40, 5))
     )
     made = cli("data", "import", "--json", "--kind", "organic", str(table))
-    document = json.loads(made.stdout)
-    jsonschema.validate(document, json.loads(committed("data")))
+    document = validated(made.stdout, "data")
     assert (made.returncode, document["data"]["rows"]) == (0, 40)
     parted = cli("data", "split", "--rows", "8", "--json", "faq-alpaca.json")
     assert [each["rows"] for each in json.loads(parted.stdout)["data"]["written"]] == [32, 8]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import msgspec
 import pytest
 
@@ -19,7 +17,6 @@ from gpu_setup.envelope import Answer as Envelope
 from gpu_setup.envelope import encode
 from gpu_setup.render.page import report_page
 from gpu_setup.render.report import report_text
-from gpu_setup.schema import committed
 from harness.examine import Answer
 from harness.recipe import load_recipe
 from harness.report import Report, build_report, read_report, summary, write_report
@@ -27,6 +24,7 @@ from harness.worker_log import WorkerLog
 from machine.errors import BadUsage
 from machine.recording import RecordedMachine
 from tests.harness.examples import ENVIRONMENT, HOST, examination, log, run_of, step
+from tests.schemas import validated
 
 RECIPE = load_recipe("smollm2-135m-qlora")
 HOSTILE = '<script src="http://evil.example/x.js">alert(1)</script><img src=x onerror=alert(2)>\x1b[31m{{ 7*7 }}&amp;'
@@ -77,8 +75,7 @@ def test_verdicts() -> None:
 @pytest.mark.parametrize("recorded", [log(), log(steps=(), start=None, begin=None, end=None)])
 def test_the_document_is_valid(recorded: WorkerLog) -> None:
     for found in (report(recorded), bench(recorded)):
-        document = json.loads(encode(Envelope("report", found, 0, str)))
-        jsonschema.validate(document, json.loads(committed("report")))
+        document = validated(encode(Envelope("report", found, 0, str)), "report")
         assert document["data"]["measurements"]["mfu"]["median"] is None
 
 

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import msgspec
 import pytest
 
@@ -15,7 +14,6 @@ from gpu_setup.commands.bench import beside, is_bad
 from gpu_setup.envelope import Answer, encode
 from gpu_setup.render.page import report_page
 from gpu_setup.render.report import report_text
-from gpu_setup.schema import committed
 from harness.around import Method
 from harness.card_use import CardUse
 from harness.measure import Around
@@ -27,6 +25,7 @@ from harness.workload import exact
 from machine.errors import Refused
 from tests.harness.examples import ENVIRONMENT, HOST, log, run_of, step
 from tests.measure.test_speed import ceiling, training
+from tests.schemas import validated
 
 RECIPE = load_recipe("mistral-7b-qlora")
 METHOD = Method("record", "3 launches, soaked", exact(RECIPE, {}, 1 << 19))
@@ -77,8 +76,7 @@ SEVERAL = {"one": report(), "three": THREE}
 
 @pytest.mark.parametrize("name", SEVERAL)
 def test_the_document_is_valid(name: str) -> None:
-    document = json.loads(encode(Answer("report", SEVERAL[name], 0, str)))
-    jsonschema.validate(document, json.loads(committed("report")))
+    document = validated(encode(Answer("report", SEVERAL[name], 0, str)), "report")
     assert "NaN" not in json.dumps(document)
 
 
