@@ -81,7 +81,10 @@ def _step(step: Step, site: Site, journal: Journal, keeper: _Keeper) -> None:
     cut_off = journal.cut_off(step.id)
     if actions.satisfied(action, site):
         if cut_off:
+            # cut off here once more, the next run sees that it was at work
+            keeper.set(step.id, "running")
             actions.settle(action, site, step.id, step.title)
+            journal.end(keeper.run, step.id, "done", action, actions.after(action, site))
         keeper.set(step.id, "already")
         return
     site.emit(Event("start", step.id, step.title))

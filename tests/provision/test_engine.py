@@ -131,6 +131,18 @@ def test_a_step_that_was_begun_and_never_ended_was_cut_off(tmp_path: Path) -> No
     assert [step for step in "abcd" if journal.cut_off(step)] == ["b", "c"]
 
 
+def test_what_was_cut_off_and_is_found_done_is_said_to_be_done(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    plan = plan_of(WriteFile(path=str(tmp_path / "a"), content="x\n"))
+    (tmp_path / "a").write_text("x\n")
+    (tmp_path / "a").chmod(0o644)
+    Journal(tmp_path / "state").write(Entry(time="1", run="r0", kind="apply", phase="begin", step="s0"))
+    run, journal, _ = carried(tmp_path, plan)
+    assert [step.outcome for step in run.steps] == ["already"]
+    assert [entry.phase for entry in journal.entries()] == ["begin", "done"]
+    assert not journal.cut_off("s0")
+
+
 def test_after_a_finished_rollback_the_account_begins_anew(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.write(Entry(time="1", run="r", kind="apply", phase="begin"))
