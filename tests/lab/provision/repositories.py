@@ -320,7 +320,9 @@ class Repositories:
         self.answer()
 
     def answer(self) -> None:
-        """Start the servers (again)."""
+        """Start the servers again; those that answer go on."""
+        if self._process is not None and self._process.poll() is None:
+            return
         server = Path(__file__).with_name("server.py")
         parts = (str(self.www), str(self.folder / "tls.crt"), str(self.folder / "tls.key"))
         with (self.folder / "server.log").open("ab") as log:
