@@ -120,13 +120,14 @@ class Repositories:
         self.publish("ubuntu", ubuntu_packages.archive(kernels, self.stub, modules_for))
 
     def reset(self) -> None:
-        """As at the beginning: contents, signatures, no faults."""
+        """As at the beginning: contents, signatures, no faults, somebody who answers."""
         self.faults()
         for name in sorted(self._changed):
             self._write(name, self._standard[name])
         self._changed.clear()
         self._now.clear()
         (self.www / "requests.log").unlink(missing_ok=True)
+        self.answer()
 
     def faults(self, **matches: str) -> None:
         """What goes wrong: `faults(hash=r"docker[.]io_")` spoils that package. See server.FAULTS; none: all is well.
