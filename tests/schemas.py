@@ -17,8 +17,13 @@ def _validator(name: str) -> Draft202012Validator:
     return Draft202012Validator(json.loads(committed(name)))
 
 
+def must_follow(document: Any, name: str) -> None:
+    """jsonschema.ValidationError where the document, as read from JSON, does not follow the schema of this name."""
+    _validator(name).validate(document)
+
+
 def validated(document: str | bytes, name: str) -> dict[str, Any]:
-    """The document, read; jsonschema.ValidationError where it does not follow the schema of this name."""
+    """The document, read, which must follow the schema of this name."""
     found: dict[str, Any] = json.loads(document)
-    _validator(name).validate(found)
+    must_follow(found, name)
     return found

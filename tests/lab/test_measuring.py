@@ -10,11 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import msgspec
 import pytest
 
-from gpu_setup.schema import committed
 from harness.card_use import read_card_use, refuse_foreign
 from harness.ceiling import Products, measure_ceiling
 from harness.nf4 import check_nf4
@@ -25,6 +23,7 @@ from machine.errors import BadAnswer, Refused
 from machine.events import silent
 from tests.lab import stub_libraries
 from tests.lab.training import Ended, Training, own_recipe, runs, steps, tool
+from tests.schemas import must_follow
 
 pytestmark = pytest.mark.lab
 
@@ -259,7 +258,7 @@ def test_without_a_sensor_there_is_nothing_to_wait_for(training: Training, own_h
 def test_a_quick_benchmark_on_documents_of_one_length(own_home: Path) -> None:
     ended = tool(own_home, "bench", "--recipe", "tiny", "--quick", "--steps", "14")
     assert ended.rc == 0
-    jsonschema.validate(ended.document, json.loads(committed("report")))
+    must_follow(ended.document, "report")
     data, found = ended.data, ended.data["measurements"]
     assert (data["method"]["mode"], data["method"]["label"]) == ("quick", "one launch, not soaked")
     assert data["method"]["workload"]["document_tokens"] == 256

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import jsonschema
 import pytest
 
-from gpu_setup.schema import committed
 from machine.door import LocalMachine
 from tests.lab.training import Ended, Training, tool
+from tests.schemas import must_follow
 
 pytestmark = pytest.mark.lab
 
@@ -20,7 +19,7 @@ def test_the_tiny_model(training: Training, tiny_run: Ended, own_home: Path, tmp
     """Embedding and head were trained as a whole here, and the blocks through NF4."""
     ended = tool(own_home, "merge", tiny_run.data["folder"], "--out", str(tmp_path / "model"), "--dtype", dtype)
     assert ended.rc == 0, ended.stderr
-    jsonschema.validate(ended.document, json.loads(committed("merge")))
+    must_follow(ended.document, "merge")
     data = ended.data
     assert data["held_out_merged"] == pytest.approx(data["held_out_adapter"], rel=1e-5 if dtype == "float32" else 1e-3)
     if dtype == "float32":

@@ -32,6 +32,7 @@ from tests.lab.training import (
     trainings,
     wait_for,
 )
+from tests.schemas import must_follow
 
 pytestmark = pytest.mark.lab
 STEPS = 16
@@ -84,7 +85,7 @@ def same(one: Ended, other: Ended) -> None:
 
 
 def test_the_answer(whole: Ended) -> None:
-    jsonschema.validate(whole.document, json.loads(committed("train")))
+    must_follow(whole.document, "train")
     data = whole.data
     assert (data["status"], data["rows"], data["steps"], data["planned_steps"]) == ("done", 40, STEPS, STEPS)
     assert data["loss_last"] < data["loss_first"] and data["resumed_from"] == []

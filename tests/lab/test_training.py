@@ -9,10 +9,8 @@ import shutil
 import sys
 from pathlib import Path
 
-import jsonschema
 import pytest
 
-from gpu_setup.schema import committed
 from harness.config import SWAPPABLE, difference, run_config, swapped
 from harness.examine import Examination, examine, held_out_file
 from harness.launch import new_folder, train
@@ -26,6 +24,7 @@ from machine.door import LocalMachine
 from machine.events import silent
 from machine.paths import paths
 from tests.lab.training import SHORT, Ended, Training, own_recipe, runs, status, steps, tool
+from tests.schemas import must_follow
 from tests.tool import ROOT
 
 pytestmark = pytest.mark.lab
@@ -33,7 +32,7 @@ pytestmark = pytest.mark.lab
 
 def valid(ended: Ended) -> None:
     name = ended.document["schema"].split("/")[1]
-    jsonschema.validate(ended.document, json.loads(committed(name)))
+    must_follow(ended.document, name)
 
 
 def criteria(smoke: dict[str, object]) -> dict[str, object]:

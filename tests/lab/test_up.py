@@ -8,10 +8,8 @@ import signal
 import subprocess
 from pathlib import Path
 
-import jsonschema
 import pytest
 
-from gpu_setup.schema import committed
 from tests.lab.training import (
     Ended,
     at_step,
@@ -24,6 +22,7 @@ from tests.lab.training import (
     trainings,
     wait_for,
 )
+from tests.schemas import must_follow
 
 pytestmark = pytest.mark.lab
 
@@ -43,7 +42,7 @@ def test_up_goes_on_where_it_was_killed_and_does_nothing_twice(own_home: Path, t
     assert second.rc == 0 and second.data["verdict"] in ("pass", "inconclusive")
     assert second.data["smoke"]["passed"]
     assert second.data["measurements"]["matmul_ceiling_tflops"]["median"] > 0
-    jsonschema.validate(second.document, json.loads(committed("report")))
+    must_follow(second.document, "report")
     assert status(cut)["status"] == "interrupted"
     assert "Training environment is there and intact" in second.stderr
     assert "Making the base model" not in second.stderr
@@ -87,7 +86,7 @@ def test_up_tells_its_story_to_a_person(tiny_run: Ended) -> None:
 def test_try_asks_before_and_after(own_home: Path, tiny_run: Ended) -> None:
     said = tool(own_home, "try", tiny_run.data["folder"], "--prompt", "How do I oil a chain?", "--tokens", "8")
     assert said.rc == 0
-    jsonschema.validate(said.document, json.loads(committed("try")))
+    must_follow(said.document, "try")
     (answer,) = said.data["answers"]
     assert answer["question"] == "How do I oil a chain?"
     assert answer["before"] != answer["after"]
@@ -112,6 +111,6 @@ def test_try_and_report_on_what_is_no_run(own_home: Path, tmp_path: Path, tiny_r
 def test_the_environment_is_told(own_home: Path) -> None:
     ended = tool(own_home, "environment")
     assert ended.rc == 0
-    jsonschema.validate(ended.document, json.loads(committed("environment")))
+    must_follow(ended.document, "environment")
     assert ended.data["stack"] == "cpu"
     assert "intact" in ended.stderr
