@@ -34,7 +34,7 @@ SPEED: dict[str, dict[str, Any]] = {
     "micro batch 4 x 1": {"micro_batch_size": 4, "gradient_accumulation_steps": 1},
     "micro batch 1 x 4": {"micro_batch_size": 1, "gradient_accumulation_steps": 4},
     "rank 128": {"lora_r": 128},
-    "16-bit base (plain LoRA)": {"load_in_4bit": False, "adapter": "lora"},
+    "unquantised base (plain LoRA)": {"load_in_4bit": False, "adapter": "lora"},
     "dropout 0.05": {"lora_dropout": 0.05},
 }  # fmt: skip
 LEARNING: dict[str, dict[str, Any]] = {
