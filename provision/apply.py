@@ -147,6 +147,8 @@ class _Keeper:
             standing, words = "person", notes[keys[0].id]
         elif restart:
             standing, words = "restart", "Restart when it suits you (sudo reboot), then: gpu-setup resume"
+        elif manual and self.run.kind == "rollback":
+            standing, words = "person", " ".join(step.because for step in manual)
         elif manual:
             standing, words = (
                 "person",

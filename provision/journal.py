@@ -207,6 +207,10 @@ class Journal:
         """What a person agreed to, for `resume`."""
         write(str(self.place / "request.json"), msgspec.json.encode(request), 0o600, os.geteuid(), os.getegid())
 
+    def forget(self) -> None:
+        """Nothing is agreed to any more; nothing happens when nothing was."""
+        (self.place / "request.json").unlink(missing_ok=True)
+
     def remembered(self) -> Request | None:
         try:
             return msgspec.json.decode((self.place / "request.json").read_bytes(), type=Request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from checks.facts.host import Host
 from provision import dpkg
-from provision.journal import Entry, Journal, Run, now
+from provision.journal import Entry
 from provision.model import AptInstall, AptRemove, DpkgRepair, Plan, State, Step, sealed
 from provision.plan import host_digest
 from provision.rollback_files import files_back, settings_left
@@ -62,12 +62,6 @@ def plan_back(entries: tuple[Entry, ...], host: Host, site: Site) -> Plan:
 def gone(going: set[str], database: dpkg.Database) -> frozenset[str]:
     """What will not be here after this: what goes now, and what is gone already but for its settings."""
     return frozenset(going) | {name for name, record in database.records.items() if record.state == "config-files"}
-
-
-def close(journal: Journal, run: Run) -> None:
-    """Everything is as it was: the next apply begins a new account."""
-    journal.write(Entry(time=now(), run=run.run, kind="rollback", phase="end"))
-    (journal.place / "request.json").unlink(missing_ok=True)
 
 
 def _has_docker(site: Site) -> bool:

@@ -20,7 +20,7 @@ from machine.errors import BadAnswer, Refused
 from machine.events import Emit, Event
 from provision import guard, resume
 from provision.apply import WAY_BACK, begin, carry_out, identity
-from provision.journal import Journal, Request, Run, trouble
+from provision.journal import Entry, Journal, Request, Run, now, trouble
 from provision.model import Plan, Reboot, State
 from provision.plan import plan
 from provision.rootcopy import here
@@ -84,14 +84,16 @@ def work(request: Request, emit: Emit) -> Run:
     name = name_of_run()
     site = site_for(name, LocalMachine(), emit, request.environ)
     with journal.locked():
-        if request.kind != "rollback":
+        if request.kind == "rollback":
+            # nothing may take up again what is being undone: not the next start, not a person's resume
+            resume.disarm(site)
+            journal.forget()
+        else:
             _idle(request, site)
             journal.remember(request)
         run = carry_out(request, site, journal, begin(request, site, name), stop)
         if request.kind == "rollback" and run.standing == "done":
-            from provision.rollback import close
-
-            close(journal, run)
+            journal.write(Entry(time=now(), run=run.run, kind="rollback", phase="end"))
         if run.standing == "restart" and request.reboot:
             run = _restart(request, site, journal, run, 0)
     return run
@@ -120,9 +122,7 @@ def go_on(emit: Emit, *, at_boot: bool, reboot: bool = False) -> Run:
     journal.open()
     request = journal.remembered()
     if request is None:
-        raise Refused(
-            "resume.nothing", "There is nothing to go on with.", "No apply was begun here.", "gpu-setup apply"
-        )
+        raise _nothing(journal.shown())
     machine = LocalMachine()
     os.environ.update(request.environ)
     name = name_of_run()
@@ -162,6 +162,17 @@ def go_on(emit: Emit, *, at_boot: bool, reboot: bool = False) -> Run:
                 resume.leave_message(run)
             resume.disarm(site)
     return run
+
+
+def _nothing(last: Run | None) -> Refused:
+    if last is not None and last.kind == "rollback" and last.standing != "done":
+        return Refused(
+            "resume.rollback",
+            "What was begun last is the way back, and it is not at its end.",
+            "Nothing is agreed to any more that could go on.",
+            "gpu-setup rollback goes on with it; gpu-setup apply installs anew.",
+        )
+    return Refused("resume.nothing", "There is nothing to go on with.", "No apply was begun here.", "gpu-setup apply")
 
 
 def _since(agreed: Plan, before: Run | None, boot_id: str | None) -> Plan:

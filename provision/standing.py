@@ -67,6 +67,8 @@ def _word(run: Run, machine: Machine) -> tuple[str, str]:
             return "running", ""
         again = "rollback" if run.kind == "rollback" else "apply"
         return "cut-off", f"gpu-setup {again}: what is done stays done, and it goes on from there"
+    if run.kind == "rollback":
+        return run.standing, run.next
     restarted = run.boot_id is not None and run.boot_id != identity(Site(machine))
     if run.standing in ("restart", "person") and restarted:
         return "restarted", "gpu-setup resume"

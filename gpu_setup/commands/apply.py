@@ -270,7 +270,9 @@ def answer_of(run: Run) -> Answer:
     code = FINE
     if run.problem is not None:
         problems, code = (problem_of(run.problem),), run.problem.exit_code
-    elif run.standing in ("restart", "person") and any(step.id == "reboot" for step in run.steps):
+    elif run.standing in ("restart", "person") and (
+        run.kind == "rollback" or any(step.id == "reboot" for step in run.steps)
+    ):
         code = REBOOT_ARMED
 
     def text() -> str:

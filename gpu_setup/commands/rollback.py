@@ -18,7 +18,8 @@ Examples:
 \b
 Packages are removed, never purged; your data, images and model caches stay. A file that somebody changed since is
 left as it is and shown. The kernel that runs is never removed.
-Exit codes: 0 done, or nothing to roll back; 3 refused; 4 something outside failed; 5 a restart comes first.
+Exit codes: 0 done, or nothing to roll back; 3 refused; 4 something outside failed; 5 an older kernel has to be started
+for the rest.
 """
 
 

@@ -27,7 +27,12 @@ HEADS = {
     "done": "Done.",
     "failed": "It stopped.",
 }
-BACK = {"done": "Rolled back.", "running": "Going back.", "failed": "The way back stopped."}
+BACK = {
+    "done": "Rolled back.",
+    "running": "Going back.",
+    "failed": "The way back stopped.",
+    "person": "Rolled back, but for what waits for you.",
+}
 
 
 def run_text(run: Run) -> str:

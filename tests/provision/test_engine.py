@@ -8,13 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from gpu_setup.commands.apply import answer_of
 from machine.errors import Refused
 from machine.events import Event
 from provision import apply
 from provision.apply import begin, carry_out
 from provision.document import check, load
 from provision.journal import Entry, Journal, Request, Run
-from provision.model import AnyAction, MokEnroll, Plan, Reboot, Service, State, Step, WriteFile, sealed
+from provision.model import AnyAction, KernelModule, MokEnroll, Plan, Reboot, Service, State, Step, WriteFile, sealed
 from provision.site import Site
 from provision.target import Target
 from tests.provision.hosts import Nowhere
@@ -38,12 +39,14 @@ def plan_of(*actions: AnyAction) -> Plan:
     return sealed(bare)
 
 
-def carried(tmp_path: Path, plan: Plan, stop: threading.Event | None = None) -> tuple[Run, Journal, list[Event]]:
+def carried(
+    tmp_path: Path, plan: Plan, stop: threading.Event | None = None, kind: str = "apply"
+) -> tuple[Run, Journal, list[Event]]:
     told: list[Event] = []
     site = Site(Nowhere(), told.append, tmp_path / "state")
     journal = Journal(tmp_path / "state")
     journal.open()
-    request = Request(kind="apply", plan=plan)
+    request = Request(kind=kind, plan=plan)
     return carry_out(request, site, journal, begin(request, site, "r1"), stop), journal, told
 
 
@@ -97,6 +100,20 @@ def test_a_key_to_enrol_is_told_before_the_restart_and_its_password_is_nowhere(t
     assert "sudo mokutil --import /var/lib/shim-signed/mok/MOK.der" in run.next
     assert "Enroll MOK" in run.next
     assert "--password" not in run.next and "hash-file" not in run.next
+
+
+def test_a_way_back_that_waits_for_an_older_kernel_says_how_to_end_it(tmp_path: Path) -> None:
+    stays = Step(
+        id="kernel-stays",
+        title="",
+        action=KernelModule(name="linux-image-7.0.0-31-generic", change="keep", file=""),
+        state=State.MANUAL,
+        because="Start the older kernel; then gpu-setup rollback.",
+    )
+    plan = sealed(msgspec.structs.replace(plan_of(), steps=(stays,)))
+    run, _, _ = carried(tmp_path, plan, kind="rollback")
+    assert (run.standing, run.next) == ("person", "Start the older kernel; then gpu-setup rollback.")
+    assert answer_of(run).exit_code == 5
 
 
 def test_asked_to_stop_it_stops_between_two_steps(tmp_path: Path) -> None:

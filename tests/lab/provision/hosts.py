@@ -29,6 +29,9 @@ RESTART = 133
 PATIENCE = 60.0
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 STATE = "var/lib/gpu-setup"
+# systemctl is-system-running
+STARTED = ("running", "degraded")
+RESCUED = ("maintenance",)
 
 
 class Snapshot(NamedTuple):
@@ -72,8 +75,8 @@ class Guest:
         for group in self._groups:
             group.mkdir()
 
-    def start(self) -> None:
-        """Switch it on, and wait until systemd has come up."""
+    def start(self, *, rescue: bool = False) -> None:
+        """Switch it on, and wait until systemd has come up; `rescue`: as GRUB's recovery mode, without services."""
         assert self._nspawn is None, "it runs already"
         name = f"lab-{os.getpid()}-{self.place.name}"
         # what an earlier start of this name left there keeps nspawn from starting
@@ -92,6 +95,7 @@ class Guest:
                         f"--network-namespace-path=/run/netns/{self.hosts.shops.namespace}",
                     ),
                     *self.options,
+                    *(("systemd.unit=rescue.target",) if rescue else ()),
                 ],
                 env={**os.environ, **self.environ},
                 stdin=subprocess.DEVNULL,
@@ -104,7 +108,7 @@ class Guest:
         while True:
             assert self._nspawn.poll() is None and time.monotonic() < until, self._last_words()
             self._leader = self._leader or self._find_leader()
-            if self._leader and self._up():
+            if self._leader and self._up(RESCUED if rescue else STARTED):
                 return
             time.sleep(0.05)
 
@@ -113,24 +117,26 @@ class Guest:
         own = _namespace(os.getpid())
         return next((pid for pid in _children(self._nspawn.pid) if _namespace(pid) not in ("", own)), 0)
 
-    def _up(self) -> bool:
+    def _up(self, states: tuple[str, ...]) -> bool:
         if not Path(f"/proc/{self._leader}/root/run/systemd/private").exists():
             return False
-        return self.run("systemctl", "is-system-running", user="root").stdout.strip() in ("running", "degraded")
+        return self.run("systemctl", "is-system-running", user="root").stdout.strip() in states
 
     def _last_words(self) -> str:
         return f"{self.place.name}: {self.console.read_text(errors='replace')[-3000:]}"
 
-    def await_restart(self, timeout: float = PATIENCE) -> None:
+    def await_restart(self, timeout: float = PATIENCE, *, rescue: bool = False) -> None:
         """Wait until the guest has switched itself off to start again, and start it."""
         assert self._nspawn is not None
         rc = self._nspawn.wait(timeout)
         self._nspawn = None
         assert rc == RESTART, f"ended with {rc}: {self._last_words()}"
-        self.start()
+        self.start(rescue=rescue)
 
-    def reboot(self) -> None:
-        """As a person does: `sudo reboot`, and wait until it is up again."""
+    def reboot(self, kernel: str = "") -> None:
+        """As a person does: `sudo reboot`, choose `kernel` in GRUB's menu, and wait until it is up again."""
+        if kernel:
+            self.write("/opt/lab/chosen", kernel)
         self.run("systemctl", "reboot", "--no-wall", user="root")
         self.await_restart()
 

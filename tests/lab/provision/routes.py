@@ -8,12 +8,14 @@ from typing import NamedTuple
 from checks.catalogue import catalogue
 from tests.lab.provision import rootfs
 from tests.lab.provision.hosts import Hosts, Snapshot
+from tests.machines import hardware
 
 
 class Route(NamedTuple):
     """`packages` must be installed in the end, `absent` must never have been; `module`: what the kernel then runs.
 
     `layout`: the tool's data name this ROCm layout for the card, and its key (see `fresh`).
+    `old_kernel`: what ran before, where the driver brings a newer kernel along.
     """
 
     computer: str
@@ -23,6 +25,7 @@ class Route(NamedTuple):
     module: tuple[str, str] | None = None
     restarts: bool = True
     layout: str = ""
+    old_kernel: str = ""
 
 
 _CONTAINERS = ("docker.io", "docker-buildx", "nvidia-container-toolkit", "build-essential", "python3-dev")
@@ -89,6 +92,7 @@ ROUTES = {
         ("nvidia-driver-595-open", *_CONTAINERS),
         ("dkms", "rocm-core"),
         ("nvidia", "595.84"),
+        old_kernel=hardware.HWE_6_17.release,
     ),
     "two-vendors-amd": Route(
         "two-vendors", ("--vendor", "amd"), ("docker.io",), ("nvidia-driver-595-open",), restarts=False

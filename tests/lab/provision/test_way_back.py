@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.lab.provision import routes, state
-from tests.lab.provision.hosts import Guest, Hosts
+from tests.lab.provision.hosts import Ended, Guest, Hosts
 from tests.lab.provision.repositories import Repositories
 from tests.lab.provision.routes import ROUTES
 from tests.lab.provision.state import State
@@ -44,11 +44,28 @@ def test_after_a_route_everything_is_as_before(name: str, hosts: Hosts, shops: R
             assert guest.tool("resume").rc == 0
         assert state.differences(before, state.of(guest)) != []
         rolled = guest.tool("rollback", "--yes")
-        assert rolled.rc == 0, rolled.document
+        if route.old_kernel:
+            _from_the_kernel_that_was_here(guest, route.old_kernel, rolled)
+        else:
+            assert rolled.rc == 0, rolled.document
         assert changed(before, guest) == []
         assert guest.run("dpkg", "--audit", user="root").stdout == ""
         again = guest.tool("rollback", "--yes")
         assert again.rc == 0 and "nothing to roll back" in again.data["notes"][0]
+
+
+def _from_the_kernel_that_was_here(guest: Guest, kernel: str, rolled: Ended) -> None:
+    """The kernel that came along runs by now and is not removed: the older one is started, and the way back ends."""
+    assert (rolled.rc, rolled.data["standing"]) == (5, "person"), rolled.document
+    assert "the older kernel; then gpu-setup rollback" in rolled.data["next"]
+    assert "nvidia-driver-595-open" not in state.of(guest).packages
+    guest.reboot(kernel=kernel)
+    status = guest.tool("status").data
+    assert (status["standing"], status["next"]) == ("person", rolled.data["next"])
+    resumed = guest.tool("resume")
+    assert (resumed.rc, resumed.error["code"]) == (3, "resume.rollback")
+    rolled = guest.tool("rollback", "--yes")
+    assert (rolled.rc, rolled.data["standing"]) == (0, "done"), rolled.document
 
 
 @pytest.mark.parametrize(
@@ -91,6 +108,23 @@ def test_without_home_and_network_from_roots_own_copy(hosts: Hosts, shops: Repos
         assert "Rolled back." in rolled.stdout
         guest.run("mv", "/srv/gone", "/home/ada", user="root", check=True)
         assert changed(before, guest) == []
+
+
+def test_after_the_way_back_in_recovery_mode_nothing_is_installed_again(hosts: Hosts, shops: Repositories) -> None:
+    """The screen stayed black after `apply --reboot`: the resume that was armed must not undo the way back."""
+    with hosts.guest("rtx3090") as guest:
+        before = state.of(guest)
+        child = guest.begin("gpu-setup", "apply", "--yes", "--reboot")
+        guest.await_restart(rescue=True)
+        child.wait(30)
+        assert guest.tool("status").data["armed"]
+        rolled = guest.run("/usr/local/lib/gpu-setup/gpu-setup", "rollback", "--yes", user="root")
+        assert rolled.returncode == 0, rolled.stderr
+        guest.kill()
+        guest.start()
+        assert changed(before, guest) == []
+        status = guest.tool("status").data
+        assert (status["standing"], status["run"]["kind"], status["armed"]) == ("done", "rollback", False)
 
 
 def test_a_file_that_somebody_changed_since_is_left_and_shown(hosts: Hosts, shops: Repositories) -> None:

@@ -18,7 +18,12 @@ SHOWN = Path("/run/lab")
 
 
 def release():
-    """The boot loader's choice, if that kernel is there, else the newest one."""
+    """What a person chose in the menu, once; else the boot loader's choice, if it is there; else the newest."""
+    by_hand = LAB / "chosen"
+    if by_hand.exists():
+        kernel = by_hand.read_text()
+        by_hand.unlink()
+        return kernel
     names = "".join(f"{path.name.removeprefix('vmlinuz-')}\n" for path in Path("/boot").glob("vmlinuz-*"))
     there = subprocess.run(["sort", "-V"], input=names, capture_output=True, text=True).stdout.split()
     try:
