@@ -18,7 +18,7 @@ from containers.dockerfile import UID
 from containers.errors import known, stopped
 from containers.left_behind import OWNER_LABEL, TOKEN_FILE, owner
 from containers.model import Engine
-from machine.door import Entry, Machine, Outcome, Session, Space, Unreadable
+from machine.door import Entry, LocalMachine, Machine, Outcome, Session, Space, Unreadable
 from machine.errors import OutsideFailed
 
 # of the shared memory that data loaders use; Docker's own 64 MB end in a bus error
@@ -77,12 +77,20 @@ def identity(session: Session, engine: Engine) -> str | None:
 
 
 def run_argv(
-    container: Container, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: str | None = None
+    container: Container,
+    name: str,
+    argv: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    attached: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
-    """The engine's command for one program. No capability, no way to gain one, the default seccomp profile."""
+    """The engine's command for one program. No capability, no way to gain one, the default seccomp profile.
+
+    `attached`: the engine's options for a program that reads stdin or has a terminal.
+    """
     engine = container.engine
     words = [engine.program, "run", "--rm", "--name", name, "--label", f"{OWNER_LABEL}={owner()}", "--pull", "never"]
-    words += ["--sig-proxy=false", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+    words += [*attached, "--sig-proxy=false", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     if not container.writable_root:
         words += ["--read-only"]
     # Triton loads what it compiled there, hence exec
@@ -218,20 +226,28 @@ def may_not_lift(outcome: Outcome, container: Container) -> bool:
     return cause is not None and cause.code == "rlimit"
 
 
+def attached_here() -> tuple[str, ...]:
+    """How a program is attached to where this process is: its stdin, and a terminal where there is one to talk with."""
+    return ("--interactive", "--tty") if os.isatty(0) and os.isatty(1) else ("--interactive",)
+
+
 def run_in(
-    container: Container, argv: Sequence[str], machine: Machine, on_line: Callable[[str], None], cwd: str
+    container: Container, argv: Sequence[str], machine: LocalMachine, say: Callable[[str], None], cwd: str
 ) -> int:
-    """Run a person's own program to its end and return its exit code. The folders keep their owner."""
+    """Run a person's own program to its end, attached to where this process is. Returns the program's exit code.
+
+    The folders keep their owner.
+    """
     name = f"gpu-setup-{uuid4().hex[:12]}"
     hand_over(container)
     with with_token(container, machine) as given:
         try:
-            outcome = machine.stream(run_argv(given, name, argv, cwd=cwd), on_line)
+            outcome = machine.handed_over(run_argv(given, name, argv, cwd=cwd, attached=attached_here()))
         finally:
             remove(container.engine, name, machine)
     if may_not_lift(outcome, container):
-        on_line("gpu-setup: this engine may not lift the limit of locked memory: started once more, without")
-        return run_in(container._replace(limits=()), argv, machine, on_line, cwd)
+        say("gpu-setup: this engine may not lift the limit of locked memory: started once more, without")
+        return run_in(container._replace(limits=()), argv, machine, say, cwd)
     if outcome.rc is None or outcome.rc == ENGINE_FAILED:
         raise stopped(outcome, "The container did not start")
     return outcome.rc if outcome.rc >= 0 else 128 - outcome.rc

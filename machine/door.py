@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO, NamedTuple, Protocol
 
-from machine.children import collect, end, lines, remember, watch
+from machine.children import collect, end, end_alone, lines, remember, watch
 from machine.libraries import binding_library
 
 SMALL_FILE = 4 << 20
@@ -351,6 +351,32 @@ class LocalMachine:
                 on_line(_text(raw))
         child.wait()
         return Outcome(tuple(argv), child.returncode, "", "", time.monotonic() - begin)
+
+    def handed_over(self, argv: Sequence[str]) -> Outcome:
+        """Run a child with this process's own stdin and stdout, as a shell would; its stderr is passed on as it comes.
+
+        It stays in this process's group, so that the terminal is its own. The outcome holds the end of its stderr.
+        """
+        begin = time.monotonic()
+        try:
+            child = subprocess.Popen(argv, stderr=subprocess.PIPE, env=child_environment(os.environ))
+        except OSError as error:
+            return Outcome(tuple(argv), None, "", str(error.strerror or error), 0.0, _reason(error))
+        last = b""
+        assert child.stderr is not None
+        try:
+            with child.stderr:
+                while part := os.read(child.stderr.fileno(), 1 << 16):
+                    last = (last + part)[-8192:]
+                    try:
+                        os.write(2, part)
+                    except OSError:
+                        # nobody reads it: the work goes on
+                        continue
+            child.wait()
+        finally:
+            end_alone(child)
+        return Outcome(tuple(argv), child.returncode, "", _text(last), time.monotonic() - begin)
 
     def _stream(
         self,

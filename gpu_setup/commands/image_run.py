@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   gpu-setup image run -- python train.py        in this folder, which is mounted and yours inside as well
+  gpu-setup image run -- python                 Python's prompt, or any other program at the terminal
   gpu-setup image run --mount /data -- python -c 'import torch; print(torch.cuda.get_device_name())'
   gpu-setup image run --network -- axolotl fetch examples
   gpu-setup image run --print -- python         only show the engine's command
@@ -61,12 +62,13 @@ def run_command(
     """Run a program in the image: with the cards, as yourself, in this folder. Ctrl-C ends it; nothing stays behind."""
     import os
     import shlex
+    from functools import partial
 
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from containers.build import worker_digest
     from containers.engine import choose_engine
-    from containers.run import run_argv, run_in
+    from containers.run import attached_here, run_argv, run_in
     from containers.start import Wanted, container, find_image
     from gpu_setup.commands.training import my_paths
     from harness.worker_process import WORKER
@@ -84,9 +86,9 @@ def run_command(
         spec, image, host, catalogue(), chosen, machine, my_paths(), wanted, os.environ, _mounts(here, mounts)
     )
     if only_print:
-        click.echo(shlex.join(run_argv(made, "gpu-setup-run", words, cwd=str(here))))
+        click.echo(shlex.join(run_argv(made, "gpu-setup-run", words, cwd=str(here), attached=attached_here())))
         return FINE
-    return run_in(made, words, machine, click.echo, str(here))
+    return run_in(made, words, machine, partial(click.echo, err=True), str(here))
 
 
 # inside they are the image's; mounted over them, the machine's would take its place

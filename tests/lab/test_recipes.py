@@ -45,10 +45,18 @@ SMALL_SHAPES = {
 }
 
 
-def in_the_environment(training: Training, code: str, *arguments: str, timeout: float = 300) -> Any:
+# large blocks go back to the system when they are freed, as a card's memory does; else glibc keeps freed pieces of what
+# was quantised, 60 MB a layer, and the peak tells of its heap's holes (mallopt(3), M_MMAP_THRESHOLD)
+GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+
+
+def in_the_environment(
+    training: Training, code: str, *arguments: str, timeout: float = 300, more: dict[str, str] | None = None
+) -> Any:
     """What a piece of Python in the training environment prints last, as JSON."""
     argv = (str(training.environment.python), "-c", code, *arguments)
-    told = LocalMachine().run(argv, timeout=timeout, env=worker_environment(training.environment))
+    environ = {**worker_environment(training.environment), **(more or {})}
+    told = LocalMachine().run(argv, timeout=timeout, env=environ)
     assert told.ok, told.stderr[-3000:]
     return json.loads(told.stdout.splitlines()[-1])
 
@@ -179,13 +187,14 @@ def test_the_model_is_never_held_in_16_bit(training: Training, own_home: Path, l
         folder,
         json.dumps({"num_hidden_layers": layers}),
         timeout=1500,
+        more=GIVES_BACK,
     )
     sys.stdout.write(f"{found}\n")
     assert found["parameters"] == parameters
     four_bit = (parameters - 2 * 32000 * 4096) / 2 + 2 * 2 * 32000 * 4096
     assert found["model"] == pytest.approx(four_bit, rel=0.03), "half a byte a weight, embedding and head in two"
     # the host quantises here too, with copies in 32 bit of the matrix at hand; on a card it only holds the libraries
-    assert found["peak"] - found["before"] - found["model"] < 1.5e9
+    assert found["peak"] - found["before"] - found["model"] < 1.2e9
     assert found["peak"] - found["before"] < 2 * parameters, "it never held the model in 16 bit"
     assert found["peak"] - found["model"] < 3e9, "what the host needs beside the model itself"
 

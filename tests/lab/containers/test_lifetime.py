@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -21,13 +23,20 @@ pytestmark = pytest.mark.lab
 ALEX = 1234
 
 
-def started(site: Site, home: Path, *words: str) -> subprocess.Popen[str]:
+def started(
+    site: Site,
+    home: Path,
+    *words: str,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.PIPE,
+    stderr: int = subprocess.PIPE,
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command("image", "run", "--vendor", "cpu", *words),
         env={**os.environ, **site.engine.environ, "GPU_SETUP_HOME": str(home)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
         cwd=home,
         text=True,
         start_new_session=True,
@@ -116,9 +125,43 @@ def test_another_tool_at_work_is_left_alone(site: Site, built: Ended, own: Path)
 
 
 def test_a_programs_own_exit_code_comes_through(site: Site, built: Ended, own: Path) -> None:
-    child = started(site, own, "--", "sh", "-c", "echo heard; exit 7")
-    out, _ = child.communicate(timeout=60)
-    assert (child.returncode, out) == (7, "heard\n")
+    child = started(site, own, "--", "sh", "-c", "echo heard; echo told >&2; exit 7")
+    out, said = child.communicate(timeout=60)
+    assert (child.returncode, out, said) == (7, "heard\n", "told\n")
+
+
+def test_what_is_piped_in_is_read_inside(site: Site, built: Ended, own: Path) -> None:
+    child = started(site, own, "--", "sha256sum", stdin=subprocess.PIPE)
+    out, _ = child.communicate("words\n" * 100_000, timeout=60)
+    assert out.split()[0] == sha256(b"words\n" * 100_000).hexdigest()
+
+
+def test_at_a_terminal_the_program_has_one(site: Site, built: Ended, own: Path) -> None:
+    """Python's prompt: what is typed is answered, Ctrl-C reaches the program, Ctrl-D ends it."""
+    ours, theirs = os.openpty()
+    child = started(site, own, "--", "python", "-q", stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    try:
+        _type(ours, b"", until=b">>> ")
+        assert b"42" in _type(ours, b"6 * 7\n", until=b">>> ")
+        assert b"KeyboardInterrupt" in _type(ours, b"\x03", until=b">>> ")
+        os.write(ours, b"\x04")
+        assert child.wait(30) == 0
+        assert site.engine.containers() == []
+    finally:
+        child.kill()
+        os.close(ours)
+
+
+def _type(terminal: int, words: bytes, until: bytes) -> bytes:
+    """Type words, and read what appears up to the next `until`."""
+    os.write(terminal, words)
+    seen = b""
+    limit = time.monotonic() + 60
+    while until not in seen.removeprefix(words) and time.monotonic() < limit:
+        if select.select([terminal], [], [], 0.5)[0]:
+            seen += os.read(terminal, 4096)
+    return seen
 
 
 def test_files_come_out_as_ones_own(site: Site, built: Ended, tmp_path: Path) -> None:
@@ -149,7 +192,7 @@ def test_files_come_out_as_ones_own(site: Site, built: Ended, tmp_path: Path) ->
         timeout=60,
     )
     assert result.stdout.splitlines()[:2] == [str(ALEX), str(ALEX)], result.stdout + result.stderr
-    assert "Read-only file system" in result.stdout
+    assert "Read-only file system" in result.stderr
     assert (work / "mine").stat().st_uid == ALEX
     assert {place.stat().st_uid for place in home.rglob("*")} == {ALEX}
 
