@@ -78,7 +78,8 @@ def test_secrets_of_the_build_left_nothing(site: Site, built: Ended) -> None:
         "for f in /run/secrets /wheels /etc/pip.conf; do [ ! -e $f ] || echo $f; done; "
         "grep -rls secret- /etc /opt/gpu-setup/*.txt"
     )
-    assert inside(site, "--", "sh", "-c", look).stdout == ""
+    found = inside(site, "--", "sh", "-c", look)
+    assert (found.stdout, found.stderr) == ("", "")
     history = site.engine.checked("history", "--no-trunc", image_of(built))
     assert "secret-ca" not in history and "secret-pip" not in history
     assert str(site.certificates) not in history
@@ -213,7 +214,7 @@ def test_the_builds_own_proof_refuses_another_vendors_torch(site: Site, built: E
     wanted = _proof(image_spec(host("rx7900xtx-healthy"), catalogue()))
     result = inside(site, "--", "python", "-c", wanted)
     assert result.returncode == 1
-    cause = known(result.stdout)
+    cause = known(result.stderr)
     assert cause is not None and cause.code == "wrong-torch"
     assert inside(site, "--", "python", "-c", _proof(image_spec(host("no-gpu"), catalogue()))).returncode == 0
 
