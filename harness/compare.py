@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.measurement import Measurement
+from harness.measurement import Measurement, over
 from harness.published import Beside, Judged, beside
 from harness.report import Report
 from harness.verdict import WIDEST
@@ -49,7 +49,11 @@ class Ratio(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """A report's measurements without the raw values; `peak_memory` is the card's, or the worker's on a processor."""
+    """A report's measurements without the raw values; `peak_memory` is the card's, or the worker's on a processor.
+
+    `steps`: how many were trained in a launch, the warm-up among them; a budget ends fewer where the machine is slower,
+    and the last loss is that of the last of them.
+    """
 
     non_padding: Measurement
     processed: Measurement
@@ -63,6 +67,7 @@ class Figures(msgspec.Struct, frozen=True):
     power: Measurement
     clock: Measurement
     temperature: Measurement
+    steps: Measurement
     first_loss: Measurement
     last_loss: Measurement
 
@@ -217,6 +222,7 @@ def figures_of(report: Report) -> Figures:
                 felt.power if felt else UNFELT,
                 felt.clock if felt else UNFELT,
                 felt.temperature if felt else UNFELT,
+                over([launch.steps for launch in report.launches], "steps"),
                 found.loss.first,
                 found.loss.last,
             )

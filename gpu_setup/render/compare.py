@@ -150,6 +150,7 @@ FIGURES = (
     ("power, W", "power", figure),
     ("clock, MHz", "clock", figure),
     ("temperature, °C", "temperature", figure),
+    ("steps trained", "steps", figure),
     ("first loss", "first_loss", figure),
     ("last loss", "last_loss", figure),
 )

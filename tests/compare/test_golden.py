@@ -33,6 +33,7 @@ def test_two_real_runs_of_one_recipe_are_equal_within_their_intervals() -> None:
     assert {each.key for each in found.changed} == {"attention kernels seen", "recorder's code"}
     one, two = (run.figures.last_loss.median for run in found.runs)
     assert one and two and one == pytest.approx(two, abs=1e-4), "the same work ends at the same loss"
+    assert [run.figures.steps.median for run in found.runs] == [30, 30]
 
 
 def test_a_real_run_against_a_real_baseline() -> None:
