@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -109,8 +110,10 @@ def too_wide(measurements: Measurements, kind: str, launches: int) -> list[str]:
         return [f"{speed.n} steady steps give no interval; {FEWEST_FOR_INTERVAL} are needed."] if unspread else []
     if half <= widest:
         return []
+    # rounded up: 5.01 % must not read as the 5 % that are allowed
+    known = math.ceil(half * 1000) / 10
     why = (
-        f"The speed is known to ± {half:.1%} only; ± {widest:.0%} are needed{_because(measurements)}. "
+        f"The speed is known to ± {known:.1f}% only; ± {widest:.0%} are needed{_because(measurements)}. "
         "More steps or a quieter machine make it narrower."
     )
     return [why]

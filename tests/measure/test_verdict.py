@@ -43,6 +43,16 @@ def test_the_interval_decides(device: str, spread: float, verdict: str) -> None:
     assert verdict == "pass" or needed in why
 
 
+def test_an_interval_just_too_wide_does_not_read_as_the_limit() -> None:
+    recorded = run(0.05)
+    found = measure(recorded, 3)
+    speed = msgspec.structs.replace(found.tokens_per_second.processed, median=167.388, ci95=(154.086, 170.847), n=28)
+    wide = msgspec.structs.replace(
+        found, tokens_per_second=msgspec.structs.replace(found.tokens_per_second, processed=speed)
+    )
+    assert judge_speed(wide, recorded).reasons[0].startswith("The speed is known to ± 5.1% only; ± 5% are needed")
+
+
 def test_too_few_steps() -> None:
     assert judged(run(0.0, count=5)) == ("inconclusive", "Only 2 steady steps: too few for a speed.")
     found, why = judged(run(0.0, count=8))
