@@ -187,6 +187,10 @@ def _reason(error: OSError) -> str:
     return DENIED if isinstance(error, PermissionError) else FAILED
 
 
+def _not_started(argv: Sequence[str], error: OSError) -> Outcome:
+    return Outcome(tuple(argv), None, "", str(error.strerror or error), 0.0, _reason(error))
+
+
 def _kind(mode: int) -> str:
     for test, kind in (
         (stat_bits.S_ISREG, "file"),
@@ -294,7 +298,7 @@ class LocalMachine:
                 start_new_session=True,
             )
         except OSError as error:
-            return Outcome(tuple(argv), None, "", str(error.strerror or error), 0.0, _reason(error))
+            return _not_started(argv, error)
         with remember(child):
             try:
                 out, err = child.communicate(timeout=timeout)
@@ -334,7 +338,7 @@ class LocalMachine:
                 argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment(os.environ)
             )
         except OSError as error:
-            return Outcome(tuple(argv), None, "", str(error.strerror or error), 0.0, _reason(error))
+            return _not_started(argv, error)
 
         def write() -> None:
             try:
@@ -361,7 +365,7 @@ class LocalMachine:
         try:
             child = subprocess.Popen(argv, stderr=subprocess.PIPE, env=child_environment(os.environ))
         except OSError as error:
-            return Outcome(tuple(argv), None, "", str(error.strerror or error), 0.0, _reason(error))
+            return _not_started(argv, error)
         last = b""
         assert child.stderr is not None
         try:
@@ -399,7 +403,7 @@ class LocalMachine:
                 start_new_session=True,
             )
         except OSError as error:
-            return Outcome(tuple(argv), None, "", str(error.strerror or error), 0.0, _reason(error))
+            return _not_started(argv, error)
         done, left = threading.Event(), threading.Event()
         if cancel is not None:
             threading.Thread(target=watch, args=(child, cancel, done, left), daemon=True).start()
