@@ -55,9 +55,9 @@ def one_run(places: Any, changed: dict[str, Any], judged: bool) -> dict[str, Any
     import msgspec
 
     from checks.catalogue import catalogue
+    from harness.process.worker_log import read_worker_log
     from harness.prove import Job, examined, fresh_run, prepare
-    from harness.recipe import load_recipe
-    from harness.worker_log import read_worker_log
+    from harness.recipe.recipe import load_recipe
     from machine.door import LocalMachine
     from machine.events import silent
 

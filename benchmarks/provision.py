@@ -70,7 +70,7 @@ def tasks(plan: dict[str, Any], shops: Any, root: Path, files: Path) -> list[Tas
     """The plan's open steps as any tool can do them; contents are written below `files`."""
     import msgspec
 
-    from provision import act_files
+    from provision.apply import act_files
     from provision.model import AnyAction, AptInstall, AptKey, AptPin, AptRepo, Reboot, Service, WriteFile
 
     found: list[Task] = []
@@ -249,7 +249,7 @@ def timed(guest: Any, engine: Engine, log: Path) -> float:
 
 def check(guest: Any, todo: Sequence[Task], files: Path, name: str) -> None:
     """Every package in working order, every file as it should be."""
-    from provision import dpkg
+    from provision.system import dpkg
     from tests.provision.hosts import Folder
 
     database = dpkg.read(Folder(guest.root))

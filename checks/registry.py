@@ -3,35 +3,13 @@
 from __future__ import annotations
 
 from checks.model import Check
-from checks.rules import (
-    access,
-    amd_smi,
-    apt,
-    complaints,
-    container,
-    driver,
-    driver_version,
-    environments,
-    gpu,
-    hub,
-    kernel,
-    link,
-    memory_errors,
-    modules,
-    nvml,
-    python,
-    repositories,
-    resources,
-    rocm,
-    rootless,
-    runtime,
-    secureboot,
-    sharing,
-    slot,
-    system,
-    thermal,
-    updates,
-)
+from checks.rules import hub, kernel, resources, runtime, secureboot, system
+from checks.rules.apt import apt, repositories, updates
+from checks.rules.container import container, rootless
+from checks.rules.driver import driver, driver_version, modules, nvml
+from checks.rules.gpu import complaints, gpu, link, memory_errors, sharing, slot, thermal
+from checks.rules.python import environments, python
+from checks.rules.rocm import access, amd_smi, rocm
 
 ALL: tuple[Check, ...] = (
     system.supported,

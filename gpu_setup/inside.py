@@ -10,16 +10,16 @@ import msgspec
 
 from machine.errors import FINE, OUTSIDE_FAILED, Problem, Refused
 from machine.events import Emit
-from provision.journal import Request, Run, trouble
-from provision.launch import Line
+from provision.apply.journal import Request, Run, trouble
 from provision.model import Plan
+from provision.root.launch import Line
 
 
 def apply_inside() -> int:
     """Carry out the request that stdin holds."""
 
     def do(emit: Emit) -> Run:
-        from provision.root import work
+        from provision.root.root import work
 
         try:
             request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
@@ -36,9 +36,9 @@ def plan_inside() -> int:
 
     def do(emit: Emit) -> Plan:
         from machine.door import LocalMachine
-        from provision.journal import Journal
-        from provision.rollback import plan_back
-        from provision.root import host_for
+        from provision.apply.journal import Journal
+        from provision.rollback.rollback import plan_back
+        from provision.root.root import host_for
         from provision.site import STATE, Site
 
         site = Site(LocalMachine(), emit, STATE)
@@ -49,7 +49,7 @@ def plan_inside() -> int:
 
 def verify(request: Request) -> None:
     """The plan that a person saw is the plan that is carried out."""
-    from provision.document import check
+    from provision.plan.document import check
 
     check(request.plan, "the request")
 

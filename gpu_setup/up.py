@@ -13,14 +13,14 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import DoctorReport
 from gpu_setup.commands.training import needs_gpu, usual_recipe
-from harness.around import Method
-from harness.bench import SHORT_CEILING, guard, measured_run
-from harness.default_recipe import SMALL, at_hand
-from harness.environment import Environment
+from harness.environment.environment import Environment
+from harness.environment.stack import Choice, choose_stack
+from harness.jobs.bench import SHORT_CEILING, guard, measured_run
+from harness.jobs.default_recipe import SMALL, at_hand
+from harness.measure.around import Method
 from harness.prove import Job, examined, finished_run, prepare, reported, tell_reuse, with_held_out
-from harness.recipe import load_recipe, suited_to
-from harness.report import Report
-from harness.stack import Choice, choose_stack
+from harness.recipe.recipe import load_recipe, suited_to
+from harness.report.report import Report
 from machine.door import Machine
 from machine.errors import Refused
 from machine.events import Emit
@@ -44,7 +44,7 @@ def inspect(machine: Machine, catalogue: Catalogue) -> Seen:
     from checks.facts.read import read_host
     from checks.registry import ALL
     from checks.runner import run
-    from provision.plan import plan
+    from provision.plan.plan import plan
     from provision.target import Target
 
     host = read_host(machine)
@@ -59,8 +59,8 @@ def to_install(seen: Seen) -> bool:
 def with_versions(seen: Seen, machine: Machine, catalogue: Catalogue) -> Seen:
     """The plan with what apt says to it, so that what is agreed to is what is then done."""
     from gpu_setup.commands.apply import behind_sudo
-    from provision.completion import completed
-    from provision.root import with_person
+    from provision.resolve.completion import completed
+    from provision.root.root import with_person
 
     host = with_person(seen.host, machine, behind_sudo(machine))
     return seen._replace(plan=completed(host, catalogue, seen.plan.target, machine))

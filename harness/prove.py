@@ -13,20 +13,20 @@ import msgspec
 
 from checks.catalogue import Catalogue, Stack
 from checks.facts.host import Host
-from harness.around import read_around, read_method, trained_card
-from harness.card_use import desktop_note
-from harness.config import local_datasets, locate
 from harness.dataset.alpaca import read_alpaca
-from harness.environment import Environment, ensure
-from harness.examine import DOCUMENT as EXAMINATION
-from harness.examine import Examination, examine, held_out_file, read_examination
-from harness.launch import Run, mark_cut_off, new_folder, read_run, train
-from harness.models import ensure_model
-from harness.recipe import SAMPLES, Band, Recipe, check_keys
-from harness.report import Report, build_report, summary
-from harness.trainer_log import cause, last_error
-from harness.worker_log import WorkerLog, read_worker_log
-from harness.worker_process import WORKER, worker_environment
+from harness.environment.environment import Environment, ensure
+from harness.environment.models import ensure_model
+from harness.environment.worker_process import WORKER, worker_environment
+from harness.measure.around import read_around, read_method, trained_card
+from harness.measure.card_use import desktop_note
+from harness.process.trainer_log import cause, last_error
+from harness.process.worker_log import WorkerLog, read_worker_log
+from harness.recipe.config import local_datasets, locate
+from harness.recipe.recipe import SAMPLES, Band, Recipe, check_keys
+from harness.report.report import Report, build_report, summary
+from harness.training.examine import DOCUMENT as EXAMINATION
+from harness.training.examine import Examination, examine, held_out_file, read_examination
+from harness.training.launch import Run, mark_cut_off, new_folder, read_run, train
 from machine.door import Machine
 from machine.errors import BadUsage, OutsideFailed
 from machine.events import Emit, Event
@@ -38,8 +38,8 @@ KEYS = "axolotl-keys.json"
 class Job(msgspec.Struct, frozen=True):
     """What is to be proven: a recipe, on a stack, on the recipe's data or a person's own, with changed keys.
 
-    `device` and `conditions` come from harness/stack.py: the card to train on, and what the figures hold for. `budget`:
-    measured seconds after which the training ends by itself (a benchmark's; None: it runs to its end).
+    `device` and `conditions` come from environment/stack.py: the card to train on, and what the figures hold for.
+    `budget`: measured seconds after which the training ends by itself (a benchmark's; None: it runs to its end).
     """
 
     recipe: Recipe

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from checks.facts.host import Host
     from machine.door import Machine
     from machine.events import Emit
-    from provision.journal import Request, Run
+    from provision.apply.journal import Request, Run
     from provision.model import Plan
     from provision.target import Target
 
@@ -69,9 +69,9 @@ def command(
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from machine.door import LocalMachine
-    from provision.completion import completed
-    from provision.journal import Request
-    from provision.root import network_settings, with_person
+    from provision.apply.journal import Request
+    from provision.resolve.completion import completed
+    from provision.root.root import network_settings, with_person
 
     machine, known = LocalMachine(), catalogue()
     person = behind_sudo(machine)
@@ -99,10 +99,10 @@ def before_training(machine: Machine, host: Host, made: Plan, *, yes: bool, as_j
 
     After a restart that was part of it, what is left goes on as in `resume`.
     """
-    from provision.journal import Request
+    from provision.apply.journal import Request
+    from provision.apply.standing import standing
     from provision.model import State
-    from provision.root import network_settings
-    from provision.standing import standing
+    from provision.root.root import network_settings
 
     if made.refusals or any(step.state is State.BLOCKED for step in made.steps) or not made.open_steps():
         return None
@@ -129,7 +129,7 @@ def _then_up(answer: Answer) -> Answer:
     """Whoever came by `up` goes on by `up`, which does what is left and then trains."""
     import msgspec
 
-    from provision.journal import Run
+    from provision.apply.journal import Run
 
     run = answer.data
     if not isinstance(run, Run) or answer.exit_code != REBOOT_ARMED:
@@ -147,8 +147,8 @@ def behind_sudo(machine: Machine) -> str | None:
 
 def reviewed(path: str, host: Host, known: Catalogue) -> Plan:
     """The plan of the file, if nobody changed it and the machine is still as it was."""
-    from provision.document import load
-    from provision.plan import differences, plan
+    from provision.plan.document import load
+    from provision.plan.plan import differences, plan
 
     made = load(path)
     fresh = plan(host, known, made.target)
@@ -164,7 +164,7 @@ def reviewed(path: str, host: Host, known: Catalogue) -> Plan:
 
 def nothing(made: Plan) -> Answer:
     """The answer where every step is done: no root, no apt, no question."""
-    from provision.journal import Run, StepResult, now
+    from provision.apply.journal import Run, StepResult, now
 
     moment = now()
     run = Run(
@@ -221,7 +221,7 @@ def ask(words: str, *, yes: bool) -> None:
 
 def busy_or_go(machine: Machine, host: Host, made: Plan, *, yes: bool, while_busy: bool) -> bool:
     """A driver is not changed under a program that uses it, unless somebody says so: then True."""
-    from provision.guard import busy, touches_driver
+    from provision.apply.guard import busy, touches_driver
 
     if while_busy or not touches_driver(made):
         return while_busy
@@ -246,7 +246,7 @@ def busy_or_go(machine: Machine, host: Host, made: Plan, *, yes: bool, while_bus
 def carried_out(arguments: tuple[str, ...], request: Request | None, as_json: bool) -> Answer:
     """Hand over to root, show what it says, and answer."""
     from gpu_setup.version import version
-    from provision.launch import launch
+    from provision.root.launch import launch
 
     with progress(as_json) as emit:
         run = launch(arguments, request, version(), emit)
@@ -264,7 +264,7 @@ def progress(as_json: bool) -> AbstractContextManager[Emit]:
 
 def answer_of(run: Run) -> Answer:
     """0 done; 5 a restart or a person's part comes next; else the problem's own code."""
-    from provision.launch import problem_of
+    from provision.root.launch import problem_of
 
     problems: tuple[Problem, ...] = ()
     code = FINE

@@ -22,8 +22,8 @@ from gpu_setup.commands.training import (
 from gpu_setup.envelope import Answer
 
 if TYPE_CHECKING:
-    from harness.environment import Environment
-    from harness.report import Report
+    from harness.environment.environment import Environment
+    from harness.report.report import Report
 
 EPILOG = """\b
 Examples:
@@ -98,10 +98,10 @@ def command(
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from gpu_setup.render.progress import reporter
-    from harness.bench import bench, settings
-    from harness.compare import keyed
+    from harness.jobs.bench import bench, settings
     from harness.prove import prepare, reported
-    from harness.report import combined, read_report
+    from harness.report.compare import keyed
+    from harness.report.report import combined, read_report
     from machine.door import LocalMachine
     from machine.errors import BAD_ANSWER, FINE, Refused
 
@@ -164,9 +164,9 @@ def _tuned(
     from gpu_setup.envelope import encode
     from gpu_setup.render.progress import reporter
     from harness.document import write_whole
+    from harness.jobs.tuning import room_of, tune
     from harness.memory.room import room_for
     from harness.prove import prepare
-    from harness.tuning import room_of, tune
     from machine.door import LocalMachine
     from machine.errors import FINE
 
@@ -205,8 +205,8 @@ def beside(report: Report, earlier: Report) -> Report:
     """The report with what became of its speed since an earlier one."""
     import msgspec
 
-    from harness.baseline import against_baseline
-    from harness.report import AgainstBaseline
+    from harness.report.baseline import against_baseline
+    from harness.report.report import AgainstBaseline
 
     found = against_baseline(report, earlier)
     told = AgainstBaseline(found.verdict, found.share, found.sentence, found.started_at)

@@ -13,8 +13,8 @@ from gpu_setup.commands.options import json_option
 from gpu_setup.envelope import Answer
 
 if TYPE_CHECKING:
-    from harness.compare import Comparison
-    from harness.report import Report
+    from harness.report.compare import Comparison
+    from harness.report.report import Report
 
 EPILOG = """\b
 Examples:
@@ -52,7 +52,7 @@ def command(
     A REPORT is a run's folder or its report.json. The first is what the others are measured against.
     """
     from checks.catalogue import catalogue
-    from harness.published import judged
+    from harness.report.published import judged
 
     if published:
         return _published(card, reports)
@@ -66,8 +66,8 @@ def command(
     places = [place for place in (page, table, Path(markdown) if markdown not in (None, "-") else None) if place]
     _check_places(places, files)
 
-    from harness.compare import compare, different_work, letter
-    from harness.report import read_report
+    from harness.report.compare import compare, different_work, letter
+    from harness.report.report import read_report
 
     read: list[Report] = [read_report(file) for file in files]
     comparison = compare(read, judged(catalogue()), [str(given) for given in reports])
@@ -105,7 +105,7 @@ def _text(comparison: Comparison) -> str:
 
 def _published(card: str | None, reports: Sequence[Path]) -> Answer:
     from checks.catalogue import catalogue
-    from harness.published import Published, judged
+    from harness.report.published import Published, judged
     from machine.errors import BadUsage
 
     if reports:
@@ -141,7 +141,7 @@ def _spellings(name: str) -> tuple[str, ...]:
 
 def _files(reports: Sequence[Path]) -> list[Path]:
     """Each report's file; BadUsage for one that is not there or is named twice."""
-    from harness.report import DOCUMENT
+    from harness.report.report import DOCUMENT
     from machine.errors import BadUsage
 
     files: list[Path] = []

@@ -106,8 +106,8 @@ def _with_tokens(result: DataReport, checked: object, recipe_name: str, emit: Em
     from gpu_setup.commands.training import my_paths
     from harness.dataset.check import Checked
     from harness.dataset.tokens import Place, count_tokens, token_findings
-    from harness.recipe import load_recipe
-    from harness.stack import choose_stack
+    from harness.environment.stack import choose_stack
+    from harness.recipe.recipe import load_recipe
     from machine.door import LocalMachine
 
     assert isinstance(checked, Checked)

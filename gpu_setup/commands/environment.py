@@ -22,8 +22,8 @@ def command(as_json: bool) -> Answer:
     from checks.facts.read import read_host
     from gpu_setup.commands.training import my_paths
     from gpu_setup.render.progress import reporter
-    from harness.environment import ensure
-    from harness.stack import choose_stack
+    from harness.environment.environment import ensure
+    from harness.environment.stack import choose_stack
     from machine.door import LocalMachine
     from machine.errors import FINE
 

@@ -29,7 +29,7 @@ def _complete_card(_ctx: click.Context, _parameter: click.Parameter, incomplete:
 
 
 def _complete_model(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    from harness.shapes import known_models
+    from harness.recipe.shapes import known_models
 
     return [name for name in known_models() if incomplete.lower() in name.lower()]
 
@@ -64,10 +64,10 @@ def command(
 
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
-    from harness.default_recipe import REFERENCE
+    from harness.jobs.default_recipe import REFERENCE
     from harness.memory.answer import Wishes, fit
     from harness.memory.room import find_card, room_for
-    from harness.recipe import load_recipe
+    from harness.recipe.recipe import load_recipe
     from machine.errors import BAD_ANSWER, FINE
 
     recipe = load_recipe(recipe_name or REFERENCE)

@@ -71,7 +71,7 @@ def build_command(
     from gpu_setup.render.image import built_text
     from gpu_setup.render.progress import reporter
     from gpu_setup.version import version
-    from harness.worker_process import WORKER
+    from harness.environment.worker_process import WORKER
     from machine.door import LocalMachine
     from machine.errors import FINE
     from machine.events import Event

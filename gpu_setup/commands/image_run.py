@@ -71,7 +71,7 @@ def run_command(
     from containers.run import attached_here, run_argv, run_in
     from containers.start import Wanted, container, find_image
     from gpu_setup.commands.training import my_paths
-    from harness.worker_process import WORKER
+    from harness.environment.worker_process import WORKER
     from machine.door import LocalMachine
     from machine.errors import FINE
 

@@ -61,8 +61,8 @@ def verify_command(
     from gpu_setup.commands.training import my_paths
     from gpu_setup.render.image import verification_text
     from gpu_setup.render.progress import reporter
-    from harness.recipe import load_recipe, names
-    from harness.worker_process import WORKER
+    from harness.environment.worker_process import WORKER
+    from harness.recipe.recipe import load_recipe, names
     from machine.door import LocalMachine
     from machine.errors import BAD_ANSWER, FINE
 

@@ -38,12 +38,12 @@ def command(as_json: bool, run: Path, out: Path, dtype: str, check: bool) -> Ans
     from gpu_setup.commands.try_ import environment_of, finished
     from gpu_setup.render.progress import reporter
     from gpu_setup.version import version
-    from harness.examine import DOCUMENT, read_examination
-    from harness.merge import compared, merge
-    from harness.model_card import base_of, card, write_card
-    from harness.recipe import load_recipe
-    from harness.train_job import ASKED, read_asked, trained
-    from harness.worker_log import read_worker_log
+    from harness.jobs.merge import compared, merge
+    from harness.jobs.model_card import base_of, card, write_card
+    from harness.jobs.train_job import ASKED, read_asked, trained
+    from harness.process.worker_log import read_worker_log
+    from harness.recipe.recipe import load_recipe
+    from harness.training.examine import DOCUMENT, read_examination
     from machine.door import LocalMachine
     from machine.errors import FINE
 

@@ -36,8 +36,8 @@ def command(as_json: bool, yes: bool, verbose: bool, show: bool) -> Answer | int
         return plan_inside()
     from gpu_setup.version import version
     from machine.door import LocalMachine
-    from provision.journal import Request
-    from provision.launch import launch_plan
+    from provision.apply.journal import Request
+    from provision.root.launch import launch_plan
 
     machine = LocalMachine()
     with progress(as_json) as emit:
@@ -54,7 +54,7 @@ def command(as_json: bool, yes: bool, verbose: bool, show: bool) -> Answer | int
 
 
 def _nothing(digest: str, notes: tuple[str, ...]) -> Answer:
-    from provision.journal import Run, now
+    from provision.apply.journal import Run, now
 
     moment = now()
     return answer_of(

@@ -21,8 +21,8 @@ from gpu_setup.commands.training import (
     runtime_options,
 )
 from gpu_setup.envelope import Answer
-from harness.examine import Answer as ModelAnswer
-from harness.smoke import Smoke
+from harness.measure.smoke import Smoke
+from harness.training.examine import Answer as ModelAnswer
 
 EPILOG = """\b
 Examples:

@@ -20,7 +20,7 @@ Examples:
 def command(as_json: bool) -> Answer:
     """Say where apply stands: at work, done, waiting for a restart or for you, failed and why. Needs no root."""
     from machine.door import LocalMachine
-    from provision.standing import standing
+    from provision.apply.standing import standing
 
     found = standing(LocalMachine())
 

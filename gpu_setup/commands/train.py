@@ -17,8 +17,8 @@ from gpu_setup.envelope import Answer
 
 if TYPE_CHECKING:
     from checks.facts.host import Host
+    from harness.jobs.train_job import Asked, Trained, Wish
     from harness.prove import Job, Ready
-    from harness.train_job import Asked, Trained, Wish
     from machine.door import Machine
     from machine.events import Emit
     from machine.paths import Paths
@@ -110,8 +110,8 @@ def command(
     """
     from checks.facts.read import read_host
     from gpu_setup.render.progress import reporter
-    from harness.background import kept_awake
-    from harness.train_job import Wish
+    from harness.jobs.train_job import Wish
+    from harness.training.background import kept_awake
     from machine.door import LocalMachine
 
     if (data is None) == (resume is None):
@@ -138,8 +138,8 @@ def _asked(
     emit: Emit,
 ) -> tuple[Asked, Job]:
     """What is to be trained: from the options, or from the run that is gone on with."""
-    from harness.default_recipe import SMALL
-    from harness.train_job import asked_for, checked_data, read_asked
+    from harness.jobs.default_recipe import SMALL
+    from harness.jobs.train_job import asked_for, checked_data, read_asked
     from machine.errors import BadUsage, Refused
 
     if resume is not None:
@@ -172,8 +172,8 @@ def _check_room(asked: Asked, job: Job, host: Host, accept: bool, emit: Emit) ->
     if job.stack.vendor == "cpu":
         return
     from checks.catalogue import catalogue
+    from harness.jobs.train_job import refuse_too_large
     from harness.memory.room import room_for
-    from harness.train_job import refuse_too_large
 
     refuse_too_large(job.recipe, asked.overrides, room_for(None, host, catalogue()), accept, emit)
 
@@ -191,8 +191,8 @@ def _train(
     paths: Paths,
     emit: Emit,
 ) -> Answer:
+    from harness.jobs.train_job import place_for, run_training, trained, with_work
     from harness.prove import examined, prepare
-    from harness.train_job import place_for, run_training, trained, with_work
     from machine.errors import FINE
 
     out = out.absolute() if out is not None else None
@@ -224,10 +224,10 @@ def _finish(
 ) -> Trained:
     """The model's card, and the merged model where it is wanted."""
     from gpu_setup.version import version
-    from harness.launch import read_run
-    from harness.merge import merge
-    from harness.model_card import base_of, card, name_base, write_card
-    from harness.worker_log import read_worker_log
+    from harness.jobs.merge import merge
+    from harness.jobs.model_card import base_of, card, name_base, write_card
+    from harness.process.worker_log import read_worker_log
+    from harness.training.launch import read_run
 
     run, log = read_run(folder), read_worker_log(folder / "worker.jsonl")
     assert log is not None
@@ -249,9 +249,9 @@ def _finish(
 
 def _in_background(asked: Asked, job: Job, out: Path | None, awake: bool, paths: Paths, machine: Machine) -> Answer:
     """Start the same command without --background as a unit. Its folder is known beforehand."""
-    from harness.background import start
-    from harness.launch import new_folder
-    from harness.train_job import Trained
+    from harness.jobs.train_job import Trained
+    from harness.training.background import start
+    from harness.training.launch import new_folder
     from machine.errors import FINE
 
     given = [

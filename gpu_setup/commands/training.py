@@ -14,19 +14,19 @@ from gpu_setup.commands.options import Decorator
 if TYPE_CHECKING:
     from checks.facts.host import Host
     from gpu_setup.envelope import Answer
-    from harness.default_recipe import Chosen
-    from harness.environment import Environment
+    from harness.environment.environment import Environment
+    from harness.environment.stack import Choice
+    from harness.jobs.default_recipe import Chosen
     from harness.prove import Job
-    from harness.recipe import Recipe
-    from harness.report import Report
-    from harness.stack import Choice
+    from harness.recipe.recipe import Recipe
+    from harness.report.report import Report
     from machine.door import Machine
     from machine.events import Emit
     from machine.paths import Paths
 
 
 def _complete_recipe(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    from harness.recipe import names
+    from harness.recipe.recipe import names
 
     return [name for name in names() if name.startswith(incomplete)]
 
@@ -94,7 +94,7 @@ class Runtime(NamedTuple):
             return job, machine, None
         from checks.catalogue import catalogue
         from containers.start import Wanted
-        from harness.image_runtime import image_runtime
+        from harness.jobs.image_runtime import image_runtime
 
         wanted = Wanted(image=self.image)
         return image_runtime(job, host, catalogue(), machine, paths, emit, os.environ, self.engine, wanted, writable)
@@ -108,8 +108,8 @@ def my_paths() -> Paths:
 
 def usual_recipe(choice: Choice, models: Path, learns: bool, hub: Callable[[], bool] | None = None) -> Chosen:
     """The recipe for this machine when nobody names one. `hub`: does it answer? Only asked where it matters."""
-    from harness.default_recipe import REFERENCE, at_hand, default_recipe, hub_reachable
-    from harness.recipe import load_recipe
+    from harness.jobs.default_recipe import REFERENCE, at_hand, default_recipe, hub_reachable
+    from harness.recipe.recipe import load_recipe
 
     answers = hub or (lambda: hub_reachable(os.environ))
     model = choice.gpu and (at_hand(load_recipe(REFERENCE), models) or answers())
@@ -128,9 +128,9 @@ def choose_job(
     `learns`: the run is judged by what it learns. Without a name the recipe is the one for the card's free memory.
     """
     from checks.catalogue import catalogue
+    from harness.environment.stack import choose_stack
     from harness.prove import Job
-    from harness.recipe import load_recipe, suited_to
-    from harness.stack import choose_stack
+    from harness.recipe.recipe import load_recipe, suited_to
 
     choice = choose_stack(host, catalogue())
     recipe = load_recipe(recipe_name or usual_recipe(choice, my_paths().models, learns or data is not None).name)
@@ -155,7 +155,7 @@ def must_learn(recipe: Recipe) -> None:
 
 
 def needs_gpu(recipe: Recipe, because: str) -> Exception:
-    from harness.default_recipe import SMALL
+    from harness.jobs.default_recipe import SMALL
     from machine.errors import Refused
 
     return Refused(
@@ -189,11 +189,11 @@ def keep_report(report: Report, answer: Answer, out: Path | None) -> Path:
     from gpu_setup.envelope import encode
     from gpu_setup.render.page import report_page
     from gpu_setup.version import version
-    from harness.around import TELEMETRY
     from harness.document import disk_trouble
-    from harness.report import write_report
-    from harness.telemetry import read_telemetry
-    from harness.worker_log import read_worker_log
+    from harness.measure.around import TELEMETRY
+    from harness.measure.telemetry import read_telemetry
+    from harness.process.worker_log import read_worker_log
+    from harness.report.report import write_report
 
     folder, warmup = Path(report.folder), report.measurements.warmup_steps
     log = read_worker_log(folder / "worker.jsonl")

@@ -11,8 +11,8 @@ from gpu_setup.commands.options import json_option
 from gpu_setup.envelope import Answer
 
 if TYPE_CHECKING:
-    from harness.environment import Environment
-    from harness.launch import Run
+    from harness.environment.environment import Environment
+    from harness.training.launch import Run
     from machine.door import Machine
     from machine.events import Emit
     from machine.paths import Paths
@@ -38,7 +38,7 @@ def command(as_json: bool, run: Path, prompts: tuple[str, ...], tokens: int) -> 
     """Ask the model before and after its training, side by side. RUN_DIR is the folder of a run."""
     from gpu_setup.commands.training import my_paths
     from gpu_setup.render.progress import reporter
-    from harness.examine import examine, held_out_file
+    from harness.training.examine import examine, held_out_file
     from machine.door import LocalMachine
     from machine.errors import FINE
 
@@ -62,7 +62,7 @@ def command(as_json: bool, run: Path, prompts: tuple[str, ...], tokens: int) -> 
 
 def finished(run: Path) -> Run:
     """The run in this folder; raises BadUsage where it has no finished adapter."""
-    from harness.launch import read_run
+    from harness.training.launch import read_run
     from machine.errors import BadUsage
 
     made = read_run(run)
@@ -82,7 +82,7 @@ def finished(run: Path) -> Run:
 def environment_of(made: Run, run: Path, machine: Machine, paths: Paths, emit: Emit) -> Environment:
     """The environment of the stack that the run was made on; raises BadUsage where nobody knows it any more."""
     from checks.catalogue import catalogue
-    from harness.environment import ensure
+    from harness.environment.environment import ensure
     from machine.errors import BadUsage
 
     stack = next((stack for stack in catalogue().stacks if stack.name == made.stack), None)

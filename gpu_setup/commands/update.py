@@ -41,9 +41,9 @@ def command(as_json: bool, yes: bool, reboot: bool, while_busy: bool, verbose: b
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from machine.door import LocalMachine
-    from provision.journal import Request
-    from provision.root import network_settings, with_person
-    from provision.update import plan_update
+    from provision.apply.journal import Request
+    from provision.resolve.update import plan_update
+    from provision.root.root import network_settings, with_person
 
     machine, known = LocalMachine(), catalogue()
     person = behind_sudo(machine)

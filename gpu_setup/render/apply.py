@@ -6,7 +6,7 @@ import click
 
 from gpu_setup.render.layout import labelled, wrapped
 from gpu_setup.render.plain import clean
-from provision.journal import Run, Status
+from provision.apply.journal import Run, Status
 
 SIGNS = {
     "done": ("✓", "green"),

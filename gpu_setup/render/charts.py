@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 
-from harness.telemetry import Telemetry
-from harness.worker_log import Step
+from harness.measure.telemetry import Telemetry
+from harness.process.worker_log import Step
 
 Spread = tuple[float, float] | None
 

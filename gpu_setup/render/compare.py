@@ -10,11 +10,11 @@ import click
 from gpu_setup.render.layout import COLUMNS, wrapped
 from gpu_setup.render.plain import clean
 from gpu_setup.render.report import figure, in_gib
-from harness.baseline import Baseline
-from harness.compare import Compared, Comparison, Ratio, shown, what_to_compare
-from harness.measurement import Measurement
-from harness.published import Beside, Judged, Other
-from harness.work import described
+from harness.measure.measurement import Measurement
+from harness.report.baseline import Baseline
+from harness.report.compare import Compared, Comparison, Ratio, shown, what_to_compare
+from harness.report.published import Beside, Judged, Other
+from harness.report.work import described
 
 RATIO_COLOURS = {"faster": "green", "slower": "red", "equal": None, "unknown": "yellow"}
 MARK_COLOURS = {"impossible": "red", "implausible": "yellow", "plausible": "green", "unknown": None}

@@ -9,9 +9,9 @@ from gpu_setup.render.charts import bar_chart
 from gpu_setup.render.compare import FIGURES, interval, other_words, percent, rated_words, record_words, work_words
 from gpu_setup.render.report import figure
 from gpu_setup.render.template import filled
-from harness.compare import Comparison, Figures, short_digest, shown
-from harness.measurement import Measurement
-from harness.work import described
+from harness.measure.measurement import Measurement
+from harness.report.compare import Comparison, Figures, short_digest, shown
+from harness.report.work import described
 
 # chart id, title, unit, field of Figures, what one unit is of the measured one
 CHARTS = (

@@ -12,9 +12,9 @@ from gpu_setup.render.compare import FIGURES, interval, other_words, rated_words
 from gpu_setup.render.data_table import harmless
 from gpu_setup.render.plain import clean
 from gpu_setup.render.report import figure
-from harness.compare import Comparison, short_digest, shown
-from harness.measurement import Measurement
-from harness.work import described, listed
+from harness.measure.measurement import Measurement
+from harness.report.compare import Comparison, short_digest, shown
+from harness.report.work import described, listed
 
 PUBLISHED_SHOWN = 3
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from gpu_setup.render.charts import run_charts, sensor_charts
 from gpu_setup.render.report import figure, in_gib, machine_words, percent, workload_words
 from gpu_setup.render.template import filled
-from harness.report import Report
-from harness.telemetry import Telemetry
-from harness.worker_log import Step
+from harness.measure.telemetry import Telemetry
+from harness.process.worker_log import Step
+from harness.report.report import Report
 
 
 def report_page(

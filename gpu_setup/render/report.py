@@ -8,10 +8,10 @@ import click
 
 from gpu_setup.render.layout import wrapped
 from gpu_setup.render.plain import clean
-from harness.examine import Answer
-from harness.measurement import Measurement
-from harness.report import Report
-from harness.smoke import Smoke
+from harness.measure.measurement import Measurement
+from harness.measure.smoke import Smoke
+from harness.report.report import Report
+from harness.training.examine import Answer
 
 VERDICT_COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 ANSWERS_SHOWN = 3

@@ -7,9 +7,9 @@ import click
 from gpu_setup.render.layout import labelled, wrapped
 from gpu_setup.render.plain import clean
 from gpu_setup.render.report import ANSWERS_SHOWN, answer_lines, figure
-from harness.examine import Examination
-from harness.merge import Merged
-from harness.train_job import Trained
+from harness.jobs.merge import Merged
+from harness.jobs.train_job import Trained
+from harness.training.examine import Examination
 
 
 def trained_text(result: Trained) -> str:

@@ -12,20 +12,20 @@ from typing import NamedTuple
 import msgspec
 
 from checks.catalogue import Stack
-from harness.config import run_config
 from harness.dataset.check import Checked
 from harness.dataset.findings import DataReport, Example, Finding, Steps, Tokens, finding, kinds, worst_first
 from harness.dataset.row import decode, row_of
 from harness.dataset.source import blocks
 from harness.dataset.tally import LengthCount
 from harness.dataset.writing import encoded
-from harness.environment import ensure
-from harness.launch import read_run
-from harness.measure import Measurements, measure
-from harness.models import ensure_model
-from harness.recipe import Recipe
-from harness.worker_log import read_worker_log
-from harness.worker_process import worker_environment
+from harness.environment.environment import ensure
+from harness.environment.models import ensure_model
+from harness.environment.worker_process import worker_environment
+from harness.measure.measure import Measurements, measure
+from harness.process.worker_log import read_worker_log
+from harness.recipe.config import run_config
+from harness.recipe.recipe import Recipe
+from harness.training.launch import read_run
 from machine.door import Machine
 from machine.errors import BadUsage, OutsideFailed
 from machine.events import Emit, Event

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from harness.config import Method
 from harness.memory.job import METHODS, WIDTH, Job, job_of
 from harness.memory.predict import Parts, inference_bytes, predict, trainable
 from harness.memory.room import Room
-from harness.recipe import Recipe
-from harness.shapes import LINEARS, Shapes, from_config, known_models, near_models, shapes_of
+from harness.recipe.config import Method
+from harness.recipe.recipe import Recipe
+from harness.recipe.shapes import LINEARS, Shapes, from_config, known_models, near_models, shapes_of
 from machine.errors import BadUsage
 
 # a sequence is asked in steps of this; the longest that is looked for

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.config import Method, method_of
-from harness.shapes import LINEARS, Shapes
+from harness.recipe.config import Method, method_of
+from harness.recipe.shapes import LINEARS, Shapes
 from machine.errors import BadUsage
 
 METHODS: tuple[Method, ...] = ("full", "lora", "qlora")

@@ -18,7 +18,7 @@ import msgspec
 
 from harness.memory.job import Fitted, Job, constants
 from harness.memory.predict import Prediction, predict
-from harness.shapes import shapes_of
+from harness.recipe.shapes import shapes_of
 
 _TABLE = Path(str(resources.files("harness"))) / "memory" / "measured.toml"
 

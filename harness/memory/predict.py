@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from harness.memory.job import WIDTH, Fitted, Job, constants, optimizer_named
-from harness.shapes import lora_pairs, lora_parameters
+from harness.recipe.shapes import lora_pairs, lora_parameters
 
 NF4_BLOCK, NF4_OUTER_BLOCK = 64, 256
 

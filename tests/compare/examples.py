@@ -7,16 +7,16 @@ from typing import Any
 
 import msgspec
 
-from harness.recipe import Recipe, load_recipe
-from harness.report import HostSummary, Report, build_report
-from harness.worker_log import End, Start, Step, WorkerLog
+from harness.process.worker_log import End, Start, Step, WorkerLog
+from harness.recipe.recipe import Recipe, load_recipe
+from harness.report.report import HostSummary, Report, build_report
 from tests.harness.examples import ENVIRONMENT, HOST, log, run_of, step
 
 RECIPE = load_recipe("smollm2-135m-qlora")
 MISTRAL = load_recipe("mistral-7b-qlora")
 SYNTHETIC = load_recipe("mistral-7b-qlora-synthetic")
 LENGTH = 2048
-# what a benchmark's exact-length documents change in a recipe (harness/workload.py)
+# what a benchmark's exact-length documents change in a recipe (harness/measure/workload.py)
 EXACT: dict[str, Any] = {
     "datasets": [{"path": "/home/ada/.cache/gpu-setup/workloads/exact-2048-1.jsonl", "ds_type": "json", "type": None}],
     "sequence_len": LENGTH,

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gpu_setup.render.compare import baseline_lines
-from harness.baseline import Baseline, against_baseline
+from harness.report.baseline import Baseline, against_baseline
 from machine.errors import Refused
 from tests.compare.examples import card, small
 

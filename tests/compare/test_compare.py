@@ -14,10 +14,10 @@ from gpu_setup.envelope import Answer, encode
 from gpu_setup.render.compare import comparison_text
 from gpu_setup.render.compare_page import comparison_page
 from gpu_setup.render.compare_table import comparison_csv, comparison_markdown, plain
-from harness.baseline import against_baseline
-from harness.compare import Comparison, compare, different_work, letter
-from harness.measurement import Measurement
-from harness.report import Report
+from harness.measure.measurement import Measurement
+from harness.report.baseline import against_baseline
+from harness.report.compare import Comparison, compare, different_work, letter
+from harness.report.report import Report
 from machine.errors import REFUSED, BadUsage, Refused
 from tests.compare.examples import card, small
 from tests.harness.test_report import HOSTILE, Page, loads
@@ -283,7 +283,7 @@ def test_a_report_with_impossible_figures_breaks_nothing(odd: Measurement) -> No
 
 
 def test_reports_are_read_back_as_they_were_compared(tmp_path: Path) -> None:
-    from harness.report import read_report
+    from harness.report.report import read_report
 
     paths = []
     for number, report in enumerate(three()):

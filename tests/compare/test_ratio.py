@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.compare import Ratio, ratio_of
-from harness.intervals import median_interval
-from harness.measurement import Measurement
+from harness.measure.intervals import median_interval
+from harness.measure.measurement import Measurement
+from harness.report.compare import Ratio, ratio_of
 
 POSITIVE = st.floats(0.01, 1e6)
 

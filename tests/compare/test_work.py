@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.recipe import load_recipe, own_recipe
-from harness.report import Report
-from harness.shapes import shapes_of
-from harness.work import Work, described, differences, listed
-from harness.work_done import read_data_digest
+from harness.recipe.recipe import load_recipe, own_recipe
+from harness.recipe.shapes import shapes_of
+from harness.report.report import Report
+from harness.report.work import Work, described, differences, listed
+from harness.report.work_done import read_data_digest
 from tests.compare.examples import EXACT, LENGTH, MISTRAL, RECIPE, SYNTHETIC, card, small, steps
 from tests.harness.examples import log, run_of, step
 
@@ -167,7 +167,7 @@ def test_rows_in_another_order_are_the_same_work_and_other_rows_are_not() -> Non
 
 
 def test_a_run_that_its_time_budget_ended_early_did_the_planned_work() -> None:
-    from harness.worker_log import Begin
+    from harness.process.worker_log import Begin
 
     whole = small(log=log(*steps(1.0, number=50), begin=Begin(planned_steps=50)))
     cut = small(log=log(*steps(3.0, number=17), begin=Begin(planned_steps=50)))

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from containers.verify import MARK, Proof, verdict
-from harness.worker_process import WORKER
+from harness.environment.worker_process import WORKER
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 from harness.memory.answer import Wishes, job_for, largest
 from harness.memory.job import Job, constants, job_of, optimizer_named
 from harness.memory.predict import inference_bytes, predict, trainable, weight_bytes
-from harness.recipe import load_recipe, names
-from harness.shapes import LINEARS, Shapes, shapes_of
+from harness.recipe.recipe import load_recipe, names
+from harness.recipe.shapes import LINEARS, Shapes, shapes_of
 from machine.errors import BadUsage
 
 REFERENCE = load_recipe("mistral-7b-qlora")

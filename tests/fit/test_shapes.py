@@ -1,7 +1,7 @@
 import pytest
 
-from harness.recipe import load_recipe, names
-from harness.shapes import LINEARS, from_config, lora_parameters, near_models, shapes_of
+from harness.recipe.recipe import load_recipe, names
+from harness.recipe.shapes import LINEARS, from_config, lora_parameters, near_models, shapes_of
 from machine.errors import BadUsage
 
 MISTRAL = {

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from checks.catalogue import Stack, catalogue
-from harness.environment import Environment
-from harness.examine import Answer, Examination, HeldOut
-from harness.launch import DOCUMENT, Run
+from harness.environment.environment import Environment
+from harness.process.worker_log import Begin, End, Start, Step, WorkerLog
 from harness.prove import Job, Ready
-from harness.recipe import Recipe, load_recipe
-from harness.report import HostSummary
-from harness.worker_log import Begin, End, Start, Step, WorkerLog
+from harness.recipe.recipe import Recipe, load_recipe
+from harness.report.report import HostSummary
+from harness.training.examine import Answer, Examination, HeldOut
+from harness.training.launch import DOCUMENT, Run
 
 HOST = HostSummary(
     os="Ubuntu 24.04.3 LTS",

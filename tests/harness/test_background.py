@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.background import Place, look, notes, start, unit_argv
+from harness.training.background import Place, look, notes, start, unit_argv
 from machine.door import ABSENT, LocalMachine, Outcome
 from machine.errors import Refused
 

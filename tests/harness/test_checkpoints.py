@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.checkpoints import drop_after, is_whole, newest_whole
+from harness.training.checkpoints import drop_after, is_whole, newest_whole
 
 
 def checkpoint(adapter: Path, step: int) -> Path:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import PLUGIN, SWAPPABLE, difference, run_config, swapped
 from harness.prove import with_held_out
-from harness.recipe import SAMPLES, load_recipe
+from harness.recipe.config import PLUGIN, SWAPPABLE, difference, run_config, swapped
+from harness.recipe.recipe import SAMPLES, load_recipe
 from tests.harness.examples import job
 
 RUN = Path("/runs/1")

@@ -8,7 +8,8 @@ import pytest
 
 from checks.catalogue import catalogue
 from checks.facts.read import read_host
-from harness.default_recipe import (
+from harness.environment.stack import choose_stack
+from harness.jobs.default_recipe import (
     GIB,
     REFERENCE,
     SMALL,
@@ -21,9 +22,8 @@ from harness.default_recipe import (
 )
 from harness.memory.job import constants, job_of
 from harness.memory.predict import predict
-from harness.recipe import load_recipe, names, presets_of
-from harness.shapes import shapes_of
-from harness.stack import choose_stack
+from harness.recipe.recipe import load_recipe, names, presets_of
+from harness.recipe.shapes import shapes_of
 from tests.harness.test_device import Load
 from tests.tool import ROOT
 

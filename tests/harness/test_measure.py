@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.intervals import median_interval
-from harness.measure import measure, steady
-from harness.measurement import over
+from harness.measure.intervals import median_interval
+from harness.measure.measure import measure, steady
+from harness.measure.measurement import over
 from tests.harness.examples import log, step
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from harness.launch import read_run
+from harness.process.worker_log import Start
 from harness.prove import as_judged, loss_band, rows_given
-from harness.recipe import load_recipe
-from harness.report import build_report
-from harness.worker_log import Start
+from harness.recipe.recipe import load_recipe
+from harness.report.report import build_report
+from harness.training.launch import read_run
 from tests.harness.examples import ENVIRONMENT, HOST, cpu_stack, examination, job, log, run_of
 
 RUN = Path("/runs/1")

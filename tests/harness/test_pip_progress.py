@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.pip import time_left
+from harness.environment.pip import time_left
 
 
 def test_the_first_packages_tell_nothing() -> None:

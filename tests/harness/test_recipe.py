@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import difference
-from harness.models import drawn_model
+from harness.environment.models import drawn_model
 from harness.prove import prepare
-from harness.recipe import Recipe, check_keys, load_recipe, names, presets_of, suited_to
-from harness.shapes import LINEARS, from_config, shapes_of
+from harness.recipe.config import difference
+from harness.recipe.recipe import Recipe, check_keys, load_recipe, names, presets_of, suited_to
+from harness.recipe.shapes import LINEARS, from_config, shapes_of
 from machine.door import LocalMachine
 from machine.errors import BadAnswer, BadUsage
 from machine.events import silent

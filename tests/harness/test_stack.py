@@ -10,7 +10,7 @@ import pytest
 from checks.catalogue import catalogue
 from checks.facts.host import Host
 from checks.facts.read import read_host
-from harness.stack import choose_stack
+from harness.environment.stack import choose_stack
 from machine.recording import RecordedMachine
 from tests.recorded import names
 

@@ -9,11 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.config import run_config
-from harness.launch import Keep, Run
-from harness.memory.room import Room
-from harness.recipe import load_recipe
-from harness.train_job import (
+from harness.jobs.train_job import (
     ASKED,
     Asked,
     Wish,
@@ -27,7 +23,11 @@ from harness.train_job import (
     trained,
     with_work,
 )
-from harness.worker_log import Early, Evaluated
+from harness.memory.room import Room
+from harness.process.worker_log import Early, Evaluated
+from harness.recipe.config import run_config
+from harness.recipe.recipe import load_recipe
+from harness.training.launch import Keep, Run
 from machine.errors import BadAnswer, BadUsage, Refused
 from machine.events import Event, silent
 from tests.harness.examples import examination, job, log, ready, run_folder, run_of, step

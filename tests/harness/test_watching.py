@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.watching import STOP, Hung, Watch, watching
-from harness.worker_log import Begin, Unsaved
+from harness.process.worker_log import Begin, Unsaved
+from harness.training.watching import STOP, Hung, Watch, watching
 from machine.events import Event
 from tests.harness.examples import step
 

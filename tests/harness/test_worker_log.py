@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.worker_log import WorkerLog, parse_worker_log, read_worker_log
+from harness.process.worker_log import WorkerLog, parse_worker_log, read_worker_log
 
 STEP = (
     b'{"event": "step", "step": 1, "seconds": 1.5, "micro_batches": 2, "processed": 512, "non_padding": 400, '

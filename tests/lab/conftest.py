@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from filelock import FileLock
 
-from harness.environment import ensure
-from harness.models import ensure_model
-from harness.recipe import load_recipe
+from harness.environment.environment import ensure
+from harness.environment.models import ensure_model
+from harness.recipe.recipe import load_recipe
 from machine.door import LocalMachine
 from machine.events import silent
 from tests.lab.training import Ended, Training, cpu_stack, shared_paths, tool

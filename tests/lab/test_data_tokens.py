@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.recipe import SAMPLES
-from harness.worker_log import read_worker_log
+from harness.process.worker_log import read_worker_log
+from harness.recipe.recipe import SAMPLES
 from tests.data.corpus import clean_rows
 from tests.lab.training import Ended, tool
 

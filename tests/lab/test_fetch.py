@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.hub import fetched, folder_of, source_of
-from harness.models import ensure_model
-from harness.recipe import load_recipe
+from harness.environment.hub import fetched, folder_of, source_of
+from harness.environment.models import ensure_model
+from harness.recipe.recipe import load_recipe
 from machine.door import LocalMachine
 from machine.errors import OutsideFailed, Problem, Refused
 from machine.events import Event, silent

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.card_use import read_card_use, refuse_foreign
-from harness.ceiling import Products, measure_ceiling
-from harness.nf4 import check_nf4
-from harness.telemetry import read_telemetry, sensing
-from harness.worker_process import worker_environment
+from harness.environment.worker_process import worker_environment
+from harness.measure.card_use import read_card_use, refuse_foreign
+from harness.measure.ceiling import Products, measure_ceiling
+from harness.measure.nf4 import check_nf4
+from harness.measure.telemetry import read_telemetry, sensing
 from machine.door import LocalMachine
 from machine.errors import BadAnswer, Refused
 from machine.events import silent
@@ -94,7 +94,7 @@ print(json.dumps(found))
 
 
 def test_a_silent_fall_back_to_plain_products_is_seen(training: Training) -> None:
-    from harness.verdict import kernel_words
+    from harness.measure.verdict import kernel_words
 
     found = inside(training, KERNELS)
     assert kernel_words(found["FLASH_ATTENTION"]) == "flash (PyTorch)"
@@ -125,7 +125,7 @@ def test_nf4_is_checked_once(training: Training) -> None:
 
 def test_wrong_4_bit_products_stop_a_benchmark(training: Training) -> None:
     """The check itself with an error put into the layer's output, as a broken kernel would give it."""
-    from harness.nf4 import judged
+    from harness.measure.nf4 import judged
 
     argv = (str(training.environment.python), "-m", "gpu_setup_worker.nf4_check", "--inject", "unrelated")
     outcome = LocalMachine().run(argv, timeout=120, env=worker_environment(training.environment))
@@ -211,33 +211,33 @@ def test_soaking_ends_when_heat_and_clock_stand_still(
     training: Training, nvml: Path, monkeypatch: pytest.MonkeyPatch, own_home: Path
 ) -> None:
     """The real heater, beside a card whose heat never changes; two minutes are shortened to three seconds."""
-    import harness.sensors
-    import harness.soak
+    import harness.jobs.soak
+    import harness.measure.sensors
     from checks.facts.read import read_host
     from harness.prove import Job, Ready
-    from harness.recipe import load_recipe
+    from harness.recipe.recipe import load_recipe
     from machine.paths import paths
 
-    monkeypatch.setattr(harness.sensors, "SOAK_WINDOW", 3.0)
-    monkeypatch.setattr(harness.soak, "LOOK", 0.5)
+    monkeypatch.setattr(harness.measure.sensors, "SOAK_WINDOW", 3.0)
+    monkeypatch.setattr(harness.jobs.soak, "LOOK", 0.5)
     machine = stub(monkeypatch, nvml, "count=1;clock=1800")
     stack = msgspec.structs.replace(training.stack, vendor="nvidia")
     job = Job(load_recipe("tiny"), stack, device=UUID)
     (model,) = list(training.paths.models.glob("tiny-*/config.json"))[:1]
     ready = Ready(training.environment, str(model.parent), "")
     places = paths({"GPU_SETUP_HOME": str(own_home)})
-    found = harness.soak.soak(job, ready, read_host(machine), machine, places, silent)
+    found = harness.jobs.soak.soak(job, ready, read_host(machine), machine, places, silent)
     assert found.settled and (found.kelvin, found.clock_share) == (0.0, 0.0)
     assert 3.0 <= found.seconds < 30
     assert not [name for name in os.listdir("/proc") if name.isdigit() and b"until-stopped" in cmdline(name)]
 
 
 def test_without_a_sensor_there_is_nothing_to_wait_for(training: Training, own_home: Path) -> None:
-    import harness.soak
+    import harness.jobs.soak
     from checks.facts.read import read_host
+    from harness.measure.telemetry import HostSensors
     from harness.prove import Job, Ready
-    from harness.recipe import load_recipe
-    from harness.telemetry import HostSensors
+    from harness.recipe.recipe import load_recipe
     from machine.paths import paths
 
     machine = LocalMachine()
@@ -246,7 +246,7 @@ def test_without_a_sensor_there_is_nothing_to_wait_for(training: Training, own_h
         pytest.xfail("this machine has sensors")
     (model,) = list(training.paths.models.glob("tiny-*/config.json"))[:1]
     ready, places = Ready(training.environment, str(model.parent), ""), paths({"GPU_SETUP_HOME": str(own_home)})
-    found = harness.soak.soak(
+    found = harness.jobs.soak.soak(
         Job(load_recipe("tiny"), training.stack), ready, read_host(machine), machine, places, silent
     )
     assert found.settled is None
@@ -282,9 +282,9 @@ def test_a_recipe_without_time_left_ends_by_itself(own_home: Path, tmp_path: Pat
 
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
-    from harness.bench import bench, settings
+    from harness.jobs.bench import bench, settings
     from harness.prove import Job, finished_run, inputs_digest, prepare, reported
-    from harness.recipe import load_recipe
+    from harness.recipe.recipe import load_recipe
     from machine.paths import paths
     from tests.lab.training import cpu_stack
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from harness.environment.worker_process import worker_environment
 from harness.memory.job import Job, constants
 from harness.memory.predict import Prediction, predict
-from harness.shapes import LINEARS, Shapes
-from harness.worker_process import worker_environment
+from harness.recipe.shapes import LINEARS, Shapes
 from tests.lab.training import Training
 
 pytestmark = pytest.mark.lab

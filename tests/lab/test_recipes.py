@@ -12,13 +12,13 @@ import pytest
 
 from checks.catalogue import catalogue
 from checks.facts.read import read_host
-from harness.config import difference, swapped
-from harness.examine import examine, held_out_file
-from harness.launch import new_folder, train
-from harness.models import drawn_model, ensure_model
+from harness.environment.models import drawn_model, ensure_model
+from harness.environment.worker_process import worker_environment
 from harness.prove import Job, examined, fresh_run, prepare, reported
-from harness.recipe import SAMPLES, Recipe, Traits, load_recipe
-from harness.worker_process import worker_environment
+from harness.recipe.config import difference, swapped
+from harness.recipe.recipe import SAMPLES, Recipe, Traits, load_recipe
+from harness.training.examine import examine, held_out_file
+from harness.training.launch import new_folder, train
 from machine.door import LocalMachine
 from machine.events import silent
 from machine.paths import paths

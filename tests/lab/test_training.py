@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import SWAPPABLE, difference, run_config, swapped
-from harness.examine import Examination, examine, held_out_file
-from harness.launch import new_folder, train
-from harness.models import ensure_model
+from harness.environment.models import ensure_model
+from harness.environment.worker_process import worker_environment
+from harness.measure.smoke import Smoke, judge
+from harness.process.worker_log import read_worker_log
 from harness.prove import Job, fresh_run, prepare
-from harness.recipe import SAMPLES, Recipe, Traits, load_recipe, names
-from harness.smoke import Smoke, judge
-from harness.worker_log import read_worker_log
-from harness.worker_process import worker_environment
+from harness.recipe.config import SWAPPABLE, difference, run_config, swapped
+from harness.recipe.recipe import SAMPLES, Recipe, Traits, load_recipe, names
+from harness.training.examine import Examination, examine, held_out_file
+from harness.training.launch import new_folder, train
 from machine.door import LocalMachine
 from machine.events import silent
 from machine.paths import paths

@@ -8,8 +8,16 @@ from typing import Any
 import pytest
 
 from checks.facts.read import read_host
-from harness.card_use import CardUse, Program, card_use, desktop_note, desktop_programs, read_card_use, refuse_foreign
-from harness.verdict import card_notes
+from harness.measure.card_use import (
+    CardUse,
+    Program,
+    card_use,
+    desktop_note,
+    desktop_programs,
+    read_card_use,
+    refuse_foreign,
+)
+from harness.measure.verdict import card_notes
 from machine.errors import REFUSED, Refused
 from machine.recording import RecordedMachine
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.flops import Sizes, documents, hardware_flops, roof, seen_square, sizes_of, training_flops
-from harness.shapes import LINEARS, Shapes, shapes_of
+from harness.recipe.flops import Sizes, documents, hardware_flops, roof, seen_square, sizes_of, training_flops
+from harness.recipe.shapes import LINEARS, Shapes, shapes_of
 
 
 def shapes(name: str) -> Shapes:

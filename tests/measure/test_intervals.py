@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.intervals import bootstrap_interval, drift, half_width, warm_up
+from harness.measure.intervals import bootstrap_interval, drift, half_width, warm_up
 
 
 def noisy(n: int, seed: int = 0, spread: float = 0.01) -> list[float]:

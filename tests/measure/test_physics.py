@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.flops import documents, sizes_of, training_flops
-from harness.physics import possible_tflops, rates
-from harness.shapes import LINEARS, shapes_of
+from harness.measure.physics import possible_tflops, rates
+from harness.recipe.flops import documents, sizes_of, training_flops
+from harness.recipe.shapes import LINEARS, shapes_of
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.around import Method, Soak, read_around, read_method, trained_card
-from harness.bench import LEAST_LAUNCHES, at_least, hurried, label, settings
-from harness.ceiling import ceiling_argv, precision_of, products_of, products_seen, read_ceiling
-from harness.flops import Sizes
-from harness.nf4 import digest, judged
-from harness.recipe import load_recipe
-from harness.worker_log import Start
-from harness.workload import EXACT, RECIPE, exact, overrides_for
+from harness.jobs.bench import LEAST_LAUNCHES, at_least, hurried, label, settings
+from harness.measure.around import Method, Soak, read_around, read_method, trained_card
+from harness.measure.ceiling import ceiling_argv, precision_of, products_of, products_seen, read_ceiling
+from harness.measure.nf4 import digest, judged
+from harness.measure.workload import EXACT, RECIPE, exact, overrides_for
+from harness.process.worker_log import Start
+from harness.recipe.flops import Sizes
+from harness.recipe.recipe import load_recipe
 from machine.door import TIMED_OUT, Outcome
 from machine.errors import BAD_ANSWER, OUTSIDE_FAILED, Problem
 from tests.harness.examples import ENVIRONMENT

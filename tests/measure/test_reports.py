@@ -14,14 +14,14 @@ from gpu_setup.commands.bench import beside, is_bad
 from gpu_setup.envelope import Answer, encode
 from gpu_setup.render.page import report_page
 from gpu_setup.render.report import report_text
-from harness.around import Method
-from harness.card_use import CardUse
-from harness.measure import Around
-from harness.recipe import Band, load_recipe
-from harness.report import Report, build_report, combined
-from harness.telemetry import CardSample, HostSample, Telemetry
-from harness.worker_log import WorkerLog
-from harness.workload import exact
+from harness.measure.around import Method
+from harness.measure.card_use import CardUse
+from harness.measure.measure import Around
+from harness.measure.telemetry import CardSample, HostSample, Telemetry
+from harness.measure.workload import exact
+from harness.process.worker_log import WorkerLog
+from harness.recipe.recipe import Band, load_recipe
+from harness.report.report import Report, build_report, combined
 from machine.errors import Refused
 from tests.harness.examples import ENVIRONMENT, HOST, log, run_of, step
 from tests.measure.test_speed import ceiling, training

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from harness.sensors import SOAK_WINDOW, joules_per_token, other_load, sensors, settling
-from harness.telemetry import CardSample, HostSample, Rapl, Telemetry
-from harness.worker_log import Step
+from harness.measure.sensors import SOAK_WINDOW, joules_per_token, other_load, sensors, settling
+from harness.measure.telemetry import CardSample, HostSample, Rapl, Telemetry
+from harness.process.worker_log import Step
 from tests.harness.examples import step
 
 BEGIN = 10_000.0

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from harness.card_use import CardUse
-from harness.ceiling import Ceiling
-from harness.flops import documents, hardware_flops, sizes_of, training_flops
-from harness.measure import Around, Measurements, computed_tflops, found_warm_up, measure, merged, units
-from harness.shapes import LINEARS, shapes_of
-from harness.telemetry import CardSample, Telemetry
-from harness.worker_log import Start, WorkerLog
+from harness.measure.card_use import CardUse
+from harness.measure.ceiling import Ceiling
+from harness.measure.measure import Around, Measurements, computed_tflops, found_warm_up, measure, merged, units
+from harness.measure.telemetry import CardSample, Telemetry
+from harness.process.worker_log import Start, WorkerLog
+from harness.recipe.flops import documents, hardware_flops, sizes_of, training_flops
+from harness.recipe.shapes import LINEARS, shapes_of
 from tests.harness.examples import log, step
 
 MISTRAL = shapes_of("mistralai/Mistral-7B-v0.1")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.telemetry import (
+from harness.measure.telemetry import (
     CardSample,
     HostSample,
     HostSensors,

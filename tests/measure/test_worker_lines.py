@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness.flops import Sizes
-from harness.measure import documents_of, micro_timed
-from harness.worker_log import parse_worker_log
+from harness.measure.measure import documents_of, micro_timed
+from harness.process.worker_log import parse_worker_log
+from harness.recipe.flops import Sizes
 
 # a run of `tiny` on documents of 256 tokens, 2026-11-24, some fields left out
 REAL = b"""

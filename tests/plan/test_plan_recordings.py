@@ -9,7 +9,7 @@ import pytest
 from checks.catalogue import catalogue
 from checks.facts.read import read_host
 from provision.model import Plan
-from provision.plan import plan
+from provision.plan.plan import plan
 from provision.target import Target, Vendor
 from tests.recorded import FOLDER, load, names
 

@@ -11,11 +11,11 @@ import pytest
 from gpu_setup.commands.apply import answer_of
 from machine.errors import Refused
 from machine.events import Event
-from provision import apply
-from provision.apply import begin, carry_out
-from provision.document import check, load
-from provision.journal import Entry, Journal, Request, Run
+from provision.apply import apply
+from provision.apply.apply import begin, carry_out
+from provision.apply.journal import Entry, Journal, Request, Run
 from provision.model import AnyAction, KernelModule, MokEnroll, Plan, Reboot, Service, State, Step, WriteFile, sealed
+from provision.plan.document import check, load
 from provision.site import Site
 from provision.target import Target
 from tests.provision.hosts import Nowhere

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from machine.errors import OutsideFailed, Refused
-from provision import act_files, files
-from provision.act_files import Left
-from provision.files import current, difference, digest, holds, keep, merged, remove_empty, write
+from provision.apply import act_files
+from provision.apply.act_files import Left
 from provision.model import AptPin, AptRepo, RestoreFile, WriteFile
 from provision.site import Site
+from provision.system import files
+from provision.system.files import current, difference, digest, holds, keep, merged, remove_empty, write
 from tests.provision.hosts import Nowhere
 
 RUNTIME = '{"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": []}}}'

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from machine.errors import Refused
-from provision.keys import NoKey, fingerprints, parse, trusted
+from provision.system.keys import NoKey, fingerprints, parse, trusted
 
 
 def gpg(home: Path, *arguments: str) -> bytes:

@@ -9,8 +9,8 @@ import pytest
 
 from checks.facts.host import Firmware
 from machine.door import Outcome
-from provision import mok
-from provision.secure_boot import CERTIFICATE, enforced
+from provision.plan.secure_boot import CERTIFICATE, enforced
+from provision.system import mok
 from tests.plan.machines import RTX_3090_TI, ubuntu
 from tests.provision.hosts import Folder
 

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 
 from checks.facts.host import Host
-from provision import dpkg
-from provision.act_packages import Packages
-from provision.journal import Entry
+from provision.apply.act_packages import Packages
+from provision.apply.journal import Entry
 from provision.model import AnyAction, AptInstall, AptMark, AptRemove, Plan, RestoreFile, State, UserGroup, Wanted
-from provision.rollback import plan_back
-from provision.rollback_packages import kept_kernels
+from provision.rollback.rollback import plan_back
+from provision.rollback.rollback_packages import kept_kernels
 from provision.site import Site
+from provision.system import dpkg
 from tests.plan.machines import GA, HWE, ubuntu
 from tests.provision.hosts import Folder, status
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from machine.errors import Refused
-from provision import bootstrap, launch, rootcopy
-from provision.rootcopy import bootstrap_source, make, roots_own
+from provision.root import bootstrap, launch, rootcopy
+from provision.root.rootcopy import bootstrap_source, make, roots_own
 
 
 def archive(**files: bytes) -> bytes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from provision.journal import Run, StepResult
+from provision.apply.journal import Run, StepResult
+from provision.apply.standing import reopened
 from provision.model import Service, State, Step, WriteFile
-from provision.standing import reopened
 
 WRITE = Step(
     id="nouveau-blacklist",

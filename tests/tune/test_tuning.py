@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from checks.catalogue import catalogue
-from harness import tuning
-from harness.environment import Environment
+from harness.environment.environment import Environment
+from harness.jobs import tuning
+from harness.jobs.tune import Try
+from harness.jobs.tuning import DOCUMENTS, Tuned, read_tries, tune
+from harness.process.worker_log import Start, Step, WorkerLog
 from harness.prove import Job, Ready
-from harness.recipe import load_recipe
-from harness.tune import Try
-from harness.tuning import DOCUMENTS, Tuned, read_tries, tune
-from harness.worker_log import Start, Step, WorkerLog
+from harness.recipe.recipe import load_recipe
 from machine.door import LocalMachine
 from machine.errors import BadUsage, Interrupted, OutsideFailed
 from machine.events import silent

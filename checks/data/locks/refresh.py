@@ -2,7 +2,7 @@
 
 `python checks/data/locks/refresh.py locks|check|registry [--write]`. `locks` needs uv and a package index and writes
 one file a stack, for Python 3.11 to 3.13, with the hashes of every wheel. torch is left out: its builds differ by
-index, so it is installed by a call of its own (harness/environment.py, containers/templates). `check` needs nothing.
+index, so it is installed by a call of its own (harness/environment, containers/templates). `check` needs nothing.
 `registry` prints what PyPI, torch's indexes and Docker Hub offer beside what is pinned, and says where one does not
 answer; with `--write` the bases' digests and their date go into stacks.toml. Run it from the checkout.
 """

@@ -2,7 +2,7 @@
 
 trainer ─▶ checkpoint-N/ ─▶ every file synced ─▶ checkpoint-N/whole.json {"step": N, "files": {name: [bytes, sha256]}}
 
-What a kill or a power cut leaves half written has no such list; harness/checkpoints.py goes back to one that has.
+What a kill or a power cut leaves half written has no such list; training/checkpoints.py goes back to one that has.
 Early stopping is judged from the trainer's own history, which is part of a checkpoint: a run that was cut stops where
 an uncut one does. GPU_SETUP_KEEP holds the settings as JSON: {"seconds": …, "stop": FILE, "patience": N}.
 """

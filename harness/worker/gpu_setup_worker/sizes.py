@@ -32,7 +32,7 @@ def windowed_layers(config: Any) -> tuple[int, int | None]:
 
 
 def sizes(model: torch.nn.Module) -> dict[str, Any] | None:
-    """As harness/flops.py's Sizes takes them; None for a mixture of experts, where a token does not pass all."""
+    """As harness/recipe/flops.py's Sizes takes them; None for a mixture of experts, where a token does not pass all."""
     config = model.config
     if any(getattr(config, key, None) for key in ("num_local_experts", "num_experts", "n_routed_experts")):
         return None

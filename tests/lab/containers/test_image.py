@@ -19,8 +19,8 @@ from containers.engine import choose_engine, docker_engine
 from containers.model import Vendor
 from containers.run import Container, run_argv
 from containers.spec import image_spec
-from harness.recipe import SAMPLES
-from harness.worker_process import WORKER
+from harness.environment.worker_process import WORKER
+from harness.recipe.recipe import SAMPLES
 from machine.door import LocalMachine
 from machine.events import silent
 from machine.paths import paths

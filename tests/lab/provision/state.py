@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from provision import dpkg
+from provision.system import dpkg
 from tests.lab.provision.hosts import Guest
 from tests.provision.hosts import Folder
 

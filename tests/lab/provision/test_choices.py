@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision import dpkg
+from provision.system import dpkg
 from tests.lab.provision import state, vendor_packages
 from tests.lab.provision.hosts import Hosts
 from tests.lab.provision.repositories import Repositories

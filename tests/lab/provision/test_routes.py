@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from provision import dpkg
+from provision.system import dpkg
 from tests.lab.provision import routes
 from tests.lab.provision.hosts import Guest, Hosts
 from tests.lab.provision.repositories import Repositories

@@ -1,0 +1,151 @@
+"""pip in a training environment: how it is called, what it says while it works, and why it stopped."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.environment.installed import present
+from machine.door import Machine, Outcome
+from machine.errors import OutsideFailed
+from machine.events import Emit, Event
+
+SETTINGS: Mapping[str, str] = {
+    "PIP_USER": "0",
+    "PYTHONNOUSERSITE": "1",
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PIP_NO_INPUT": "1",
+}
+NOTHING_FOUND = "No matching distribution found"
+OTHER_HASH = "DO NOT MATCH THE HASHES"
+
+_AGAIN = "Check the network; run the same command again to go on."
+# words of pip 23 to 26, each seen in a failed run; in order, the first that is there wins
+_CAUSES: tuple[tuple[str, str, str, str], ...] = (
+    (
+        "No space left on device",
+        "no-room",
+        "the disk is full.",
+        "Free some space, or set GPU_SETUP_HOME to a folder on a bigger disk, and run the same command again.",
+    ),
+    (
+        "Read-only file system",
+        "unwritable",
+        "the folder cannot be written.",
+        "Set GPU_SETUP_HOME to a folder that you can write, and run the same command again.",
+    ),
+    (
+        OTHER_HASH,
+        "hash",
+        "a downloaded package is not the one that was locked.",
+        "Your package index serves another file than the public one; use the public index, or report this.",
+    ),
+    ("Temporary failure in name resolution", "network", "no name can be looked up.", _AGAIN),
+    ("ConnectionResetError", "network", "the connection was cut.", _AGAIN),
+    ("Connection broken", "network", "a download was cut.", _AGAIN),
+    ("IncompleteRead", "network", "a download was cut.", _AGAIN),
+    ("ReadTimeoutError", "network", "the package index stopped answering.", _AGAIN),
+    ("ConnectTimeoutError", "network", "the package index does not answer.", _AGAIN),
+    ("NewConnectionError", "network", "the package index cannot be reached.", _AGAIN),
+    ("Failed to establish a new connection", "network", "the package index cannot be reached.", _AGAIN),
+    ("after connection broken by", "network", "the package index cannot be reached.", _AGAIN),
+    (
+        "ensurepip",
+        "venv",
+        "this Python cannot make environments.",
+        "Install the venv package, for example: sudo apt install python3-venv",
+    ),
+    (
+        NOTHING_FOUND,
+        "not-offered",
+        "the package index has no such package for this Python and machine.",
+        "Check the index that pip is set to (pip config list); a mirror may be behind.",
+    ),
+)
+
+
+class Installing:
+    """One building or repairing: pip's calls, and beside them how many of the wanted packages are in place."""
+
+    def __init__(self, stage: str, folder: Path, wanted: set[str], machine: Machine, emit: Emit) -> None:
+        self._stage, self._folder, self._wanted = stage, folder, wanted
+        self._machine, self._emit = machine, emit
+        self._python = str(folder / "bin" / "python")
+        self._doing = "starting pip"
+        self._collected = 0
+        self._over = threading.Event()
+        self._counter = threading.Thread(target=self._count, daemon=True)
+
+    def __enter__(self) -> Installing:
+        self._counter.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._counter.join()
+
+    def install(self, *arguments: str) -> Outcome:
+        """`pip install ARGUMENTS` to its end, whatever that is; the outcome's stdout holds pip's last lines."""
+        lines: list[str] = []
+
+        def on_line(line: str) -> None:
+            lines.append(line)
+            words = line.strip()
+            self._collected += words.startswith("Collecting ")
+            if words.startswith(("Collecting ", "Downloading ", "Processing ", "Installing collected")):
+                self._doing = words.split(" (from")[0].split(":")[0][:80]
+
+        argv = (self._python, "-m", "pip", "install", "--progress-bar", "off", *arguments)
+        outcome = self._machine.stream(argv, on_line, env=SETTINGS)
+        return outcome._replace(stdout="\n".join(lines[-60:]))
+
+    def listed(self, package: str, index: str) -> bool:
+        """Whether the index lists the package: asked once, without retries, so that a dead index costs seconds."""
+        argv = (self._python, "-m", "pip", "index", "versions", package, "--retries", "0", "--timeout", "10",
+                "--index-url", index)  # fmt: skip
+        return self._machine.run(argv, timeout=40, env=SETTINGS).ok
+
+    def _count(self) -> None:
+        """Tell what changes, twice a second, with an estimate from the pace so far."""
+        begin = time.monotonic()
+        told: tuple[int, str] | None = None
+        while not self._over.wait(0.5):
+            here = len(self._wanted & present(self._folder))
+            if (here, self._doing) != told:
+                told = (here, self._doing)
+                left = time_left(time.monotonic() - begin, self._collected, here, len(self._wanted))
+                self._emit(
+                    Event("progress", self._stage, self._doing, here, len(self._wanted), "packages in place", left)
+                )
+
+
+def time_left(spent: float, collected: int, in_place: int, wanted: int) -> float | None:
+    """Seconds, from the pace so far; pip first collects all packages and then puts them in place.
+
+    None before a tenth of both is done: the first package is the largest.
+    """
+    done, all_of_it = min(collected, wanted) + in_place, 2 * wanted
+    return spent / done * (all_of_it - done) if 10 * done >= all_of_it else None
+
+
+def checked(outcome: Outcome, doing: str) -> None:
+    """Raise OutsideFailed with the cause in plain words unless the process ended well."""
+    if outcome.ok:
+        return
+    text = f"{outcome.stdout}\n{outcome.stderr}"
+    for needle, code, why, following in _CAUSES:
+        if needle in text:
+            said = next(line.strip() for line in reversed(text.splitlines()) if needle in line)
+            raise OutsideFailed(
+                f"environment.{code}", f"The training environment stopped at {doing}: {why}", said[-300:], following
+            )
+    errors = [line.strip() for line in text.splitlines() if line.lstrip().startswith("ERROR:") or "Error" in line]
+    ended = f"exit {outcome.rc}" if outcome.rc is not None else outcome.problem
+    raise OutsideFailed(
+        "environment.failed",
+        f"The training environment stopped at {doing} ({ended}).",
+        (errors or [text.strip() or "It printed nothing."])[-1][-300:],
+        "What was installed stays; run the same command again to go on.",
+    )

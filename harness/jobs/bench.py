@@ -1,0 +1,183 @@
+"""A benchmark as a short story: who uses the card? → does NF4 compute rightly? → (soak) → launches → documents.
+
+    launch:  ceiling before ─▶ [axolotl train + sensors] ─▶ ceiling after
+
+Each launch is a process of its own with a seed of its own, so that the interval over launches holds what changes from
+process to process: memory layout, clocks, the order of the data. harness/measure/around.py reads what this leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from checks.facts.host import Host
+from harness.document import write_whole
+from harness.jobs.soak import soak
+from harness.measure import around
+from harness.measure.around import Method, Soak
+from harness.measure.card_use import read_card_use, refuse_foreign
+from harness.measure.ceiling import Products, measure_ceiling, products_of, products_seen
+from harness.measure.nf4 import check_nf4
+from harness.measure.telemetry import sensing
+from harness.measure.workload import EXACT, RECIPE, Workload, ensure_documents, exact, overrides_for
+from harness.prove import Job, Ready, as_judged, inputs_digest
+from harness.recipe.config import run_config
+from harness.training.launch import mark_cut_off, new_folder, train
+from machine.door import Machine
+from machine.errors import Interrupted, Problem
+from machine.events import Emit, Event
+from machine.paths import Paths
+
+STAGE = "bench"
+UP_BUDGET = 90.0
+QUICK_BUDGET = 120.0
+SHORT_CEILING, LONG_CEILING = 4.0, 30.0
+LEAST_LAUNCHES = 3
+# tokens of a launch by device: some minutes each, and on the fastest card more than an energy counter's minute
+QUICK_TOKENS: Mapping[str, int] = {"gpu": 1 << 17, "cpu": 1 << 14}
+RECORD_TOKENS: Mapping[str, int] = {"gpu": 1 << 19, "cpu": 1 << 15}
+FEWEST_RECORD_STEPS = 8
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """`tokens`: of a launch, for exact documents; `budget`: measured seconds after which a launch ends by itself."""
+
+    mode: str
+    workload: str
+    tokens: int
+    budget: float | None
+    launches: int
+    ceiling_seconds: float
+    soak: bool
+
+
+def settings(
+    mode: str, gpu: bool, workload: str | None = None, steps: int | None = None, launches: int = 0
+) -> Settings:
+    """What each mode means. A number of steps that a person asked for has no time limit."""
+    kind = "gpu" if gpu else "cpu"
+    if mode == "record":
+        tokens = RECORD_TOKENS[kind]
+        return Settings(mode, workload or EXACT, tokens, None, max(launches, LEAST_LAUNCHES), LONG_CEILING, True)
+    budget = (QUICK_BUDGET if mode == "quick" else UP_BUDGET) if steps is None else None
+    usual = EXACT if mode == "quick" else RECIPE
+    return Settings(mode, workload or usual, QUICK_TOKENS[kind], budget, max(launches, 1), SHORT_CEILING, False)
+
+
+def label(chosen: Settings, soak: Soak | None) -> str:
+    """What the figures are worth, in a few words."""
+    launches = f"{chosen.launches} launches" if chosen.launches > 1 else "one launch"
+    if soak is None:
+        return f"{launches}, not soaked"
+    if soak.settled is None:
+        return f"{launches}, heat not known: no sensor"
+    return (
+        f"{launches}, soaked" if soak.settled else f"{launches}, heat did not settle in {soak.seconds / 60:.0f} minutes"
+    )
+
+
+class Launched(NamedTuple):
+    """A finished launch: the job as it was run, and its folder."""
+
+    job: Job
+    ready: Ready
+    folder: Path
+
+
+def bench(
+    job: Job, ready: Ready, chosen: Settings, host: Host, machine: Machine, paths: Paths, emit: Emit
+) -> tuple[Launched, ...]:
+    """Every launch of a benchmark, in order."""
+    job = hurried(job) if chosen.mode == "quick" else job
+    guard(job, ready, host, machine, emit)
+    soaked = soak(job, ready, host, machine, paths, emit) if chosen.soak else None
+    first_seed = int(job.overrides.get("seed", job.recipe.config.get("seed") or 42))
+    done = []
+    for number in range(chosen.launches):
+        seeded = {"seed": first_seed + number} if chosen.launches > 1 else {}
+        workload, changes = prepared(job, ready, chosen, first_seed + number, machine, paths, emit)
+        launch = msgspec.structs.replace(job, overrides={**changes, **job.overrides, **seeded}, budget=chosen.budget)
+        if chosen.launches > 1:
+            emit(Event("note", STAGE, f"Launch {number + 1} of {chosen.launches}, seed {first_seed + number}"))
+        method = Method(chosen.mode, label(chosen, soaked), workload, chosen.budget, chosen.ceiling_seconds, soaked)
+        own = msgspec.structs.replace(ready, inputs=inputs_digest(launch, ready.environment, ready.base_model))
+        done.append(Launched(launch, own, measured_run(launch, own, method, host, machine, paths.runs, emit)))
+    return tuple(done)
+
+
+def hurried(job: Job) -> Job:
+    """A quick benchmark has no time for steps that only warm up: one, and what the rule finds beyond it."""
+    traits = msgspec.structs.replace(job.recipe.traits, warmup_steps=1)
+    return msgspec.structs.replace(job, recipe=msgspec.structs.replace(job.recipe, traits=traits))
+
+
+def prepared(
+    job: Job, ready: Ready, chosen: Settings, seed: int, machine: Machine, paths: Paths, emit: Emit
+) -> tuple[Workload, dict[str, Any]]:
+    """The workload of a launch and what it changes in the recipe's config; its documents are made where needed."""
+    if chosen.workload != EXACT:
+        workload = Workload(chosen.workload)
+        return workload, overrides_for(workload, None)
+    workload = exact(job.recipe, job.overrides, chosen.tokens)
+    if chosen.mode == "record" and "max_steps" not in job.overrides:
+        workload = at_least(workload, job.recipe.traits.warmup_steps + FEWEST_RECORD_STEPS)
+    data = ensure_documents(workload, ready.base_model, seed, ready.environment, machine, paths, emit)
+    return workload, overrides_for(workload, data)
+
+
+def at_least(workload: Workload, steps: int) -> Workload:
+    """Long steps need more tokens than usual for enough of them."""
+    if workload.steps is None or workload.tokens_per_step is None or workload.steps >= steps:
+        return workload
+    return msgspec.structs.replace(workload, steps=steps, token_budget=steps * workload.tokens_per_step)
+
+
+def guard(job: Job, ready: Ready, host: Host, machine: Machine, emit: Emit) -> None:
+    """What would make a speed worthless: a shared card (Refused), 4-bit products that are wrong (BadAnswer)."""
+    vendor = job.stack.vendor
+    refuse_foreign(read_card_use(vendor, around.slot_of(host, vendor, job.device), machine))
+    if job.recipe.config.get("load_in_4bit"):
+        check_nf4(ready.environment, machine, emit, job.device, job.conditions)
+
+
+def measured_run(job: Job, ready: Ready, method: Method, host: Host, machine: Machine, runs: Path, emit: Emit) -> Path:
+    """One launch: the ceiling before and after, and the sensors meanwhile. Returns its folder."""
+    vendor = job.stack.vendor
+    which = around.slot_of(host, vendor, job.device)
+    use = read_card_use(vendor, which, machine)
+    refuse_foreign(use)
+    mark_cut_off(runs)
+    folder = new_folder(runs, job.recipe)
+    write_whole(folder / around.CARD_USE, msgspec.json.encode(use))
+    write_whole(folder / around.METHOD, msgspec.json.encode(method))
+    config = run_config(job.recipe, ready.base_model, folder, job.data, job.overrides)
+    products = products_of(config, ready.base_model)
+    seconds = method.ceiling_seconds
+    _ceiling(products, seconds, folder / around.BEFORE, job, ready, machine, emit)
+    with sensing(machine, vendor, which, folder / around.TELEMETRY):
+        log = train(
+            as_judged(job), ready.environment, ready.base_model, folder, machine, emit, ready.inputs, job.data,
+            job.overrides, job.device, budget=job.budget,
+        )  # fmt: skip
+    # a model whose shapes no table has shows them once it is loaded
+    products = products or products_seen(config, log.start)
+    _ceiling(products, seconds, folder / around.AFTER, job, ready, machine, emit)
+    return folder
+
+
+def _ceiling(
+    products: Products | None, seconds: float | None, out: Path, job: Job, ready: Ready, machine: Machine, emit: Emit
+) -> None:
+    """A run without a ceiling is still a run: what keeps it from being measured is told, and the figure is null."""
+    if products is None or not seconds:
+        return
+    try:
+        measure_ceiling(products, seconds, out, ready.environment, machine, emit, job.device)
+    except Interrupted:
+        raise
+    except Problem as problem:
+        emit(Event("warning", STAGE, f"No matmul ceiling: {problem.what} {problem.why}".rstrip()))

@@ -1,0 +1,80 @@
+"""Which recipe a machine gets when nobody names one, and whether its model can be had."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.environment.hub import folder_of, source_of
+from harness.recipe.recipe import Recipe, load_recipe, presets_of
+
+REFERENCE = "mistral-7b-qlora"
+SYNTHETIC = "mistral-7b-qlora-synthetic"
+SMALL = "smollm2-135m-qlora"
+
+GIB = 2**30
+# what a desktop, the driver's own context and PyTorch's reserve may take of a card before the training does
+SPARE_GIB = 2
+
+
+class Chosen(NamedTuple):
+    name: str
+    because: str
+
+
+def default_recipe(gpu: bool, free: int | None, model: bool, learns: bool) -> Chosen:
+    """`free`: bytes of the card's memory, None where not known; `model`: the reference's weights are here or can be
+    had; `learns`: the run is judged by what it learnt, or is on a person's own data.
+    """
+    if not gpu:
+        return Chosen(SMALL, "no supported GPU")
+    smallest = load_recipe(presets_of(REFERENCE)[0]).traits.vram_gb or 0
+    if free is not None and free < (smallest - SPARE_GIB) * GIB:
+        return Chosen(
+            SMALL, f"{free / GIB:.1f} GiB are free on the card: too little for a model of 7 billion parameters"
+        )
+    if not model:
+        if learns:
+            return Chosen(SMALL, "the model hub cannot be reached, and this model comes from a package")
+        return Chosen(SYNTHETIC, "the model hub cannot be reached: Mistral 7B's shapes with drawn weights")
+    return fitting(REFERENCE, free)
+
+
+def fitting(base: str, free: int | None) -> Chosen:
+    """The preset of a recipe for so much free memory; the recipe itself where that is not known or it has none."""
+    presets = [load_recipe(name) for name in presets_of(base)]
+    if free is None or not presets:
+        return Chosen(base, "how much memory is free on the card is not known" if presets else "it has one size")
+    fit = [made for made in presets if free >= ((made.traits.vram_gb or 0) - SPARE_GIB) * GIB]
+    best = max(fit or presets[:1], key=lambda made: made.traits.vram_gb or 0)
+    # a preset that changes nothing is the recipe itself
+    name = base if best.config == load_recipe(base).config else best.name
+    return Chosen(name, f"{free / GIB:.1f} GiB are free on the card")
+
+
+def at_hand(recipe: Recipe, models: Path) -> bool:
+    """Whether the recipe's model needs no hub, or was fetched whole before."""
+    if recipe.traits.model != "hub":
+        return True
+    folder = folder_of(models, str(recipe.config["base_model"]), recipe.config.get("revision_of_model"))
+    return source_of(folder) is not None
+
+
+def hub_reachable(environ: Mapping[str, str], seconds: float = 5.0) -> bool:
+    """Whether the model hub answers at all, through the person's proxy; whatever it answers, it is there."""
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    if environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        return False
+    address = environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    if not address.startswith(("https://", "http://")):
+        return False
+    try:
+        with urlopen(Request(f"{address.rstrip('/')}/robots.txt", method="HEAD"), timeout=seconds):
+            return True
+    except HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False

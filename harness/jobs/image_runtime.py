@@ -1,0 +1,89 @@
+"""Training in the image: the same job, with the environment's programs in containers instead of a venv.
+
+image_spec(host) ─▶ the built image ─▶ a machine whose environment programs run in it + the Environment that it holds
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from containers.build import worker_digest
+from containers.dockerfile import ENVIRONMENT
+from containers.engine import choose_engine
+from containers.model import Vendor
+from containers.run import ContainerMachine, Mount
+from containers.spec import image_spec
+from containers.start import Wanted, container, find_image
+from harness.environment.environment import Environment
+from harness.environment.worker_process import WORKER
+from harness.measure.workload import DOCUMENTS
+from harness.prove import Job
+from harness.recipe.config import local_datasets
+from harness.recipe.recipe import SAMPLES, SHIPPED
+from machine.door import Machine
+from machine.events import Emit, Event
+from machine.paths import Paths, make
+
+# they name places and processes of this machine, and the image has its own
+OUTSIDE_ONLY = frozenset({"PATH", "PYTHONPATH", "GPU_SETUP_PARENT", "CUDA_VISIBLE_DEVICES"})
+
+
+def image_runtime(
+    job: Job,
+    host: Host,
+    catalogue: Catalogue,
+    machine: Machine,
+    paths: Paths,
+    emit: Emit,
+    environ: Mapping[str, str],
+    engine: str | None = None,
+    wanted: Wanted | None = None,
+    writable: tuple[Path, ...] = (),
+) -> tuple[Job, Machine, Environment]:
+    """The job on the image's stack, the machine to run it on, and its environment; raises Problem without one.
+
+    `writable`: a person's own folders that the training writes to, beside ours.
+    """
+    wanted = wanted or Wanted()
+    chosen = choose_engine(host, machine, engine)
+    spec = image_spec(host, catalogue, Vendor(job.stack.vendor))
+    image = find_image(spec, worker_digest(WORKER), chosen, machine, wanted.image)
+    notes = make(paths.cache / "image" / image.id.removeprefix("sha256:")[:12])
+    folders = [SAMPLES, SHIPPED, Path(job.recipe.path).absolute().parent]
+    folders += [file.parent for file in (*local_datasets(job.recipe), *((job.data,) if job.data else ()))]
+    written = (paths.models, paths.runs, paths.cache / DOCUMENTS)
+    mounts = [Mount(folder) for folder in dict.fromkeys(folders)]
+    mounts += [Mount(make(folder), writable=True, ours=True) for folder in (*written, notes, *writable)]
+    hub = job.recipe.traits.model == "hub"
+    if job.device is not None and not wanted.gpus:
+        # the container gets this card only, so no variable has to choose it inside
+        wanted = msgspec.structs.replace(wanted, gpus=(job.device,))
+    made = container(
+        spec, image, host, catalogue, chosen, machine, paths,
+        msgspec.structs.replace(wanted, network=wanted.network or hub), environ, tuple(mounts),
+    )  # fmt: skip
+    emit(Event("note", "environment", f"In the image {image.name} ({chosen.kind} {chosen.version or ''})".rstrip()))
+    environment = Environment(
+        stack=spec.stack,
+        folder=ENVIRONMENT,
+        lock_digest=image.labels.get("gpu-setup.lock", spec.lock_digest),
+        python_version=image.labels.get("gpu-setup.python", spec.python),
+        torch=image.labels.get("gpu-setup.torch", spec.torch),
+        torch_from="image",
+        torch_verified="unverified",
+        built_at=image.created,
+        seconds=0.0,
+        image=image.id,
+        notes=str(notes),
+    )
+    stack = catalogue.stack(spec.stack)
+    return (
+        msgspec.structs.replace(job, stack=stack),
+        ContainerMachine(machine, made, ENVIRONMENT, OUTSIDE_ONLY),
+        environment,
+    )

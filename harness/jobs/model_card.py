@@ -1,0 +1,151 @@
+"""The card of a trained model: what it was made from, with what, and how well it does. README.md, as the hub reads it.
+
+It names no file, folder, machine or person: the data stand in it as a digest and a number of rows.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.document import write_whole
+from harness.environment.hub import source_of
+from harness.jobs.train_job import Trained
+from harness.process.worker_log import WorkerLog
+from harness.recipe.recipe import Recipe
+from harness.training.launch import Run
+
+CARD = "README.md"
+BASES = Path(__file__).with_name("bases.toml")
+SHOWN = (
+    "adapter", "load_in_4bit", "lora_r", "lora_alpha", "lora_dropout", "sequence_len", "sample_packing",
+    "micro_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler", "optimizer", "num_epochs",
+    "max_steps", "seed",
+)  # fmt: skip
+
+
+class Base(msgspec.Struct, frozen=True):
+    """The base model as the card names it; `licence` is None where it is not known."""
+
+    name: str
+    revision: str | None = None
+    licence: str | None = None
+    from_hub: bool = False
+
+
+@cache
+def _made() -> dict[str, dict[str, str]]:
+    import tomllib
+
+    return tomllib.loads(BASES.read_text(encoding="utf-8"))
+
+
+def base_of(recipe: Recipe, base_model: str) -> Base:
+    """Where the base comes from: the hub's own words, or the row of bases.toml."""
+    source = source_of(Path(base_model))
+    if source is not None:
+        return Base(source.repo, source.revision, source.licence, from_hub=True)
+    row = _made().get(recipe.traits.model)
+    if row is not None:
+        return Base(row["name"], row["revision"], row["licence"] or None)
+    return Base(str(recipe.config["base_model"]))
+
+
+def card(recipe: Recipe, run: Run, log: WorkerLog, result: Trained, base: Base, tool: str, merged: bool) -> str:
+    """The card's text; `tool` is gpu-setup's version, `merged` whether it is of the merged model."""
+    config = {**recipe.config, **{key: value for key, value in run.overrides.items() if value is not None}}
+    if run.overrides.get("max_steps", 0) is None:
+        config.pop("max_steps", None)
+    start = log.start
+    facts = [
+        ("base model", base.name),
+        ("its revision", base.revision or "not known"),
+        ("its licence", base.licence or "not known: look it up before you pass the model on"),
+        ("data", f"{result.rows:,} rows (Alpaca), sha256 `{result.data_sha256}`; a tenth held out"),
+        ("recipe", f"{recipe.name}, sha256 `{recipe.digest}`"),
+        ("steps", f"{result.steps} of {result.planned_steps}" + (", stopped early" if result.stopped_early else "")),
+        ("training loss", f"{_figure(result.loss_first)} → {_figure(result.loss_last)} nats a token"),
+        ("held-out loss", _held_out(result)),
+        ("trained", run.started_at),
+        ("on", start.device if start and start.device_type == "gpu" else "a processor"),
+        ("software", _software(run, log)),
+        ("made with", f"gpu-setup {tool}, stack {run.stack}, lock sha256 `{run.lock_digest}`"),
+    ]
+    knobs = [(key, config[key]) for key in SHOWN if config.get(key) is not None]
+    notes = [f"- {note}" for note in result.notes]
+    return "\n".join(
+        [
+            "---",
+            *_front(base, merged),
+            "---",
+            "",
+            f"# {base.name}, fine-tuned with {recipe.name}",
+            "",
+            _use(base, merged),
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {name} | {value} |" for name, value in facts),
+            "",
+            *([*notes, ""] if notes else []),
+            "## Settings",
+            "",
+            *(f"- `{key}: {value}`" for key, value in knobs),
+            "",
+        ]
+    )
+
+
+def _front(base: Base, merged: bool) -> list[str]:
+    import yaml
+
+    head: dict[str, Any] = {
+        "library_name": "transformers" if merged else "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["axolotl", "lora", "gpu-setup"],
+    }
+    if "/" in base.name:
+        head |= {"base_model": base.name, "base_model_relation": "finetune" if merged else "adapter"}
+    if base.licence:
+        head["license"] = base.licence
+    return yaml.safe_dump(head, sort_keys=False).splitlines()
+
+
+def _use(base: Base, merged: bool) -> str:
+    if merged:
+        return "A plain model folder: base and adapter in one. Any program that reads safetensors can use it."
+    return "A LoRA adapter: load it with PEFT on its base, which must be in NF4 as in training (`load_in_4bit`)."
+
+
+def _software(run: Run, log: WorkerLog) -> str:
+    start = log.start
+    names = ("axolotl", "transformers", "peft", "bitsandbytes", "accelerate")
+    found = [f"{name} {getattr(start, name)}" for name in names if start and getattr(start, name)]
+    return ", ".join([f"torch {run.torch}", *found])
+
+
+def _held_out(result: Trained) -> str:
+    if result.held_out_after is not None or not result.evaluations:
+        return f"{_figure(result.held_out_before)} → {_figure(result.held_out_after)} nats a token"
+    kept = [each for each in result.evaluations if each.step == result.best_step] or result.evaluations[-1:]
+    return f"{_figure(kept[0].held_out_loss)} nats a token, by the trainer at step {kept[0].step}"
+
+
+def _figure(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.3f}"
+
+
+def write_card(folder: Path, text: str) -> Path:
+    return write_whole(folder / CARD, text)
+
+
+def name_base(adapter: Path, base: Base, recipe: Recipe) -> None:
+    """Let the adapter name its base as the world knows it, not by a folder of this machine."""
+    file = adapter / "adapter_config.json"
+    config = msgspec.json.decode(file.read_bytes())
+    config["base_model_name_or_path"] = base.name if base.from_hub else str(recipe.config["base_model"])
+    config["revision"] = base.revision if base.from_hub else None
+    write_whole(file, msgspec.json.format(msgspec.json.encode(config), indent=2))

@@ -1,0 +1,73 @@
+"""Heat before a measurement: the device multiplies the model's own matrices until its heat and clock stand still."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from checks.facts.host import Host
+from harness.environment.worker_process import worker_environment
+from harness.measure.around import Soak, slot_of
+from harness.measure.ceiling import ceiling_argv, products_of
+from harness.measure.sensors import has_sensor, settling
+from harness.measure.telemetry import read_telemetry, sensing
+from harness.prove import Job, Ready
+from machine.door import Machine
+from machine.events import Emit, Event
+from machine.paths import Paths, make
+
+STAGE = "soak"
+AT_MOST = 20 * 60.0
+LOOK = 5.0
+
+
+def soak(job: Job, ready: Ready, host: Host, machine: Machine, paths: Paths, emit: Emit) -> Soak:
+    """Heat the device with the model's own products until heat and clock stand still, at most 20 minutes.
+
+    Without a sensor there is nothing to wait for.
+    """
+    vendor, which = job.stack.vendor, slot_of(host, job.stack.vendor, job.device)
+    products = products_of({**job.recipe.config, **job.overrides}, ready.base_model)
+    file = make(paths.state) / "soak.jsonl"
+    file.unlink(missing_ok=True)
+    stop = threading.Event()
+    begin, soaked = time.monotonic(), Soak(0.0, None)
+    if products is None:
+        return soaked
+    argv = (*ceiling_argv(ready.environment, products), "--until-stopped")
+    heater = threading.Thread(
+        target=lambda: machine.stream(
+            argv, lambda line: None, stop, worker_environment(ready.environment, device=job.device)
+        ),
+        daemon=True,
+    )
+    emit(Event("start", STAGE, "Soaking: heating the device until its heat and clock stand still"))
+    with sensing(machine, vendor, which, file):
+        heater.start()
+        try:
+            while heater.is_alive() and (spent := time.monotonic() - begin) < AT_MOST:
+                heater.join(LOOK)
+                seen = read_telemetry(file)
+                samples = seen.card if vendor != "cpu" else seen.host
+                if samples and not has_sensor(samples):
+                    break
+                found = settling(samples)
+                soaked = Soak(spent, bool(found and found.soaked), *((found.kelvin, found.clock) if found else ()))
+                if soaked.settled:
+                    break
+                emit(Event("progress", STAGE, _heat_words(soaked), spent / 60, AT_MOST / 60, "minutes"))
+        finally:
+            stop.set()
+            heater.join()
+    emit(Event("end", STAGE, _heat_words(soaked)))
+    return soaked
+
+
+def _heat_words(soaked: Soak) -> str:
+    if soaked.settled is None:
+        return "no sensor of heat or clock: nothing to wait for"
+    if soaked.kelvin is None and soaked.clock_share is None:
+        return "warming up"
+    heat = f"{soaked.kelvin:+.1f} K" if soaked.kelvin is not None else "heat not known"
+    clock = f"{soaked.clock_share:+.1%} clock" if soaked.clock_share is not None else "clock not known"
+    return f"{'settled' if soaked.settled else 'not settled'}: {heat}, {clock} in two minutes"

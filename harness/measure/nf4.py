@@ -1,0 +1,92 @@
+"""Does bitsandbytes' NF4 compute rightly here? Asked before each benchmark, once per environment, card and driver.
+
+A wheel whose 4-bit product is wrong trains fast and learns nothing (bitsandbytes#2087), so a speed would be a lie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import msgspec
+
+from harness.document import read_if_whole, write_whole
+from harness.environment.environment import Environment
+from harness.environment.worker_process import WORKER, worker_environment
+from harness.process.trainer_log import ended, undone
+from machine.door import Machine, Outcome
+from machine.errors import BadAnswer, Problem
+from machine.events import Emit, Event
+
+STAGE = "nf4"
+PATIENCE = 300.0
+
+
+class Nf4(msgspec.Struct, frozen=True):
+    """How near each comparison came to its bound of rounding: above 1 is wrong. Kept beside the environment."""
+
+    of_bound: dict[str, float]
+
+    @property
+    def worst(self) -> float:
+        return max(self.of_bound.values())
+
+
+def digest(environment: Environment, device: str | None, conditions: Sequence[str]) -> str:
+    """sha256 over what decides the answer: software, card, driver, kernel, and the check itself."""
+    check = (WORKER / "gpu_setup_worker" / "nf4_check.py").read_bytes()
+    parts = [environment.lock_digest, environment.torch, environment.python_version, environment.image or ""]
+    return hashlib.sha256(check + "\0".join([*parts, device or "", *conditions]).encode()).hexdigest()
+
+
+def check_nf4(
+    environment: Environment, machine: Machine, emit: Emit, device: str | None = None, conditions: Sequence[str] = ()
+) -> Nf4:
+    """The answer, from before where nothing has changed. Raises BadAnswer when a product is wrong."""
+    file = environment.beside / f"nf4-{digest(environment, device, conditions)[:16]}.json"
+    kept = read_if_whole(file, Nf4)
+    if kept is not None and kept.of_bound:
+        return kept
+    emit(Event("start", STAGE, "Comparing 4-bit products with their exact values"))
+    outcome = machine.run(
+        (str(environment.python), "-m", "gpu_setup_worker.nf4_check"),
+        timeout=PATIENCE,
+        env=worker_environment(environment, device=device),
+    )
+    found = judged(outcome)
+    write_whole(file, msgspec.json.encode(found))
+    emit(Event("end", STAGE, f"4-bit products are right (at most {found.worst:.0%} of the bound of rounding)"))
+    return found
+
+
+def judged(outcome: Outcome) -> Nf4:
+    """The check's figures; raises BadAnswer where one is above its bound, OutsideFailed where it could not run."""
+    try:
+        figures = msgspec.json.decode(outcome.stdout, type=dict[str, float])
+    except msgspec.MsgspecError:
+        figures = {}
+    wrong = [name for name, share in figures.items() if not share <= 1.0]
+    if outcome.ok and figures and not wrong:
+        return Nf4(figures)
+    raise _wrong(wrong, figures) if wrong else _could_not_run(outcome)
+
+
+def _wrong(wrong: list[str], figures: dict[str, float]) -> Problem:
+    return BadAnswer(
+        "bench.nf4-wrong",
+        f"4-bit products are computed wrongly here: {', '.join(wrong[:3])}.",
+        f"The worst is {max(figures.values()):.3g} times further off than rounding can explain, so training on them "
+        "learns nothing, however fast it is.",
+        "Take another build of bitsandbytes or another stack; `gpu-setup image verify` runs the same check. "
+        "On RDNA3 see bitsandbytes#2087.",
+    )
+
+
+def _could_not_run(outcome: Outcome) -> Problem:
+    return undone(
+        "bench.nf4",
+        "The check of 4-bit products did not run",
+        outcome.stderr or outcome.stdout,
+        outcome.problem or ended(outcome.rc),
+        "Run gpu-setup environment, then the same command again.",
+    )

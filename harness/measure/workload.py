@@ -1,0 +1,115 @@
+"""What a benchmark trains on: documents of one exact length (the reference), the recipe's data packed, or as it is.
+
+Exact lengths leave no padding and no chance: each step is the same work on every machine, whatever the seed, and FLOPs,
+tokens and slots can be told beforehand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.document import disk_trouble
+from harness.environment.environment import Environment
+from harness.environment.worker_process import WORKER, worker_environment
+from harness.process.trainer_log import ended, undone
+from harness.recipe.recipe import SAMPLES, Recipe
+from machine.door import Machine
+from machine.events import Emit, Event
+from machine.paths import Paths, make
+
+STAGE = "workload"
+# the folder in the cache that documents are kept in
+DOCUMENTS = "workloads"
+EXACT, PACKED, RECIPE = "exact", "packed", "recipe"
+REFERENCE_LENGTH = 2048
+TEXTS = ("house-style.json", "held-out.json")
+# settings that would put something else than training into the steps
+NOTHING_ELSE: dict[str, Any] = {
+    "val_set_size": 0,
+    "evals_per_epoch": None,
+    "eval_steps": None,
+    "saves_per_epoch": None,
+    "save_steps": None,
+    "save_strategy": "no",
+}
+
+
+class Workload(msgspec.Struct, frozen=True):
+    """`kind`: exact, packed or recipe. Tokens of a document and an optimizer step are known beforehand for exact only.
+
+    `token_budget`: how many tokens each launch was to process, without padding; None: the recipe's own end.
+    """
+
+    kind: str
+    document_tokens: int | None = None
+    tokens_per_step: int | None = None
+    steps: int | None = None
+    token_budget: int | None = None
+
+
+def exact(recipe: Recipe, overrides: dict[str, Any], budget: int) -> Workload:
+    """Documents of 2048 tokens, or of the recipe's sequence_len where that is shorter; whole steps, rounded up."""
+    config = {**recipe.config, **overrides}
+    length = min(REFERENCE_LENGTH, int(config.get("sequence_len") or REFERENCE_LENGTH))
+    a_step = length * int(config.get("micro_batch_size") or 1) * int(config.get("gradient_accumulation_steps") or 1)
+    steps = int(overrides.get("max_steps") or math.ceil(budget / a_step))
+    return Workload(EXACT, length, a_step, steps, steps * a_step)
+
+
+def overrides_for(workload: Workload, data: Path | None) -> dict[str, Any]:
+    """What the workload changes in the recipe's config."""
+    if workload.kind == PACKED:
+        return {**NOTHING_ELSE, "sample_packing": True}
+    if workload.kind != EXACT or data is None:
+        return {}
+    return {
+        **NOTHING_ELSE,
+        "datasets": [{"path": str(data), "ds_type": "json", "type": None}],
+        "sequence_len": workload.document_tokens,
+        "sample_packing": False,
+        "max_steps": workload.steps,
+    }
+
+
+def ensure_documents(
+    workload: Workload, base_model: str, seed: int, environment: Environment, machine: Machine, paths: Paths, emit: Emit
+) -> Path:
+    """The file of exact-length documents for one launch, made once per model, length, number and seed."""
+    assert workload.document_tokens and workload.tokens_per_step and workload.steps
+    documents = workload.steps * workload.tokens_per_step // workload.document_tokens
+    texts = [SAMPLES / name for name in TEXTS]
+    digest = hashlib.sha256((WORKER / "gpu_setup_worker" / "workload.py").read_bytes())
+    for part in (base_model, workload.document_tokens, documents, seed):
+        digest.update(f"{part}\0".encode())
+    for file in texts:
+        digest.update(file.read_bytes())
+    out = make(paths.cache / DOCUMENTS) / f"exact-{workload.document_tokens}-{digest.hexdigest()[:16]}.jsonl"
+    if out.is_file():
+        return out
+    words = f"Making {documents} documents of exactly {workload.document_tokens} tokens"
+    emit(Event("start", STAGE, words))
+    with disk_trouble(out):
+        outcome = machine.stream(
+            (
+                str(environment.python), "-m", "gpu_setup_worker.workload", "--model", base_model,
+                "--length", str(workload.document_tokens), "--documents", str(documents), "--seed", str(seed),
+                "--out", str(out), *map(str, texts),
+            ),
+            lambda line: None,
+            env=worker_environment(environment),
+        )  # fmt: skip
+    if not outcome.ok or not out.is_file():
+        raise undone(
+            "workload.failed",
+            "The benchmark's documents could not be made",
+            outcome.stdout,
+            ended(outcome.rc),
+            "Run the same command again; --workload recipe needs no such documents.",
+        )
+    emit(Event("end", STAGE, f"Documents ready: {out}"))
+    return out

@@ -1,0 +1,101 @@
+"""FLOPs of training, from the model's own matrices and the documents' own lengths.
+
+A token costs 2 FLOPs a parameter forward, 2 for the gradient of a matrix's input, and 2 for that of its weights where
+it is trained; a frozen one needs no gradient of its weights. Looking up an embedding costs none. In causal attention a
+token multiplies with the tokens up to itself, ℓ/2 on average in a document of length ℓ: scores and values are two
+products of 2·h FLOPs for each pair, forward, and twice that backward, so 12·h·ℓ²/2 a document and layer:
+
+    FLOPs = (4·frozen + 6·trained)·Σℓ + 6·layers·h·Σℓ²
+
+Σ runs over documents, not over sequences: packed documents don't see each other. Under a window W the ℓ² of a longer
+document becomes 2Wℓ - W². Recomputation is not in it: that is what MFU means (model FLOPs utilisation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from harness.recipe.shapes import Shapes, lora_parameters
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    """What each token passes, in parameters of matrices, and what attention needs.
+
+    `frozen` and `trained` lie in the layers (LoRA's pairs are trained), the heads are the output matrix. `width`: all
+    query heads together (the model's hidden size, for most). `windowed` of the `layers` see `window` tokens at most.
+    """
+
+    frozen: int
+    frozen_head: int
+    trained: int
+    layers: int
+    width: int
+    trained_head: int = 0
+    windowed: int = 0
+    window: int | None = None
+
+
+class Documents(msgspec.Struct, frozen=True):
+    """Sums over documents: of their tokens, of the squares of their lengths, and of the squares under the window."""
+
+    tokens: int
+    squares: int
+    window_squares: int
+
+    @property
+    def mean_length(self) -> float:
+        """The length that a token of these documents sees on average: Σℓ²/Σℓ."""
+        return self.squares / self.tokens
+
+
+def documents(lengths: Sequence[int], window: int | None = None) -> Documents:
+    return Documents(
+        sum(lengths),
+        sum(length**2 for length in lengths),
+        sum(seen_square(length, window) for length in lengths),
+    )
+
+
+def seen_square(length: int, window: int | None) -> int:
+    """ℓ², or 2Wℓ - W² for a document that is longer than the window."""
+    return length**2 if window is None or length <= window else 2 * window * length - window**2
+
+
+def sizes_of(shapes: Shapes, r: int, targets: Sequence[str]) -> Sizes:
+    """The sizes of a LoRA of rank `r` on a frozen model, from the model's shapes alone; r 0: no adapter."""
+    windowed = round(shapes.layers * shapes.window_share) if shapes.window else 0
+    return Sizes(
+        frozen=shapes.block_parameters,
+        frozen_head=shapes.head_parameters,
+        trained=lora_parameters(shapes, r, targets) if r else 0,
+        layers=shapes.layers,
+        width=shapes.query,
+        windowed=windowed,
+        window=shapes.window,
+    )
+
+
+def training_flops(sizes: Sizes, seen: Documents) -> float:
+    """Model FLOPs of training on these documents once: forward and backward, nothing computed twice."""
+    frozen, trained = sizes.frozen + sizes.frozen_head, sizes.trained + sizes.trained_head
+    return (4.0 * frozen + 6.0 * trained) * seen.tokens + 6.0 * _attention(sizes, seen)
+
+
+def hardware_flops(sizes: Sizes, seen: Documents, checkpointing: bool) -> float:
+    """What the device computes: with full checkpointing every layer's forward pass runs twice, the head's once."""
+    if not checkpointing:
+        return training_flops(sizes, seen)
+    linear = 6.0 * sizes.frozen + 4.0 * sizes.frozen_head + 8.0 * sizes.trained + 6.0 * sizes.trained_head
+    return linear * seen.tokens + 8.0 * _attention(sizes, seen)
+
+
+def roof(sizes: Sizes, seen: Documents, checkpointing: bool) -> float:
+    """The share of the matmul ceiling that MFU cannot pass, because of what is computed twice."""
+    return training_flops(sizes, seen) / hardware_flops(sizes, seen, checkpointing)
+
+
+def _attention(sizes: Sizes, seen: Documents) -> float:
+    whole = sizes.layers - sizes.windowed
+    return float(sizes.width) * (whole * seen.squares + sizes.windowed * seen.window_squares)

@@ -1,0 +1,266 @@
+"""One run: a folder with the config, the logs and the adapter; Axolotl started in the training environment.
+
+recipe + model + data ─▶ runs/ID/config.yml ─▶ axolotl train ─▶ worker.jsonl, adapter/ ─▶ run.json
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.document import disk_trouble, write_whole
+from harness.environment.environment import Environment
+from harness.environment.worker_process import worker_environment
+from harness.process.kernel_log import said_since
+from harness.process.trainer_log import failure, hung_step
+from harness.process.worker_log import WorkerLog, read_worker_log
+from harness.recipe.config import run_config
+from harness.recipe.recipe import Recipe, Traits
+from harness.training.checkpoints import Checkpoint, drop_after, newest_whole
+from harness.training.watching import STAGE, STOP, Hung, watching
+from machine.door import Machine
+from machine.errors import BadAnswer, Interrupted, OutsideFailed, Problem
+from machine.events import Emit, Event
+
+DOCUMENT = "run.json"
+# held while the run's gpu-setup lives: a run marked as running whose lock is free was cut off
+LOCK = "run.lock"
+
+
+class Keep(msgspec.Struct, frozen=True):
+    """How a run is kept so that it can be gone on with: a checkpoint after so many seconds at the latest, and an early
+    stop after `patience` evaluations without a lower held-out loss (0: never).
+    """
+
+    seconds: float = 600.0
+    patience: int = 0
+
+
+class Run(msgspec.Struct, frozen=True):
+    """What was run, and how it ended: running, done, failed or interrupted. `problem`: the failure's code.
+
+    `inputs` is the digest of everything that decides the run (harness/prove.py); `data`: a person's own data file;
+    `device`: the card that it was kept to; `resumed_from`: the steps that it was gone on from. `seconds`: all together.
+    """
+
+    recipe: str
+    traits: Traits
+    recipe_digest: str
+    status: str
+    started_at: str
+    base_model: str
+    stack: str
+    lock_digest: str
+    torch: str
+    inputs: str
+    seconds: float | None = None
+    problem: str | None = None
+    data: str | None = None
+    device: str | None = None
+    overrides: dict[str, Any] = {}
+    resumed_from: tuple[int, ...] = ()
+
+
+def new_folder(runs: Path, recipe: Recipe) -> Path:
+    """A fresh folder for a run, named by time and recipe; a second one within the same second gets a number."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    for number in range(1, 100):
+        folder = runs / (f"{stamp}-{recipe.name}" + (f"-{number}" if number > 1 else ""))
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise OutsideFailed(
+                "run.unwritable",
+                f"The run's folder {folder} cannot be made.",
+                f"The system says: {error.strerror}.",
+                "Set GPU_SETUP_HOME to a folder that you can write, and run the same command again.",
+            ) from error
+    raise OutsideFailed("run.unwritable", f"No free name for a run in {runs}.", "", "Run the same command again.")
+
+
+def train(
+    recipe: Recipe,
+    environment: Environment,
+    base_model: str,
+    folder: Path,
+    machine: Machine,
+    emit: Emit,
+    inputs: str = "",
+    data: Path | None = None,
+    overrides: dict[str, Any] | None = None,
+    device: str | None = None,
+    keep: Keep | None = None,
+    hung: Hung | None = None,
+    budget: float | None = None,
+) -> WorkerLog:
+    """Train, and return what the worker recorded. Raises Problem when it is no result; the folder stays, marked.
+
+    Time left is told from the steps done; KeyboardInterrupt ends the process group and marks the run as interrupted.
+    With `keep`, a folder that was cut off is gone on with from its newest whole checkpoint, and the first Ctrl-C
+    makes another one before it ends. `budget`: after so many measured seconds the training ends by itself.
+    """
+    from filelock import FileLock
+
+    config = run_config(recipe, base_model, folder, data, overrides or {})
+    run = Run(
+        recipe=recipe.name,
+        traits=recipe.traits,
+        recipe_digest=recipe.digest,
+        status="running",
+        started_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        base_model=base_model,
+        stack=environment.stack,
+        lock_digest=environment.lock_digest,
+        torch=environment.torch,
+        inputs=inputs,
+        data=str(data) if data else None,
+        device=device,
+        overrides=overrides or {},
+    )
+    with FileLock(folder / LOCK):
+        point = going_on(folder) if keep is not None else None
+        # later ones are torn, or of steps that are done again
+        drop_after(folder / "adapter", point.step if point else -1)
+        if point is not None:
+            before = read_run(folder)
+            run = msgspec.structs.replace(
+                run,
+                started_at=before.started_at,
+                seconds=before.seconds,
+                resumed_from=(*before.resumed_from, point.step),
+            )
+            config["resume_from_checkpoint"] = str(point.folder)
+            emit(Event("note", STAGE, f"Going on after step {point.step}, from {point.folder}"))
+        return _train(recipe, run, config, environment, folder, machine, emit, keep, hung or Hung(), budget)
+
+
+def going_on(folder: Path) -> Checkpoint | None:
+    """The checkpoint that a cut run in this folder would go on from."""
+    log = read_worker_log(folder / "worker.jsonl")
+    return newest_whole(folder / "adapter", log.begin.planned_steps if log and log.begin else None)
+
+
+def _train(
+    recipe: Recipe,
+    run: Run,
+    config: dict[str, Any],
+    environment: Environment,
+    folder: Path,
+    machine: Machine,
+    emit: Emit,
+    keep: Keep | None,
+    hung: Hung,
+    budget: float | None,
+) -> WorkerLog:
+    import yaml
+
+    _write(folder, run)
+    write_whole(folder / "config.yml", yaml.safe_dump(config, sort_keys=False))
+    emit(Event("start", STAGE, f"Training {recipe.name} with Axolotl: {folder}"))
+    begin = time.monotonic()
+    before = run.seconds or 0.0
+
+    def ended(status: str, problem: str | None = None) -> float:
+        seconds = before + time.monotonic() - begin
+        _write(folder, msgspec.structs.replace(run, status=status, seconds=seconds, problem=problem))
+        return seconds
+
+    # a model that was fetched needs no hub any more, and a person's own data never did
+    offline = recipe.traits.model != "hub" or (run.data is not None and Path(run.base_model).is_dir())
+    variables = worker_environment(environment, folder, offline, run.device)
+    if budget is not None:
+        variables["GPU_SETUP_BUDGET"] = f"{budget} {recipe.traits.warmup_steps}"
+    if keep is not None:
+        told = {"seconds": keep.seconds, "patience": keep.patience, "stop": str(folder / STOP)}
+        variables["GPU_SETUP_KEEP"] = msgspec.json.encode(told).decode()
+    try:
+        with disk_trouble(folder), watching(folder, emit, hung, keep is not None) as watch:
+            outcome = machine.stream(
+                (
+                    str(environment.python.parent / "axolotl"),
+                    "train",
+                    str(folder / "config.yml"),
+                    "--launcher",
+                    "python",
+                ),
+                lambda line: None,
+                watch.cancel,
+                env=variables,
+                cwd=str(folder),
+                log=str(folder / "axolotl.log"),
+            )
+    except BaseException as error:
+        status = "failed" if isinstance(error, Exception) else "interrupted"
+        with suppress(OutsideFailed):
+            ended(status, error.code if isinstance(error, Problem) else None)
+        raise
+    log = read_worker_log(folder / "worker.jsonl")
+    if log is not None and log.stop_asked is not None and outcome.ok:
+        ended("interrupted")
+        raise Interrupted("train.stopped", f"Stopped after step {log.stop_asked.step}, as asked.")
+    problem: Problem | None
+    kernel = () if outcome.ok else said_since(machine, begin)
+    if watch.hung is not None:
+        problem = hung_step(watch.hung, log, kernel)
+    else:
+        problem = failure(outcome.rc, outcome.stdout or outcome.problem, log, kernel) or _unsaved(folder)
+    if problem is not None or log is None:
+        assert problem is not None
+        ended("failed", problem.code)
+        problem.next = f"{problem.next} Run: {folder}"
+        raise problem
+    seconds = ended("done")
+    emit(Event("end", STAGE, f"{len(log.steps)} steps in {seconds:.0f} s"))
+    return log
+
+
+def _unsaved(folder: Path) -> Problem | None:
+    # an adapter, or the model itself where every weight was trained (in parts where it is large)
+    saved = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
+    if any((folder / "adapter" / name).is_file() for name in saved):
+        return None
+    return BadAnswer(
+        "train.no-adapter", "Training ended, but no adapter was saved.", "", "Look at axolotl.log of the run."
+    )
+
+
+def read_run(folder: Path) -> Run:
+    """The run's document; raises BadUsage when the folder holds none."""
+    from machine.errors import BadUsage
+
+    try:
+        return msgspec.json.decode((folder / DOCUMENT).read_bytes(), type=Run)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise BadUsage(
+            "run.none",
+            f"{folder} is not the folder of a run.",
+            f"Its {DOCUMENT} cannot be read: {error}.",
+            "Give a run's folder.",
+        ) from error
+
+
+def mark_cut_off(runs: Path) -> None:
+    """Mark as interrupted each run whose gpu-setup was killed and could not do it itself."""
+    from filelock import FileLock, Timeout
+
+    from machine.errors import BadUsage
+
+    for folder in runs.glob("*/"):
+        try:
+            run = read_run(folder)
+            if run.status == "running":
+                with FileLock(folder / LOCK, timeout=0):
+                    _write(folder, msgspec.structs.replace(run, status="interrupted"))
+        except (BadUsage, Timeout):
+            continue
+
+
+def _write(folder: Path, run: Run) -> None:
+    write_whole(folder / DOCUMENT, msgspec.json.format(msgspec.json.encode(run)))

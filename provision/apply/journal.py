@@ -1,0 +1,239 @@
+"""What was tried, line by line and flushed: for the way back, never for the truth of what is done (facts are that)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from machine.errors import OutsideFailed, Problem, Refused
+from provision.model import AnyAction, Frozen, Plan, sha256
+from provision.system.files import flush_folder, write
+
+
+class Trouble(Frozen, frozen=True, kw_only=True):
+    """A problem as it is kept; the three sentences and the code of machine.errors.Problem."""
+
+    code: str
+    what: str
+    why: str = ""
+    next: str = ""
+    exit_code: int = 4
+
+
+class StepResult(Frozen, frozen=True, kw_only=True):
+    """`outcome`: done, already (nothing was to do), left (no longer ours), manual, waiting, running, failed."""
+
+    id: str
+    title: str
+    outcome: str
+    note: str = ""
+
+
+class Run(Frozen, frozen=True, kw_only=True):
+    """One apply, resume or rollback.
+
+    `standing`: running, done, restart (a restart comes next), person (a person has something to do), failed, cut-off.
+    """
+
+    run: str
+    kind: str
+    standing: str
+    plan_digest: str
+    began: str
+    ended: str | None = None
+    boot_id: str | None = None
+    steps: tuple[StepResult, ...] = ()
+    notes: tuple[str, ...] = ()
+    problem: Trouble | None = None
+    next: str = ""
+
+
+class Status(Frozen, frozen=True, kw_only=True):
+    """Where the machine stands: the last run, whether it still works, whether a resume is armed for the next start."""
+
+    standing: str
+    run: Run | None
+    armed: bool
+    next: str
+
+
+class Request(Frozen, frozen=True, kw_only=True):
+    """What a person agreed to. `person` is who stands behind sudo; `environ` holds proxies and certificates.
+
+    `reboot`: restart by itself; `ssh`: the person came over the network.
+    """
+
+    kind: str
+    plan: Plan
+    person: str | None = None
+    reboot: bool = False
+    ssh: bool = False
+    busy: bool = False
+    environ: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Entry(Frozen, frozen=True, kw_only=True):
+    """One line. `phase`: begin (with what was there before), done, failed, left; `end` closes a finished rollback."""
+
+    time: str
+    run: str
+    kind: str
+    phase: str
+    step: str = ""
+    title: str = ""
+    digest: str = ""
+    action: AnyAction | None = None
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def trouble(problem: Problem) -> Trouble:
+    return Trouble(
+        code=problem.code, what=problem.what, why=problem.why, next=problem.next, exit_code=problem.exit_code
+    )
+
+
+class Journal:
+    """The files in /var/lib/gpu-setup. Only root writes; `state.json` may be read by everyone."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.file = place / "journal.jsonl"
+
+    def open(self) -> None:
+        """Make the folder, closed to writing for all but root; refuses one that somebody else owns."""
+        try:
+            self.place.mkdir(parents=True, exist_ok=True, mode=0o755)
+            found = self.place.lstat()
+            if found.st_uid != os.geteuid() or not self.place.is_dir() or self.place.is_symlink():
+                raise Refused(
+                    "journal.foreign",
+                    f"{self.place} is not root's own folder.",
+                    "What root remembers and later runs by must not lie where others can write.",
+                    f"Look at it (ls -ld {self.place}) and move it away.",
+                )
+            self.place.chmod(0o755)
+        except OSError as error:
+            raise OutsideFailed(
+                "journal.unwritable", f"{self.place} cannot be written.", f"The system says: {error.strerror}.", ""
+            ) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One run at a time; the lock goes with the process, so a killed one leaves none behind."""
+        import fcntl
+
+        handle = os.open(self.place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Refused(
+                    "apply.running",
+                    "gpu-setup is already at work on this machine.",
+                    "Two at once would change the same files and packages.",
+                    "gpu-setup status shows how far it is.",
+                ) from error
+            yield
+        finally:
+            os.close(handle)
+
+    def write(self, entry: Entry) -> None:
+        """Append one line and let it reach the disk before the machine is changed."""
+        self._append(self.file, msgspec.json.encode(entry))
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Every whole line since the last finished rollback; a line that a power cut tore is left out."""
+        try:
+            content = self.file.read_bytes()
+        except FileNotFoundError:
+            return ()
+        found: list[Entry] = []
+        for line in content.splitlines():
+            try:
+                entry = msgspec.json.decode(line, type=Entry)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                continue
+            if entry.phase == "end" and entry.kind == "rollback":
+                found = []
+            else:
+                found.append(entry)
+        return tuple(found)
+
+    def cut_off(self, step: str) -> bool:
+        """Whether the step was begun last time and nobody came to say how it ended."""
+        return next((entry.phase == "begin" for entry in reversed(self.entries()) if entry.step == step), False)
+
+    def begin(self, run: Run, step: str, title: str, action: AnyAction, facts: dict[str, Any]) -> None:
+        self.write(
+            Entry(
+                time=now(),
+                run=run.run,
+                kind=run.kind,
+                phase="begin",
+                step=step,
+                title=title,
+                digest=sha256(action),
+                action=action,
+                facts=facts,
+            )
+        )
+
+    def end(self, run: Run, step: str, phase: str, action: AnyAction, facts: dict[str, Any]) -> None:
+        self.write(
+            Entry(time=now(), run=run.run, kind=run.kind, phase=phase, step=step, digest=sha256(action), facts=facts)
+        )
+
+    def show(self, run: Run) -> None:
+        """What `gpu-setup status` reads, for everyone."""
+        write(str(self.place / "state.json"), msgspec.json.encode(run), 0o644, os.geteuid(), os.getegid())
+
+    def shown(self) -> Run | None:
+        try:
+            return msgspec.json.decode((self.place / "state.json").read_bytes(), type=Run)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def remember(self, request: Request) -> None:
+        """What a person agreed to, for `resume`."""
+        write(str(self.place / "request.json"), msgspec.json.encode(request), 0o600, os.geteuid(), os.getegid())
+
+    def forget(self) -> None:
+        """Nothing is agreed to any more; nothing happens when nothing was."""
+        (self.place / "request.json").unlink(missing_ok=True)
+
+    def remembered(self) -> Request | None:
+        try:
+            return msgspec.json.decode((self.place / "request.json").read_bytes(), type=Request)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            raise OutsideFailed(
+                "journal.damaged",
+                f"{self.place / 'request.json'} cannot be read.",
+                str(error),
+                "gpu-setup apply makes a plan anew and goes on from what is done.",
+            ) from error
+
+    def _append(self, file: Path, line: bytes) -> None:
+        new = not file.exists()
+        handle = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            size = os.fstat(handle).st_size
+            # after a torn line a new one begins on its own
+            torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+            os.write(handle, (b"\n" if torn else b"") + line + b"\n")
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        if new:
+            flush_folder(file.parent)

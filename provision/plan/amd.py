@@ -1,0 +1,323 @@
+"""AMD: the kernel's own amdgpu, new enough for the card; ROCm in the training environment, on the host on request."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from checks.catalogue import Catalogue, Repository
+from checks.facts.host import Host
+from provision.model import AptRemove, KernelModule, Part, Refusal, State, Step, WriteFile
+from provision.plan import repositories
+from provision.plan.cards import Seen, listed
+from provision.plan.dkms import built
+from provision.plan.kernels import at_least, covering, flavours, module_missing, next_release, numbers
+from provision.plan.next_boot import guard
+from provision.plan.packages import explain, install, installed, names, reboot, state_of
+from provision.plan.secure_boot import enrol
+from provision.target import Rocm, Source, Target
+
+MODULE = "amdgpu"
+LAYOUT = "amd.rocm."
+# the packages of each layout by their keys in the catalogue; apt's own patterns for a row that names none
+OTHER_ROCM = ("rocm.legacy", "rocm.legacy.runtime", "rocm.legacy.core", "rocm.7.14", "rocm.10")
+ROCM_NAMES = ("amdrocm*",)
+
+
+def plan(host: Host, catalogue: Catalogue, target: Target, cards: tuple[Seen, ...]) -> Part:
+    """Steps for kernel, module and ROCm, the restart that they need, or why there are none."""
+    if target.source not in (Source.AUTO, Source.IN_TREE, Source.DKMS):
+        return Part(
+            refusals=(
+                Refusal(
+                    code="plan.source",
+                    what=f"AMD's driver does not come from the source {target.source.value}.",
+                    why="amdgpu is part of the kernel; AMD's own build of it is the package amdgpu-dkms.",
+                    next="gpu-setup plan --source in-tree, or --source dkms",
+                ),
+            )
+        )
+    source = target.source if target.source is not Source.AUTO else _present_source(host, catalogue)
+    part = _dkms_route(host, catalogue) if source is Source.DKMS else _in_tree_route(host, catalogue, cards)
+    if part.refusals:
+        return part
+    steps = (*_allow(host), *part.steps)
+    restart = part.restart or _restart(host, cards, steps)
+    notes = () if target.rocm is Rocm.HOST else (_no_rocm_note(host),)
+    if target.rocm is Rocm.HOST:
+        steps = (*steps, *_rocm_on_host(host, catalogue, cards))
+    return Part(steps=steps, restart=restart, notes=notes, source=source)
+
+
+def floor(catalogue: Catalogue, cards: tuple[Seen, ...]) -> tuple[str | None, str]:
+    """The oldest kernel whose own amdgpu drives every card, and the card that asks for it; None: not known."""
+    asked = [
+        (wanted, seen.card.target)
+        for seen in cards
+        for stack in catalogue.stacks_for(seen.card)[:1]
+        if (wanted := stack.kernel_floors.get(seen.card.target) or stack.kernel_floor)
+    ]
+    return max(asked, key=lambda pair: numbers(pair[0]), default=(None, ""))
+
+
+def _present_source(host: Host, catalogue: Catalogue) -> Source:
+    """AMD's DKMS driver stays where it works; otherwise the kernel's own."""
+    there = any(installed(host, name) for name in names(catalogue, "amdgpu.dkms"))
+    return Source.DKMS if there and host.amd.loaded and host.amd.module_version else Source.IN_TREE
+
+
+def _in_tree_route(host: Host, catalogue: Catalogue, cards: tuple[Seen, ...]) -> Part:
+    lowest, gfx = floor(catalogue, cards)
+    steps = [*_remove_dkms(host, catalogue), _kernel(host, catalogue, lowest, gfx)]
+    enough = steps[-1].state is State.DONE
+    if enough and (release := module_missing(host, MODULE)):
+        steps.append(
+            install(
+                host,
+                "amdgpu-module",
+                f"Give the kernel {release} its amdgpu module",
+                names(catalogue, "kernel.modules-extra", kernel=release),
+                f"The kernel {release} starts next and has no amdgpu: minimal and cloud kernels leave it out.",
+                done=False,
+            )
+        )
+    running = host.kernel.release
+    if enough and lowest and running and not at_least(running, lowest):
+        because = (
+            f"The kernel {next_release(host)} is installed, and the running {running} is below {lowest} for {gfx}."
+        )
+        return Part(steps=tuple(steps), restart=reboot(because))
+    return Part(steps=tuple(steps))
+
+
+def _kernel(host: Host, catalogue: Catalogue, lowest: str | None, gfx: str) -> Step:
+    """The kernel is part of the driver here: new enough now or at the next start, or the HWE one."""
+    release = next_release(host)
+    wanted = names(catalogue, "kernel.hwe")
+    why = "amdgpu comes with the kernel, signed by Canonical, so Secure Boot asks for nothing. "
+    if lowest is None:
+        because = f"{why}No kernel floor is known for this card, so the kernel stays as it is."
+        return install(host, "kernel", "Kernel with amdgpu", (), because, done=True)
+    if release is None:
+        because = f"{why}{gfx} needs {lowest} or newer, and the kernel here could not be read."
+        return install(host, "kernel", f"Install a kernel of at least {lowest}", wanted, because)
+    if at_least(release, lowest):
+        because = f"{why}{gfx} needs {lowest} or newer, and {release} is that."
+        return install(host, "kernel", f"Kernel {release}", (), because, done=True)
+    because = (
+        f"{why}{gfx} needs {lowest} or newer, and {release} is older. Ubuntu's HWE kernel is newer and stays current; "
+        "the older one stays in GRUB's menu."
+    )
+    return install(host, "kernel", f"Install Ubuntu's HWE kernel ({lowest} or newer)", wanted, because, done=False)
+
+
+def _remove_dkms(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
+    wanted = (*names(catalogue, "amdgpu.dkms"), *names(catalogue, "amdgpu.dkms.firmware"))
+    # half-configured ones too: a failed build leaves amdgpu-dkms in that state
+    there = tuple(
+        found.name for found in host.apt.packages or () if found.name in wanted and found.state != "config-files"
+    )
+    if not there:
+        return ()
+    state = state_of(host, True)
+    because = (
+        "amdgpu-dkms is installed, but its module is not what runs: it is built for few kernels, and a failed build "
+        "leaves dpkg half-configured. The kernel's own amdgpu serves; the firmware package goes with it."
+    )
+    return (
+        Step(
+            id="amdgpu-dkms-remove",
+            title="Remove amdgpu-dkms",
+            action=AptRemove(packages=there),
+            state=state,
+            because=explain(host, because, state),
+            commands=(("apt-get", "remove", "--yes", *there),),
+            undo=f"installs {', '.join(there)} again",
+        ),
+    )
+
+
+def _dkms_route(host: Host, catalogue: Catalogue) -> Part:
+    kernels = flavours(host, catalogue)
+    newest, oldest = names(catalogue, "kernel.hwe"), names(catalogue, "kernel.ga")
+    loaded = host.amd.loaded and host.amd.module_version
+    if loaded:
+        because = f"amdgpu-dkms {host.amd.module_version} is loaded: it stays as it is."
+        return Part(
+            steps=(install(host, "amdgpu", "AMD's amdgpu-dkms", names(catalogue, "amdgpu.dkms"), because, done=True),)
+        )
+    image = names(catalogue, "kernel.image", flavour="")[0]
+    ga = {name.removeprefix("linux-") for name in oldest}
+    if host.apt.packages is not None and (other := [flavour for flavour in kernels if flavour not in ga]):
+        return Part(
+            refusals=(
+                Refusal(
+                    code="plan.dkms-kernel",
+                    what=f"amdgpu-dkms does not go with the kernel {image}{other[0]}.",
+                    why="AMD builds it for the kernel that this Ubuntu came with; on a newer one the build often fails "
+                    "and leaves dpkg half-configured.",
+                    next=f"gpu-setup plan --source in-tree, or move to {oldest[0]} (and remove {newest[0]}) first",
+                ),
+            )
+        )
+    added = repositories.add(
+        host, catalogue, row := catalogue.repository("amd.driver"), "You asked for AMD's own build of amdgpu."
+    )
+    lead = repositories.pin(
+        host,
+        f"pin-{row.name}",
+        "Take only the driver from AMD's repository",
+        repositories.pinned(row, row.packages, row.priority or 600, "gpu-setup-amdgpu"),
+        "It also carries AMD's Mesa and libdrm, which would replace the desktop's.",
+    )
+    headers = tuple(
+        name for flavour in covering(host, catalogue) for name in names(catalogue, "kernel.headers", flavour=flavour)
+    )
+    wanted = (*headers, *names(catalogue, "amdgpu.dkms"))
+    driver = install(
+        host,
+        "amdgpu",
+        "Install amdgpu-dkms from AMD's repository",
+        wanted,
+        "You asked for AMD's own build. DKMS builds it on this machine, so the kernel's headers come first.",
+    )
+    steps = (*added, lead, *(() if driver.state is State.DONE else (guard(MODULE),)), driver)
+    steps = (*steps, built(host, MODULE, "AMD's module", driver))
+    if enrolment := enrol(host, "amdgpu-dkms", MODULE):
+        steps = (*steps, enrolment)
+    restart = (
+        reboot("AMD's module replaces the kernel's own at the next start.") if driver.state is not State.DONE else None
+    )
+    return Part(steps=steps, restart=restart)
+
+
+def _allow(host: Host) -> tuple[Step, ...]:
+    """A blacklist line is somebody's decision: it is shown, and taken back by hand."""
+    return tuple(
+        Step(
+            id="amdgpu-allow",
+            title=f"Take amdgpu off the blacklist in {file}",
+            action=KernelModule(name=MODULE, change="allow", file=file),
+            state=State.MANUAL,
+            because=f"{file} keeps amdgpu from loading, and who wrote the line there is not known: remove it yourself.",
+            commands=(("update-initramfs", "-u", "-k", "all"),),
+            undo=f"nothing: {file} is yours",
+        )
+        for module, file in (host.kernel.blacklisted or ())[:64]
+        if module == MODULE
+    )[:1]
+
+
+def _restart(host: Host, cards: tuple[Seen, ...], steps: tuple[Step, ...]) -> Step | None:
+    if any(step.state is not State.DONE for step in steps):
+        return reboot("The kernel and its amdgpu change at the next start.")
+    idle = tuple(seen for seen in cards if seen.pci.driver != MODULE)
+    if host.amd.loaded is False or (idle and host.amd.loaded is not None):
+        return reboot(f"amdgpu does not drive {listed(idle) or 'the card'} yet; it takes it at the next start.")
+    return None
+
+
+def _no_rocm_note(host: Host) -> str:
+    there = ", ".join(found.path for found in host.amd.rocm or ())
+    also = f" {there} stays untouched and is not used." if there else ""
+    return f"ROCm is not installed on the host: the training environment and images carry their own.{also}"
+
+
+def layout(catalogue: Catalogue, cards: tuple[Seen, ...]) -> tuple[Repository, str]:
+    """Where AMD keeps the ROCm of the cards' stack, and the key of its packages: the names changed with 7.14 and 10.
+
+    The newest layout that is no newer than the stack's release; the oldest (`legacy`) before the first numbered one.
+    """
+    stacks = [stack for seen in cards for stack in catalogue.stacks_for(seen.card)[:1]]
+    wanted = max((numbers(stack.runtime)[:2] for stack in stacks), default=())
+    rows = [row for row in catalogue.repositories if row.name.startswith(LAYOUT)]
+    fitting = [row for row in rows if numbers(_word(row)) and numbers(_word(row)) <= wanted]
+    chosen = max(fitting, key=lambda row: numbers(_word(row)), default=None)
+    chosen = chosen or next(row for row in rows if not numbers(_word(row)))
+    return chosen, f"rocm.{_word(chosen)}"
+
+
+def _word(row: Repository) -> str:
+    return row.name.removeprefix(LAYOUT)
+
+
+def _rocm_on_host(host: Host, catalogue: Catalogue, cards: tuple[Seen, ...]) -> tuple[Step, ...]:
+    row, key = layout(catalogue, cards)
+    targets = tuple(dict.fromkeys(seen.card.target for seen in cards))
+    stale = _old_sources(host, catalogue, row)
+    added = repositories.add(
+        host, catalogue, row, "You asked for ROCm on the host; Ubuntu's own packages of it are old."
+    )
+    lead = repositories.pin(
+        host,
+        f"pin-{row.name}",
+        "Let AMD's ROCm packages lead, and only those",
+        repositories.pinned(row, row.packages or ROCM_NAMES, row.priority or 600, "gpu-setup-rocm"),
+        "A pin on everything would replace the desktop's Mesa and libdrm.",
+    )
+    named = tuple(dict.fromkeys(name for target in targets for name in names(catalogue, key, target=target)))
+    rocm = install(
+        host,
+        "rocm",
+        f"Install ROCm for {' and '.join(targets)}",
+        (*named, *names(catalogue, "rocm.10.libraries")),
+        "You asked for it; training does not need it. It is the release that the training stack of these cards is "
+        "built for, from the place where AMD keeps that one.",
+    )
+    if not row.fingerprints and added[0].state is not State.DONE:
+        lead, rocm = repositories.held_up(
+            (lead, rocm), "The repository's key cannot be checked, so nothing comes from it."
+        )
+        stale = repositories.held_up(stale, "")
+    return (*_remove_old(host, catalogue, key), *stale, *added, lead, rocm)
+
+
+def _remove_old(host: Host, catalogue: Catalogue, key: str) -> tuple[Step, ...]:
+    """ROCm of another layout goes first: the packages conflict, and the links in /opt/rocm would be fought over."""
+    patterns = [
+        pattern
+        for rule in catalogue.packages
+        if rule.key in OTHER_ROCM and not (rule.key == key or rule.key.startswith(f"{key}."))
+        for pattern in rule.fill(target="*")
+    ]
+    old = tuple(
+        package.name
+        for package in host.apt.packages or ()
+        if package.state == "installed" and any(fnmatchcase(package.name, pattern) for pattern in patterns)
+    )
+    if not old:
+        return ()
+    state = state_of(host, True)
+    return (
+        Step(
+            id="rocm-remove-old",
+            title="Remove the other ROCm",
+            action=AptRemove(packages=old),
+            state=state,
+            because=explain(host, "ROCm of another release conflicts with this one and must go first.", state),
+            commands=(("apt-get", "remove", "--yes", *old),),
+            undo=f"installs {', '.join(old)} again",
+        ),
+    )
+
+
+def _old_sources(host: Host, catalogue: Catalogue, row: Repository) -> tuple[Step, ...]:
+    """Source files of the other layouts are emptied: their pins and packages would come back with the next upgrade."""
+    others = [other for other in catalogue.repositories if other.name.startswith(LAYOUT) and other is not row]
+    found = {
+        source.file
+        for source in host.apt.sources or ()
+        for other in others
+        if source.uri.rstrip("/").startswith(tuple(uri.rstrip("/") for uri in other.uris)) and source.file != row.file
+    }
+    return tuple(
+        Step(
+            id=f"rocm-old-source-{file.rpartition('/')[2]}",
+            title=f"Take the other ROCm's repository out of {file}",
+            action=WriteFile(path=file, content="# taken out by gpu-setup: ROCm comes from another repository now\n"),
+            state=State.TODO,
+            because="apt would bring the other release back with the next upgrade.",
+            commands=(repositories.written(file),),
+            undo=f"puts {file} back as it was",
+        )
+        for file in sorted(found)
+    )

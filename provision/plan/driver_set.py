@@ -1,0 +1,109 @@
+"""What is one set with NVIDIA's kernel module: which of it is here, and what of it gives way to a new driver."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host, Package
+from provision.plan.packages import first_names, found, names
+from provision.target import Source
+
+# `nvidia-driver-580-server-open`, `libnvidia-gl-580:i386`, `nvidia-firmware-580-580.173.02`: the first is the branch
+_BRANCH = re.compile(r"-([0-9]{3})(-server)?(?=[-:]|$)")
+_PREBUILT = re.compile(r"linux-(?:modules|objects|signatures)-nvidia-")
+# NVIDIA's driver versions, by which its own packages without a number in their names are told
+_VERSION = re.compile(r"(?:[0-9]+:)?([0-9]{3})[.-][0-9]")
+
+
+def members(host: Host, catalogue: Catalogue) -> tuple[Package, ...]:
+    """Every package of the set that is here, half-configured ones too; foreign architectures are called `name:i386`."""
+    ours, others = names(catalogue, "nvidia.driver-set"), names(catalogue, "nvidia.driver-set.not")
+    return tuple(
+        package
+        for package in host.apt.packages or ()
+        if package.state not in ("config-files", "not-installed")
+        and any(fnmatchcase(_plain(package.name), pattern) for pattern in ours)
+        and not any(fnmatchcase(_plain(package.name), pattern) for pattern in others)
+    )
+
+
+def giving_way(
+    host: Host,
+    catalogue: Catalogue,
+    source: Source,
+    tag: str,
+    wanted: tuple[str, ...],
+    metas: tuple[str, ...],
+    open_module: bool,
+) -> tuple[str, ...]:
+    """Packages of another driver, which go in the new one's transaction: the meta alone would leave its libraries.
+
+    `tag`: the new driver's branch as names carry it (`595`, `580-server`). `metas`: keys of metas that the new driver
+    does without. From 590 on NVIDIA's own packages carry no number; before that they are Ubuntu's by name, and what
+    is of the same branch is replaced by name.
+    """
+    unwanted = {name for name, _ in found(host, first_names(catalogue, metas))} - set(wanted)
+    numbered = any(tag_of(name) for name in wanted)
+    going = []
+    for package in members(host, catalogue):
+        name, theirs = package.name, tag_of(package.name)
+        if name in wanted:
+            continue
+        if theirs is None:
+            # NVIDIA's own have the driver's version and no number; Ubuntu's nvidia-settings has an older one
+            goes = source is Source.ARCHIVE and _leading(package.version) in _vendors(host, catalogue)
+        elif source is Source.NVIDIA and not numbered:
+            goes = not name.startswith("nvidia-driver-pinning")
+        else:
+            goes = theirs != tag
+        prebuilt = _PREBUILT.match(name) is not None
+        if prebuilt and (source is Source.NVIDIA or ("-open" in name) != open_module):
+            goes = True
+        if goes or name in unwanted:
+            going.append(name)
+    return tuple(going)
+
+
+def tag_of(name: str) -> str | None:
+    """`580`, `580-server`; None for a name without a branch."""
+    match = _BRANCH.search(name)
+    return f"{match[1]}{match[2] or ''}" if match else None
+
+
+def foreign(host: Host, catalogue: Catalogue, tag: str) -> tuple[str, ...]:
+    """32-bit libraries that go with the driver `tag`: those that are here for another one, or what Steam needs."""
+    there = tuple(
+        dict.fromkeys(
+            _BRANCH.sub(f"-{tag}", package.name, count=1)
+            for package in members(host, catalogue)
+            if package.name.endswith(":i386") and tag_of(package.name)
+        )
+    )
+    if there:
+        return there
+    patterns = names(catalogue, "needs-i386")
+    asks = any(
+        fnmatchcase(package.name, pattern)
+        for package in host.apt.packages or ()
+        for pattern in patterns
+        if package.state == "installed"
+    )
+    return catalogue.package("nvidia.archive.i386").fill(branch=tag) if asks else ()
+
+
+def _vendors(host: Host, catalogue: Catalogue) -> frozenset[str]:
+    """Branches of NVIDIA's own packages that are here."""
+    keys = ("nvidia.repo.pinning", "nvidia.repo.desktop.open", "nvidia.repo.desktop.proprietary")
+    there = {name for name, _ in found(host, first_names(catalogue, keys))}
+    return frozenset(_leading(package.version) for package in members(host, catalogue) if package.name in there) - {""}
+
+
+def _leading(version: str) -> str:
+    match = _VERSION.match(version)
+    return match[1] if match else ""
+
+
+def _plain(name: str) -> str:
+    return name.partition(":")[0]

@@ -1,0 +1,129 @@
+"""Machines that are left alone, each with the reason and the way out."""
+
+from __future__ import annotations
+
+import re
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from provision.model import Refusal
+from provision.plan.cards import Seen, listed
+from provision.target import Target, Vendor
+
+CONTAINERS = ("docker", "podman", "lxc", "lxc-libvirt", "systemd-nspawn", "openvz", "container-other", "rkt", "proot")
+# NVML's name of a vGPU ends in its profile: "GRID A100-10C", "NVIDIA A40-48Q" (NVIDIA vGPU user guide)
+VGPU_NAME = re.compile(r"^GRID |-[0-9]{1,3}[ABCQ](-[0-9]+)?$")
+VGPU_PACKAGE = re.compile(r"nvidia-linux-grid-[0-9]+")
+# snapd boots TPM-sealed systems in this mode, with kernels from the snap pc-kernel (snapd, boot/cmdline.go)
+SEALED_BOOT = "snapd_recovery_mode="
+
+
+def under_windows(host: Host) -> Refusal | None:
+    if host.os.virtualisation != "wsl":
+        return None
+    return Refusal(
+        code="plan.wsl",
+        what="This is Linux under Windows (WSL): no driver is installed here.",
+        why="The card's driver belongs to Windows, which lends it to WSL; a Linux driver would break that.",
+        next="install the vendor's current driver in Windows, then gpu-setup doctor here",
+    )
+
+
+def machine(host: Host, catalogue: Catalogue) -> tuple[Refusal, ...]:
+    """Why nothing is changed on this machine, whatever cards it has."""
+    return tuple(found for found in (_container(host), _system(host, catalogue), _sealed(host), _vgpu(host)) if found)
+
+
+def _container(host: Host) -> Refusal | None:
+    if host.os.virtualisation not in CONTAINERS:
+        return None
+    return Refusal(
+        code="plan.container",
+        what=f"This is a container ({host.os.virtualisation}): drivers are not installed from inside one.",
+        why="The kernel, and with it the driver, belongs to the machine that runs the container.",
+        next="gpu-setup plan on that machine",
+    )
+
+
+def _system(host: Host, catalogue: Catalogue) -> Refusal | None:
+    known = " or ".join(system.name for system in catalogue.systems)
+    if host.os.id is None or host.os.version_id is None:
+        return Refusal(
+            code="plan.os-unknown",
+            what="The operating system could not be read.",
+            why=f"Package names and kernels are known for {known} only, and nothing is planned on a guess.",
+            next="gpu-setup facts shows why /etc/os-release could not be read",
+        )
+    for system in catalogue.systems:
+        arch = host.os.arch
+        same = (system.id, system.version_id) == (host.os.id, host.os.version_id)
+        if same and (arch is None or arch in system.architectures):
+            return None
+    here = host.os.pretty or f"{host.os.id} {host.os.version_id}"
+    return Refusal(
+        code="plan.os",
+        what=f"{here}{f' on {host.os.arch}' if host.os.arch else ''} is not a system that is provisioned.",
+        why=f"Package names, repositories and kernels are known for {known} only.",
+        next="install the driver by your system's own means, then gpu-setup doctor checks it",
+    )
+
+
+def _sealed(host: Host) -> Refusal | None:
+    if not any(word.startswith(SEALED_BOOT) for word in host.kernel.cmdline or ()):
+        return None
+    return Refusal(
+        code="plan.tpm-encryption",
+        what="This Ubuntu was installed with disk encryption that is sealed to the TPM.",
+        why="Its kernel comes as a snap: apt's kernels and modules are not what it boots, and changing its boot chain "
+        "can lock the disk.",
+        next="use a driver snap for pc-kernel, or install Ubuntu with a passphrase instead",
+    )
+
+
+def _vgpu(host: Host) -> Refusal | None:
+    named = next((gpu.name for gpu in host.nvidia.nvml or () if gpu.name and VGPU_NAME.search(gpu.name)), None)
+    package = next((found.name for found in host.apt.packages or () if VGPU_PACKAGE.fullmatch(found.name)), None)
+    if named is None and package is None:
+        return None
+    return Refusal(
+        code="plan.vgpu",
+        what=f"The card is a slice of one ({named or package}).",
+        why="A vGPU works only with the GRID driver that belongs to its host, which no public archive has.",
+        next="ask whoever runs the host for its GRID driver and licence",
+    )
+
+
+def cards_unknown() -> Refusal:
+    return Refusal(
+        code="plan.cards-unknown",
+        what="The PCI devices could not be read, so it is not known whether there is a card.",
+        why="Nothing is planned on a guess.",
+        next="gpu-setup facts shows what could not be read, and why",
+    )
+
+
+def reserved(cards: tuple[Seen, ...]) -> Refusal:
+    return Refusal(
+        code="plan.reserved",
+        what=f"{listed(cards)} is reserved for a virtual machine (bound to vfio-pci).",
+        why="A driver on this machine would take it away from there.",
+        next="take the vfio-pci binding back (modprobe.d, kernel command line), restart, then gpu-setup plan",
+    )
+
+
+def two_vendors(nvidia: tuple[Seen, ...], amd: tuple[Seen, ...]) -> Refusal:
+    return Refusal(
+        code="plan.two-vendors",
+        what=f"There are cards of both vendors: {listed(nvidia)} and {listed(amd)}.",
+        why="A training stack is for one vendor, and which one is meant is not guessed.",
+        next="gpu-setup plan --vendor nvidia, or --vendor amd",
+    )
+
+
+def vendor_absent(target: Target, present: Vendor) -> Refusal:
+    return Refusal(
+        code="plan.vendor-absent",
+        what=f"There is no supported {target.vendor.value.upper()} card in this machine.",
+        why=f"Its cards are {present.value.upper()}'s.",
+        next="gpu-setup plan without --vendor",
+    )

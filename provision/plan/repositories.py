@@ -1,0 +1,109 @@
+"""Steps that let apt see a vendor's packages: the key by fingerprint, the source, and pins that fence it in."""
+
+from __future__ import annotations
+
+import msgspec
+
+from checks.catalogue import Catalogue, Repository
+from checks.facts.host import Host
+from provision.model import AptKey, AptPin, AptRepo, State, Step
+from provision.plan.packages import explain, state_of
+
+
+def present(host: Host, catalogue: Catalogue, row: Repository) -> bool:
+    """An enabled source for it is there, by address or, where no other row has its owner, by owner.
+
+    False also when the sources could not be read.
+    """
+    own = [other.name for other in catalogue.repositories if other.owner == row.owner] == [row.name]
+    return any(
+        (own and source.owner == row.owner) or source.uri.rstrip("/").startswith(tuple(u.rstrip("/") for u in row.uris))
+        for source in host.apt.sources or ()
+    )
+
+
+def add(host: Host, catalogue: Catalogue, row: Repository, because: str) -> tuple[Step, ...]:
+    """The key and the source. Both are done when the source is enabled, whatever its file is called."""
+    there = present(host, catalogue, row)
+    state = state_of(host, not there)
+    if host.apt.sources is None:
+        because += " The apt sources could not be read, so it is planned as if it were not there."
+    key_because = f"apt trusts {row.uris[0]} only by this key, and this key only for that one source."
+    if not there and not row.fingerprints:
+        state = State.BLOCKED
+        key_because += " No source gave the key's fingerprint, and a key without one is never trusted."
+    key = Step(
+        id=f"key-{row.name}",
+        title=f"Trust the signing key of {row.name}, after comparing its fingerprint",
+        action=AptKey(url=row.key_url, keyring=row.keyring, fingerprints=row.fingerprints, bundle=row.key_bundle),
+        state=state,
+        because=key_because,
+        commands=() if state is not State.TODO else _key_commands(row),
+        undo="" if there else f"removes {row.keyring}",
+    )
+    source = Step(
+        id=f"repository-{row.name}",
+        title=f"Add the repository {row.name}",
+        action=AptRepo(
+            file=row.file,
+            uris=row.uris,
+            suite=row.suite,
+            components=row.components,
+            architectures=row.architectures,
+            signed_by=row.keyring,
+        ),
+        state=state,
+        because=explain(host, because, state),
+        commands=() if state is not State.TODO else (written(row.file), ("apt-get", "update", "--error-on=any")),
+        undo="" if there else f"removes {row.file} and reads the package lists again",
+    )
+    return key, source
+
+
+def _key_commands(row: Repository) -> tuple[tuple[str, ...], ...]:
+    """What fetching, comparing and trusting a key comes to by hand; gpg shows the fingerprint that has to be ours."""
+    fetched = f"{row.keyring}.fetched"
+    return (
+        ("curl", "--fail", "--location", "--output", fetched, row.key_url),
+        ("gpg", "--show-keys", "--with-fingerprint", fetched),
+        ("gpg", "--no-default-keyring", "--keyring", f"gnupg-ring:{row.keyring}", "--import", fetched),
+        ("chmod", "0644", row.keyring),
+        ("rm", fetched),
+    )
+
+
+def written(file: str, mode: int = 0o644) -> tuple[str, ...]:
+    """A file that is written whole, from what the step's diff shows."""
+    return ("install", "-D", f"--mode={mode:04o}", "/dev/stdin", file)
+
+
+def pinned(row: Repository, packages: tuple[str, ...], priority: int, name: str) -> AptPin:
+    return AptPin(
+        file=f"/etc/apt/preferences.d/{name}", packages=packages, pin=f"origin {row.origin}", priority=priority
+    )
+
+
+def pin(host: Host, id: str, title: str, action: AptPin, because: str) -> Step:
+    """Done when apt already has a preferences file of this name with this priority."""
+    there = any(found.file == action.file and found.priority == action.priority for found in host.apt.pins or ())
+    if host.apt.pins is None:
+        because += " The pins could not be read, so it is planned as if there were none."
+    return Step(
+        id=id,
+        title=title,
+        action=action,
+        state=State.DONE if there else State.TODO,
+        because=because,
+        commands=() if there else (written(action.file),),
+        undo="" if there else f"removes {action.file}",
+    )
+
+
+def held_up(steps: tuple[Step, ...], because: str) -> tuple[Step, ...]:
+    """The steps, each that was to do blocked for this reason."""
+    return tuple(
+        msgspec.structs.replace(step, state=State.BLOCKED, because=f"{step.because} {because}", commands=())
+        if step.state is State.TODO
+        else step
+        for step in steps
+    )

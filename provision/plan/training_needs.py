@@ -1,0 +1,29 @@
+"""What the training environment needs of the host: a compiler for Triton, and the means to make the environment."""
+
+from __future__ import annotations
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from provision.model import Part
+from provision.plan.packages import install, names
+
+
+def plan(host: Host, catalogue: Catalogue) -> Part:
+    """A C compiler and Python.h, unless both were found or their packages are there; venv where Python lacks it."""
+    both = bool(host.python.compiler and host.python.headers)
+    because = "Triton compiles its kernels while training: without a C compiler and Python.h the first step fails."
+    if host.python.compiler is None and host.apt.packages is None:
+        because += " Whether they are there could not be read."
+    title = "C compiler and Python headers"
+    steps = [install(host, "compiler", title, names(catalogue, "build-tools"), because, done=True if both else None)]
+    if host.python.venv is False:
+        steps.append(
+            install(
+                host,
+                "python-venv",
+                "Python's venv",
+                names(catalogue, "python.venv"),
+                "Ubuntu's python3 leaves it out, and the training environment is made with it.",
+            )
+        )
+    return Part(steps=tuple(steps))

@@ -1,0 +1,159 @@
+"""Kernel and driver moved together: one transaction, and only when the next kernel has its module."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from checks.facts.kernel import version_key
+from machine.door import LocalMachine, Machine
+from machine.errors import Refused
+from provision.model import AptInstall, Plan, Refusal, State, Step, Wanted, sealed
+from provision.plan.driver_set import members
+from provision.plan.kernels import flavours
+from provision.plan.next_boot import choice, guard
+from provision.plan.nvidia import FORBIDDEN
+from provision.plan.nvidia_driver import driver
+from provision.plan.packages import PRESENT, names, reboot, repair_step
+from provision.plan.plan import host_digest, host_facts
+from provision.resolve.completion import filled, next_kernel
+from provision.resolve.tree import Unknown, private
+from provision.system.simulation import Change
+from provision.target import Source, Target
+
+_RELEASE = re.compile(r"-[0-9]+\.[0-9]+\.[0-9]+-[0-9]+-")
+_META = re.compile(r"linux-modules-nvidia-([0-9]{3}(?:-server)?(?:-open)?)-[a-z].*")
+
+
+def plan_update(host: Host, catalogue: Catalogue, machine: Machine) -> Plan:
+    """What moves kernel and driver to what the archive has now; refused while the new kernel has no module.
+
+    Only on the machine itself: what is newer is known to apt alone. Raises Refused elsewhere.
+    """
+    if not isinstance(machine, LocalMachine):
+        raise Refused("update.elsewhere", "What is newer is known only to apt on the machine itself.")
+    if mend := repair_step(host, ()):
+        return _made(host, (mend,), (), None, ("Kernel and driver are looked at once dpkg is in order again.",))
+    wanted = the_set(host, catalogue)
+    if not wanted:
+        return _made(host, (), (), 0, ("No kernel package and no driver package is installed: nothing to update.",))
+    with private(machine, (), (), ()) as tree:
+        if problem := tree.update():
+            raise problem
+        action = AptInstall(packages=tuple(Wanted(name=n, installed=v) for n, v in wanted), upgrade=True)
+        if driver(host, catalogue).source is Source.ARCHIVE and not _built_here(host):
+            forbid = tuple(name for key in FORBIDDEN for name in catalogue.package(key).fill(branch="*"))
+            action = msgspec.structs.replace(action, forbid=forbid)
+        try:
+            change = tree.simulate(("install", *(name for name, _ in wanted)))
+        except Unknown as error:
+            raise Refused("update.unknown", f"apt no longer has {error}.", "", "gpu-setup doctor") from error
+        size = tree.size(("install", *(name for name, _ in wanted)))
+        notes = tuple(tree.notes)
+    if refusal := stranded(host, action, change):
+        return _made(host, (), (refusal,), 0, notes)
+    return _made(host, _steps(action, change), (), size, notes)
+
+
+def the_set(host: Host, catalogue: Catalogue) -> tuple[tuple[str, str], ...]:
+    """(name, version) of the installed kernel metas and of all that is one set with them: NVIDIA's packages of the
+    kernel module's version, AMD's DKMS driver.
+    """
+    metas = {
+        name
+        for flavour in flavours(host, catalogue)
+        for key in ("kernel.image", "kernel.headers")
+        for name in names(catalogue, key, flavour=flavour)
+    } | {f"linux-{flavour}" for flavour in flavours(host, catalogue)}
+    metas |= {name for key in ("amdgpu.dkms", "amdgpu.dkms.firmware") for name in names(catalogue, key)}
+    metas |= {package.name for package in members(host, catalogue)}
+    return tuple(
+        (package.name, package.version)
+        for package in host.apt.packages or ()
+        if package.state in PRESENT and package.name in metas and not _RELEASE.search(package.name)
+    )
+
+
+def stranded(host: Host, action: AptInstall, change: Change) -> Refusal | None:
+    """Why this must not be done now: the next kernel would have no module; None where it would have one."""
+    if slipped := change.matching(action.forbid):
+        why = f"apt would build the module here ({', '.join(slipped)}), since the archive has no prebuilt one."
+        return _wait(host, why)
+    meta = next((match for wanted in action.packages if (match := _META.fullmatch(wanted.name))), None)
+    # also one that is here already, and that the next-boot guard keeps from being started
+    coming = (next_kernel(host, change), *(host.kernel.installed or ()))
+    upcoming = max(filter(None, coming), key=version_key, default=None)
+    if meta is None or upcoming is None:
+        return None
+    module = f"linux-modules-nvidia-{meta[1]}-{upcoming}"
+    here = {package.name for package in host.apt.packages or () if package.state in PRESENT}
+    if change.version(module) is not None or module in here:
+        return None
+    return _wait(host, f"The kernel {upcoming} would come without its module: {module} is not in the archive yet.")
+
+
+def _wait(host: Host, why: str) -> Refusal:
+    return Refusal(
+        code="update.no-module",
+        what="Kernel and driver are not updated now.",
+        why=why,
+        next=f"The kernel {host.kernel.release or 'that runs'} and its driver stay; try again in some days.",
+    )
+
+
+def _built_here(host: Host) -> bool:
+    return any(
+        package.name.startswith("nvidia-dkms-") and package.state in PRESENT for package in host.apt.packages or ()
+    )
+
+
+def _steps(action: AptInstall, change: Change) -> tuple[Step, ...]:
+    if change.empty:
+        return (
+            Step(
+                id="update",
+                title="Kernel and driver",
+                action=action,
+                state=State.DONE,
+                because="The archive has nothing newer.",
+            ),
+        )
+    whole = filled(action, change)
+    assert isinstance(whole, AptInstall)
+    moved = sorted(change.upgrades)
+    step = Step(
+        id="update",
+        title=f"Move kernel and driver together ({len(moved) + len(change.installs)} packages)",
+        action=whole,
+        state=State.TODO,
+        because="In one transaction, and only since the next kernel has its module: the one without the other would "
+        "leave the machine without its card.",
+        commands=(("apt-get", "install", "--yes", *(wanted.name for wanted in action.packages)),),
+        undo="puts the old package files back, which are kept before; the older kernel stays in GRUB's menu",
+    )
+    module = "nvidia" if any("nvidia" in wanted.name for wanted in action.packages) else "amdgpu"
+    restart = reboot("The new kernel and its driver take over at the next start.")
+    return (guard(module), step, choice(module), restart)
+
+
+def _made(
+    host: Host, steps: tuple[Step, ...], refusals: tuple[Refusal, ...], size: int | None, notes: tuple[str, ...]
+) -> Plan:
+    return sealed(
+        Plan(
+            machine=host.machine,
+            vendor=None,
+            target=Target(),
+            steps=steps,
+            reboots=sum(step.id == "reboot" for step in steps),
+            download_bytes=size,
+            download_note="" if size is not None else "Not known yet.",
+            refusals=refusals,
+            notes=notes,
+            host_digest=host_digest(host),
+            facts=host_facts(host),
+        )
+    )
