@@ -26,7 +26,7 @@ from result import CHECKOUT, Figure, machine, write
 
 sys.path.append(str(CHECKOUT))
 
-from tests.data.corpus import ANSWERS, LANGUAGES, PLACES, QUESTIONS, TIMES
+from tests.harness.dataset.corpus import ANSWERS, LANGUAGES, PLACES, QUESTIONS, TIMES
 
 SECONDS_LIMIT = 10.0
 MEMORY_LIMIT = 1024.0

@@ -2,8 +2,8 @@
 
 Only two figures are fitted (constants.toml); the rest is counted: what autograd keeps of each operation of a
 decoder layer as transformers and PEFT compute it, at the three moments of a step when memory peaks: while the loss is
-computed, while a layer is computed backward, and in the optimizer's step. tests/lab/test_memory_tracker.py compares the
-counting with PyTorch's own, tests/fit/test_measured.py with published measurements.
+computed, while a layer is computed backward, and in the optimizer's step. test_memory_tracker.py compares the
+counting with PyTorch's own, tests/harness/memory/test_measured.py with published measurements.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from machine.door import ABSENT, DENIED, TIMED_OUT, LocalMachine, child_environment
+from tests.tool import ROOT
 
 PYTHON = sys.executable
 STUBBORN = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
@@ -143,7 +144,7 @@ def test_a_process_left_by_a_thread_ends_with_the_interpreter(tmp_path: Path) ->
         # the process writes its number before the thread has heard of it
         "time.sleep(0.2)\n"
     )
-    root = str(Path(__file__).parents[2])
+    root = str(ROOT)
     outcome = LocalMachine().run((PYTHON, "-c", f"import sys; sys.path.insert(0, {root!r})\n{script}"), timeout=20)
     assert outcome.ok, outcome.stderr
     assert gone(int(note.read_text()))
