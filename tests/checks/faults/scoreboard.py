@@ -138,7 +138,8 @@ def text(board: Scoreboard) -> str:
     lines = [
         "# Scoreboard",
         "",
-        "Written by `python -m tests.checks.faults.scoreboard`: faults from [tests/checks/faults/data](../tests/checks/faults/data), put",
+        "Written by `python -m tests.checks.faults.scoreboard`: faults from",
+        "[tests/checks/faults/data](../tests/checks/faults/data), put",
         f"into the {len(healthy())} healthy ones of the [recorded machines](../tests/machines/README.md). Those are",
         "synthetic: this says how the doctor reads what tools are known to print, not how it does on hardware.",
         "",
