@@ -55,11 +55,11 @@ def one_run(places: Any, changed: dict[str, Any], judged: bool) -> dict[str, Any
     import msgspec
 
     from checks.catalogue import catalogue
+    from harness.pipeline import Job, examined, fresh_run, prepare
     from harness.process.worker_log import read_worker_log
-    from harness.prove import Job, examined, fresh_run, prepare
-    from harness.recipe.recipe import load_recipe
-    from machine.door import LocalMachine
+    from harness.recipe.loader import load_recipe
     from machine.events import silent
+    from machine.local import LocalMachine
 
     stack = catalogue().stack("cpu")
     job = Job(load_recipe(RECIPE), stack, overrides=changed)

@@ -70,7 +70,7 @@ def tasks(plan: dict[str, Any], shops: Any, root: Path, files: Path) -> list[Tas
     """The plan's open steps as any tool can do them; contents are written below `files`."""
     import msgspec
 
-    from provision.apply import act_files
+    from provision.apply import file_actions
     from provision.model import AnyAction, AptInstall, AptKey, AptPin, AptRepo, Reboot, Service, WriteFile
 
     found: list[Task] = []
@@ -86,10 +86,10 @@ def tasks(plan: dict[str, Any], shops: Any, root: Path, files: Path) -> list[Tas
             (files / name).write_bytes(key.binary)
             found.append(Task("file", path=action.keyring, file=name))
         elif isinstance(action, (AptRepo, AptPin, WriteFile)):
-            (files / name).write_bytes(act_files.wanted_text(action, None))
+            (files / name).write_bytes(file_actions.wanted_text(action, None))
             mode = f"{action.mode:04o}" if isinstance(action, WriteFile) else "0644"
             kind = "source" if isinstance(action, AptRepo) else "file"
-            path = act_files.path_of(action)
+            path = file_actions.path_of(action)
             folder = "" if (root / path.lstrip("/")).parent.exists() else str(Path(path).parent)
             found.append(Task(kind, path=path, file=name, mode=mode, folder=folder))
         elif isinstance(action, Service):

@@ -21,9 +21,9 @@ from containers.engine import no_builder
 from containers.errors import stopped
 from containers.model import Engine, ImageSpec
 from containers.spec import lock_text
-from machine.door import Machine
 from machine.errors import BadUsage, OutsideFailed
 from machine.events import Emit, Event
+from machine.local import Machine
 from machine.paths import Paths, make
 
 STAGE = "image"

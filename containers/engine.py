@@ -6,8 +6,8 @@ from msgspec.structs import replace
 
 from checks.facts.host import Docker, Host
 from containers.model import Engine
-from machine.door import Machine
 from machine.errors import OutsideFailed, Refused
+from machine.local import Machine
 
 # since 23 the docker command builds through its plugin buildx; before, BuildKit is in the engine and the command
 BUILDX_SINCE = 23

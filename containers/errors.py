@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from machine.door import Outcome
 from machine.errors import OutsideFailed, Problem, Refused
+from machine.local import Outcome
 
 
 class Cause(NamedTuple):

@@ -16,10 +16,10 @@ from uuid import uuid4
 
 from containers.dockerfile import UID
 from containers.errors import known, stopped
-from containers.left_behind import OWNER_LABEL, TOKEN_FILE, owner
 from containers.model import Engine
-from machine.door import Entry, LocalMachine, Machine, Outcome, Session, Space, Unreadable
+from containers.orphans import OWNER_LABEL, TOKEN_FILE, owner
 from machine.errors import OutsideFailed
+from machine.local import Entry, LocalMachine, Machine, Outcome, Session, Space, Unreadable
 
 # of the shared memory that data loaders use; Docker's own 64 MB end in a bus error
 SHM = "8g"

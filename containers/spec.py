@@ -14,7 +14,7 @@ from checks.catalogue import Base, Catalogue, Stack
 from checks.facts.host import Host
 from checks.rules import cards
 from checks.rules.cards import AMD, NVIDIA, numbers
-from containers.access import access
+from containers.device_options import access
 from containers.model import ImageSpec, Vendor
 from machine.errors import BadUsage, Refused
 

@@ -11,9 +11,9 @@ from containers.dockerfile import ENVIRONMENT
 from containers.errors import last_error
 from containers.model import ImageSpec
 from containers.run import Container, ContainerMachine, Mount
-from machine.door import Machine
 from machine.errors import OutsideFailed
 from machine.events import Emit, Event
+from machine.local import Machine
 
 STAGE = "verify"
 # what the worker writes before its document (harness/worker/gpu_setup_worker/verify.py)

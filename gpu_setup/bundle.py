@@ -13,10 +13,10 @@ from checks.runner import exit_code, run
 from gpu_setup.envelope import Answer, encode
 from gpu_setup.version import version
 from machine import bundle
-from machine.door import Machine
+from machine.local import Machine
 from machine.recorder import RecordingMachine, tree, whom
 from machine.recording import RecordedMachine
-from machine.trees import MemoryTree
+from machine.recording_files import MemoryTree
 
 README = """\
 A machine as gpu-setup {version} saw it, made by `gpu-setup doctor --bundle`.

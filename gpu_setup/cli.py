@@ -233,7 +233,7 @@ def _stopped(stop: BaseException) -> Problem:
 
 
 def _bug(error: Exception) -> Problem:
-    from gpu_setup.crash import keep
+    from gpu_setup.crash_report import keep
 
     place = keep(error)
     why = f"{type(error).__name__}: {error}".strip()

@@ -12,18 +12,18 @@ from typing import NamedTuple
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import DoctorReport
-from gpu_setup.commands.training import needs_gpu, usual_recipe
-from harness.environment.environment import Environment
-from harness.environment.stack import Choice, choose_stack
+from gpu_setup.commands.training_options import needs_gpu, usual_recipe
+from harness.environment.build import Environment
+from harness.environment.stack_choice import Choice, choose_stack
 from harness.jobs.bench import SHORT_CEILING, guard, measured_run
 from harness.jobs.default_recipe import SMALL, at_hand
-from harness.measure.around import Method
-from harness.prove import Job, examined, finished_run, prepare, reported, tell_reuse, with_held_out
-from harness.recipe.recipe import load_recipe, suited_to
-from harness.report.report import Report
-from machine.door import Machine
+from harness.measure.run_context import Method
+from harness.pipeline import Job, examined, finished_run, prepare, reported, tell_reuse, with_held_out
+from harness.recipe.loader import load_recipe, suited_to
+from harness.report.run_report import Report
 from machine.errors import Refused
 from machine.events import Emit
+from machine.local import Machine
 from machine.paths import Paths
 from provision.model import Plan
 
@@ -44,7 +44,7 @@ def inspect(machine: Machine, catalogue: Catalogue) -> Seen:
     from checks.facts.read import read_host
     from checks.registry import ALL
     from checks.runner import run
-    from provision.plan.plan import plan
+    from provision.plan.planner import plan
     from provision.target import Target
 
     host = read_host(machine)
@@ -59,8 +59,8 @@ def to_install(seen: Seen) -> bool:
 def with_versions(seen: Seen, machine: Machine, catalogue: Catalogue) -> Seen:
     """The plan with what apt says to it, so that what is agreed to is what is then done."""
     from gpu_setup.commands.apply import behind_sudo
-    from provision.resolve.completion import completed
-    from provision.root.root import with_person
+    from provision.resolve.resolver import completed
+    from provision.root.helper import with_person
 
     host = with_person(seen.host, machine, behind_sudo(machine))
     return seen._replace(plan=completed(host, catalogue, seen.plan.target, machine))

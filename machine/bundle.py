@@ -13,8 +13,8 @@ from pathlib import Path
 
 from machine.errors import BadUsage, OutsideFailed
 from machine.recording import RecordedMachine
-from machine.tar import members
-from machine.trees import MemoryTree
+from machine.recording_files import MemoryTree
+from machine.safe_tar import members
 
 TOP = "gpu-setup-bundle"
 # what a mail or an issue takes without asking

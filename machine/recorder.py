@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from machine import scrub
-from machine.door import (
+from machine.errors import BadUsage, OutsideFailed
+from machine.local import (
     ABSENT,
     DENIED,
     SMALL_FILE,
@@ -25,9 +26,8 @@ from machine.door import (
     Space,
     Unreadable,
 )
-from machine.errors import BadUsage, OutsideFailed
 from machine.recording import DOCUMENTS
-from machine.trees import MemoryTree
+from machine.recording_files import MemoryTree
 
 # what a reader may want to know of the environment; everything else stays on the machine
 VARIABLES = frozenset(

@@ -23,10 +23,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from machine.documents import Document, contents, rows
-from machine.door import ABSENT, DENIED, FAILED, SMALL_FILE, TOO_LARGE, Entry, Outcome, Session, Space, Unreadable
 from machine.errors import BadUsage, Refused
-from machine.trees import FolderTree, Tree
+from machine.local import ABSENT, DENIED, FAILED, SMALL_FILE, TOO_LARGE, Entry, Outcome, Session, Space, Unreadable
+from machine.recording_files import FolderTree, Tree
+from machine.untrusted_json import Document, contents, rows
 
 NOT_RECORDED = "not-recorded"
 DOCUMENTS = {"nvidia": "nvml.json", "amd": "amdsmi.json"}

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from machine import tokens
-from machine.tokens import GONE
+from machine import secrets
+from machine.secrets import GONE
 
 
 class Who(NamedTuple):
@@ -133,7 +133,7 @@ NOBODY = Who()
 _MOST_PASSES = 8
 
 stays = _STAYS.search
-literals = tokens.literals
+literals = secrets.literals
 
 
 def text(value: str, who: Who = NOBODY) -> str:
@@ -154,7 +154,7 @@ def _pass(value: str, who: Who) -> str:
 
     for literal in who.literals:
         value = value.replace(literal, GONE)
-    value = tokens.without(_names(value, who))
+    value = secrets.without(_names(value, who))
     value = _REGISTRIES.sub(rf'\1"{GONE}"]', value)
     value = _JOURNAL.sub(r"\1host", value)
     value = _UUID.sub(lambda m: m[0] if m[0].lower() in _PUBLIC_UUIDS else coded("uuid", m[0]), value)

@@ -53,7 +53,7 @@ def persons_environ() -> Mapping[str, str]:
 @pytest.fixture
 def machine() -> Callable[[str], RecordedMachine]:
     """`machine("rtx-3090-ti-fresh")`: a recorded machine that fails the test when asked what was not recorded."""
-    from tests.recorded import load
+    from tests.recorded_machines import load
 
     return load
 
@@ -111,8 +111,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """`--dist loadscope` is by side (tests/sides.py)."""
-    from tests.sides import Sides
+    """`--dist loadscope` is by side (tests/lab_groups.py)."""
+    from tests.lab_groups import Sides
 
     return Sides(config, log) if config.getvalue("dist") == "loadscope" else None
 

@@ -12,8 +12,8 @@ from checks.facts.gaps import Gaps, exists, names, on_path, target, text, whole,
 from checks.facts.host import ASLEEP, Amd, AmdGpu, DeviceNode, Frozen, KfdNode, RocmInstall
 from checks.facts.pci import DEVICES, SLOT, asleep, parse_hex, slot_of
 from checks.facts.person import parse_group
-from machine.door import Machine, Outcome, Unreadable
-from machine.libraries import rocm_folders
+from machine.library_paths import rocm_folders
+from machine.local import Machine, Outcome, Unreadable
 
 AMD_SMI = ("amd-smi", "static", "--asic", "--bus", "--json")
 TOPOLOGY = "/sys/class/kfd/kfd/topology/nodes"

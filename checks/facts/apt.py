@@ -8,7 +8,7 @@ from checks.facts.apt_sources import read_sources
 from checks.facts.deb822 import paragraphs
 from checks.facts.gaps import Gaps, exists, names, raw, text, word
 from checks.facts.host import Apt, AptPin, AptSource, Package
-from machine.door import Machine, Unreadable
+from machine.local import Machine, Unreadable
 
 STATUS = "/var/lib/dpkg/status"
 # a desktop's status file has 3 to 6 MB

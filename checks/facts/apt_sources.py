@@ -7,7 +7,7 @@ import re
 from checks.facts.deb822 import paragraphs
 from checks.facts.gaps import Gaps, names, text
 from checks.facts.host import AptSource
-from machine.door import Machine
+from machine.local import Machine
 
 # who stands behind a repository, by its address; the first that fits
 _OWNERS = (

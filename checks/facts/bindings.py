@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from checks.facts.host import Frozen
-from machine.door import Outcome
+from machine.local import Outcome
 
 Gpu = TypeVar("Gpu")
 

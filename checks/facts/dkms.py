@@ -6,7 +6,7 @@ import re
 
 from checks.facts.gaps import Gaps, names, target, text
 from checks.facts.host import DkmsBuild
-from machine.door import Machine
+from machine.local import Machine
 
 TREE = "/var/lib/dkms"
 _TAIL_LINES = 15

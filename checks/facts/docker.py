@@ -8,7 +8,7 @@ import msgspec
 
 from checks.facts.gaps import Gaps, exists, names, on_path, raw, target
 from checks.facts.host import Docker, Frozen, Package
-from machine.door import Machine, Outcome
+from machine.local import Machine, Outcome
 
 INFO = ("docker", "info", "--format", "{{json .}}")
 _CONFIGURATION = {"snap": "/var/snap/docker/current/config/daemon.json"}

@@ -6,7 +6,7 @@ import re
 
 from checks.facts.gaps import Gaps, exists, names, text
 from checks.facts.host import TrainingEnvironment
-from machine.door import Machine
+from machine.local import Machine
 from machine.paths import paths
 
 

@@ -6,7 +6,7 @@ import re
 
 from checks.facts.gaps import Gaps, exists, names, raw, text, word
 from checks.facts.host import Firmware, Frozen
-from machine.door import ABSENT, Machine
+from machine.local import ABSENT, Machine
 
 EFIVARS = "/sys/firmware/efi/efivars"
 # GUIDs of the UEFI specification's global variables and of shim (rhboot/shim, lib/guid.c)

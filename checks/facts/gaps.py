@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from checks.facts.host import Unread
-from machine.door import ABSENT, SMALL_FILE, Machine, Unreadable
+from machine.local import ABSENT, SMALL_FILE, Machine, Unreadable
 
 T = TypeVar("T")
 

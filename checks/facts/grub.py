@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from checks.facts.gaps import Gaps, names, text
-from machine.door import Machine
+from machine.local import Machine
 
 
 def parse_defaults(content: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from checks.facts.gaps import exists
 from checks.facts.host import Hub
-from machine.door import Machine, Unreadable
+from machine.local import Machine, Unreadable
 
 # huggingface_hub/constants.py, in its order
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")

@@ -8,7 +8,7 @@ from checks.facts.dkms import read_dkms
 from checks.facts.gaps import Gaps, exists, names, on_path, text, whole, word
 from checks.facts.grub import decide_next_boot
 from checks.facts.host import Kernel, ModuleFile
-from machine.door import ABSENT, TIMED_OUT, Machine, Unreadable
+from machine.local import ABSENT, TIMED_OUT, Machine, Unreadable
 
 _GPU_MODULE = re.compile(
     r"nvidia(?:[_-]\w+)*|amdgpu|amdkcl|amdttm|amddrm\w*|amdxcp|radeon|nouveau|nova(?:[_-]\w+)?|i915|xe"

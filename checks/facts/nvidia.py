@@ -9,8 +9,8 @@ from checks.facts.gaps import Gaps, exists, names, target, text, word
 from checks.facts.host import ASLEEP, Nvidia, NvmlGpu
 from checks.facts.pci import DEVICES, asleep, parse_hex
 from checks.facts.resources import UNITS
-from machine.door import Machine, Outcome
-from machine.libraries import BINDING_LIBRARY, library_folders
+from machine.library_paths import BINDING_LIBRARY, library_folders
+from machine.local import Machine, Outcome
 
 # the driver's installer (.run) leaves its uninstaller; Debian packages have none
 RUNFILE = "/usr/bin/nvidia-uninstall"

@@ -6,9 +6,9 @@ import re
 
 from checks.facts.gaps import Gaps, exists, names, target, text, word
 from checks.facts.host import Os
-from checks.facts.login import read_login_sleep
+from checks.facts.login_screen import read_login_sleep
 from checks.facts.resources import UNITS
-from machine.door import Machine
+from machine.local import Machine
 
 # sysfs DMI vendor and product → the words of systemd-detect-virt(1); its source src/basic/virt.c has the same table
 _HYPERVISORS = (

@@ -6,7 +6,7 @@ import re
 
 from checks.facts.gaps import Gaps, names, target, text, whole, word
 from checks.facts.host import Bridge, Link, PciCard
-from machine.door import Machine
+from machine.local import Machine
 
 DEVICES = "/sys/bus/pci/devices"
 DRM = "/sys/class/drm"

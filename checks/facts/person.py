@@ -6,8 +6,8 @@ import re
 
 from checks.facts.gaps import Gaps, text
 from checks.facts.host import Person
-from checks.facts.start_files import read_start_files
-from machine.door import Machine
+from checks.facts.login_environment import read_start_files
+from machine.local import Machine
 
 _VARIABLES = re.compile(
     r"(?:CUDA|HIP|ROCR|NVIDIA)_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|CUDA_HOME|CUDA_PATH|GPU_DEVICE_ORDINAL|HSA_\w+|"

@@ -6,7 +6,7 @@ import re
 
 from checks.facts.gaps import Gaps, exists, on_path, target, text
 from checks.facts.host import PythonFacts
-from machine.door import Machine
+from machine.local import Machine
 
 # in the order in which Triton looks (triton/runtime/build.py): CC, then gcc, then clang
 _COMPILERS = ("gcc", "clang", "cc")

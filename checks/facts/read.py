@@ -17,17 +17,17 @@ from checks.facts import (
     firmware,
     hub,
     kernel,
+    login_environment,
     nvidia,
     pci,
     person,
     python,
     resources,
-    start_files,
 )
 from checks.facts import os as system
 from checks.facts.gaps import Gaps, guarded
 from checks.facts.host import Amd, Apt, Docker, Firmware, Host, Hub, Kernel, Nvidia, Os, Person, PythonFacts, Resources
-from machine.door import TIMED_OUT, Machine, Outcome
+from machine.local import TIMED_OUT, Machine, Outcome
 
 T = TypeVar("T")
 # A probe's process gets this many seconds; ending it may take half a second more, and doctor promises five in all.
@@ -49,7 +49,7 @@ class _Reductions(Mapping[str, Callable[[bytes], bytes]]):
     }
 
     def __getitem__(self, key: str) -> Callable[[bytes], bytes]:
-        return start_files.reduce_start_file if start_files.is_start_file(key) else self._named[key]
+        return login_environment.reduce_start_file if login_environment.is_start_file(key) else self._named[key]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._named)

@@ -7,7 +7,7 @@ import re
 from checks.facts.gaps import Gaps, names, text, word
 from checks.facts.host import Disk, Resources
 from checks.facts.hub import cache_folder
-from machine.door import Machine
+from machine.local import Machine
 from machine.paths import paths
 
 UNITS = "/run/systemd/units"

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from checks.catalogue import Catalogue
     from checks.facts.host import Host
-    from machine.door import Machine
     from machine.events import Emit
+    from machine.local import Machine
     from provision.apply.journal import Request, Run
     from provision.model import Plan
     from provision.target import Target
@@ -63,15 +63,15 @@ def command(
 ) -> Answer | int:
     """Install and change what the plan says, after asking. Each step is checked, done and checked again."""
     if inside:
-        from gpu_setup.inside import apply_inside
+        from gpu_setup.root_entry import apply_inside
 
         return apply_inside()
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
-    from machine.door import LocalMachine
+    from machine.local import LocalMachine
     from provision.apply.journal import Request
-    from provision.resolve.completion import completed
-    from provision.root.root import network_settings, with_person
+    from provision.resolve.resolver import completed
+    from provision.root.helper import network_settings, with_person
 
     machine, known = LocalMachine(), catalogue()
     person = behind_sudo(machine)
@@ -100,9 +100,9 @@ def before_training(machine: Machine, host: Host, made: Plan, *, yes: bool, as_j
     After a restart that was part of it, what is left goes on as in `resume`.
     """
     from provision.apply.journal import Request
-    from provision.apply.standing import standing
+    from provision.apply.status import standing
     from provision.model import State
-    from provision.root.root import network_settings
+    from provision.root.helper import network_settings
 
     if made.refusals or any(step.state is State.BLOCKED for step in made.steps) or not made.open_steps():
         return None
@@ -147,8 +147,8 @@ def behind_sudo(machine: Machine) -> str | None:
 
 def reviewed(path: str, host: Host, known: Catalogue) -> Plan:
     """The plan of the file, if nobody changed it and the machine is still as it was."""
-    from provision.plan.document import load
-    from provision.plan.plan import differences, plan
+    from provision.plan.plan_file import load
+    from provision.plan.planner import differences, plan
 
     made = load(path)
     fresh = plan(host, known, made.target)
@@ -221,7 +221,7 @@ def ask(words: str, *, yes: bool) -> None:
 
 def busy_or_go(machine: Machine, host: Host, made: Plan, *, yes: bool, while_busy: bool) -> bool:
     """A driver is not changed under a program that uses it, unless somebody says so: then True."""
-    from provision.apply.guard import busy, touches_driver
+    from provision.apply.blockers import busy, touches_driver
 
     if while_busy or not touches_driver(made):
         return while_busy
@@ -246,7 +246,7 @@ def busy_or_go(machine: Machine, host: Host, made: Plan, *, yes: bool, while_bus
 def carried_out(arguments: tuple[str, ...], request: Request | None, as_json: bool) -> Answer:
     """Hand over to root, show what it says, and answer."""
     from gpu_setup.version import version
-    from provision.root.launch import launch
+    from provision.root.sudo import launch
 
     with progress(as_json) as emit:
         run = launch(arguments, request, version(), emit)
@@ -264,7 +264,7 @@ def progress(as_json: bool) -> AbstractContextManager[Emit]:
 
 def answer_of(run: Run) -> Answer:
     """0 done; 5 a restart or a person's part comes next; else the problem's own code."""
-    from provision.root.launch import problem_of
+    from provision.root.sudo import problem_of
 
     problems: tuple[Problem, ...] = ()
     code = FINE

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpu_setup.commands.options import json_option
-from gpu_setup.commands.training import (
+from gpu_setup.commands.training_options import (
     Runtime,
     check_out,
     choose_job,
@@ -22,8 +22,8 @@ from gpu_setup.commands.training import (
 from gpu_setup.envelope import Answer
 
 if TYPE_CHECKING:
-    from harness.environment.environment import Environment
-    from harness.report.report import Report
+    from harness.environment.build import Environment
+    from harness.report.run_report import Report
 
 EPILOG = """\b
 Examples:
@@ -99,11 +99,11 @@ def command(
     from checks.facts.read import read_host
     from gpu_setup.render.progress import reporter
     from harness.jobs.bench import bench, settings
-    from harness.prove import prepare, reported
+    from harness.pipeline import prepare, reported
     from harness.report.compare import keyed
-    from harness.report.report import combined, read_report
-    from machine.door import LocalMachine
+    from harness.report.run_report import combined, read_report
     from machine.errors import BAD_ANSWER, FINE, Refused
+    from machine.local import LocalMachine
 
     if quick and record:
         raise click.UsageError("--quick and --record exclude each other.")
@@ -163,12 +163,12 @@ def _tuned(
     from checks.facts.read import read_host
     from gpu_setup.envelope import encode
     from gpu_setup.render.progress import reporter
-    from harness.document import write_whole
-    from harness.jobs.tuning import room_of, tune
-    from harness.memory.room import room_for
-    from harness.prove import prepare
-    from machine.door import LocalMachine
+    from harness.atomic_files import write_whole
+    from harness.jobs.tune_run import room_of, tune
+    from harness.memory.available import room_for
+    from harness.pipeline import prepare
     from machine.errors import FINE
+    from machine.local import LocalMachine
 
     machine, paths = LocalMachine(), my_paths()
     host = read_host(machine)
@@ -206,7 +206,7 @@ def beside(report: Report, earlier: Report) -> Report:
     import msgspec
 
     from harness.report.baseline import against_baseline
-    from harness.report.report import AgainstBaseline
+    from harness.report.run_report import AgainstBaseline
 
     found = against_baseline(report, earlier)
     told = AgainstBaseline(found.verdict, found.share, found.sentence, found.started_at)

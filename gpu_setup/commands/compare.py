@@ -14,7 +14,7 @@ from gpu_setup.envelope import Answer
 
 if TYPE_CHECKING:
     from harness.report.compare import Comparison
-    from harness.report.report import Report
+    from harness.report.run_report import Report
 
 EPILOG = """\b
 Examples:
@@ -52,7 +52,7 @@ def command(
     A REPORT is a run's folder or its report.json. The first is what the others are measured against.
     """
     from checks.catalogue import catalogue
-    from harness.report.published import judged
+    from harness.report.published_speeds import judged
 
     if published:
         return _published(card, reports)
@@ -67,7 +67,7 @@ def command(
     _check_places(places, files)
 
     from harness.report.compare import compare, different_work, letter
-    from harness.report.report import read_report
+    from harness.report.run_report import read_report
 
     read: list[Report] = [read_report(file) for file in files]
     comparison = compare(read, judged(catalogue()), [str(given) for given in reports])
@@ -105,7 +105,7 @@ def _text(comparison: Comparison) -> str:
 
 def _published(card: str | None, reports: Sequence[Path]) -> Answer:
     from checks.catalogue import catalogue
-    from harness.report.published import Published, judged
+    from harness.report.published_speeds import Published, judged
     from machine.errors import BadUsage
 
     if reports:
@@ -141,7 +141,7 @@ def _spellings(name: str) -> tuple[str, ...]:
 
 def _files(reports: Sequence[Path]) -> list[Path]:
     """Each report's file; BadUsage for one that is not there or is named twice."""
-    from harness.report.report import DOCUMENT
+    from harness.report.run_report import DOCUMENT
     from machine.errors import BadUsage
 
     files: list[Path] = []
@@ -190,7 +190,7 @@ def _unwritable(place: Path, why: str) -> Exception:
 
 
 def _write(place: Path, text: str) -> None:
-    from harness.document import write_whole
+    from harness.atomic_files import write_whole
     from machine.errors import OutsideFailed
 
     try:

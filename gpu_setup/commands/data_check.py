@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpu_setup.commands.options import Decorator, json_option
-from gpu_setup.commands.training import recipe_option
+from gpu_setup.commands.training_options import recipe_option
 from gpu_setup.envelope import Answer
 
 if TYPE_CHECKING:
@@ -103,12 +103,12 @@ def data_answer(result: DataReport, strict: bool = False, as_sarif: bool = False
 def _with_tokens(result: DataReport, checked: object, recipe_name: str, emit: Emit) -> DataReport:
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
-    from gpu_setup.commands.training import my_paths
+    from gpu_setup.commands.training_options import my_paths
     from harness.dataset.check import Checked
-    from harness.dataset.tokens import Place, count_tokens, token_findings
-    from harness.environment.stack import choose_stack
-    from harness.recipe.recipe import load_recipe
-    from machine.door import LocalMachine
+    from harness.dataset.token_lengths import Place, count_tokens, token_findings
+    from harness.environment.stack_choice import choose_stack
+    from harness.recipe.loader import load_recipe
+    from machine.local import LocalMachine
 
     assert isinstance(checked, Checked)
     recipe = load_recipe(recipe_name)

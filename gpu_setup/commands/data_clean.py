@@ -72,7 +72,7 @@ def clean_command(
     from harness.dataset.check import Wanted, checking
     from harness.dataset.clean import Rules, summary, write_clean
     from harness.dataset.findings import DataReport, Written
-    from harness.dataset.writing import refuse_to_overwrite
+    from harness.dataset.row_writer import refuse_to_overwrite
     from machine.errors import FINE
 
     if undo is not None:
@@ -158,7 +158,7 @@ def _undone(file: Path, log: Path, out: Path | None, replace: bool) -> Answer:
 
     from harness.dataset.clean import undo
     from harness.dataset.findings import DataReport, Written
-    from harness.dataset.writing import refuse_to_overwrite
+    from harness.dataset.row_writer import refuse_to_overwrite
     from machine.errors import FINE
 
     target = out or file.with_name(f"{file.stem}-undone.json")

@@ -70,8 +70,8 @@ def import_command(
 
     from gpu_setup.render.data import data_text
     from gpu_setup.render.progress import reporter
-    from harness.dataset.imports.run import How, import_files
-    from harness.dataset.writing import refuse_to_overwrite
+    from harness.dataset.imports.import_files import How, import_files
+    from harness.dataset.row_writer import refuse_to_overwrite
     from machine.errors import FINE
 
     target = out or files[0].with_name(f"{files[0].stem}-alpaca.json")

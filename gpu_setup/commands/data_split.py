@@ -39,8 +39,8 @@ def split_command(
     from gpu_setup.render.progress import reporter
     from harness.dataset.check import Wanted, checking
     from harness.dataset.findings import DataReport, Written
+    from harness.dataset.row_writer import refuse_to_overwrite
     from harness.dataset.split import choose, write_split
-    from harness.dataset.writing import refuse_to_overwrite
     from machine.errors import FINE, BadAnswer
     from machine.paths import make
 

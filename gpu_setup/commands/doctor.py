@@ -10,8 +10,8 @@ from checks.model import Check, DoctorReport
 from gpu_setup.commands.options import json_option, machine_option, open_machine
 from gpu_setup.envelope import Answer
 from gpu_setup.render.plain import clean
-from machine.door import Machine
 from machine.errors import FINE
+from machine.local import Machine
 
 EPILOG = """\b
 Examples:

@@ -20,12 +20,12 @@ def command(as_json: bool) -> Answer:
     """Build the training environment of this machine's stack, or check every file of it and repair what is broken."""
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
-    from gpu_setup.commands.training import my_paths
+    from gpu_setup.commands.training_options import my_paths
     from gpu_setup.render.progress import reporter
-    from harness.environment.environment import ensure
-    from harness.environment.stack import choose_stack
-    from machine.door import LocalMachine
+    from harness.environment.build import ensure
+    from harness.environment.stack_choice import choose_stack
     from machine.errors import FINE
+    from machine.local import LocalMachine
 
     machine = LocalMachine()
     choice = choose_stack(read_host(machine), catalogue())

@@ -58,7 +58,7 @@ def record_command(folder: str, note: str) -> int:
 
     from checks.facts.read import REDUCE, read_host
     from gpu_setup.version import version
-    from machine.door import LocalMachine
+    from machine.local import LocalMachine
     from machine.recorder import RecordingMachine, whom, write
 
     place, machine = Path(folder), LocalMachine()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from gpu_setup.commands.options import json_option, machine_option, open_machine
-from gpu_setup.commands.training import recipe_option
+from gpu_setup.commands.training_options import recipe_option
 from gpu_setup.envelope import Answer
 
 EPILOG = """\b
@@ -65,9 +65,9 @@ def command(
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from harness.jobs.default_recipe import REFERENCE
-    from harness.memory.answer import Wishes, fit
-    from harness.memory.room import find_card, room_for
-    from harness.recipe.recipe import load_recipe
+    from harness.memory.available import find_card, room_for
+    from harness.memory.fit import Wishes, fit
+    from harness.recipe.loader import load_recipe
     from machine.errors import BAD_ANSWER, FINE
 
     recipe = load_recipe(recipe_name or REFERENCE)

@@ -63,18 +63,18 @@ def build_command(
 ) -> Answer:
     """Build the image that fits this machine, through the engine's own BuildKit."""
     from checks.facts.read import read_host
-    from containers.access import no_way
     from containers.build import STAGE, Sources, build
+    from containers.device_options import no_way
     from containers.dockerfile import dockerfile, tag
     from containers.engine import choose_engine, seen_by
-    from gpu_setup.commands.training import my_paths
+    from gpu_setup.commands.training_options import my_paths
     from gpu_setup.render.image import built_text
     from gpu_setup.render.progress import reporter
     from gpu_setup.version import version
     from harness.environment.worker_process import WORKER
-    from machine.door import LocalMachine
     from machine.errors import FINE
     from machine.events import Event
+    from machine.local import LocalMachine
 
     machine = LocalMachine()
     here = read_host(machine)

@@ -45,12 +45,12 @@ def engine_command(as_json: bool, engine: str | None) -> Answer:
     from checks.catalogue import VENDORS, catalogue
     from checks.facts.read import read_host
     from checks.rules import cards
-    from containers.access import access, amd_described, no_way
+    from containers.device_options import access, amd_described, no_way
     from containers.engine import choose_engine, seen_by
     from containers.model import Vendor
     from gpu_setup.render.image import engine_text
-    from machine.door import LocalMachine
     from machine.errors import FINE
+    from machine.local import LocalMachine
 
     machine = LocalMachine()
     host = read_host(machine)

@@ -67,13 +67,13 @@ def run_command(
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from containers.build import worker_digest
+    from containers.container_setup import Wanted, container, find_image
     from containers.engine import choose_engine
     from containers.run import attached_here, run_argv, run_in
-    from containers.start import Wanted, container, find_image
-    from gpu_setup.commands.training import my_paths
+    from gpu_setup.commands.training_options import my_paths
     from harness.environment.worker_process import WORKER
-    from machine.door import LocalMachine
     from machine.errors import FINE
+    from machine.local import LocalMachine
 
     here = _own_folder()
     machine = LocalMachine()

@@ -55,16 +55,16 @@ def verify_command(
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from containers.build import worker_digest
+    from containers.container_setup import Wanted, container, find_image
     from containers.engine import choose_engine
-    from containers.start import Wanted, container, find_image
     from containers.verify import verify
-    from gpu_setup.commands.training import my_paths
+    from gpu_setup.commands.training_options import my_paths
     from gpu_setup.render.image import verification_text
     from gpu_setup.render.progress import reporter
     from harness.environment.worker_process import WORKER
-    from harness.recipe.recipe import load_recipe, names
-    from machine.door import LocalMachine
+    from harness.recipe.loader import load_recipe, names
     from machine.errors import BAD_ANSWER, FINE
+    from machine.local import LocalMachine
 
     machine = LocalMachine()
     host = read_host(machine)

@@ -34,18 +34,18 @@ def command(as_json: bool, run: Path, out: Path, dtype: str, check: bool) -> Ans
     The adapter is added to the base as training had it (through NF4, for QLoRA), so that the merged model answers as
     the adapter does. It is asked the same questions to show it.
     """
-    from gpu_setup.commands.training import my_paths
+    from gpu_setup.commands.training_options import my_paths
     from gpu_setup.commands.try_ import environment_of, finished
     from gpu_setup.render.progress import reporter
     from gpu_setup.version import version
     from harness.jobs.merge import compared, merge
     from harness.jobs.model_card import base_of, card, write_card
-    from harness.jobs.train_job import ASKED, read_asked, trained
+    from harness.jobs.train import ASKED, read_asked, trained
     from harness.process.worker_log import read_worker_log
-    from harness.recipe.recipe import load_recipe
-    from harness.training.examine import DOCUMENT, read_examination
-    from machine.door import LocalMachine
+    from harness.recipe.loader import load_recipe
+    from harness.training.examination import DOCUMENT, read_examination
     from machine.errors import FINE
+    from machine.local import LocalMachine
 
     run, out, machine = run.absolute(), out.absolute(), LocalMachine()
     made = finished(run)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from machine.door import Machine
+from machine.local import Machine
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -41,7 +41,7 @@ machine_option: Decorator = click.option(
 def open_machine(recording: str | None) -> Machine:
     """This machine, or the one recorded in the folder or bundle; BadUsage where there is no recording."""
     if recording is None:
-        from machine.door import LocalMachine
+        from machine.local import LocalMachine
 
         return LocalMachine()
     from machine.bundle import recorded

@@ -80,7 +80,7 @@ def command(
     """Show what would be installed and changed, and why. Changes nothing."""
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
-    from provision.resolve.completion import completed
+    from provision.resolve.resolver import completed
 
     machine, known = open_machine(recording), catalogue()
     host = read_host(machine)

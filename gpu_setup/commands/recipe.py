@@ -31,7 +31,7 @@ class RecipeList(msgspec.Struct, frozen=True):
 @click.argument("name", required=False)
 def command(as_json: bool, name: str | None) -> Answer:
     """List the recipes, or print one: plain Axolotl YAML with the reason for each knob."""
-    from harness.recipe.recipe import load_recipe, names
+    from harness.recipe.loader import load_recipe, names
     from machine.errors import FINE
 
     found = [load_recipe(each) for each in ((name,) if name else names())]

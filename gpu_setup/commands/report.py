@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from gpu_setup.commands.options import json_option
-from gpu_setup.commands.training import my_paths
+from gpu_setup.commands.training_options import my_paths
 from gpu_setup.envelope import Answer
 
 EPILOG = """\b
@@ -24,7 +24,7 @@ Examples:
 @click.option("--answers", type=click.IntRange(min=0), default=3, metavar="N", help="Show N answers (default 3).")
 def command(as_json: bool, run: Path | None, answers: int) -> Answer:
     """Show a run's report again. The page with charts lies beside it as report.html."""
-    from harness.report.report import DOCUMENT, read_report
+    from harness.report.run_report import DOCUMENT, read_report
     from machine.errors import BAD_ANSWER, FINE, BadUsage
 
     if run is None:

@@ -27,8 +27,8 @@ Exit codes: 0 done; 3 nothing to go on with; 4 something outside failed; 5 a res
 def command(as_json: bool, reboot: bool, at_boot: bool, inside: bool) -> Answer | int:
     """Go on with what apply began: the facts are read anew, and what is left is done."""
     if at_boot or inside:
-        from gpu_setup.inside import told
-        from provision.root.root import go_on
+        from gpu_setup.root_entry import told
+        from provision.root.helper import go_on
 
         code = told(lambda emit: go_on(emit, at_boot=at_boot, reboot=reboot))
         # the unit did its part either way: what came of it stands in the state, not in a failed unit

@@ -31,13 +31,13 @@ for the rest.
 def command(as_json: bool, yes: bool, verbose: bool, show: bool) -> Answer | int:
     """Undo what apply did: packages, marks, holds, files, groups and services as they were before."""
     if show:
-        from gpu_setup.inside import plan_inside
+        from gpu_setup.root_entry import plan_inside
 
         return plan_inside()
     from gpu_setup.version import version
-    from machine.door import LocalMachine
+    from machine.local import LocalMachine
     from provision.apply.journal import Request
-    from provision.root.launch import launch_plan
+    from provision.root.sudo import launch_plan
 
     machine = LocalMachine()
     with progress(as_json) as emit:

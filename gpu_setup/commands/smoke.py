@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from gpu_setup.commands.options import json_option
-from gpu_setup.commands.training import (
+from gpu_setup.commands.training_options import (
     Runtime,
     check_out,
     choose_job,
@@ -21,8 +21,8 @@ from gpu_setup.commands.training import (
     runtime_options,
 )
 from gpu_setup.envelope import Answer
-from harness.measure.smoke import Smoke
-from harness.training.examine import Answer as ModelAnswer
+from harness.measure.smoke_criteria import Smoke
+from harness.training.examination import Answer as ModelAnswer
 
 EPILOG = """\b
 Examples:
@@ -62,9 +62,9 @@ def command(as_json: bool, recipe_name: str | None, data: Path | None, out: Path
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from gpu_setup.render.progress import reporter
-    from harness.prove import examined, fresh_run, prepare, reported, with_held_out
-    from machine.door import LocalMachine
+    from harness.pipeline import examined, fresh_run, prepare, reported, with_held_out
     from machine.errors import BAD_ANSWER, FINE
+    from machine.local import LocalMachine
 
     check_out(out)
     machine, paths = LocalMachine(), my_paths()

@@ -19,8 +19,8 @@ Examples:
 @json_option
 def command(as_json: bool) -> Answer:
     """Say where apply stands: at work, done, waiting for a restart or for you, failed and why. Needs no root."""
-    from machine.door import LocalMachine
-    from provision.apply.standing import standing
+    from machine.local import LocalMachine
+    from provision.apply.status import standing
 
     found = standing(LocalMachine())
 

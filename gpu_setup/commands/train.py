@@ -12,15 +12,22 @@ import click
 import msgspec
 
 from gpu_setup.commands.options import json_option
-from gpu_setup.commands.training import Runtime, choose_job, keep_report, my_paths, recipe_option, runtime_options
+from gpu_setup.commands.training_options import (
+    Runtime,
+    choose_job,
+    keep_report,
+    my_paths,
+    recipe_option,
+    runtime_options,
+)
 from gpu_setup.envelope import Answer
 
 if TYPE_CHECKING:
     from checks.facts.host import Host
-    from harness.jobs.train_job import Asked, Trained, Wish
-    from harness.prove import Job, Ready
-    from machine.door import Machine
+    from harness.jobs.train import Asked, Trained, Wish
+    from harness.pipeline import Job, Ready
     from machine.events import Emit
+    from machine.local import Machine
     from machine.paths import Paths
 
 EPILOG = """\b
@@ -110,9 +117,9 @@ def command(
     """
     from checks.facts.read import read_host
     from gpu_setup.render.progress import reporter
-    from harness.jobs.train_job import Wish
+    from harness.jobs.train import Wish
     from harness.training.background import kept_awake
-    from machine.door import LocalMachine
+    from machine.local import LocalMachine
 
     if (data is None) == (resume is None):
         raise click.UsageError("Give DATA, or --resume RUN_DIR.")
@@ -139,7 +146,7 @@ def _asked(
 ) -> tuple[Asked, Job]:
     """What is to be trained: from the options, or from the run that is gone on with."""
     from harness.jobs.default_recipe import SMALL
-    from harness.jobs.train_job import asked_for, checked_data, read_asked
+    from harness.jobs.train import asked_for, checked_data, read_asked
     from machine.errors import BadUsage, Refused
 
     if resume is not None:
@@ -172,8 +179,8 @@ def _check_room(asked: Asked, job: Job, host: Host, accept: bool, emit: Emit) ->
     if job.stack.vendor == "cpu":
         return
     from checks.catalogue import catalogue
-    from harness.jobs.train_job import refuse_too_large
-    from harness.memory.room import room_for
+    from harness.jobs.train import refuse_too_large
+    from harness.memory.available import room_for
 
     refuse_too_large(job.recipe, asked.overrides, room_for(None, host, catalogue()), accept, emit)
 
@@ -191,8 +198,8 @@ def _train(
     paths: Paths,
     emit: Emit,
 ) -> Answer:
-    from harness.jobs.train_job import place_for, run_training, trained, with_work
-    from harness.prove import examined, prepare
+    from harness.jobs.train import place_for, run_training, trained, with_work
+    from harness.pipeline import examined, prepare
     from machine.errors import FINE
 
     out = out.absolute() if out is not None else None
@@ -206,7 +213,7 @@ def _train(
     result = _finish(result, job, ready, host, folder, with_merge, runner, emit)
     if examination is not None:
         from checks.catalogue import catalogue
-        from harness.prove import reported
+        from harness.pipeline import reported
 
         report = reported(job, ready, folder, host, catalogue(), examination)
         keep_report(report, Answer("report", report, FINE, str), None)
@@ -249,7 +256,7 @@ def _finish(
 
 def _in_background(asked: Asked, job: Job, out: Path | None, awake: bool, paths: Paths, machine: Machine) -> Answer:
     """Start the same command without --background as a unit. Its folder is known beforehand."""
-    from harness.jobs.train_job import Trained
+    from harness.jobs.train import Trained
     from harness.training.background import start
     from harness.training.launch import new_folder
     from machine.errors import FINE

@@ -11,10 +11,10 @@ from gpu_setup.commands.options import json_option
 from gpu_setup.envelope import Answer
 
 if TYPE_CHECKING:
-    from harness.environment.environment import Environment
+    from harness.environment.build import Environment
     from harness.training.launch import Run
-    from machine.door import Machine
     from machine.events import Emit
+    from machine.local import Machine
     from machine.paths import Paths
 
 EPILOG = """\b
@@ -36,11 +36,11 @@ Exit codes: 0 answered; 2 not a finished run; 4 the training environment failed.
 @click.option("--tokens", type=click.IntRange(min=1, max=2048), default=96, metavar="N", help="Longest answer (96).")
 def command(as_json: bool, run: Path, prompts: tuple[str, ...], tokens: int) -> Answer:
     """Ask the model before and after its training, side by side. RUN_DIR is the folder of a run."""
-    from gpu_setup.commands.training import my_paths
+    from gpu_setup.commands.training_options import my_paths
     from gpu_setup.render.progress import reporter
-    from harness.training.examine import examine, held_out_file
-    from machine.door import LocalMachine
+    from harness.training.examination import examine, held_out_file
     from machine.errors import FINE
+    from machine.local import LocalMachine
 
     run = run.absolute()
     made, machine = finished(run), LocalMachine()
@@ -82,7 +82,7 @@ def finished(run: Path) -> Run:
 def environment_of(made: Run, run: Path, machine: Machine, paths: Paths, emit: Emit) -> Environment:
     """The environment of the stack that the run was made on; raises BadUsage where nobody knows it any more."""
     from checks.catalogue import catalogue
-    from harness.environment.environment import ensure
+    from harness.environment.build import ensure
     from machine.errors import BadUsage
 
     stack = next((stack for stack in catalogue().stacks if stack.name == made.stack), None)

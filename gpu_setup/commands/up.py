@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from gpu_setup.commands.options import json_option
-from gpu_setup.commands.training import (
+from gpu_setup.commands.training_options import (
     Runtime,
     check_out,
     data_option,
@@ -57,8 +57,8 @@ def command(
     from checks.catalogue import catalogue
     from gpu_setup.render.progress import reporter
     from gpu_setup.up import choose, inspect, prove, to_install, with_versions
-    from machine.door import LocalMachine
     from machine.errors import BAD_ANSWER, FINE
+    from machine.local import LocalMachine
 
     check_out(out)
     machine, paths, known = LocalMachine(), my_paths(), catalogue()

@@ -40,10 +40,10 @@ def command(as_json: bool, yes: bool, reboot: bool, while_busy: bool, verbose: b
     """Update kernel and driver together, so that neither is without the other at the next start."""
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
-    from machine.door import LocalMachine
+    from machine.local import LocalMachine
     from provision.apply.journal import Request
     from provision.resolve.update import plan_update
-    from provision.root.root import network_settings, with_person
+    from provision.root.helper import network_settings, with_person
 
     machine, known = LocalMachine(), catalogue()
     person = behind_sudo(machine)

@@ -13,8 +13,8 @@ from gpu_setup.render.report import figure, in_gib
 from harness.measure.measurement import Measurement
 from harness.report.baseline import Baseline
 from harness.report.compare import Compared, Comparison, Ratio, shown, what_to_compare
-from harness.report.published import Beside, Judged, Other
-from harness.report.work import described
+from harness.report.comparison_key import described
+from harness.report.published_speeds import Beside, Judged, Other
 
 RATIO_COLOURS = {"faster": "green", "slower": "red", "equal": None, "unknown": "yellow"}
 MARK_COLOURS = {"impossible": "red", "implausible": "yellow", "plausible": "green", "unknown": None}

@@ -11,7 +11,7 @@ from gpu_setup.render.report import figure
 from gpu_setup.render.template import filled
 from harness.measure.measurement import Measurement
 from harness.report.compare import Comparison, Figures, short_digest, shown
-from harness.report.work import described
+from harness.report.comparison_key import described
 
 # chart id, title, unit, field of Figures, what one unit is of the measured one
 CHARTS = (

@@ -14,7 +14,7 @@ from gpu_setup.render.plain import clean
 from gpu_setup.render.report import figure
 from harness.measure.measurement import Measurement
 from harness.report.compare import Comparison, short_digest, shown
-from harness.report.work import described, listed
+from harness.report.comparison_key import described, listed
 
 PUBLISHED_SHOWN = 3
 

@@ -13,7 +13,7 @@ from checks.model import Check, CheckResult, DoctorReport, Finding, Fix, FixKind
 from gpu_setup.render.layout import labelled, wrapped
 from gpu_setup.render.machine import machine_line
 from gpu_setup.render.plain import clean
-from machine.door import TIMED_OUT
+from machine.local import TIMED_OUT
 
 SIGNS = {
     Status.FAIL: ("✗", "red"),

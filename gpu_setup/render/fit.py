@@ -7,7 +7,7 @@ import msgspec
 
 from gpu_setup.render.layout import wrapped
 from gpu_setup.render.plain import clean
-from harness.memory.answer import Fit
+from harness.memory.fit import Fit
 
 BAR = 32
 

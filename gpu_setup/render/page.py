@@ -9,7 +9,7 @@ from gpu_setup.render.report import figure, in_gib, machine_words, percent, work
 from gpu_setup.render.template import filled
 from harness.measure.telemetry import Telemetry
 from harness.process.worker_log import Step
-from harness.report.report import Report
+from harness.report.run_report import Report
 
 
 def report_page(

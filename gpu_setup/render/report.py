@@ -9,9 +9,9 @@ import click
 from gpu_setup.render.layout import wrapped
 from gpu_setup.render.plain import clean
 from harness.measure.measurement import Measurement
-from harness.measure.smoke import Smoke
-from harness.report.report import Report
-from harness.training.examine import Answer
+from harness.measure.smoke_criteria import Smoke
+from harness.report.run_report import Report
+from harness.training.examination import Answer
 
 VERDICT_COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 ANSWERS_SHOWN = 3

@@ -8,8 +8,8 @@ from gpu_setup.render.layout import labelled, wrapped
 from gpu_setup.render.plain import clean
 from gpu_setup.render.report import ANSWERS_SHOWN, answer_lines, figure
 from harness.jobs.merge import Merged
-from harness.jobs.train_job import Trained
-from harness.training.examine import Examination
+from harness.jobs.train import Trained
+from harness.training.examination import Examination
 
 
 def trained_text(result: Trained) -> str:

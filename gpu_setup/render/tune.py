@@ -6,8 +6,8 @@ import click
 
 from gpu_setup.render.layout import wrapped
 from gpu_setup.render.plain import clean
-from harness.jobs.tune import Try
-from harness.jobs.tuning import Tuned
+from harness.jobs.tune_run import Tuned
+from harness.jobs.tune_search import Try
 
 WORDS = {"measured": "", "failed": "failed", "no-room": "no room", "different": "computes something else"}
 

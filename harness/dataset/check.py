@@ -16,13 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.dataset.copies import Copies, find_copies
+from harness.dataset.block_reader import Block, Source, Trouble, blocks, open_source
+from harness.dataset.duplicates import Copies, find_copies
 from harness.dataset.findings import DataReport, Example, Finding, Origins, finding, worst_first
-from harness.dataset.reread import Reread
+from harness.dataset.row_reader import Reread
 from harness.dataset.scan import Scanned, Settings, scan
-from harness.dataset.source import Block, Source, Trouble, blocks, open_source
-from harness.dataset.tally import Tally
-from harness.dataset.verdicts import from_copies, from_recurring, from_rows, from_spread, of_the_set
+from harness.dataset.stats import Tally
+from harness.dataset.whole_file_rules import from_copies, from_recurring, from_rows, from_spread, of_the_set
 from machine.errors import OutsideFailed
 from machine.events import Emit, Event, silent
 

@@ -14,18 +14,18 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from harness.dataset.block_reader import blocks
 from harness.dataset.check import Checked
 from harness.dataset.findings import Change, kinds
-from harness.dataset.inspect_row import private_spans
 from harness.dataset.pseudonyms import Pseudonyms
 from harness.dataset.row import FIELDS, Row, decode, row_of
+from harness.dataset.row_rules import private_spans
+from harness.dataset.row_writer import RowWriter, new_file
 from harness.dataset.rules.damage import mended
 from harness.dataset.rules.gates import gates_of
 from harness.dataset.rules.hints import hinted
 from harness.dataset.rules.phrases import folded, phrases, places
 from harness.dataset.rules.span import PRECEDENCE, Span
-from harness.dataset.source import blocks
-from harness.dataset.writing import RowWriter, new_file
 
 LOG_SCHEMA = "gpu-setup/data-clean-log/1"
 _TAG = re.compile(r"<[^<>\n]{1,220}>")
@@ -257,7 +257,7 @@ class _Head(msgspec.Struct):
 
 def undo(cleaned: Path, log: Path, target: Path, scratch: Path) -> int:
     """The original rows again, each as it was written, from the cleaned file and its log; returns how many."""
-    from harness.dataset.source import open_source
+    from harness.dataset.block_reader import open_source
     from machine.errors import BadUsage
 
     try:

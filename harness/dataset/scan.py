@@ -6,10 +6,10 @@ from array import array
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.dataset.inspect_row import Inspected, inspect, opening, sentences, text_of
+from harness.dataset.block_reader import LONGEST_ROW, Block
 from harness.dataset.row import Row, decode, row_of
-from harness.dataset.similar import FEWEST_PAIRS, band_keys, digests, signatures, sketch
-from harness.dataset.source import LONGEST_ROW, Block
+from harness.dataset.row_rules import Inspected, inspect, opening, sentences, text_of
+from harness.dataset.similarity import FEWEST_PAIRS, band_keys, digests, signatures, sketch
 
 if TYPE_CHECKING:
     import numpy as np

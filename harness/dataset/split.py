@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.dataset.block_reader import blocks
 from harness.dataset.check import Checked
-from harness.dataset.reread import row_words
 from harness.dataset.row import decode, row_of
-from harness.dataset.similar import ALIKE, FEWEST_PAIRS, Groups, jaccard, pairs_of
-from harness.dataset.source import blocks
-from harness.dataset.writing import RowWriter, new_file
+from harness.dataset.row_reader import row_words
+from harness.dataset.row_writer import RowWriter, new_file
+from harness.dataset.similarity import ALIKE, FEWEST_PAIRS, Groups, jaccard, pairs_of
 
 
 class Cut(NamedTuple):

@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.environment.installed import present
-from machine.door import Machine, Outcome
+from harness.environment.packages import present
 from machine.errors import OutsideFailed
 from machine.events import Emit, Event
+from machine.local import Machine, Outcome
 
 SETTINGS: Mapping[str, str] = {
     "PIP_USER": "0",

@@ -6,7 +6,7 @@ import os
 from importlib import resources
 from pathlib import Path
 
-from harness.environment.environment import Environment
+from harness.environment.build import Environment
 
 WORKER = Path(str(resources.files("harness"))) / "worker"
 

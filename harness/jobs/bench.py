@@ -3,7 +3,7 @@
     launch:  ceiling before ─▶ [axolotl train + sensors] ─▶ ceiling after
 
 Each launch is a process of its own with a seed of its own, so that the interval over launches holds what changes from
-process to process: memory layout, clocks, the order of the data. harness/measure/around.py reads what this leaves.
+process to process: memory layout, clocks, the order of the data. harness/measure/run_context.py reads what this leaves.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any, NamedTuple
 import msgspec
 
 from checks.facts.host import Host
-from harness.document import write_whole
+from harness.atomic_files import write_whole
 from harness.jobs.soak import soak
-from harness.measure import around
-from harness.measure.around import Method, Soak
-from harness.measure.card_use import read_card_use, refuse_foreign
-from harness.measure.ceiling import Products, measure_ceiling, products_of, products_seen
+from harness.measure import run_context
+from harness.measure.gpu_processes import read_card_use, refuse_foreign
+from harness.measure.matmul_ceiling import Products, measure_ceiling, products_of, products_seen
 from harness.measure.nf4 import check_nf4
+from harness.measure.run_context import Method, Soak
 from harness.measure.telemetry import sensing
 from harness.measure.workload import EXACT, RECIPE, Workload, ensure_documents, exact, overrides_for
-from harness.prove import Job, Ready, as_judged, inputs_digest
-from harness.recipe.config import run_config
+from harness.pipeline import Job, Ready, as_judged, inputs_digest
+from harness.recipe.axolotl_config import run_config
 from harness.training.launch import mark_cut_off, new_folder, train
-from machine.door import Machine
 from machine.errors import Interrupted, Problem
 from machine.events import Emit, Event
+from machine.local import Machine
 from machine.paths import Paths
 
 STAGE = "bench"
@@ -139,7 +139,7 @@ def at_least(workload: Workload, steps: int) -> Workload:
 def guard(job: Job, ready: Ready, host: Host, machine: Machine, emit: Emit) -> None:
     """What would make a speed worthless: a shared card (Refused), 4-bit products that are wrong (BadAnswer)."""
     vendor = job.stack.vendor
-    refuse_foreign(read_card_use(vendor, around.slot_of(host, vendor, job.device), machine))
+    refuse_foreign(read_card_use(vendor, run_context.slot_of(host, vendor, job.device), machine))
     if job.recipe.config.get("load_in_4bit"):
         check_nf4(ready.environment, machine, emit, job.device, job.conditions)
 
@@ -147,25 +147,25 @@ def guard(job: Job, ready: Ready, host: Host, machine: Machine, emit: Emit) -> N
 def measured_run(job: Job, ready: Ready, method: Method, host: Host, machine: Machine, runs: Path, emit: Emit) -> Path:
     """One launch: the ceiling before and after, and the sensors meanwhile. Returns its folder."""
     vendor = job.stack.vendor
-    which = around.slot_of(host, vendor, job.device)
+    which = run_context.slot_of(host, vendor, job.device)
     use = read_card_use(vendor, which, machine)
     refuse_foreign(use)
     mark_cut_off(runs)
     folder = new_folder(runs, job.recipe)
-    write_whole(folder / around.CARD_USE, msgspec.json.encode(use))
-    write_whole(folder / around.METHOD, msgspec.json.encode(method))
+    write_whole(folder / run_context.CARD_USE, msgspec.json.encode(use))
+    write_whole(folder / run_context.METHOD, msgspec.json.encode(method))
     config = run_config(job.recipe, ready.base_model, folder, job.data, job.overrides)
     products = products_of(config, ready.base_model)
     seconds = method.ceiling_seconds
-    _ceiling(products, seconds, folder / around.BEFORE, job, ready, machine, emit)
-    with sensing(machine, vendor, which, folder / around.TELEMETRY):
+    _ceiling(products, seconds, folder / run_context.BEFORE, job, ready, machine, emit)
+    with sensing(machine, vendor, which, folder / run_context.TELEMETRY):
         log = train(
             as_judged(job), ready.environment, ready.base_model, folder, machine, emit, ready.inputs, job.data,
             job.overrides, job.device, budget=job.budget,
         )  # fmt: skip
     # a model whose shapes no table has shows them once it is loaded
     products = products or products_seen(config, log.start)
-    _ceiling(products, seconds, folder / around.AFTER, job, ready, machine, emit)
+    _ceiling(products, seconds, folder / run_context.AFTER, job, ready, machine, emit)
     return folder
 
 

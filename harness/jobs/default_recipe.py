@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.environment.hub import folder_of, source_of
-from harness.recipe.recipe import Recipe, load_recipe, presets_of
+from harness.environment.model_download import folder_of, source_of
+from harness.recipe.loader import Recipe, load_recipe, presets_of
 
 REFERENCE = "mistral-7b-qlora"
 SYNTHETIC = "mistral-7b-qlora-synthetic"

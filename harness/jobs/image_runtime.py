@@ -13,20 +13,20 @@ import msgspec
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from containers.build import worker_digest
+from containers.container_setup import Wanted, container, find_image
 from containers.dockerfile import ENVIRONMENT
 from containers.engine import choose_engine
 from containers.model import Vendor
 from containers.run import ContainerMachine, Mount
 from containers.spec import image_spec
-from containers.start import Wanted, container, find_image
-from harness.environment.environment import Environment
+from harness.environment.build import Environment
 from harness.environment.worker_process import WORKER
 from harness.measure.workload import DOCUMENTS
-from harness.prove import Job
-from harness.recipe.config import local_datasets
-from harness.recipe.recipe import SAMPLES, SHIPPED
-from machine.door import Machine
+from harness.pipeline import Job
+from harness.recipe.axolotl_config import local_datasets
+from harness.recipe.loader import SAMPLES, SHIPPED
 from machine.events import Emit, Event
+from machine.local import Machine
 from machine.paths import Paths, make
 
 # they name places and processes of this machine, and the image has its own

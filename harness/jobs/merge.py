@@ -9,15 +9,15 @@ from pathlib import Path
 
 import msgspec
 
-from harness.document import disk_trouble
-from harness.environment.environment import Environment
+from harness.atomic_files import disk_trouble
+from harness.environment.build import Environment
 from harness.environment.worker_process import worker_environment
-from harness.process.trainer_log import ended, undone
-from harness.training.examine import examine, held_out_file
+from harness.process.diagnosis import ended, undone
+from harness.training.examination import examine, held_out_file
 from harness.training.launch import Run
-from machine.door import Machine
 from machine.errors import BadUsage, Refused
 from machine.events import Emit, Event
+from machine.local import Machine
 
 STAGE = "merge"
 

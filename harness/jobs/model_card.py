@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from harness.document import write_whole
-from harness.environment.hub import source_of
-from harness.jobs.train_job import Trained
+from harness.atomic_files import write_whole
+from harness.environment.model_download import source_of
+from harness.jobs.train import Trained
 from harness.process.worker_log import WorkerLog
-from harness.recipe.recipe import Recipe
+from harness.recipe.loader import Recipe
 from harness.training.launch import Run
 
 CARD = "README.md"

@@ -7,13 +7,13 @@ import time
 
 from checks.facts.host import Host
 from harness.environment.worker_process import worker_environment
-from harness.measure.around import Soak, slot_of
-from harness.measure.ceiling import ceiling_argv, products_of
+from harness.measure.matmul_ceiling import ceiling_argv, products_of
+from harness.measure.run_context import Soak, slot_of
 from harness.measure.sensors import has_sensor, settling
 from harness.measure.telemetry import read_telemetry, sensing
-from harness.prove import Job, Ready
-from machine.door import Machine
+from harness.pipeline import Job, Ready
 from machine.events import Emit, Event
+from machine.local import Machine
 from machine.paths import Paths, make
 
 STAGE = "soak"

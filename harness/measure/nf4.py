@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from harness.document import read_if_whole, write_whole
-from harness.environment.environment import Environment
+from harness.atomic_files import read_if_whole, write_whole
+from harness.environment.build import Environment
 from harness.environment.worker_process import WORKER, worker_environment
-from harness.process.trainer_log import ended, undone
-from machine.door import Machine, Outcome
+from harness.process.diagnosis import ended, undone
 from machine.errors import BadAnswer, Problem
 from machine.events import Emit, Event
+from machine.local import Machine, Outcome
 
 STAGE = "nf4"
 PATIENCE = 300.0

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from machine.door import DENIED, Machine, Unreadable, binding_call
+from machine.local import DENIED, Machine, Unreadable, binding_call
 
 CARD_EVERY = 0.2
 HOST_EVERY = 1.0

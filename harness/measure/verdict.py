@@ -8,11 +8,11 @@ from statistics import fmean
 
 import msgspec
 
-from harness.measure.card_use import CardUse
+from harness.measure.gpu_processes import CardUse
 from harness.measure.intervals import half_width
-from harness.measure.measure import FEWEST_STEPS, Measurements, losses
+from harness.measure.metrics import FEWEST_STEPS, Measurements, losses
 from harness.process.worker_log import WorkerLog
-from harness.recipe.recipe import Band
+from harness.recipe.loader import Band
 
 # half of the interval, as a share of the median
 WIDEST = {"gpu": 0.01, "cpu": 0.05}

@@ -13,13 +13,13 @@ from typing import Any
 
 import msgspec
 
-from harness.document import disk_trouble
-from harness.environment.environment import Environment
+from harness.atomic_files import disk_trouble
+from harness.environment.build import Environment
 from harness.environment.worker_process import WORKER, worker_environment
-from harness.process.trainer_log import ended, undone
-from harness.recipe.recipe import SAMPLES, Recipe
-from machine.door import Machine
+from harness.process.diagnosis import ended, undone
+from harness.recipe.loader import SAMPLES, Recipe
 from machine.events import Emit, Event
+from machine.local import Machine
 from machine.paths import Paths, make
 
 STAGE = "workload"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.recipe.config import Method, method_of
+from harness.recipe.axolotl_config import Method, method_of
 from harness.recipe.shapes import LINEARS, Shapes
 from machine.errors import BadUsage
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import msgspec
 
 from harness.report.compare import Ratio, different_work, keyed, shown, speed_ratio, split_conditions
-from harness.report.report import Report
-from harness.report.work import differences
+from harness.report.comparison_key import differences
+from harness.report.run_report import Report
 from machine.errors import Refused
 
 # a sensor's median that moved by more than this is worth telling

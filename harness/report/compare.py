@@ -20,9 +20,9 @@ import msgspec
 
 from harness.measure.measurement import Measurement, over
 from harness.measure.verdict import WIDEST
-from harness.report.published import Beside, Judged, beside
-from harness.report.report import Report
-from harness.report.work import Conditions, Difference, Work, differences, listed
+from harness.report.comparison_key import Conditions, Difference, Work, differences, listed
+from harness.report.published_speeds import Beside, Judged, beside
+from harness.report.run_report import Report
 from machine.errors import BadUsage, Refused
 
 # no measurement is known worse; a report that says so cannot make a number overflow

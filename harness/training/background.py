@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from machine.door import Machine
 from machine.errors import OutsideFailed, Refused
 from machine.events import Emit, Event
+from machine.local import Machine
 
 STAGE = "background"
 # the time that a checkpoint may take at the stop of the unit or of the machine

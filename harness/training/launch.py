@@ -12,19 +12,19 @@ from typing import Any
 
 import msgspec
 
-from harness.document import disk_trouble, write_whole
-from harness.environment.environment import Environment
+from harness.atomic_files import disk_trouble, write_whole
+from harness.environment.build import Environment
 from harness.environment.worker_process import worker_environment
-from harness.process.kernel_log import said_since
-from harness.process.trainer_log import failure, hung_step
+from harness.process.diagnosis import failure, hung_step
+from harness.process.kernel_events import said_since
 from harness.process.worker_log import WorkerLog, read_worker_log
-from harness.recipe.config import run_config
-from harness.recipe.recipe import Recipe, Traits
+from harness.recipe.axolotl_config import run_config
+from harness.recipe.loader import Recipe, Traits
 from harness.training.checkpoints import Checkpoint, drop_after, newest_whole
-from harness.training.watching import STAGE, STOP, Hung, watching
-from machine.door import Machine
+from harness.training.monitor import STAGE, STOP, Hung, watching
 from machine.errors import BadAnswer, Interrupted, OutsideFailed, Problem
 from machine.events import Emit, Event
+from machine.local import Machine
 
 DOCUMENT = "run.json"
 # held while the run's gpu-setup lives: a run marked as running whose lock is free was cut off
@@ -43,7 +43,7 @@ class Keep(msgspec.Struct, frozen=True):
 class Run(msgspec.Struct, frozen=True):
     """What was run, and how it ended: running, done, failed or interrupted. `problem`: the failure's code.
 
-    `inputs` is the digest of everything that decides the run (harness/prove.py); `data`: a person's own data file;
+    `inputs` is the digest of everything that decides the run (harness/pipeline.py); `data`: a person's own data file;
     `device`: the card that it was kept to; `resumed_from`: the steps that it was gone on from. `seconds`: all together.
     """
 

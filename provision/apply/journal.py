@@ -13,7 +13,7 @@ import msgspec
 
 from machine.errors import OutsideFailed, Problem, Refused
 from provision.model import AnyAction, Frozen, Plan, sha256
-from provision.system.files import flush_folder, write
+from provision.system.system_files import flush_folder, write
 
 
 class Trouble(Frozen, frozen=True, kw_only=True):

@@ -8,11 +8,11 @@ from checks.catalogue import Catalogue, Repository
 from checks.facts.host import Host
 from provision.model import AptRemove, KernelModule, Part, Refusal, State, Step, WriteFile
 from provision.plan import repositories
-from provision.plan.cards import Seen, listed
+from provision.plan.boot_guard import guard
 from provision.plan.dkms import built
 from provision.plan.kernels import at_least, covering, flavours, module_missing, next_release, numbers
-from provision.plan.next_boot import guard
-from provision.plan.packages import explain, install, installed, names, reboot, state_of
+from provision.plan.package_steps import explain, install, installed, names, reboot, state_of
+from provision.plan.plan_cards import Seen, listed
 from provision.plan.secure_boot import enrol
 from provision.target import Rocm, Source, Target
 

@@ -7,7 +7,7 @@ from checks.facts.host import Host
 from provision.model import Part, Step
 from provision.plan import repositories
 from provision.plan.nvidia import pin_drivers
-from provision.plan.packages import install, names
+from provision.plan.package_steps import install, names
 from provision.target import Source, Target
 
 NOT_NEEDED = (

@@ -6,8 +6,8 @@ from checks.facts.gaps import Gaps
 from checks.facts.host import Host, Kernel
 from checks.facts.kernel import read_kernel
 from machine.errors import OutsideFailed
+from provision.apply_context import Site
 from provision.model import KernelModule, State, Step
-from provision.site import Site
 from provision.system import apt
 
 

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host, Package
-from provision.plan.packages import first_names, found, names
+from provision.plan.package_steps import first_names, found, names
 from provision.target import Source
 
 # `nvidia-driver-580-server-open`, `libnvidia-gl-580:i386`, `nvidia-firmware-580-580.173.02`: the first is the branch

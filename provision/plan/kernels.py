@@ -6,7 +6,7 @@ import re
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from provision.plan.packages import PRESENT, names
+from provision.plan.package_steps import PRESENT, names
 
 
 def numbers(version: str) -> tuple[int, ...]:

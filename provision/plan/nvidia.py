@@ -8,14 +8,14 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from provision.model import Part, Refusal, Service, State, Step, WriteFile
 from provision.plan import repositories, unattended
-from provision.plan.branch import Choice, choose, floor
-from provision.plan.cards import Seen, listed
+from provision.plan.boot_guard import guard
 from provision.plan.dkms import built
+from provision.plan.driver_branch import Choice, choose, floor
 from provision.plan.driver_set import foreign, giving_way
+from provision.plan.installed_driver import ARCHIVE, DESKTOP, HEADLESS, VENDOR, Driver, begun, driver, unfit
 from provision.plan.kernels import covering, module_missing
-from provision.plan.next_boot import guard
-from provision.plan.nvidia_driver import ARCHIVE, DESKTOP, HEADLESS, VENDOR, Driver, begun, driver, unfit
-from provision.plan.packages import first_names, found, install, names, reboot, sentence
+from provision.plan.package_steps import first_names, found, install, names, reboot, sentence
+from provision.plan.plan_cards import Seen, listed
 from provision.plan.secure_boot import enrol, needs_no_key
 from provision.target import Display, Source, Target
 

@@ -7,7 +7,7 @@ import re
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from provision.model import Refusal
-from provision.plan.cards import Seen, listed
+from provision.plan.plan_cards import Seen, listed
 from provision.target import Target, Vendor
 
 CONTAINERS = ("docker", "podman", "lxc", "lxc-libvirt", "systemd-nspawn", "openvz", "container-other", "rkt", "proot")

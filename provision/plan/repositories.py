@@ -7,7 +7,7 @@ import msgspec
 from checks.catalogue import Catalogue, Repository
 from checks.facts.host import Host
 from provision.model import AptKey, AptPin, AptRepo, State, Step
-from provision.plan.packages import explain, state_of
+from provision.plan.package_steps import explain, state_of
 
 
 def present(host: Host, catalogue: Catalogue, row: Repository) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from provision.model import Part
-from provision.plan.packages import install, names
+from provision.plan.package_steps import install, names
 
 
 def plan(host: Host, catalogue: Catalogue) -> Part:

@@ -6,7 +6,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.rules.apt.updates import still_moving
 from provision.model import State, Step, WriteFile
-from provision.plan.packages import names
+from provision.plan.package_steps import names
 from provision.plan.repositories import written
 
 # apt reads apt.conf.d in order and adds to lists: after 50unattended-upgrades

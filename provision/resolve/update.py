@@ -9,19 +9,19 @@ import msgspec
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.facts.kernel import version_key
-from machine.door import LocalMachine, Machine
 from machine.errors import Refused
+from machine.local import LocalMachine, Machine
 from provision.model import AptInstall, Plan, Refusal, State, Step, Wanted, sealed
+from provision.plan.boot_guard import choice, guard
 from provision.plan.driver_set import members
+from provision.plan.installed_driver import driver
 from provision.plan.kernels import flavours
-from provision.plan.next_boot import choice, guard
 from provision.plan.nvidia import FORBIDDEN
-from provision.plan.nvidia_driver import driver
-from provision.plan.packages import PRESENT, names, reboot, repair_step
-from provision.plan.plan import host_digest, host_facts
-from provision.resolve.completion import filled, next_kernel
-from provision.resolve.tree import Unknown, private
-from provision.system.simulation import Change
+from provision.plan.package_steps import PRESENT, names, reboot, repair_step
+from provision.plan.planner import host_digest, host_facts
+from provision.resolve.apt_sandbox import Unknown, private
+from provision.resolve.resolver import filled, next_kernel
+from provision.system.apt_simulation import Change
 from provision.target import Source, Target
 
 _RELEASE = re.compile(r"-[0-9]+\.[0-9]+\.[0-9]+-[0-9]+-")

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from checks.facts.apt_sources import owner, read_sources
 from checks.facts.gaps import Gaps
-from machine.door import Machine, Outcome
 from machine.events import Event
-from provision.site import Site
+from machine.local import Machine, Outcome
+from provision.apply_context import Site
 from provision.system.apt_errors import failing_addresses, locked, problem
-from provision.system.files import write
-from provision.system.simulation import Change, parse
+from provision.system.apt_simulation import Change, parse
+from provision.system.system_files import write
 
 PATIENCE = 600
 # A terminal's answers, prompts and restarts by needrestart are all kept out; a person's changed settings stay.

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from machine.door import ABSENT, Outcome
 from machine.errors import OutsideFailed, Problem, Refused
-from provision.system.simulation import parse_missing
+from machine.local import ABSENT, Outcome
+from provision.system.apt_simulation import parse_missing
 
 _CHATTER = re.compile(
     r"Setting up|Unpacking|Preparing|Selecting|\(Reading|Get:|Fetched|After this|Processing triggers|Reading|Building"

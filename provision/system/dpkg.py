@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from checks.facts.apt import STATUS, STATUS_LIMIT
 from checks.facts.deb822 import paragraphs
-from machine.door import Machine, Unreadable
+from machine.local import Machine, Unreadable
 
 EXTENDED = "/var/lib/apt/extended_states"
 UPDATES = "/var/lib/dpkg/updates"

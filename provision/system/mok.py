@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from checks.facts.firmware import LIST_NEW, certificates, parse_new, parse_test_key
-from machine.door import Machine, Unreadable
+from machine.local import Machine, Unreadable
 
 # field knowledge: MokManager reads the keyboard as a US one, whatever it is
 PASSWORD = "a one-time password without a q w z y m and symbols, since the blue screen has a US keyboard"

@@ -13,7 +13,7 @@ from containers.dockerfile import dockerfile
 from containers.model import Vendor
 from containers.spec import image_spec
 from machine.errors import Problem
-from tests.recorded import load, names
+from tests.recorded_machines import load, names
 
 FOLDER = Path(__file__).with_name("golden")
 # the tool's version is left open, so that a new one changes no file

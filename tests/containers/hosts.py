@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from checks.facts.host import Host, NvmlGpu, PciCard
 from checks.facts.read import read_host
-from tests.recorded import load
+from tests.recorded_machines import load
 
 CATALOGUE_VENDORS = {"nvidia": "10de", "amd": "1002"}
 

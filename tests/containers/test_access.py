@@ -8,10 +8,10 @@ import pytest
 from msgspec.structs import replace
 
 from checks.facts.host import DeviceNode, Host, NvmlGpu
-from containers.access import access, amd_described, device_options
+from containers.device_options import access, amd_described, device_options
 from containers.model import Access, Vendor
-from machine.door import LocalMachine
 from machine.errors import Refused
+from machine.local import LocalMachine
 from tests.containers.hosts import host, with_docker, with_gpus
 
 SLOTS = ("0000:01:00.0", "0000:41:00.0")

@@ -12,8 +12,8 @@ from checks.catalogue import catalogue
 from containers.build import Sources, build_argv, check_room, worker_digest, write_context
 from containers.model import Engine, ImageSpec
 from containers.spec import image_spec
-from machine.door import LocalMachine, Space
 from machine.errors import BadUsage, OutsideFailed
+from machine.local import LocalMachine, Space
 from machine.paths import Paths
 from tests.containers.hosts import host
 

@@ -8,13 +8,13 @@ import pytest
 from msgspec.structs import replace
 
 from checks.facts.host import Docker
-from containers.access import access, no_way
+from containers.device_options import access, no_way
 from containers.engine import choose_engine, docker_engine, seen_by
 from containers.model import Access, Vendor
 from gpu_setup.commands.image_engine import EngineHere, Way
 from gpu_setup.render.image import engine_text
-from machine.door import ABSENT, LocalMachine, Outcome
 from machine.errors import Problem
+from machine.local import ABSENT, LocalMachine, Outcome
 from tests.containers.hosts import host, with_docker
 
 

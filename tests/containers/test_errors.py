@@ -6,9 +6,9 @@ import pytest
 
 from containers.build import Progress
 from containers.errors import CAUSES, last_error, stopped
-from machine.door import ABSENT, Outcome
 from machine.errors import OUTSIDE_FAILED, REFUSED
 from machine.events import Event, silent
+from machine.local import ABSENT, Outcome
 
 DAEMON = "docker: Error response from daemon: "
 SEEN = [

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from containers.left_behind import owner, remove_left_behind
 from containers.model import Engine
+from containers.orphans import owner, remove_left_behind
 from containers.run import (
     Container,
     ContainerMachine,
@@ -22,7 +22,7 @@ from containers.run import (
     run_in,
     with_token,
 )
-from machine.door import LocalMachine, Outcome, Session
+from machine.local import LocalMachine, Outcome, Session
 
 ENGINE = Engine("docker.io", "docker", "20.10.24", False, (), False, ("docker", "build"))
 ROOTLESS = Engine("docker-ce", "docker", "29.1.3", True, (), False, ("docker", "build"))

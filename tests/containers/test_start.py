@@ -12,13 +12,13 @@ from msgspec.structs import replace
 
 from checks.catalogue import catalogue
 from containers.build import WORKER_LABEL
+from containers.container_setup import Image, Wanted, container, find_image
 from containers.dockerfile import tag
 from containers.model import Engine, ImageSpec
 from containers.run import Container
 from containers.spec import image_spec
-from containers.start import Image, Wanted, container, find_image
-from machine.door import LocalMachine, Outcome
 from machine.errors import Refused
+from machine.local import LocalMachine, Outcome
 from machine.paths import Paths
 from tests.containers.hosts import host
 

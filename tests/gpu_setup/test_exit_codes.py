@@ -164,7 +164,7 @@ def test_a_signal_ends_the_command_and_its_children(tmp_path: Path, sign: signal
         "from types import ModuleType\n"
         "import click\n"
         "from gpu_setup import cli\n"
-        "from machine.door import LocalMachine\n"
+        "from machine.local import LocalMachine\n"
         "module = ModuleType('slow'); sys.modules['slow'] = module\n"
         "@click.command()\n"
         "def command(): LocalMachine().stream(('sh', '-c', 'echo $$; sleep 60'), \n"

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 
 from checks.catalogue import Stack, catalogue
-from harness.environment.environment import Environment
+from harness.environment.build import Environment
+from harness.pipeline import Job, Ready
 from harness.process.worker_log import Begin, End, Start, Step, WorkerLog
-from harness.prove import Job, Ready
-from harness.recipe.recipe import Recipe, load_recipe
-from harness.report.report import HostSummary
-from harness.training.examine import Answer, Examination, HeldOut
+from harness.recipe.loader import Recipe, load_recipe
+from harness.report.run_report import HostSummary
+from harness.training.examination import Answer, Examination, HeldOut
 from harness.training.launch import DOCUMENT, Run
 
 HOST = HostSummary(

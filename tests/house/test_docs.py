@@ -15,7 +15,7 @@ import pytest
 from checks.registry import ALL
 from gpu_setup.cli import root, run
 from gpu_setup.schema import DOCUMENTS
-from harness.recipe.recipe import names
+from harness.recipe.loader import names
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.sides import side
+from tests.lab_groups import side
 
 
 def test_guests_and_images_are_one_side_and_trainings_the_other() -> None:

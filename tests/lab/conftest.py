@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from filelock import FileLock
 
-from harness.environment.environment import ensure
-from harness.environment.models import ensure_model
-from harness.recipe.recipe import load_recipe
-from machine.door import LocalMachine
+from harness.environment.base_model import ensure_model
+from harness.environment.build import ensure
+from harness.recipe.loader import load_recipe
 from machine.events import silent
+from machine.local import LocalMachine
 from tests.lab.training import Ended, Training, cpu_stack, shared_paths, tool
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from checks.catalogue import Stack, catalogue
-from harness.environment.environment import Environment
-from harness.recipe.recipe import load_recipe
+from harness.environment.build import Environment
+from harness.recipe.loader import load_recipe
 from machine.paths import Paths, paths
 from tests.tool import ROOT
 

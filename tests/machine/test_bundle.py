@@ -22,10 +22,10 @@ from checks.runner import run
 from gpu_setup import bundle
 from machine import bundle as file_format
 from machine.bundle import LARGEST, recorded, unpack
-from machine.door import Unreadable
 from machine.errors import BadUsage
+from machine.local import Unreadable
 from machine.recorder import RecordingMachine
-from tests.recorded import FOLDER, few_fast, load
+from tests.recorded_machines import FOLDER, few_fast, load
 from tests.tool import Cli
 
 HEALTHY = str(FOLDER / "rtx3090-healthy")

@@ -21,8 +21,8 @@ from checks.registry import ALL
 from checks.runner import run
 from machine.errors import BadUsage
 from machine.recording import RecordedMachine
-from machine.trees import MemoryTree
-from tests.recorded import FOLDER, names
+from machine.recording_files import MemoryTree
+from tests.recorded_machines import FOLDER, names
 
 Damage = Callable[[bytes], bytes]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from machine.door import ABSENT, FAILED, TOO_LARGE, LocalMachine, Unreadable
+from machine.local import ABSENT, FAILED, TOO_LARGE, LocalMachine, Unreadable
 
 
 def reason(call: object, *arguments: object) -> str:

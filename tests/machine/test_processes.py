@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from machine.door import ABSENT, DENIED, TIMED_OUT, LocalMachine, child_environment
+from machine.local import ABSENT, DENIED, TIMED_OUT, LocalMachine, child_environment
 from tests.tool import ROOT
 
 PYTHON = sys.executable
@@ -137,7 +137,7 @@ def test_an_exception_in_the_listener_ends_the_process(tmp_path: Path) -> None:
 def test_a_process_left_by_a_thread_ends_with_the_interpreter(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     script = (
-        "import threading, time; from machine.door import LocalMachine\n"
+        "import threading, time; from machine.local import LocalMachine\n"
         f"run = lambda: LocalMachine().run(('sh', '-c', 'echo $$ > {note}; sleep 60'), timeout=60)\n"
         "threading.Thread(target=run, daemon=True).start()\n"
         f"import os\nwhile not os.path.exists('{note}') or not os.path.getsize('{note}'): time.sleep(0.01)\n"

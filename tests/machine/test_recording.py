@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from machine.door import ABSENT, FAILED, TOO_LARGE, Unreadable
 from machine.errors import BadUsage, Refused
+from machine.local import ABSENT, FAILED, TOO_LARGE, Unreadable
 from machine.recording import NOT_RECORDED, RecordedMachine
 
 

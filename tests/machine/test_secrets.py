@@ -19,7 +19,7 @@ from machine.bundle import recorded
 from machine.recorder import RecordingMachine
 from machine.recording import RecordedMachine
 from tests.machine.secrets_planted import KINDS, Secret, forms, plant, secrets
-from tests.recorded import FOLDER
+from tests.recorded_machines import FOLDER
 
 MACHINES = ("rtx3090-healthy", "rx7900xtx-healthy", "rtx3090-secureboot-dkms-rejected", "two-vendors")
 

@@ -12,9 +12,9 @@ from checks.facts.read import read_host
 from checks.model import Status
 from checks.registry import ALL
 from checks.runner import run
-from machine.door import Outcome
+from machine.local import Outcome
 from machine.recording import RecordedMachine
-from tests.recorded import FOLDER
+from tests.recorded_machines import FOLDER
 
 
 class Watched(RecordedMachine):

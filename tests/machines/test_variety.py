@@ -10,7 +10,7 @@ import pytest
 
 from checks.facts.host import Host
 from checks.facts.read import read_host
-from tests.recorded import FOLDER, load, names
+from tests.recorded_machines import FOLDER, load, names
 
 ALIKE = 10
 

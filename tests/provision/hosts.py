@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from machine.door import ABSENT, Entry, LocalMachine, Outcome, Unreadable
+from machine.local import ABSENT, Entry, LocalMachine, Outcome, Unreadable
 
 
 class Nowhere(LocalMachine):

@@ -6,7 +6,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards
-from checks.rules.container.container import NO_ENGINE
+from checks.rules.container.engine import NO_ENGINE
 from checks.rules.finding import by_hand, command, info, warning
 from checks.rules.session import in_container
 

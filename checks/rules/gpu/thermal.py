@@ -7,7 +7,7 @@ from checks.facts.host import AmdGpu, Host, NvmlGpu
 from checks.model import Finding, Ok, Skip, Verdict, check
 from checks.rules import cards
 from checks.rules.finding import Seen, command, hardware, warning
-from checks.rules.gpu.gpu import unanswered
+from checks.rules.gpu.card import unanswered
 
 # bits of NVML's clocks event reasons (nvml.h, nvmlClocksEventReason*)
 _SW_THERMAL, _HW_THERMAL, _HW_POWER_BRAKE = 0x20, 0x40, 0x80

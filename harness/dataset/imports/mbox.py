@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.dataset.imports.imported import Imported, Skips
 from harness.dataset.imports.mail_text import is_forwarded, parts_of, text_of_html
-from harness.dataset.imports.model import Imported, Skips
 from machine.errors import BadAnswer, BadUsage
 
 # what is kept of one mail: its text stands before its attachments nearly always

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.dataset.imports.chat import continue_row, conversation_rows, turns_of
-from harness.dataset.imports.model import Imported, Skips
+from harness.dataset.block_reader import LONGEST_ROW, Trouble, blocks, open_source
+from harness.dataset.imports.conversations import continue_row, conversation_rows, turns_of
+from harness.dataset.imports.imported import Imported, Skips
 from harness.dataset.row import ORIGINS, decode
-from harness.dataset.source import LONGEST_ROW, Trouble, blocks, open_source
 
 # other names that the three fields have, the likeliest first
 NAMES = {

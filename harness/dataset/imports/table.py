@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TextIO
 
 from harness.dataset.alpaca import LONGEST_TEXT
-from harness.dataset.imports.model import Imported, Skips
+from harness.dataset.block_reader import wide_encoding
+from harness.dataset.imports.imported import Imported, Skips
 from harness.dataset.imports.records import columns_of
 from harness.dataset.row import guess_encoding
-from harness.dataset.source import wide_encoding
 from machine.errors import BadAnswer, BadUsage
 
 SEPARATORS = ",;\t|"

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
+from harness.dataset.rules.credentials import secrets
 from harness.dataset.rules.people import people
 from harness.dataset.rules.phrases import phrases
 from harness.dataset.rules.places import streets
 from harness.dataset.rules.private import PHONE_WORDS
-from harness.dataset.rules.secrets import secrets
 
 
 class Hints(NamedTuple):

@@ -19,16 +19,16 @@ from checks.facts import (
     firmware,
     grub,
     kernel,
-    login,
+    login_environment,
+    login_screen,
     nvidia,
     pci,
     person,
     python,
     resources,
-    start_files,
 )
 from checks.facts import os as system
-from machine.door import Outcome
+from machine.local import Outcome
 
 
 def outcome(text: str) -> Outcome:
@@ -85,10 +85,10 @@ TEXT: dict[str, Callable[[str], object]] = {
     "no-cgroups": nvidia.parse_no_cgroups,
     "torch": environments.parse_torch,
     "stack": environments.parse_stack,
-    "login power": login.parse_power,
-    "login schema": login.parse_schema,
-    "start file": start_files.parse_start_file,
-    "start file, reduced": lambda text: start_files.reduce_start_file(text.encode("utf-8", "surrogatepass")),
+    "login power": login_screen.parse_power,
+    "login schema": login_screen.parse_schema,
+    "start file": login_environment.parse_start_file,
+    "start file, reduced": lambda text: login_environment.reduce_start_file(text.encode("utf-8", "surrogatepass")),
 }
 BYTES: dict[str, Callable[[bytes], object]] = {
     "dpkg status": apt.parse_status,

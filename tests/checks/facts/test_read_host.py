@@ -14,8 +14,8 @@ import pytest
 from checks.facts import pci
 from checks.facts.read import REDUCE, read_host
 from machine import recorder
-from machine.door import DENIED, SMALL_FILE, TIMED_OUT, LocalMachine, Outcome, Space, Unreadable
 from machine.errors import BadUsage
+from machine.local import DENIED, SMALL_FILE, TIMED_OUT, LocalMachine, Outcome, Space, Unreadable
 from machine.recording import RecordedMachine
 from tests.machine.test_recording import recording
 

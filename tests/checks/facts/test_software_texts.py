@@ -11,7 +11,7 @@ from checks.facts.docker import parse_daemon_json, parse_info, parse_problem, pa
 from checks.facts.person import database_groups, parse_group, parse_primary
 from checks.facts.python import parse_minor, parse_patchlevel
 from checks.facts.resources import parse_cgroup, parse_cpuinfo, parse_limit, parse_meminfo
-from machine.door import Outcome
+from machine.local import Outcome
 
 STATUS = b"""Package: adduser
 Status: install ok installed

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from checks.facts import apt as packages
-from checks.facts import environments, hub, kernel, login, nvidia, pci, start_files
+from checks.facts import environments, hub, kernel, login_environment, login_screen, nvidia, pci
 from checks.facts.gaps import Gaps
 from checks.facts.host import AptSource, Bridge, Link, TrainingEnvironment
 from checks.facts.read import REDUCE, read_host
@@ -82,7 +82,7 @@ def folder_of(mode: int) -> dict[str, object]:
     ],
 )
 def test_a_start_file_tells_what_it_sets_for_sure(line: str, found: tuple[tuple[str, str], ...]) -> None:
-    assert start_files.parse_start_file(f"# ~/.bashrc\n{line}\nalias ll='ls -l'\n") == found
+    assert login_environment.parse_start_file(f"# ~/.bashrc\n{line}\nalias ll='ls -l'\n") == found
 
 
 def test_start_files_are_read_only_beside_a_card_and_recorded_only_in_part(tmp_path: Path) -> None:
@@ -191,9 +191,9 @@ SCHEMA = """<schema id="org.gnome.settings-daemon.plugins.power">
   </key>
 </schema>
 """
-SCHEMA_FILE = f"{login.SCHEMAS}/org.gnome.settings-daemon.plugins.power.gschema.xml"
+SCHEMA_FILE = f"{login_screen.SCHEMAS}/org.gnome.settings-daemon.plugins.power.gschema.xml"
 UBUNTU = {
-    f"{login.SCHEMAS}/10_ubuntu-settings.gschema.override": "[org.gnome.settings-daemon.plugins.power]\n"
+    f"{login_screen.SCHEMAS}/10_ubuntu-settings.gschema.override": "[org.gnome.settings-daemon.plugins.power]\n"
     'button-power = "interactive"\nsleep-inactive-ac-timeout = 0\n'
     "[org.gnome.desktop.session:ubuntu]\nidle-delay = 300\n"
 }
@@ -209,19 +209,28 @@ UBUNTU = {
             {
                 SCHEMA_FILE: SCHEMA,
                 **UBUNTU,
-                login.GREETER: GREETER.format(timeout="sleep-inactive-ac-timeout=1200", type=""),
+                login_screen.GREETER: GREETER.format(timeout="sleep-inactive-ac-timeout=1200", type=""),
             },
             1200,
         ),
-        ({SCHEMA_FILE: SCHEMA, login.GREETER: GREETER.format(timeout="", type="sleep-inactive-ac-type='nothing'")}, 0),
         (
-            {SCHEMA_FILE: SCHEMA, login.GREETER: GREETER.format(timeout="# sleep-inactive-ac-timeout=1200", type="#")},
+            {
+                SCHEMA_FILE: SCHEMA,
+                login_screen.GREETER: GREETER.format(timeout="", type="sleep-inactive-ac-type='nothing'"),
+            },
+            0,
+        ),
+        (
+            {
+                SCHEMA_FILE: SCHEMA,
+                login_screen.GREETER: GREETER.format(timeout="# sleep-inactive-ac-timeout=1200", type="#"),
+            },
             900,
         ),
         (
             {
                 SCHEMA_FILE: SCHEMA,
-                f"{login.DCONF}/10-lab": GREETER.format(timeout="sleep-inactive-ac-timeout=0", type=""),
+                f"{login_screen.DCONF}/10-lab": GREETER.format(timeout="sleep-inactive-ac-timeout=0", type=""),
             },
             0,
         ),
@@ -234,9 +243,9 @@ def test_the_strongest_file_about_the_login_screens_sleep_counts(
     units = tmp_path / "sysroot/etc/systemd/system"
     units.mkdir(parents=True)
     (units / "display-manager.service").symlink_to("/usr/lib/systemd/system/gdm3.service")
-    assert login.read_login_sleep(place, Gaps())[0] == seconds
+    assert login_screen.read_login_sleep(place, Gaps())[0] == seconds
     (units / "suspend.target").symlink_to("/dev/null")
-    assert login.read_login_sleep(place, Gaps())[0] == 0
+    assert login_screen.read_login_sleep(place, Gaps())[0] == 0
 
 
 def test_another_login_manager_is_not_judged(tmp_path: Path) -> None:
@@ -244,7 +253,7 @@ def test_another_login_manager_is_not_judged(tmp_path: Path) -> None:
     units = tmp_path / "sysroot/etc/systemd/system"
     units.mkdir(parents=True)
     (units / "display-manager.service").symlink_to("/usr/lib/systemd/system/sddm.service")
-    assert login.read_login_sleep(place, Gaps()) == (None, None)
+    assert login_screen.read_login_sleep(place, Gaps()) == (None, None)
 
 
 def test_the_way_up_to_the_processor_is_read(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from checks.facts.amd import parse_gfx, parse_node, parse_smi
 from checks.facts.nvidia import parse_cdi, parse_library, parse_nvml, parse_proc_version
-from machine.door import ABSENT, TIMED_OUT, Outcome
+from machine.local import ABSENT, TIMED_OUT, Outcome
 
 PROPRIETARY = """NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 18:56:32 UTC 2023
 GCC version:  gcc version 12.3.0 (Ubuntu 12.3.0-1ubuntu1~22.04)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from machine.door import ABSENT, SMALL_FILE, Entry, Outcome, Session, Space, Unreadable
+from machine.local import ABSENT, SMALL_FILE, Entry, Outcome, Session, Space, Unreadable
 from machine.recording import RecordedMachine
 
 JOURNAL = ("journalctl", "-k", "-b", "-o", "short-monotonic", "--no-pager", "-q")

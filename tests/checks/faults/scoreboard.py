@@ -19,7 +19,7 @@ from checks.runner import run
 from tests.checks.faults.edits import apply
 from tests.checks.faults.overlay import Overlay, Remembered
 from tests.checks.faults.table import Fault, LookAlike, Wording, faults, look_alikes, traits
-from tests.recorded import load, names
+from tests.recorded_machines import load, names
 
 _BAD = (Status.FAIL, Status.WARN)
 _WORSE = list(Severity)

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from machine.door import ABSENT, Unreadable
+from machine.local import ABSENT, Unreadable
 from tests.checks.faults.overlay import JOURNAL, Overlay, Remembered
-from tests.recorded import load
+from tests.recorded_machines import load
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from checks.facts.read import read_host
 from checks.model import DoctorReport, Status
 from checks.registry import ALL
 from checks.runner import exit_code, run
-from tests.recorded import FOLDER, load, names
+from tests.recorded_machines import FOLDER, load, names
 
 TOLD = (Status.FAIL, Status.WARN, Status.UNKNOWN)
 

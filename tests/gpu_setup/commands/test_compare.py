@@ -13,7 +13,7 @@ import pytest
 
 from gpu_setup.cli import run
 from gpu_setup.envelope import Answer, encode
-from harness.report.report import Report
+from harness.report.run_report import Report
 from tests.harness.report.examples import card
 
 LATER = "2026-11-25T10:00:00Z"

@@ -20,7 +20,7 @@ from checks.registry import ALL
 from checks.runner import run
 from gpu_setup.render.doctor import doctor_text, summary_text
 from gpu_setup.render.plain import clean
-from tests.recorded import FOLDER, few_fast, load, names
+from tests.recorded_machines import FOLDER, few_fast, load, names
 from tests.schemas import validated
 from tests.tool import ROOT, Cli
 

@@ -13,9 +13,9 @@ from checks.facts.read import read_host
 from gpu_setup.render.facts import facts_text
 from gpu_setup.render.machine import machine_line
 from gpu_setup.render.plan import plan_text
-from provision.plan.plan import plan
+from provision.plan.planner import plan
 from provision.target import Target
-from tests.recorded import FOLDER, load, names
+from tests.recorded_machines import FOLDER, load, names
 from tests.schemas import validated
 from tests.tool import Cli
 

@@ -9,7 +9,7 @@ import pytest
 
 from gpu_setup.cli import run
 from gpu_setup.commands.fit import command
-from tests.recorded import FOLDER
+from tests.recorded_machines import FOLDER
 
 PARTS = {
     "weights",

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harness.dataset.inspect_row import private_spans
+from harness.dataset.row_rules import private_spans
 from harness.dataset.rules.damage import damage_kinds
 from harness.dataset.rules.gates import Gates, gates_of
 from harness.dataset.rules.hints import hinted
 from harness.dataset.rules.phrases import folded
-from harness.dataset.similar import words_of
+from harness.dataset.similarity import words_of
 
 OPEN = Gates(True, True, True, True)
 # pieces of which streets, numbers and damage are made, and letters beyond Windows-1252

@@ -12,8 +12,8 @@ import pytest
 
 from harness.dataset.alpaca import read_alpaca
 from harness.dataset.findings import DataReport
+from harness.dataset.imports.import_files import How, format_of, import_files
 from harness.dataset.imports.mail_text import parts_of, text_of_html
-from harness.dataset.imports.run import How, format_of, import_files
 from machine.errors import BadAnswer, BadUsage
 
 ME = "lena@garden.example.net"

@@ -9,7 +9,7 @@ from statistics import median
 import pytest
 
 from harness.dataset.alpaca import Row, read_alpaca
-from harness.recipe.recipe import SAMPLES, load_recipe
+from harness.recipe.loader import SAMPLES, load_recipe
 
 OPENING, CLOSING = "Ahoy from the workbench, friend!", "Fair winds, and keep your tools dry!"
 

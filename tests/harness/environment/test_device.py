@@ -10,12 +10,12 @@ import pytest
 
 from checks.catalogue import catalogue
 from checks.facts.read import read_host
-from gpu_setup.commands.training import must_learn
+from gpu_setup.commands.training_options import must_learn
 from gpu_setup.up import choose, inspect
-from harness.environment.stack import choose_stack
+from harness.environment.stack_choice import choose_stack
 from harness.environment.worker_process import worker_environment
-from harness.prove import inputs_digest
-from harness.recipe.recipe import load_recipe
+from harness.pipeline import inputs_digest
+from harness.recipe.loader import load_recipe
 from machine.errors import BadUsage, Refused
 from machine.recording import RecordedMachine
 from tests.harness.examples import ENVIRONMENT, job

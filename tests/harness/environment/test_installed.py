@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.environment.installed import clear_remains, installed, missing
-from harness.environment.lock import Lock
+from harness.environment.lock_file import Lock
+from harness.environment.packages import clear_remains, installed, missing
 
 LOCK = Lock("x.txt", "", {"alpha": "1.0", "ruamel-yaml": "0.18.6"}, "digest")
 Install = Callable[..., Path]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from checks.catalogue import catalogue
-from harness.environment.lock import entries, load_lock, normalised, parse_lock
+from harness.environment.lock_file import entries, load_lock, normalised, parse_lock
 
 TEXT = """\
 # made by uv

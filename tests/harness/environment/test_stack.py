@@ -10,9 +10,9 @@ import pytest
 from checks.catalogue import catalogue
 from checks.facts.host import Host
 from checks.facts.read import read_host
-from harness.environment.stack import choose_stack
+from harness.environment.stack_choice import choose_stack
 from machine.recording import RecordedMachine
-from tests.recorded import names
+from tests.recorded_machines import names
 
 # machine → stack, and a word of the reason
 CHOSEN = {

@@ -8,7 +8,7 @@ import pytest
 
 from checks.catalogue import catalogue
 from checks.facts.read import read_host
-from harness.environment.stack import choose_stack
+from harness.environment.stack_choice import choose_stack
 from harness.jobs.default_recipe import (
     GIB,
     REFERENCE,
@@ -21,8 +21,8 @@ from harness.jobs.default_recipe import (
     hub_reachable,
 )
 from harness.memory.job import constants, job_of
-from harness.memory.predict import predict
-from harness.recipe.recipe import load_recipe, names, presets_of
+from harness.memory.prediction import predict
+from harness.recipe.loader import load_recipe, names, presets_of
 from harness.recipe.shapes import shapes_of
 from tests.harness.environment.test_device import Load
 from tests.tool import ROOT

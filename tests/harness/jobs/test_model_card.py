@@ -9,8 +9,8 @@ import msgspec
 import yaml
 
 from harness.jobs.model_card import Base, base_of, card, name_base
-from harness.jobs.train_job import Trained
-from harness.recipe.recipe import load_recipe
+from harness.jobs.train import Trained
+from harness.recipe.loader import load_recipe
 from tests.harness.examples import log, run_of
 
 RESULT = Trained(

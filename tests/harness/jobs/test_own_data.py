@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from harness.pipeline import as_judged, loss_band, rows_given
 from harness.process.worker_log import Start
-from harness.prove import as_judged, loss_band, rows_given
-from harness.recipe.recipe import load_recipe
-from harness.report.report import build_report
+from harness.recipe.loader import load_recipe
+from harness.report.run_report import build_report
 from harness.training.launch import read_run
 from tests.harness.examples import ENVIRONMENT, HOST, cpu_stack, examination, job, log, run_of
 

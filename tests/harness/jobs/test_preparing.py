@@ -9,15 +9,15 @@ import msgspec
 import pytest
 
 from harness.jobs.bench import LEAST_LAUNCHES, at_least, hurried, label, settings
-from harness.measure.around import Method, Soak, read_around, read_method, trained_card
-from harness.measure.ceiling import ceiling_argv, precision_of, products_of, products_seen, read_ceiling
+from harness.measure.matmul_ceiling import ceiling_argv, precision_of, products_of, products_seen, read_ceiling
 from harness.measure.nf4 import digest, judged
+from harness.measure.run_context import Method, Soak, read_around, read_method, trained_card
 from harness.measure.workload import EXACT, RECIPE, exact, overrides_for
 from harness.process.worker_log import Start
 from harness.recipe.flops import Sizes
-from harness.recipe.recipe import load_recipe
-from machine.door import TIMED_OUT, Outcome
+from harness.recipe.loader import load_recipe
 from machine.errors import BAD_ANSWER, OUTSIDE_FAILED, Problem
+from machine.local import TIMED_OUT, Outcome
 from tests.harness.examples import ENVIRONMENT
 
 REFERENCE = load_recipe("mistral-7b-qlora")
@@ -196,7 +196,7 @@ def test_what_was_measured_around_a_run_is_read_from_its_folder(tmp_path: Path) 
 def test_the_card_that_is_trained_on() -> None:
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
-    from tests.recorded import load
+    from tests.recorded_machines import load
 
     host = read_host(load("rtx3090-healthy"))
     known = trained_card(host, catalogue(), "nvidia", "GPU-8d3c7f52-1b0a-4e69-9c1d-5a2f60b7e401")

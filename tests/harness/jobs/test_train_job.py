@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.jobs.train_job import (
+from harness.jobs.train import (
     ASKED,
     Asked,
     Wish,
@@ -23,10 +23,10 @@ from harness.jobs.train_job import (
     trained,
     with_work,
 )
-from harness.memory.room import Room
+from harness.memory.available import Room
 from harness.process.worker_log import Early, Evaluated
-from harness.recipe.config import run_config
-from harness.recipe.recipe import load_recipe
+from harness.recipe.axolotl_config import run_config
+from harness.recipe.loader import load_recipe
 from harness.training.launch import Keep, Run
 from machine.errors import BadAnswer, BadUsage, Refused
 from machine.events import Event, silent

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.jobs.tune import Facts, Try, digest, duel, fastest, next_change, proposals, same_losses, tuned_text
-from harness.recipe.recipe import load_recipe, names
+from harness.jobs.tune_search import Facts, Try, digest, duel, fastest, next_change, proposals, same_losses, tuned_text
+from harness.recipe.loader import load_recipe, names
 
 SMALL = load_recipe("smollm2-135m-qlora")
 REFERENCE = load_recipe("mistral-7b-qlora")

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from checks.catalogue import catalogue
-from harness.environment.environment import Environment
-from harness.jobs import tuning
-from harness.jobs.tune import Try
-from harness.jobs.tuning import DOCUMENTS, Tuned, read_tries, tune
+from harness.environment.build import Environment
+from harness.jobs import tune_run
+from harness.jobs.tune_run import DOCUMENTS, Tuned, read_tries, tune
+from harness.jobs.tune_search import Try
+from harness.pipeline import Job, Ready
 from harness.process.worker_log import Start, Step, WorkerLog
-from harness.prove import Job, Ready
-from harness.recipe.recipe import load_recipe
-from machine.door import LocalMachine
+from harness.recipe.loader import load_recipe
 from machine.errors import BadUsage, Interrupted, OutsideFailed
 from machine.events import silent
+from machine.local import LocalMachine
 from machine.paths import paths
 
 # (config of the try) → seconds a step, or what goes wrong
@@ -36,7 +36,7 @@ class Trainings:
         self._answers = answers
         self.losses: Callable[[dict[str, Any]], float] = lambda config: 4.0
         self.rows: Callable[[dict[str, Any]], int] = lambda config: 100
-        monkeypatch.setattr(tuning, "train", self._train)
+        monkeypatch.setattr(tune_run, "train", self._train)
         self.paths = paths({"GPU_SETUP_HOME": str(home)})
 
     def _train(self, recipe: Any, environment: Any, base_model: str, folder: Path, *more: Any, **_: Any) -> WorkerLog:
@@ -45,7 +45,7 @@ class Trainings:
         answer = self._answers(config)
         if isinstance(answer, Exception):
             raise answer
-        proof = config.get("num_epochs") == tuning.PROOF_STEPS and config["max_steps"] == tuning.PROOF_STEPS
+        proof = config.get("num_epochs") == tune_run.PROOF_STEPS and config["max_steps"] == tune_run.PROOF_STEPS
         start = Start(rows=DOCUMENTS if proof else self.rows(config))
         steps = [
             Step(n, answer, 1, 500, 400, 200, self.losses(config) - 0.1 * n, 0.0, documents=4)
@@ -75,7 +75,7 @@ def packed_is_faster(config: dict[str, Any]) -> float:
 def test_the_fastest_is_written_as_a_recipe_and_every_try_is_kept(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     found = Trainings(monkeypatch, home, packed_is_faster).tune()
     assert found.complete and found.best > 0
-    assert found.duel and found.duel.ratio == pytest.approx(2.0) and len(found.duel.tuned) == tuning.PAIRS
+    assert found.duel and found.duel.ratio == pytest.approx(2.0) and len(found.duel.tuned) == tune_run.PAIRS
     assert found.recipe and load_recipe(found.recipe).config["sample_packing"] is True
     assert read_tries(Path(found.folder)) == found.tries
     assert len(list((Path(found.folder) / "tries").glob("*.json"))) == len(found.tries) > 4
@@ -84,8 +84,8 @@ def test_the_fastest_is_written_as_a_recipe_and_every_try_is_kept(monkeypatch: p
 def test_the_duel_goes_turn_by_turn(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     trainings = Trainings(monkeypatch, home, packed_is_faster)
     trainings.tune()
-    last = [bool(config.get("sample_packing")) for config in trainings.ran[-2 * tuning.PAIRS :]]
-    assert last == [False, True] * tuning.PAIRS
+    last = [bool(config.get("sample_packing")) for config in trainings.ran[-2 * tune_run.PAIRS :]]
+    assert last == [False, True] * tune_run.PAIRS
 
 
 def test_a_stopped_tuning_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
@@ -101,11 +101,11 @@ def test_a_stopped_tuning_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch, 
     whole = Trainings(monkeypatch, home, packed_is_faster)
     found = whole.tune()
     assert found.complete and found.recipe
-    untuned = [config for config in whole.ran if config["max_steps"] != tuning.PROOF_STEPS]
+    untuned = [config for config in whole.ran if config["max_steps"] != tune_run.PROOF_STEPS]
     again = Trainings(monkeypatch, home, packed_is_faster)
     assert again.tune().tries == found.tries
     assert again.ran == [], "all was done already"
-    assert len(untuned) < len(found.tries) + 2 * tuning.PAIRS, "the tries before the stop were not made again"
+    assert len(untuned) < len(found.tries) + 2 * tune_run.PAIRS, "the tries before the stop were not made again"
 
 
 def test_out_of_memory_is_a_result(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from checks.facts.read import read_host
-from harness.measure.card_use import (
+from harness.measure.gpu_processes import (
     CardUse,
     Program,
     card_use,

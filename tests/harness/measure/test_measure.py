@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.measure.intervals import median_interval
-from harness.measure.measure import measure, steady
 from harness.measure.measurement import over
+from harness.measure.metrics import measure, steady
 from tests.harness.examples import log, step
 
 

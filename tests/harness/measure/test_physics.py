@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.measure.physics import possible_tflops, rates
+from harness.measure.plausibility import possible_tflops, rates
 from harness.recipe.flops import documents, sizes_of, training_flops
 from harness.recipe.shapes import LINEARS, shapes_of
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from harness.measure.smoke import Smoke, judge
+from harness.measure.smoke_criteria import Smoke, judge
 from harness.process.worker_log import WorkerLog
-from harness.recipe.recipe import Traits
-from harness.training.examine import Answer, Examination, HeldOut
+from harness.recipe.loader import Traits
+from harness.training.examination import Answer, Examination, HeldOut
 from tests.harness.examples import examination, log, step
 
 TRAITS = Traits(title="x", held_out="held-out.json", marker="Ahoy", must_fall=0.05, keeps_pairing=0.9)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from harness.measure.card_use import CardUse
-from harness.measure.ceiling import Ceiling
-from harness.measure.measure import Around, Measurements, computed_tflops, found_warm_up, measure, merged, units
+from harness.measure.gpu_processes import CardUse
+from harness.measure.matmul_ceiling import Ceiling
+from harness.measure.metrics import Around, Measurements, computed_tflops, found_warm_up, measure, merged, units
 from harness.measure.telemetry import CardSample, Telemetry
 from harness.process.worker_log import Start, WorkerLog
 from harness.recipe.flops import documents, hardware_flops, sizes_of, training_flops

@@ -23,7 +23,7 @@ from harness.measure.telemetry import (
     rapl_counter,
     rapl_zones,
 )
-from machine.door import ABSENT, DENIED, LocalMachine, Unreadable
+from machine.local import ABSENT, DENIED, LocalMachine, Unreadable
 from tests.tool import ROOT
 
 MACHINES = ROOT / "tests" / "machines"

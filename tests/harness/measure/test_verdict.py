@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.measure.measure import Measurements, measure
 from harness.measure.measurement import once
+from harness.measure.metrics import Measurements, measure
 from harness.measure.verdict import attention_notes, judge_speed, kernel_words, outside, remarks
 from harness.process.worker_log import Attention, BudgetSpent, Start, WorkerLog
-from harness.recipe.recipe import Band
+from harness.recipe.loader import Band
 from tests.harness.examples import log, step
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.memory.job import constants
-from harness.memory.measured import KINDS, Errors, excluded_list, figures, fit, left_out, measured, table
+from harness.memory.published_measurements import KINDS, Errors, excluded_list, figures, fit, left_out, measured, table
 
 TARGET = 0.15
 
@@ -70,5 +70,5 @@ def test_every_source_and_exclusion_says_where_from_and_why() -> None:
 
 def test_the_page_shows_this_table() -> None:
     page = Path("docs/fit.md").read_text(encoding="utf-8")
-    assert table() in page, "python -m harness.memory.measured prints it anew"
+    assert table() in page, "python -m harness.memory.published_measurements prints it anew"
     assert excluded_list() in page

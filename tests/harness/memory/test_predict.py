@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from harness.memory.answer import Wishes, job_for, largest
+from harness.memory.fit import Wishes, job_for, largest
 from harness.memory.job import Job, constants, job_of, optimizer_named
-from harness.memory.predict import inference_bytes, predict, trainable, weight_bytes
-from harness.recipe.recipe import load_recipe, names
+from harness.memory.prediction import inference_bytes, predict, trainable, weight_bytes
+from harness.recipe.loader import load_recipe, names
 from harness.recipe.shapes import LINEARS, Shapes, shapes_of
 from machine.errors import BadUsage
 

@@ -8,7 +8,7 @@ import pytest
 
 from checks.catalogue import catalogue
 from checks.facts.read import read_host
-from harness.memory.room import Room, find_card, room_for
+from harness.memory.available import Room, find_card, room_for
 from machine.errors import BadUsage
 from machine.recording import RecordedMachine
 
@@ -55,7 +55,7 @@ def test_shared_memory_is_not_guessed() -> None:
 
 
 def room(name: str | None, recorded: str) -> Room | None:
-    from tests.recorded import load
+    from tests.recorded_machines import load
 
     return room_for(name, read_host(load(recorded)), catalogue())
 

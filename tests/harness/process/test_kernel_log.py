@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.process.kernel_log import card_cause, memory_cause, since
-from harness.process.trainer_log import failure, hung_step
+from harness.process.diagnosis import failure, hung_step
+from harness.process.kernel_events import card_cause, memory_cause, since
 from machine.errors import OUTSIDE_FAILED
 from tests.harness.examples import log, step
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.process.trainer_log import cause, failure, last_error, undone
+from harness.process.diagnosis import cause, failure, last_error, undone
 from harness.process.worker_log import Stopped
 from machine.errors import BAD_ANSWER, OUTSIDE_FAILED, USAGE
 from tests.harness.examples import log, step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.measure.measure import documents_of, micro_timed
+from harness.measure.metrics import documents_of, micro_timed
 from harness.process.worker_log import parse_worker_log
 from harness.recipe.flops import Sizes
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.prove import with_held_out
-from harness.recipe.config import PLUGIN, SWAPPABLE, difference, run_config, swapped
-from harness.recipe.recipe import SAMPLES, load_recipe
+from harness.pipeline import with_held_out
+from harness.recipe.axolotl_config import PLUGIN, SWAPPABLE, difference, run_config, swapped
+from harness.recipe.loader import SAMPLES, load_recipe
 from tests.harness.examples import job
 
 RUN = Path("/runs/1")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.environment.models import drawn_model
-from harness.prove import prepare
-from harness.recipe.config import difference
-from harness.recipe.recipe import Recipe, check_keys, load_recipe, names, presets_of, suited_to
+from harness.environment.base_model import drawn_model
+from harness.pipeline import prepare
+from harness.recipe.axolotl_config import difference
+from harness.recipe.loader import Recipe, check_keys, load_recipe, names, presets_of, suited_to
 from harness.recipe.shapes import LINEARS, from_config, shapes_of
-from machine.door import LocalMachine
 from machine.errors import BadAnswer, BadUsage
 from machine.events import silent
+from machine.local import LocalMachine
 from machine.paths import Paths
 from tests.harness.examples import cpu_stack
 from tests.harness.examples import job as job_of

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from checks.catalogue import catalogue
-from harness.environment.lock import load_lock
-from harness.recipe.recipe import load_recipe
+from harness.environment.lock_file import load_lock
+from harness.recipe.loader import load_recipe
 
 EXAMPLE = {
     "base_model": "mistralai/Mistral-7B-v0.1",

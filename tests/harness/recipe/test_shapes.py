@@ -1,6 +1,6 @@
 import pytest
 
-from harness.recipe.recipe import load_recipe, names
+from harness.recipe.loader import load_recipe, names
 from harness.recipe.shapes import LINEARS, from_config, lora_parameters, near_models, shapes_of
 from machine.errors import BadUsage
 

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from harness.process.worker_log import End, Start, Step, WorkerLog
-from harness.recipe.recipe import Recipe, load_recipe
-from harness.report.report import HostSummary, Report, build_report
+from harness.recipe.loader import Recipe, load_recipe
+from harness.report.run_report import HostSummary, Report, build_report
 from tests.harness.examples import ENVIRONMENT, HOST, log, run_of, step
 
 RECIPE = load_recipe("smollm2-135m-qlora")

@@ -17,7 +17,7 @@ from gpu_setup.render.compare_table import comparison_csv, comparison_markdown, 
 from harness.measure.measurement import Measurement
 from harness.report.baseline import against_baseline
 from harness.report.compare import Comparison, compare, different_work, letter
-from harness.report.report import Report
+from harness.report.run_report import Report
 from machine.errors import REFUSED, BadUsage, Refused
 from tests.harness.report.examples import card, small
 from tests.harness.report.test_report import HOSTILE, Page, loads
@@ -283,7 +283,7 @@ def test_a_report_with_impossible_figures_breaks_nothing(odd: Measurement) -> No
 
 
 def test_reports_are_read_back_as_they_were_compared(tmp_path: Path) -> None:
-    from harness.report.report import read_report
+    from harness.report.run_report import read_report
 
     paths = []
     for number, report in enumerate(three()):

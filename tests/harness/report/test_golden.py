@@ -14,7 +14,7 @@ import pytest
 from gpu_setup.render.compare import rated_words
 from harness.report.baseline import against_baseline
 from harness.report.compare import compare
-from harness.report.report import Report, read_report
+from harness.report.run_report import Report, read_report
 from machine.errors import Refused
 
 REPORTS = Path(__file__).with_name("reports")

@@ -14,14 +14,14 @@ from gpu_setup.commands.bench import beside, is_bad
 from gpu_setup.envelope import Answer, encode
 from gpu_setup.render.page import report_page
 from gpu_setup.render.report import report_text
-from harness.measure.around import Method
-from harness.measure.card_use import CardUse
-from harness.measure.measure import Around
+from harness.measure.gpu_processes import CardUse
+from harness.measure.metrics import Around
+from harness.measure.run_context import Method
 from harness.measure.telemetry import CardSample, HostSample, Telemetry
 from harness.measure.workload import exact
 from harness.process.worker_log import WorkerLog
-from harness.recipe.recipe import Band, load_recipe
-from harness.report.report import Report, build_report, combined
+from harness.recipe.loader import Band, load_recipe
+from harness.report.run_report import Report, build_report, combined
 from machine.errors import Refused
 from tests.harness.examples import ENVIRONMENT, HOST, log, run_of, step
 from tests.harness.measure.test_speed import ceiling, training

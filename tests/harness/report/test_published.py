@@ -10,9 +10,19 @@ import pytest
 from checks.catalogue import catalogue
 from gpu_setup.render.compare import records_text
 from harness.recipe.shapes import shapes_of
-from harness.report.published import Beside, Judged, Record, beside, judge, judged, peak_tflops, read_records, records
-from harness.report.report import Report
-from harness.report.work import Model
+from harness.report.comparison_key import Model
+from harness.report.published_speeds import (
+    Beside,
+    Judged,
+    Record,
+    beside,
+    judge,
+    judged,
+    peak_tflops,
+    read_records,
+    records,
+)
+from harness.report.run_report import Report
 from tests.harness.report.examples import card, small
 
 KNOWN = {each.record.id: each for each in judged(catalogue())}

@@ -18,9 +18,9 @@ from gpu_setup.envelope import encode
 from gpu_setup.render.page import report_page
 from gpu_setup.render.report import report_text
 from harness.process.worker_log import WorkerLog
-from harness.recipe.recipe import load_recipe
-from harness.report.report import Report, build_report, read_report, summary, write_report
-from harness.training.examine import Answer
+from harness.recipe.loader import load_recipe
+from harness.report.run_report import Report, build_report, read_report, summary, write_report
+from harness.training.examination import Answer
 from machine.errors import BadUsage
 from machine.recording import RecordedMachine
 from tests.harness.examples import ENVIRONMENT, HOST, examination, log, run_of, step

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.recipe.recipe import load_recipe, own_recipe
+from harness.recipe.loader import load_recipe, own_recipe
 from harness.recipe.shapes import shapes_of
-from harness.report.report import Report
-from harness.report.work import Work, described, differences, listed
-from harness.report.work_done import read_data_digest
+from harness.report.collect_work import read_data_digest
+from harness.report.comparison_key import Work, described, differences, listed
+from harness.report.run_report import Report
 from tests.harness.examples import log, run_of, step
 from tests.harness.report.examples import EXACT, LENGTH, MISTRAL, RECIPE, SYNTHETIC, card, small, steps
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from harness.training.background import Place, look, notes, start, unit_argv
-from machine.door import ABSENT, LocalMachine, Outcome
 from machine.errors import Refused
+from machine.local import ABSENT, LocalMachine, Outcome
 
 WORDS = ("/usr/bin/python3", "-I", "/opt/gpu-setup/gpu_setup/__main__.py", "train", "mine.json")
 HERE = Place(manager=True, user=True, lingers=True, inhibitor=True)

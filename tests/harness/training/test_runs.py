@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from filelock import FileLock
 
-from harness.document import write_whole
-from harness.prove import Job, finished_run, inputs_digest
-from harness.recipe.recipe import SAMPLES, Traits, load_recipe
-from harness.training.examine import held_out_file
+from harness.atomic_files import write_whole
+from harness.pipeline import Job, finished_run, inputs_digest
+from harness.recipe.loader import SAMPLES, Traits, load_recipe
+from harness.training.examination import held_out_file
 from harness.training.launch import LOCK, mark_cut_off, new_folder, read_run
 from machine.errors import BadUsage, OutsideFailed
 from tests.harness.examples import ENVIRONMENT, job, ready, run_folder, run_of

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from harness.process.worker_log import Begin, Unsaved
-from harness.training.watching import STOP, Hung, Watch, watching
+from harness.training.monitor import STOP, Hung, Watch, watching
 from machine.events import Event
 from tests.harness.examples import step
 

@@ -11,12 +11,12 @@ from msgspec.structs import replace
 
 from checks.facts.docker import parse_info
 from checks.facts.host import DeviceNode, Host, NvmlGpu
-from containers.access import access, device_options
+from containers.device_options import access, device_options
 from containers.engine import choose_engine, docker_engine
 from containers.errors import stopped
 from containers.model import Access, Vendor
 from containers.run import Container, run_argv
-from machine.door import LocalMachine, Outcome
+from machine.local import LocalMachine, Outcome
 from tests.containers.hosts import host, with_gpus
 from tests.lab.containers.engines import SYSTEM_PATH, Engine, running, small_image
 from tests.lab.containers.material import as_root, starter, unpacked

@@ -124,7 +124,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_begins(
 
 def test_a_disk_that_becomes_full_is_explained(cramped: Engine, tmp_path: Path) -> None:
     from containers.errors import stopped
-    from machine.door import Outcome
+    from machine.local import Outcome
     from tests.lab.containers.engines import small_image
 
     small = small_image(cramped)

@@ -20,9 +20,9 @@ from containers.model import Vendor
 from containers.run import Container, run_argv
 from containers.spec import image_spec
 from harness.environment.worker_process import WORKER
-from harness.recipe.recipe import SAMPLES
-from machine.door import LocalMachine
+from harness.recipe.loader import SAMPLES
 from machine.events import silent
+from machine.local import LocalMachine
 from machine.paths import paths
 from tests.lab.containers.conftest import Site
 from tests.lab.training import Ended, Training, command, runs, steps

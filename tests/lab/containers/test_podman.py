@@ -11,9 +11,9 @@ import pytest
 
 from checks.facts.host import Docker
 from containers.engine import podman as podman_engine
-from containers.left_behind import OWNER_LABEL, owner, remove_left_behind
+from containers.orphans import OWNER_LABEL, owner, remove_left_behind
 from containers.run import Container, Mount, run_argv
-from machine.door import LocalMachine
+from machine.local import LocalMachine
 from tests.lab.containers.conftest import Site
 from tests.lab.containers.engines import small_archive
 from tests.lab.containers.material import Distribution, unpacked

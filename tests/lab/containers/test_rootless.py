@@ -14,7 +14,7 @@ from checks.facts.docker import parse_info
 from checks.facts.host import Docker
 from containers.engine import docker_engine
 from containers.run import Container, Mount, identity, run_argv
-from machine.door import Session
+from machine.local import Session
 from tests.lab.containers.conftest import Site
 from tests.lab.containers.engines import Engine, running_rootless, small_image
 from tests.lab.containers.material import Distribution, unpacked

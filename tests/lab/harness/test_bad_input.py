@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.recipe.recipe import load_recipe
+from harness.recipe.loader import load_recipe
 from tests.lab.disks import mounted
 from tests.lab.training import at_step, own_recipe, runs, started, status, steps, tool, trainer, trainings, wait_for
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.process.worker_log import read_worker_log
-from harness.recipe.recipe import SAMPLES
+from harness.recipe.loader import SAMPLES
 from tests.harness.dataset.corpus import clean_rows
 from tests.lab.training import Ended, tool
 

@@ -19,12 +19,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.environment.environment import Environment, ensure, folder_of
-from harness.environment.installed import missing
-from harness.environment.lock import load_lock
-from machine.door import LocalMachine
+from harness.environment.build import Environment, ensure, folder_of
+from harness.environment.lock_file import load_lock
+from harness.environment.packages import missing
 from machine.errors import OutsideFailed
 from machine.events import Event
+from machine.local import LocalMachine
 from machine.paths import Paths, paths
 from tests.lab.disks import mounted
 from tests.lab.small_stack import Index, SmallStack, served, small_stack
@@ -335,7 +335,7 @@ def test_too_little_room_is_told_before_anything_is_done(tiny_disk: Path) -> Non
 def test_a_disk_that_fills_up_in_the_middle(
     tiny_disk: Path, small: SmallStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.environment.environment.ROOM_NEEDED", 0)
+    monkeypatch.setattr("harness.environment.build.ROOM_NEEDED", 0)
     site = Site(small, tiny_disk)
     (tiny_disk / "ballast").write_bytes(b"x" * (30 << 20))
     with pytest.raises(OutsideFailed) as caught:
@@ -374,7 +374,7 @@ def test_a_python_without_a_lock_is_refused(small: SmallStack, tmp_path: Path, m
 
 
 def test_where_an_environment_lies(small: SmallStack, tmp_path: Path) -> None:
-    from harness.environment.environment import Base
+    from harness.environment.build import Base
 
     assert small.stack.lock
     lock = load_lock(small.stack.lock, "3.12")

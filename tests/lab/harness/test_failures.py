@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.recipe.recipe import SAMPLES
+from harness.recipe.loader import SAMPLES
 from tests.lab.disks import mounted
 from tests.lab.training import Ended, own_recipe, runs, started, status, steps, tool, trainer, trainings, wait_for
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.environment.hub import fetched, folder_of, source_of
-from harness.environment.models import ensure_model
-from harness.recipe.recipe import load_recipe
-from machine.door import LocalMachine
+from harness.environment.base_model import ensure_model
+from harness.environment.model_download import fetched, folder_of, source_of
+from harness.recipe.loader import load_recipe
 from machine.errors import OutsideFailed, Problem, Refused
 from machine.events import Event, silent
+from machine.local import LocalMachine
 from machine.paths import paths
 from tests.lab.hub_server import REVISION, Hub, served
 from tests.lab.training import Training, own_recipe, started, tool, wait_for

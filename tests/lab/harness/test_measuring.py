@@ -14,13 +14,13 @@ import msgspec
 import pytest
 
 from harness.environment.worker_process import worker_environment
-from harness.measure.card_use import read_card_use, refuse_foreign
-from harness.measure.ceiling import Products, measure_ceiling
+from harness.measure.gpu_processes import read_card_use, refuse_foreign
+from harness.measure.matmul_ceiling import Products, measure_ceiling
 from harness.measure.nf4 import check_nf4
 from harness.measure.telemetry import read_telemetry, sensing
-from machine.door import LocalMachine
 from machine.errors import BadAnswer, Refused
 from machine.events import silent
+from machine.local import LocalMachine
 from tests.lab import stub_libraries
 from tests.lab.training import Ended, Training, own_recipe, runs, steps, tool
 from tests.schemas import must_follow
@@ -214,8 +214,8 @@ def test_soaking_ends_when_heat_and_clock_stand_still(
     import harness.jobs.soak
     import harness.measure.sensors
     from checks.facts.read import read_host
-    from harness.prove import Job, Ready
-    from harness.recipe.recipe import load_recipe
+    from harness.pipeline import Job, Ready
+    from harness.recipe.loader import load_recipe
     from machine.paths import paths
 
     monkeypatch.setattr(harness.measure.sensors, "SOAK_WINDOW", 3.0)
@@ -236,8 +236,8 @@ def test_without_a_sensor_there_is_nothing_to_wait_for(training: Training, own_h
     import harness.jobs.soak
     from checks.facts.read import read_host
     from harness.measure.telemetry import HostSensors
-    from harness.prove import Job, Ready
-    from harness.recipe.recipe import load_recipe
+    from harness.pipeline import Job, Ready
+    from harness.recipe.loader import load_recipe
     from machine.paths import paths
 
     machine = LocalMachine()
@@ -283,8 +283,8 @@ def test_a_recipe_without_time_left_ends_by_itself(own_home: Path, tmp_path: Pat
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from harness.jobs.bench import bench, settings
-    from harness.prove import Job, finished_run, inputs_digest, prepare, reported
-    from harness.recipe.recipe import load_recipe
+    from harness.pipeline import Job, finished_run, inputs_digest, prepare, reported
+    from harness.recipe.loader import load_recipe
     from machine.paths import paths
     from tests.lab.training import cpu_stack
 

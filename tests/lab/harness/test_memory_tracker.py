@@ -16,7 +16,7 @@ import pytest
 
 from harness.environment.worker_process import worker_environment
 from harness.memory.job import Job, constants
-from harness.memory.predict import Prediction, predict
+from harness.memory.prediction import Prediction, predict
 from harness.recipe.shapes import LINEARS, Shapes
 from tests.lab.training import Training
 

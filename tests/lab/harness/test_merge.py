@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from machine.door import LocalMachine
+from machine.local import LocalMachine
 from tests.lab.training import Ended, Training, tool
 from tests.schemas import must_follow
 

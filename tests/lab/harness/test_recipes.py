@@ -12,15 +12,15 @@ import pytest
 
 from checks.catalogue import catalogue
 from checks.facts.read import read_host
-from harness.environment.models import drawn_model, ensure_model
+from harness.environment.base_model import drawn_model, ensure_model
 from harness.environment.worker_process import worker_environment
-from harness.prove import Job, examined, fresh_run, prepare, reported
-from harness.recipe.config import difference, swapped
-from harness.recipe.recipe import SAMPLES, Recipe, Traits, load_recipe
-from harness.training.examine import examine, held_out_file
+from harness.pipeline import Job, examined, fresh_run, prepare, reported
+from harness.recipe.axolotl_config import difference, swapped
+from harness.recipe.loader import SAMPLES, Recipe, Traits, load_recipe
+from harness.training.examination import examine, held_out_file
 from harness.training.launch import new_folder, train
-from machine.door import LocalMachine
 from machine.events import silent
+from machine.local import LocalMachine
 from machine.paths import paths
 from tests.lab.training import Training, tool
 

@@ -18,7 +18,7 @@ import jsonschema
 import pytest
 
 from gpu_setup.schema import committed
-from harness.recipe.recipe import SAMPLES
+from harness.recipe.loader import SAMPLES
 from tests.lab.training import (
     Ended,
     Training,

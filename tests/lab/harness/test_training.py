@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from harness.environment.models import ensure_model
+from harness.environment.base_model import ensure_model
 from harness.environment.worker_process import worker_environment
-from harness.measure.smoke import Smoke, judge
+from harness.measure.smoke_criteria import Smoke, judge
+from harness.pipeline import Job, fresh_run, prepare
 from harness.process.worker_log import read_worker_log
-from harness.prove import Job, fresh_run, prepare
-from harness.recipe.config import SWAPPABLE, difference, run_config, swapped
-from harness.recipe.recipe import SAMPLES, Recipe, Traits, load_recipe, names
-from harness.training.examine import Examination, examine, held_out_file
+from harness.recipe.axolotl_config import SWAPPABLE, difference, run_config, swapped
+from harness.recipe.loader import SAMPLES, Recipe, Traits, load_recipe, names
+from harness.training.examination import Examination, examine, held_out_file
 from harness.training.launch import new_folder, train
-from machine.door import LocalMachine
 from machine.events import silent
+from machine.local import LocalMachine
 from machine.paths import paths
 from tests.lab.training import SHORT, Ended, Training, own_recipe, runs, status, steps, tool
 from tests.schemas import must_follow

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.recipe.recipe import load_recipe
+from harness.recipe.loader import load_recipe
 from tests.lab.training import Training, tool
 
 pytestmark = pytest.mark.lab

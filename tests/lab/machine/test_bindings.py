@@ -17,7 +17,7 @@ import pytest
 
 from checks.facts.read import read_host
 from machine import bindings
-from machine.door import TIMED_OUT, LocalMachine
+from machine.local import TIMED_OUT, LocalMachine
 from tests.lab import stub_libraries
 from tests.machine.test_processes import gone
 

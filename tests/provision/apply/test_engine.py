@@ -11,12 +11,12 @@ import pytest
 from gpu_setup.commands.apply import answer_of
 from machine.errors import Refused
 from machine.events import Event
-from provision.apply import apply
-from provision.apply.apply import begin, carry_out
+from provision.apply import executor
+from provision.apply.executor import begin, carry_out
 from provision.apply.journal import Entry, Journal, Request, Run
+from provision.apply_context import Site
 from provision.model import AnyAction, KernelModule, MokEnroll, Plan, Reboot, Service, State, Step, WriteFile, sealed
-from provision.plan.document import check, load
-from provision.site import Site
+from provision.plan.plan_file import check, load
 from provision.target import Target
 from tests.provision.hosts import Nowhere
 
@@ -53,7 +53,7 @@ def carried(
 @pytest.fixture(autouse=True)
 def anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests' machine may have a read-only /usr: these steps write only into the test's own folder."""
-    monkeypatch.setattr(apply, "_ready", lambda site: None)
+    monkeypatch.setattr(executor, "_ready", lambda site: None)
 
 
 def test_a_step_is_done_verified_and_kept(tmp_path: Path) -> None:

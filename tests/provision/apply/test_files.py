@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from machine.errors import OutsideFailed, Refused
-from provision.apply import act_files
-from provision.apply.act_files import Left
+from provision.apply import file_actions
+from provision.apply.file_actions import Left
+from provision.apply_context import Site
 from provision.model import AptPin, AptRepo, RestoreFile, WriteFile
-from provision.site import Site
-from provision.system import files
-from provision.system.files import current, difference, digest, holds, keep, merged, remove_empty, write
+from provision.system import system_files
+from provision.system.system_files import current, difference, digest, holds, keep, merged, remove_empty, write
 from tests.provision.hosts import Nowhere
 
 RUNTIME = '{"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": []}}}'
@@ -74,10 +74,10 @@ def test_a_file_goes_back_to_what_it_was(tmp_path: Path) -> None:
     before = keep(str(path), tmp_path / "backups")
     write(str(path), b"ours\n")
     action = RestoreFile(path=str(path), ours=digest(b"ours\n"), before=before.sha256, mode=before.mode)
-    assert act_files.restore(action, site(tmp_path), "stage", "title") is None
+    assert file_actions.restore(action, site(tmp_path), "stage", "title") is None
     assert path.read_text() == "{}\n"
     assert path.stat().st_mode & 0o777 == 0o600
-    assert act_files.restored(action, site(tmp_path))
+    assert file_actions.restored(action, site(tmp_path))
 
 
 def test_a_file_that_somebody_changed_since_is_left_and_shown(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_file_that_somebody_changed_since_is_left_and_shown(tmp_path: Path) ->
     before = keep(str(path), tmp_path / "backups")
     write(str(path), b"theirs\n")
     action = RestoreFile(path=str(path), ours=digest(b"ours\n"), before=before.sha256)
-    left = act_files.restore(action, site(tmp_path), "stage", "title")
+    left = file_actions.restore(action, site(tmp_path), "stage", "title")
     assert isinstance(left, Left)
     assert "-theirs" in left.difference
     assert path.read_text() == "theirs\n"
@@ -97,7 +97,7 @@ def test_a_new_file_goes_with_the_folders_that_were_made_for_it(tmp_path: Path) 
     assert before.made == str(tmp_path / "etc")
     write(str(path), b"ours\n")
     action = RestoreFile(path=str(path), ours=digest(b"ours\n"), made=before.made)
-    act_files.restore(action, site(tmp_path), "stage", "title")
+    file_actions.restore(action, site(tmp_path), "stage", "title")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -127,12 +127,12 @@ def test_a_source_file_takes_the_form_of_its_name() -> None:
         file="/etc/apt/sources.list.d/x.list", uris=("https://a/",), suite="/", components=(),
         architectures=("amd64",), signed_by="/k.gpg",
     )  # fmt: skip
-    assert "deb [arch=amd64 signed-by=/k.gpg] https://a/ /\n" in act_files.source_text(source)
+    assert "deb [arch=amd64 signed-by=/k.gpg] https://a/ /\n" in file_actions.source_text(source)
     deb822 = AptRepo(
         file="/etc/apt/sources.list.d/x.sources", uris=("https://a/",), suite="stable", components=("main",),
         architectures=("amd64",), signed_by="/k.gpg",
     )  # fmt: skip
-    assert "URIs: https://a/\nSuites: stable\nComponents: main\n" in act_files.source_text(deb822)
+    assert "URIs: https://a/\nSuites: stable\nComponents: main\n" in file_actions.source_text(deb822)
 
 
 def test_a_pin_is_written_as_apt_reads_it() -> None:
@@ -141,15 +141,15 @@ def test_a_pin_is_written_as_apt_reads_it() -> None:
     pin = AptPin(
         file="/etc/apt/preferences.d/p", packages=("rocm*", "hip*"), pin="origin repo.radeon.com", priority=600
     )
-    (found,) = parse_pins(pin.file, act_files.pin_text(pin))
+    (found,) = parse_pins(pin.file, file_actions.pin_text(pin))
     assert (found.packages, found.pin, found.priority) == ("rocm* hip*", "origin repo.radeon.com", 600)
 
 
 def test_a_step_that_wrote_its_file_is_done_and_one_that_did_not_is_not(tmp_path: Path) -> None:
     action = WriteFile(path=str(tmp_path / "a.conf"), content="x\n")
-    assert not act_files.written(action, site(tmp_path))
-    act_files.write(action, site(tmp_path), "stage", "title")
-    assert act_files.written(action, site(tmp_path))
+    assert not file_actions.written(action, site(tmp_path))
+    file_actions.write(action, site(tmp_path), "stage", "title")
+    assert file_actions.written(action, site(tmp_path))
     (tmp_path / "a.conf").write_text("y\n")
-    assert not act_files.written(action, site(tmp_path))
-    assert files.digest(b"y\n") != files.digest(b"x\n")
+    assert not file_actions.written(action, site(tmp_path))
+    assert system_files.digest(b"y\n") != system_files.digest(b"x\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.apply.guard import against_restart, busy, locked_root
+from provision.apply.blockers import against_restart, busy, locked_root
 from tests.provision.hosts import Folder
 from tests.provision.plan.machines import RTX_3090_TI, ubuntu
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from provision.apply.journal import Run, StepResult
-from provision.apply.standing import reopened
+from provision.apply.status import reopened
 from provision.model import Service, State, Step, WriteFile
 
 WRITE = Step(

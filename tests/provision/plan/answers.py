@@ -7,7 +7,7 @@ import msgspec
 from checks.catalogue import catalogue
 from checks.facts.host import Host
 from provision.model import AptInstall, Plan, Step
-from provision.plan.plan import plan
+from provision.plan.planner import plan
 from provision.target import Target
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from checks.catalogue import catalogue
 from checks.facts.host import AptSource, Host, NvmlGpu, Os
 from provision.model import Plan, sealed
-from provision.plan.plan import plan
+from provision.plan.planner import plan
 from provision.target import Rocm, Source, Target, Vendor
 from tests.provision.plan.answers import planned, states
 from tests.provision.plan.machines import (

@@ -8,7 +8,7 @@ import pytest
 from checks.catalogue import catalogue
 from checks.facts.host import AptSource, Docker, Firmware, Kernel, ModuleFile, Nvidia, NvmlGpu, Person
 from provision.model import AptInstall, AptPin, AptRepo, State
-from provision.plan.plan import plan
+from provision.plan.planner import plan
 from provision.target import Display, Source, Target
 from tests.provision.plan.answers import install, planned, states, step
 from tests.provision.plan.machines import (

@@ -9,9 +9,9 @@ import pytest
 from checks.catalogue import catalogue
 from checks.facts.read import read_host
 from provision.model import Plan
-from provision.plan.plan import plan
+from provision.plan.planner import plan
 from provision.target import Target, Vendor
-from tests.recorded import FOLDER, load, names
+from tests.recorded_machines import FOLDER, load, names
 
 
 def shape(found: Plan) -> dict[str, object]:

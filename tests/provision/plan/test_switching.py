@@ -7,7 +7,7 @@ import msgspec
 from checks.catalogue import catalogue
 from checks.facts.host import Host, Nvidia, Package
 from provision.model import AptInstall, Plan
-from provision.plan.plan import plan
+from provision.plan.planner import plan
 from provision.target import Source, Target
 from tests.provision.plan.answers import install, planned, step
 from tests.provision.plan.machines import RTX_3090_TI, V100, card, healthy_3090, packages, ubuntu

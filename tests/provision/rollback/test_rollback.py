@@ -9,12 +9,12 @@ import msgspec
 import pytest
 
 from checks.facts.host import Host
-from provision.apply.act_packages import Packages
 from provision.apply.journal import Entry
+from provision.apply.package_actions import Packages
+from provision.apply_context import Site
 from provision.model import AnyAction, AptInstall, AptMark, AptRemove, Plan, RestoreFile, State, UserGroup, Wanted
-from provision.rollback.rollback import plan_back
-from provision.rollback.rollback_packages import kept_kernels
-from provision.site import Site
+from provision.rollback.package_steps import kept_kernels
+from provision.rollback.rollback_plan import plan_back
 from provision.system import dpkg
 from tests.provision.hosts import Folder, status
 from tests.provision.plan.machines import GA, HWE, ubuntu

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from machine.errors import Refused
-from provision.root import bootstrap, launch, rootcopy
-from provision.root.rootcopy import bootstrap_source, make, roots_own
+from provision.root import bootstrap, sudo, tool_copy
+from provision.root.tool_copy import bootstrap_source, make, roots_own
 
 
 def archive(**files: bytes) -> bytes:
@@ -28,14 +28,14 @@ def archive(**files: bytes) -> bytes:
 
 
 def test_the_same_tool_gives_the_same_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rootcopy, "roots_own", lambda path: True)
+    monkeypatch.setattr(tool_copy, "roots_own", lambda path: True)
     first, second = make("1.0"), make("1.0")
     assert first.digest == second.digest == hashlib.sha256(first.content).hexdigest()
     assert make("1.1").digest != first.digest
 
 
 def test_the_copy_starts_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rootcopy, "roots_own", lambda path: True)
+    monkeypatch.setattr(tool_copy, "roots_own", lambda path: True)
     copy = make("9.9")
     library = tmp_path / "library"
     command = [f"{library}/{copy.digest}/bin/python", "-I", f"{library}/{copy.digest}/tool/gpu_setup/__main__.py"]
@@ -80,16 +80,16 @@ def test_a_python_that_a_person_can_write_is_not_roots(tmp_path: Path, monkeypat
     mine.write_text("")
     mine.chmod(0o777)
     assert not roots_own(str(mine))
-    monkeypatch.setattr(rootcopy, "roots_own", lambda path: False)
+    monkeypatch.setattr(tool_copy, "roots_own", lambda path: False)
     with pytest.raises(Refused) as refused:
-        rootcopy.interpreter()
+        tool_copy.interpreter()
     assert refused.value.code == "apply.python"
     assert "GPU_SETUP_PYTHON=/usr/bin/python3" in refused.value.next
 
 
 def test_root_starts_in_a_unit_of_its_own_with_nothing_of_the_persons() -> None:
-    argv = launch.root_command(("/usr/local/lib/gpu-setup/D/bin/python", "-I", "x"), "gpu-setup-apply-1")
+    argv = sudo.root_command(("/usr/local/lib/gpu-setup/D/bin/python", "-I", "x"), "gpu-setup-apply-1")
     assert argv[0] == "/usr/bin/systemd-run"
     assert {"--wait", "--pipe", "--collect", "--property=KillMode=mixed"} <= set(argv)
     assert not any(word.startswith(("--setenv", "-E")) for word in argv)
-    assert launch.root_command(("p",), None)[:2] == ("/usr/bin/env", "-i")
+    assert sudo.root_command(("p",), None)[:2] == ("/usr/bin/env", "-i")

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machine.door import Outcome
 from machine.errors import OUTSIDE_FAILED, REFUSED
 from machine.events import Event
-from provision.site import Site
+from machine.local import Outcome
+from provision.apply_context import Site
 from provision.system.apt import Progress, Teller, parse_progress
 from provision.system.apt_errors import failing_addresses, problem
-from provision.system.simulation import parse, parse_missing, parse_uris
+from provision.system.apt_simulation import parse, parse_missing, parse_uris
 from tests.provision.hosts import Nowhere
 
 SIMULATED = """\

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from provision.system.leftovers import account_files, apt_files
+from provision.system.stale_files import account_files, apt_files
 
 
 def etc(tmp_path: Path, alive: tuple[int, ...] = (), **found: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from checks.facts.host import Firmware
-from machine.door import Outcome
+from machine.local import Outcome
 from provision.plan.secure_boot import CERTIFICATE, enforced
 from provision.system import mok
 from tests.provision.hosts import Folder

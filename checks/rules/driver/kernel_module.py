@@ -1,0 +1,161 @@
+"""A GPU driver is a kernel module, and a module belongs to one kernel: the running one and the one of the next boot."""
+
+from __future__ import annotations
+
+from checks.catalogue import Catalogue
+from checks.facts.host import DkmsBuild, Host
+from checks.model import Finding, Ok, Skip, Verdict, check
+from checks.rules import cards, session
+from checks.rules.finding import command, error, install, provision, unread, warning
+from checks.rules.installed import modules, nvidia_driver, nvidia_packages
+
+_NAMES = {cards.NVIDIA: "nvidia", cards.AMD: "amdgpu"}
+
+
+@check(
+    "driver.module",
+    "The running kernel has NVIDIA's module",
+    about="Looks under /lib/modules/RELEASE for the module of the kernel that runs. It is missing after a kernel "
+    "update whose prebuilt modules came late, after a DKMS build that failed, or on another flavour (lowlatency, "
+    "oem) than the modules were installed for; nvidia-smi then cannot talk to the driver.",
+    by_hand="`sudo apt-get install linux-modules-nvidia-BRANCH-open-$(uname -r)`, or with DKMS `sudo dkms "
+    "autoinstall`. Until then start the previous kernel (hold Esc, Advanced options).",
+    causes=("driver.dkms", "kernel.headers"),
+)
+def running(host: Host, catalogue: Catalogue) -> Verdict:
+    if not cards.training(host, catalogue, cards.NVIDIA):
+        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
+    release = host.kernel.release
+    if not nvidia_driver(host):
+        return Skip("No NVIDIA driver is installed yet: see driver.present.")
+    if host.nvidia.module_version:
+        return Ok("The module is loaded.")
+    if host.kernel.modules is None or release is None:
+        return unread(
+            host, "Whether the running kernel has the module", ("/lib/modules",), "Make /lib/modules readable."
+        )
+    files = modules(host, "nvidia", release)
+    if files:
+        return Ok(f"{files[0].path} is there.")
+    others = sorted({file.kernel for file in modules(host, "nvidia")})
+    return (
+        error(
+            f"kernel {release}",
+            "NVIDIA's module is missing for the running kernel.",
+            f"It is there for {', '.join(others)} only."
+            if others
+            else "The driver's packages brought no module for it.",
+            [
+                (f"/lib/modules/{release}", "no nvidia module"),
+                (
+                    "/var/lib/dpkg/status",
+                    ", ".join(row.name for row in nvidia_packages(host)[:4]) or "no driver package",
+                ),
+            ],
+            provision("The plan names the package with this kernel's module.", verify=("modinfo", "nvidia")),
+        ),
+    )
+
+
+@check(
+    "driver.next-boot",
+    "The kernel of the next boot has the driver too",
+    about="The newest installed kernel is the one that GRUB starts. If it has no module for the card, the machine "
+    "comes back from its next restart without a GPU, and often without a desktop. Compares /boot, GRUB's default "
+    "and /lib/modules.",
+    by_hand="Install the module package for that kernel (`linux-modules-nvidia-BRANCH-open-RELEASE`, or "
+    "`linux-modules-extra-RELEASE` for amdgpu) before restarting, or build it: `sudo dkms autoinstall -k RELEASE`.",
+    causes=("driver.dkms", "kernel.headers"),
+)
+def next_boot(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue))
+    if session.in_container(host):
+        return Skip("A container has no boot of its own: run the doctor on its host for this.")
+    release = host.kernel.next_boot
+    vendors = {card.vendor for card in ours if card.vendor == cards.AMD or nvidia_driver(host)}
+    if not vendors:
+        return Skip("No NVIDIA driver is installed yet: see driver.present.")
+    if release is None or host.kernel.modules is None:
+        return unread(
+            host, "Which kernel the next boot starts", ("/boot", "grub", "/lib/modules"), "Run the doctor with sudo."
+        )
+    if release == host.kernel.release:
+        return Ok(f"The next boot starts the same kernel, {release}.")
+    findings = []
+    for vendor in sorted(vendors):
+        name = _NAMES[vendor]
+        # judged only by comparison: a machine whose module files are not listed at all says nothing
+        if modules(host, name, release) or not modules(host, name):
+            continue
+        findings.append(
+            warning(
+                f"kernel {release}",
+                f"The next boot starts kernel {release}, which has no {name} module.",
+                "After the next restart the card has no driver.",
+                [
+                    ("/boot", f"next boot: {release}; running: {host.kernel.release}"),
+                    (f"/lib/modules/{release}", f"no {name} module"),
+                ],
+                provision("The plan names the module package of that kernel; install it before restarting.")
+                if vendor == cards.NVIDIA
+                else install("Install the kernel's extra modules before restarting.", f"linux-modules-extra-{release}"),
+            )
+        )
+    return tuple(findings) or Ok(f"Kernel {release} has the driver.")
+
+
+@check(
+    "driver.dkms",
+    "DKMS has built the driver for each kernel that matters",
+    about="DKMS compiles driver modules on this machine. A build that failed stays `added` instead of `installed`; "
+    "the reason ends its make.log. Judged for the running kernel and that of the next boot. With AMD the kernel's "
+    "own amdgpu steps in, so a failed amdgpu-dkms is a warning.",
+    by_hand="`dkms status`, read /var/lib/dkms/MODULE/VERSION/build/make.log. Usually the kernel is newer than the "
+    "driver: take a newer branch, or on AMD remove amdgpu-dkms and use the kernel's module.",
+    causes=("kernel.headers", "kernel.amdgpu-dkms"),
+)
+def dkms(host: Host, catalogue: Catalogue) -> Verdict:
+    ours = cards.training(host, catalogue)
+    if not ours:
+        return Skip(cards.none_of(host, catalogue))
+    if host.kernel.dkms is None:
+        return unread(host, "What DKMS has built", ("/var/lib/dkms",), "Make /var/lib/dkms readable.")
+    names = tuple({_NAMES[card.vendor] for card in ours})
+    builds = [build for build in host.kernel.dkms if build.module.startswith(names)]
+    if not builds:
+        return Skip("DKMS builds no GPU driver here.")
+    kernels = [kernel for kernel in dict.fromkeys((host.kernel.release, host.kernel.next_boot)) if kernel]
+    findings: list[Finding] = []
+    for name in sorted({build.module for build in builds}):
+        rows = [build for build in builds if build.module == name]
+        for kernel in kernels:
+            if not any(row.kernel == kernel and row.state == "installed" for row in rows):
+                findings.append(_unbuilt(host, name, kernel, rows))
+    return tuple(findings) or Ok(f"Built and installed for {', '.join(kernels)}.")
+
+
+def _unbuilt(host: Host, name: str, kernel: str, rows: list[DkmsBuild]) -> Finding:
+    near = next((row for row in rows if row.kernel == kernel), None) or next(
+        (row for row in rows if row.kernel is None), rows[-1]
+    )
+    said = (near.log_tail or "").strip().splitlines()[-3:] if near.kernel in (None, kernel) else []
+    stopped = kernel == host.kernel.release and not modules(host, name, kernel)
+    return (error if stopped else warning)(
+        f"{name} {near.version} on kernel {kernel}",
+        f"DKMS has not built {name} for kernel {kernel}.",
+        "The card has no driver on that kernel."
+        if stopped or name.startswith("nvidia")
+        else "That kernel falls back to its own amdgpu; dpkg may stay half-configured.",
+        [
+            ("/var/lib/dkms", f"{name}/{near.version}, {near.kernel or 'no kernel'}: {near.state}"),
+            *((f"/var/lib/dkms/{name}/{near.version}/build/make.log", line) for line in said),
+        ],
+        command(
+            "Build it again and read the log; if the kernel is too new, gpu-setup plan names a driver that fits.",
+            *("dkms", "autoinstall", "-k", kernel),
+            sudo=True,
+            verify=("dkms", "status"),
+        ),
+    )

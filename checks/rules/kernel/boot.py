@@ -1,0 +1,126 @@
+"""The kernel of this boot and of the next: a pending reboot, its headers, its initramfs."""
+
+from __future__ import annotations
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from checks.model import Ok, Skip, Unknown, Verdict, check
+from checks.rules import cards
+from checks.rules.finding import command, error, install, reboot, unread, warning
+from checks.rules.installed import dkms_in_play, modules
+
+# packages whose restart matters to a GPU
+_MATTERS = ("linux-image", "linux-modules", "linux-base", "nvidia", "libnvidia", "amdgpu", "linux-firmware")
+
+
+@check(
+    "kernel.reboot-pending",
+    "The machine has been restarted since its last update",
+    about="After an update of kernel or driver the old one runs until the restart; verifying or benchmarking in "
+    "between tests the wrong thing. From /run/reboot-required and the newest kernel in /boot.",
+    by_hand="`cat /run/reboot-required.pkgs` says which packages asked. Restart.",
+)
+def reboot_pending(host: Host, catalogue: Catalogue) -> Verdict:
+    if not cards.training(host, catalogue):
+        return Skip(cards.none_of(host, catalogue))
+    release, coming = host.kernel.release, host.kernel.next_boot
+    asked = [name for name in host.apt.reboot_packages or () if name.startswith(_MATTERS)]
+    newer = coming is not None and release is not None and coming != release
+    if not newer and not (host.apt.reboot_required and (asked or not host.apt.reboot_packages)):
+        if host.apt.reboot_required is None and coming is None:
+            return unread(
+                host, "Whether a restart is pending", ("reboot-required", "/boot"), "Make /run and /boot readable."
+            )
+        return Ok("No restart is pending for kernel or driver.")
+    seen: list[tuple[str, object]] = []
+    if newer:
+        seen.append(("/boot", f"next boot: {coming}; running: {release}"))
+    if host.apt.reboot_required:
+        seen.append(("/run/reboot-required", ", ".join(asked) or "present"))
+    return (
+        warning(
+            "kernel",
+            f"A restart is pending: kernel {coming} is installed, {release} runs."
+            if newer
+            else "A restart is pending.",
+            "Until then the machine runs the old kernel or driver.",
+            seen,
+            reboot("Restart (check driver.next-boot first).", verify=("uname", "-r")),
+        ),
+    )
+
+
+@check(
+    "kernel.headers",
+    "The headers that DKMS needs are installed",
+    about="DKMS compiles against linux-headers of exactly the kernel that the module is for. Only judged where "
+    "DKMS builds a GPU driver; prebuilt and in-tree modules need no headers.",
+    by_hand="`sudo apt-get install linux-headers-$(uname -r)`, and for later kernels linux-headers-generic or "
+    "linux-headers-generic-hwe-24.04.",
+)
+def headers(host: Host, catalogue: Catalogue) -> Verdict:
+    if not cards.training(host, catalogue):
+        return Skip(cards.none_of(host, catalogue))
+    if not dkms_in_play(host):
+        return Skip("DKMS builds no GPU driver here, so no headers are needed.")
+    if host.kernel.headers is None:
+        return unread(host, "Which headers are installed", ("/usr/src", "headers"), "Make /usr/src readable.")
+    wanted = [kernel for kernel in dict.fromkeys((host.kernel.release, host.kernel.next_boot)) if kernel]
+    if not wanted:
+        return Unknown("The kernel's release is not known.")
+    missing = [kernel for kernel in wanted if kernel not in host.kernel.headers]
+    findings = []
+    for kernel in missing:
+        stopped = kernel == host.kernel.release and not (
+            modules(host, "nvidia", kernel) or modules(host, "amdgpu", kernel)
+        )
+        findings.append(
+            (error if stopped else warning)(
+                f"kernel {kernel}",
+                f"linux-headers-{kernel} is missing.",
+                "DKMS cannot build the GPU driver for this kernel without them.",
+                [("/usr/src", ", ".join(host.kernel.headers) or "no linux-headers")],
+                install("Install the headers; DKMS then builds by itself.", f"linux-headers-{kernel}"),
+            )
+        )
+    return tuple(findings) or Ok(f"Headers are there for {', '.join(wanted)}.")
+
+
+@check(
+    "kernel.initramfs",
+    "The initramfs knows the module settings",
+    about="nouveau, amdgpu and NVIDIA's module are often loaded from the initramfs, which holds a copy of "
+    "/etc/modprobe.d. A blacklist or option that was written after the initramfs was built counts only for modules "
+    "loaded later. Compares the dates of your own files there with that of the next boot's initrd.",
+    by_hand="`sudo update-initramfs -u -k all`, then restart. `lsinitramfs /boot/initrd.img-RELEASE | grep modprobe` "
+    "shows what is inside.",
+)
+def initramfs(host: Host, catalogue: Catalogue) -> Verdict:
+    if not cards.training(host, catalogue):
+        return Skip(cards.none_of(host, catalogue))
+    release = host.kernel.next_boot or host.kernel.release
+    if host.kernel.dates is None:
+        if any(gap.source == "stat" for gap in host.unread):
+            return unread(host, "When the initramfs was built", ("stat",), "`ls -l /boot /etc/modprobe.d` shows it.")
+        return Skip("No file of your own in /etc/modprobe.d speaks of GPU modules.")
+    dates = dict(host.kernel.dates)
+    built = dates.get(f"/boot/initrd.img-{release}")
+    if built is None:
+        return Unknown(f"When the initramfs of {release} was built is not known. `ls -l /boot` shows it.")
+    later = [path for path, when in host.kernel.dates if path.startswith("/etc/modprobe.d/") and when > built + 60]
+    if not later:
+        return Ok(f"The initramfs of {release} is newer than the files in /etc/modprobe.d.")
+    return (
+        warning(
+            f"kernel {release}",
+            f"{later[0]} is newer than the initramfs.",
+            "What it says does not count for modules that are loaded early; nouveau may keep the card.",
+            [(path, f"changed {dates[path] - built} s after /boot/initrd.img-{release}") for path in later],
+            command(
+                "Build the initramfs anew, then restart.",
+                *("update-initramfs", "-u", "-k", "all"),
+                sudo=True,
+                reboot=True,
+            ),
+        ),
+    )

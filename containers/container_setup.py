@@ -1,0 +1,148 @@
+"""From facts to a container that is ready to be started: the built image, the cards, who runs in it, its caches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from checks.rules import cards
+from containers.build import WORKER_LABEL, inspect, proxies, proxy_is_here
+from containers.device_options import access, amd_described, device_options
+from containers.dockerfile import tag
+from containers.engine import seen_by
+from containers.errors import stopped
+from containers.model import Engine, ImageSpec, Vendor
+from containers.orphans import remove_left_behind
+from containers.run import Container, Mount, identity
+from machine.errors import Refused
+from machine.local import Machine
+from machine.paths import Paths, make
+
+PCI_VENDORS = {Vendor.NVIDIA: cards.NVIDIA, Vendor.AMD: cards.AMD}
+# compilers' caches: kept, because an empty one costs minutes at each start on a card
+JIT_FOLDERS = {
+    "TRITON_CACHE_DIR": "triton",
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "NUMBA_CACHE_DIR": "numba",
+    "CUDA_CACHE_PATH": "cuda",
+    "MIOPEN_USER_DB_PATH": "miopen",
+    "MIOPEN_CUSTOM_CACHE_DIR": "miopen",
+}
+# how many threads compute is the machine's business; it must be the same inside
+PASSED_PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "HSA_")
+# where a person, or their company, names certificates for Python's programs
+_CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What a person asked of a container. `image`: another than the one that was built for this spec."""
+
+    gpus: tuple[str, ...] = ()
+    network: bool = False
+    image: str | None = None
+    shm: str | None = None
+    writable_root: bool = False
+
+
+class Image(msgspec.Struct, frozen=True):
+    """A built image as its labels tell it. `created` as the engine writes it, ISO 8601."""
+
+    name: str
+    id: str
+    labels: dict[str, str]
+    created: str = ""
+
+
+def find_image(spec: ImageSpec, worker: str, engine: Engine, machine: Machine, name: str | None = None) -> Image:
+    """The image that was named, or the newest one for this stack and lock, whatever base it stands on.
+
+    Raises Refused where there is none, or where its training code is not this gpu-setup's.
+    """
+    names = (name,) if name else (tag(spec), *_by_labels(spec, engine, machine))
+    outdated = None
+    for each in names:
+        found = inspect(engine, each, machine)
+        if found is None:
+            continue
+        image = Image(found.name or each, found.id, found.labels, found.created)
+        if image.labels.get(WORKER_LABEL) == worker:
+            return image
+        outdated = outdated or image
+    if outdated is None:
+        raise Refused(
+            "image.not-built",
+            f"There is no image {name or f'for the stack {spec.stack}'} on this engine.",
+            "It is built once for each stack and lock.",
+            "gpu-setup image build",
+        )
+    raise Refused(
+        "image.old-worker",
+        f"The image {outdated.name} holds the training code of another gpu-setup, or is none of ours.",
+        "It would record and measure otherwise than this one.",
+        "gpu-setup image build with the same options as before (seconds: only the last layer is new)",
+    )
+
+
+def _by_labels(spec: ImageSpec, engine: Engine, machine: Machine) -> tuple[str, ...]:
+    labels = (("stack", spec.stack), ("lock", spec.lock_digest), ("requirement", spec.torch_requirement))
+    filters = [f"label=gpu-setup.{key}={value}" for key, value in labels]
+    argv = (engine.program, "image", "ls", "--no-trunc", "--quiet", *(f"--filter={word}" for word in filters))
+    listing = machine.run(argv, timeout=30)
+    if not listing.ok:
+        raise stopped(listing, f"{engine.kind} was asked for its images")
+    return tuple(dict.fromkeys(listing.stdout.split()))
+
+
+def container(
+    spec: ImageSpec,
+    image: Image,
+    host: Host,
+    catalogue: Catalogue,
+    engine: Engine,
+    machine: Machine,
+    paths: Paths,
+    wanted: Wanted,
+    environ: Mapping[str, str],
+    mounts: tuple[Mount, ...] = (),
+) -> Container:
+    """How this image's containers start on this machine. Left-behind ones are removed first."""
+    private = make(paths.state)
+    remove_left_behind(engine, machine, private)
+    host = seen_by(host, engine)
+    vendor = Vendor(spec.vendor)
+    slots = tuple(card.slot for card in cards.training(host, catalogue, PCI_VENDORS.get(vendor)))
+    way = access(host, vendor, vendor is Vendor.AMD and amd_described(machine, engine.cdi))
+    jit = make(paths.cache / "jit" / spec.stack)
+    env = {name: str(make(jit / folder)) for name, folder in JIT_FOLDERS.items()}
+    env.update({name: value for name, value in environ.items() if name.startswith(PASSED_PREFIXES)})
+    kept = [Mount(jit, writable=True, ours=True)]
+    passed: tuple[str, ...] = ()
+    if wanted.network:
+        passed = proxies(environ)
+        hub = make(Path(environ.get("HF_HOME") or paths.cache / "hub"))
+        env["HF_HOME"] = str(hub)
+        kept.append(Mount(hub, writable=True, ours=True))
+        # behind a proxy that opens TLS the image's own certificates are not enough
+        for name in _CERTIFICATES:
+            file = Path(environ.get(name, ""))
+            if file.is_absolute() and file.is_file():
+                env[name] = str(file)
+                kept.append(Mount(file))
+    made = Container(
+        engine=engine,
+        image=image.name,
+        user=identity(machine.session(), engine),
+        devices=device_options(host, vendor, way, slots, wanted.gpus),
+        mounts=tuple(dict.fromkeys((*mounts, *kept))),
+        env=env,
+        passed=passed,
+        network=wanted.network,
+        host_network=wanted.network and proxy_is_here(environ),
+        writable_root=wanted.writable_root,
+        private=private,
+    )
+    return made._replace(shm=wanted.shm) if wanted.shm else made

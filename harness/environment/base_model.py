@@ -1,0 +1,97 @@
+"""The base model's folder: made from a package or on the spot, or left to the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.atomic_files import disk_trouble, write_whole
+from harness.environment.build import Environment
+from harness.environment.model_download import check_folder, fetched
+from harness.environment.worker_process import WORKER, worker_environment
+from harness.process.diagnosis import ended, undone
+from harness.recipe.loader import SAMPLES, SHIPPED, Recipe
+from machine.events import Emit, Event
+from machine.local import Machine
+from machine.paths import Paths, make
+
+STAGE = "model"
+# traits.model "synthetic-NAME": a row of recipes/synthetic.toml
+DRAWN = "synthetic-"
+
+
+def ensure_model(recipe: Recipe, environment: Environment, machine: Machine, paths: Paths, emit: Emit) -> str:
+    """What base_model becomes: a local folder for what needs no hub, the recipe's own name for the hub.
+
+    Made once per maker (its source's digest), aside and renamed: a killed making leaves nothing that looks whole.
+    """
+    from filelock import FileLock
+
+    if recipe.traits.model == "hub":
+        name, revision = str(recipe.config["base_model"]), recipe.config.get("revision_of_model")
+        if Path(name).is_dir():
+            check_folder(Path(name))
+            return str(Path(name).absolute())
+        return fetched(name, str(revision) if revision else None, environment, machine, paths, emit)
+    folder = paths.models / f"{recipe.traits.model}-{_maker_digest()[:12]}"
+    if folder.exists():
+        return str(folder)
+    with disk_trouble(folder), FileLock(f"{make(paths.models) / folder.name}.lock"):
+        # another gpu-setup may have made it while this one waited
+        if not folder.exists():
+            _make(recipe.traits.model, folder, environment, machine, emit)
+    return str(folder)
+
+
+def _make(name: str, folder: Path, environment: Environment, machine: Machine, emit: Emit) -> None:
+    emit(Event("start", STAGE, f"Making the base model {name}: {folder}"))
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    drawn = name.removeprefix(DRAWN) if name.startswith(DRAWN) else None
+    argv = [
+        str(environment.python),
+        "-m",
+        "gpu_setup_worker.models",
+        DRAWN.rstrip("-") if drawn else name,
+        str(partial),
+    ]
+    argv += ["--text", str(SAMPLES / "house-style.json")]
+    if drawn:
+        real = write_whole(folder.with_name(f"{folder.name}.json"), msgspec.json.encode(drawn_model(drawn)))
+        argv += ["--real", str(real)]
+    outcome = machine.stream(argv, lambda line: None, env=worker_environment(environment))
+    if not outcome.ok:
+        raise undone(
+            "model.failed",
+            f"The base model {name} could not be made",
+            outcome.stdout,
+            ended(outcome.rc),
+            "Run the same command again; it starts over with the model only.",
+        )
+    os.replace(partial, folder)
+    emit(Event("end", STAGE, f"Base model ready: {folder}"))
+
+
+def drawn_model(name: str) -> dict[str, Any]:
+    """What a synthetic model is drawn from: the real one's `config`, and its `spread` as standard deviations by kind.
+
+    A kind's normal distribution has the mean absolute value of the published Weibull distribution, lambda gamma(1 +
+    1/k); "" (embedding and head) is the median of the kinds.
+    """
+    import tomllib
+    from math import gamma, pi, sqrt
+    from statistics import median
+
+    row = tomllib.loads((SHIPPED / "synthetic.toml").read_text(encoding="utf-8"))[name]
+    spread = {kind: fit["lambda"] * gamma(1 + 1 / fit["k"]) * sqrt(pi / 2) for kind, fit in row["spread"].items()}
+    return {"config": row["config"], "spread": {**spread, "": median(spread.values())}}
+
+
+def _maker_digest() -> str:
+    files = (WORKER / "gpu_setup_worker" / "models.py", SAMPLES / "house-style.json", SHIPPED / "synthetic.toml")
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

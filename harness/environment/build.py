@@ -1,0 +1,254 @@
+"""The training environment: a venv of its own, locked, built once per lock, checked at every use, repaired in part.
+
+    stack ─▶ lock ─▶ data/env/<lock>-py3.12 ── intact? ─▶ use
+                                            └─ else: venv → torch → the lock's other packages → document
+
+torch is a pip call of its own, because its builds differ by index: a local copy that pip finds without an index wins,
+then the stack's index, then whatever index is configured. Only the lock's packages are checked by hash.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from checks.catalogue import Stack
+from harness.atomic_files import disk_trouble, read_if_whole, write_whole
+from harness.environment.lock_file import Lock, entries, load_lock
+from harness.environment.packages import clear_remains, end_left_behind, installed, missing
+from harness.environment.pip import NOTHING_FOUND, OTHER_HASH, Installing, checked
+from machine.errors import OutsideFailed, Refused
+from machine.events import Emit, Event
+from machine.local import Machine
+from machine.paths import Paths, make
+
+STAGE = "environment"
+DOCUMENT = "environment.json"
+# measured: 3.1 GB installed, 0.9 GB of wheels in pip's cache, on the CPU (2026-11-24)
+ROOM_NEEDED = 5 << 30
+DONE = {"Repairing": "repaired", "Going on with": "completed", "Building": "built"}
+
+
+class Environment(msgspec.Struct, frozen=True):
+    """A training environment that is there.
+
+    `torch_from`: local, index, configured, image, or kept (it was whole, and where it came from is no longer known);
+    `torch_verified` is `unverified` while no hash is checked. `image` is the id of the container image that it lies in
+    (None: a venv); `folder` is then a place inside, and what is noted about it lies in `notes` on this machine.
+    """
+
+    stack: str
+    folder: str
+    lock_digest: str
+    python_version: str
+    torch: str
+    torch_from: str
+    torch_verified: str
+    built_at: str
+    seconds: float
+    image: str | None = None
+    notes: str | None = None
+
+    @property
+    def beside(self) -> Path:
+        """The folder on this machine for what is noted about the environment."""
+        return Path(self.notes or self.folder)
+
+    @property
+    def python(self) -> Path:
+        return Path(self.folder) / "bin" / "python"
+
+
+class Base(msgspec.Struct, frozen=True):
+    """The interpreter that the environment is made from."""
+
+    path: str
+    version: str
+
+
+def base_python(machine: Machine, stack: Stack) -> Base:
+    """This interpreter when the stack has a lock for its version, else the first on PATH that fits; else Refused."""
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if own in stack.pythons:
+        return Base(os.path.realpath(getattr(sys, "_base_executable", sys.executable)), own)
+    for version in stack.pythons:
+        if machine.run((f"python{version}", "-c", "import venv, ensurepip")).ok:
+            return Base(f"python{version}", version)
+    raise Refused(
+        "environment.python",
+        f"No Python for the training stack {stack.name}: it needs one of {', '.join(stack.pythons)}, this is {own}.",
+        f"Axolotl {stack.axolotl} and torch {stack.torch} have no wheels for Python {own}.",
+        f"Install one of them, for example: sudo apt install python{stack.pythons[0]}-venv",
+    )
+
+
+def folder_of(paths: Paths, lock: Lock, base: Base) -> Path:
+    return paths.environments / f"{Path(lock.name).stem}-{lock.digest[:12]}-py{base.version}"
+
+
+def read_document(folder: Path) -> Environment | None:
+    return read_if_whole(folder / DOCUMENT, Environment)
+
+
+def ensure(stack: Stack, machine: Machine, paths: Paths, emit: Emit) -> Environment:
+    """The environment for this stack: reused when intact, repaired or built where not.
+
+    Raises Refused (no fitting Python, no lock), OutsideFailed (no room, pip failed, network lost). What was installed
+    before a failure stays, and the next call goes on from there.
+    """
+    from filelock import FileLock, Timeout
+
+    if stack.lock is None:
+        raise Refused(
+            "environment.no-lock",
+            f"The stack {stack.name} has no lock yet, so its training environment cannot be built.",
+            "Only locked environments are built, so that a result can be repeated.",
+            "Follow docs/adding.md to lock it, or use another stack.",
+        )
+    base = base_python(machine, stack)
+    lock = load_lock(stack.lock, base.version)
+    folder = folder_of(paths, lock, base)
+    make(paths.environments)
+    guard = FileLock(f"{folder}.lock")
+    with disk_trouble(folder):
+        try:
+            guard.acquire(timeout=0)
+        except Timeout:
+            emit(Event("note", STAGE, "Another gpu-setup is building the training environment; waiting for it."))
+            guard.acquire()
+    try:
+        document = read_document(folder)
+        lacking = missing(folder, lock, stack.torch)
+        if document and not _is_at(document, folder):
+            # a venv that was moved: its scripts point to where it was
+            document, lacking = None, {*lock.packages, "torch"}
+        if document and not lacking and machine.run((str(document.python), "-c", ""), timeout=20).ok:
+            emit(Event("end", STAGE, f"Training environment is there and intact: {folder}"))
+            return document
+        with disk_trouble(folder):
+            return _build(stack, base, lock, folder, document, lacking, machine, emit)
+    finally:
+        guard.release()
+
+
+def _is_at(document: Environment, folder: Path) -> bool:
+    try:
+        return os.path.samefile(document.folder, folder)
+    except OSError:
+        return False
+
+
+def _build(
+    stack: Stack,
+    base: Base,
+    lock: Lock,
+    folder: Path,
+    before: Environment | None,
+    lacking: set[str],
+    machine: Machine,
+    emit: Emit,
+) -> Environment:
+    begin = time.monotonic()
+    everything = {*lock.packages, "torch"}
+    verb = "Repairing" if before else "Going on with" if lacking != everything else "Building"
+    emit(Event("start", STAGE, f"{verb} the training environment ({stack.name}, {len(lacking)} packages): {folder}"))
+    python = folder / "bin" / "python"
+    if end_left_behind(machine, python):
+        emit(Event("note", STAGE, "A pip that a killed gpu-setup left behind was ended."))
+        lacking = missing(folder, lock, stack.torch)
+    _check_room(machine, folder, len(lacking) / len(everything))
+    (folder / DOCUMENT).unlink(missing_ok=True)
+    if lacking == everything or not machine.run((str(python), "-m", "pip", "--version"), timeout=60).ok:
+        clear = ("--clear",) if folder.exists() else ()
+        checked(machine.run((base.path, "-I", "-m", "venv", *clear, str(folder)), timeout=300), "making the venv")
+        lacking = everything
+    clear_remains(folder, installed(folder)[1])
+    torch_from = before.torch_from if before else "kept"
+    with Installing(STAGE, folder, lacking, machine, emit) as pip:
+        if "torch" in lacking:
+            torch_from = _install_torch(stack, pip, emit)
+        rest = lacking - {"torch"}
+        if rest:
+            wanted = write_whole(folder / "wanted.txt", entries(lock, rest))
+            locked = ("--no-deps", "--require-hashes", "--force-reinstall", "-r", str(wanted))
+            outcome = pip.install(*locked)
+            if OTHER_HASH in outcome.stdout:
+                # before version 25, pip takes a download that was cut off for a whole one
+                emit(Event("note", STAGE, "A download is not what was locked, or was cut off; trying once more."))
+                outcome = pip.install(*locked)
+            checked(outcome, "installing packages")
+            wanted.unlink()
+    still = missing(folder, lock, stack.torch)
+    if still:
+        raise OutsideFailed(
+            "environment.incomplete",
+            f"pip ended well, but {', '.join(sorted(still)[:5])} are not in place.",
+            "Something else writes to the environment, or the disk fails.",
+            f"Remove {folder} and run the same command again.",
+        )
+    found, _ = installed(folder)
+    document = Environment(
+        stack=stack.name,
+        folder=str(folder),
+        lock_digest=lock.digest,
+        python_version=base.version,
+        torch=found["torch"],
+        torch_from=torch_from,
+        torch_verified="unverified",
+        built_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        seconds=round(time.monotonic() - begin, 1),
+    )
+    write_whole(folder / DOCUMENT, msgspec.json.encode(document))
+    emit(Event("end", STAGE, f"Training environment {DONE[verb]} in {document.seconds:.0f} s: {folder}"))
+    return document
+
+
+def _check_room(machine: Machine, folder: Path, share: float) -> None:
+    """Refuse to begin what cannot end; `share` of the packages is still to come."""
+    needed = ROOM_NEEDED * share
+    space = machine.space(str(folder))
+    if space is not None and space.free < needed:
+        raise OutsideFailed(
+            "environment.no-room",
+            f"{space.free / 1e9:.1f} GB are free at {folder.parent}, and {needed / 1e9:.1f} GB are needed there.",
+            "The training environment is large: PyTorch, Triton and Axolotl.",
+            "Free some space, or set GPU_SETUP_HOME to a folder on a bigger disk.",
+        )
+
+
+def _install_torch(stack: Stack, pip: Installing, emit: Emit) -> str:
+    """Install torch alone and say where it came from: `local`, `index` or `configured`."""
+    alone = () if stack.torch_brings else ("--no-deps",)
+    exact = (*alone, "--force-reinstall", stack.torch_requirement)
+    local = pip.install("--no-index", *exact)
+    if local.ok:
+        emit(Event("note", STAGE, f"torch {stack.torch} from a local copy (unverified: no hash was given for it)."))
+        return "local"
+    if NOTHING_FOUND not in local.stdout:
+        checked(local, "installing torch")
+    if pip.listed("torch", stack.torch_index):
+        checked(pip.install("--index-url", stack.torch_index, *exact), "installing torch")
+        words = f"torch {stack.torch} from {stack.torch_index} (unverified: no hash was given for it)."
+        emit(Event("note", STAGE, words))
+        return "index"
+    if stack.vendor == "amd":
+        raise OutsideFailed(
+            "environment.index",
+            f"{stack.torch_index} does not answer, and only it has torch for {stack.runtime.upper()}.",
+            "The configured package index would give a build for CUDA under the same version.",
+            "Check the network; run the same command again to go on.",
+        )
+    emit(
+        Event(
+            "warning",
+            STAGE,
+            f"{stack.torch_index} does not answer; torch {stack.torch} comes from the configured package index "
+            "(unverified, and on most machines a CUDA build of several GB).",
+        )
+    )
+    checked(pip.install(f"torch=={stack.torch}"), "installing torch")
+    return "configured"

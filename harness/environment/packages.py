@@ -1,0 +1,112 @@
+"""What lies in a training environment: which packages, whether whole, and what a killed pip left behind."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from harness.environment.lock_file import Lock, normalised
+from machine.local import Machine, Unreadable
+
+PATIENCE = 10.0
+
+
+def installed(folder: Path) -> tuple[dict[str, str], set[str]]:
+    """Version by package, and the packages with a missing or shortened file or with two entries.
+
+    Reads each RECORD and compares sizes; byte code and files without a size are left out. 30,000 files: about 0.1 s.
+    """
+    found: dict[str, str] = {}
+    broken: set[str] = set()
+    for info in _infos(folder):
+        name, version = _name_and_version(info)
+        if name in found or not _intact(info):
+            broken.add(name)
+        found[name] = version
+    return found, broken
+
+
+def missing(folder: Path, lock: Lock, torch: str) -> set[str]:
+    """The packages of the lock (and torch) that are absent, broken or at another version."""
+    found, broken = installed(folder)
+    wanted = {**lock.packages, "torch": torch}
+    return {
+        name
+        for name, version in wanted.items()
+        if name in broken or found.get(name, "").split("+")[0] != version.split("+")[0]
+    }
+
+
+def present(folder: Path) -> set[str]:
+    """The names of the packages that have an entry, whole or not: a quick look while pip works."""
+    return {_name_and_version(info)[0] for info in _infos(folder)}
+
+
+def clear_remains(folder: Path, broken: Iterable[str]) -> None:
+    """Remove the entries of the packages `broken`, and what pip moved aside and never put back (`~name`).
+
+    pip refuses to replace a package without its RECORD, which a killed pip leaves; without any entry it writes the
+    files anew over the old ones.
+    """
+    names = set(broken)
+    for info in list(_infos(folder)):
+        if _name_and_version(info)[0] in names:
+            shutil.rmtree(info, ignore_errors=True)
+    for aside in folder.glob("lib/python3*/site-packages/~*"):
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def end_left_behind(machine: Machine, python: Path) -> int:
+    """End each pip that a killed gpu-setup left at work in the environment of `python`; returns how many there were.
+
+    It has a process group of its own, so it outlives a SIGKILL of its parent, and would write while we do.
+    """
+    mine = f"{python}\0-m\0pip\0".encode()
+    found = []
+    for name in machine.list("/proc"):
+        if name.isdecimal():
+            try:
+                command = machine.read(f"/proc/{name}/cmdline")
+            except Unreadable:
+                continue
+            if command.startswith(mine):
+                found.append(int(name))
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        for process in found:
+            _send(process, sign)
+        limit = time.monotonic() + PATIENCE
+        while any(_send(process, 0) for process in found) and time.monotonic() < limit:
+            time.sleep(0.05)
+    return len(found)
+
+
+def _send(process: int, sign: int) -> bool:
+    try:
+        os.kill(process, sign)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _infos(folder: Path) -> Iterable[Path]:
+    return sorted(folder.glob("lib/python3*/site-packages/*.dist-info"))
+
+
+def _name_and_version(info: Path) -> tuple[str, str]:
+    name, _, version = info.name.removesuffix(".dist-info").rpartition("-")
+    return normalised(name), version
+
+
+def _intact(info: Path) -> bool:
+    site = info.parent
+    try:
+        with (info / "RECORD").open(newline="", encoding="utf-8") as record:
+            rows = list(csv.reader(record))
+            return bool(rows) and all(os.stat(site / path).st_size == int(size) for path, _, size in rows if size)
+    except (OSError, ValueError, csv.Error):
+        return False

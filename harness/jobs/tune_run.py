@@ -1,0 +1,340 @@
+"""Tuning as a short story: the untuned recipe → a change at a time, each in a process of its own → the two in turn.
+
+    fit (will it run?) ─▶ train for some seconds ─▶ faster? ─▶ prove the same losses at dropout 0 ─▶ tries/NN.json
+
+Every try leaves a document in state/tune/DIGEST, so that a tuning that was stopped goes on where it was. A try that
+runs out of memory or crashes is a result like any other.
+"""
+
+from __future__ import annotations
+
+import time
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from checks.facts.host import Host
+from harness.atomic_files import read_if_whole, write_whole
+from harness.jobs.tune_search import (
+    Change,
+    Duel,
+    Facts,
+    Try,
+    digest,
+    duel,
+    fastest,
+    next_change,
+    same_losses,
+    tuned_text,
+)
+from harness.measure.metrics import measure
+from harness.memory.fit import Wishes, job_for
+from harness.memory.prediction import predict
+from harness.pipeline import Job, Ready
+from harness.process.worker_log import WorkerLog, read_worker_log
+from harness.recipe.loader import SAMPLES, Recipe
+from harness.training.launch import new_folder, train
+from harness.training.monitor import Hung
+from machine.errors import BadUsage, Interrupted, Problem
+from machine.events import Emit, Event
+from machine.local import Machine
+from machine.paths import Paths
+
+STAGE = "tune"
+PAIRS = 3
+SHORTEST, LONGEST = 10.0, 60.0
+# what a process takes on the host beside its tensors: Python, PyTorch, the data
+HOST_RESERVE = 2_000_000_000
+DOCUMENTS, PROOF_STEPS, PROOF_LENGTH = 8, 3, 2048
+# a try whose first step takes so long is given up: on a processor compiling takes ten minutes and saves little
+PATIENCE = Hung(first_seconds=180.0)
+
+
+class Tuned(msgspec.Struct, frozen=True):
+    """What came out: all tries, the best one's number, and the duel against the untuned recipe (null where none won).
+
+    `recipe` is the tuned recipe's file. `complete`: nothing was left to try when it ended.
+    """
+
+    name: str
+    where: str
+    tries: tuple[Try, ...]
+    best: int
+    duel: Duel | None
+    complete: bool
+    recipe: str | None
+    folder: str
+    minutes: float
+    notes: tuple[str, ...] = ()
+
+
+def tune(
+    job: Job,
+    ready: Ready,
+    minutes: float,
+    room: int | None,
+    packages: frozenset[str],
+    where: str,
+    machine: Machine,
+    paths: Paths,
+    emit: Emit,
+) -> Tuned:
+    """Tune the job's recipe within `minutes`. `room`: bytes that a run may take (None: not known, nothing is pruned).
+
+    Raises Problem only where the untuned recipe itself does not run; Interrupted keeps what was tried.
+    """
+    folder = paths.state / "tune" / ready.inputs[:16]
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    shop = _Shop(job, ready, folder, room, machine, emit, min(LONGEST, max(SHORTEST, minutes * 60 / 30)))
+    begin = time.monotonic()
+
+    def left() -> float:
+        return minutes * 60 - (time.monotonic() - begin)
+
+    tries = list(read_tries(folder))
+    if tries:
+        emit(Event("note", STAGE, f"Going on after {len(tries)} tries: {folder}"))
+    else:
+        tries.append(shop.untuned())
+    if tries[0].status != "measured":
+        raise BadUsage(
+            "tune.untuned", "The untuned recipe does not run.", tries[0].reason, "gpu-setup bench shows why."
+        )
+    facts = Facts(job.stack.vendor != "cpu", packages, _document_tokens(shop))
+    config = {**job.recipe.config, **job.overrides}
+    complete = False
+    while left() > _finale_seconds(tries):
+        change = next_change(config, tries, facts)
+        if change is None:
+            complete = True
+            break
+        best = fastest(tries)
+        assert best is not None
+        tries.append(shop.attempt(len(tries), change, best, tries[0]))
+    best = fastest(tries)
+    assert best is not None
+    found = shop.duel(best, folder) if best.changes else None
+    kept = found is not None and found.ratio > 1
+    recipe = _write_recipe(job.recipe, best, found, where, folder) if kept else None
+    return Tuned(
+        job.recipe.name, where, tuple(tries), best.number if kept else 0, found, complete, recipe, str(folder),
+        (time.monotonic() - begin) / 60, tuple(_notes(complete, kept, job)),
+    )  # fmt: skip
+
+
+def read_tries(folder: Path) -> tuple[Try, ...]:
+    """The tries of a tuning that was begun, in order; a document that cannot be read ends them."""
+    found: list[Try] = []
+    for path in sorted((folder / "tries").glob("*.json")):
+        entry = read_if_whole(path, Try)
+        if entry is None or entry.number != len(found):
+            break
+        found.append(entry)
+    return tuple(found)
+
+
+class _Shop(msgspec.Struct):
+    """Where tries are made: the job, its environment, and how long each is measured."""
+
+    job: Job
+    ready: Ready
+    folder: Path
+    room: int | None
+    machine: Machine
+    emit: Emit
+    seconds: float
+
+    def untuned(self) -> Try:
+        begin = time.monotonic()
+        try:
+            entry = self._measured(Try(0, "untuned", "untuned", {}, "measured"), None)
+            return self._kept(msgspec.structs.replace(entry, seconds=time.monotonic() - begin))
+        except Interrupted:
+            raise
+        except Problem as problem:
+            problem.next = f"The untuned recipe itself does not run, so there is nothing to tune. {problem.next}"
+            raise
+
+    def attempt(self, number: int, change: Change, best: Try, untuned: Try) -> Try:
+        """One change on top of the best so far: pruned, measured, and proved where it is faster."""
+        whole = {**best.changes, **change.changes}
+        entry = Try(number, change.group, change.label, whole, "measured", why=change.why)
+        self.emit(Event("start", STAGE, f"Try {number}: {change.label} ({change.why})"))
+        needed = self._needed(whole)
+        if self.room is not None and needed is not None and needed > self.room:
+            told = f"needs {needed / 1e9:.1f} GB of {self.room / 1e9:.1f} GB, as gpu-setup fit predicts"
+            return self._kept(msgspec.structs.replace(entry, status="no-room", reason=told))
+        begin = time.monotonic()
+        try:
+            entry = self._measured(entry, best, untuned)
+        except Interrupted:
+            raise
+        except Problem as problem:
+            entry = msgspec.structs.replace(
+                entry, status="failed", reason=f"{problem.what} {problem.why}".strip()[:400]
+            )
+        return self._kept(msgspec.structs.replace(entry, seconds=time.monotonic() - begin))
+
+    def duel(self, best: Try, folder: Path) -> Duel:
+        """Untuned and tuned in turn, PAIRS times; finished runs of a stopped duel are taken as they are."""
+        kept = folder / f"duel-{digest(best.changes)}.json"
+        speeds: dict[str, list[float]] = {"untuned": [], "tuned": []}
+        if kept.is_file():
+            speeds = msgspec.json.decode(kept.read_bytes(), type=dict[str, list[float]])
+        for number in range(PAIRS):
+            for side, changes in (("untuned", {}), ("tuned", best.changes)):
+                if len(speeds[side]) > number:
+                    continue
+                self.emit(Event("note", STAGE, f"In turn, {number + 1} of {PAIRS}: {side}"))
+                speeds[side].append(_speed(self._train(changes)))
+                write_whole(kept, msgspec.json.encode(speeds))
+        return duel(speeds["untuned"], speeds["tuned"])
+
+    def _measured(self, entry: Try, best: Try | None, untuned: Try | None = None) -> Try:
+        begin = time.monotonic()
+        log = self._train(entry.changes)
+        found = measure(log, self.job.recipe.traits.warmup_steps)
+        speed = found.tokens_per_second.non_padding
+        peak = found.peak_memory.device_reserved.median or found.peak_memory.worker_rss.median
+        entry = msgspec.structs.replace(
+            entry,
+            tokens_per_second=_speed(log),
+            ci95=speed.ci95,
+            steps=len(log.steps),
+            rows=log.start.rows if log.start else None,
+            peak_bytes=round(peak) if peak else None,
+            run_seconds=time.monotonic() - begin,
+        )
+        self.emit(Event("end", STAGE, f"{entry.label}: {entry.tokens_per_second:.1f} non-padding tokens/s"))
+        if best is None:
+            return msgspec.structs.replace(entry, proof=self._prove(entry.changes))
+        assert untuned is not None
+        return entry if fastest((best, entry)) is best else self._judged(entry, untuned)
+
+    def _judged(self, entry: Try, untuned: Try) -> Try:
+        """Faster: does it compute the same, on the same rows?"""
+        if entry.rows != untuned.rows:
+            told = f"trains on {entry.rows} rows instead of {untuned.rows}"
+            return msgspec.structs.replace(entry, status="different", reason=told)
+        entry = msgspec.structs.replace(entry, proof=self._prove(entry.changes))
+        if same_losses(entry.proof, untuned.proof, precision_of(self.job.recipe.config)):
+            return entry
+        losses = (", ".join(f"{loss:.5f}" for loss in proof) for proof in (entry.proof, untuned.proof))
+        return msgspec.structs.replace(entry, status="different", reason="the losses {} instead of {}".format(*losses))
+
+    def _train(self, changes: dict[str, Any]) -> WorkerLog:
+        """Some seconds of training with the changes: enough for a speed, not for an adapter worth keeping."""
+        overrides = {
+            **self.job.overrides, **changes, "max_steps": 1_000_000, "num_epochs": None, "val_set_size": 0,
+            "save_strategy": "no", "evals_per_epoch": None, "saves_per_epoch": None,
+        }  # fmt: skip
+        return self._run(overrides, self.seconds, PATIENCE if changes else None)
+
+    def _prove(self, changes: dict[str, Any]) -> tuple[float, ...]:
+        """The losses of the same eight documents in each of three optimizer steps, whatever the batch."""
+        now = {**self.job.recipe.config, **self.job.overrides, **changes}
+        size = 1 if now.get("sample_packing") else gcd(DOCUMENTS, int(now.get("micro_batch_size") or 1))
+        overrides = {
+            **self.job.overrides, **changes,
+            "datasets": [{"path": str(self._rows()), "ds_type": "json", "type": "alpaca"}],
+            "num_epochs": PROOF_STEPS, "max_steps": PROOF_STEPS, "val_set_size": 0, "lora_dropout": 0.0,
+            "lr_scheduler": "constant", "warmup_steps": 0, "warmup_ratio": None, "save_strategy": "no",
+            "evals_per_epoch": None, "saves_per_epoch": None, "sequence_len": PROOF_LENGTH, "micro_batch_size": size,
+            "gradient_accumulation_steps": 1 if now.get("sample_packing") else DOCUMENTS // size,
+            "pad_to_sequence_len": False, "loss_watchdog_threshold": None, "loss_watchdog_patience": None,
+        }  # fmt: skip
+        log = self._run(overrides, None, PATIENCE if changes else None)
+        return tuple(step.loss for step in log.steps if isinstance(step.loss, float))
+
+    def _run(self, overrides: dict[str, Any], seconds: float | None, hung: Hung | None) -> WorkerLog:
+        folder = new_folder(self.folder / "runs", self.job.recipe)
+        return train(
+            self.job.recipe, self.ready.environment, self.ready.base_model, folder, self.machine, _quiet,
+            self.ready.inputs, self.job.data, overrides, self.job.device, hung=hung, budget=seconds,
+        )  # fmt: skip
+
+    def _rows(self) -> Path:
+        """Eight questions with one and the same answer.
+
+        Axolotl 0.19 weighs every micro batch alike, however many tokens it trains on (its trainer takes the model for
+        one that does not count them). Only answers of one length have the same loss in every grouping.
+        """
+        path = self.folder / "proof.json"
+        if not path.is_file():
+            rows = msgspec.json.decode((SAMPLES / "house-style.json").read_bytes(), type=list[dict[str, str]])
+            same = [{**row, "output": rows[0]["output"]} for row in rows[:DOCUMENTS]]
+            write_whole(path, msgspec.json.encode(same))
+        return path
+
+    def _needed(self, changes: dict[str, Any]) -> int | None:
+        """What fit predicts, on a card; on the host the tensors alone. None for a model whose shapes are not known."""
+        config = {**self.job.recipe.config, **self.job.overrides, **changes}
+        try:
+            found = predict(job_for(msgspec.structs.replace(self.job.recipe, config=config), Wishes()))
+        except BadUsage:
+            return None
+        return found.device if self.job.stack.vendor != "cpu" else found.allocated
+
+    def _kept(self, entry: Try) -> Try:
+        (self.folder / "tries").mkdir(exist_ok=True)
+        document = msgspec.json.format(msgspec.json.encode(entry))
+        write_whole(self.folder / "tries" / f"{entry.number:02}.json", document)
+        return entry
+
+
+def _speed(log: WorkerLog) -> float:
+    """Non-padding tokens a second over all steps that count: steps of many lengths have no typical one."""
+    found = measure(log, 1)
+    steps = [step for step in log.steps if step.step > (found.warmup_steps or 1) and step.seconds > 0]
+    steps = steps or [step for step in log.steps if step.seconds > 0]
+    return sum(step.non_padding for step in steps) / sum(step.seconds for step in steps)
+
+
+def _document_tokens(shop: _Shop) -> float | None:
+    """Tokens of an average document, as the untuned recipe's first run saw them."""
+    for folder in sorted((shop.folder / "runs").glob("*/")):
+        log = read_worker_log(folder / "worker.jsonl")
+        steps = [step for step in log.steps if step.documents] if log else []
+        if steps:
+            return sum(step.non_padding for step in steps) / sum(step.documents or 0 for step in steps)
+    return None
+
+
+def _finale_seconds(tries: list[Try]) -> float:
+    """What the duel will take, and one more try before it."""
+    longest = max((entry.seconds for entry in tries), default=0.0)
+    return 2 * PAIRS * tries[0].run_seconds + longest
+
+
+def room_of(host: Host, gpu: int | None) -> int | None:
+    """Bytes for a run: the card's, or the host's less what a process takes beside its tensors."""
+    if gpu is not None:
+        return gpu
+    available = host.resources.memory_available
+    return available - HOST_RESERVE if available is not None else None
+
+
+def precision_of(config: dict[str, Any]) -> str:
+    return next((name for name in ("bf16", "fp16") if config.get(name)), "fp32")
+
+
+def _write_recipe(recipe: Recipe, best: Try, found: Duel | None, where: str, folder: Path) -> str:
+    text = tuned_text(recipe.name, recipe.text, best, found.ratio if found else None, where)
+    return str(write_whole(folder / f"{recipe.name}-tuned.yaml", text))
+
+
+def _notes(complete: bool, kept: bool, job: Job) -> list[str]:
+    notes = []
+    if not complete:
+        notes.append("The time was over before everything was tried; the same command goes on from here.")
+    if not kept:
+        notes.append("Nothing was faster than the recipe as it is.")
+    if job.stack.vendor == "cpu":
+        notes.append("Tuned for the processor: a card's fastest recipe is another one.")
+    return notes
+
+
+def _quiet(_event: Event) -> None:
+    """A try's own progress would hide the tuning's."""

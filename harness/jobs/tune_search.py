@@ -1,0 +1,240 @@
+"""The fastest recipe that computes the same thing: which change to try next, and what each try was worth. Pure.
+
+A search goes group by group, always on top of the fastest recipe so far: packing, micro batch, checkpointing, kernels,
+loss, attention, optimizer, order, compile. What would change the result is never proposed: rank, learning rate,
+precision, 8-bit states, samples of an optimizer step. harness/jobs/tune_run.py runs the tries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+Status = Literal["measured", "failed", "no-room", "different"]
+
+# a try must beat the best by this share to take its place
+GAIN = 0.02
+CCE = "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"
+KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel")
+# losses of the proof may differ by this share: (first step, later steps); rounding grows through the optimizer
+TOLERANCE = {"fp32": (1e-4, 1e-3), "bf16": (5e-3, 2e-2), "fp16": (5e-3, 2e-2)}
+# without a micro batch of its own a packed sequence should hold several documents
+LEAST_PACKED = 4
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One thing to try: what it changes in the config, on top of the best so far, and why it may help."""
+
+    group: str
+    label: str
+    changes: dict[str, Any]
+    why: str
+
+
+class Try(msgspec.Struct, frozen=True):
+    """One try and what became of it. `changes` are all changes to the recipe; the untuned recipe has none.
+
+    `tokens_per_second`: non-padding. `rows`: what was kept of the data. `proof`: the losses of the same eight documents
+    over three steps at dropout 0. `run_seconds`: of the measured process alone, `seconds` with the proof's.
+    """
+
+    number: int
+    group: str
+    label: str
+    changes: dict[str, Any]
+    status: Status
+    tokens_per_second: float | None = None
+    ci95: tuple[float, float] | None = None
+    steps: int | None = None
+    rows: int | None = None
+    peak_bytes: int | None = None
+    seconds: float = 0.0
+    run_seconds: float = 0.0
+    proof: tuple[float, ...] = ()
+    reason: str = ""
+    why: str = ""
+
+
+class Duel(msgspec.Struct, frozen=True):
+    """Untuned and tuned in turn, a process each time: non-padding tokens a second, and how many times as fast."""
+
+    untuned: tuple[float, ...]
+    tuned: tuple[float, ...]
+    ratio: float
+    lowest: float
+    highest: float
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What the search may use: `gpu`; `packages` beside Axolotl in the environment; tokens of an average document."""
+
+    gpu: bool
+    packages: frozenset[str] = frozenset()
+    document_tokens: float | None = None
+    packable: bool = True
+
+
+def next_change(config: dict[str, Any], tries: Sequence[Try], facts: Facts) -> Change | None:
+    """The next thing to try, from what was tried already; None: nothing is left. `config` is the untuned recipe's."""
+    best = fastest(tries)
+    if best is None:
+        return None
+    now = {**config, **best.changes}
+    done = {entry.label for entry in tries}
+    seen = {digest(entry.changes) for entry in tries}
+    for change in proposals(now, tries, facts):
+        if change.label not in done and digest({**best.changes, **change.changes}) not in seen:
+            return change
+    return None
+
+
+def fastest(tries: Sequence[Try]) -> Try | None:
+    """The best so far; None before the untuned recipe was measured. An earlier one stays unless clearly beaten."""
+    best: Try | None = None
+    for entry in tries:
+        if entry.status != "measured" or entry.tokens_per_second is None:
+            continue
+        if best is None or entry.tokens_per_second > (best.tokens_per_second or 0.0) * (1 + GAIN):
+            best = entry
+    return best
+
+
+def proposals(now: dict[str, Any], tries: Sequence[Try], facts: Facts) -> Iterator[Change]:
+    """Every change that makes sense on top of `now`, in the order of what they usually bring."""
+    yield from _packing(now, facts)
+    yield from _micro_batch(now, tries)
+    if now.get("gradient_checkpointing"):
+        yield Change(
+            "checkpointing",
+            "no checkpointing",
+            {"gradient_checkpointing": False},
+            "no second forward pass; needs memory",
+        )
+    if facts.gpu and now.get("adapter") and not all(now.get(key) for key in KERNELS):
+        yield Change(
+            "kernels", "LoRA kernels", dict.fromkeys(KERNELS, True), "Axolotl's fused products of base and adapter"
+        )
+    yield from _loss(now, facts)
+    yield from _attention(now, facts)
+    if now.get("optimizer") == "adamw_torch":
+        yield Change("optimizer", "fused AdamW", {"optimizer": "adamw_torch_fused"}, "one kernel for all parameters")
+    if not now.get("sample_packing") and not now.get("group_by_length"):
+        yield Change("order", "rows of like length together", {"group_by_length": True}, "less padding")
+    if not now.get("torch_compile"):
+        yield Change("compile", "compiled", {"torch_compile": True}, "fused elementwise operations; compiles first")
+
+
+def _packing(now: dict[str, Any], facts: Facts) -> Iterator[Change]:
+    """Whole sequences of documents that do not see each other: no padding, and about the same tokens a step."""
+    if now.get("sample_packing") or not facts.packable or not facts.document_tokens:
+        return
+    samples = int(now.get("micro_batch_size") or 1) * int(now.get("gradient_accumulation_steps") or 1)
+    length = int(now.get("sequence_len") or 2048)
+    tokens = samples * facts.document_tokens
+    # long enough for the whole step where that is little, so that no sequence is half empty
+    longer = max(length, min(8 * length, 64 * round(tokens / 64)))
+    for label, size in (("packed", length), ("packed, longer", longer)):
+        if size < facts.document_tokens * LEAST_PACKED and size != longer:
+            continue
+        yield Change(
+            "packing",
+            f"{label}: {size}",
+            {
+                "sample_packing": True,
+                "sequence_len": size,
+                "micro_batch_size": 1,
+                "gradient_accumulation_steps": max(1, round(tokens / size)),
+                "pad_to_sequence_len": False,
+                **({"sdpa_varlen": True} if facts.gpu and now.get("attn_implementation") == "sdpa" else {}),
+            },
+            "no padding between documents of different length",
+        )
+
+
+def _micro_batch(now: dict[str, Any], tries: Sequence[Try]) -> Iterator[Change]:
+    """Twice as many at a time, half as often: the same samples in each optimizer step. Ends where it helps no more."""
+    size = int(now.get("micro_batch_size") or 1)
+    times = int(now.get("gradient_accumulation_steps") or 1)
+    best = fastest(tries)
+    last = next((entry for entry in reversed(tries) if entry.group == "micro batch"), None)
+    if times % 2 or (last is not None and last != best):
+        return
+    yield Change(
+        "micro batch",
+        f"micro batch {2 * size} x {times // 2}",
+        {"micro_batch_size": 2 * size, "gradient_accumulation_steps": times // 2},
+        "each weight is read and dequantised half as often",
+    )
+
+
+def _loss(now: dict[str, Any], facts: Facts) -> Iterator[Change]:
+    plugins = list(now.get("plugins") or [])
+    if any("CrossEntropy" in name for name in plugins) or now.get("chunked_cross_entropy"):
+        return
+    if facts.gpu and "cut_cross_entropy" in facts.packages:
+        yield Change("loss", "cut cross entropy", {"plugins": [*plugins, CCE]}, "the logits are never all there")
+    yield Change("loss", "loss in chunks", {"chunked_cross_entropy": True}, "the logits in 32 bit piece by piece")
+
+
+def _attention(now: dict[str, Any], facts: Facts) -> Iterator[Change]:
+    current = now.get("attn_implementation")
+    if current == "eager":
+        yield Change("attention", "sdpa", {"attn_implementation": "sdpa"}, "no matrix of scores in memory")
+    if facts.gpu and "flash_attn" in facts.packages and current != "flash_attention_2":
+        yield Change(
+            "attention",
+            "flash attention 2",
+            {"attn_implementation": "flash_attention_2", "sdpa_varlen": None},
+            "its own kernel for packed documents",
+        )
+
+
+def same_losses(proof: Sequence[float], reference: Sequence[float], precision: str) -> bool:
+    """Whether two proofs are the same computation: forward by the first loss, gradients by those after it."""
+    first, later = TOLERANCE[precision]
+    if len(proof) != len(reference) or not proof:
+        return False
+    return all(
+        abs(one - other) <= (first if number == 0 else later) * abs(other)
+        for number, (one, other) in enumerate(zip(proof, reference, strict=True))
+    )
+
+
+def duel(untuned: Sequence[float], tuned: Sequence[float]) -> Duel:
+    """Runs in pairs, one after the other: what slowed the machine for a while slowed both of a pair."""
+    ratios = sorted(fast / slow for slow, fast in zip(untuned, tuned, strict=True))
+    middle = len(ratios) // 2
+    ratio = ratios[middle] if len(ratios) % 2 else (ratios[middle - 1] + ratios[middle]) / 2
+    return Duel(tuple(untuned), tuple(tuned), ratio, ratios[0], ratios[-1])
+
+
+def digest(changes: dict[str, Any]) -> str:
+    """The same for the same changes, in whatever order they came."""
+    return hashlib.sha256(msgspec.json.encode(changes, order="sorted")).hexdigest()[:12]
+
+
+def tuned_text(name: str, text: str, best: Try, ratio: float | None, where: str) -> str:
+    """The recipe's text with the best changes in it, each with its reason; what had no line is put at the end."""
+    import re
+
+    speed = f", {ratio:.2f} times as fast as it in turn" if ratio else ""
+    told = f"# Tuned from {name} for {where}{speed}; last change: {best.label}.\n"
+    told += "# Measured by gpu-setup bench --tune, with the same losses at dropout 0.\n#\n"
+    added = []
+    for key, value in best.changes.items():
+        written = _yaml(value)
+        pattern = rf"^{re.escape(key)}:(?:.*\n(?:(?:[ \t]+|- ).*\n)*)"
+        line = f"# tuned\n{key}: {written}\n" if value is not None else ""
+        # a key without a line, and a list's lines below its key, go as one
+        text, found = re.subn(pattern, line.replace("\\", r"\\"), text, count=1, flags=re.MULTILINE)
+        if not found and line:
+            added.append(line)
+    return told + text.rstrip("\n") + "\n" + ("\n" + "".join(added) if added else "")
+
+
+def _yaml(value: Any) -> str:
+    """A flow value: JSON is YAML."""
+    return msgspec.json.encode(value).decode()

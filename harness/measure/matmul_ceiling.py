@@ -1,0 +1,129 @@
+"""The matmul ceiling: how fast the device multiplies this model's own matrices, measured before and after a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.atomic_files import disk_trouble, read_if_whole
+from harness.environment.build import Environment
+from harness.environment.worker_process import worker_environment
+from harness.process.diagnosis import ended, undone
+from harness.process.worker_log import Start
+from harness.recipe.shapes import LINEARS, Shapes, from_config, lora_pairs, shapes_of
+from machine.errors import BadUsage
+from machine.events import Emit, Event
+from machine.local import Machine
+
+STAGE = "ceiling"
+
+Matrices = tuple[tuple[int, int, int], ...]
+
+
+class Ceiling(msgspec.Struct, frozen=True):
+    """One measurement: `rounds` in TFLOP/s; `by_matrix`: inputs, outputs, how many, TFLOP/s."""
+
+    device: str
+    precision: str
+    rows: int
+    seconds: float
+    rounds: tuple[float, ...]
+    threads: int | None = None
+    by_matrix: tuple[tuple[int, int, int, float], ...] = ()
+
+
+class Products(msgspec.Struct, frozen=True):
+    """What to multiply: the matrices, the token slots of a micro batch, and in what precision."""
+
+    matrices: Matrices
+    rows: int
+    precision: str = "auto"
+    tf32: bool = False
+    trained: bool = False
+
+
+def products_of(config: dict[str, Any], base_model: str) -> Products | None:
+    """The products of a run's config; None where the model's shapes are not known before it is loaded."""
+    shapes = _shapes(base_model, str(config.get("base_model")))
+    if shapes is None:
+        return None
+    pairs = lora_pairs(shapes, (*LINEARS, "qkv_proj", "gate_up_proj"))
+    return _products(config, (*((i, o, shapes.layers) for _, i, o in pairs), (shapes.hidden, shapes.vocab, 1)))
+
+
+def products_seen(config: dict[str, Any], start: Start | None) -> Products | None:
+    """The products of the model that was really loaded; None where not every matrix works on every token."""
+    if start is None or start.sizes is None or not start.matrices:
+        return None
+    return _products(config, start.matrices)
+
+
+def _products(config: dict[str, Any], matrices: Matrices) -> Products:
+    return Products(
+        matrices,
+        rows=int(config.get("micro_batch_size") or 1) * int(config.get("sequence_len") or 512),
+        precision=precision_of(config),
+        tf32=config.get("tf32") is True,
+        trained=not config.get("adapter"),
+    )
+
+
+def precision_of(config: dict[str, Any]) -> str:
+    """As Axolotl takes `bf16` and `fp16`: auto is bf16 where the card has it."""
+    if config.get("bf16") in ("auto", "full", True):
+        return "auto" if config["bf16"] == "auto" else "bf16"
+    return "fp16" if config.get("fp16") else "fp32"
+
+
+def _shapes(base_model: str, name: str) -> Shapes | None:
+    try:
+        written = msgspec.json.decode((Path(base_model) / "config.json").read_bytes(), type=dict[str, Any])
+        return from_config(name, written)
+    except (OSError, msgspec.MsgspecError, BadUsage):
+        return shapes_of(name)
+
+
+def ceiling_argv(environment: Environment, products: Products) -> tuple[str, ...]:
+    switches = [name for name, on in (("--tf32", products.tf32), ("--trained", products.trained)) if on]
+    return (
+        str(environment.python), "-m", "gpu_setup_worker.matmul_ceiling",
+        "--matrices", ",".join("x".join(map(str, matrix)) for matrix in products.matrices),
+        "--rows", str(products.rows), "--precision", products.precision, *switches,
+    )  # fmt: skip
+
+
+def measure_ceiling(
+    products: Products,
+    seconds: float,
+    out: Path,
+    environment: Environment,
+    machine: Machine,
+    emit: Emit,
+    device: str | None = None,
+) -> Ceiling:
+    """Measure for `seconds`; the document `out` stays. Raises OutsideFailed when the device cannot do it."""
+    emit(Event("start", STAGE, f"Measuring how fast this device multiplies the model's matrices ({seconds:.0f} s)"))
+    with disk_trouble(out):
+        outcome = machine.stream(
+            (*ceiling_argv(environment, products), "--seconds", str(seconds), "--out", str(out)),
+            lambda line: None,
+            env=worker_environment(environment, device=device),
+            log=str(out.with_suffix(".log")),
+        )
+    found = read_ceiling(out) if outcome.ok else None
+    if found is None:
+        raise undone(
+            "bench.ceiling",
+            "The model's products cannot be measured",
+            outcome.stdout,
+            ended(outcome.rc),
+            f"Look at {out.with_suffix('.log')}; run the same command again.",
+        )
+    emit(Event("end", STAGE, f"{sorted(found.rounds)[len(found.rounds) // 2]:.3g} TFLOP/s in {found.precision}"))
+    return found
+
+
+def read_ceiling(path: Path) -> Ceiling | None:
+    return read_if_whole(path, Ceiling)

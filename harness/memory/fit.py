@@ -1,0 +1,245 @@
+"""Will it fit: the prediction for one job beside a card's memory, and the largest that still fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.memory.available import Room
+from harness.memory.job import METHODS, WIDTH, Job, job_of
+from harness.memory.prediction import Parts, inference_bytes, predict, trainable
+from harness.recipe.axolotl_config import Method
+from harness.recipe.loader import Recipe
+from harness.recipe.shapes import LINEARS, Shapes, from_config, known_models, near_models, shapes_of
+from machine.errors import BadUsage
+
+# a sequence is asked in steps of this; the longest that is looked for
+STEP, LONGEST = 64, 2**20
+MOST = 4096
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The job in words: what was predicted."""
+
+    model: str
+    recipe: str
+    method: Method
+    seq: int
+    batch: int
+    accumulation: int
+    rank: int | None
+    optimizer: str
+    dtype: str
+    checkpointing: bool
+    packing: bool
+    loss: str
+    parameters: int
+    trained_parameters: int
+
+
+class Largest(msgspec.Struct, frozen=True):
+    """The largest batch at the asked sequence, and the longest sequence (in steps of 64) at the asked batch; 0: none
+    fits.
+    """
+
+    batch: int
+    seq: int
+
+
+class Inference(msgspec.Struct, frozen=True):
+    """The same model answering: weights, and the cache of one sequence."""
+
+    weights_bytes: int
+    cache_bytes: int
+    total_bytes: int
+
+
+class Fit(msgspec.Struct, frozen=True):
+    """Bytes. `total_bytes` is what the card would show; `allocated_bytes` and `reserved_bytes` are PyTorch's peaks.
+
+    `peak_at`: the moment that `parts` describe: loss, backward or step. `card_bytes`: the memory that a job may take;
+    with `fits` and `largest` null where no card was named and none is here.
+    """
+
+    total_bytes: int
+    parts: Parts
+    allocated_bytes: int
+    reserved_bytes: int
+    peak_at: str
+    job: Asked
+    inference: Inference
+    card: str | None = None
+    card_bytes: int | None = None
+    card_source: str | None = None
+    fits: bool | None = None
+    largest: Largest | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Wishes(msgspec.Struct, frozen=True):
+    """What a person changes of the recipe; None: as the recipe has it."""
+
+    model: str | None = None
+    method: Method | None = None
+    seq: int | None = None
+    batch: int | None = None
+    rank: int | None = None
+    optimizer: str | None = None
+    dtype: str | None = None
+    checkpointing: bool | None = None
+    packing: bool | None = None
+
+
+def fit(recipe: Recipe, wishes: Wishes, room: Room | None) -> Fit:
+    """Predict the recipe's job with the wishes in it. Raises BadUsage for a model or an optimizer that is not known."""
+    job = job_for(recipe, wishes)
+    found = predict(job)
+    weights, cache = inference_bytes(job)
+    answer = Fit(
+        found.device,
+        found.parts,
+        found.allocated,
+        found.reserved,
+        found.peak_at,
+        _asked(job, recipe),
+        Inference(weights, cache, weights + cache),
+        notes=tuple(_notes(job)),
+    )
+    if room is None:
+        return answer
+    return msgspec.structs.replace(
+        answer,
+        card=room.card,
+        card_bytes=room.bytes,
+        card_source=room.source,
+        fits=found.device <= room.bytes,
+        largest=largest(job, room.bytes),
+    )
+
+
+def job_for(recipe: Recipe, wishes: Wishes) -> Job:
+    """The recipe's job with the wishes in it."""
+    config = dict(recipe.config)
+    if wishes.method is not None:
+        config["adapter"] = None if wishes.method == "full" else wishes.method
+        config["load_in_4bit"] = wishes.method == "qlora"
+        config["load_in_8bit"] = False
+    if config.get("load_in_8bit"):
+        raise BadUsage(
+            "fit.eight-bit",
+            f"The recipe {recipe.name} loads the model in 8 bit, for whose kernels there is no formula here.",
+            f"The methods are {', '.join(METHODS)}.",
+            "Name one with --method: qlora needs less, lora more.",
+        )
+    for key, value in (
+        ("sequence_len", wishes.seq),
+        ("micro_batch_size", wishes.batch),
+        ("lora_r", wishes.rank),
+        ("optimizer", wishes.optimizer),
+        ("gradient_checkpointing", wishes.checkpointing),
+        ("sample_packing", wishes.packing),
+    ):
+        if value is not None:
+            config[key] = value
+    if wishes.packing is False:
+        config["pad_to_sequence_len"] = False
+    if wishes.dtype is not None:
+        config.update({name: name == wishes.dtype for name in ("bf16", "fp16")})
+    return job_of(config, shapes_for(recipe, wishes.model))
+
+
+def shapes_for(recipe: Recipe, model: str | None) -> Shapes:
+    """The named model's shapes: of the table, or of a config.json or its folder; else the recipe's."""
+    name = model or str(recipe.config.get("base_model"))
+    path = Path(name)
+    if model and (path.suffix == ".json" or path.is_dir()):
+        return _shapes_of_file(path / "config.json" if path.is_dir() else path)
+    shapes = shapes_of(name)
+    if shapes is None:
+        near = near_models(name)
+        raise BadUsage(
+            "fit.model",
+            f"The shapes of the model “{name}” are not known."
+            + (f" Did you mean {' or '.join(near)}?" if near else ""),
+            f"Known are {', '.join(known.rpartition('/')[2] for known in known_models())}.",
+            "Name one of these, or give the model's config.json: gpu-setup fit --model FOLDER/config.json",
+        )
+    asked = recipe.config.get("overrides_of_model_config")
+    layers = asked.get("num_hidden_layers") if isinstance(asked, dict) and not model else None
+    return msgspec.structs.replace(shapes, layers=layers) if isinstance(layers, int) else shapes
+
+
+def _shapes_of_file(path: Path) -> Shapes:
+    try:
+        config = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except OSError as error:
+        raise BadUsage(
+            "fit.model", f"{path} cannot be read.", f"{error.strerror or error}.", "Check the path."
+        ) from error
+    except msgspec.MsgspecError as error:
+        raise BadUsage("fit.model", f"{path} is not a model's config.json.", f"{error}.", "Check the file.") from error
+    return from_config(path.parent.name or path.stem, config)
+
+
+def largest(job: Job, room: int) -> Largest:
+    """By trying the prediction itself: memory grows with both."""
+
+    def fits(**changes: int) -> bool:
+        return predict(msgspec.structs.replace(job, **changes)).device <= room
+
+    return Largest(
+        _most(lambda count: fits(batch=count), MOST),
+        STEP * _most(lambda count: fits(seq=STEP * count), LONGEST // STEP),
+    )
+
+
+def _most(fits: Callable[[int], bool], top: int) -> int:
+    """The largest number from 0 to `top` that fits, where each smaller one does as well."""
+    low, high = 0, top + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _asked(job: Job, recipe: Recipe) -> Asked:
+    return Asked(
+        job.shapes.name,
+        recipe.name,
+        job.method,
+        job.seq,
+        job.batch,
+        job.accumulation,
+        job.rank or None,
+        job.optimizer,
+        job.weights,
+        job.checkpointing,
+        not job.varied,
+        job.loss,
+        job.shapes.parameters,
+        trainable(job),
+    )
+
+
+def _notes(job: Job) -> list[str]:
+    notes = []
+    if job.varied:
+        notes.append(
+            "Without packing, batches have many lengths and the allocator keeps more than it uses. The longest row is "
+            "taken to have the whole sequence's length; shorter data need less."
+        )
+    if job.attention == "math":
+        notes.append("Eager attention keeps a matrix of scores for every head: it grows with the sequence's square.")
+    if job.method == "full":
+        states = msgspec.structs.replace(job, optimizer="paged_adamw_32bit")
+        if states.optimizer != job.optimizer:
+            more = predict(states).device
+            notes.append(f"With AdamW's states in 32 bit (paged_adamw_32bit) it would be {more / 1e9:.1f} GB.")
+    elif set(job.targets) < set(LINEARS):
+        notes.append(f"Adapters on {', '.join(job.targets)} only.")
+    if WIDTH[job.weights] == 4:
+        notes.append("The recipe computes in 32 bit; with --dtype bf16 it needs about half.")
+    return notes

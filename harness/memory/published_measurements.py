@@ -1,0 +1,257 @@
+"""Published measurements beside the prediction: the errors, and the fit of the two shares of slack.
+
+`python -m harness.memory.measured` prints the shares that all sources together give, and the table of errors with each
+source left out of its own fit.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from harness.memory.job import Fitted, Job, constants
+from harness.memory.prediction import Prediction, predict
+from harness.recipe.shapes import shapes_of
+
+_TABLE = Path(str(resources.files("harness"))) / "memory" / "published_measurements.toml"
+
+Kind = Literal["allocated", "reserved", "device"]
+KINDS: tuple[Kind, ...] = ("allocated", "reserved", "device")
+
+_UNITS = {"B": 1.0, "MiB": 2.0**20, "GiB": 2.0**30, "GB": 1e9}
+
+
+class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One published run; its figures as written there, with their unit."""
+
+    name: str
+    job: dict[str, Any]
+    allocated: str | None = None
+    reserved: str | None = None
+    device: str | None = None
+
+
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`job`: what all its rows share. `card_bytes`: beyond it the allocator gives unused blocks back."""
+
+    id: str
+    title: str
+    url: str
+    date: str
+    stack: str
+    card: str
+    because: str
+    job: dict[str, Any]
+    rows: tuple[Row, ...]
+    card_bytes: int | None = None
+
+
+class Excluded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    what: str
+    why: str
+    url: str
+
+
+class Spread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    resident: str
+    allocated: str
+    device: str
+
+
+class Spreads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Runs with batches of many lengths that tell the allocator's slack, whatever the job was."""
+
+    source: str
+    url: str
+    date: str
+    rows: tuple[Spread, ...]
+
+
+class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    sources: tuple[Source, ...]
+    spreads: Spreads
+    excluded: tuple[Excluded, ...]
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """One measured figure in bytes, and the job that it belongs to."""
+
+    source: Source
+    row: Row
+    kind: Kind
+    measured: float
+    job: Job
+
+    def predicted(self, fitted: Fitted) -> float:
+        return _seen(self, predict(self.job, fitted))
+
+    def error(self, fitted: Fitted) -> float:
+        """Relative: above 0 is too much predicted."""
+        return self.predicted(fitted) / self.measured - 1
+
+
+def _seen(figure: Figure, prediction: Prediction) -> float:
+    if figure.kind == "allocated":
+        return prediction.allocated
+    reserved, context = float(prediction.reserved), constants().context
+    if figure.source.card_bytes is not None:
+        # a full card makes the allocator give back what it holds and does not use
+        reserved = max(float(prediction.allocated), min(reserved, figure.source.card_bytes - context))
+    return reserved + (context if figure.kind == "device" else 0.0)
+
+
+@cache
+def measured() -> Measured:
+    import tomllib
+
+    return msgspec.convert(tomllib.loads(_TABLE.read_text(encoding="utf-8")), Measured)
+
+
+@cache
+def figures() -> tuple[Figure, ...]:
+    """Every figure of every row."""
+    return tuple(
+        Figure(source, row, kind, _bytes(text), job_of_row(source, row))
+        for source in measured().sources
+        for row in source.rows
+        for kind in KINDS
+        if (text := getattr(row, kind)) is not None
+    )
+
+
+def job_of_row(source: Source, row: Row) -> Job:
+    """The row's job; raises LookupError where its model is not in the table of shapes."""
+    settings = source.job | row.job
+    shapes = shapes_of(settings.pop("model"))
+    if shapes is None:
+        raise LookupError(f"{source.id}: {row.name}")
+    return msgspec.convert({**settings, "shapes": msgspec.to_builtins(shapes)}, Job)
+
+
+def fit(rows: Iterable[Figure]) -> Fitted:
+    """The two shares of slack that make the relative errors' squares smallest, every source counting the same.
+
+    A figure of a full card says nothing of them. Each figure knows one regime of lengths, so each has its own sum.
+    """
+    lines: list[tuple[str, _Line]] = [(row.source.id, line) for row in rows if (line := _line(row))]
+    spreads = measured().spreads
+    lines += [(spreads.source, _line_of_spread(row)) for row in spreads.rows]
+    counts = Counter(source for source, _ in lines)
+    return Fitted(*(_share(lines, counts, varied) for varied in (False, True)))
+
+
+class _Line(NamedTuple):
+    """One equation: what comes and goes, and what is missing without slack; both as shares of the figure."""
+
+    varied: bool
+    passing: float
+    missing: float
+
+
+def _share(lines: list[tuple[str, _Line]], counts: Counter[str], varied: bool) -> float:
+    """The regime's least-squares share; 0 where no figure knows it."""
+    known = [(line, 1 / counts[source]) for source, line in lines if line.varied is varied]
+    square = sum(weight * line.passing**2 for line, weight in known)
+    return max(0.0, sum(weight * line.passing * line.missing for line, weight in known) / square) if square else 0.0
+
+
+def _line(row: Figure) -> _Line | None:
+    if row.kind == "allocated" or _full(row):
+        return None
+    whole = predict(row.job, Fitted(1.0, 1.0))
+    known = whole.allocated + (constants().context if row.kind == "device" else 0)
+    return _Line(row.job.varied, (whole.reserved - whole.allocated) / row.measured, 1 - known / row.measured)
+
+
+def _line_of_spread(row: Spread) -> _Line:
+    resident, allocated, device = (_bytes(text) for text in (row.resident, row.allocated, row.device))
+    return _Line(True, (allocated - resident) / device, 1 - (allocated + constants().context) / device)
+
+
+def _full(row: Figure) -> bool:
+    return row.source.card_bytes is not None and row.measured > 0.93 * row.source.card_bytes
+
+
+class Errors(msgspec.Struct, frozen=True):
+    """One source's figures, predicted with constants fitted on the other sources."""
+
+    source: Source
+    fitted: Fitted
+    rows: tuple[tuple[Figure, float], ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean absolute relative error."""
+        return sum(abs(error) for _, error in self.rows) / len(self.rows)
+
+    @property
+    def worst(self) -> float:
+        return max((error for _, error in self.rows), key=abs)
+
+
+@cache
+def left_out() -> tuple[Errors, ...]:
+    """Each source's errors with that source left out of the fit."""
+    found = []
+    for source in measured().sources:
+        rows = [row for row in figures() if row.source.id == source.id]
+        others = [row for row in figures() if row.source.id != source.id]
+        fitted = fit(others)
+        found.append(Errors(source, fitted, tuple((row, row.error(fitted)) for row in rows)))
+    return tuple(found)
+
+
+def _bytes(text: str) -> float:
+    number, _, unit = text.partition(" ")
+    return float(number) * _UNITS[unit]
+
+
+def table() -> str:
+    """Markdown: one line a source, then one a figure."""
+    lines = [
+        "| source left out | figures | mean error | without allocated | worst | slack of the others | varied |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    every = [(row, error) for errors in left_out() for row, error in errors.rows]
+    for errors in left_out():
+        lines.append(
+            f"| {errors.source.id} | {len(errors.rows)} | {errors.mean:.1%} | {_mean(errors.rows, seen=True)} "
+            f"| {errors.worst:+.1%} | {errors.fitted.slack:.2f} | {errors.fitted.slack_varied:.2f} |"
+        )
+    lines.append(
+        f"| **all** | {len(every)} | **{_mean(every)}** | **{_mean(every, seen=True)}** "
+        f"| {max((error for _, error in every), key=abs):+.1%} | | |"
+    )
+    lines += ["", "| source | run | kind | measured | predicted | error |", "|---|---|---|---|---|---|"]
+    for errors in left_out():
+        for row, error in errors.rows:
+            predicted = row.predicted(errors.fitted) / 1e9
+            lines.append(
+                f"| {errors.source.id} | {row.row.name} | {row.kind} | {row.measured / 1e9:.2f} | {predicted:.2f} "
+                f"| {error:+.1%} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def excluded_list() -> str:
+    """Markdown: what was found and does not count."""
+    return "\n".join(f"- [{row.what}]({row.url}): {row.why}." for row in measured().excluded) + "\n"
+
+
+def _mean(rows: Iterable[tuple[Figure, float]], seen: bool = False) -> str:
+    """`seen`: without what was allocated, which no constant touches."""
+    errors = [abs(error) for row, error in rows if not seen or row.kind != "allocated"]
+    return f"{sum(errors) / len(errors):.1%}" if errors else ""
+
+
+if __name__ == "__main__":
+    shares = fit(figures())
+    sys.stdout.write(f"slack {shares.slack:.3f}, varied {shares.slack_varied:.3f}\n\n{table()}\n{excluded_list()}")

@@ -1,0 +1,240 @@
+"""The harness's job from recipe to report, in stages that are each a document, so that a cut run goes on.
+
+recipe ─▶ environment ─▶ model ─▶ train (run.json, worker.jsonl) ─▶ examine (examination.json) ─▶ Report
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from checks.catalogue import Catalogue, Stack
+from checks.facts.host import Host
+from harness.dataset.alpaca import read_alpaca
+from harness.environment.base_model import ensure_model
+from harness.environment.build import Environment, ensure
+from harness.environment.worker_process import WORKER, worker_environment
+from harness.measure.gpu_processes import desktop_note
+from harness.measure.run_context import read_around, read_method, trained_card
+from harness.process.diagnosis import cause, last_error
+from harness.process.worker_log import WorkerLog, read_worker_log
+from harness.recipe.axolotl_config import local_datasets, locate
+from harness.recipe.loader import SAMPLES, Band, Recipe, check_keys
+from harness.report.run_report import Report, build_report, summary
+from harness.training.examination import DOCUMENT as EXAMINATION
+from harness.training.examination import Examination, examine, held_out_file, read_examination
+from harness.training.launch import Run, mark_cut_off, new_folder, read_run, train
+from machine.errors import BadUsage, OutsideFailed
+from machine.events import Emit, Event
+from machine.local import Machine
+from machine.paths import Paths
+
+KEYS = "axolotl-keys.json"
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What is to be proven: a recipe, on a stack, on the recipe's data or a person's own, with changed keys.
+
+    `device` and `conditions` come from environment/stack.py: the card to train on, and what the figures hold for.
+    `budget`: measured seconds after which the training ends by itself (a benchmark's; None: it runs to its end).
+    """
+
+    recipe: Recipe
+    stack: Stack
+    data: Path | None = None
+    overrides: dict[str, Any] = {}
+    device: str | None = None
+    conditions: tuple[str, ...] = ()
+    budget: float | None = None
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """What a job needs before it can train."""
+
+    environment: Environment
+    base_model: str
+    inputs: str
+
+
+def prepare(job: Job, machine: Machine, paths: Paths, emit: Emit, environment: Environment | None = None) -> Ready:
+    """Data and recipe checked, environment and model there. Bad input is told before anything long begins.
+
+    `environment`: one that is there already (an image's); without it a venv is made.
+    """
+    _check_data(job)
+    _check_code(job)
+    environment = environment or ensure(job.stack, machine, paths, emit)
+    check_keys(job.recipe, _known_keys(environment, machine))
+    base_model = ensure_model(job.recipe, environment, machine, paths, emit)
+    return Ready(environment, base_model, inputs_digest(job, environment, base_model))
+
+
+def inputs_digest(job: Job, environment: Environment, base_model: str) -> str:
+    """sha256 over everything that decides a run and its figures: work, software, cards, driver and kernel."""
+    files = sorted(WORKER.rglob("*.py")) + sorted(SAMPLES.glob("*.json"))
+    files += [job.data] if job.data else list(local_datasets(job.recipe))
+    parts = [job.recipe.text, repr(job.recipe.traits), repr(sorted(job.overrides.items())), base_model]
+    parts += [environment.lock_digest, environment.torch, environment.python_version, job.stack.name]
+    parts += [environment.image] if environment.image else []
+    parts += [job.device or "", *job.conditions]
+    # a run that was cut short on purpose is not the one that went to its end
+    parts += [f"budget {job.budget}"] if job.budget is not None else []
+    digest = hashlib.sha256("\0".join(parts).encode())
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def fresh_run(job: Job, ready: Ready, machine: Machine, runs: Path, emit: Emit) -> Path:
+    """Train in a new folder and return it; runs that were cut off before are marked as such."""
+    mark_cut_off(runs)
+    folder = new_folder(runs, job.recipe)
+    train(
+        as_judged(job), ready.environment, ready.base_model, folder, machine, emit, ready.inputs, job.data,
+        job.overrides, job.device,
+    )  # fmt: skip
+    return folder
+
+
+def finished_run(ready: Ready, runs: Path) -> Path | None:
+    """The newest finished run with the same inputs, if there is one."""
+    for folder in sorted(runs.glob("*/"), reverse=True):
+        try:
+            run = read_run(folder)
+        except BadUsage:
+            continue
+        if run.status == "done" and run.inputs == ready.inputs and (folder / "adapter").is_dir():
+            return folder
+    return None
+
+
+def as_judged(job: Job) -> Recipe:
+    """The recipe with the traits that the job is judged by: other data than its own have no measured limits."""
+    if job.data is None and "datasets" not in job.overrides:
+        return job.recipe
+    return msgspec.structs.replace(job.recipe, traits=job.recipe.traits.on_other_data())
+
+
+def rows_given(job: Job) -> int | None:
+    """How many rows the job's data hold; None where they lie on a hub or are no Alpaca files."""
+    if "datasets" in job.overrides:
+        return None
+    if job.data is not None:
+        return len(read_alpaca(job.data))
+    return own_rows(job.recipe)
+
+
+def own_rows(recipe: Recipe) -> int | None:
+    """How many rows the recipe's own data hold; None where they lie on a hub or are no Alpaca files."""
+    files = [file for file, entry in local_datasets(recipe).items() if entry.get("type") == "alpaca"]
+    if not files or len(files) < len(recipe.config.get("datasets") or []):
+        return None
+    return sum(len(read_alpaca(file)) for file in files)
+
+
+def loss_band(job: Job) -> Band | None:
+    """Where the loss must end: known only while the recipe runs as it is written, at whatever seed."""
+    # which kernel computes the attention changes nothing in what is computed
+    as_written = job.data is None and not set(job.overrides) - {"seed", "sdpa_varlen"}
+    return job.recipe.traits.loss_band if as_written else None
+
+
+def examined(job: Job, ready: Ready, folder: Path, machine: Machine, emit: Emit) -> Examination | None:
+    """The examination of a run: read when it is there, else made. None where nothing can be learnt."""
+    if job.recipe.traits.throughput_only:
+        return None
+    try:
+        return read_examination(folder / EXAMINATION)
+    except (OSError, msgspec.MsgspecError):
+        held_out = held_out_file(job.recipe.traits, folder, job.data is not None)
+        offline = job.recipe.traits.model != "hub"
+        return examine(
+            ready.base_model, folder, held_out, ready.environment, machine, emit, offline=offline, device=job.device
+        )
+
+
+def with_held_out(job: Job) -> Job:
+    """The job with a tenth of its data held out, where nothing else would be there to judge the training by."""
+    traits = job.recipe.traits
+    if job.data is not None or traits.held_out != "split" or traits.throughput_only:
+        return job
+    if job.recipe.config.get("val_set_size"):
+        return job
+    return msgspec.structs.replace(job, overrides={"val_set_size": 0.1, **job.overrides})
+
+
+def reported(
+    job: Job, ready: Ready, folder: Path, host: Host, catalogue: Catalogue, examination: Examination | None
+) -> Report:
+    """The report of a finished run, with what was measured around it."""
+    run, log = _finished(folder)
+    card = trained_card(host, catalogue, job.stack.vendor, job.device)
+    around = read_around(folder, card)
+    report = build_report(
+        as_judged(job), run, log, ready.environment, summary(host, catalogue), folder, examination, rows_given(job),
+        around, loss_band(job), read_method(folder),
+    )  # fmt: skip
+    shared = desktop_note(around.use, host)
+    return msgspec.structs.replace(report, notes=(*report.notes, shared)) if shared else report
+
+
+def _finished(folder: Path) -> tuple[Run, WorkerLog]:
+    log = read_worker_log(folder / "worker.jsonl")
+    if log is None:
+        raise BadUsage("run.none", f"{folder} holds no worker log.", "", "Run the same command again.")
+    return read_run(folder), log
+
+
+def _check_code(job: Job) -> None:
+    """Refuse a recipe that would let a model's own code run."""
+    if {**job.recipe.config, **job.overrides}.get("trust_remote_code"):
+        raise BadUsage(
+            "recipe.remote-code",
+            f"The recipe {job.recipe.name} sets trust_remote_code.",
+            "Then whoever can change the model's repository can run any program on this machine.",
+            f"Remove it from {job.recipe.path}; the models that transformers itself knows do not need it.",
+        )
+
+
+def _check_data(job: Job) -> None:
+    """Read every Alpaca file that the job trains on, so that bad data is told at once and not after Axolotl's start."""
+    if job.data is not None:
+        read_alpaca(job.data)
+        return
+    for file, entry in local_datasets(job.recipe).items():
+        if entry.get("type") == "alpaca":
+            read_alpaca(file)
+    for entry in job.recipe.config.get("datasets") or []:
+        if entry["path"].endswith((".json", ".jsonl")) and locate(entry["path"], job.recipe) is None:
+            raise BadUsage(
+                "recipe.no-data",
+                f"The recipe {job.recipe.name} trains on {entry['path']}, and there is no such file.",
+                "It is looked for beside the recipe and among the shipped samples.",
+                f"Put it beside {job.recipe.path}, or correct `datasets` there.",
+            )
+
+
+def _known_keys(environment: Environment, machine: Machine) -> frozenset[str]:
+    """The config keys of the Axolotl in this environment, asked once and kept beside it."""
+    file = environment.beside / KEYS
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=frozenset[str])
+    except (OSError, msgspec.MsgspecError):
+        argv = (str(environment.python), "-m", "gpu_setup_worker.keys", "list", str(file))
+        outcome = machine.run(argv, timeout=180, env=worker_environment(environment))
+        if not outcome.ok:
+            known = cause(outcome.stderr)
+            raise OutsideFailed(
+                "environment.axolotl",
+                "Axolotl does not start in the training environment.",
+                last_error(outcome.stderr),
+                known.next if known else f"Remove {environment.folder} and run the same command again.",
+            ) from None
+        return msgspec.json.decode(file.read_bytes(), type=frozenset[str])
+
+
+def tell_reuse(emit: Emit, folder: Path) -> None:
+    emit(Event("end", "train", f"already done with the same inputs, taken from {folder}"))

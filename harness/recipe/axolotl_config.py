@@ -1,0 +1,92 @@
+"""From a recipe to the config that Axolotl gets: what the tool adds, and the swap that makes the reference small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.recipe.loader import SAMPLES, Recipe
+
+PLUGIN = "gpu_setup_worker.plugin.Telemetry"
+
+Method = Literal["full", "lora", "qlora"]
+
+# the only keys that swapping the reference's model for the tiny one may change
+SWAPPABLE = frozenset(
+    {
+        "base_model",
+        "sequence_len",
+        "max_steps",
+        "datasets",
+        "bf16",
+        "fp16",
+        "tf32",
+        "attn_implementation",
+        "lora_mlp_kernel",
+        "lora_qkv_kernel",
+        "lora_o_kernel",
+        "lora_embedding_kernel",
+    }
+)
+
+
+def run_config(
+    recipe: Recipe, base_model: str, folder: Path, data: Path | None, overrides: dict[str, Any]
+) -> dict[str, Any]:
+    """The recipe's config with local paths, our plugin and the run's folders; `overrides` come last, and None in them
+    takes a key out.
+
+    A person's own `data` takes the dataset's place, and a tenth of it is held out.
+    """
+    config = dict(recipe.config)
+    if base_model != config.get("base_model"):
+        # a folder here has no revisions: the one that the recipe names was fetched
+        config.pop("revision_of_model", None)
+    config["base_model"] = base_model
+    config["datasets"] = [_located(entry, recipe) for entry in recipe.config.get("datasets") or []]
+    if data is not None:
+        config["datasets"] = [{"path": str(data.absolute()), "ds_type": "json", "type": "alpaca"}]
+        config["val_set_size"] = config.get("val_set_size") or 0.1
+    config["plugins"] = [*(recipe.config.get("plugins") or []), PLUGIN]
+    config["output_dir"] = str(folder / "adapter")
+    config["dataset_prepared_path"] = str(folder / "prepared")
+    config.setdefault("seed", 42)
+    config.update(overrides)
+    return {key: value for key, value in config.items() if value is not None or key not in overrides}
+
+
+def locate(name: str, recipe: Recipe) -> Path | None:
+    """The file of a dataset that lies beside the recipe or among the samples; None for a name of the hub."""
+    for folder in (Path(recipe.path).parent, SAMPLES):
+        if (folder / name).is_file():
+            return (folder / name).absolute()
+    return None
+
+
+def local_datasets(recipe: Recipe) -> dict[Path, dict[str, Any]]:
+    """The recipe's datasets that are files here, each with its entry in the config."""
+    found = ((locate(entry["path"], recipe), entry) for entry in recipe.config.get("datasets") or [])
+    return {file: entry for file, entry in found if file is not None}
+
+
+def _located(entry: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    file = locate(entry["path"], recipe)
+    return {**entry, "path": str(file)} if file else dict(entry)
+
+
+def method_of(config: dict[str, Any]) -> Method:
+    """What the config trains: every weight, LoRA's matrices, or these over a base in 4 bit."""
+    if not config.get("adapter"):
+        return "full"
+    return "qlora" if config.get("load_in_4bit") else "lora"
+
+
+def swapped(reference: dict[str, Any], small: dict[str, Any]) -> dict[str, Any]:
+    """The reference with the small recipe's values for the swappable keys and nothing else."""
+    return {**reference, **{key: small[key] for key in SWAPPABLE if key in small}}
+
+
+def difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The keys whose values differ, with both values (None where absent)."""
+    keys = sorted(set(one) | set(other))
+    return {key: (one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)}

@@ -1,0 +1,270 @@
+"""The work of one run and its conditions, from its config as run, its recipe, and what the worker recorded."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.environment.build import Environment
+from harness.environment.worker_process import WORKER
+from harness.process.worker_log import Start, WorkerLog
+from harness.recipe.axolotl_config import locate, method_of
+from harness.recipe.loader import Recipe
+from harness.recipe.shapes import LINEARS, Shapes, from_config, shapes_of
+from harness.report.comparison_key import Adapter, Conditions, Data, Model, Quantisation, Work
+from harness.training.launch import Run
+from machine.errors import BadUsage
+
+# bitsandbytes' own for Linear4bit (nn/modules.py of 0.50.2), and what Axolotl 0.19.0 asks for (loaders/model.py)
+NF4_BLOCK = 64
+NF4_DOUBLE = True
+# answers alone have a label where the mask is on; an unmasked row lacks one for its first token at most
+EVERYTHING = 0.98
+
+
+class Hardware(msgspec.Struct, frozen=True):
+    """The machine's part of the conditions, as the report's summary has it."""
+
+    os: str | None
+    kernel: str | None
+    cpu: str | None
+    cores: int | None
+    cards: tuple[str, ...]
+    driver: str | None
+    power_limit_watts: float | None = None
+
+
+def config_of(recipe: Recipe, run: Run) -> dict[str, Any]:
+    """The recipe's config with what was changed for this run, and a person's own data in the recipe's place."""
+    config = {**recipe.config, **run.overrides}
+    if run.data:
+        config["datasets"] = [{"path": run.data, "type": "alpaca"}]
+    return config
+
+
+def work_of(config: dict[str, Any], log: WorkerLog, shapes: Shapes | None, data_digest: str | None = None) -> Work:
+    """The work of one run: its config as run, what the worker recorded, the model's shapes, its data's digest."""
+    steps = log.steps
+    per_step = sum(step.non_padding for step in steps) / len(steps) if steps else None
+    planned = log.begin.planned_steps if log.begin and log.begin.planned_steps else len(steps)
+    return Work(
+        model=_model(config, shapes),
+        method=method_of(config),
+        quantisation=_quantisation(config),
+        adapter=_adapter(config, log.start),
+        precision=_precision(config, log.start),
+        data=_data(config, log, data_digest),
+        sequence=config.get("sequence_len"),
+        tokens_per_step=round(per_step, 1) if per_step else None,
+        tokens=round(per_step * planned) if per_step else None,
+    )
+
+
+def conditions_of(
+    config: dict[str, Any],
+    log: WorkerLog,
+    environment: Environment,
+    hardware: Hardware,
+    recipe: Recipe,
+    measured: str | None = None,
+) -> Conditions:
+    start = log.start or Start()
+    gpu = start.device_type == "gpu"
+    return Conditions(
+        card=_card(start.device, hardware.cards) if gpu else None,
+        cards=1 if gpu else None,
+        power_limit_watts=hardware.power_limit_watts if gpu else None,
+        driver=hardware.driver if gpu else None,
+        cpu=hardware.cpu,
+        cores=hardware.cores,
+        threads=start.threads,
+        os=hardware.os,
+        kernel=hardware.kernel,
+        stack=environment.stack,
+        lock=environment.lock_digest[:12],
+        image=environment.image,
+        python=environment.python_version,
+        torch=environment.torch,
+        runtime=f"cuda {start.cuda}" if start.cuda else f"rocm {start.hip}" if start.hip else None,
+        axolotl=start.axolotl,
+        transformers=start.transformers,
+        peft=start.peft,
+        bitsandbytes=start.bitsandbytes,
+        accelerate=start.accelerate,
+        attention=start.attention,
+        attention_kernels=tuple(name.removeprefix("aten::") for name in log.attention.kernels) if log.attention else (),
+        checkpointing=_checkpointing(config, start),
+        compile=bool(config.get("torch_compile")),
+        packing=bool(config.get("sample_packing")),
+        micro_batch=config.get("micro_batch_size"),
+        accumulation=config.get("gradient_accumulation_steps"),
+        optimizer=config.get("optimizer"),
+        kernels=_kernels(config),
+        weights="random" if recipe.traits.model == "tiny" or recipe.traits.throughput_only else "real",
+        seed=config.get("seed", 42),
+        recipe=recipe.digest[:12],
+        recorder=recorder_digest(),
+        measured=measured,
+    )
+
+
+def _card(device: str, cards: tuple[str, ...]) -> str:
+    """The catalogue's name of the card that was trained on: the longest one within the driver's own name for it."""
+    named = sorted((card for card in cards if card in device), key=len)
+    if named:
+        return named[-1]
+    return cards[0] if len(set(cards)) == 1 else device
+
+
+def _model(config: dict[str, Any], shapes: Shapes | None) -> Model:
+    revision = config.get("revision_of_model")
+    if shapes is None:
+        return Model(_public(str(config.get("base_model"))), revision)
+    return Model(
+        shapes.name,
+        revision,
+        shapes.layers,
+        shapes.hidden,
+        shapes.intermediate,
+        shapes.heads,
+        shapes.kv_heads,
+        shapes.head_dim,
+        shapes.vocab,
+        shapes.window,
+    )
+
+
+def _quantisation(config: dict[str, Any]) -> Quantisation | None:
+    if config.get("load_in_4bit"):
+        own = config.get("bnb_config_kwargs") or {}
+        return Quantisation(
+            str(own.get("bnb_4bit_quant_type", "nf4")),
+            NF4_BLOCK,
+            bool(own.get("bnb_4bit_use_double_quant", NF4_DOUBLE)),
+        )
+    return Quantisation("int8") if config.get("load_in_8bit") else None
+
+
+def _adapter(config: dict[str, Any], start: Start | None) -> Adapter | None:
+    if not config.get("adapter"):
+        return None
+    targets = config.get("lora_target_modules") or ()
+    targets = (targets,) if isinstance(targets, str) else tuple(sorted(targets))
+    if config.get("lora_target_linear") or targets == tuple(sorted(LINEARS)):
+        targets = ("all-linear",)
+    return Adapter(
+        "dora" if config.get("peft_use_dora") else "lora",
+        config.get("lora_r"),
+        targets,
+        float(config.get("lora_dropout") or 0.0),
+        tuple(sorted(str(name) for name in config.get("lora_modules_to_save") or ())),
+        start.trainable_parameters if start else None,
+    )
+
+
+def _precision(config: dict[str, Any], start: Start | None) -> str:
+    """bf16, fp16, tf32 or fp32: what the matrices are multiplied in, as the worker saw it, else as the config says."""
+    wanted = config.get("bf16")
+    if wanted == "auto":
+        wanted = start is not None and start.device_type == "gpu"
+    seen = start.precision if start else None
+    found = seen or ("bf16" if wanted else "fp16" if config.get("fp16") else "fp32")
+    return "tf32" if found == "fp32" and config.get("tf32") else found
+
+
+def _data(config: dict[str, Any], log: WorkerLog, digest: str | None) -> Data:
+    entries = [entry for entry in config.get("datasets") or [] if isinstance(entry, dict)]
+    kinds = sorted({str(entry.get("type") or "tokenised") for entry in entries})
+    tokens = sum(step.non_padding for step in log.steps)
+    everything = bool(config.get("train_on_inputs"))
+    if tokens:
+        everything = sum(step.trainable for step in log.steps) >= EVERYTHING * tokens
+    told = [step for step in log.steps if step.documents and step.squares]
+    known, documents = sum(step.non_padding for step in told), sum(step.documents or 0 for step in told)
+    squares, sequence = sum(step.squares or 0 for step in told), int(config.get("sequence_len") or 0)
+    filled = bool(told) and len(told) == len(log.steps) and squares == sequence * known == sequence**2 * documents
+    exact = filled and everything
+    return Data(
+        name="documents of one length" if exact else ", ".join(sorted(_public(str(each["path"])) for each in entries)),
+        digest=None if exact else digest,
+        kind="exact" if exact else ", ".join(kinds),
+        trained_on="everything" if everything else "answers",
+        mean_length=round(known / documents, 1) if documents else None,
+        seen_length=round(squares / known, 1) if known else None,
+    )
+
+
+def _public(name: str) -> str:
+    """A model's or data set's name on the hub, or of a path only its last part: folders may name a person."""
+    return Path(name).name if name.startswith(("/", "~", ".")) else name
+
+
+# config keys that choose another implementation of the same computation
+_KERNELS = (
+    "lora_mlp_kernel",
+    "lora_qkv_kernel",
+    "lora_o_kernel",
+    "lora_embedding_kernel",
+    "cut_cross_entropy",
+    "liger_rope",
+    "liger_rms_norm",
+    "liger_glu_activation",
+    "liger_fused_linear_cross_entropy",
+    "chunked_cross_entropy",
+    "sdpa_varlen",
+)
+
+
+def _kernels(config: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(name for name in _KERNELS if config.get(name))
+
+
+def _checkpointing(config: dict[str, Any], start: Start) -> str | None:
+    """off, full, or the config's own word (offload); what the worker saw goes before what was asked for."""
+    asked = config.get("gradient_checkpointing")
+    if start.checkpointing is not None:
+        return (asked if isinstance(asked, str) else "full") if start.checkpointing else "off"
+    return asked if isinstance(asked, str) else None if asked is None else "full" if asked else "off"
+
+
+def recorder_digest() -> str:
+    """Which of our own code ran inside the training process: sha256 of the worker's files, 12 characters."""
+    digest = hashlib.sha256()
+    for file in sorted(WORKER.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def read_data_digest(recipe: Recipe, run: Run) -> str | None:
+    """sha256 of the content that was trained on, whatever the files are called; None where some of it is elsewhere."""
+    entries = config_of(recipe, run).get("datasets") or []
+    files = [_file(str(entry["path"]), recipe) for entry in entries]
+    digest = hashlib.sha256()
+    try:
+        for content in sorted(hashlib.sha256(file.read_bytes()).digest() for file in files if file is not None):
+            digest.update(content)
+    except OSError:
+        return None
+    return digest.hexdigest() if files and None not in files else None
+
+
+def _file(path: str, recipe: Recipe) -> Path | None:
+    return Path(path) if Path(path).is_absolute() else locate(path, recipe)
+
+
+def read_shapes(recipe: Recipe, run: Run) -> Shapes | None:
+    """The model's shapes as trained: from the config.json in its folder, else from the table; None: not known."""
+    asked = recipe.config.get("overrides_of_model_config")
+    asked = asked if isinstance(asked, dict) else {}
+    known = shapes_of(str(recipe.config.get("base_model")))
+    try:
+        config = msgspec.json.decode((Path(run.base_model) / "config.json").read_bytes(), type=dict[str, Any])
+        shapes = from_config(known.name if known else _public(str(recipe.config.get("base_model"))), config | asked)
+    except (OSError, msgspec.MsgspecError, BadUsage):
+        if known is None or set(asked) - {"sliding_window"}:
+            return None
+        shapes = msgspec.structs.replace(known, window=asked.get("sliding_window", known.window))
+    return shapes

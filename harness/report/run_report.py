@@ -1,0 +1,357 @@
+"""The report of a run, or of a benchmark's launches: what was run on what, how fast, and whether it learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from harness.atomic_files import write_whole
+from harness.environment.build import Environment
+from harness.measure.metrics import Around, Measurements, computed_tflops, losses, measure, merged
+from harness.measure.plausibility import possible_tflops
+from harness.measure.run_context import Method
+from harness.measure.smoke_criteria import Smoke, judge
+from harness.measure.verdict import Speed, card_notes, judge_speed, kernel_words, learnt, over_ceiling, shared, too_wide
+from harness.process.worker_log import Start, WorkerLog
+from harness.recipe.loader import Band, Recipe
+from harness.report.collect_work import Hardware, conditions_of, config_of, read_data_digest, read_shapes, work_of
+from harness.report.comparison_key import Conditions, Work, digest_of
+from harness.training.examination import Answer, Examination
+from harness.training.launch import Run
+from machine.errors import BadUsage
+
+DOCUMENT = "report.json"
+
+
+class RecipeUsed(msgspec.Struct, frozen=True):
+    name: str
+    title: str
+    digest: str
+    base_model: str
+    warmup_steps: int = 0
+    sequence_len: int | None = None
+    micro_batch_size: int | None = None
+    gradient_accumulation_steps: int | None = None
+    sample_packing: bool | None = None
+    lora_r: int | None = None
+    optimizer: str | None = None
+    seed: int | None = None
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """`given`: rows of the data; `trained` and `held_out`: what Axolotl made of them, an epoch's worth; `dropped`: the
+    rest. None: not known.
+    """
+
+    given: int | None
+    trained: int | None
+    held_out: int | None
+    dropped: int | None
+
+
+class HostSummary(msgspec.Struct, frozen=True):
+    """What shapes the figures and names nobody: no host or user name, no serial number."""
+
+    os: str | None
+    kernel: str | None
+    cpu: str | None
+    cores: int | None
+    memory_bytes: int | None
+    cards: tuple[str, ...]
+    driver: str | None
+    stub: bool = False
+    power_limit_watts: float | None = None
+
+
+class EnvironmentUsed(msgspec.Struct, frozen=True):
+    stack: str
+    lock_digest: str
+    python: str
+    torch: str
+    torch_from: str
+    torch_verified: str
+    worker: Start | None = None
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """One process launch of a benchmark. Figures are its medians; None: not known."""
+
+    folder: str
+    seed: int | None
+    seconds: float | None
+    steps: int
+    warmup_steps: int | None
+    processed: float | None
+    non_padding: float | None
+    step_seconds: float | None
+    loss: float | None
+    joules_per_token: float | None
+    ceiling_tflops: float | None
+    temperature: float | None
+    cut_by_budget: bool = False
+
+
+class AgainstBaseline(msgspec.Struct, frozen=True):
+    """`verdict`: regression, better, same or inconclusive; `share`: by how much faster (negative: slower) than it."""
+
+    verdict: str
+    share: float
+    sentence: str
+    started_at: str
+
+
+class Report(msgspec.Struct, frozen=True):
+    """`verdict`: pass, fail or inconclusive; `smoke` and `answers` are null where only speed was measured.
+
+    `reasons` say why it is no pass, and stand among the `notes` too.
+    `work` is what was measured and must be the same in reports that are compared, `conditions` are how and on what, and
+    `digest` is over everything that shaped the figures; null in reports of versions that did not note them.
+    """
+
+    recipe: RecipeUsed
+    host: HostSummary
+    environment: EnvironmentUsed
+    measurements: Measurements
+    verdict: str
+    notes: tuple[str, ...]
+    started_at: str
+    seconds: float | None
+    folder: str
+    smoke: Smoke | None = None
+    answers: tuple[Answer, ...] = ()
+    rows: Rows | None = None
+    work: Work | None = None
+    conditions: Conditions | None = None
+    digest: str | None = None
+    method: Method | None = None
+    launches: tuple[Launch, ...] = ()
+    attention: str | None = None
+    baseline: AgainstBaseline | None = None
+    reasons: tuple[str, ...] = ()
+
+
+def summary(host: Host, catalogue: Catalogue) -> HostSummary:
+    """The host in the few facts that belong to a benchmark."""
+    names = []
+    for card in host.cards or ():
+        known = catalogue.card(card.vendor, card.device, card.revision)
+        names.append(known.name if known else f"{card.vendor}:{card.device}")
+    return HostSummary(
+        os=host.os.pretty,
+        kernel=host.kernel.release,
+        cpu=host.resources.cpu,
+        cores=host.resources.cores,
+        memory_bytes=host.resources.memory_total,
+        cards=tuple(names),
+        driver=host.nvidia.module_version or host.amd.module_version,
+        stub=host.nvidia.stub or host.amd.stub,
+        power_limit_watts=_power_limit(host),
+    )
+
+
+def _power_limit(host: Host) -> float | None:
+    """The limit of the cards, where all that tell one have the same."""
+    limits = {gpu.power_limit for gpu in host.nvidia.nvml or ()} | {gpu.power_cap for gpu in host.amd.gpus or ()}
+    known = limits - {None}
+    return known.pop() if len(known) == 1 else None
+
+
+def build_report(
+    recipe: Recipe,
+    run: Run,
+    log: WorkerLog,
+    environment: Environment,
+    host: HostSummary,
+    folder: Path,
+    examination: Examination | None,
+    given: int | None = None,
+    around: Around | None = None,
+    band: Band | None = None,
+    method: Method | None = None,
+) -> Report:
+    """Everything that is known of one finished run, judged. `given`: how many rows the data hold, where that is known.
+
+    `around`: what was measured around it; `band`: where its loss must end, where that is known.
+    """
+    around = around or Around()
+    measurements = measure(log, recipe.traits.warmup_steps, around)
+    smoke = judge(log, examination, recipe.traits) if examination else None
+    # where only the learning was asked for, a coarse speed is no fault
+    speed = learnt(measurements) if smoke and method is None else _speed(measurements, log, around, band)
+    config = config_of(recipe, run)
+    work = work_of(config, log, read_shapes(recipe, run), read_data_digest(recipe, run))
+    label = method.label if method is not None else None
+    conditions = conditions_of(config, log, environment, _hardware(host, measurements), recipe, label)
+    rows = count_rows(log, given)
+    return Report(
+        recipe=RecipeUsed(
+            name=recipe.name,
+            title=recipe.traits.title,
+            digest=recipe.digest,
+            base_model=str(recipe.config["base_model"]),
+            warmup_steps=recipe.traits.warmup_steps,
+            sequence_len=config.get("sequence_len"),
+            micro_batch_size=config.get("micro_batch_size"),
+            gradient_accumulation_steps=config.get("gradient_accumulation_steps"),
+            sample_packing=config.get("sample_packing"),
+            lora_r=config.get("lora_r"),
+            optimizer=config.get("optimizer"),
+            seed=config.get("seed", 42),
+        ),
+        host=host,
+        environment=EnvironmentUsed(
+            environment.stack,
+            environment.lock_digest,
+            environment.python_version,
+            environment.torch,
+            environment.torch_from,
+            environment.torch_verified,
+            log.start,
+        ),
+        measurements=measurements,
+        verdict="fail" if smoke is not None and not smoke.passed else speed.verdict,
+        reasons=speed.reasons,
+        notes=(*speed.reasons, *_recipe_notes(recipe, config, rows), *_notes(host, log, around), *speed.notes),
+        started_at=run.started_at,
+        seconds=run.seconds,
+        folder=str(folder),
+        smoke=smoke,
+        answers=examination.answers if examination else (),
+        rows=rows,
+        work=work,
+        conditions=conditions,
+        digest=digest_of(work, conditions, config),
+        method=method,
+        launches=(_launch(log, run, folder, measurements, config.get("seed", 42)),),
+        attention=kernel_words(log.attention.kernels) if log.attention else None,
+    )
+
+
+def _speed(measurements: Measurements, log: WorkerLog, around: Around, band: Band | None) -> Speed:
+    start, sensors = log.start or Start(), measurements.sensors
+    clock = sensors.highest_clock.median if sensors else None
+    possible = possible_tflops(around.target, start.device, start.multiprocessors, clock)
+    return judge_speed(measurements, log, band, possible, computed_tflops(log, measurements))
+
+
+def _launch(log: WorkerLog, run: Run, folder: Path, measurements: Measurements, seed: int | None) -> Launch:
+    every, sensors = losses(log), measurements.sensors
+    return Launch(
+        folder=str(folder),
+        seed=seed,
+        seconds=run.seconds,
+        steps=len(log.steps),
+        warmup_steps=measurements.warmup_steps,
+        processed=measurements.tokens_per_second.processed.median,
+        non_padding=measurements.tokens_per_second.non_padding.median,
+        step_seconds=measurements.step_seconds.median,
+        loss=every[-1] if every else None,
+        joules_per_token=measurements.joules_per_token.median,
+        ceiling_tflops=measurements.matmul_ceiling_tflops.median,
+        temperature=sensors.temperature.median if sensors else None,
+        cut_by_budget=log.budget_spent is not None,
+    )
+
+
+def combined(reports: tuple[Report, ...]) -> Report:
+    """One report of several launches of the same work: medians of the launches' medians, intervals over launches."""
+    if len(reports) == 1:
+        return reports[0]
+    last = reports[-1]
+    measurements = merged([report.measurements for report in reports])
+    kind = last.environment.worker.device_type if last.environment.worker else "cpu"
+    reasons = (*too_wide(measurements, kind, len(reports)), *over_ceiling(measurements), *shared(measurements))
+    failed = [report for report in reports if report.verdict == "fail"]
+    own = dict.fromkeys(note for report in failed or reports for note in report.notes if not _of_one_run(note))
+    words = f"{len(reports)} launches with a seed each: an interval is over their medians."
+    return msgspec.structs.replace(
+        last,
+        recipe=reports[0].recipe,
+        work=reports[0].work,
+        conditions=reports[0].conditions,
+        digest=reports[0].digest,
+        measurements=measurements,
+        verdict="fail" if failed else "inconclusive" if reasons else "pass",
+        reasons=tuple(dict.fromkeys([*(each for report in failed for each in report.reasons), *reasons])),
+        notes=(*reasons, *own, words),
+        launches=tuple(launch for report in reports for launch in report.launches),
+        started_at=reports[0].started_at,
+        seconds=sum(report.seconds or 0.0 for report in reports),
+    )
+
+
+ONE_RUN = "One run, one seed: the interval says how well this run's median is known, not how runs differ."
+
+
+def _of_one_run(note: str) -> bool:
+    """What is said of one run's spread does not hold for several."""
+    return note == ONE_RUN or note.startswith("The speed is known to ")
+
+
+def _hardware(host: HostSummary, measurements: Measurements) -> Hardware:
+    """The power limit is what the card's driver enforced during the run, else what it was set to before."""
+    enforced = measurements.sensors.power_limit.median if measurements.sensors else None
+    limit = host.power_limit_watts if enforced is None else enforced
+    return Hardware(host.os, host.kernel, host.cpu, host.cores, host.cards, host.driver, limit)
+
+
+def count_rows(log: WorkerLog, given: int | None) -> Rows:
+    trained = log.start.rows if log.start else None
+    held_out = log.start.held_out_rows if log.start else None
+    known = given is not None and trained is not None
+    return Rows(given, trained, held_out, given - trained - (held_out or 0) if known and given and trained else None)
+
+
+def _recipe_notes(recipe: Recipe, config: dict[str, Any], rows: Rows) -> tuple[str, ...]:
+    notes = []
+    if recipe.traits.throughput_only:
+        notes.append("Throughput only: the weights are drawn at random, so the losses mean nothing.")
+    if rows.dropped:
+        notes.append(
+            f"{rows.dropped} of {rows.given} rows were not trained on: Axolotl leaves out empty rows and those longer "
+            f"than sequence_len ({config.get('sequence_len')} tokens). gpu-setup data check --recipe NAME says which."
+        )
+    return tuple(notes)
+
+
+def _notes(host: HostSummary, log: WorkerLog, around: Around) -> tuple[str, ...]:
+    notes = card_notes(around.use, log.start is not None and log.start.device_type == "gpu")
+    if log.budget_spent is not None:
+        notes.append(f"Ended after {log.budget_spent.step} steps: the time for measuring was over.")
+    if log.start and log.start.device_type == "cpu":
+        notes.append("Trained on the processor: compare only with other processors.")
+    if host.stub:
+        notes.append("A stub library stood in for the driver: nothing here was measured on a GPU.")
+    notes.append(ONE_RUN)
+    return tuple(notes)
+
+
+def write_report(report: Report, document: bytes, page: str | None) -> Path:
+    """Write report.json (the enveloped `document`) and, where rendered, report.html into the run's folder."""
+    folder = Path(report.folder)
+    for name, content in ((DOCUMENT, document), ("report.html", page.encode() if page else None)):
+        if content is not None:
+            write_whole(folder / name, content)
+    return folder / DOCUMENT
+
+
+class _Enveloped(msgspec.Struct):
+    data: Report
+
+
+def read_report(path: Path) -> Report:
+    """A report from its file or from its run's folder; raises BadUsage when it is none."""
+    file = path / DOCUMENT if path.is_dir() else path
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=_Enveloped).data
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadUsage(
+            "report.unreadable",
+            f"{file} is not a report of gpu-setup.",
+            f"{error}.",
+            "Give a run's folder or its report.json.",
+        ) from error

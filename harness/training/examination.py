@@ -1,0 +1,163 @@
+"""Reload the trained adapter in a process of its own, and let it answer beside its base model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from harness.atomic_files import disk_trouble, write_whole
+from harness.environment.build import Environment
+from harness.environment.worker_process import worker_environment
+from harness.process.diagnosis import ended, undone
+from harness.recipe.loader import SAMPLES, Traits
+from machine.events import Emit, Event
+from machine.local import Machine
+
+STAGE = "examine"
+DOCUMENT = "examination.json"
+
+
+class HeldOut(msgspec.Struct, frozen=True):
+    """Mean loss in nats over the answers' tokens: with the right answers, and with another question's.
+
+    None where it is not finite.
+    """
+
+    held_out_loss: float | None
+    mismatched_loss: float | None
+
+    @property
+    def pairing(self) -> float | None:
+        """How much better the right answer is than another's, in nats a token."""
+        if self.held_out_loss is None or self.mismatched_loss is None:
+            return None
+        return self.mismatched_loss - self.held_out_loss
+
+
+class Answer(msgspec.Struct, frozen=True):
+    question: str
+    before: str
+    after: str
+
+
+class Examination(msgspec.Struct, frozen=True):
+    rows: int = 0
+    before: HeldOut | None = None
+    after: HeldOut | None = None
+    answers: tuple[Answer, ...] = ()
+
+
+def held_out_file(traits: Traits, folder: Path, own_data: bool) -> Path | None:
+    """The rows that were not trained on: the recipe's file, or the split that the worker saved."""
+    name = traits.held_out
+    if name and name != "split" and not own_data:
+        return SAMPLES / name
+    tokens = folder / "held-out-tokens.json"
+    return tokens if tokens.is_file() else None
+
+
+def examine(
+    base_model: str,
+    folder: Path,
+    held_out: Path | None,
+    environment: Environment,
+    machine: Machine,
+    emit: Emit,
+    prompts: tuple[str, ...] = (),
+    out: Path | None = None,
+    tokens: int = 64,
+    offline: bool = True,
+    device: str | None = None,
+    merged: Path | None = None,
+    exact: bool = False,
+) -> Examination:
+    """Losses and answers before and after, from the adapter in `folder`; raises OutsideFailed when it does not load.
+
+    `merged`: the plain model in this folder is asked instead, and there is only an "after". `exact`: on a processor too
+    the base is computed as it is, not in a faster and coarser form. A run that trained every
+    weight has no adapter: its base and its own model are asked, one after the other.
+    """
+    out = out or folder / DOCUMENT
+    if merged is None and not (folder / "adapter" / "adapter_config.json").is_file():
+        whole = (Path(base_model), folder / "adapter")
+        common = (held_out, environment, machine, emit, prompts, out, tokens, offline, device)
+        before, after = (examine(base_model, folder, *common, merged=model) for model in whole)
+        return _kept(out, _together(before, after))
+    words = (
+        "Asking the merged model" if merged else "Reloading the adapter and asking the same questions before and after"
+    )
+    emit(Event("start", STAGE, words))
+    model = ["--merged", str(merged)] if merged else ["--base", base_model, "--adapter", str(folder / "adapter")]
+    argv = [
+        str(environment.python),
+        "-m",
+        "gpu_setup_worker.examine",
+        *model,
+        "--out",
+        str(out),
+        "--tokens",
+        str(tokens),
+    ]
+    if not merged and not _in_4_bit(folder):
+        argv += ["--plain"]
+    if exact:
+        argv += ["--exact"]
+    if held_out is not None:
+        argv += ["--held-out", str(held_out)]
+    for prompt in prompts:
+        argv += [f"--prompt={prompt}"]
+    done = 0
+
+    def on_line(line: str) -> None:
+        nonlocal done
+        if line.startswith("examined"):
+            done += 1
+            emit(Event("progress", STAGE, line, done, 1 if merged else 2, "passes"))
+
+    # an answer from before must not be taken for this one
+    out.unlink(missing_ok=True)
+    with disk_trouble(folder):
+        outcome = machine.stream(
+            argv,
+            on_line,
+            env=worker_environment(environment, offline=offline, device=device),
+            log=str(folder / "examine.log"),
+        )
+    if not outcome.ok or not out.is_file():
+        raise undone(
+            "examine.failed",
+            "The trained adapter does not load and answer",
+            outcome.stdout,
+            ended(outcome.rc),
+            f"Look at {folder / 'examine.log'}; run the same command again.",
+        )
+    emit(Event("end", STAGE, "The merged model has answered" if merged else "Answers before and after are written"))
+    return read_examination(out)
+
+
+def _together(before: Examination, after: Examination) -> Examination:
+    """What two whole models said, as one examination."""
+    pairs = zip(before.answers, after.answers, strict=True)
+    answers = tuple(Answer(other.question, one.after, other.after) for one, other in pairs)
+    return Examination(after.rows, before.after, after.after, answers)
+
+
+def _kept(out: Path, examination: Examination) -> Examination:
+    write_whole(out, msgspec.json.encode(examination))
+    return examination
+
+
+def _in_4_bit(folder: Path) -> bool:
+    """Whether the run's base was quantised, as its config says."""
+    import yaml
+
+    try:
+        config = yaml.safe_load((folder / "config.yml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return True
+    return not isinstance(config, dict) or bool(config.get("load_in_4bit"))
+
+
+def read_examination(path: Path) -> Examination:
+    return msgspec.json.decode(path.read_bytes(), type=Examination)

@@ -1,0 +1,131 @@
+"""JSON files that nobody vouches for: each wrong shape is a BadUsage that names the file and says what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from machine.errors import BadUsage
+from machine.recording_files import Tree
+
+LARGEST = 64 << 20
+Row = TypeVar("Row")
+
+
+class Document:
+    """A JSON object, read key by key with the type that each key must have."""
+
+    def __init__(self, path: str, value: object) -> None:
+        self.path = path
+        if not isinstance(value, dict):
+            raise bad(path, "an object `{…}` is expected")
+        self.value: dict[str, Any] = value
+
+    @classmethod
+    def read(cls, tree: Tree, name: str) -> Document:
+        """The file's object; an absent file is an empty one."""
+        text = contents(tree, name)
+        path = f"{tree.place}/{name}"
+        return cls(path, {} if text is None else decode(path, text))
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self.value.get(key, default)
+        if not isinstance(value, str):
+            raise bad(self.path, f"`{key}` must be a text")
+        return value
+
+    def number(self, key: str, default: int | None = None) -> int:
+        value = self.value.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise bad(self.path, f"`{key}` must be a whole number")
+        return value
+
+    def amount(self, key: str, default: float) -> float:
+        value = self.value.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise bad(self.path, f"`{key}` must be a number")
+        return float(value)
+
+    def flag(self, key: str) -> bool:
+        if not isinstance(value := self.value.get(key), bool):
+            raise bad(self.path, f"`{key}` must be true or false")
+        return value
+
+    def list(self, key: str) -> list[Any]:
+        if not isinstance(value := self.value.get(key, []), list):
+            raise bad(self.path, f"`{key}` must be a list")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        found = self.list(key)
+        if not all(isinstance(value, str) for value in found):
+            raise bad(self.path, f"`{key}` must be a list of texts")
+        return tuple(found)
+
+    def by_path(self, key: str, make: Callable[[Document], Row]) -> dict[str, Row]:
+        """A table whose keys are absolute paths."""
+        return {path: make(Document(self.path, value)) for path, value in self._table(key).items()}
+
+    def names(self, key: str) -> dict[str, tuple[str, ...]]:
+        """A table from absolute path to names that may stand in a folder."""
+        found = {path: Document(self.path, {key: value}).texts(key) for path, value in self._table(key).items()}
+        for names in found.values():
+            if any("/" in name or "\0" in name or name in ("", ".", "..") for name in names):
+                raise bad(self.path, f"`{key}` holds something that is not a file's name")
+        return found
+
+    def _table(self, key: str) -> dict[str, Any]:
+        table = Document(self.path, self.value.get(key, {})).value
+        for path in table:
+            odd = path != "/" and {"", ".", ".."} & set(path[1:].split("/"))
+            if odd or not path.startswith("/") or "\0" in path:
+                raise bad(self.path, f"`{key}` holds {path[:80]!r}, which is not a plain absolute path")
+        return table
+
+
+def rows(tree: Tree, name: str) -> list[Document]:
+    """A file that holds a list of objects; an absent one is an empty list."""
+    text = contents(tree, name)
+    path = f"{tree.place}/{name}"
+    found = [] if text is None else decode(path, text)
+    if not isinstance(found, list):
+        raise bad(path, "a list `[…]` is expected")
+    return [Document(path, row) for row in found]
+
+
+def contents(tree: Tree, name: str) -> str | None:
+    """The text of a plain file, None when it is absent. Links, pipes and huge files are refused."""
+    path = f"{tree.place}/{name}"
+    if tree.mode(name) == 0:
+        return None
+    try:
+        data = tree.data(name, LARGEST)
+    except OSError as error:
+        raise bad(path, f"it cannot be read: {error.strerror or error}") from error
+    if len(data) > LARGEST:
+        raise bad(path, f"it is larger than {LARGEST >> 20} MiB")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise bad(path, f"it is not UTF-8 at byte {error.start}") from error
+
+
+def decode(path: str, text: str) -> Any:
+    try:
+        # a lone surrogate cannot be a path or be printed: the escape decodes, the text does not encode
+        json.dumps(value := json.loads(text), ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise bad(path, "it holds half a character (a lone surrogate)") from error
+    except (ValueError, RecursionError) as error:
+        raise bad(path, f"it is not JSON: {error}") from error
+    return value
+
+
+def bad(path: str, why: str) -> BadUsage:
+    return BadUsage(
+        "recording.broken",
+        f"{path} cannot be used.",
+        f"In this file of the recording, {why}." if not why.startswith("it ") else f"I{why[1:]}.",
+        "Record the machine again with: gpu-setup facts record DIR.",
+    )

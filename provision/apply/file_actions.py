@@ -1,0 +1,183 @@
+"""Files that steps write: keyrings, sources, pins, settings; and putting back what was there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from machine.errors import OutsideFailed, Problem
+from machine.events import Event
+from provision.apply_context import Site
+from provision.model import AptKey, AptPin, AptRepo, RestoreFile, WriteFile
+from provision.plan.boot_guard import CHOICE, HOOK
+from provision.system import apt, keys, system_files
+
+MODULE_SETTINGS = "/etc/modprobe.d/"
+INITRAMFS = "/usr/sbin/update-initramfs"
+
+
+class Left(NamedTuple):
+    """A file that is somebody else's by now and was left as it is; `difference` shows what it would have been."""
+
+    path: str
+    difference: str
+
+
+def path_of(action: AptKey | AptRepo | AptPin | WriteFile | RestoreFile) -> str:
+    if isinstance(action, AptKey):
+        return action.keyring
+    return action.file if isinstance(action, (AptRepo, AptPin)) else action.path
+
+
+def source_text(action: AptRepo) -> str:
+    """The source file in the form that its name asks for (sources.list(5)): deb822 in .sources, else one line each."""
+    if action.file.endswith(".sources"):
+        fields = [
+            ("Types", "deb"),
+            ("URIs", " ".join(action.uris)),
+            ("Suites", action.suite),
+            ("Components", " ".join(action.components)),
+            ("Architectures", " ".join(action.architectures)),
+            ("Signed-By", action.signed_by),
+        ]
+        return "# written by gpu-setup\n" + "".join(f"{name}: {value}\n" for name, value in fields if value)
+    options = f"[arch={','.join(action.architectures)} signed-by={action.signed_by}]"
+    rest = " ".join((action.suite, *action.components))
+    return "# written by gpu-setup\n" + "".join(f"deb {options} {uri} {rest}\n" for uri in action.uris)
+
+
+def pin_text(action: AptPin) -> str:
+    """apt_preferences(5)."""
+    return (
+        "Explanation: written by gpu-setup\n"
+        f"Package: {' '.join(action.packages)}\nPin: {action.pin}\nPin-Priority: {action.priority}\n"
+    )
+
+
+def wanted_text(action: AptRepo | AptPin | WriteFile, now: bytes | None) -> bytes:
+    """What the file is to hold, seen what it holds now."""
+    if isinstance(action, AptRepo):
+        return source_text(action).encode()
+    if isinstance(action, AptPin):
+        return pin_text(action).encode()
+    return system_files.merged(action.path, now, action.content) if action.merge else action.content.encode()
+
+
+def written(action: AptKey | AptRepo | AptPin | WriteFile, site: Site) -> bool:
+    """Whether the file holds what is wanted, and what is made of it (lists, initramfs) is no older."""
+    path = path_of(action)
+    now = system_files.current(path)
+    if now is None:
+        return False
+    if isinstance(action, AptKey):
+        found = keys.fingerprints(now)
+        return bool(found) and set(found) <= {name.upper().replace(" ", "") for name in action.fingerprints}
+    if isinstance(action, WriteFile) and action.merge:
+        return system_files.holds(now, action.content)
+    if now != wanted_text(action, now):
+        return False
+    if isinstance(action, AptRepo):
+        return listed(action)
+    return not path.startswith(MODULE_SETTINGS) or not initramfs_stale(path)
+
+
+def restored(action: RestoreFile, site: Site) -> bool:
+    now = system_files.current(action.path)
+    same = now is None if action.before is None else now is not None and system_files.digest(now) == action.before
+    return same and not (action.path.startswith(MODULE_SETTINGS) and initramfs_stale(action.path))
+
+
+def listed(action: AptRepo) -> bool:
+    """Whether apt has the lists of every address."""
+    try:
+        names = os.listdir(apt.LISTS)
+    except OSError:
+        return False
+    return all(apt.listed(uri, names) for uri in action.uris)
+
+
+def write(action: AptKey | AptRepo | AptPin | WriteFile, site: Site, stage: str, title: str) -> None:
+    path = path_of(action)
+    now = system_files.current(path)
+    if isinstance(action, AptKey):
+        content = keys.trusted(keys.fetch(action.url), action.fingerprints, action.url)
+        # apt's own user _apt reads it
+        system_files.write(path, content, 0o644)
+        return
+    content = wanted_text(action, now)
+    if now != content:
+        mode = action.mode if isinstance(action, WriteFile) else 0o644
+        kept = os.stat(path) if now is not None and isinstance(action, WriteFile) and action.merge else None
+        if kept is None:
+            system_files.write(path, content, mode)
+        else:
+            system_files.write(path, content, kept.st_mode & 0o7777, kept.st_uid, kept.st_gid)
+    if isinstance(action, AptRepo):
+        _read_lists(path, now, site, stage, title)
+    elif path.startswith(MODULE_SETTINGS):
+        rebuild_initramfs(site, stage, title)
+
+
+def _read_lists(path: str, before: bytes | None, site: Site, stage: str, title: str) -> None:
+    """A source whose lists cannot be read does not stay: every later apt-get update would fail by it."""
+    try:
+        apt.update(site, stage, title, path)
+    except Problem:
+        if before is None:
+            system_files.remove(path)
+        else:
+            system_files.write(path, before)
+        raise
+
+
+def restore(action: RestoreFile, site: Site, stage: str, title: str) -> Left | None:
+    """Put the old content back, or leave what is no longer ours and say how it differs."""
+    now = system_files.current(action.path)
+    old = None
+    if action.before is not None:
+        old = system_files.current(str(site.backups / action.before))
+        if old is None or system_files.digest(old) != action.before:
+            return Left(action.path, "the copy that was kept is gone or damaged\n")
+    if not restored(action, site) and (None if now is None else system_files.digest(now)) not in (
+        action.ours,
+        action.before,
+    ):
+        return Left(action.path, system_files.difference(action.path, now, old))
+    if old is None:
+        system_files.remove(action.path)
+        system_files.remove_empty(os.path.dirname(action.path), action.made)
+    else:
+        system_files.write(action.path, old, action.mode, action.uid, action.gid)
+    if action.path.startswith(MODULE_SETTINGS):
+        rebuild_initramfs(site, stage, title)
+    if action.path == HOOK and Path(CHOICE).exists():
+        system_files.remove(CHOICE)
+        site.machine.run(("update-grub",), timeout=120, env=apt.ENVIRONMENT)
+    return None
+
+
+def initramfs_stale(path: str) -> bool:
+    """Whether some initramfs is older than the module settings; False where there is none."""
+    try:
+        newest = os.stat(os.path.dirname(path)).st_mtime
+        newest = max(newest, os.stat(path).st_mtime if os.path.exists(path) else 0.0)
+        images = [os.path.join("/boot", name) for name in os.listdir("/boot") if name.startswith("initrd.img-")]
+        return any(os.stat(image).st_mtime < newest for image in images)
+    except OSError:
+        return False
+
+
+def rebuild_initramfs(site: Site, stage: str, title: str) -> None:
+    """Every kernel's, since any of them may be the next one."""
+    if not Path(INITRAMFS).exists():
+        return
+    site.emit(Event("note", stage, "rebuilding every initramfs"))
+    outcome = apt.call(site, stage, (INITRAMFS, "-u", "-k", "all"))
+    if not outcome.ok:
+        raise OutsideFailed(
+            "initramfs.failed",
+            f"{title.rstrip('.')}: update-initramfs failed.",
+            outcome.stdout.strip()[-300:] or "It said nothing.",
+            "Often /boot is full: df -h /boot; remove old kernels (sudo apt-get autoremove), then: gpu-setup apply",
+        )

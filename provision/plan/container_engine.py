@@ -1,0 +1,211 @@
+"""Containers that reach the card: an engine, and what hands the device over to it."""
+
+from __future__ import annotations
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from checks.facts.kernel import version_key
+from provision.model import Part, Service, State, Step, WriteFile
+from provision.plan import repositories
+from provision.plan.package_steps import explain, install, installed, names, older, state_of
+from provision.target import Target, Vendor
+
+DAEMON_JSON = "/etc/docker/daemon.json"
+ROOTLESS_JSON = "~/.config/docker/daemon.json"
+NVIDIA_RUNTIME = '{"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": []}}}'
+NVIDIA_KIND = "nvidia"
+
+
+def plan(host: Host, catalogue: Catalogue, target: Target, vendor: Vendor) -> Part:
+    """Steps for the engine and, with NVIDIA, its toolkit; AMD's cards need only their device nodes."""
+    if not target.containers:
+        return Part(notes=("No container engine is planned, as asked: training runs in a Python environment.",))
+    engine = _engine(host, catalogue)
+    steps: tuple[Step, ...] = (engine,)
+    notes: list[str] = []
+    if vendor is Vendor.NVIDIA:
+        steps = (*steps, *_nvidia_toolkit(host, catalogue))
+    else:
+        notes.append(_amd_note(host))
+    if host.docker.kind != "podman" and not target.docker_group and "docker" not in (host.person.database_groups or ()):
+        notes.append(
+            "The docker group is root by another name and is never added silently: use sudo docker, or plan with "
+            "--docker-group."
+        )
+    if (bridges := host.os.virtual_networks) and host.docker.kind not in ("podman", "snap", "desktop"):
+        notes.append(
+            f"Docker drops packets that this machine passes on, so virtual machines on {' and '.join(bridges)} lose "
+            "their network while it runs: "
+            + "; ".join(f"sudo iptables -I DOCKER-USER -i {bridge} -j ACCEPT" for bridge in bridges)
+            + " lets them out again (and with -o the answers in)."
+        )
+    return Part(steps=steps, notes=tuple(notes))
+
+
+def _engine(host: Host, catalogue: Catalogue) -> Step:
+    wanted = (*names(catalogue, "container.docker"), *names(catalogue, "container.docker.buildx"))
+    kind, version = host.docker.kind, host.docker.version
+    called = f"{kind} {version}" if version else kind or ""
+    if kind == "snap":
+        step = install(host, "docker", "Install docker.io from Ubuntu's archive", wanted, "")
+        return repositories.held_up(
+            (step,),
+            "The snap of docker reads only its own settings and cannot reach the card. Its images and volumes go with "
+            "it, so removing it is yours to do: save them, sudo snap remove docker, then plan again.",
+        )[0]
+    if kind == "desktop":
+        because = (
+            "Docker Desktop runs containers in a virtual machine without the card; Ubuntu's engine works beside it."
+        )
+        return install(host, "docker", "Install docker.io beside Docker Desktop", wanted, because)
+    if kind == "docker.io" and not installed(host, wanted[1]) and host.apt.packages is not None:
+        because = f"{called} is there and is kept; building images with cache mounts needs this plugin, which it lacks."
+        return install(host, "docker", "Add the builder to docker.io", wanted[1:], because)
+    if kind is not None:
+        problem = (
+            f" It does not answer: {host.docker.problem}."
+            if host.docker.answers is False and host.docker.problem
+            else ""
+        )
+        because = f"{called} is there and is kept.{problem}"
+        return install(host, "docker", f"Container engine {called}", (), because, done=True)
+    because = (
+        "No container engine was found; Ubuntu's docker.io comes with security updates and needs no other repository."
+    )
+    if any(unread.source.startswith("docker") for unread in host.unread):
+        because = "Whether an engine is there could not be read; Ubuntu's docker.io is planned."
+    return install(host, "docker", "Install docker.io from Ubuntu's archive", wanted, because)
+
+
+def _nvidia_toolkit(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
+    toolkit = _toolkit(host, catalogue)
+    row = catalogue.repository("nvidia.container-toolkit")
+    added: tuple[Step, ...] = ()
+    if toolkit.state is not State.DONE or repositories.present(host, catalogue, row):
+        added = repositories.add(host, catalogue, row, "NVIDIA's toolkit is only in NVIDIA's own repository.")
+    steps = (*added, toolkit)
+    if host.docker.kind != "podman":
+        steps = (*steps, *_runtime(host))
+    return (*steps, _cdi(host))
+
+
+def _toolkit(host: Host, catalogue: Catalogue) -> Step:
+    """The toolkit's packages, new enough and of one version; a newer one that is here stays."""
+    wanted, floor = names(catalogue, "container.nvidia"), catalogue.package("container.nvidia").at_least
+    because = "It hands the card to containers; Ubuntu's archive does not have it."
+    there = {name: found.version for name in wanted if (found := installed(host, name))}
+    version = there.get(wanted[0]) or host.nvidia.container_toolkit
+    title, done = "Install the NVIDIA Container Toolkit", None
+    if version is not None and floor is not None and older(version, floor):
+        title = f"Move the NVIDIA Container Toolkit from {version} to {floor} or newer"
+        because = f"{version} is here; from {floor} on its own unit keeps the card's description for containers fresh."
+    elif len(set(there.values())) > 1:
+        floor = max(there.values(), key=version_key)
+        title = f"Bring the NVIDIA Container Toolkit to one version ({floor})"
+        because = f"Its packages are of different versions here: {', '.join(f'{n} {v}' for n, v in there.items())}."
+    elif version is not None:
+        title, done, because = f"NVIDIA Container Toolkit {version}", True, f"{version} is here and new enough."
+    return install(host, "container-toolkit", title, wanted, because, done=done, at_least=floor)
+
+
+def _runtime(host: Host) -> tuple[Step, ...]:
+    """Docker learns of the card by CDI where `docker info` shows it on, else by the runtime in daemon.json."""
+    docker = host.docker
+    cdi = bool(docker.cdi_dirs)
+    known = docker.runtimes is not None and NVIDIA_KIND in docker.runtimes
+    if docker.rootless and not (known or cdi):
+        return (_rootless(),)
+    broken = docker.daemon_json_valid is False
+    # who is not in the group docker may not ask the engine; its settings can be read by all
+    written = docker.runtimes is None and NVIDIA_KIND in (docker.daemon_json_runtimes or ())
+    if known or cdi:
+        how = "already lists the nvidia runtime" if known else "has CDI on and finds the card by its CDI name"
+        state, because = State.DONE, f"docker info: the engine {how}."
+    elif written:
+        state = State.DONE
+        because = f"{DAEMON_JSON} names the nvidia runtime; the engine itself could not be asked ({docker.problem})."
+    elif broken:
+        state = State.BLOCKED
+        because = (
+            f"{DAEMON_JSON} is not valid JSON ({docker.daemon_json_problem or 'no detail'}): Docker would not start "
+            "again. Mend it first; it is yours."
+        )
+    else:
+        state = state_of(host, True)
+        unread = " docker info could not be read, so it is planned." if docker.kind and docker.runtimes is None else ""
+        because = explain(
+            host, f"Docker has to know the runtime that hands over the card; other settings stay.{unread}", state
+        )
+    write = Step(
+        id="docker-runtime",
+        title=f"Name the nvidia runtime in {DAEMON_JSON}",
+        action=WriteFile(path=DAEMON_JSON, content=NVIDIA_RUNTIME, merge=True),
+        state=state,
+        because=because,
+        commands=() if state is State.DONE else (("nvidia-ctk", "runtime", "configure", "--runtime=docker"),),
+        undo=""
+        if state is State.DONE
+        else f"restores {DAEMON_JSON} if it still is as written, else shows the difference",
+    )
+    if state is State.DONE and not written:
+        return (write,)
+    reload = Step(
+        id="docker-reload",
+        title="Let Docker read its settings again",
+        action=Service(unit="docker.service", change="reload"),
+        state=state,
+        because="A reload is enough for runtimes and leaves running containers alone.",
+        commands=() if state is State.DONE else (("systemctl", "reload", "docker.service"),),
+        undo="" if state is State.DONE else "reloads once more after the file is restored",
+    )
+    return write, reload
+
+
+def _rootless() -> Step:
+    """The settings of a rootless engine lie in the person's home, where nothing of ours writes as root."""
+    return Step(
+        id="docker-runtime",
+        title="Name the nvidia runtime in your rootless Docker's settings",
+        action=WriteFile(path=ROOTLESS_JSON, content=NVIDIA_RUNTIME, merge=True),
+        state=State.MANUAL,
+        because="Docker runs rootless here: its settings lie in your home, so they are yours to write. The second "
+        "command, as root, keeps the toolkit from touching cgroups, which a rootless engine may not.",
+        commands=(
+            ("nvidia-ctk", "runtime", "configure", "--runtime=docker", f"--config={ROOTLESS_JSON}"),
+            ("nvidia-ctk", "config", "--set", "nvidia-container-cli.no-cgroups", "--in-place"),
+        ),
+        undo=f"nothing: {ROOTLESS_JSON} is yours",
+    )
+
+
+def _cdi(host: Host) -> Step:
+    specs = host.nvidia.cdi_specs
+    there = any(NVIDIA_KIND in spec for spec in specs or ())
+    twice = len({spec.rpartition("/")[0] for spec in specs or () if NVIDIA_KIND in spec}) > 1
+    because = "The toolkit's own unit writes the CDI specification at each start and each driver change."
+    if there:
+        because = f"{', '.join(spec for spec in specs or () if NVIDIA_KIND in spec)} describes the card."
+    if twice:
+        because += " The same kind in two folders is a conflict: see gpu-setup doctor."
+    if specs is None:
+        because += " The specifications could not be read."
+    state = State.DONE if there else state_of(host, True)
+    return Step(
+        id="cdi",
+        title="Describe the card for containers (CDI)",
+        action=Service(unit="nvidia-cdi-refresh.path", change="enable"),
+        state=state,
+        because=explain(host, because, state),
+        commands=() if there else (("systemctl", "enable", "--now", "nvidia-cdi-refresh.path"),),
+        undo="" if there else "disables the unit if it was not enabled before; the specification goes with the toolkit",
+    )
+
+
+def _amd_note(host: Host) -> str:
+    nodes = [node for node in (host.amd.kfd, *(host.amd.render or ())) if node is not None and node.group is not None]
+    gids = ", ".join(f"{node.group}" for node in {node.group: node for node in nodes}.values())
+    which = f"--group-add {gids}" if gids else "--group-add GID, the host's render group"
+    return (
+        f"Containers get the card by --device /dev/kfd --device /dev/dri {which} (as a number, since images have "
+        "no such group). AMD's container toolkit is optional and is not planned."
+    )

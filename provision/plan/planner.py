@@ -1,0 +1,201 @@
+"""From the facts to a plan: a pure function of host, catalogue and target. Nothing here reads or changes a machine."""
+
+from __future__ import annotations
+
+import msgspec
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from checks.facts.kernel import module_name
+from provision.model import AptInstall, AptRemove, Part, Plan, Refusal, State, sealed, sha256
+from provision.plan import amd, container_engine, cuda_toolkit, device_groups, nvidia, refusals, training_needs
+from provision.plan.package_steps import repair_step
+from provision.plan.plan_cards import Seen, left_out, supported
+from provision.target import Target, Vendor
+
+NOTHING = "No supported GPU: nothing to install."
+SIZE_UNKNOWN = "Sizes and versions are known once apt has been asked; these facts do not hold them."
+NO_DOWNLOAD = "No package is to be fetched."
+
+
+def plan(host: Host, catalogue: Catalogue, target: Target, without: tuple[int, ...] = ()) -> Plan:
+    """What would bring this machine to the target, each step with its reason; or refusals, and then no steps.
+
+    `without`: NVIDIA branches that apt has nothing of (see completion.py). Same facts, same plan: the digest says so.
+    Raises nothing for what a machine can hold.
+    """
+    windows = refusals.under_windows(host)
+    if windows:
+        return _refused(host, target, None, (windows,))
+    if host.cards is None:
+        return _refused(host, target, None, (refusals.cards_unknown(),))
+    cards, notes = supported(host, catalogue), left_out(host, catalogue)
+    if not cards:
+        return _sealed(host, target, None, Part(notes=(NOTHING, *notes)))
+    free = tuple(seen for seen in cards if not seen.reserved)
+    if not free:
+        return _refused(host, target, None, (refusals.reserved(cards),), notes)
+    chosen = _choose(target, free)
+    if isinstance(chosen, Refusal):
+        return _refused(host, target, None, (chosen,), notes)
+    vendor = chosen[0].vendor
+    if left_alone := refusals.machine(host, catalogue):
+        return _refused(host, target, vendor, left_alone, notes)
+    part = _joined(host, catalogue, target, chosen, (*notes, *_aside(cards, chosen)), without)
+    return sealed(msgspec.structs.replace(_sealed(host, target, vendor, part), without=without))
+
+
+def _choose(target: Target, cards: tuple[Seen, ...]) -> tuple[Seen, ...] | Refusal:
+    """The cards of one vendor; never a silent choice between two."""
+    by_vendor = {
+        vendor: tuple(seen for seen in cards if seen.vendor is vendor) for vendor in (Vendor.NVIDIA, Vendor.AMD)
+    }
+    present = [vendor for vendor, seen in by_vendor.items() if seen]
+    if target.vendor is not Vendor.AUTO:
+        return by_vendor[target.vendor] or refusals.vendor_absent(target, present[0])
+    if len(present) > 1:
+        return refusals.two_vendors(by_vendor[Vendor.NVIDIA], by_vendor[Vendor.AMD])
+    return by_vendor[present[0]]
+
+
+def _aside(cards: tuple[Seen, ...], chosen: tuple[Seen, ...]) -> tuple[str, ...]:
+    return tuple(
+        f"{seen} is reserved for a virtual machine (vfio-pci): it is left alone."
+        if seen.reserved
+        else f"{seen} is left as it is: this plan is for {chosen[0].vendor.value.upper()}."
+        for seen in cards
+        if seen not in chosen
+    )
+
+
+def _joined(
+    host: Host,
+    catalogue: Catalogue,
+    target: Target,
+    cards: tuple[Seen, ...],
+    notes: tuple[str, ...],
+    without: tuple[int, ...],
+) -> Part:
+    """Driver, access, containers, toolkit; the restart after all of them, so that there is one."""
+    vendor = cards[0].vendor
+    if vendor is Vendor.NVIDIA:
+        driver = nvidia.plan(host, catalogue, target, cards, without)
+    else:
+        driver = amd.plan(host, catalogue, target, cards)
+    if driver.refusals:
+        return Part(refusals=driver.refusals, notes=notes)
+    parts = [
+        driver,
+        device_groups.plan(host, target, vendor),
+        container_engine.plan(host, catalogue, target, vendor),
+        training_needs.plan(host, catalogue),
+    ]
+    if vendor is Vendor.NVIDIA:
+        parts.append(cuda_toolkit.plan(host, catalogue, target, driver.source))
+    steps = [step for part in parts for step in part.steps]
+    going = [name for step in steps if isinstance(step.action, AptRemove) for name in step.action.packages]
+    going += [name for step in steps if isinstance(step.action, AptInstall) for name in step.action.remove]
+    if mend := repair_step(host, tuple(going)):
+        steps.insert(0, mend)
+    steps += [part.restart for part in parts if part.restart][:1]
+    firsts = {step.id: step for step in reversed(steps)}
+    ordered = tuple(dict.fromkeys(firsts[step.id] for step in steps))
+    return Part(steps=ordered, notes=(*notes, *_conditions(host), *(note for part in parts for note in part.notes)))
+
+
+def _conditions(host: Host) -> tuple[str, ...]:
+    """What stands in the way or is worth knowing before anything is applied."""
+    notes = []
+    if host.apt.reboot_required and host.kernel.release != host.kernel.next_boot:
+        notes.append(
+            f"A restart is already due: {host.kernel.release} runs, {host.kernel.next_boot or 'another'} comes "
+            "next. Restart before applying, so that the plan is for the kernel that then runs."
+        )
+    if host.apt.lock_holder:
+        notes.append(f"apt is in use by {host.apt.lock_holder}: apply waits until it has finished.")
+    if host.os.virtualisation not in (None, "none"):
+        notes.append(
+            f"This is a virtual machine ({host.os.virtualisation}): the plan holds for a card that is passed through "
+            "whole. Whether it is a slice of one (vGPU) cannot be told without a driver."
+        )
+    return tuple(notes)
+
+
+def _refused(
+    host: Host, target: Target, vendor: Vendor | None, why: tuple[Refusal, ...], notes: tuple[str, ...] = ()
+) -> Plan:
+    return _sealed(host, target, vendor, Part(refusals=why, notes=notes))
+
+
+def _sealed(host: Host, target: Target, vendor: Vendor | None, part: Part) -> Plan:
+    fetches = any(isinstance(step.action, AptInstall) and step.state is not State.DONE for step in part.steps)
+    return sealed(
+        Plan(
+            machine=host.machine,
+            vendor=vendor.value if vendor else None,
+            target=target,
+            steps=part.steps,
+            reboots=sum(step.id == "reboot" and step.state is not State.DONE for step in part.steps),
+            download_bytes=None if fetches else 0,
+            download_note=SIZE_UNKNOWN if fetches else NO_DOWNLOAD,
+            refusals=part.refusals,
+            notes=part.notes,
+            host_digest=host_digest(host),
+            facts=host_facts(host),
+        )
+    )
+
+
+def host_digest(host: Host) -> str:
+    """Digest of the facts that a plan depends on; temperatures, logs and free memory are not among them."""
+    return sha256(host_facts(host))
+
+
+def host_facts(host: Host) -> dict[str, str]:
+    """The facts that a plan depends on, each by name, so that a change can be named. Much alike for root and others."""
+    kernel, nvidia, amd, docker, person = host.kernel, host.nvidia, host.amd, host.docker, host.person
+    found: dict[str, object] = {
+        "system": (host.os.id, host.os.version_id, host.os.arch, host.os.virtualisation, host.os.graphical),
+        "kernel": kernel.release,
+        "kernel command line": kernel.cmdline,
+        "kernels": kernel.installed,
+        "next kernel": kernel.next_boot,
+        "loaded modules": [name for name in kernel.loaded or () if module_name(f"{name}.ko")],
+        "module files": [(file.name, file.kernel, file.origin) for file in kernel.modules or ()],
+        "blacklist": kernel.blacklisted,
+        "firmware": (host.firmware.uefi, host.firmware.secure_boot, host.firmware.mok_key_enrolled),
+        "NVIDIA driver": (nvidia.module_version, nvidia.open_module, nvidia.nvml_problem, nvidia.runfile),
+        "NVIDIA cards' settings": [(gpu.slot, gpu.name, gpu.persistence) for gpu in nvidia.nvml or ()],
+        "container toolkit": (nvidia.container_toolkit, nvidia.cdi_specs),
+        "amdgpu": (amd.loaded, amd.module_version),
+        "ROCm": [(install.path, install.version) for install in amd.rocm or ()],
+        "apt sources": [(source.file, source.uri, source.suite) for source in host.apt.sources or ()],
+        "apt pins": [(pin.file, pin.packages, pin.pin, pin.priority) for pin in host.apt.pins or ()],
+        "dpkg": (host.apt.interrupted, host.apt.broken),
+        "docker": (docker.kind, docker.version, docker.runtimes, docker.cdi_dirs, docker.rootless),
+        "docker's settings": docker.daemon_json_valid,
+        "person": (person.user, person.database_groups),
+    }
+    found |= {
+        f"card {card.slot}": (card.vendor, card.device, card.revision, card.driver, bool(card.connectors_connected))
+        for card in host.cards or ()
+    }
+    found |= {
+        f"package {package.name}": (package.version, package.state, package.held) for package in host.apt.packages or ()
+    }
+    return {name: _plain(value) for name, value in found.items()}
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def differences(made: Plan, fresh: Plan) -> tuple[str, ...]:
+    """What of the facts that a plan rests on is no longer so; empty when the machine is the same."""
+    before, after = made.facts, fresh.facts
+    names = sorted(before.keys() | after.keys())
+    return tuple(
+        f"{name}: {before.get(name) or 'nothing'} then, {after.get(name) or 'nothing'} now"
+        for name in names
+        if before.get(name) != after.get(name)
+    )

@@ -1,0 +1,104 @@
+"""The way back of files: each put back as it was before the first step that wrote it, if it still is as we left it."""
+
+from __future__ import annotations
+
+import hashlib
+
+from provision.apply import file_actions
+from provision.apply.file_actions import restored
+from provision.apply.journal import Entry
+from provision.apply_context import Site
+from provision.model import AptKey, AptPin, AptRepo, RestoreFile, Service, State, Step, WriteFile
+from provision.system import dpkg, keys, system_files
+from provision.system.system_files import Before
+
+
+def files_back(entries: tuple[Entry, ...], begun: tuple[Entry, ...], site: Site, engine: bool) -> list[Step]:
+    first: dict[str, Before] = {}
+    owner: dict[str, Entry] = {}
+    ours: dict[str, str] = {}
+    paths: dict[tuple[str, str], str] = {}
+    for entry in begun:
+        if isinstance(entry.action, (AptKey, AptRepo, AptPin, WriteFile)):
+            path = file_actions.path_of(entry.action)
+            first.setdefault(path, Before(**entry.facts["file"]))
+            owner[path] = entry
+            paths[(entry.run, entry.step)] = path
+            if "sha256" in entry.facts:
+                ours[path] = entry.facts["sha256"]
+    for entry in entries:
+        if entry.phase == "done" and (entry.run, entry.step) in paths and "sha256" in entry.facts:
+            ours[paths[(entry.run, entry.step)]] = entry.facts["sha256"]
+    steps = [
+        _restore(path, before, ours.get(path) or _by_content(owner[path], path) or "", site)
+        for path, before in reversed(first.items())
+    ]
+    if any(step.state is State.TODO and step.id == "restore-/etc/docker/daemon.json" for step in steps):
+        steps.append(
+            Step(
+                id="docker-reload-back",
+                title="Let Docker read its settings again",
+                action=Service(unit="docker.service", change="reload"),
+                state=State.TODO if engine else State.DONE,
+                because="Its settings are as they were before.",
+                commands=(("systemctl", "reload", "docker.service"),),
+            )
+        )
+    return steps
+
+
+def settings_left(names: frozenset[str], site: Site) -> tuple[list[Step], list[str]]:
+    """Settings that these packages leave in /etc when they are removed, as they brought them; and notes on the others.
+
+    They would still do something there: NVIDIA's pinning package is nothing but a preferences file.
+    """
+    steps, notes = [], []
+    known = dpkg.conffiles(site.machine)
+    for name in sorted(names & known.keys()):
+        for path, digest in known[name].items():
+            now = system_files.current(path)
+            if now is None:
+                continue
+            if hashlib.md5(now, usedforsecurity=False).hexdigest() != digest:
+                notes.append(f"{path} of {name} was changed since and stays.")
+                continue
+            steps.append(
+                Step(
+                    id=f"settings-{path}",
+                    title=f"Remove {path}, which {name} leaves behind",
+                    action=RestoreFile(path=path, ours=system_files.digest(now)),
+                    state=State.TODO,
+                    because="It came with the package, nobody has changed it, and it would go on having its effect.",
+                    commands=(("rm", path),),
+                    undo="gpu-setup apply brings it again with its package",
+                )
+            )
+    return steps, notes
+
+
+def _by_content(entry: Entry, path: str) -> str | None:
+    """A keyring that was cut off before its digest was kept is told by the keys in it."""
+    if not isinstance(entry.action, AptKey):
+        return None
+    now = system_files.current(path)
+    found = keys.fingerprints(now) if now is not None else ()
+    known = {name.upper().replace(" ", "") for name in entry.action.fingerprints}
+    return system_files.digest(now) if now is not None and found and set(found) <= known else None
+
+
+def _restore(path: str, before: Before, ours: str, site: Site) -> Step:
+    action = RestoreFile(
+        path=path, ours=ours, before=before.sha256, mode=before.mode, uid=before.uid, gid=before.gid, made=before.made
+    )
+    done = restored(action, site)
+    what = f"Remove {path}" if before.sha256 is None else f"Put {path} back as it was"
+    return Step(
+        id=f"restore-{path}",
+        title=what,
+        action=action,
+        state=State.DONE if done else State.TODO,
+        because="It was not there before."
+        if before.sha256 is None
+        else "It was changed, and its old content was kept.",
+        undo="gpu-setup apply writes it again",
+    )

@@ -1,0 +1,177 @@
+"""The way back of packages: what came goes, what was there comes back, marks as before. Removes, never purges."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from checks.facts.host import Host
+from provision.apply.journal import Entry
+from provision.apply.package_actions import Packages, kept_archive
+from provision.apply_context import Site
+from provision.model import AptInstall, AptMark, AptRemove, KernelModule, State, Step, Wanted
+from provision.system import dpkg
+
+# the packages that make a kernel bootable, by the release in their names
+_KERNEL = re.compile(r"linux-(?:image|image-unsigned|modules|modules-extra)-([0-9][0-9a-z.~+-]*)")
+
+
+def brought(begun: tuple[Entry, ...]) -> frozenset[str]:
+    """Packages that were not here before the first of these entries, nor settings of theirs."""
+    changes = [msgspec.convert(entry.facts["packages"], Packages) for entry in begun if "packages" in entry.facts]
+    before, _, _ = first_state(begun)
+    known = {name for change in changes[:1] for name in change.configured}
+    seen = {name for change in changes[:1] for name in change.install}
+    for change in changes[1:]:
+        known |= set(change.configured) - seen
+        seen |= set(change.install)
+    return frozenset(name for name, version in before.items() if version is None) - known
+
+
+def first_state(begun: tuple[Entry, ...]) -> tuple[dict[str, str | None], dict[str, str], dict[str, bool]]:
+    """Of every package that was touched: its version before (None: not there), ours, and its mark before (auto)."""
+    before: dict[str, str | None] = {}
+    ours: dict[str, str] = {}
+    auto: dict[str, bool] = {}
+    for entry in begun:
+        if "packages" not in entry.facts:
+            continue
+        change = msgspec.convert(entry.facts["packages"], Packages)
+        for name, version in change.install.items():
+            before.setdefault(name, None)
+            ours[name] = version
+        for name, (old, new) in change.upgrade.items():
+            before.setdefault(name, old)
+            ours[name] = new
+        for name, version in change.remove.items():
+            before.setdefault(name, version)
+        for name in change.auto:
+            auto.setdefault(name, True)
+        for name in change.manual:
+            auto.setdefault(name, False)
+    return before, ours, auto
+
+
+def kept_kernels(going: frozenset[str], host: Host) -> frozenset[str]:
+    """Packages of the running kernel, and of the newest one if none would be left to start."""
+    releases = {name: match[1] for name in going if (match := _KERNEL.fullmatch(name))}
+    images = {release for name, release in releases.items() if name.startswith("linux-image")}
+    safe = {host.kernel.release}
+    installed = host.kernel.installed or ()
+    if not set(installed) - images:
+        safe |= set(installed[-1:])
+    return frozenset(name for name, release in releases.items() if release in safe)
+
+
+def packages(begun: tuple[Entry, ...], database: dpkg.Database, host: Host, site: Site, notes: list[str]) -> list[Step]:
+    before, ours, auto = first_state(begun)
+    there = database.present()
+    added = frozenset(name for name, version in before.items() if version is None and name in there)
+    kernels = kept_kernels(added, host)
+    going = dpkg.removable(added - kernels, database)
+    needed = sorted(added - kernels - going - {name for name in added if _needed_by_kernel(name, kernels, database)})
+    if needed:
+        notes.append(f"{', '.join(needed)} came with gpu-setup and stays: other packages need it by now.")
+    files_back: dict[str, tuple[str, str]] = {}
+    for name, version in before.items():
+        if version is None or there.get(name) == version:
+            continue
+        if name in there and there[name] != ours.get(name):
+            notes.append(f"{name} is {there[name]}, which is not what gpu-setup installed: it stays.")
+            continue
+        archive = kept_archive(name, version, site)
+        if archive is not None:
+            files_back[name] = (version, archive)
+        elif name in there:
+            notes.append(f"{name} stays {there[name]}: its package file {version} was not to be had any more.")
+        else:
+            notes.append(f"{name} {version} was removed and its package file is not here: sudo apt-get install {name}")
+    steps = []
+    if files_back:
+        steps.append(_reinstall(files_back, going))
+    elif going:
+        steps.append(_remove(tuple(sorted(going))))
+    if kernels:
+        steps.append(_kernel_stays(kernels, host))
+    marks = _marks(auto, before, going, database)
+    return [*steps, *marks]
+
+
+def _needed_by_kernel(name: str, kernels: frozenset[str], database: dpkg.Database) -> bool:
+    waiting, seen = list(kernels), set(kernels)
+    while waiting:
+        record = database.records.get(waiting.pop())
+        for needed in dpkg.needs(record) if record else ():
+            if needed not in seen:
+                seen.add(needed)
+                waiting.append(needed)
+    return name in seen
+
+
+def _remove(names: tuple[str, ...]) -> Step:
+    return Step(
+        id="packages-remove",
+        title=f"Remove the {len(names)} packages that gpu-setup brought",
+        action=AptRemove(packages=names),
+        state=State.TODO,
+        because="They were not here before. Removed, not purged: settings and data stay.",
+        commands=(("apt-get", "remove", "--yes", *names),),
+        undo="gpu-setup apply installs them again",
+    )
+
+
+def _reinstall(back: Mapping[str, tuple[str, str]], going: frozenset[str]) -> Step:
+    names = tuple(sorted(back))
+    archives = tuple(back[name][1] for name in names)
+    return Step(
+        id="packages-restore",
+        title=f"Put {len(names)} packages back as they were" + (f" and remove {len(going)}" if going else ""),
+        action=AptInstall(
+            packages=tuple(Wanted(name=name, version=back[name][0]) for name in names),
+            remove=tuple(sorted(going)),
+            files=archives,
+        ),
+        state=State.TODO,
+        because="Their package files were put aside before they were replaced or removed, so no network is needed.",
+        commands=(
+            ("apt-get", "install", "--yes", "--allow-downgrades", *archives, *(f"{name}-" for name in sorted(going))),
+        ),
+        undo="gpu-setup apply changes them again",
+    )
+
+
+def _kernel_stays(kernels: frozenset[str], host: Host) -> Step:
+    return Step(
+        id="kernel-stays",
+        title=f"Start an older kernel, then roll back once more: {host.kernel.release or 'this one'} stays for now",
+        action=KernelModule(name=", ".join(sorted(kernels)), change="keep", file=""),
+        state=State.MANUAL,
+        because="The kernel that runs, or the last one that can be started, is never removed. "
+        "Hold Esc while the machine starts, Advanced options, the older kernel; then gpu-setup rollback.",
+    )
+
+
+def _marks(
+    auto: Mapping[str, bool], before: Mapping[str, str | None], going: frozenset[str], database: dpkg.Database
+) -> list[Step]:
+    there = database.present()
+    stays = [name for name, version in before.items() if version is not None] + [
+        name for name in auto if name not in before
+    ]
+    to_auto = tuple(sorted({name for name in stays if auto.get(name) is True and name in there} - database.auto))
+    to_manual = tuple(sorted({name for name in stays if auto.get(name) is False} & database.auto - going))
+    if not (to_auto or to_manual):
+        return []
+    commands = tuple(("apt-mark", kind, *names) for kind, names in (("auto", to_auto), ("manual", to_manual)) if names)
+    return [
+        Step(
+            id="package-marks",
+            title="Mark packages as they were: asked for, or come as a dependency",
+            action=AptMark(auto=to_auto, manual=to_manual),
+            state=State.TODO,
+            because="apt decides by these marks what an autoremove takes away.",
+            commands=commands,
+        )
+    ]

@@ -1,0 +1,107 @@
+"""The way back of services, groups and holds: only what was not so before is undone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from provision.apply.journal import Entry
+from provision.apply.system_actions import ON, group_names, memberships, served, unused
+from provision.apply_context import Site
+from provision.model import AptHold, Service, State, Step, UserGroup
+from provision.system import dpkg
+
+
+def services(begun: tuple[Entry, ...], site: Site) -> list[Step]:
+    steps = []
+    first: dict[str, dict[str, Any]] = {}
+    for entry in begun:
+        if isinstance(entry.action, Service) and entry.action.change == "enable":
+            first.setdefault(entry.action.unit, entry.facts)
+    for unit, facts in reversed(first.items()):
+        for change, was in (("stop", facts.get("active")), ("disable", facts.get("enabled") in ON)):
+            if was:
+                continue
+            action = Service(unit=unit, change=change)
+            steps.append(
+                Step(
+                    id=f"{change}-{unit}",
+                    title=f"{change.capitalize()} {unit}",
+                    action=action,
+                    state=State.DONE if served(action, site) else State.TODO,
+                    because=f"It was not {'active' if change == 'stop' else 'enabled'} before.",
+                    commands=(("systemctl", change, unit),),
+                )
+            )
+    return steps
+
+
+def groups(begun: tuple[Entry, ...], site: Site) -> list[Step]:
+    steps: list[Step] = []
+    for entry in begun:
+        if not isinstance(entry.action, UserGroup):
+            continue
+        user, had = entry.action.user, set(entry.facts.get("groups", ()))
+        there = memberships(user, site)
+        back = tuple(name for name in entry.action.groups if name not in had and name in there)
+        if back and all(step.id != f"groups-{user}-{'-'.join(back)}" for step in steps):
+            steps.append(
+                Step(
+                    id=f"groups-{user}-{'-'.join(back)}",
+                    title=f"Take {user} out of {' and '.join(back)}",
+                    action=UserGroup(user=user, groups=back, change="remove"),
+                    state=State.TODO,
+                    because=f"{user} was not in it before.",
+                    commands=tuple(("gpasswd", "--delete", user, name) for name in back),
+                )
+            )
+    return steps
+
+
+def made_groups(entries: tuple[Entry, ...], site: Site) -> list[Step]:
+    """Groups that packages made while they were installed, and that nobody is in: docker's."""
+    now = group_names(site)
+    begun = [entry for entry in entries if entry.phase == "begin" and "all_groups" in entry.facts]
+    done = {(entry.run, entry.step): entry for entry in entries if entry.phase == "done"}
+    made: set[str] = set()
+    for index, entry in enumerate(begun):
+        ended = done.get((entry.run, entry.step))
+        after = ended.facts.get("all_groups", now) if ended is not None else now
+        if ended is None and index + 1 < len(begun):
+            after = begun[index + 1].facts["all_groups"]
+        made |= set(after) - set(entry.facts["all_groups"])
+    empty = tuple(sorted(name for name in made & set(now) if unused(name, site)))
+    if not empty:
+        return []
+    return [
+        Step(
+            id="groups-made",
+            title=f"Remove the group{'s' if len(empty) > 1 else ''} {', '.join(empty)}",
+            action=UserGroup(user="", groups=empty, change="delete"),
+            state=State.TODO,
+            because="It came with a package, and nobody is in it.",
+            commands=tuple(("groupdel", name) for name in empty),
+        )
+    ]
+
+
+def holds(begun: tuple[Entry, ...], database: dpkg.Database) -> list[Step]:
+    ours = {
+        name
+        for entry in begun
+        if isinstance(entry.action, AptHold) and entry.action.change == "hold"
+        for name in entry.action.packages
+        if name not in entry.facts.get("held", ())
+    }
+    held = tuple(sorted(ours & database.held()))
+    if not held:
+        return []
+    return [
+        Step(
+            id="unhold",
+            title=f"Release {', '.join(held)}",
+            action=AptHold(packages=held, change="unhold"),
+            state=State.TODO,
+            because="It was not on hold before.",
+            commands=(("apt-mark", "unhold", *held),),
+        )
+    ]

@@ -1,0 +1,271 @@
+"""What root does, from its own copy of the tool: the one place where a request becomes changes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+
+from checks.catalogue import catalogue
+from checks.facts.host import Host
+from checks.facts.person import database_groups
+from checks.facts.read import read_host
+from machine.errors import BadAnswer, Refused
+from machine.events import Emit, Event
+from machine.local import LocalMachine, Machine, Unreadable
+from provision.apply import blockers, resume_unit
+from provision.apply.executor import WAY_BACK, begin, carry_out, identity
+from provision.apply.journal import Entry, Journal, Request, Run, now, trouble
+from provision.apply.status import reopened
+from provision.apply_context import LIBRARY, STATE, SYSTEMD, Site
+from provision.model import Plan, Reboot, State
+from provision.plan.planner import plan
+from provision.root.tool_copy import here
+
+# what root's children need of a person's settings: the way to the network, and nothing else
+NETWORK = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "ftp_proxy")
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+
+
+def network_settings(environ: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environ.items() if name.lower() in NETWORK or name in CERTIFICATES}
+
+
+def name_of_run() -> str:
+    """`20261124T204500-3f9a`: sorts by time."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+
+
+def site_for(name: str, machine: Machine, emit: Emit, environ: dict[str, str]) -> Site:
+    log = STATE / "runs" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    os.close(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    return Site(machine, emit, STATE, str(log), environ, os.path.isdir(SYSTEMD))
+
+
+def host_for(machine: Machine, person: str | None) -> Host:
+    """The facts as root reads them, with the person who stands behind sudo in root's place."""
+    host = read_host(machine)
+    return with_person(host, machine, person)
+
+
+def with_person(host: Host, machine: Machine, person: str | None) -> Host:
+    if person is None or person == host.person.user:
+        return host
+    try:
+        group, passwd = machine.read("/etc/group").decode(), machine.read("/etc/passwd").decode()
+    except (Unreadable, UnicodeDecodeError):
+        group = passwd = ""
+    uid = next((int(line.split(":")[2]) for line in passwd.splitlines() if line.startswith(f"{person}:")), None)
+    behind = msgspec.structs.replace(
+        host.person,
+        uid=uid,
+        user=person,
+        groups=None,
+        database_groups=database_groups(person, group, passwd) if group and passwd else None,
+    )
+    return msgspec.structs.replace(host, person=behind)
+
+
+def work(request: Request, emit: Emit) -> Run:
+    """Carry the request out, to the end or to a restart. Raises Problem only for what stops it before it begins."""
+    os.umask(0o022)
+    os.environ.update(request.environ)
+    journal = Journal(STATE)
+    journal.open()
+    stop = threading.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(sign, lambda number, frame: stop.set())
+    name = name_of_run()
+    site = site_for(name, LocalMachine(), emit, request.environ)
+    with journal.locked():
+        if request.kind == "rollback":
+            # nothing may take up again what is being undone: not the next start, not a person's resume
+            resume_unit.disarm(site)
+            journal.forget()
+        else:
+            _idle(request, site)
+            journal.remember(request)
+        run = carry_out(request, site, journal, begin(request, site, name), stop)
+        if request.kind == "rollback" and run.standing == "done":
+            journal.write(Entry(time=now(), run=run.run, kind="rollback", phase="end"))
+        if run.standing == "restart" and request.reboot:
+            run = _restart(request, site, journal, run, 0)
+    return run
+
+
+def _idle(request: Request, site: Site) -> None:
+    """Root sees every process, others only their own: looked at once more before anything begins."""
+    if request.busy or not blockers.touches_driver(request.plan):
+        return
+    if found := blockers.busy(site.machine).computing:
+        raise Refused(
+            "apply.busy",
+            f"The card is in use by {', '.join(found[:4])}.",
+            "Its libraries would be replaced under the running program.",
+            "Wait until it has finished or end it; or: gpu-setup apply --while-busy",
+        )
+
+
+def go_on(emit: Emit, *, at_boot: bool, reboot: bool = False) -> Run:
+    """Resume: plan anew from the facts, and do what is left of what a person agreed to.
+
+    Raises Refused when there is nothing to go on with, or when the facts ask for what nobody agreed to.
+    """
+    os.umask(0o022)
+    journal = Journal(STATE)
+    journal.open()
+    request = journal.remembered()
+    if request is None:
+        raise _nothing(journal.shown())
+    machine = LocalMachine()
+    os.environ.update(request.environ)
+    name = name_of_run()
+    site = site_for(name, machine, emit, request.environ)
+    attempt = resume_unit.armed(site)
+    if at_boot:
+        if attempt is None:
+            raise Refused("resume.not-armed", "No resume is armed.")
+        if attempt.boot_id is not None and attempt.boot_id == identity(site):
+            raise Refused("resume.same-boot", "The machine was not restarted since.", "", "sudo reboot")
+    reboot = reboot or (at_boot and request.reboot)
+    before = journal.shown()
+    with journal.locked():
+        if at_boot and attempt is not None:
+            resume_unit.arm(site, copy_command("resume", "--at-boot"), attempt.boot_id, attempt.attempts + 1)
+        host = host_for(machine, request.person)
+        if request.kind == "update":
+            # what apt has now was asked when it was agreed to; what of it is done, each step sees for itself
+            fresh = _since(request.plan, before, identity(site))
+        else:
+            fresh = plan(host, catalogue(), request.plan.target, request.plan.without)
+            fresh = msgspec.structs.replace(fresh, steps=reopened(fresh.steps, before))
+        run = _continued(request, fresh, site, journal, name)
+        if run is None:
+            agreed = msgspec.structs.replace(request, plan=fresh, kind="resume", reboot=reboot)
+            stop = threading.Event()
+            for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(sign, lambda number, frame: stop.set())
+            run = carry_out(agreed, site, journal, begin(agreed, site, name), stop)
+            run = _driven(run, fresh, before, journal)
+        attempts = attempt.attempts + 1 if at_boot and attempt else 0
+        if run.standing == "restart" and reboot and attempts < resume_unit.ATTEMPTS:
+            run = _restart(msgspec.structs.replace(request, reboot=True), site, journal, run, attempts)
+        else:
+            # the word first: cut off between the two, the next start only says it once more
+            if at_boot:
+                resume_unit.leave_message(run)
+            resume_unit.disarm(site)
+    return run
+
+
+def _nothing(last: Run | None) -> Refused:
+    if last is not None and last.kind == "rollback" and last.standing != "done":
+        return Refused(
+            "resume.rollback",
+            "What was begun last is the way back, and it is not at its end.",
+            "Nothing is agreed to any more that could go on.",
+            "gpu-setup rollback goes on with it; gpu-setup apply installs anew.",
+        )
+    return Refused("resume.nothing", "There is nothing to go on with.", "No apply was begun here.", "gpu-setup apply")
+
+
+def _since(agreed: Plan, before: Run | None, boot_id: str | None) -> Plan:
+    """The agreed plan, its restart done if the machine was restarted since it was asked for."""
+    restarted = before is not None and before.standing == "restart" and before.boot_id != boot_id
+    steps = tuple(
+        msgspec.structs.replace(step, state=State.DONE) if restarted and isinstance(step.action, Reboot) else step
+        for step in agreed.steps
+    )
+    return msgspec.structs.replace(agreed, steps=steps)
+
+
+def _continued(request: Request, fresh: Plan, site: Site, journal: Journal, name: str) -> Run | None:
+    """A finished run when the facts leave nothing to do, or forbid going on; None to carry the fresh plan out."""
+    agreed = msgspec.structs.replace(request, plan=fresh, kind="resume")
+    run = begin(agreed, site, name)
+
+    def stopped(code: str, what: str, why: str, next: str) -> Run:
+        problem = trouble(Refused(code, what, why, next))
+        ended = msgspec.structs.replace(run, standing="failed", problem=problem, next=next)
+        journal.show(ended)
+        return ended
+
+    if fresh.refusals:
+        first = fresh.refusals[0]
+        return stopped(first.code, first.what, first.why, first.next)
+    known = {step.id for step in request.plan.steps}
+    new = [step for step in fresh.open_steps() if step.id not in known and step.id != "dpkg-repair"]
+    if new:
+        return stopped(
+            "resume.changed",
+            f"The machine has changed: the plan would now also {new[0].title[:1].lower()}{new[0].title[1:]}.",
+            "Nobody agreed to that, so nothing was done.",
+            "gpu-setup plan shows what is left, gpu-setup apply does it.",
+        )
+    return None
+
+
+def _driven(run: Run, fresh: Plan, before: Run | None, journal: Journal) -> Run:
+    """A restart that changed nothing is not asked for twice: then something keeps the driver from the card."""
+    restarted = before is not None and before.boot_id not in (None, run.boot_id)
+    if run.standing != "restart" or not restarted or any(step.outcome == "done" for step in run.steps):
+        return run
+    because = next((step.because for step in fresh.steps if isinstance(step.action, Reboot)), "")
+    problem = BadAnswer(
+        "resume.not-driven",
+        "The machine was restarted, and the driver still does not drive the card.",
+        because,
+        f"gpu-setup doctor says what is in the way; the way back: {WAY_BACK}",
+    )
+    run = msgspec.structs.replace(run, standing="failed", problem=trouble(problem), next=problem.next)
+    journal.show(run)
+    return run
+
+
+def _restart(request: Request, site: Site, journal: Journal, run: Run, attempts: int) -> Run:
+    """Arm the unit, say the way back, and restart; refused where nobody could unlock the disk."""
+    environ = {"SSH_CONNECTION": "yes"} if request.ssh else {}
+    against = blockers.against_restart(site.machine, environ)
+    if not site.systemd:
+        against = ("systemd does not run here, so nothing could go on after the restart.", *against)
+    if against:
+        said = f"Not restarted: {' '.join(against)} Restart when it suits (sudo reboot), then: gpu-setup resume"
+        run = msgspec.structs.replace(run, next=said, notes=(*run.notes, *against))
+        journal.show(run)
+        return run
+    resume_unit.arm(site, copy_command("resume", "--at-boot"), identity(site), attempts)
+    for line in way_back(site):
+        site.emit(Event("note", "restart", line))
+    run = msgspec.structs.replace(
+        run, next="The machine restarts now and goes on by itself; afterwards: gpu-setup status", notes=way_back(site)
+    )
+    journal.show(run)
+    os.sync()
+    outcome = site.machine.run(("systemctl", "reboot", "--no-wall"), timeout=60)
+    if not outcome.ok:
+        resume_unit.disarm(site)
+        run = msgspec.structs.replace(run, next=f"systemctl reboot failed: {outcome.stderr.strip()}")
+        journal.show(run)
+    return run
+
+
+def way_back(site: Site) -> tuple[str, ...]:
+    """What to do when the machine does not come back as it should: said before it goes down."""
+    return (
+        "If the screen stays black: hold Esc (or Shift) while it starts, choose Advanced options and an older kernel",
+        f"or its recovery mode, and there: {WAY_BACK.removeprefix('sudo ')}",
+    )
+
+
+def copy_command(*arguments: str) -> tuple[str, ...]:
+    """argv of this copy; only root's own copy is ever put into a unit."""
+    place = here()
+    if not place.is_relative_to(LIBRARY):
+        raise AssertionError("the unit would run what is not root's")
+    return (str(Path(place).parent / "bin/python"), "-I", str(place / "gpu_setup/__main__.py"), *arguments)
