@@ -1,4 +1,4 @@
-"""docs/checks.md, written from the registry: `python -m checks.docs` writes it anew."""
+"""docs/reference/checks.md, written from the registry: `python -m checks.docs` writes it anew."""
 
 from __future__ import annotations
 
@@ -42,4 +42,4 @@ if __name__ == "__main__":
 
     from checks.registry import ALL
 
-    Path("docs/checks.md").write_text(page(ALL), encoding="utf-8")
+    Path("docs/reference/checks.md").write_text(page(ALL), encoding="utf-8")

@@ -91,7 +91,7 @@ Rule = Callable[[Host, Catalogue], Verdict]
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One question with a stable id. `about` and `by_hand` feed --explain and docs/checks.md.
+    """One question with a stable id. `about` and `by_hand` feed --explain and docs/reference/checks.md.
 
     `causes` are the checks whose findings would explain this one's, likeliest first.
     """

@@ -161,7 +161,7 @@ def write_context(spec: ImageSpec, worker: Path, tool_version: str, sources: Sou
             "image.no-wheels",
             f"--wheels: {sources.wheels} holds no wheels.",
             "",
-            "docs/containers.md shows how to fill it",
+            "docs/guides/containers.md shows how to fill it",
         )
     context = make(paths.cache / "image" / tag(spec).rpartition(":")[2])
     try:

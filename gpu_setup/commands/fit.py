@@ -58,7 +58,7 @@ def command(
 ) -> Answer:
     """Will a training job fit on a card? Predicted memory part by part, and the largest batch and sequence that fit.
 
-    Counted from the model's shapes; docs/fit.md says how well it agrees with published measurements.
+    Counted from the model's shapes; docs/concepts/fit.md says how well it agrees with published measurements.
     """
     import msgspec
 

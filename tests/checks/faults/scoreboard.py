@@ -1,6 +1,6 @@
 """How well the doctor sees: every fault on every healthy machine that can have it, and every look-alike.
 
-`python -m tests.checks.faults.scoreboard` prints the table of docs/scoreboard.md.
+`python -m tests.checks.faults.scoreboard` prints the table of docs/reference/scoreboard.md.
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ def text(board: Scoreboard) -> str:
         "# Scoreboard",
         "",
         "Written by `python -m tests.checks.faults.scoreboard`: faults from",
-        "[tests/checks/faults/data](../tests/checks/faults/data), put",
-        f"into the {len(healthy())} healthy ones of the [recorded machines](../tests/machines/README.md). Those are",
+        "[tests/checks/faults/data](../../tests/checks/faults/data), put",
+        f"into the {len(healthy())} healthy ones of the [recorded machines](../../tests/machines/README.md). Those are",
         "synthetic: this says how the doctor reads what tools are known to print, not how it does on hardware.",
         "",
         "| | |",

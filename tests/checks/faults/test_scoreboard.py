@@ -11,7 +11,7 @@ from tests.checks.faults.scoreboard import scoreboard, text
 from tests.checks.faults.table import faults, look_alikes
 from tests.tool import ROOT
 
-COMMITTED = ROOT / "docs" / "scoreboard.md"
+COMMITTED = ROOT / "docs" / "reference" / "scoreboard.md"
 
 # each pair is a whole reading of a machine
 pytestmark = pytest.mark.long
@@ -67,4 +67,4 @@ def test_the_committed_scoreboard_is_not_far_from_this_one() -> None:
     now = text(scoreboard())
     rows = {line.split("|")[1] for line in now.splitlines() if line.startswith("| `")}
     old = {line.split("|")[1] for line in committed.splitlines() if line.startswith("| `")}
-    assert len(rows - old) <= 5, "run python -m tests.checks.faults.scoreboard > docs/scoreboard.md"
+    assert len(rows - old) <= 5, "run python -m tests.checks.faults.scoreboard > docs/reference/scoreboard.md"

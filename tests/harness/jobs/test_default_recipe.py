@@ -106,7 +106,7 @@ def test_each_recipe_fits_the_card_that_it_is_made_for(name: str) -> None:
 
 
 def test_the_page_says_what_is_predicted() -> None:
-    page = (ROOT / "docs" / "hyperparameters.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "concepts" / "hyperparameters.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `-(\d+gb)` \|.*\| ([\d.]+) GB \|", page, re.MULTILINE)
     assert [f"mistral-7b-qlora-{size}" for size, _ in rows] == list(presets_of("mistral-7b-qlora"))
     for size, told in rows:

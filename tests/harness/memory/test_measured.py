@@ -69,6 +69,6 @@ def test_every_source_and_exclusion_says_where_from_and_why() -> None:
 
 
 def test_the_page_shows_this_table() -> None:
-    page = Path("docs/fit.md").read_text(encoding="utf-8")
+    page = Path("docs/concepts/fit.md").read_text(encoding="utf-8")
     assert table() in page, "python -m harness.memory.published_measurements prints it anew"
     assert excluded_list() in page
