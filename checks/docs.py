@@ -27,6 +27,8 @@ def page(checks: Sequence[Check]) -> str:
         for check in ordered:
             if check.group == group:
                 parts.append(f"### {check.id}\n\n{check.title}.\n\n{check.about}\n\n**By hand:** {check.by_hand}\n")
+                if check.needs:
+                    parts.append(f"Skipped without: {', '.join(need.name for need in check.needs)}.\n")
                 if check.causes:
                     parts.append(f"Can be a consequence of: {', '.join(check.causes)}.\n")
     return "\n".join(parts)

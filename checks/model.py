@@ -90,10 +90,18 @@ Verdict = Ok | Skip | Unknown | tuple[Finding, ...]
 Rule = Callable[[Host, Catalogue], Verdict]
 
 
+class Need(msgspec.Struct, frozen=True):
+    """What a machine must have for a check to apply: its name, and why this machine lacks it (None: it does not)."""
+
+    name: str
+    missing: Callable[[Host, Catalogue], str | None]
+
+
 class Check(msgspec.Struct, frozen=True):
     """One question with a stable id. `about` and `by_hand` feed --explain and docs/reference/checks.md.
 
-    `causes` are the checks whose findings would explain this one's, likeliest first.
+    Without one of its `needs` the check is skipped, with the reason of the first that is missing. `causes` are the
+    checks whose findings would explain this one's, likeliest first.
     """
 
     id: str
@@ -102,10 +110,13 @@ class Check(msgspec.Struct, frozen=True):
     run: Rule
     about: str = ""
     by_hand: str = ""
+    needs: tuple[Need, ...] = ()
     causes: tuple[str, ...] = ()
 
 
-def check(id: str, title: str, *, about: str, by_hand: str, causes: tuple[str, ...] = ()) -> Callable[[Rule], Check]:
+def check(
+    id: str, title: str, *, about: str, by_hand: str, needs: tuple[Need, ...] = (), causes: tuple[str, ...] = ()
+) -> Callable[[Rule], Check]:
     """Make a rule the Check with this id; the group is what stands before the dot.
 
     Findings get the id, and where a fix names no command of its own that shows it worked, this check is that command.
@@ -123,7 +134,7 @@ def check(id: str, title: str, *, about: str, by_hand: str, causes: tuple[str, .
             verdict = rule(host, catalogue)
             return tuple(map(signed, verdict)) if isinstance(verdict, tuple) else verdict
 
-        return Check(id, title, id.partition(".")[0], run, about, by_hand, causes)
+        return Check(id, title, id.partition(".")[0], run, about, by_hand, needs, causes)
 
     return made
 

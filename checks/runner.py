@@ -71,9 +71,10 @@ def unknown_check(word: str, names: Iterable[str]) -> BadUsage:
 
 
 def judge(check: Check, host: Host, catalogue: Catalogue) -> CheckResult:
-    """Run one check; whatever it raises becomes an unknown result."""
+    """Run one check where the machine has what it needs; whatever it raises becomes an unknown result."""
     try:
-        return result(check, check.run(host, catalogue))
+        missing = next((reason for need in check.needs if (reason := need.missing(host, catalogue))), None)
+        return result(check, check.run(host, catalogue) if missing is None else Skip(missing))
     except Exception as error:
         text = (
             f"This check crashed, which is a mistake in gpu-setup ({type(error).__name__}: {error}). Please report it."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards
+from checks.rules import needs
 from checks.rules.finding import Seen, by_hand, command, info, warning
 from checks.rules.resources import FOREIGN, GB, MODEL
 from checks.rules.session import not_theirs
@@ -20,10 +20,9 @@ from checks.rules.session import not_theirs
     by_hand="Accept the licence on the model's page, make a read token at huggingface.co/settings/tokens, and give "
     "it to `hf auth login`. `hf auth whoami` shows whose it is. Or take a model without a gate: `base_model` in the "
     "recipe.",
+    needs=(needs.CARD,),
 )
 def token(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     if host.hub.token:
         return Ok(
             f"There is one ({host.hub.token_file or 'HF_TOKEN'}); whether a model's gate lets it in is the hub's word."
@@ -78,10 +77,9 @@ def token_file(host: Host, catalogue: Catalogue) -> Verdict:
     "where there is no cache at all.",
     by_hand="`unset HF_HUB_OFFLINE TRANSFORMERS_OFFLINE`, and remove them from your shell's start files; or fetch "
     "the model first: `HF_HUB_OFFLINE=0 hf download MODEL`.",
+    needs=(needs.CARD,),
 )
 def offline(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     if not host.hub.offline:
         return not_theirs(host, "The environment") or Ok("Neither HF_HUB_OFFLINE nor TRANSFORMERS_OFFLINE is set.")
     return (
@@ -105,10 +103,9 @@ def offline(host: Host, catalogue: Catalogue) -> Verdict:
     "Judged only where one of these variables is set, else resources.disk looks at the home.",
     by_hand="`df -hT $HF_HOME`. Set HF_HOME to a folder on ext4, xfs or btrfs with room; `hf cache ls` shows what is "
     "in it.",
+    needs=(needs.CARD,),
 )
 def cache(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     if not host.hub.cache_chosen:
         return Skip("The cache is in its usual place in the home: see resources.disk and resources.file-system.")
     disk = next((row for row in host.resources.disks or () if row.purpose == "models"), None)

@@ -7,7 +7,7 @@ import re
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards
+from checks.rules import cards, needs
 from checks.rules.finding import by_hand, command, error, hardware, info, unread, warning
 from checks.rules.installed import nvidia_packages
 from checks.rules.session import in_container
@@ -107,10 +107,9 @@ def _driver_in_wsl(host: Host, seen: list[tuple[str, object]]) -> Finding:
     about="A vGPU guest sees a slice of a card under NVIDIA's GRID, with a driver that must come from the host's "
     "vendor and a licence. The plan refuses such machines. Recognised by NVML's name of the card.",
     by_hand="Ask whoever runs the host for the guest driver of the same GRID release.",
+    needs=(needs.NVIDIA_CARD,),
 )
 def vgpu(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.NVIDIA):
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     slices = [gpu for gpu in host.nvidia.nvml or () if re.search(_SLICE, gpu.name or "")]
     if not slices:
         return Ok("Not a vGPU guest, as far as the driver says.")
@@ -192,10 +191,9 @@ def clock(host: Host, catalogue: Catalogue) -> Verdict:
     by_hand="In /etc/gdm3/greeter.dconf-defaults, section [org/gnome/settings-daemon/plugins/power], write "
     "`sleep-inactive-ac-type='nothing'`, then `sudo systemctl restart gdm3` (it ends the desktop). Or for good: "
     "`sudo systemctl mask suspend.target`.",
+    needs=(needs.CARD,),
 )
 def sleep(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     if host.os.graphical is None and not in_container(host):
         return Unknown("Whether the machine has a login screen is not known: systemd's default target was not found.")
     if not host.os.graphical:

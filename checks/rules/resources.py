@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards, kernel_log
+from checks.rules import cards, kernel_log, needs
 from checks.rules.finding import by_hand, command, error, hardware, info, unread, warning
 from checks.rules.session import in_container
 
@@ -124,10 +124,9 @@ def memory(host: Host, catalogue: Catalogue) -> Verdict:
     "systemd-oomd, which acts on pressure and swap and is only said; earlyoom acts on 10 % free memory, which "
     "loading a model reaches on machines with less than 32 GB.",
     by_hand="`sudo systemctl stop earlyoom` for the run, or start it with `--avoid python`.",
+    needs=(needs.CARD,),
 )
 def oom_killer(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     killers = host.resources.oom_killers
     if killers is None:
         return unread(
@@ -262,10 +261,9 @@ def file_system(host: Host, catalogue: Catalogue) -> Verdict:
     "kernel without a complete initrd, which does not start. Twice the largest initrd should be free, and 300 MB at "
     "least. Only judged where /boot is a file system of its own.",
     by_hand="`sudo apt-get autoremove` removes old kernels; keep the running one and one more.",
+    needs=(needs.CARD,),
 )
 def boot_space(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     boot = next((row for row in host.resources.disks or () if row.purpose == "boot"), None)
     if boot is None or boot.free is None or boot.total is None:
         return Unknown("How full /boot is, is not known.")

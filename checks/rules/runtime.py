@@ -7,7 +7,7 @@ import re
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards
+from checks.rules import cards, needs
 from checks.rules.finding import by_hand, command, error, info, warning
 from checks.rules.session import in_container, not_theirs
 
@@ -26,12 +26,10 @@ _CONSUMER = r"(?:RTX|GTX) \d{3,4}\b(?! Ada)|TITAN"
     "units they are a frequent reason for `no CUDA-capable device is detected`.",
     by_hand="`printenv | grep VISIBLE_DEVICES`, find it with `grep -rn VISIBLE_DEVICES ~/.bashrc ~/.profile "
     "/etc/environment /etc/profile.d ~/.config/environment.d`, remove it, and log in again.",
+    needs=(needs.CARD,),
     causes=("runtime.start-files",),
 )
 def visible_devices(host: Host, catalogue: Catalogue) -> Verdict:
-    ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     findings: list[Finding] = []
     for name in dict.fromkeys((*_NVIDIAS, *_AMDS)):
         value = host.person.environ.get(name)
@@ -98,11 +96,10 @@ def _hides(name: str, value: str, shown: int) -> Finding:
     "GeForce. Other CUDA or ROCm folders there can shadow those that PyTorch brings; that is only said.",
     by_hand="`echo $LD_LIBRARY_PATH`, remove the folder from ~/.bashrc or /etc/environment. PyTorch's wheels need "
     "no LD_LIBRARY_PATH.",
+    needs=(needs.CARD,),
 )
 def ld_library_path(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     value = host.person.environ.get("LD_LIBRARY_PATH", "")
     folders = [folder for folder in value.split(":") if folder]
     seen: list[tuple[str, object]] = [("environment", f"LD_LIBRARY_PATH={value}")]
@@ -135,10 +132,9 @@ def ld_library_path(host: Host, catalogue: Catalogue) -> Verdict:
     "version is insufficient`. Training through PyTorch needs no toolkit, so a mismatch is a note. Compares "
     "/usr/local/cuda-* with NVML.",
     by_hand="Install the toolkit of the driver's major version beside it (`cuda-toolkit-13-0`), or update the driver.",
+    needs=(needs.NVIDIA_CARD,),
 )
 def cuda_toolkit(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.NVIDIA):
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     if not host.nvidia.cuda_toolkits:
         return Skip("No CUDA toolkit is installed; training needs none.")
     able = cards.numbers(host.nvidia.nvml_cuda)
@@ -168,11 +164,10 @@ def cuda_toolkit(host: Host, catalogue: Catalogue) -> Verdict:
     "shell would compute, and indented ones, are not judged.",
     by_hand="Remove the line from the file and log in again; for units `systemctl --user daemon-reload` and restart "
     "them.",
+    needs=(needs.CARD,),
 )
 def start_files(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     if host.person.start_files is None:
         return Unknown("The start files were not read. Run the doctor as the user who trains.")
     amd = any(card.vendor == cards.AMD for card in ours)
@@ -209,14 +204,11 @@ def start_files(host: Host, catalogue: Catalogue) -> Verdict:
     "the loaded module.",
     by_hand="`ldconfig -p | grep libcuda.so.1` lists them in the loader's order; `dpkg -S FILE` tells which package, "
     "if any, owns one. Remove what no package owns, then run `sudo ldconfig`.",
+    needs=(needs.NVIDIA_CARD, needs.NVIDIA_MODULE),
     causes=("driver.mismatch", "driver.runfile"),
 )
 def libcuda(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.NVIDIA):
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     loaded, found = host.nvidia.module_version, host.nvidia.libcuda_versions
-    if not loaded:
-        return Skip("NVIDIA's module is not loaded.")
     if in_container(host):
         return Skip("In a container the engine puts the driver's libraries in place.")
     if not found:
@@ -247,11 +239,10 @@ def libcuda(host: Host, catalogue: Catalogue) -> Verdict:
     "cards only; on a GeForce CUDA ends with error 804. Installed it does nothing, but a line in /etc/ld.so.conf.d "
     "puts it before the driver's own. LD_LIBRARY_PATH has a check of its own.",
     by_hand="`grep -rn compat /etc/ld.so.conf.d`, remove the line or file, run `sudo ldconfig`.",
+    needs=(needs.NVIDIA_CARD,),
 )
 def cuda_compat(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     if host.nvidia.compat_folders is None:
         return Unknown("/etc/ld.so.conf.d could not be read; `ldconfig -p | grep libcuda` shows what the loader takes.")
     if in_container(host) or not host.nvidia.compat_folders:

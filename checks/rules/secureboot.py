@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards, kernel_log
+from checks.rules import cards, kernel_log, needs
 from checks.rules.finding import error, firmware, info, provision, reboot, unread, warning
 from checks.rules.installed import modules
 
@@ -42,12 +42,11 @@ def _enforced(host: Host) -> Ok | Unknown | None:
     by_hand="Either `sudo mokutil --import /var/lib/shim-signed/mok/MOK.der`, choose a one-time password, restart "
     "and answer the blue MokManager screen (Enroll MOK, Continue, Yes; US keyboard), which nobody can do over SSH. "
     "Or install linux-modules-nvidia-*, which Canonical has signed.",
+    needs=(needs.CARD,),
     causes=("secureboot.mok-pending",),
 )
 def module(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     if (settled := _enforced(host)) is not None:
         return settled
     loaded = host.kernel.loaded or ()
@@ -94,10 +93,9 @@ def _finding(host: Host, name: str, path: str, refused: list[str]) -> Finding:
     "within ten seconds, by someone at the console. Read from `mokutil --list-new`.",
     by_hand="Restart with keyboard and screen (or IPMI): Enroll MOK, Continue, Yes, the one-time password (US "
     "layout), Reboot. If the screen was missed, import the key again; `sudo mokutil --timeout -1` makes it wait.",
+    needs=(needs.CARD,),
 )
 def mok_pending(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     if (settled := _enforced(host)) is not None:
         return settled
     if host.firmware.mok_pending is None:

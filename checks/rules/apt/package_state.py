@@ -7,7 +7,7 @@ import re
 from checks.catalogue import Catalogue
 from checks.facts.host import Host, Package
 from checks.model import Finding, Ok, Skip, Verdict, check
-from checks.rules import cards
+from checks.rules import needs
 from checks.rules.finding import by_hand, command, error, provision, unread, warning
 from checks.rules.installed import nvidia_packages, packages
 
@@ -112,10 +112,9 @@ def _origin(package: Package) -> str | None:
     "versions.",
     by_hand="Choose one source. `dpkg -l '*nvidia*'` shows the versions; remove the driver packages of the other "
     "source (`sudo apt-get remove`), disable its repository, and install the rest again in one command.",
+    needs=(needs.NVIDIA_CARD,),
 )
 def mixed_sources(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.NVIDIA):
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     if host.apt.packages is None:
         return unread(host, "Where the driver's packages come from", ("dpkg",), "Make /var/lib/dpkg/status readable.")
     owners: dict[str, list[Package]] = {}
@@ -146,10 +145,9 @@ def mixed_sources(host: Host, catalogue: Catalogue) -> Verdict:
     "keeps the toolkit and leaves the driver alone.",
     by_hand="Write /etc/apt/preferences.d/no-nvidia-driver with `Package: *nvidia* libcuda1* cuda-drivers*`, "
     "`Pin: origin developer.download.nvidia.com`, `Pin-Priority: -1`.",
+    needs=(needs.NVIDIA_CARD,),
 )
 def repo_wins(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.NVIDIA):
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     if host.apt.sources is None:
         return unread(host, "Which repositories are enabled", ("/etc/apt",), "Make /etc/apt readable.")
     theirs = [row for row in host.apt.sources if row.owner == "nvidia"]
@@ -213,10 +211,9 @@ def signed_by_conflict(host: Host, catalogue: Catalogue) -> Verdict:
     "10). Files of several of them, or of two releases, make apt pick parts of each: unmet dependencies, 404.",
     by_hand="`grep -rlE 'radeon|repo.amd.com' /etc/apt/sources.list.d`, keep the one you want, move the others "
     "away, `sudo apt-get update`.",
+    needs=(needs.AMD_CARD,),
 )
 def amd_sources(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.AMD):
-        return Skip(cards.none_of(host, catalogue, cards.AMD))
     if host.apt.sources is None:
         return unread(host, "Which repositories are enabled", ("/etc/apt",), "Make /etc/apt readable.")
     releases: dict[str, tuple[str, str]] = {}

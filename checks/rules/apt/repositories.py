@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Ok, Skip, Verdict, check
-from checks.rules import cards
+from checks.rules import needs
 from checks.rules.finding import command, error, provision, unread, warning
 
 
@@ -17,10 +17,9 @@ from checks.rules.finding import command, error, provision, unread, warning
     "expired or was exchanged (NVIDIA's old A4B469963BF863CC) shows only in what `sudo apt-get update` says.",
     by_hand="`sudo apt-get update` names the key. For NVIDIA install cuda-keyring anew, for the others fetch the key "
     "as their install guide says, into the file that Signed-By names.",
+    needs=(needs.CARD,),
 )
 def keys(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     if host.apt.sources is None or host.apt.missing_keys is None:
         return unread(host, "Whether the repositories' keys are there", ("/etc/apt",), "Make /etc/apt readable.")
     rows = {row.signed_by: row for row in host.apt.sources if row.signed_by in host.apt.missing_keys}
@@ -44,11 +43,10 @@ def keys(host: Host, catalogue: Catalogue) -> Verdict:
     "names of those files, without network.",
     by_hand="`sudo apt-get update` and read what it says about that repository: NO_PUBKEY and EXPKEYSIG are about "
     "the key, 404 about a release that moved, certificate errors about clock or proxy.",
+    needs=(needs.CARD,),
     causes=("apt.keys", "apt.signed-by-conflict", "apt.amd-sources", "os.clock"),
 )
 def fetched(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     if host.apt.sources is None:
         return unread(host, "Which repositories are enabled", ("/etc/apt",), "Make /etc/apt readable.")
     if host.apt.unfetched is None:
@@ -73,10 +71,9 @@ def fetched(host: Host, catalogue: Catalogue) -> Verdict:
     "falls apart. From 7.14 on AMD's packages have names of their own and need none.",
     by_hand="Write /etc/apt/preferences.d/rocm-pin-600 with the names of ROCm's packages, `Pin: release "
     "o=repo.radeon.com`, `Pin-Priority: 600`. `apt-cache policy rocminfo` shows who wins.",
+    needs=(needs.AMD_CARD,),
 )
 def amd_pin(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.AMD):
-        return Skip(cards.none_of(host, catalogue, cards.AMD))
     if host.apt.sources is None or host.apt.pins is None:
         return unread(host, "Which repositories and pins there are", ("/etc/apt",), "Make /etc/apt readable.")
     theirs = [row for row in host.apt.sources if row.owner == "amd-rocm" and "repo.radeon.com" in row.uri]

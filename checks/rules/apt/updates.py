@@ -6,8 +6,8 @@ import re
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from checks.model import Ok, Skip, Verdict, check
-from checks.rules import cards
+from checks.model import Ok, Verdict, check
+from checks.rules import needs
 from checks.rules.finding import by_hand, command, info, provision, unread, warning
 from checks.rules.installed import nvidia_packages, packages
 
@@ -30,10 +30,9 @@ _KERNEL_META = r"linux-(?:image-)?(?:generic|lowlatency|virtual|oem|aws|gcp|azur
     "kernel or loads a module that the rest of the driver does not fit. All of the set, or none of it.",
     by_hand="In /etc/apt/apt.conf.d/50unattended-upgrades remove the nvidia lines from Package-Blacklist, or block "
     "all of `linux-`, `nvidia-` and `libnvidia-`. `gpu-setup update` moves them together.",
+    needs=(needs.NVIDIA_CARD,),
 )
 def unattended(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.NVIDIA):
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     if host.apt.unattended is None:
         return unread(host, "Whether unattended upgrades run", ("apt.conf", "/etc/apt"), "Make /etc/apt readable.")
     if not host.apt.unattended:
@@ -75,10 +74,9 @@ def _matches(pattern: str, name: str) -> bool:
     "time set there (often 02:00), whatever runs. A long training run does not survive that.",
     by_hand='In /etc/apt/apt.conf.d/50unattended-upgrades set `Unattended-Upgrade::Automatic-Reboot "false";`, or '
     "hold it off for one run: `systemd-inhibit --what=shutdown gpu-setup train …`.",
+    needs=(needs.CARD,),
 )
 def auto_reboot(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     if host.apt.unattended is None or host.apt.unattended_reboot is None:
         return unread(host, "Whether unattended upgrades restart", ("apt.conf", "/etc/apt"), "Make /etc/apt readable.")
     if not host.apt.unattended or not host.apt.unattended_reboot:
@@ -102,10 +100,9 @@ def auto_reboot(host: Host, catalogue: Catalogue) -> Verdict:
     "is rebuilt for each kernel, so that is only said, and so is a kernel that gets no security updates.",
     by_hand="`apt-mark showhold`, then `sudo apt-mark unhold NAME …`; or hold all of the set. `gpu-setup update` moves "
     "kernel and driver together.",
+    needs=(needs.CARD,),
 )
 def holds(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     if host.apt.packages is None:
         return unread(host, "What is on hold", ("dpkg",), "Make /var/lib/dpkg/status readable.")
     parts = {

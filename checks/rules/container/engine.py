@@ -5,11 +5,9 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards
+from checks.rules import cards, needs
 from checks.rules.finding import by_hand, command, error, info, provision, unread, warning
 from checks.rules.installed import nvidia_driver, packages
-
-NO_ENGINE = "No container engine is installed; gpu-setup can train in a venv."
 
 
 @check(
@@ -20,14 +18,11 @@ NO_ENGINE = "No container engine is installed; gpu-setup can train in a venv."
     "group docker is root by another name); one that does not run is a warning.",
     by_hand="`systemctl status docker`, `sudo journalctl -u docker -b`. Use `sudo docker`, or rootless Docker, "
     "instead of joining the group docker on a machine with several users.",
+    needs=(needs.CONTAINER_ENGINE, needs.CARD),
     causes=("container.daemon-json",),
 )
 def engine(host: Host, catalogue: Catalogue) -> Verdict:
     docker = host.docker
-    if docker.kind is None:
-        return Skip(NO_ENGINE)
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     if docker.answers:
         return Ok(f"{docker.kind} {docker.version or ''} answers.")
     if docker.kind == "podman":
@@ -38,7 +33,7 @@ def engine(host: Host, catalogue: Catalogue) -> Verdict:
     denied = "denied" in problem.lower() or "permission" in problem.lower()
     return (
         (info if denied else warning)(
-            docker.kind,
+            docker.kind or "docker",
             "The engine refuses this user." if denied else f"The container engine does not answer: {problem}.",
             "Images then need sudo; gpu-setup asks for it, or trains in a venv."
             if denied
@@ -59,10 +54,9 @@ def engine(host: Host, catalogue: Catalogue) -> Verdict:
     "although everything is installed.",
     by_hand="Save what you need (its images and volumes are its own), `sudo snap remove docker`, then "
     "`sudo apt-get install docker.io`.",
+    needs=(needs.CONTAINER_ENGINE,),
 )
 def snap(host: Host, catalogue: Catalogue) -> Verdict:
-    if host.docker.kind is None:
-        return Skip(NO_ENGINE)
     if host.docker.kind != "snap":
         return Ok(f"The engine is {host.docker.kind}.")
     if not cards.training(host, catalogue):
@@ -86,12 +80,9 @@ def snap(host: Host, catalogue: Catalogue) -> Verdict:
     about="Docker Desktop runs its engine in a virtual machine that has neither /dev/kfd nor the NVIDIA driver. "
     "Read from the engine's own description.",
     by_hand="`sudo apt-get install docker.io`, then `docker context use default`.",
+    needs=(needs.CONTAINER_ENGINE, needs.CARD),
 )
 def desktop(host: Host, catalogue: Catalogue) -> Verdict:
-    if host.docker.kind is None:
-        return Skip(NO_ENGINE)
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     if host.docker.kind != "desktop":
         return Ok(f"The engine is {host.docker.kind}.")
     return (
@@ -112,12 +103,9 @@ def desktop(host: Host, catalogue: Catalogue) -> Verdict:
     "restart. The file is parsed as JSON.",
     by_hand="`python3 -m json.tool /etc/docker/daemon.json` shows the place; mend it, then `sudo systemctl restart "
     "docker`.",
+    needs=(needs.CONTAINER_ENGINE, needs.CARD),
 )
 def daemon_json(host: Host, catalogue: Catalogue) -> Verdict:
-    if host.docker.kind is None:
-        return Skip(NO_ENGINE)
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     if host.docker.daemon_json_valid is None:
         return (
             Ok("There is no /etc/docker/daemon.json.")
@@ -150,12 +138,11 @@ def daemon_json(host: Host, catalogue: Catalogue) -> Verdict:
     by_hand="Add NVIDIA's repository for it (docs.nvidia.com, container toolkit install guide), `sudo apt-get "
     "install nvidia-container-toolkit`, `sudo nvidia-ctk runtime configure --runtime=docker`, `sudo systemctl "
     "reload docker`.",
+    needs=(needs.NVIDIA_CARD, needs.CONTAINER_ENGINE),
 )
 def toolkit(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.NVIDIA):
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
-    if host.docker.kind in (None, "desktop"):
-        return Skip(NO_ENGINE if host.docker.kind is None else "Docker Desktop: see container.desktop.")
+    if host.docker.kind == "desktop":
+        return Skip("Docker Desktop: see container.desktop.")
     if nvidia_driver(host) is False:
         return Skip("No NVIDIA driver is installed yet: see driver.present.")
     version = host.nvidia.container_toolkit
@@ -186,14 +173,13 @@ def toolkit(host: Host, catalogue: Catalogue) -> Verdict:
     "engine itself, so a change in daemon.json that was not reloaded counts as missing.",
     by_hand="`sudo nvidia-ctk runtime configure --runtime=docker`, then `sudo systemctl reload docker`; for podman "
     "`sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`.",
+    needs=(needs.NVIDIA_CARD, needs.CONTAINER_ENGINE),
     causes=("container.toolkit", "container.engine", "container.daemon-json"),
 )
 def runtime(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.NVIDIA):
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     docker = host.docker
-    if docker.kind in (None, "desktop", "snap"):
-        return Skip(NO_ENGINE if docker.kind is None else f"The engine is {docker.kind}: see container.{docker.kind}.")
+    if docker.kind in ("desktop", "snap"):
+        return Skip(f"The engine is {docker.kind}: see container.{docker.kind}.")
     if not (host.nvidia.container_toolkit or packages(host, "nvidia-container-toolkit")):
         return Skip("The toolkit is not installed: see container.toolkit.")
     if docker.kind != "podman" and docker.runtimes is None:
@@ -233,12 +219,9 @@ def runtime(host: Host, catalogue: Catalogue) -> Verdict:
     "that are gone. The toolkit's service keeps the one in /run/cdi fresh.",
     by_hand="Remove the hand-made one, `sudo rm /etc/cdi/nvidia.yaml`, and write the other anew: "
     "`sudo systemctl restart nvidia-cdi-refresh`, or `sudo nvidia-ctk cdi generate --output=/run/cdi/nvidia.yaml`.",
+    needs=(needs.NVIDIA_CARD, needs.CONTAINER_ENGINE),
 )
 def cdi(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.NVIDIA):
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
-    if host.docker.kind is None:
-        return Skip(NO_ENGINE)
     if host.nvidia.cdi_specs is None:
         return unread(host, "Which CDI files there are", ("/cdi",), "Make /etc/cdi and /run/cdi readable.")
     specs = host.nvidia.cdi_specs
@@ -287,10 +270,9 @@ def cdi(host: Host, catalogue: Catalogue) -> Verdict:
     "CDI, which the toolkit writes from 1.18 on, the engine knows the devices and they stay.",
     by_hand="Install nvidia-container-toolkit 1.18 or newer and use CDI (`--device nvidia.com/gpu=all`), or name "
     "the nodes with `--device`.",
+    needs=(needs.NVIDIA_CARD,),
 )
 def cgroup_driver(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.NVIDIA):
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     if host.docker.cgroup_driver is None or "nvidia" not in (host.docker.runtimes or ()):
         return Skip("NVIDIA's runtime is not set up in Docker.")
     if host.docker.cgroup_driver != "systemd" or host.nvidia.cdi_specs:

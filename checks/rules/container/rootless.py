@@ -5,8 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards
-from checks.rules.container.engine import NO_ENGINE
+from checks.rules import cards, needs
 from checks.rules.finding import by_hand, command, info, warning
 from checks.rules.session import in_container
 
@@ -20,13 +19,10 @@ from checks.rules.session import in_container
     by_hand="`sudo nvidia-ctk config --set nvidia-container-cli.no-cgroups --in-place` and `nvidia-ctk runtime "
     "configure --runtime=docker --config=$HOME/.config/docker/daemon.json`, or CDI: `--device nvidia.com/gpu=all`. "
     "AMD: `--device=/dev/kfd --device=/dev/dri --group-add keep-groups` with podman.",
+    needs=(needs.CARD, needs.CONTAINER_ENGINE),
 )
 def rootless(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
-    if host.docker.kind is None:
-        return Skip(NO_ENGINE)
     if not host.docker.rootless:
         return Ok("Docker does not run rootless.")
     seen: list[tuple[str, object]] = [("docker info", "SecurityOptions: rootless")]
@@ -66,10 +62,9 @@ def rootless(host: Host, catalogue: Catalogue) -> Verdict:
     by_hand="Write a profile for that program: /etc/apparmor.d/home.bin.rootlesskit as Docker's rootless guide "
     "shows, then `sudo systemctl restart apparmor`. Leave kernel.apparmor_restrict_unprivileged_userns on: it "
     "protects all others.",
+    needs=(needs.CARD,),
 )
 def userns(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     kit = host.docker.rootless_kit
     if kit is None or in_container(host):
         return Skip("No rootless engine is installed.")

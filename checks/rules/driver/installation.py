@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import Host, PciCard
 from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards, kernel_log
+from checks.rules import cards, kernel_log, needs
 from checks.rules.finding import by_hand, command, error, info, install, provision, reboot, unread, warning
 from checks.rules.installed import modules, nvidia_driver
 
@@ -20,11 +20,10 @@ _FREE_DRIVERS = ("nouveau", "nova", "nova_core", "nova_drm", "nova-core", "NovaC
     "amdgpu module of the running kernel, which small and cloud kernels leave to linux-modules-extra.",
     by_hand="`gpu-setup plan` names the packages. By hand on Ubuntu 24.04: `ubuntu-drivers list`, then "
     "`sudo ubuntu-drivers install`; for AMD `sudo apt-get install linux-modules-extra-$(uname -r)`.",
+    needs=(needs.CARD,),
 )
 def present(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     findings: list[Finding] = []
     unknown: list[str] = []
     for card in ours:
@@ -83,6 +82,7 @@ def _bound_to(card: PciCard) -> tuple[str, object]:
     "driver is installed: nouveau is then what is to be expected.",
     by_hand="`lsmod`, `lspci -nnk -d 10de:` (or 1002:), `grep -rn blacklist /etc/modprobe.d`. After a change there "
     "run `sudo update-initramfs -u` and restart. Remove nomodeset from the kernel command line on AMD.",
+    needs=(needs.CARD,),
     causes=(
         "secureboot.module",
         "driver.module",
@@ -98,8 +98,6 @@ def _bound_to(card: PciCard) -> tuple[str, object]:
 )
 def bound(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     judged = [card for card in ours if card.vendor == cards.AMD or nvidia_driver(host)]
     if not judged:
         return Skip("No NVIDIA driver is installed yet: see driver.present.")
@@ -174,10 +172,9 @@ def _none(host: Host, catalogue: Catalogue, card: PciCard, wanted: str) -> Findi
     "without a module, and driver packages overwrite it half. Recognised by /usr/bin/nvidia-uninstall without an "
     "owner.",
     by_hand="`sudo /usr/bin/nvidia-uninstall`, restart, then install the packages that `gpu-setup plan` names.",
+    needs=(needs.NVIDIA_CARD,),
 )
 def runfile(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.NVIDIA):
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     if host.nvidia.runfile is None:
         return Unknown("Whether a .run installer was used is not known: /usr/bin cannot be read.")
     if not host.nvidia.runfile:
@@ -201,13 +198,10 @@ def runfile(host: Host, catalogue: Catalogue) -> Verdict:
     about="CUDA needs /dev/nvidia-uvm of the module nvidia_uvm. After suspend, and on some headless machines, it "
     "is missing while nvidia-smi still works, and CUDA ends with `CUDA unknown error`.",
     by_hand="`sudo modprobe -r nvidia_uvm; sudo modprobe nvidia_uvm`, then `sudo nvidia-modprobe -c 0 -u`.",
+    needs=(needs.NVIDIA_CARD, needs.NVIDIA_MODULE),
     causes=("driver.bound", "driver.nvml"),
 )
 def uvm(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.NVIDIA):
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
-    if not host.nvidia.module_version:
-        return Skip("NVIDIA's module is not loaded.")
     if host.nvidia.device_nodes is None:
         return Unknown("The device nodes are not known: /dev cannot be listed.")
     if any(node.rpartition("/")[2] == "nvidia-uvm" for node in host.nvidia.device_nodes):
@@ -230,11 +224,10 @@ def uvm(host: Host, catalogue: Catalogue) -> Verdict:
     "waits seconds for it, and settings such as the power limit are lost. Read from NVML, judged only without a "
     "desktop.",
     by_hand="`sudo systemctl enable --now nvidia-persistenced`.",
+    needs=(needs.NVIDIA_CARD,),
 )
 def persistence(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     if host.os.graphical:
         return Skip("A desktop keeps the driver awake.")
     off = [card for card in ours if (gpu := cards.nvml_of(card, host)) and gpu.persistence is False]

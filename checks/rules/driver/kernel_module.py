@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import DkmsBuild, Host
 from checks.model import Finding, Ok, Skip, Verdict, check
-from checks.rules import cards, session
+from checks.rules import cards, needs, session
 from checks.rules.finding import command, error, install, provision, unread, warning
 from checks.rules.installed import modules, nvidia_driver, nvidia_packages
 
@@ -20,14 +20,11 @@ _NAMES = {cards.NVIDIA: "nvidia", cards.AMD: "amdgpu"}
     "oem) than the modules were installed for; nvidia-smi then cannot talk to the driver.",
     by_hand="`sudo apt-get install linux-modules-nvidia-BRANCH-open-$(uname -r)`, or with DKMS `sudo dkms "
     "autoinstall`. Until then start the previous kernel (hold Esc, Advanced options).",
+    needs=(needs.NVIDIA_CARD, needs.NVIDIA_DRIVER),
     causes=("driver.dkms", "kernel.headers"),
 )
 def running(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.NVIDIA):
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     release = host.kernel.release
-    if not nvidia_driver(host):
-        return Skip("No NVIDIA driver is installed yet: see driver.present.")
     if host.nvidia.module_version:
         return Ok("The module is loaded.")
     if host.kernel.modules is None or release is None:
@@ -65,12 +62,11 @@ def running(host: Host, catalogue: Catalogue) -> Verdict:
     "and /lib/modules.",
     by_hand="Install the module package for that kernel (`linux-modules-nvidia-BRANCH-open-RELEASE`, or "
     "`linux-modules-extra-RELEASE` for amdgpu) before restarting, or build it: `sudo dkms autoinstall -k RELEASE`.",
+    needs=(needs.CARD,),
     causes=("driver.dkms", "kernel.headers"),
 )
 def next_boot(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     if session.in_container(host):
         return Skip("A container has no boot of its own: run the doctor on its host for this.")
     release = host.kernel.next_boot
@@ -114,12 +110,11 @@ def next_boot(host: Host, catalogue: Catalogue) -> Verdict:
     "own amdgpu steps in, so a failed amdgpu-dkms is a warning.",
     by_hand="`dkms status`, read /var/lib/dkms/MODULE/VERSION/build/make.log. Usually the kernel is newer than the "
     "driver: take a newer branch, or on AMD remove amdgpu-dkms and use the kernel's module.",
+    needs=(needs.CARD,),
     causes=("kernel.headers", "kernel.amdgpu-dkms"),
 )
 def dkms(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     if host.kernel.dkms is None:
         return unread(host, "What DKMS has built", ("/var/lib/dkms",), "Make /var/lib/dkms readable.")
     names = tuple({_NAMES[card.vendor] for card in ours})

@@ -5,9 +5,9 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import ASLEEP, Host
 from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards, kernel_log
+from checks.rules import cards, kernel_log, needs
 from checks.rules.finding import command, error, hardware, provision, reboot
-from checks.rules.installed import nvidia_driver, nvidia_packages
+from checks.rules.installed import nvidia_packages
 
 _ANSWERS = ("nvidia-smi",)
 # faults of our own asking, not of the driver
@@ -21,6 +21,7 @@ _NOT_ASKED = ("no-binding", "unreadable answer", "not-recorded")
     "cards that it lists with those on the bus. While no driver is installed this is not asked. Silence is "
     "`unknown`, not a failure: without persistence mode a start takes seconds a card.",
     by_hand="`nvidia-smi`; if it fails, its message names the cause. `sudo dmesg | grep NVRM` has the driver's side.",
+    needs=(needs.NVIDIA_CARD, needs.NVIDIA_DRIVER),
     causes=(
         "driver.present",
         "secureboot.module",
@@ -35,11 +36,7 @@ _NOT_ASKED = ("no-binding", "unreadable answer", "not-recorded")
 )
 def nvml(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     problem = host.nvidia.nvml_problem
-    if not nvidia_driver(host):
-        return Skip("No NVIDIA driver is installed yet: see driver.present.")
     if problem and ("timed-out" in problem or "timed out" in problem):
         return Unknown(
             "NVML did not answer in time. Without persistence mode that can take seconds a card; a driver that hangs "
@@ -107,14 +104,11 @@ def _silent(host: Host, problem: str) -> Finding:
     "that only a cold start clears. A card that NVML shows now has started after all.",
     by_hand="Switch the machine off for ten seconds and on again. `ls /lib/firmware/nvidia/` must hold the "
     "driver's version. Then see driver.flavour and gpu.bar-space.",
+    needs=(needs.NVIDIA_CARD, needs.NVIDIA_DRIVER),
     causes=("gpu.fell-off-bus", "driver.flavour", "driver.dropped", "gpu.bar-space", "driver.gsp"),
 )
 def init(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
-    if not nvidia_driver(host):
-        return Skip("No NVIDIA driver is installed yet: see driver.present.")
     if host.kernel.log is None:
         return kernel_log.cannot_read(host, "Whether the driver could start the card")
     pattern = r"NVRM:.*?([0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2})\S*:? .*RmInitAdapter failed"
@@ -157,15 +151,12 @@ _GSP = (
     by_hand="Switch the machine off for ten seconds (a restart does not clear WPR2). `ls /lib/firmware/nvidia/` must "
     "hold the driver's version; if not, reinstall the package nvidia-firmware-BRANCH-VERSION. Then try another "
     "branch.",
+    needs=(needs.NVIDIA_CARD, needs.NVIDIA_MODULE),
     causes=("gpu.fell-off-bus", "driver.flavour", "driver.dropped", "driver.mismatch"),
 )
 def gsp(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     version = host.nvidia.module_version
-    if not version:
-        return Skip("NVIDIA's module is not loaded.")
     shown = [card for card in ours if (gpu := cards.nvml_of(card, host)) and not gpu.problem]
     if len(shown) == len(ours):
         return Ok("The driver has started every card.")
@@ -200,10 +191,9 @@ def gsp(host: Host, catalogue: Catalogue) -> Verdict:
     "starts on any card: `CUDA_ERROR_SYSTEM_NOT_READY` (802) without it. Judged only where the PCI bus has such chips.",
     by_hand="`sudo apt-get install nvidia-fabricmanager-BRANCH` (from 590 on in NVIDIA's repository without the "
     "number), `sudo systemctl enable --now nvidia-fabricmanager`.",
+    needs=(needs.NVIDIA_CARD,),
 )
 def fabric_manager(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.NVIDIA):
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     if not host.nvidia.nvswitches:
         return Skip("The machine has no NVSwitch.")
     if host.nvidia.fabric_manager is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Branch, Catalogue
 from checks.facts.host import Host
 from checks.model import Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards
+from checks.rules import cards, needs
 from checks.rules.finding import error, provision, reboot, warning
 from checks.rules.installed import nvidia_packages, nvidia_version
 
@@ -20,10 +20,9 @@ _DPKG = "/var/lib/dpkg/status"
     "in the name of libnvidia-ml.so.1's file, and asks NVML.",
     by_hand="Restart. Without a restart: end everything that uses the card, `sudo rmmod nvidia_uvm nvidia_drm "
     "nvidia_modeset nvidia`, then `sudo modprobe nvidia`.",
+    needs=(needs.NVIDIA_CARD,),
 )
 def mismatch(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.NVIDIA):
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     loaded, library = host.nvidia.module_version, host.nvidia.library_version
     said = "mismatch" in (host.nvidia.nvml_problem or "").lower()
     if not loaded and not said:
@@ -61,11 +60,10 @@ def mismatch(host: Host, catalogue: Catalogue) -> Verdict:
     "the preferred one only an older stack does.",
     by_hand="Install a newer branch: `sudo ubuntu-drivers list` shows them, `gpu-setup plan` picks one with "
     "modules for your kernels.",
+    needs=(needs.NVIDIA_CARD,),
 )
 def too_old(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     version, source = nvidia_version(host)
     if version is None:
         return Skip("No NVIDIA driver is loaded, so there is no version to judge.")
@@ -113,11 +111,10 @@ def _branch(version: str, catalogue: Catalogue) -> Branch | None:
     "devices were found`. Read from /proc/driver/nvidia/version, else from the package names.",
     by_hand="Install the other flavour of the same branch, e.g. `nvidia-driver-580-open` for `nvidia-driver-580`, "
     "with its modules, in one apt command; then restart.",
+    needs=(needs.NVIDIA_CARD,),
 )
 def flavour(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     version, _ = nvidia_version(host)
     row = _branch(version, catalogue) if version else None
     if row is None:
@@ -161,11 +158,10 @@ def flavour(host: Host, catalogue: Catalogue) -> Verdict:
     by_hand="Install the last branch for the card (580 for Volta and older) and keep apt on it: "
     "`nvidia-driver-580` from Ubuntu's archive, or `nvidia-driver-pinning-580` first when using NVIDIA's "
     "repository.",
+    needs=(needs.NVIDIA_CARD,),
 )
 def dropped(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     version, source = nvidia_version(host)
     row = _branch(version, catalogue) if version else None
     if row is None:

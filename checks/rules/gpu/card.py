@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import ASLEEP, Host, PciCard
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards
+from checks.rules import cards, needs
 from checks.rules.finding import by_hand, command, error, hardware, info, unread, warning
 
 # What the article promises: QLoRA of a 7B model on one card of 16 GB. Decimal gigabytes with 5 % off, because a
@@ -95,11 +95,10 @@ def _without_stack(card: PciCard, catalogue: Catalogue) -> Finding:
     "gpu-setup takes what fits. The size is the driver's where it answers, else the catalogue's.",
     by_hand="Ask `gpu-setup fit --card NAME` for the longest sequence and largest batch that fit. Set "
     "`sequence_len: 1024` (or 2048) and `micro_batch_size: 1` in the recipe.",
+    needs=(needs.CARD,),
 )
 def vram(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     findings, fine = [], []
     for card in ours:
         size, source = memory(card, host, catalogue)
@@ -187,11 +186,10 @@ def kept_for_vm(host: Host, catalogue: Catalogue) -> Verdict:
     "card.",
     by_hand="Put `export ROCR_VISIBLE_DEVICES=UUID` (the card's, from `rocminfo`) into your shell's start file, or "
     "disable the integrated graphics in the BIOS.",
+    needs=(needs.AMD_CARD,),
 )
 def integrated_beside(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.AMD)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.AMD))
     inside = [
         c for c in host.cards or () if c.vendor == cards.AMD and (r := cards.known(c, catalogue)) and r.integrated
     ]
@@ -239,11 +237,10 @@ def integrated_beside(host: Host, catalogue: Catalogue) -> Verdict:
     "capability in the catalogue, or NVML's.",
     by_hand="Set `bf16: false` and `fp16: true` in the recipe (`bf16: auto` does it by itself), and "
     "`attn_implementation: sdpa`.",
+    needs=(needs.NVIDIA_CARD,),
 )
 def bf16(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     findings, fine = [], []
     for card in ours:
         gpu, row = cards.nvml_of(card, host), cards.known(card, catalogue)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Catalogue, Xid
 from checks.facts.host import Host
 from checks.model import Finding, Fix, Ok, Skip, Verdict, check
-from checks.rules import cards, kernel_log
+from checks.rules import cards, kernel_log, needs
 from checks.rules.finding import by_hand, error, hardware, info, reboot, warning
 from checks.rules.installed import nvidia_driver
 
@@ -32,10 +32,9 @@ _ADDRESS = r"amdgpu ([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])"
     "a reset a warning, one that a program caused a note. Xid 79 has a check of its own.",
     by_hand="`sudo journalctl -k -b | grep Xid`, then look the number up in NVIDIA's Xid catalogue "
     "(docs.nvidia.com/deploy/xid-errors). For 13, 31, 43 and 45 suspect the program first.",
+    needs=(needs.NVIDIA_CARD,),
 )
 def xid(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.NVIDIA):
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     if not nvidia_driver(host):
         return Skip("Only NVIDIA's driver reports Xid errors, and none is installed yet.")
     if host.kernel.log is None:
@@ -81,12 +80,11 @@ def _xid(subject: str, number: int, row: Xid | None, lines: list[str]) -> Findin
     "HSA_OVERRIDE_GFX_VERSION, unstable power or clocks.",
     by_hand="Update linux-firmware and the kernel, unset HSA_OVERRIDE_GFX_VERSION, go back to stock clocks. As a "
     "test: kernel parameter `amdgpu.cwsr_enable=0`. Restart after every reset.",
+    needs=(needs.AMD_CARD,),
     causes=("kernel.firmware", "rocm.override"),
 )
 def amdgpu_errors(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.AMD)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.AMD))
     if host.kernel.log is None:
         return kernel_log.cannot_read(host, "Whether amdgpu reported errors")
     said: dict[str, dict[str, list[str]]] = {}

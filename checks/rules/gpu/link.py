@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards, kernel_log
+from checks.rules import cards, kernel_log, needs
 from checks.rules.finding import error, firmware, hardware, info, reboot, warning
 
 # what a card shows while Resizable BAR is off
@@ -28,11 +28,10 @@ def _sysfs(slot: str, file: str) -> str:
     "little faster and nothing else, so its absence is only noted.",
     by_hand="In the BIOS switch on Above 4G Decoding and Resizable BAR (Smart Access Memory). On a disk that is "
     "sealed to the TPM have the recovery key at hand: a firmware change can ask for it.",
+    needs=(needs.CARD,),
 )
 def rebar(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     findings: list[Finding] = []
     known = 0
     for card in ours:
@@ -71,11 +70,10 @@ def rebar(host: Host, catalogue: Catalogue) -> Verdict:
     "lines that name the card's own address.",
     by_hand="In the BIOS switch on Above 4G Decoding. If there is no such setting, add `pci=realloc` to "
     "GRUB_CMDLINE_LINUX_DEFAULT in /etc/default/grub, run `sudo update-grub` and restart.",
+    needs=(needs.CARD,),
 )
 def bar_space(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     if host.kernel.log is None:
         return kernel_log.cannot_read(host, "Whether the card's memory windows were placed")
     # the kernel tries again after a failure: only what it said last about a window counts. I/O ports, the ROM (6) and
@@ -119,11 +117,10 @@ def bar_space(host: Host, catalogue: Catalogue) -> Verdict:
     "poor, and falls off the bus sooner or later.",
     by_hand="Reseat the card, leave out the riser, and if that does not help set the slot to a lower PCIe "
     "generation in the BIOS. Compare `cat /sys/bus/pci/devices/SLOT/aer_dev_correctable` before and after a run.",
+    needs=(needs.CARD,),
 )
 def aer(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     counted = [
         (card, slot, count)
         for card in ours
@@ -222,11 +219,10 @@ def _lost_lines(log: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     "from D3cold to D0, device inaccessible`. A card that merely sleeps is fine and is not woken for this check.",
     by_hand="`echo on | sudo tee /sys/bus/pci/devices/SLOT/power/control` keeps it awake until the next start; "
     "`options nvidia NVreg_DynamicPowerManagement=0x00` in /etc/modprobe.d for good. Update the BIOS.",
+    needs=(needs.CARD,),
 )
 def power_state(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     if host.kernel.log is None:
         return kernel_log.cannot_read(host, "Whether the card woke up each time")
     # kernels before 6.0 say `can't`; D3hot is the sleep without the slot's power switched off

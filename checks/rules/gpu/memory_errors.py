@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Finding, Ok, Skip, Verdict, check
-from checks.rules import cards
+from checks.rules import cards, needs
 from checks.rules.finding import error, hardware, info, reboot, warning
 
 _NO_COUNTER = "The card counts no memory errors: GeForce and Radeon cards have no ECC, or the driver does not say."
@@ -19,11 +19,10 @@ _NO_COUNTER = "The card counts no memory errors: GeForce and Radeon cards have n
     "are not judged.",
     by_hand="`nvidia-smi -q -d ECC` or `amd-smi metric --ecc`. Restart (the card replaces the row at its reset), run "
     "the vendor's diagnosis (`dcgmi diag -r 3`, `amd-smi ras`), and have the card replaced if errors come back.",
+    needs=(needs.CARD,),
 )
 def ecc(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     counted = []
     for card in ours:
         gpu, amd = cards.nvml_of(card, host), cards.amd_of(card, host)
@@ -56,11 +55,10 @@ def ecc(host: Host, catalogue: Catalogue) -> Verdict:
     "GeForce cards do not tell.",
     by_hand="`nvidia-smi -q -d ROW_REMAPPER`. Pending: end all programs, `sudo nvidia-smi -r -i SLOT`, or restart. "
     "Remapping failure: ask for a replacement card.",
+    needs=(needs.NVIDIA_CARD,),
 )
 def row_remap(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     told = [(card, gpu) for card in ours if (gpu := cards.nvml_of(card, host)) and gpu.rows_remapped is not None]
     if not told:
         return Skip(_NO_COUNTER)

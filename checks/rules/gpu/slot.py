@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import Host, PciCard
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards
+from checks.rules import cards, needs
 from checks.rules.finding import Seen, hardware, info, warning
 
 # GT/s of PCI Express generations 1 to 6
@@ -35,11 +35,10 @@ def _widths(host: Host, card: PciCard) -> list[tuple[str, int]]:
     "full behind it. A quarter of the lanes or less is a warning, half of them a note (usual with two cards).",
     by_hand="Look into the board's manual for the slot's lanes, put the card into the first slot, reseat it, leave "
     "out the riser, and check bifurcation in the BIOS.",
+    needs=(needs.CARD,),
 )
 def link_width(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     findings: list[Finding] = []
     fine = []
     for card in ours:
@@ -85,11 +84,10 @@ def _lanes(pcie: str | None) -> int | None:
     "with the card's, and only said. From /sys, for the ports between processor and card, and NVML's load.",
     by_hand="Set the slot to Auto or the card's generation in the BIOS, leave out the riser, reseat the card. Look "
     "again during a run: `cat /sys/bus/pci/devices/SLOT/current_link_speed`.",
+    needs=(needs.CARD,),
 )
 def link_speed(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     if host.os.virtualisation != "none":
         return Skip("A virtual machine's or container's ports do not tell what the real slot can.")
     findings: list[Finding] = []

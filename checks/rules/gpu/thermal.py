@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import AmdGpu, Host, NvmlGpu
 from checks.model import Finding, Ok, Skip, Verdict, check
-from checks.rules import cards
+from checks.rules import cards, needs
 from checks.rules.finding import Seen, command, hardware, warning
 from checks.rules.gpu.card import unanswered
 
@@ -29,11 +29,10 @@ SPREAD_COUNTS_FROM = 75.0
     "badly.",
     by_hand="Clean filters and fans, give the case air, check that the cooler sits; on a used 3090 renew the "
     "thermal pads; a 7900 with a hotspot far above the edge is a warranty case.",
+    needs=(needs.CARD,),
 )
 def heat(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     findings: list[Finding] = []
     cool = []
     for card in ours:
@@ -103,12 +102,11 @@ def _amd_heat(amd: AmdGpu) -> tuple[str, list[Seen]] | None:
     "own bit of NVML's reasons for slowing down.",
     by_hand="`nvidia-smi -q -d PERFORMANCE` shows `HW Power Brake Slowdown`. Check that each power plug of the card is "
     "seated, has a cable of its own, and that the supply is strong enough; in a server look at its power supplies.",
+    needs=(needs.NVIDIA_CARD,),
     causes=("driver.nvml",),
 )
 def power_brake(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     told = [(card, gpu.throttle_reasons) for card in ours if (gpu := cards.nvml_of(card, host))]
     known = [(card, bits) for card, bits in told if bits is not None]
     findings = [
@@ -133,11 +131,10 @@ def power_brake(host: Host, catalogue: Catalogue) -> Verdict:
     "power1_cap.",
     by_hand="`sudo nvidia-smi -i SLOT -pl WATTS` or `sudo amd-smi set -g N -o WATTS`; look for a unit or script "
     "that sets it at boot. gpu-setup's reports show the limit, so a deliberate one may stay.",
+    needs=(needs.CARD,),
 )
 def power_cap(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     findings: list[Finding] = []
     fine = []
     for number, card in enumerate(ours):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from checks.model import Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards
+from checks.model import Ok, Unknown, Verdict, check
+from checks.rules import cards, needs
 from checks.rules.finding import command, error, hardware, info, warning
 from checks.rules.gpu.card import unanswered
 
@@ -16,12 +16,11 @@ from checks.rules.gpu.card import unanswered
     about="NVIDIA cards can be set to refuse compute (Prohibited) or to take one process (Exclusive). CUDA then "
     "says `all CUDA-capable devices are busy or unavailable`. Read from NVML.",
     by_hand="`sudo nvidia-smi -i SLOT -c DEFAULT`.",
+    needs=(needs.NVIDIA_CARD,),
     causes=("driver.nvml",),
 )
 def compute_mode(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     findings, known = [], 0
     for card in ours:
         gpu = cards.nvml_of(card, host)
@@ -60,12 +59,11 @@ def compute_mode(host: Host, catalogue: Catalogue) -> Verdict:
     "one has been made. Read from NVML.",
     by_hand="`nvidia-smi -L` lists instances. Switch MIG off with `sudo nvidia-smi -i SLOT -mig 0`, or make an "
     "instance with `sudo nvidia-smi mig -cgi 0 -C`.",
+    needs=(needs.NVIDIA_CARD,),
     causes=("driver.nvml",),
 )
 def mig(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.NVIDIA))
     split = [(card, gpu) for card in ours if (gpu := cards.nvml_of(card, host)) and gpu.mig]
     if not split:
         answered = any(cards.nvml_of(card, host) for card in ours)
@@ -93,11 +91,10 @@ def mig(host: Host, catalogue: Catalogue) -> Verdict:
     "takes; more is another program. Read from NVML, or on AMD from mem_info_vram_used.",
     by_hand="`nvidia-smi` or `amd-smi process` shows who holds it. End the program, plug the display into the "
     "processor's graphics, or switch to text mode for the run: `sudo systemctl isolate multi-user.target`.",
+    needs=(needs.CARD,),
 )
 def busy_memory(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     findings, known = [], 0
     for card in ours:
         gpu, amd = cards.nvml_of(card, host), cards.amd_of(card, host)
@@ -134,11 +131,10 @@ def busy_memory(host: Host, catalogue: Catalogue) -> Verdict:
     "/sys/class/drm.",
     by_hand="Plug the display into the board's own socket (and choose it as first adapter in the BIOS), or give the "
     "desktop up for the run: `sudo systemctl isolate multi-user.target`, back with graphical.target.",
+    needs=(needs.CARD,),
 )
 def display(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     lit = [card for card in ours if card.connectors_connected]
     if not lit:
         return Ok("No display is plugged into the training card.")

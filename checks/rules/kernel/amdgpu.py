@@ -7,7 +7,7 @@ import re
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards, kernel_log
+from checks.rules import cards, kernel_log, needs
 from checks.rules.finding import command, error, hardware, install, unread, warning
 
 # firmware that amdgpu asks for and works without: SR-IOV caps, and the table that it reads from the card instead
@@ -24,11 +24,10 @@ _BROKEN = rf"failed to load ucode|LOAD_IP_FW\(0x6\) failed|{_NAMELESS}"
     "9000) from 6.14 on. Floors by architecture come from the stacks of the catalogue. amdgpu-dkms, where loaded, "
     "brings its own driver and is not judged by the kernel's number.",
     by_hand="`sudo apt-get install linux-generic-hwe-24.04` and restart into the newer kernel.",
+    needs=(needs.AMD_CARD,),
 )
 def amdgpu_floor(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.AMD)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.AMD))
     if host.amd.module_version:
         return Ok(f"amdgpu-dkms {host.amd.module_version} is loaded; the kernel's own driver is not used.")
     release = host.kernel.release
@@ -66,11 +65,10 @@ def amdgpu_floor(host: Host, catalogue: Catalogue) -> Verdict:
     "firmware and files that amdgpu only tries (…_cap.bin, ip_discovery.bin) do not count.",
     by_hand="`sudo apt-get install --reinstall linux-firmware`, `sudo update-initramfs -u`, restart. For a card "
     "newer than Ubuntu's linux-firmware use the HWE kernel or amdgpu-dkms-firmware.",
+    needs=(needs.AMD_CARD,),
 )
 def firmware(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.AMD)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.AMD))
     if host.kernel.log is None:
         return kernel_log.cannot_read(host, "Whether amdgpu found its firmware")
     missing = rf"amdgpu ([0-9a-f:.]+): Direct firmware load for (?!{_OPTIONAL})amdgpu/\S+ failed"
@@ -110,11 +108,10 @@ def firmware(host: Host, catalogue: Catalogue) -> Verdict:
     "ops is not supported` alone is said on machines that work.",
     by_hand="Move the card into a slot that hangs on the processor, not on the chipset, a riser or Thunderbolt. "
     "Where the line ends in two numbers (`494<509`), newer linux-firmware does without atomics as well.",
+    needs=(needs.AMD_CARD,),
 )
 def pcie_atomics(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.AMD)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.AMD))
     if host.kernel.log is None:
         return kernel_log.cannot_read(host, "Whether KFD took the card")
     pattern = r"skipped device ([0-9a-f]{4}):([0-9a-f]{4}), PCI rejects atomics(?: (\d+)<(\d+))?"
@@ -189,10 +186,9 @@ def iommu(host: Host, catalogue: Catalogue) -> Verdict:
     "and that of the next boot. A build that exists is believed.",
     by_hand="Stay on the GA kernel (`sudo apt-get install linux-generic` and remove linux-generic-hwe-24.04), take a "
     "newer amdgpu-dkms, or `sudo apt-get remove amdgpu-dkms` and use the kernel's own amdgpu.",
+    needs=(needs.AMD_CARD,),
 )
 def amdgpu_dkms(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.AMD):
-        return Skip(cards.none_of(host, catalogue, cards.AMD))
     if host.kernel.dkms is None:
         return unread(host, "What DKMS has built", ("/var/lib/dkms",), "Make /var/lib/dkms readable.")
     builds = [build for build in host.kernel.dkms if build.module == "amdgpu"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards
+from checks.rules import needs
 from checks.rules.finding import command, error, install, reboot, unread, warning
 from checks.rules.installed import dkms_in_play, modules
 
@@ -19,10 +19,9 @@ _MATTERS = ("linux-image", "linux-modules", "linux-base", "nvidia", "libnvidia",
     about="After an update of kernel or driver the old one runs until the restart; verifying or benchmarking in "
     "between tests the wrong thing. From /run/reboot-required and the newest kernel in /boot.",
     by_hand="`cat /run/reboot-required.pkgs` says which packages asked. Restart.",
+    needs=(needs.CARD,),
 )
 def reboot_pending(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     release, coming = host.kernel.release, host.kernel.next_boot
     asked = [name for name in host.apt.reboot_packages or () if name.startswith(_MATTERS)]
     newer = coming is not None and release is not None and coming != release
@@ -57,10 +56,9 @@ def reboot_pending(host: Host, catalogue: Catalogue) -> Verdict:
     "DKMS builds a GPU driver; prebuilt and in-tree modules need no headers.",
     by_hand="`sudo apt-get install linux-headers-$(uname -r)`, and for later kernels linux-headers-generic or "
     "linux-headers-generic-hwe-24.04.",
+    needs=(needs.CARD,),
 )
 def headers(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     if not dkms_in_play(host):
         return Skip("DKMS builds no GPU driver here, so no headers are needed.")
     if host.kernel.headers is None:
@@ -94,10 +92,9 @@ def headers(host: Host, catalogue: Catalogue) -> Verdict:
     "loaded later. Compares the dates of your own files there with that of the next boot's initrd.",
     by_hand="`sudo update-initramfs -u -k all`, then restart. `lsinitramfs /boot/initrd.img-RELEASE | grep modprobe` "
     "shows what is inside.",
+    needs=(needs.CARD,),
 )
 def initramfs(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     release = host.kernel.next_boot or host.kernel.release
     if host.kernel.dates is None:
         if any(gap.source == "stat" for gap in host.unread):

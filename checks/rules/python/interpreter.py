@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards
+from checks.rules import cards, needs
 from checks.rules.finding import by_hand, error, install, unread, warning
 
 
@@ -16,10 +16,9 @@ from checks.rules.finding import by_hand, error, install, unread, warning
     "through it. Without gcc: `Failed to find C compiler`, minutes into a run. Looks for cc and gcc on PATH. Not "
     "needed without a card.",
     by_hand="`sudo apt-get install build-essential`.",
+    needs=(needs.CARD,),
 )
 def compiler(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     if host.python.compiler:
         return Ok(f"{host.python.compiler} is there.")
     if host.python.compiler is None and any("gcc" in gap.source or "/usr/bin" in gap.source for gap in host.unread):
@@ -42,10 +41,9 @@ def compiler(host: Host, catalogue: Catalogue) -> Verdict:
     "python3-dev. Looks in the include folder of the system's python3; a Python from elsewhere (uv, conda) brings "
     "its own.",
     by_hand="`sudo apt-get install python3-dev` (for another version python3.X-dev).",
+    needs=(needs.CARD,),
 )
 def headers(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue):
-        return Skip(cards.none_of(host, catalogue))
     if host.python.headers is None:
         return Unknown("Whether Python.h is there is not known: python3 was not found, or /usr/include cannot be read.")
     if host.python.headers:

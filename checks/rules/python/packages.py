@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from checks.catalogue import VENDORS, Catalogue, Stack
 from checks.facts.host import Host, PciCard, TrainingEnvironment
 from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards
+from checks.rules import cards, needs
 from checks.rules.finding import Seen, command, error, warning
 
 _NONE = "No Python environment with PyTorch is active, and gpu-setup has built none here yet."
@@ -69,11 +69,10 @@ def _unread(ours: tuple[PciCard, ...]) -> Unknown:
     "imported.",
     by_hand='`python -c "import torch; print(torch.__version__, torch.version.cuda, torch.version.hip)"`. Install '
     "with the index of your stack (`--index-url`), torch last, or with a constraints file that pins its build.",
+    needs=(needs.CARD,),
 )
 def torch_build(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     judged = _judged(host, catalogue, ours)
     if judged is None:
         return _unread(ours)
@@ -136,12 +135,11 @@ def _is(stack: Stack, kind: str) -> bool:
     "compatible`, `hipErrorNoBinaryForGpu`. Compares the build in each environment with the catalogue's stacks.",
     by_hand='`python -c "import torch; print(torch.cuda.get_arch_list())"` must name the card. Install the build of '
     "a stack that does: `gpu-setup plan` names it.",
+    needs=(needs.CARD,),
     causes=("python.torch-build",),
 )
 def torch_arch(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     judged = _judged(host, catalogue, ours)
     if judged is None:
         return _unread(ours)
@@ -179,12 +177,11 @@ def torch_arch(host: Host, catalogue: Catalogue) -> Verdict:
     "choice.",
     by_hand="`python -m bitsandbytes` says what it looks for. `pip install -U bitsandbytes`, and unset "
     "BNB_CUDA_VERSION and BNB_ROCM_VERSION.",
+    needs=(needs.CARD,),
     causes=("python.torch-build",),
 )
 def bitsandbytes(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue))
     judged = _judged(host, catalogue, ours)
     if judged is None:
         return _unread(ours)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import DeviceNode, Host
 from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards
+from checks.rules import cards, needs
 from checks.rules.finding import Seen, by_hand, command, error, info, unread
 from checks.rules.session import as_root, groups, in_container, may_use, not_theirs, user
 
@@ -56,11 +56,10 @@ def _let_in(host: Host, node: DeviceNode) -> Fix:
     "/dev/kfd read-write: Permission denied`.",
     by_hand="`sudo usermod -aG render,video $USER`, then log out and in (for a service restart it). In a "
     "container: `--device=/dev/kfd --group-add $(getent group render | cut -d: -f3)`.",
+    needs=(needs.AMD_CARD,),
     causes=("rocm.render-group", "driver.bound", "kernel.firmware", "kernel.amdgpu-floor"),
 )
 def kfd_access(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.AMD):
-        return Skip(cards.none_of(host, catalogue, cards.AMD))
     node = host.amd.kfd
     if node is None:
         if any("/dev/kfd" in gap.source for gap in host.unread):
@@ -100,12 +99,11 @@ def kfd_access(host: Host, catalogue: Catalogue) -> Verdict:
     about="ROCm allocates memory through /dev/dri/renderD*. The desktop's user gets access by `uaccess`, the same "
     "user over SSH or in a service does not. Decided by access(2) for the node that belongs to the card.",
     by_hand="`sudo usermod -aG render,video $USER`, then log out and in.",
+    needs=(needs.AMD_CARD,),
     causes=("rocm.render-group", "driver.bound"),
 )
 def render_access(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.AMD)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.AMD))
     if host.amd.render is None:
         return unread(host, "Which render nodes there are", ("/dev/dri",), "Make /dev/dri readable.")
     findings: list[Finding] = []
@@ -147,10 +145,9 @@ def render_access(host: Host, catalogue: Catalogue) -> Verdict:
     "denied.",
     by_hand="Log out of the desktop or SSH session and in again (for tmux: `tmux kill-server`); as a stopgap "
     "`newgrp render`. For services: `sudo systemctl restart user@$(id -u)`.",
+    needs=(needs.AMD_CARD,),
 )
 def render_group(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.AMD):
-        return Skip(cards.none_of(host, catalogue, cards.AMD))
     if (unseen := not_theirs(host, "The session")) is not None:
         return unseen
     denied = [node for node in (host.amd.kfd, *(host.amd.render or ())) if node is not None and node.usable is False]
@@ -185,10 +182,9 @@ def render_group(host: Host, catalogue: Catalogue) -> Verdict:
     "memory. AMD documents it as a short cut; groups do the same without that. Only said.",
     by_hand='Remove MODE="0666" from the rules in /etc/udev/rules.d, run `sudo udevadm control --reload` and '
     "`sudo udevadm trigger`, and use the groups render and video.",
+    needs=(needs.AMD_CARD,),
 )
 def open_to_all(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.AMD):
-        return Skip(cards.none_of(host, catalogue, cards.AMD))
     node = host.amd.kfd
     if node is None or node.mode is None:
         return Skip("There is no /dev/kfd to look at.")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from checks.model import Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards
+from checks.model import Ok, Unknown, Verdict, check
+from checks.rules import cards, needs
 from checks.rules.finding import by_hand, command, info, unread, warning
 from checks.rules.installed import packages
 from checks.rules.session import not_theirs
@@ -22,10 +22,9 @@ _UBUNTUS = ("libhsa-runtime64-1", "libamdhip64-5", "libamdhip64-6", "libhiprtc-b
     "its own.",
     by_hand="Remove the old one first: `sudo amdgpu-install --uninstall --rocmrelease=all`, or `sudo apt-get "
     "remove` its packages, then its files in /etc/apt/sources.list.d.",
+    needs=(needs.AMD_CARD,),
 )
 def several_installs(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.AMD):
-        return Skip(cards.none_of(host, catalogue, cards.AMD))
     if host.amd.rocm is None:
         return unread(host, "Which ROCm is installed", ("/opt",), "Make /opt readable.")
     versions = {cards.numbers(row.version)[:2]: row for row in host.amd.rocm if row.version}
@@ -51,10 +50,9 @@ def several_installs(host: Host, catalogue: Catalogue) -> Verdict:
     "another libhsa-runtime or libamdhip on the system: `hipErrorNoBinaryForGpu`, or tools that see no GPU.",
     by_hand="`sudo apt-get remove libamdhip64-5 libhsa-runtime64-1`, and keep a pin for AMD's repository in "
     "/etc/apt/preferences.d.",
+    needs=(needs.AMD_CARD,),
 )
 def ubuntu_packages(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.AMD):
-        return Skip(cards.none_of(host, catalogue, cards.AMD))
     if host.apt.packages is None:
         return unread(host, "Which packages are installed", ("dpkg",), "Make /var/lib/dpkg/status readable.")
     strays = [row for row in packages(host, *_UBUNTUS) if row.name in _UBUNTUS]
@@ -80,12 +78,9 @@ def ubuntu_packages(host: Host, catalogue: Catalogue) -> Verdict:
     about="bitsandbytes asks `rocminfo` for the card's architecture when it is imported. Where ROCm is installed "
     "on the host but its bin folder is not on PATH, it guesses. Not judged where the host has no ROCm.",
     by_hand="Add `export PATH=$PATH:/opt/rocm/bin` to ~/.profile and log in again.",
+    needs=(needs.AMD_CARD, needs.ROCM_ON_HOST),
 )
 def path(host: Host, catalogue: Catalogue) -> Verdict:
-    if not cards.training(host, catalogue, cards.AMD):
-        return Skip(cards.none_of(host, catalogue, cards.AMD))
-    if not host.amd.rocm:
-        return Skip("No ROCm is installed on the host; the training environment brings its own.")
     if host.amd.rocm_on_path is None:
         return Unknown("PATH is not known in this recording.")
     if host.amd.rocm_on_path:
@@ -95,7 +90,7 @@ def path(host: Host, catalogue: Catalogue) -> Verdict:
             "ROCm",
             "ROCm is installed, but its tools are not on PATH.",
             "bitsandbytes and build scripts look for rocminfo there and guess without it.",
-            [(row.path, row.version) for row in host.amd.rocm],
+            [(row.path, row.version) for row in host.amd.rocm or ()],
             by_hand("Add /opt/rocm/bin to PATH in ~/.profile.", relogin=True, verify=("rocminfo",)),
         ),
     )
@@ -108,11 +103,10 @@ def path(host: Host, catalogue: Catalogue) -> Verdict:
     "for it only harms: crashes, hangs, wrong results. Read from this session's environment.",
     by_hand="Remove it from ~/.bashrc, ~/.profile, /etc/environment and unit files; `unset "
     "HSA_OVERRIDE_GFX_VERSION` in open shells.",
+    needs=(needs.AMD_CARD,),
 )
 def override(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.AMD)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.AMD))
     value = host.person.environ.get("HSA_OVERRIDE_GFX_VERSION", "").strip()
     if not value:
         return not_theirs(host, "The environment") or Ok("It is not set.")
@@ -146,20 +140,17 @@ def _gfx(version: str) -> str:
     "oldest stack that has kernels for the card. Only said.",
     by_hand="Remove it (`sudo amdgpu-install --uninstall`, or `sudo apt-get remove` its packages) and install a newer "
     "one if you build for the card yourself; training needs none on the host.",
+    needs=(needs.AMD_CARD, needs.ROCM_ON_HOST),
 )
 def version(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.AMD)
-    if not ours:
-        return Skip(cards.none_of(host, catalogue, cards.AMD))
-    if not host.amd.rocm:
-        return Skip("No ROCm is installed on the host; the training environment brings its own.")
     wanted = [
         cards.numbers(stack.runtime.removeprefix("rocm "))
         for card in ours
         for stack in cards.stacks(card, catalogue)
         if stack.runtime.startswith("rocm ")
     ]
-    newest = max(host.amd.rocm, key=lambda row: cards.numbers(row.version))
+    newest = max(host.amd.rocm or (), key=lambda row: cards.numbers(row.version))
     have = cards.numbers(newest.version)
     if not wanted or not have:
         return Unknown("The version of the host's ROCm, or what the card needs, is not known.")

@@ -35,6 +35,7 @@ def test_every_check_explains_itself(check: Check) -> None:
     assert 10 < len(check.title) < 72
     assert check.about.endswith(".") and len(check.about.split()) >= 15
     assert check.by_hand.endswith(".")
+    assert all(need.name for need in check.needs)
     assert set(check.causes) <= set(IDS) - {check.id}
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from checks.catalogue import Catalogue, catalogue
 from checks.facts.host import Host
-from checks.model import Check, Evidence, Finding, Ok, Severity, Skip, Status, Unknown, Verdict
+from checks.model import Check, Evidence, Finding, Need, Ok, Severity, Skip, Status, Unknown, Verdict
 from checks.registry import ALL
-from checks.runner import exit_code, result, run, select
+from checks.runner import exit_code, judge, result, run, select
 from machine.errors import BadUsage
 from tests.checks.rules.cases_card import said
 from tests.checks.rules.cases_driver import DKMS, FRESH, REFUSED
@@ -45,6 +45,21 @@ def test_a_crash_is_a_result_and_the_others_go_on() -> None:
     assert (broken.id, broken.status) == ("a.breaks", Status.UNKNOWN)
     assert "ZeroDivisionError: 1/0" in broken.reason
     assert fine.status is Status.PASS
+
+
+def test_a_check_that_lacks_what_it_needs_is_skipped_with_the_first_reason() -> None:
+    def need(reason: str | None) -> Need:
+        return Need("something", lambda host, catalogue: reason)
+
+    def rule(host: Host, catalogue: Catalogue) -> Verdict:
+        return Ok("asked")
+
+    def answer(*needs: Need) -> tuple[Status, str]:
+        row = judge(Check("a.b", "", "a", rule, needs=needs), HOST, catalogue())
+        return row.status, row.reason
+
+    assert answer(need(None), need("no card"), need("no driver")) == (Status.SKIP, "no card")
+    assert answer(need(None)) == (Status.PASS, "asked")
 
 
 def test_ctrl_c_is_no_crash_of_a_check() -> None:

@@ -1,0 +1,39 @@
+"""What a check needs before it has a question to ask; without it the check is skipped with the reason."""
+
+from __future__ import annotations
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from checks.model import Need
+from checks.rules import cards
+from checks.rules.installed import nvidia_driver
+
+
+def _card(what: str, vendor: str | None = None) -> Need:
+    def missing(host: Host, catalogue: Catalogue) -> str | None:
+        return None if cards.training(host, catalogue, vendor) else cards.none_of(host, catalogue, vendor)
+
+    return Need(what, missing)
+
+
+CARD = _card("a card that can train")
+NVIDIA_CARD = _card("an NVIDIA card that can train", cards.NVIDIA)
+AMD_CARD = _card("an AMD card that can train", cards.AMD)
+NVIDIA_DRIVER = Need(
+    "an installed NVIDIA driver",
+    lambda host, _: None if nvidia_driver(host) else "No NVIDIA driver is installed yet: see driver.present.",
+)
+NVIDIA_MODULE = Need(
+    "NVIDIA's kernel module, loaded",
+    lambda host, _: None if host.nvidia.module_version else "NVIDIA's module is not loaded.",
+)
+CONTAINER_ENGINE = Need(
+    "a container engine",
+    lambda host, _: None if host.docker.kind else "No container engine is installed; gpu-setup can train in a venv.",
+)
+ROCM_ON_HOST = Need(
+    "ROCm on the host",
+    lambda host, _: (
+        None if host.amd.rocm else "No ROCm is installed on the host; the training environment brings its own."
+    ),
+)
