@@ -18,7 +18,7 @@ import msgspec
 
 from containers.dockerfile import dockerfile, tag
 from containers.engine import no_builder
-from containers.errors import stopped
+from containers.errors import engine_problem
 from containers.model import Engine, ImageSpec
 from containers.spec import lock_text
 from machine.errors import BadUsage, OutsideFailed
@@ -95,7 +95,7 @@ def build(
         log=str(log),
     )
     if not outcome.ok:
-        raise stopped(outcome, f"The build of {name} stopped", progress.telling(outcome.stdout), str(log))
+        raise engine_problem(outcome, f"The build of {name} stopped", progress.telling(outcome.stdout), str(log))
     found = inspect(engine, name, machine)
     if found is None:
         raise OutsideFailed(
@@ -266,7 +266,7 @@ def inspect(engine: Engine, name: str, machine: Machine) -> Inspected | None:
         # docker says the one, podman the other
         if "o such image" in outcome.stderr or "image not known" in outcome.stderr:
             return None
-        raise stopped(outcome, f"{engine.kind} was asked for {name}")
+        raise engine_problem(outcome, f"{engine.kind} was asked for {name}")
     (found, *_) = msgspec.json.decode(outcome.stdout, type=tuple[_Inspected, ...])
     name_there = (found.tags or ("",))[0] or None
     return Inspected(found.id, found.size, found.config.labels or {}, name_there, found.created)

@@ -14,7 +14,7 @@ from containers.build import WORKER_LABEL, inspect, proxies, proxy_is_here
 from containers.device_options import access, amd_described, device_options
 from containers.dockerfile import tag
 from containers.engine import seen_by
-from containers.errors import stopped
+from containers.errors import engine_problem
 from containers.model import Engine, ImageSpec, Vendor
 from containers.orphans import remove_left_behind
 from containers.run import Container, Mount, identity
@@ -93,7 +93,7 @@ def _by_labels(spec: ImageSpec, engine: Engine, machine: Machine) -> tuple[str, 
     argv = (engine.program, "image", "ls", "--no-trunc", "--quiet", *(f"--filter={word}" for word in filters))
     listing = machine.run(argv, timeout=30)
     if not listing.ok:
-        raise stopped(listing, f"{engine.kind} was asked for its images")
+        raise engine_problem(listing, f"{engine.kind} was asked for its images")
     return tuple(dict.fromkeys(listing.stdout.split()))
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from containers.dockerfile import UID
-from containers.errors import known, stopped
+from containers.errors import engine_problem, known_cause
 from containers.model import Engine
 from containers.orphans import OWNER_LABEL, TOKEN_FILE, owner
 from machine.errors import OutsideFailed
@@ -163,7 +163,7 @@ class ContainerMachine:
         if self._goes_without_limits(outcome):
             return self.stream(argv, on_line, cancel, env, cwd, log)
         if outcome.rc == ENGINE_FAILED:
-            raise stopped(outcome, "The container did not start")
+            raise engine_problem(outcome, "The container did not start")
         return outcome
 
     def _goes_without_limits(self, outcome: Outcome) -> bool:
@@ -222,7 +222,7 @@ def may_not_lift(outcome: Outcome, container: Container) -> bool:
     """
     if not container.limits or outcome.rc != ENGINE_FAILED:
         return False
-    cause = known(f"{outcome.stdout}\n{outcome.stderr}")
+    cause = known_cause(f"{outcome.stdout}\n{outcome.stderr}")
     return cause is not None and cause.code == "rlimit"
 
 
@@ -249,7 +249,7 @@ def run_in(
         say("gpu-setup: this engine may not lift the limit of locked memory: started once more, without")
         return run_in(container._replace(limits=()), argv, machine, say, cwd)
     if outcome.rc is None or outcome.rc == ENGINE_FAILED:
-        raise stopped(outcome, "The container did not start")
+        raise engine_problem(outcome, "The container did not start")
     return outcome.rc if outcome.rc >= 0 else 128 - outcome.rc
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from harness.environment.packages import present
+from machine.causes import Cause, find_cause
 from machine.errors import OutsideFailed
 from machine.events import Emit, Event
 from machine.local import Machine, Outcome
@@ -22,42 +24,44 @@ NOTHING_FOUND = "No matching distribution found"
 OTHER_HASH = "DO NOT MATCH THE HASHES"
 
 _AGAIN = "Check the network; run the same command again to go on."
-# words of pip 23 to 26, each seen in a failed run; in order, the first that is there wins
-_CAUSES: tuple[tuple[str, str, str, str], ...] = (
-    (
-        "No space left on device",
+# words of pip 23 to 26, each seen in a failed run; in order, the first that matches wins
+_CAUSES = (
+    Cause(
+        r"No space left on device",
         "no-room",
         "the disk is full.",
         "Free some space, or set GPU_SETUP_HOME to a folder on a bigger disk, and run the same command again.",
     ),
-    (
-        "Read-only file system",
+    Cause(
+        r"Read-only file system",
         "unwritable",
         "the folder cannot be written.",
         "Set GPU_SETUP_HOME to a folder that you can write, and run the same command again.",
     ),
-    (
+    Cause(
         OTHER_HASH,
         "hash",
         "a downloaded package is not the one that was locked.",
         "Your package index serves another file than the public one; use the public index, or report this.",
     ),
-    ("Temporary failure in name resolution", "network", "no name can be looked up.", _AGAIN),
-    ("ConnectionResetError", "network", "the connection was cut.", _AGAIN),
-    ("Connection broken", "network", "a download was cut.", _AGAIN),
-    ("IncompleteRead", "network", "a download was cut.", _AGAIN),
-    ("ReadTimeoutError", "network", "the package index stopped answering.", _AGAIN),
-    ("ConnectTimeoutError", "network", "the package index does not answer.", _AGAIN),
-    ("NewConnectionError", "network", "the package index cannot be reached.", _AGAIN),
-    ("Failed to establish a new connection", "network", "the package index cannot be reached.", _AGAIN),
-    ("after connection broken by", "network", "the package index cannot be reached.", _AGAIN),
-    (
-        "ensurepip",
+    Cause(r"Temporary failure in name resolution", "network", "no name can be looked up.", _AGAIN),
+    Cause(r"ConnectionResetError", "network", "the connection was cut.", _AGAIN),
+    Cause(r"Connection broken|IncompleteRead", "network", "a download was cut.", _AGAIN),
+    Cause(r"ReadTimeoutError", "network", "the package index stopped answering.", _AGAIN),
+    Cause(r"ConnectTimeoutError", "network", "the package index does not answer.", _AGAIN),
+    Cause(
+        r"NewConnectionError|Failed to establish a new connection|after connection broken by",
+        "network",
+        "the package index cannot be reached.",
+        _AGAIN,
+    ),
+    Cause(
+        r"ensurepip",
         "venv",
         "this Python cannot make environments.",
         "Install the venv package, for example: sudo apt install python3-venv",
     ),
-    (
+    Cause(
         NOTHING_FOUND,
         "not-offered",
         "the package index has no such package for this Python and machine.",
@@ -135,12 +139,10 @@ def checked(outcome: Outcome, doing: str) -> None:
     if outcome.ok:
         return
     text = f"{outcome.stdout}\n{outcome.stderr}"
-    for needle, code, why, following in _CAUSES:
-        if needle in text:
-            said = next(line.strip() for line in reversed(text.splitlines()) if needle in line)
-            raise OutsideFailed(
-                f"environment.{code}", f"The training environment stopped at {doing}: {why}", said[-300:], following
-            )
+    if cause := find_cause(_CAUSES, text):
+        said = next(line.strip() for line in reversed(text.splitlines()) if re.search(cause.pattern, line))
+        what = f"The training environment stopped at {doing}: {cause.why}"
+        raise cause.kind(f"environment.{cause.code}", what, said[-300:], cause.next)
     errors = [line.strip() for line in text.splitlines() if line.lstrip().startswith("ERROR:") or "Error" in line]
     ended = f"exit {outcome.rc}" if outcome.rc is not None else outcome.problem
     raise OutsideFailed(

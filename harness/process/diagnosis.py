@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.process.failure_causes import CAUSES, Cause
+from harness.process.failure_causes import CAUSES
 from harness.process.kernel_events import card_cause, memory_cause
 from harness.process.worker_log import WorkerLog
-from machine.errors import BadAnswer, BadUsage, OutsideFailed, Problem
+from machine.causes import Cause, find_cause
+from machine.errors import BadAnswer, OutsideFailed, Problem
 
 # what a log line of Axolotl, a warning of Python or a progress bar looks like: no cause of an end
 _CHATTER = re.compile(r"^\[[^]]*\] \[(WARNING|INFO|DEBUG)\]|Warning: |\d+%\|")
@@ -17,11 +18,7 @@ _ERROR = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Iteration|
 
 def cause(tail: str) -> Cause | None:
     """The known cause in a process's last lines. The last error is asked first: earlier ones may have been got over."""
-    for text in (last_error(tail), _told(tail)):
-        for pattern, known in CAUSES:
-            if re.search(pattern, text):
-                return known
-    return None
+    return find_cause(CAUSES, last_error(tail)) or find_cause(CAUSES, _told(tail))
 
 
 def last_error(tail: str) -> str:
@@ -82,9 +79,8 @@ def failure(rc: int | None, tail: str, log: WorkerLog | None, kernel: Sequence[s
     if told is not None:
         return _told_by_kernel(*told, log)
     if known is not None:
-        kind = BadUsage if known.code == "recipe-invalid" else OutsideFailed
-        return kind(
-            f"train.{known.code}", f"Training failed: {known.what}", f"{last_error(tail)} {reached(log)}", known.next
+        return known.kind(
+            f"train.{known.code}", f"Training failed: {known.why}", f"{last_error(tail)} {reached(log)}", known.next
         )
     if rc is not None and rc < 0:
         return OutsideFailed(
@@ -103,7 +99,7 @@ def failure(rc: int | None, tail: str, log: WorkerLog | None, kernel: Sequence[s
 
 def _told_by_kernel(known: Cause, line: str, log: WorkerLog | None) -> Problem:
     why = f"The kernel says: {line.strip()[:300]}. {reached(log)}"
-    return OutsideFailed(f"train.{known.code}", f"Training failed: {known.what}", why, known.next)
+    return OutsideFailed(f"train.{known.code}", f"Training failed: {known.why}", why, known.next)
 
 
 def hung_step(seconds: float, log: WorkerLog | None, kernel: Sequence[str] = ()) -> Problem:
@@ -126,7 +122,7 @@ def undone(code: str, what: str, tail: str, how: str, otherwise: str) -> Outside
     known = cause(tail)
     return OutsideFailed(
         f"{code.partition('.')[0]}.{known.code}" if known else code,
-        f"{what} ({how}).{f' {known.what}' if known else ''}",
+        f"{what} ({how}).{f' {known.why}' if known else ''}",
         last_error(tail),
         known.next if known else otherwise,
     )

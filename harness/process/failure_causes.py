@@ -1,115 +1,84 @@
-"""Causes that a failed process's words are known for: a stable code, one sentence, and what to do."""
+"""Causes that are known from the output of a failed training process."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-
-class Cause(NamedTuple):
-    """What the text of a failed process tells: a stable code, one sentence, and what to do."""
-
-    code: str
-    what: str
-    next: str
-
+from machine.causes import Cause
+from machine.errors import BadUsage
 
 # in order: the first that matches wins. Each text was printed by the tool named, in the version of the cpu lock;
 # those of a GPU are from PyTorch's sources (unverified here).
-CAUSES: tuple[tuple[str, Cause], ...] = (
-    (
+CAUSES: tuple[Cause, ...] = (
+    Cause(
         r"No space left on device|Disk quota exceeded",
-        Cause(
-            "disk-full",
-            "The disk is full.",
-            "Free some space, or set GPU_SETUP_HOME to a folder on a bigger disk, and run the same command again.",
-        ),
+        "disk-full",
+        "The disk is full.",
+        "Free some space, or set GPU_SETUP_HOME to a folder on a bigger disk, and run the same command again.",
     ),
-    (
+    Cause(
         r"(CUDA|HIP) out of memory|OutOfMemoryError",
-        Cause(
-            "out-of-memory-device",
-            "The card's memory is full.",
-            "Lower sequence_len, then micro_batch_size in the recipe; close what else uses the card.",
-        ),
+        "out-of-memory-device",
+        "The card's memory is full.",
+        "Lower sequence_len, then micro_batch_size in the recipe; close what else uses the card.",
     ),
-    (
+    Cause(
         r"MemoryError|an't allocate memory|annot allocate memory|bad_alloc|failed to map segment|start new thread",
-        Cause(
-            "out-of-memory-host",
-            "The computer's memory is full, or limited for this process.",
-            "Close other programs, raise the limit (ulimit -v, the container's memory), or lower micro_batch_size.",
-        ),
+        "out-of-memory-host",
+        "The computer's memory is full, or limited for this process.",
+        "Close other programs, raise the limit (ulimit -v, the container's memory), or lower micro_batch_size.",
     ),
-    (
+    Cause(
         r"One of the subprocesses has abruptly died",
-        Cause(
-            "helper-killed",
-            "A helper process that prepares the data was ended from outside, most often because memory was full.",
-            "Close other programs, raise the limit (ulimit -v, the container's memory), or give less data at a time.",
-        ),
+        "helper-killed",
+        "A helper process that prepares the data was ended from outside, most often because memory was full.",
+        "Close other programs, raise the limit (ulimit -v, the container's memory), or give less data at a time.",
     ),
-    (
+    Cause(
         r"no kernel image is available|invalid device function",
-        Cause(
-            "no-kernel-image",
-            "This build of PyTorch has no kernels for the card.",
-            "Run gpu-setup doctor: it names the stack that fits the card.",
-        ),
+        "no-kernel-image",
+        "This build of PyTorch has no kernels for the card.",
+        "Run gpu-setup doctor: it names the stack that fits the card.",
     ),
-    (
+    Cause(
         r"GPU is lost|off the bus|CUDA error: (unknown error|unspecified launch)|uncorrectable ECC|HSA_STATUS_ERROR",
-        Cause(
-            "gpu-failed",
-            "The card stopped working.",
-            "Run gpu-setup doctor: it reads what the driver reported; restart the machine where it says so.",
-        ),
+        "gpu-failed",
+        "The card stopped working.",
+        "Run gpu-setup doctor: it reads what the driver reported; restart the machine where it says so.",
     ),
-    (
+    Cause(
         r"remote-code: |trust_remote_code=True|to execute the (configuration|modeling|tokenizer)",
-        Cause(
-            "remote-code",
-            "The model wants to run code of its own.",
-            "gpu-setup does not run a model's code; choose a model that transformers itself knows.",
-        ),
+        "remote-code",
+        "The model wants to run code of its own.",
+        "gpu-setup does not run a model's code; choose a model that transformers itself knows.",
     ),
-    (
+    Cause(
         r"GatedRepoError|401 Client Error|403 Client Error|gated repo",
-        Cause(
-            "model-gated",
-            "The model asks for a licence click and a token.",
-            "Accept the licence on the model's page and run `hf auth login`, or take --recipe smollm2-135m-qlora.",
-        ),
+        "model-gated",
+        "The model asks for a licence click and a token.",
+        "Accept the licence on the model's page and run `hf auth login`, or take --recipe smollm2-135m-qlora.",
     ),
-    (
+    Cause(
         r"The dataset could not be loaded|DatasetNotFoundError",
-        Cause(
-            "data-missing",
-            "The dataset cannot be fetched or found.",
-            "Check its name in the recipe's datasets, and the network; --data FILE trains on a file of yours.",
-        ),
+        "data-missing",
+        "The dataset cannot be fetched or found.",
+        "Check its name in the recipe's datasets, and the network; --data FILE trains on a file of yours.",
     ),
-    (
+    Cause(
         r"couldn't connect to|an't load the (configuration|model|tokenizer)|(Repository|Entry)NotFound|OfflineMode",
-        Cause(
-            "model-missing",
-            "The model cannot be fetched or found.",
-            "Check base_model in the recipe, and the network; --recipe smollm2-135m-qlora needs no hub.",
-        ),
+        "model-missing",
+        "The model cannot be fetched or found.",
+        "Check base_model in the recipe, and the network; --recipe smollm2-135m-qlora needs no hub.",
     ),
-    (
+    Cause(
         r"ModuleNotFoundError: No module named|cannot open shared object file",
-        Cause(
-            "library-missing",
-            "A library is missing in the training environment.",
-            "Run gpu-setup environment, which repairs what is broken; what is not in the lock is not installed.",
-        ),
+        "library-missing",
+        "A library is missing in the training environment.",
+        "Run gpu-setup environment, which repairs what is broken; what is not in the lock is not installed.",
     ),
-    (
+    Cause(
         r"\bValidationError: |validation errors? for",
-        Cause(
-            "recipe-invalid",
-            "Axolotl refuses the recipe.",
-            "Correct the key that it names.",
-        ),
+        "recipe-invalid",
+        "Axolotl refuses the recipe.",
+        "Correct the key that it names.",
+        BadUsage,
     ),
 )

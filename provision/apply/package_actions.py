@@ -247,7 +247,7 @@ def repair(action: DpkgRepair, site: Site, stage: str, title: str) -> None:
     if not change.empty:
         apt.transaction(site, stage, title, ("--fix-broken", "install"))
     if not mended(action, site):
-        failed = apt_errors.problem(("dpkg", "--configure", "-a"), outcome._replace(rc=outcome.rc or 1), title)
+        failed = apt_errors.apt_problem(("dpkg", "--configure", "-a"), outcome._replace(rc=outcome.rc or 1), title)
         left = ", ".join(dpkg.read(site.machine).broken())
         failed.next = f"Mend or remove {left} (sudo apt-get remove {left.replace(',', '')}), then: gpu-setup apply"
         raise failed

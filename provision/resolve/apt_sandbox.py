@@ -73,7 +73,7 @@ class Tree(NamedTuple):
             return parse(outcome.stdout)
         if missing := parse_missing(outcome.stdout + "\n" + outcome.stderr):
             raise Unknown(missing)
-        raise apt_errors.problem(outcome.argv, outcome, "Asking apt what it would do")
+        raise apt_errors.apt_problem(outcome.argv, outcome, "Asking apt what it would do")
 
     def size(self, arguments: Sequence[str]) -> int | None:
         """Bytes to fetch for it; archives that lie in the system's cache already do not count."""
@@ -100,7 +100,7 @@ class Tree(NamedTuple):
             )
             outcome = self.apt(*limited, "update", "--error-on=any")
             if not outcome.ok:
-                return apt_errors.problem(outcome.argv, outcome, "Reading the package lists")
+                return apt_errors.apt_problem(outcome.argv, outcome, "Reading the package lists")
         return None
 
     def apply_pins_of(self, package: str) -> bool:

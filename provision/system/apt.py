@@ -15,7 +15,7 @@ from checks.facts.gaps import Gaps
 from machine.events import Event
 from machine.local import Machine, Outcome
 from provision.apply_context import Site
-from provision.system.apt_errors import failing_addresses, locked, problem
+from provision.system.apt_errors import apt_problem, failing_addresses, is_lists_locked
 from provision.system.apt_simulation import Change, parse
 from provision.system.system_files import write
 
@@ -121,7 +121,7 @@ def call(site: Site, stage: str, argv: Sequence[str]) -> Outcome:
         teller = Teller(site, stage)
         outcome = site.machine.stream(argv, teller.line, env={**ENVIRONMENT, **site.environ}, cwd="/", log=site.log)
         outcome = outcome._replace(stdout="\n".join(teller.lines) or outcome.stdout)
-        if outcome.ok or not locked(outcome.stdout) or time.monotonic() > until:
+        if outcome.ok or not is_lists_locked(outcome.stdout) or time.monotonic() > until:
             return outcome
         if not told:
             told = True
@@ -135,7 +135,7 @@ def simulate(site: Site, arguments: Sequence[str]) -> Change:
     argv = ("apt-get", "-s", *OPTIONS, "-o", "Debug::NoLocking=1", "--yes", *arguments)
     outcome = site.machine.run(argv, timeout=120, env={**ENVIRONMENT, **site.environ})
     if not outcome.ok:
-        raise problem(argv, outcome, "apt's simulation")
+        raise apt_problem(argv, outcome, "apt's simulation")
     return parse(outcome.stdout)
 
 
@@ -144,7 +144,7 @@ def transaction(site: Site, stage: str, title: str, arguments: Sequence[str]) ->
     argv = ("apt-get", *OPTIONS, *KEEP_CONFIGURATION, "-o", "APT::Status-Fd=3", "--yes", *arguments)
     outcome = call(site, stage, (sys.executable, "-I", "-S", "-c", WITH_STATUS, *argv))._replace(argv=argv)
     if not outcome.ok:
-        raise problem(argv, outcome, title)
+        raise apt_problem(argv, outcome, title)
 
 
 def update(site: Site, stage: str, title: str, file: str | None = None) -> None:
@@ -167,7 +167,7 @@ def update(site: Site, stage: str, title: str, file: str | None = None) -> None:
         said = f"{', '.join(failing)} could not be read; nothing of this plan comes from there"
         site.emit(Event("warning", stage, said))
         return
-    raise problem(argv, outcome, title)
+    raise apt_problem(argv, outcome, title)
 
 
 def stale(machine: Machine, oldest: float, stamp: Path | None = None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from containers.build import Progress
-from containers.errors import CAUSES, last_error, stopped
+from containers.errors import CAUSES, engine_problem, last_error
 from machine.errors import OUTSIDE_FAILED, REFUSED
 from machine.events import Event, silent
 from machine.local import ABSENT, Outcome
@@ -57,7 +57,7 @@ SEEN = [
 
 @pytest.mark.parametrize(("text", "code"), SEEN, ids=[f"{at}-{code}" for at, (_, code) in enumerate(SEEN)])
 def test_a_text_and_its_cause(text: str, code: str) -> None:
-    problem = stopped(Outcome((), 125, text, "", 1.0), "The container did not start")
+    problem = engine_problem(Outcome((), 125, text, "", 1.0), "The container did not start")
     assert problem.code == f"image.{code}"
     assert problem.what.startswith("The container did not start: ")
     assert problem.why and problem.next
@@ -66,7 +66,7 @@ def test_a_text_and_its_cause(text: str, code: str) -> None:
 
 def test_every_cause_has_been_seen() -> None:
     assert {f"image.{cause.code}" for cause in CAUSES} == {
-        stopped(Outcome((), 1, text, "", 1.0), "x").code for text, _ in SEEN
+        engine_problem(Outcome((), 1, text, "", 1.0), "x").code for text, _ in SEEN
     }
 
 
@@ -82,13 +82,13 @@ ERROR: failed to solve: process "/bin/sh -c set -eu; Error: x" did not complete 
 
 def test_the_failed_commands_own_words_are_no_cause() -> None:
     """BuildKit repeats the whole command, with every message that it could have given."""
-    problem = stopped(Outcome((), 1, ECHOED, "", 1.0), "The build stopped")
+    problem = engine_problem(Outcome((), 1, ECHOED, "", 1.0), "The build stopped")
     assert problem.code == "image.not-offered"
     assert problem.why == "3.1 ERROR: No matching distribution found for accelerate==1.13.0"
 
 
 def test_an_unknown_end_shows_its_last_error_and_the_log() -> None:
-    problem = stopped(
+    problem = engine_problem(
         Outcome((), 1, "one\nError: the moon is wrong\ntwo", "", 1.0), "The build stopped", log="/tmp/b.log"
     )
     assert problem.why == "Error: the moon is wrong"
@@ -96,11 +96,11 @@ def test_an_unknown_end_shows_its_last_error_and_the_log() -> None:
 
 
 def test_a_killed_process_speaks_of_memory() -> None:
-    assert stopped(Outcome((), 137, "", "", 1.0), "The build stopped").code == "image.killed"
+    assert engine_problem(Outcome((), 137, "", "", 1.0), "The build stopped").code == "image.killed"
 
 
 def test_a_program_that_is_not_there() -> None:
-    assert stopped(Outcome((), None, "", "", 0.0, ABSENT), "The build stopped").code == "image.engine"
+    assert engine_problem(Outcome((), None, "", "", 0.0, ABSENT), "The build stopped").code == "image.engine"
 
 
 def test_the_clients_own_complaint_hides_nothing() -> None:
@@ -167,7 +167,7 @@ def test_podmans_build_is_told_and_explained_as_well() -> None:
     assert (events[-1].text, events[-1].done) == (
         "Processing /wheels/torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl", 3,
     )  # fmt: skip
-    problem = stopped(Outcome((), 1, BUILDAH, "", 1.0), "The build stopped")
+    problem = engine_problem(Outcome((), 1, BUILDAH, "", 1.0), "The build stopped")
     assert problem.code == "image.not-offered"
     assert problem.why == "ERROR: No matching distribution found for axolotl"
     odd = 'Error: building at STEP "RUN --mount=sharing=odd true": unrecognized value "odd" for field `sharing`'

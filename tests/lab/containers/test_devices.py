@@ -13,7 +13,7 @@ from checks.facts.docker import parse_info
 from checks.facts.host import DeviceNode, Host, NvmlGpu
 from containers.device_options import access, device_options
 from containers.engine import choose_engine, docker_engine
-from containers.errors import stopped
+from containers.errors import engine_problem
 from containers.model import Access, Vendor
 from containers.run import Container, run_argv
 from machine.local import LocalMachine, Outcome
@@ -146,7 +146,7 @@ def test_amd_by_cdi_on_a_newer_engine(newer: Engine, newer_small: str) -> None:
 def test_a_card_that_the_description_does_not_know(newer: Engine, newer_small: str) -> None:
     machine = described(nvidia(), newer)
     outcome = start(newer, newer_small, machine, ("--device", "nvidia.com/gpu=GPU-cccc-3"), "true")
-    assert stopped(outcome, "The container did not start").code == "image.cdi-unknown"
+    assert engine_problem(outcome, "The container did not start").code == "image.cdi-unknown"
 
 
 def test_the_newer_engine_builds_through_its_own_buildx(
@@ -187,7 +187,7 @@ def test_what_fails_when_a_container_starts_is_explained(
     bare: Engine, bare_small: str, options: tuple[str, ...], code: str
 ) -> None:
     outcome = start(bare, bare_small, as_it_says(nvidia(), bare), options, "true")
-    problem = stopped(outcome, "The container did not start")
+    problem = engine_problem(outcome, "The container did not start")
     assert problem.code == f"image.{code}", outcome.stderr
     assert problem.next
 
@@ -202,7 +202,7 @@ def test_the_classic_builder_is_explained(
     outcome = Outcome((), result.returncode, result.stdout, result.stderr, 0.0)
     if "buildx component is missing" not in result.stderr:
         assert "requires BuildKit" in result.stderr
-    assert stopped(outcome, "The build stopped").code == "image.no-buildkit"
+    assert engine_problem(outcome, "The build stopped").code == "image.no-buildkit"
 
 
 def test_limits_that_the_engine_may_not_lift_are_explained(bare: Engine, bare_small: str) -> None:
@@ -215,4 +215,4 @@ def test_limits_that_the_engine_may_not_lift_are_explained(bare: Engine, bare_sm
     if outcome.ok:
         assert outcome.stdout == "unlimited\n"
     else:
-        assert stopped(outcome, "x").code == "image.rlimit"
+        assert engine_problem(outcome, "x").code == "image.rlimit"

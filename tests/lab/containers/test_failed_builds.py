@@ -123,7 +123,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_begins(
 
 
 def test_a_disk_that_becomes_full_is_explained(cramped: Engine, tmp_path: Path) -> None:
-    from containers.errors import stopped
+    from containers.errors import engine_problem
     from machine.local import Outcome
     from tests.lab.containers.engines import small_image
 
@@ -136,7 +136,7 @@ def test_a_disk_that_becomes_full_is_explained(cramped: Engine, tmp_path: Path) 
         result = cramped.docker("build", "--network", "none", str(tmp_path))
     assert result.returncode != 0
     outcome = Outcome((), result.returncode, result.stdout, result.stderr, 0.0)
-    assert stopped(outcome, "The build stopped").code == "image.no-room"
+    assert engine_problem(outcome, "The build stopped").code == "image.no-room"
     assert cramped.images() == before
     assert cramped.containers() == []
 

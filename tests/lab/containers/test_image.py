@@ -208,13 +208,13 @@ def test_a_package_that_is_not_the_locked_one_is_seen(site: Site, built: Ended, 
 
 def test_the_builds_own_proof_refuses_another_vendors_torch(site: Site, built: Ended) -> None:
     from containers.dockerfile import _proof
-    from containers.errors import known
+    from containers.errors import known_cause
     from tests.containers.hosts import host
 
     wanted = _proof(image_spec(host("rx7900xtx-healthy"), catalogue()))
     result = inside(site, "--", "python", "-c", wanted)
     assert result.returncode == 1
-    cause = known(result.stderr)
+    cause = known_cause(result.stderr)
     assert cause is not None and cause.code == "wrong-torch"
     assert inside(site, "--", "python", "-c", _proof(image_spec(host("no-gpu"), catalogue()))).returncode == 0
 

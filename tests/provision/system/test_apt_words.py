@@ -11,7 +11,7 @@ from machine.events import Event
 from machine.local import Outcome
 from provision.apply_context import Site
 from provision.system.apt import Progress, Teller, parse_progress
-from provision.system.apt_errors import failing_addresses, problem
+from provision.system.apt_errors import apt_problem, failing_addresses
 from provision.system.apt_simulation import parse, parse_missing, parse_uris
 from tests.provision.hosts import Nowhere
 
@@ -111,7 +111,7 @@ WORDS = {
 
 @pytest.mark.parametrize("code", WORDS)
 def test_a_failure_is_told_with_step_cause_and_next(code: str) -> None:
-    found = problem(("apt-get", "install"), Outcome((), 100, WORDS[code], "", 1.0), "Install the driver")
+    found = apt_problem(("apt-get", "install"), Outcome((), 100, WORDS[code], "", 1.0), "Install the driver")
     assert found.code == code
     assert found.exit_code in (OUTSIDE_FAILED, REFUSED)
     assert found.what.startswith("Install the driver: apt-get failed")
@@ -120,14 +120,14 @@ def test_a_failure_is_told_with_step_cause_and_next(code: str) -> None:
 
 
 def test_a_failed_build_is_told_in_its_own_words() -> None:
-    found = problem(("apt-get",), Outcome((), 100, WORDS["dpkg.script"], "", 1.0), "Install")
+    found = apt_problem(("apt-get",), Outcome((), 100, WORDS["dpkg.script"], "", 1.0), "Install")
     assert "nvidia-dkms-580" in found.why
     assert "Bad return status for module build" in found.why
 
 
 def test_passwords_in_addresses_are_never_told() -> None:
     said = "E: Failed to fetch https://me:secret@mirror.example/InRelease  500  Internal Server Error [IP: 1 80]"
-    found = problem(("apt-get",), Outcome((), 100, said, "", 1.0), "Update")
+    found = apt_problem(("apt-get",), Outcome((), 100, said, "", 1.0), "Update")
     assert "secret" not in str(found)
     assert failing_addresses(said) == ("https://…@mirror.example/InRelease",)
 
@@ -136,4 +136,4 @@ def test_passwords_in_addresses_are_never_told() -> None:
 def test_any_words_make_a_message(said: str) -> None:
     parse(said)
     parse_progress(said)
-    assert problem(("apt-get",), Outcome((), 100, said, "", 1.0), "Install").what
+    assert apt_problem(("apt-get",), Outcome((), 100, said, "", 1.0), "Install").what
