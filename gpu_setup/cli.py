@@ -160,7 +160,7 @@ def _run(arguments: Sequence[str], document: int | None) -> int:
         _close_stdout()
         return FINE
     except Exception as error:
-        from gpu_setup.entry import rebuild
+        from gpu_setup.environment_repair import rebuild
 
         rebuild(error, document)
         return _failed(_bug(error), document)

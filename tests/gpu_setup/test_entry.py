@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gpu_setup.entry import damaged, tidy
+from gpu_setup.entry import tidy
+from gpu_setup.environment_repair import is_damaged
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,4 +98,4 @@ def raised(code: str) -> BaseException:
     ],
 )
 def test_what_tells_of_a_damaged_environment(code: str, is_damage: bool) -> None:
-    assert damaged(raised(code)) is is_damage
+    assert is_damaged(raised(code)) is is_damage
