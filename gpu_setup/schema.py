@@ -13,18 +13,18 @@ from typing import Any
 # name → module:type of the envelope's `data`; no type: data is null
 DOCUMENTS = {
     "doctor": "checks.model:DoctorReport",
-    "check-list": "gpu_setup.commands.doctor:CheckList",
+    "check-list": "checks.check_list:CheckList",
     "facts": "checks.facts.host:Host",
     "plan": "provision.model:Plan",
-    "image": "gpu_setup.commands.image_render:Image",
+    "image": "containers.image_result:ImageResult",
     "verify": "containers.verify:Verification",
-    "engine": "gpu_setup.commands.image_engine:EngineHere",
+    "engine": "containers.engine_report:EngineReport",
     "apply": "provision.apply.journal:Run",
     "status": "provision.apply.journal:Status",
     "data": "harness.dataset.findings:DataReport",
     "environment": "harness.environment.build:Environment",
     "fit": "harness.memory.fit:Fit",
-    "smoke": "gpu_setup.commands.smoke:SmokeResult",
+    "smoke": "harness.report.smoke_result:SmokeResult",
     "report": "harness.report.run_report:Report",
     "comparison": "harness.report.compare:Comparison",
     "records": "harness.report.published_speeds:Published",
@@ -32,7 +32,7 @@ DOCUMENTS = {
     "tune": "harness.jobs.tune_run:Tuned",
     "try": "harness.training.examination:Examination",
     "merge": "harness.jobs.merge:Merged",
-    "recipe": "gpu_setup.commands.recipe:RecipeList",
+    "recipe": "harness.recipe.recipe_list:RecipeList",
     "error": None,
 }
 

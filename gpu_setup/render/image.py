@@ -10,14 +10,14 @@ from gpu_setup.render.layout import labelled, wrapped
 from gpu_setup.render.plain import clean
 
 if TYPE_CHECKING:
+    from containers.engine_report import EngineReport
+    from containers.image_result import ImageResult
     from containers.verify import Verification
-    from gpu_setup.commands.image_engine import EngineHere
-    from gpu_setup.commands.image_render import Image
 
 SIGNS = {"pass": ("✓", "green"), "fail": ("✗", "red"), "skip": ("-", "bright_black"), "stub": ("?", "yellow")}
 
 
-def built_text(image: Image) -> str:
+def built_text(image: ImageResult) -> str:
     """The image's name, size and time, and what to do with it."""
     built = image.built
     assert built is not None
@@ -37,7 +37,7 @@ WAYS = {
 }
 
 
-def engine_text(found: EngineHere) -> str:
+def engine_text(found: EngineReport) -> str:
     """What the engine can, what it cannot, and how the cards that are here get into its containers."""
     engine = found.engine
     name = f"{engine.kind} {engine.version or '(version not known)'}{', rootless' if engine.rootless else ''}"

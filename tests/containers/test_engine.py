@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from checks.facts.host import Docker
 from containers.device_options import access, no_way
 from containers.engine import choose_engine, docker_engine, seen_by
+from containers.engine_report import CardAccess, EngineReport
 from containers.model import Access, Vendor
-from gpu_setup.commands.image_engine import EngineHere, Way
 from gpu_setup.render.image import engine_text
 from machine.errors import Problem
 from machine.local import ABSENT, LocalMachine, Outcome
@@ -124,7 +124,7 @@ ENGINES = [
 def test_every_kind_of_engine_says_what_it_can_and_cannot(docker: Docker, buildx: bool, word: str) -> None:
     machine = Answering(**{"docker version": docker.version, "docker buildx": BUILDX, "podman version": "5.4.2"})
     engine = choose_engine(replace(host("rtx3090-healthy"), docker=docker), machine)
-    text = engine_text(EngineHere(engine, (Way("nvidia", None, "why", "next"), Way("amd", Access.CDI))))
+    text = engine_text(EngineReport(engine, (CardAccess("nvidia", None, "why", "next"), CardAccess("amd", Access.CDI))))
     assert all(sentence in text for sentence in (*engine.can, *engine.cannot))
     assert any("build" in sentence for sentence in engine.can)
     assert engine.cannot and word in text
