@@ -24,15 +24,23 @@ def apply_inside() -> int:
         try:
             request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
         except msgspec.MsgspecError as error:
-            raise Refused("apply.request", "Root's part got no request that it understands.", str(error)) from error
+            raise Refused("apply.request", "The privileged helper received an invalid request.", str(error)) from error
         verify(request)
         return work(request, emit)
 
-    return told(do)
+    return answer(do)
+
+
+def resume_inside(*, at_boot: bool, reboot: bool) -> int:
+    """Continue with the approved request. At boot the result is in the state: the unit itself never fails."""
+    from provision.root.helper import go_on
+
+    code = answer(lambda emit: go_on(emit, at_boot=at_boot, reboot=reboot))
+    return FINE if at_boot else code
 
 
 def plan_inside() -> int:
-    """The way back as a plan, for whoever asks: only root may read the journal."""
+    """Print the rollback as a plan: only root may read the journal."""
 
     def do(emit: Emit) -> Plan:
         from machine.local import LocalMachine
@@ -44,7 +52,7 @@ def plan_inside() -> int:
         site = Site(LocalMachine(), emit, STATE)
         return plan_back(Journal(STATE).entries(), host_for(site.machine, None), site)
 
-    return told(do)
+    return answer(do)
 
 
 def verify(request: Request) -> None:
@@ -54,26 +62,26 @@ def verify(request: Request) -> None:
     check(request.plan, "the request")
 
 
-def told(do: Callable[[Emit], Run | Plan]) -> int:
-    """Run it as root and write what it says; whoever watched may have gone away by now."""
+def answer(do: Callable[[Emit], Run | Plan]) -> int:
+    """Run it as root and print its events and result; whoever watched may have gone away by now."""
     if os.geteuid() != 0:
         raise Refused("apply.not-root", "This part of gpu-setup runs as root.", "", "gpu-setup apply")
     try:
-        made = do(lambda event: say(Line(event=event)))
+        made = do(lambda event: print_line(Line(event=event)))
     except Problem as problem:
-        say(Line(problem=trouble(problem)))
+        print_line(Line(problem=trouble(problem)))
         return problem.exit_code
     if isinstance(made, Run):
-        say(Line(run=made))
+        print_line(Line(run=made))
         return FINE if made.problem is None else OUTSIDE_FAILED
-    say(Line(plan=made))
+    print_line(Line(plan=made))
     return FINE
 
 
-def say(line: Line) -> None:
+def print_line(line: Line) -> None:
     try:
         sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
         sys.stdout.flush()
     except OSError:
-        # nobody reads any more: the work goes on
+        # nobody reads any more: the work continues
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115

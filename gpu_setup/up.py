@@ -1,33 +1,37 @@
-"""The main job, as a short story: inspect → plan → environment → train → examine → report.
+"""The main job, as a short story: inspect → plan → (install) → environment → train → examine → report.
 
-Each stage leaves a document and is reused while its inputs match, so a second `up` goes on where the first was cut.
+Each stage leaves a document and is reused while its inputs match, so a second `up` continues where the first stopped.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import DoctorReport
-from gpu_setup.commands.training_options import needs_gpu, usual_recipe
-from harness.environment.build import Environment
+from gpu_setup.envelope import Answer
 from harness.environment.stack_choice import Choice, choose_stack
 from harness.jobs.bench import SHORT_CEILING, guard, measured_run
 from harness.jobs.default_recipe import SMALL, at_hand
+from harness.jobs.job_choice import HubCheck, JobRequest, hub_answers, job_on, usual_recipe
+from harness.jobs.workplace import Workplace
 from harness.measure.run_context import Method
 from harness.pipeline import Job, examined, finished_run, prepare, reported, tell_reuse, with_held_out
-from harness.recipe.loader import load_recipe, suited_to
+from harness.recipe.loader import load_recipe
 from harness.report.run_report import Report
-from machine.errors import Refused
-from machine.events import Emit
+from machine.errors import REBOOT_ARMED, Refused
 from machine.local import Machine
-from machine.paths import Paths
+from provision.apply.journal import Run
 from provision.model import Plan
 
 Ask = Callable[[str], bool]
+Show = Callable[[str, str], None]
 
 
 class Seen(NamedTuple):
@@ -37,6 +41,15 @@ class Seen(NamedTuple):
     doctor: DoctorReport
     plan: Plan
     choice: Choice
+
+
+class Person(NamedTuple):
+    """Who runs `up`: `ask` a yes-or-no question, `show` them a stage and its text; `yes`: they answered beforehand."""
+
+    ask: Ask
+    show: Show = lambda stage, text: None
+    yes: bool = False
+    as_json: bool = False
 
 
 def inspect(machine: Machine, catalogue: Catalogue) -> Seen:
@@ -57,31 +70,71 @@ def to_install(seen: Seen) -> bool:
 
 
 def with_versions(seen: Seen, machine: Machine, catalogue: Catalogue) -> Seen:
-    """The plan with what apt says to it, so that what is agreed to is what is then done."""
-    from gpu_setup.commands.apply import behind_sudo
+    """The plan with what apt answers to it, so that what is approved is what is then done."""
     from provision.resolve.resolver import completed
+    from provision.root.approval import requesting_user
     from provision.root.helper import with_person
 
-    host = with_person(seen.host, machine, behind_sudo(machine))
+    host = with_person(seen.host, machine, requesting_user(machine))
     return seen._replace(plan=completed(host, catalogue, seen.plan.target, machine))
 
 
-def choose(
-    seen: Seen,
-    recipe_name: str | None,
-    data: Path | None,
-    ask: Ask,
-    models: Path,
-    hub: Callable[[], bool] | None = None,
-    tell: Callable[[str], None] = lambda _: None,
-) -> Job:
-    """Which recipe on which stack. Asks before going on without a card that is there, and before a large download.
+def inspect_and_install(machine: Machine, catalogue: Catalogue, person: Person) -> Seen | Answer:
+    """The machine as it is before training; the installation's answer where `up` ends with it."""
+    seen = inspect(machine, catalogue)
+    waits = to_install(seen)
+    if waits:
+        seen = with_versions(seen, machine, catalogue)
+    show_seen(seen, catalogue, person)
+    installed = install(seen, machine, catalogue, person) if waits else None
+    if installed is None:
+        return seen
+    return installed if installed.exit_code else inspect(machine, catalogue)
 
-    `models`: the folder of those that are here already; `hub`: does the model hub answer (None: ask it)? `tell` hears
-    why a recipe was taken that nobody named.
+
+def show_seen(seen: Seen, catalogue: Catalogue, person: Person) -> None:
+    if person.as_json:
+        return
+    from gpu_setup.render.doctor import summary_text
+    from gpu_setup.render.machine import machine_line
+    from gpu_setup.render.plan import plan_text
+
+    person.show("Inspect", summary_text(seen.doctor, seen.host, catalogue))
+    person.show("Plan", plan_text(seen.plan, machine_line(seen.host, catalogue), verbose=False))
+
+
+def install(seen: Seen, machine: Machine, catalogue: Catalogue, person: Person) -> Answer | None:
+    """Carry out the plan that was shown, if the person wants it; None where they do not, or it cannot be done.
+
+    After a reboot that was part of it, the remaining steps are done as in `resume`.
     """
-    if to_install(seen) and not ask(
-        f"The card cannot be used yet ({seen.choice.because}). Train a small model on the processor now?"
+    from gpu_setup.run_as_root import Consent, Target, answer_of, run_as_root, run_plan
+    from provision.apply.status import standing
+    from provision.root.approval import can_be_done
+
+    if not can_be_done(seen.plan):
+        return None
+    if not person.yes and (not sys.stdin.isatty() or not person.ask("Install what the plan lists now?")):
+        return None
+    if standing(machine).standing == "restarted":
+        answer = run_as_root(("resume", "--inside"), None, person.as_json)
+    else:
+        target = Target(machine, seen.host, catalogue)
+        answer = run_plan("apply", seen.plan, target, Consent(person.yes, person.as_json))
+    run = answer.data
+    if not isinstance(run, Run) or answer.exit_code != REBOOT_ARMED:
+        return answer
+    # who came by `up` continues by `up`, which does the rest and then trains
+    return answer_of(msgspec.structs.replace(run, next=run.next.replace("gpu-setup resume", "gpu-setup up")))
+
+
+def choose(seen: Seen, request: JobRequest, person: Person, models: Path, hub: HubCheck = hub_answers) -> Job:
+    """Which recipe on which stack. Asks before it trains without a card that is installed, and before a large download.
+
+    `models`: the folder of the models that are here already. The person sees why a recipe was taken that nobody named.
+    """
+    if to_install(seen) and not person.ask(
+        f"The card cannot be used yet ({seen.choice.because}). Train a small model on the CPU now?"
     ):
         raise Refused(
             "up.driver-missing",
@@ -89,36 +142,24 @@ def choose(
             seen.choice.because + ".",
             "Do the steps of `gpu-setup plan -v`, then run `gpu-setup up` again; or: gpu-setup up --yes",
         )
-    name = recipe_name
+    name = request.recipe
     if name is None:
-        usual = usual_recipe(seen.choice, models, data is not None, hub)
-        tell(f"{usual.name}: {usual.because}")
+        usual = usual_recipe(seen.choice, request, models, hub)
+        person.show("Recipe", f"{usual.name}: {usual.because}")
         name = usual.name
-    recipe = load_recipe(name)
-    if recipe.traits.needs_gpu and not seen.choice.gpu:
-        raise needs_gpu(recipe, seen.choice.because)
-    size = recipe.traits.download_bytes if not at_hand(recipe, models) else None
-    if size and not ask(f"{recipe.name} downloads about {size / 1e9:.1f} GB from the model hub. Go on?"):
-        if recipe_name is not None:
+    job = job_on(seen.choice, load_recipe(name), request)
+    size = job.recipe.traits.download_bytes if not at_hand(job.recipe, models) else None
+    if size and not person.ask(f"{name} downloads about {size / 1e9:.1f} GB from the model hub. Continue?"):
+        if request.recipe is not None:
             raise Refused("up.declined", "Stopped before the download.", "", f"--recipe {SMALL} needs none.")
-        recipe = load_recipe(SMALL)
-    changed = suited_to(recipe, seen.choice.target)
-    return Job(recipe, seen.choice.stack, data, changed, seen.choice.device, seen.choice.conditions)
+        return job_on(seen.choice, load_recipe(SMALL), request)
+    return job
 
 
-def prove(
-    job: Job,
-    seen: Seen,
-    catalogue: Catalogue,
-    machine: Machine,
-    paths: Paths,
-    fresh: bool,
-    emit: Emit,
-    environment: Environment | None = None,
-) -> Report:
-    """Environment, training, examination and report; what is already done with the same inputs is not done again."""
-    job = with_held_out(job)
-    ready = prepare(job, machine, paths, emit, environment)
+def train_and_measure(job: Job, seen: Seen, catalogue: Catalogue, place: Workplace, fresh: bool) -> Report:
+    """Environment, training, examination and report; a stage that is done with the same inputs is not repeated."""
+    job, machine, paths, emit = with_held_out(job), place.machine, place.paths, place.emit
+    ready = prepare(job, *place)
     folder = None if fresh else finished_run(ready, paths.runs)
     if folder is not None:
         tell_reuse(emit, folder)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
-from gpu_setup.commands.options import json_option
+from gpu_setup.commands.options import json_option, options_into
 from gpu_setup.envelope import Answer
 
 if TYPE_CHECKING:
@@ -18,82 +19,90 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 Examples:
-  gpu-setup compare RUN_DIR RUN_DIR                    two runs: equal, or which is faster and by how much
+  gpu-setup compare RUN_DIR RUN_DIR                    two runs: equal, or which one is faster and by how much
   gpu-setup compare mine.json theirs.json --html c.html
   gpu-setup compare mine.json --markdown -             a table for a forum, on stdout
-  gpu-setup compare mine.json                          one report beside what is published for its card
+  gpu-setup compare mine.json                          one report and what is published for its card
   gpu-setup compare --published --card "RTX 3090"      the published figures, and which of them are possible
 
 \b
-Exit codes: 0 compared; 2 no report, or one given twice; 3 the reports did different work, or one does not say which;
-4 a file could not be written.
+Exit codes: 0 compared; 2 no report, or one given twice; 3 the reports are of different work, or one does not
+name its work; 4 a file could not be written.
 """
+
+
+class CompareOptions(msgspec.Struct, frozen=True, kw_only=True):
+    as_json: bool
+    page: Path | None
+    table: Path | None
+    markdown: str | None
+    published: bool
+    card: str | None
+    reports: tuple[Path, ...]
 
 
 @click.command(epilog=EPILOG)
 @json_option
-@click.option("--html", "page", metavar="FILE", type=click.Path(path_type=Path), help="Write a page with charts.")
-@click.option("--csv", "table", metavar="FILE", type=click.Path(path_type=Path), help="Write a table, one line a run.")
-@click.option("--markdown", metavar="FILE|-", help="Write a table for a forum; - is stdout, in the answer's place.")
-@click.option("--published", is_flag=True, help="Show the published figures instead, and what each implies.")
-@click.option("--card", metavar="NAME", help="With --published: of this card only.")
+@click.option("--html", "page", metavar="FILE", type=click.Path(path_type=Path), help="Write an HTML page with charts.")
+@click.option(
+    "--csv", "table", metavar="FILE", type=click.Path(path_type=Path), help="Write a CSV table, one line per run."
+)
+@click.option(
+    "--markdown", metavar="FILE|-", help="Write a table for a forum; - writes it to stdout instead of the answer."
+)
+@click.option("--published", is_flag=True, help="Show the published figures only, and what each implies.")
+@click.option("--card", metavar="NAME", help="With --published: only the figures of this card.")
 @click.argument("reports", metavar="REPORT…", nargs=-1, type=click.Path(path_type=Path))
-def command(
-    as_json: bool,
-    page: Path | None,
-    table: Path | None,
-    markdown: str | None,
-    published: bool,
-    card: str | None,
-    reports: tuple[Path, ...],
-) -> Answer:
-    """Set reports of the same work side by side: cards, drivers and settings may differ, the work may not.
+@options_into(CompareOptions)
+def command(options: CompareOptions) -> Answer:
+    """Compare reports of the same work: cards, drivers and settings may differ, the work may not.
 
-    A REPORT is a run's folder or its report.json. The first is what the others are measured against.
+    A REPORT is a run's folder or its report.json. The others are compared with the first.
     """
     from checks.catalogue import catalogue
     from harness.report.published_speeds import judged
 
-    if published:
-        return _published(card, reports)
-    if card is not None:
-        raise click.UsageError("--card goes with --published.")
-    if not reports:
-        raise click.UsageError("Name a report, or several.")
-    if markdown == "-" and as_json:
-        raise click.UsageError("--json and --markdown - both want stdout: name a file for one of them.")
-    files = _files(reports)
-    places = [place for place in (page, table, Path(markdown) if markdown not in (None, "-") else None) if place]
+    if options.published:
+        return _published(options.card, options.reports)
+    if options.card is not None:
+        raise click.UsageError("--card works only with --published.")
+    if not options.reports:
+        raise click.UsageError("Name one or more reports.")
+    if options.markdown == "-" and options.as_json:
+        raise click.UsageError("--json and --markdown - both write to stdout: name a file for one of them.")
+    files = _files(options.reports)
+    forum = Path(options.markdown) if options.markdown not in (None, "-") else None
+    places = [place for place in (options.page, options.table, forum) if place]
     _check_places(places, files)
 
     from harness.report.compare import compare, different_work, letter
     from harness.report.run_report import read_report
 
     read: list[Report] = [read_report(file) for file in files]
-    comparison = compare(read, judged(catalogue()), [str(given) for given in reports])
+    comparison = compare(read, judged(catalogue()), [str(given) for given in options.reports])
     if not comparison.comparable:
         problem = different_work(comparison.differences, [letter(number) for number in range(len(read))])
         return Answer("comparison", comparison, problem.exit_code, lambda: _text(comparison), (problem,))
-    if page is not None:
+    if options.page is not None:
         from gpu_setup.render.compare_page import comparison_page
         from gpu_setup.version import version
 
-        _write(page, comparison_page(comparison, version()))
-    if table is not None:
+        _write(options.page, comparison_page(comparison, version()))
+    if options.table is not None:
         from gpu_setup.render.compare_table import comparison_csv
         from gpu_setup.version import version
 
-        _write(table, comparison_csv(comparison, version()))
-    if markdown is None:
+        _write(options.table, comparison_csv(comparison, version()))
+    if options.markdown is None:
         return Answer("comparison", comparison, 0, lambda: _text(comparison))
 
     from gpu_setup.render.compare_table import comparison_markdown
     from gpu_setup.version import version
 
     words = comparison_markdown(comparison, version())
-    if markdown == "-":
+    if options.markdown == "-":
         return Answer("comparison", comparison, 0, lambda: words)
-    _write(Path(markdown), words)
+    _write(Path(options.markdown), words)
     return Answer("comparison", comparison, 0, lambda: _text(comparison))
 
 
@@ -109,7 +118,7 @@ def _published(card: str | None, reports: Sequence[Path]) -> Answer:
     from machine.errors import BadUsage
 
     if reports:
-        raise click.UsageError("--published shows the published figures alone: name no report with it.")
+        raise click.UsageError("--published shows the published figures only: name no report with it.")
     known = catalogue()
     names = {spelling: each.name for each in known.cards for spelling in _spellings(each.name)}
     card = names.get(card.casefold(), card) if card is not None else None
@@ -140,7 +149,7 @@ def _spellings(name: str) -> tuple[str, ...]:
 
 
 def _files(reports: Sequence[Path]) -> list[Path]:
-    """Each report's file; BadUsage for one that is not there or is named twice."""
+    """Each report's file; BadUsage for one that does not exist or is named twice."""
     from harness.report.run_report import DOCUMENT
     from machine.errors import BadUsage
 
@@ -148,10 +157,10 @@ def _files(reports: Sequence[Path]) -> list[Path]:
     for given in reports:
         file = given / DOCUMENT if given.is_dir() else given
         if not file.exists():
-            why = "That folder holds no report.json." if given.is_dir() else ""
+            why = "That folder has no report.json." if given.is_dir() else ""
             raise BadUsage(
                 "report.missing",
-                f"There is no report at {given}.",
+                f"{given}: no report found.",
                 why,
                 "Give a run's folder or its report.json; gpu-setup bench makes one.",
             )
@@ -174,7 +183,7 @@ def _check_places(places: Sequence[Path], files: Sequence[Path]) -> None:
         if any(place.exists() and os.path.samefile(place, file) for file in files):
             raise BadUsage("compare.overwrites", f"{place} is one of the reports.", "", "Name another file.")
         if place in places[:number]:
-            raise BadUsage("compare.same-place", f"{place} is to be written twice.", "", "Name another file.")
+            raise BadUsage("compare.same-place", f"{place} would be written twice.", "", "Name another file.")
         if place.is_dir():
             raise _unwritable(place, "It is a folder.")
         if not place.parent.is_dir():
@@ -195,7 +204,7 @@ def _write(place: Path, text: str) -> None:
 
     try:
         if place.exists() and not place.is_file():
-            # a pipe or a device: nothing to put in its place
+            # a pipe or a device: nothing to replace
             place.write_text(text, encoding="utf-8")
         else:
             write_whole(place.resolve(), text)

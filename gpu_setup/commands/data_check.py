@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
-from gpu_setup.commands.options import Decorator, json_option
+from gpu_setup.commands.options import Decorator, json_option, options_into
 from gpu_setup.commands.training_options import recipe_option
 from gpu_setup.envelope import Answer
 
@@ -18,71 +19,90 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   gpu-setup data check mine.json                                 worst first, with row numbers
-  gpu-setup data check mine.json --recipe smollm2-135m-qlora     and what the recipe's tokenizer makes of it
-  gpu-setup data check train.json --held-out test.json           and rows that stand in both
+  gpu-setup data check mine.json --recipe smollm2-135m-qlora     also the token counts of the recipe's tokenizer
+  gpu-setup data check train.json --held-out test.json           also rows that are in both files
   gpu-setup data check mine.json --html mine.html                a page with length histograms
   gpu-setup data check mine.json --sarif > data.sarif            for a code host's review page
 
 \b
-Exit codes: 0 nothing that must be mended; 1 errors (with --strict also warnings); 2 no such file.
+Exit codes: 0 no errors; 1 errors (with --strict also warnings); 2 file not found.
 """
 
 languages_option: Decorator = click.option(
     "--language", "languages", metavar="CODES", default="",
-    help="Languages that belong here, such as de,en. Default: those that 5 % of the answers are in.",
+    help="Expected languages, such as de,en. Default: those of at least 5 % of the answers.",
 )  # fmt: skip
-names_option: Decorator = click.option("--names/--no-names", default=True, help="Look for personal names too.")
+names_option: Decorator = click.option("--names/--no-names", default=True, help="Also search for personal names.")
 file_argument: Decorator = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+
+
+class CheckOptions(msgspec.Struct, frozen=True, kw_only=True):
+    as_json: bool
+    as_sarif: bool
+    page: Path | None
+    table: Path | None
+    held_out: Path | None
+    recipe_name: str | None
+    languages: str
+    names: bool
+    strict: bool
+    file: Path
 
 
 @click.command("check", epilog=EPILOG)
 @json_option
-@click.option("--sarif", "as_sarif", is_flag=True, help="SARIF 2.1.0 on stdout, nothing else.")
-@click.option("--html", "page", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write a page.")
+@click.option("--sarif", "as_sarif", is_flag=True, help="Print SARIF 2.1.0 on stdout, nothing else.")
 @click.option(
-    "--csv", "table", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write all rows as a table."
+    "--html", "page", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write an HTML page."
 )
-@click.option("--held-out", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Look for leaks.")
+@click.option(
+    "--csv",
+    "table",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write all rows that were found as a CSV table.",
+)
+@click.option(
+    "--held-out",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Report overlap (leakage) with this held-out file.",
+)
 @recipe_option
 @languages_option
 @names_option
-@click.option("--strict", is_flag=True, help="Warnings end with 1 too.")
+@click.option("--strict", is_flag=True, help="Exit with status 1 on warnings too.")
 @file_argument
-def check_command(
-    as_json: bool,
-    as_sarif: bool,
-    page: Path | None,
-    table: Path | None,
-    held_out: Path | None,
-    recipe_name: str | None,
-    languages: str,
-    names: bool,
-    strict: bool,
-    file: Path,
-) -> Answer:
-    """Say what is wrong with FILE (Alpaca JSON or JSON Lines), worst first. Changes nothing."""
+@options_into(CheckOptions)
+def check_command(options: CheckOptions) -> Answer:
+    """Check FILE (Alpaca JSON or JSON Lines) and list what is wrong, worst first. Changes nothing."""
     from gpu_setup.render.progress import reporter
     from harness.dataset.check import Wanted, checking, report
 
-    wanted = Wanted(names=names, languages=tuple(code.strip() for code in languages.split(",") if code.strip()))
-    with reporter(as_json or as_sarif) as emit, checking(file, held_out, wanted, emit) as checked:
+    wanted = Wanted(names=options.names, languages=language_codes(options.languages))
+    quiet = options.as_json or options.as_sarif
+    with reporter(quiet) as emit, checking(options.file, options.held_out, wanted, emit) as checked:
         result = report(checked)
-        if recipe_name is not None:
-            result = _with_tokens(result, checked, recipe_name, emit)
-    if page is not None:
+        if options.recipe_name is not None:
+            result = _with_tokens(result, checked, options.recipe_name, emit)
+    if options.page is not None:
         from gpu_setup.render.data_page import data_page
         from gpu_setup.version import version
 
-        _write(page, data_page(result, version()))
-    if table is not None:
+        _write(options.page, data_page(result, version()))
+    if options.table is not None:
         from gpu_setup.render.data_table import data_table
 
-        _write(table, data_table(result))
-    return data_answer(result, strict, as_sarif)
+        _write(options.table, data_table(result))
+    return data_answer(result, options.strict, options.as_sarif)
+
+
+def language_codes(text: str) -> tuple[str, ...]:
+    return tuple(code.strip() for code in text.split(",") if code.strip())
 
 
 def data_answer(result: DataReport, strict: bool = False, as_sarif: bool = False) -> Answer:
-    """The report as the command's answer: 1 when something must be mended."""
+    """The report as the command's answer: 1 when there are errors."""
     from machine.errors import BAD_ANSWER, FINE
 
     bad = {"error", "warning"} if strict else {"error"}

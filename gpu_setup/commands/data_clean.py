@@ -1,4 +1,4 @@
-"""`gpu-setup data clean`: what would change, then a new file and a log from which the original comes back."""
+"""`gpu-setup data clean`: show what would change, write a new file, and a log that restores the original."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
-from gpu_setup.commands.data_check import file_argument, languages_option, names_option
-from gpu_setup.commands.options import json_option
+from gpu_setup.commands.data_check import file_argument, language_codes, languages_option, names_option
+from gpu_setup.commands.options import json_option, options_into
 from gpu_setup.envelope import Answer
 
 if TYPE_CHECKING:
@@ -19,15 +20,32 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   gpu-setup data clean mine.json                             shows what would change, asks, writes mine-clean.json
-  gpu-setup data clean mine.json --dry-run                   only shows it
+  gpu-setup data clean mine.json --dry-run                   shows it only
   gpu-setup data clean mine.json --yes --names-as Kundin     pseudonyms "Kundin 1", "Kundin 2" …
   gpu-setup data clean mine.json --keep name --drop label-conflict
   gpu-setup data clean mine-clean.json --undo mine-clean.log.jsonl --out back.json
 
 \b
-Exit codes: 0 written, shown, or nothing to do; 1 nothing usable in the file; 2 no such file; 3 not confirmed, or a file
-is there already.
+Exit codes: 0 written, shown, or nothing to do; 1 nothing usable in the file; 2 file not found; 3 not confirmed, or the
+result exists already.
 """
+
+
+class CleanOptions(msgspec.Struct, frozen=True, kw_only=True):
+    as_json: bool
+    out: Path | None
+    log: Path | None
+    yes: bool
+    dry_run: bool
+    replace: bool
+    keep: tuple[str, ...]
+    drop: tuple[str, ...]
+    names_as: str
+    undo: Path | None
+    held_out: Path | None
+    languages: str
+    names: bool
+    file: Path
 
 
 @click.command("clean", epilog=EPILOG)
@@ -35,38 +53,38 @@ is there already.
 @click.option(
     "--out", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Default: NAME-clean.json."
 )
-@click.option("--log", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Default: beside it.")
+@click.option(
+    "--log",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the changed rows are kept. Default: beside the result.",
+)
 @click.option("--yes", is_flag=True, help="Write without asking.")
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
-@click.option("--replace", is_flag=True, help="Write over an earlier result (never over FILE).")
-@click.option("--keep", metavar="KIND", multiple=True, help="Leave this kind of finding as it is. Repeatable.")
-@click.option("--drop", metavar="KIND", multiple=True, help="Drop the rows of this kind. Repeatable.")
-@click.option("--names-as", metavar="WORD", default="Customer", help="The word for people in pseudonyms.")
-@click.option("--undo", metavar="LOG", type=click.Path(path_type=Path, dir_okay=False), help="FILE back as it was.")
-@click.option("--held-out", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Drop what leaks.")
+@click.option("--replace", is_flag=True, help="Overwrite an earlier result (never FILE).")
+@click.option(
+    "--keep", metavar="KIND", multiple=True, help="Keep rows with this kind of finding unchanged; repeatable."
+)
+@click.option("--drop", metavar="KIND", multiple=True, help="Drop rows with this kind of finding; repeatable.")
+@click.option("--names-as", metavar="WORD", default="Customer", help="The word for a person in pseudonyms.")
+@click.option(
+    "--undo", metavar="LOG", type=click.Path(path_type=Path, dir_okay=False), help="Restore the original from LOG."
+)
+@click.option(
+    "--held-out",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Drop rows that are also in this held-out file.",
+)
 @languages_option
 @names_option
 @file_argument
-def clean_command(
-    as_json: bool,
-    out: Path | None,
-    log: Path | None,
-    yes: bool,
-    dry_run: bool,
-    replace: bool,
-    keep: tuple[str, ...],
-    drop: tuple[str, ...],
-    names_as: str,
-    undo: Path | None,
-    held_out: Path | None,
-    languages: str,
-    names: bool,
-    file: Path,
-) -> Answer:
-    """Write a cleaned copy of FILE, after showing what changes. FILE itself is never touched.
+@options_into(CleanOptions)
+def clean_command(options: CleanOptions) -> Answer:
+    """Write a cleaned copy of FILE, after showing what changes. FILE itself is never changed.
 
-    Copies, refusals and broken rows go, damaged text is mended, private data gets consistent pseudonyms. The log
-    holds every changed row as it was: keep it as carefully as FILE.
+    Duplicates, refusals and broken rows are dropped, damaged text is fixed, private data gets consistent pseudonyms.
+    The log holds every changed row as it was: protect it like FILE.
     """
     from gpu_setup.render.progress import reporter
     from harness.dataset.check import Wanted, checking
@@ -75,16 +93,17 @@ def clean_command(
     from harness.dataset.row_writer import refuse_to_overwrite
     from machine.errors import FINE
 
-    if undo is not None:
-        return _undone(file, undo, out, replace)
-    rules = Rules(_kinds(keep), _kinds(drop), names_as, names)
-    target = out or file.with_name(f"{file.stem}-clean.json")
-    journal = log or target.with_name(f"{target.stem}.log.jsonl")
-    if not dry_run:
+    file, replace = options.file, options.replace
+    if options.undo is not None:
+        return _undo(file, options.undo, options.out, replace)
+    rules = Rules(_kinds(options.keep), _kinds(options.drop), options.names_as, options.names)
+    target = options.out or file.with_name(f"{file.stem}-clean.json")
+    journal = options.log or target.with_name(f"{target.stem}.log.jsonl")
+    if not options.dry_run:
         refuse_to_overwrite(target, file, replace)
         refuse_to_overwrite(journal, file, replace)
-    wanted = Wanted(names=names, languages=tuple(code.strip() for code in languages.split(",") if code.strip()))
-    with reporter(as_json) as emit, checking(file, held_out, wanted, emit) as checked:
+    wanted = Wanted(names=options.names, languages=language_codes(options.languages))
+    with reporter(options.as_json) as emit, checking(file, options.held_out, wanted, emit) as checked:
         planned = summary(checked, rules)
         left = _left(rules, [finding.kind for finding in checked.findings])
         report = DataReport(
@@ -96,17 +115,16 @@ def clean_command(
                 Written(str(target), planned.kept, "rows", False),
                 Written(str(journal), planned.touched, "changed rows as they were", False),
             ),
-            notes=(f"{planned.gone:,} rows go, {planned.kept:,} stay.", *left),
+            notes=(f"{planned.gone:,} rows are dropped, {planned.kept:,} kept.", *left),
         )
-        if dry_run:
+        if options.dry_run:
             return Answer("data", report, FINE, lambda: _text(report))
-        if not yes:
-            _ask(report, as_json)
+        if not options.yes:
+            _ask(report, options.as_json)
         rows, entries = write_clean(checked, rules, target, journal)
     written = (Written(str(target), rows, "rows"), Written(str(journal), entries, "changed rows as they were"))
-    import msgspec
-
-    done = msgspec.structs.replace(report, written=written, changes=planned.changes if yes or as_json else ())
+    changes = planned.changes if options.yes or options.as_json else ()
+    done = msgspec.structs.replace(report, written=written, changes=changes)
     return Answer("data", done, FINE, lambda: _text(done))
 
 
@@ -117,7 +135,7 @@ def _text(report: DataReport) -> str:
 
 
 def _kinds(given: tuple[str, ...]) -> frozenset[str]:
-    """The kinds that the person named; a name that is none is a mistake to be told."""
+    """The kinds that the person named; UsageError for a name that is none."""
     from difflib import get_close_matches
 
     from harness.dataset.findings import kinds
@@ -136,7 +154,7 @@ def _left(rules: Rules, found: list[str]) -> tuple[str, ...]:
     from harness.dataset.findings import kinds
 
     left = [kind for kind in found if doing(kind, rules) == "leave" and kinds()[kind].severity != "info"]
-    return (f"Left for you to look at: {', '.join(left)} (gpu-setup data check shows the rows).",) if left else ()
+    return (f"Not changed, review by hand: {', '.join(left)} (gpu-setup data check shows the rows).",) if left else ()
 
 
 def _ask(report: DataReport, as_json: bool) -> None:
@@ -145,15 +163,15 @@ def _ask(report: DataReport, as_json: bool) -> None:
     if as_json or not sys.stdin.isatty():
         raise Refused(
             "data.not-confirmed",
-            "Nothing was written: nobody was there to agree to the changes.",
+            "Nothing was written: there is no terminal to confirm the changes.",
             report.notes[0],
-            "Look at them with --dry-run, then add --yes.",
+            "Review them with --dry-run, then add --yes.",
         )
     click.echo(_text(report), err=True)
     click.confirm("Write these files?", abort=True, err=True)
 
 
-def _undone(file: Path, log: Path, out: Path | None, replace: bool) -> Answer:
+def _undo(file: Path, log: Path, out: Path | None, replace: bool) -> Answer:
     import tempfile
 
     from harness.dataset.clean import undo

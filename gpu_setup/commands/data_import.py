@@ -5,21 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import msgspec
 
-from gpu_setup.commands.options import json_option
+from gpu_setup.commands.options import json_option, options_into
 from gpu_setup.envelope import Answer
 
 EPILOG = """\b
 Examples:
-  gpu-setup data import Sent.mbox --out mine.json               what you answered, by thread; quotes and signatures cut
-  gpu-setup data import Sent.mbox --received Inbox.mbox         what was answered is looked up in your inbox too
+  gpu-setup data import Sent.mbox --out mine.json               your answers, by thread; quotes and signatures removed
+  gpu-setup data import Sent.mbox --received Inbox.mbox         also finds the answered mail in your inbox
   gpu-setup data import ~/.continue/dev_data/0.2.0/chatInteraction.jsonl
-  gpu-setup data import chats.jsonl --turns all                 OpenAI chat or ShareGPT, every question and answer
+  gpu-setup data import chats.jsonl --turns all                 OpenAI chat or ShareGPT: every question and answer
   gpu-setup data import faq.csv --columns instruction=Frage,output=Antwort
 
 \b
-Exit codes: 0 written; 1 no row could be made; 2 no such file or column; 3 a file is there already.
+Exit codes: 0 written; 1 no row could be made; 2 file or column not found; 3 the result exists already.
 """
+
+
+class ImportOptions(msgspec.Struct, frozen=True, kw_only=True):
+    as_json: bool
+    out: Path | None
+    shape: str
+    columns: str
+    turns: str
+    received: tuple[Path, ...]
+    me: str
+    instruction: str
+    kind: str | None
+    replace: bool
+    files: tuple[Path, ...]
 
 
 @click.command("import", epilog=EPILOG)
@@ -29,43 +44,35 @@ Exit codes: 0 written; 1 no row could be made; 2 no such file or column; 3 a fil
 )
 @click.option(
     "--format", "shape", type=click.Choice(("auto", "mbox", "chat", "csv", "json")), default="auto",
-    help="What the files are. Default: found out.",
+    help="The files' format. Default: detected.",
 )  # fmt: skip
 @click.option(
-    "--columns", metavar="FIELD=NAME,…", default="", help="Which column or key is instruction, input, output."
+    "--columns", metavar="FIELD=NAME,…", default="", help="The columns or keys for instruction, input, output."
 )
 @click.option(
-    "--turns", type=click.Choice(("first", "all")), default="first", help="Of a chat: the first answer, or all."
+    "--turns", type=click.Choice(("first", "all")), default="first", help="From a chat, take the first answer, or all."
 )
 @click.option(
     "--received", multiple=True, metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
-    help="A mailbox with what was answered. Repeatable.",
+    help="A mailbox with the mail that you answered; repeatable.",
 )  # fmt: skip
 @click.option("--me", metavar="ADDRESS", default="", help="Your own mail address. Default: the most frequent sender.")
 @click.option(
-    "--instruction", metavar="TEXT", default="", help="Put the received mail into `input`, under this instruction."
+    "--instruction",
+    metavar="TEXT",
+    default="",
+    help="Put the received mail into `input`, and this text into `instruction`.",
 )
 @click.option(
     "--kind",
     type=click.Choice(("organic", "semi-synthetic", "synthetic")),
-    help="Mark rows that do not say it themselves.",
+    help="Mark the origin of rows that have no mark.",
 )
-@click.option("--replace", is_flag=True, help="Write over an earlier result.")
+@click.option("--replace", is_flag=True, help="Overwrite an earlier result.")
 @click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
-def import_command(
-    as_json: bool,
-    out: Path | None,
-    shape: str,
-    columns: str,
-    turns: str,
-    received: tuple[Path, ...],
-    me: str,
-    instruction: str,
-    kind: str | None,
-    replace: bool,
-    files: tuple[Path, ...],
-) -> Answer:
-    """Make Alpaca JSON of mailboxes, chat logs, tables or other JSON. Each row says where it came from."""
+@options_into(ImportOptions)
+def import_command(options: ImportOptions) -> Answer:
+    """Convert mailboxes, chat logs, tables or other JSON to Alpaca JSON. Each row names its source."""
     import tempfile
 
     from gpu_setup.render.data import data_text
@@ -74,12 +81,15 @@ def import_command(
     from harness.dataset.row_writer import refuse_to_overwrite
     from machine.errors import FINE
 
-    target = out or files[0].with_name(f"{files[0].stem}-alpaca.json")
-    for file in (*files, *received):
-        refuse_to_overwrite(target, file, replace)
-    how = How(shape, _mapping(columns), turns == "all", received, me, instruction, kind or "")
-    with reporter(as_json) as emit, tempfile.TemporaryDirectory(prefix="gpu-setup-data-") as scratch:
-        report = import_files(files, how, target, Path(scratch), emit)
+    target = options.out or options.files[0].with_name(f"{options.files[0].stem}-alpaca.json")
+    for file in (*options.files, *options.received):
+        refuse_to_overwrite(target, file, options.replace)
+    how = How(
+        options.shape, _mapping(options.columns), options.turns == "all", options.received, options.me,
+        options.instruction, options.kind or "",
+    )  # fmt: skip
+    with reporter(options.as_json) as emit, tempfile.TemporaryDirectory(prefix="gpu-setup-data-") as scratch:
+        report = import_files(options.files, how, target, Path(scratch), emit)
     return Answer("data", report, FINE, lambda: data_text(report))
 
 

@@ -1,13 +1,14 @@
-"""`gpu-setup data split`: rows to train on, and a held-out set that has nothing like them."""
+"""`gpu-setup data split`: training rows, and held-out rows that are unlike them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
+import msgspec
 
 from gpu_setup.commands.data_check import file_argument
-from gpu_setup.commands.options import json_option
+from gpu_setup.commands.options import json_option, options_into
 from gpu_setup.envelope import Answer
 
 EPILOG = """\b
@@ -17,24 +18,33 @@ Examples:
   gpu-setup data split mine.json --out splits/
 
 \b
-Exit codes: 0 written; 1 too few rows; 2 no such file; 3 a file is there already.
+Exit codes: 0 written; 1 too few rows; 2 file not found; 3 a result exists already.
 """
+
+
+class SplitOptions(msgspec.Struct, frozen=True, kw_only=True):
+    as_json: bool
+    share: float
+    count: int | None
+    seed: int
+    out: Path | None
+    replace: bool
+    file: Path
 
 
 @click.command("split", epilog=EPILOG)
 @json_option
 @click.option(
-    "--share", type=click.FloatRange(0.001, 0.9), default=0.1, show_default=True, help="How much to hold out."
+    "--share", type=click.FloatRange(0.001, 0.9), default=0.1, show_default=True, help="Share of the rows to hold out."
 )
-@click.option("--rows", "count", type=click.IntRange(min=1), metavar="N", help="Hold out so many rows instead.")
+@click.option("--rows", "count", type=click.IntRange(min=1), metavar="N", help="Hold out N rows instead.")
 @click.option("--seed", type=int, default=42, show_default=True, help="The same seed gives the same split.")
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="Default: beside FILE.")
-@click.option("--replace", is_flag=True, help="Write over an earlier split.")
+@click.option("--replace", is_flag=True, help="Overwrite an earlier split.")
 @file_argument
-def split_command(
-    as_json: bool, share: float, count: int | None, seed: int, out: Path | None, replace: bool, file: Path
-) -> Answer:
-    """Part FILE into rows to train on and held-out rows. Near-copies and rows that ask the same stay on one side."""
+@options_into(SplitOptions)
+def split_command(options: SplitOptions) -> Answer:
+    """Split FILE into training rows and held-out rows. Rows that are alike stay together."""
     from gpu_setup.render.data import data_text
     from gpu_setup.render.progress import reporter
     from harness.dataset.check import Wanted, checking
@@ -44,12 +54,13 @@ def split_command(
     from machine.errors import FINE, BadAnswer
     from machine.paths import make
 
-    folder = make(out) if out is not None else file.parent
+    file, seed = options.file, options.seed
+    folder = make(options.out) if options.out is not None else file.parent
     train, held_out = folder / f"{file.stem}-train.json", folder / f"{file.stem}-held-out.json"
     for target in (train, held_out):
-        refuse_to_overwrite(target, file, replace)
-    with reporter(as_json) as emit, checking(file, None, Wanted(names=False), emit) as checked:
-        wanted = count if count is not None else max(1, round(share * checked.tally.whole))
+        refuse_to_overwrite(target, file, options.replace)
+    with reporter(options.as_json) as emit, checking(file, None, Wanted(names=False), emit) as checked:
+        wanted = options.count if options.count is not None else max(1, round(options.share * checked.tally.whole))
         cut = choose(checked, wanted, seed)
         if not cut.held_out or len(cut.held_out) >= cut.usable:
             raise BadAnswer(
@@ -61,7 +72,7 @@ def split_command(
         trained, kept = write_split(checked, cut, train, held_out)
         notes = [f"Seed {seed}. No held-out row is like a row to train on."]
         if cut.moved:
-            notes.append(f"{cut.moved:,} rows were held out besides, because they are like held-out ones.")
+            notes.append(f"{cut.moved:,} more rows were held out, because they are like held-out ones.")
         if checked.own_rows > cut.usable:
             notes.append(f"{checked.own_rows - cut.usable:,} rows that cannot be used are in neither file.")
         report = DataReport(

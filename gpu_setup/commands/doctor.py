@@ -6,8 +6,9 @@ import click
 import msgspec
 
 from checks.catalogue import Catalogue
+from checks.check_list import check_list
 from checks.model import Check, DoctorReport
-from gpu_setup.commands.options import json_option, machine_option, open_machine
+from gpu_setup.commands.options import json_option, machine_option, open_machine, options_into
 from gpu_setup.envelope import Answer
 from gpu_setup.render.plain import clean
 from machine.errors import FINE
@@ -27,18 +28,17 @@ Exit codes: 0 nothing failed, 1 a check failed (--strict: or warned, or could no
 """
 
 
-class ListedCheck(msgspec.Struct, frozen=True):
-    """One check as --list and --explain show it."""
-
-    id: str
-    title: str
-    group: str
-    about: str = ""
-    by_hand: str = ""
-
-
-class CheckList(msgspec.Struct, frozen=True):
-    checks: tuple[ListedCheck, ...]
+class DoctorOptions(msgspec.Struct, frozen=True, kw_only=True):
+    as_json: bool
+    recording: str | None
+    strict: bool
+    only: tuple[str, ...]
+    skip: tuple[str, ...]
+    list_only: bool
+    explain: str | None
+    bundle: str | None
+    force: bool
+    verbose: bool
 
 
 @click.command(epilog=EPILOG)
@@ -58,55 +58,45 @@ class CheckList(msgspec.Struct, frozen=True):
 )
 @click.option("--force", is_flag=True, help="Let --bundle take the place of an existing FILE.")
 @click.option("-v", "--verbose", is_flag=True, help="Also what passed, was skipped or could not be read.")
-def command(
-    as_json: bool,
-    recording: str | None,
-    strict: bool,
-    only: tuple[str, ...],
-    skip: tuple[str, ...],
-    list_only: bool,
-    explain: str | None,
-    bundle: str | None,
-    force: bool,
-    verbose: bool,
-) -> Answer:
+@options_into(DoctorOptions)
+def command(options: DoctorOptions) -> Answer:
     """Check this machine and say what is wrong, why, and how to fix it.
 
     Needs no root and no network, and changes nothing.
     """
     from checks.registry import ALL
 
-    if explain is not None:
-        return _explained(ALL, explain)
-    if list_only:
+    if options.explain is not None:
+        return _explained(ALL, options.explain)
+    if options.list_only:
         return _listed(ALL)
 
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from checks.runner import exit_code, run
 
-    machine = seen = open_machine(recording)
-    if bundle is not None:
+    machine = seen = open_machine(options.recording)
+    if options.bundle is not None:
         from machine.bundle import free_place
         from machine.recorder import RecordingMachine
 
-        free_place(bundle, force)
+        free_place(options.bundle, options.force)
         seen = RecordingMachine(machine)
     _other_eyes(machine)
     host = read_host(seen)
     known = catalogue()
-    report = run(host, known, ALL, _words(only), _words(skip))
-    kept = _bundled(seen, report, known, bundle, force) if bundle is not None else ""
-    if as_json:
+    report = run(host, known, ALL, _words(options.only), _words(options.skip))
+    kept = _bundled(seen, report, known, options.bundle, options.force) if options.bundle is not None else ""
+    if options.as_json:
         click.echo(kept, err=True, nl=False)
 
     def text() -> str:
         from gpu_setup.render.doctor import doctor_text
 
-        shown = doctor_text(report, host, known, verbose)
+        shown = doctor_text(report, host, known, options.verbose)
         return f"{shown}\n{kept}" if kept else shown
 
-    return Answer("doctor", report, exit_code(report, strict), text)
+    return Answer("doctor", report, exit_code(report, options.strict), text)
 
 
 def _bundled(seen: Machine, report: DoctorReport, known: Catalogue, file: str, force: bool) -> str:
@@ -135,7 +125,7 @@ def _listed(checks: tuple[Check, ...]) -> Answer:
 
         return list_text(checks)
 
-    return Answer("check-list", CheckList(tuple(_row(check) for check in checks)), FINE, text)
+    return Answer("check-list", check_list(checks), FINE, text)
 
 
 def _explained(checks: tuple[Check, ...], wanted: str) -> Answer:
@@ -150,13 +140,9 @@ def _explained(checks: tuple[Check, ...], wanted: str) -> Answer:
 
         return explain_text(found)
 
-    return Answer("check-list", CheckList((_row(found),)), FINE, text)
+    return Answer("check-list", check_list((found,)), FINE, text)
 
 
 def _words(values: tuple[str, ...]) -> tuple[str, ...]:
     """`a,b` and repeated options alike."""
     return tuple(word for value in values for word in value.replace(",", " ").split())
-
-
-def _row(check: Check) -> ListedCheck:
-    return ListedCheck(check.id, check.title, check.group, check.about, check.by_hand)

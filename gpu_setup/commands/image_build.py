@@ -1,72 +1,73 @@
-"""`gpu-setup image build`: the image, built by the engine that is here."""
+"""`gpu-setup image build`: build the image with this machine's container engine."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
+import msgspec
 
 from containers.model import Vendor
-from gpu_setup.commands.image_options import engine_option, spec_of, spec_options
-from gpu_setup.commands.image_render import Image
-from gpu_setup.commands.options import json_option, machine_option, open_machine
+from gpu_setup.commands.image_options import SpecOptions, engine_option, spec_options
+from gpu_setup.commands.options import json_option, machine_option, open_machine, options_into
 from gpu_setup.envelope import Answer
 
 EPILOG = """\b
 Examples:
   gpu-setup image build
-  gpu-setup image build --ca /etc/ssl/certs/ca-certificates.crt   behind a proxy that opens TLS
-  gpu-setup image build --wheels wheels/ --offline                from a folder of packages, without network
+  gpu-setup image build --ca /etc/ssl/certs/ca-certificates.crt   behind a proxy that intercepts TLS
+  gpu-setup image build --wheels wheels/ --offline                from a folder of wheels, without network
   gpu-setup image build --base registry.example/base:1 --python 3.12 --pip-config pip.conf
 
 \b
-Stopped half-way? Run it again: finished steps are kept by the engine.
-Exit codes: 0 built; 2 usage; 3 no stack or no engine that can build; 4 the build failed.
+Interrupted? Run it again: the engine keeps finished steps.
+Exit codes: 0 built; 2 usage; 3 no stack fits, or no engine can build; 4 the build failed.
 """
+
+
+class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
+    as_json: bool
+    recording: str | None
+    wanted: SpecOptions
+    engine: str | None
+    ca: Path | None
+    pip_config: Path | None
+    wheels: Path | None
+    offline: bool
 
 
 @click.command("build", epilog=EPILOG)
 @json_option
 @machine_option
-@spec_options
 @engine_option
 @click.option(
     "--ca",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Certificates that pip trusts in the build; not kept in the image.",
+    help="CA certificates for pip during the build; not kept in the image.",
 )
 @click.option(
     "--pip-config",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A pip.conf for the build, with your index; not kept in the image.",
+    help="A pip.conf for the build, with your package index; not kept in the image.",
 )
 @click.option(
     "--wheels",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Packages that lie here win; with Axolotl's wheel in it, no index is asked.",
+    help="Prefer the wheels in this folder; with Axolotl's wheel in it, no index is used.",
 )
 @click.option("--offline", is_flag=True, help="No network in any step of the build.")
-def build_command(
-    as_json: bool,
-    recording: str | None,
-    vendor: Vendor,
-    base: str | None,
-    python: str | None,
-    engine: str | None,
-    ca: Path | None,
-    pip_config: Path | None,
-    wheels: Path | None,
-    offline: bool,
-) -> Answer:
+@spec_options
+@options_into(BuildOptions)
+def build_command(options: BuildOptions) -> Answer:
     """Build the image that fits this machine, through the engine's own BuildKit."""
     from checks.facts.read import read_host
     from containers.build import STAGE, Sources, build
     from containers.device_options import no_way
-    from containers.dockerfile import dockerfile, tag
     from containers.engine import choose_engine, seen_by
+    from containers.image_result import image_result
     from gpu_setup.commands.training_options import my_paths
     from gpu_setup.render.image import built_text
     from gpu_setup.render.progress import reporter
@@ -78,15 +79,14 @@ def build_command(
 
     machine = LocalMachine()
     here = read_host(machine)
-    host = here if recording is None else read_host(open_machine(recording))
-    spec = spec_of(host, vendor, base, python)
-    chosen = choose_engine(here, machine, engine)
-    with reporter(as_json) as emit:
-        if recording is None and spec.vendor != Vendor.CPU and spec.access is None:
+    recorded = options.recording is not None
+    spec = options.wanted.spec(read_host(open_machine(options.recording)) if recorded else here)
+    chosen = choose_engine(here, machine, options.engine)
+    sources = Sources(options.ca, options.pip_config, options.wheels, options.offline)
+    with reporter(options.as_json) as emit:
+        if not recorded and spec.vendor != Vendor.CPU and spec.access is None:
             problem = no_way(seen_by(here, chosen), Vendor(spec.vendor))
             emit(Event("note", STAGE, f"The image can be built here, but not used: {problem.what} {problem.next}"))
-        built = build(
-            spec, chosen, WORKER, version(), Sources(ca, pip_config, wheels, offline), machine, my_paths(), emit
-        )
-    made = Image(dockerfile(spec, version()), tag(spec), spec, built)
+        built = build(spec, chosen, WORKER, version(), sources, machine, my_paths(), emit)
+    made = image_result(spec, version(), built)
     return Answer("image", made, FINE, lambda: built_text(made))

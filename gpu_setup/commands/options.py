@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from functools import wraps
 from typing import Any
 
 import click
@@ -11,6 +12,24 @@ import click
 from machine.local import Machine
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def options_into(kind: type, name: str = "options") -> Decorator:
+    """The function gets one `kind` in place of its fields, each an option or argument by that name.
+
+    Innermost of the decorators; more than one kind may be gathered, each under a name of its own.
+    """
+    fields = tuple(kind.__annotations__)
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def gathered(**given: Any) -> Any:
+            made = kind(**{field: given.pop(field) for field in fields})
+            return function(**{name: made}, **given)
+
+        return gathered
+
+    return decorate
 
 
 class OneOf(click.Choice[str]):

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+import msgspec
 
-from gpu_setup.commands.options import Decorator, json_option, machine_option, open_machine
+from gpu_setup.commands.options import Decorator, json_option, machine_option, open_machine, options_into
 from gpu_setup.envelope import Answer
-from machine.errors import BAD_ANSWER, FINE, REFUSED, Problem, Refused
-from provision.model import Plan, Refusal
+from machine.errors import BAD_ANSWER, FINE, REFUSED
+from provision.model import Plan
 from provision.target import Display, Rocm, Source, Target, Vendor
 
 EPILOG = """\b
@@ -19,82 +20,91 @@ Examples:
   gpu-setup plan --machine recording/   what a recorded machine would need
   gpu-setup plan --vendor amd --source dkms
   gpu-setup plan --out plan.json        keep it for review
-  gpu-setup plan --check                for scripts: 1 when something is to do
+  gpu-setup plan --check                for scripts: exit status 1 when something is to do
 
 \b
-Exit codes: 0 shown, or nothing to do; 1 with --check when something is to do; 3 refused, with the reason.
+Exit codes: 0 shown, or nothing to do; 1 with --check when something is to do; 3 refused (the reason is shown).
 """
 
 
 def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say what is wanted; they arrive as `wanted`, a dictionary for `Target`."""
-    from functools import wraps
-
-    fields = Target.__struct_fields__
-
-    @wraps(function)
-    def gathered(**options: Any) -> Any:
-        wanted = {name: options.pop(name) for name in fields}
-        return function(wanted=Target(**wanted), **options)
-
-    made: Callable[..., Any] = gathered
+    """The options of the wanted state; they arrive as `wanted`, a `Target`."""
+    made = options_into(Target, "wanted")(function)
     for option in reversed(_TARGET_OPTIONS):
         made = option(made)
     return made
 
 
 _TARGET_OPTIONS: tuple[Decorator, ...] = (
-    click.option("--vendor", type=click.Choice(Vendor, case_sensitive=False), default=Vendor.AUTO, help="Which card."),
+    click.option(
+        "--vendor", type=click.Choice(Vendor, case_sensitive=False), default=Vendor.AUTO, help="The vendor of the card."
+    ),
     click.option(
         "--source",
         type=click.Choice(Source, case_sensitive=False),
         default=Source.AUTO,
-        help="Where the kernel driver comes from: the archive or NVIDIA's repository; in-tree or DKMS for AMD.",
+        help="Source of the kernel driver: Ubuntu's archive or NVIDIA's repository; in-tree or DKMS for AMD.",
     ),
     click.option(
-        "--display", type=click.Choice(Display, case_sensitive=False), default=Display.AUTO, help="Desktop or not."
+        "--display",
+        type=click.Choice(Display, case_sensitive=False),
+        default=Display.AUTO,
+        help="With or without a desktop.",
     ),
     click.option(
         "--rocm",
         type=click.Choice(Rocm, case_sensitive=False),
         default=Rocm.CONTAINER,
-        help="ROCm's libraries only where training runs, or on the host as well.",
+        help="Install ROCm's libraries only where training runs, or also on the host.",
     ),
-    click.option("--branch", type=click.IntRange(min=1), metavar="N", help="This NVIDIA driver branch and no other."),
-    click.option("--toolkit", is_flag=True, help="The CUDA compiler on the host too."),
-    click.option("--containers/--no-containers", default=True, help="A container engine that reaches the card."),
-    click.option("--docker-group", is_flag=True, help="Add yourself to the group docker, which is as good as root."),
+    click.option("--branch", type=click.IntRange(min=1), metavar="N", help="Use this NVIDIA driver branch only."),
+    click.option("--toolkit", is_flag=True, help="Also install the CUDA compiler on the host."),
+    click.option(
+        "--containers/--no-containers", default=True, help="Install a container engine that can use the card."
+    ),
+    click.option("--docker-group", is_flag=True, help="Add yourself to the group docker (equals root access)."),
 )
+
+
+class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
+    as_json: bool
+    recording: str | None
+    check: bool
+    wanted: Target
+    out: str | None
+    verbose: bool
 
 
 @click.command(epilog=EPILOG)
 @json_option
 @machine_option
-@click.option("--check", is_flag=True, help="End with 1 when something is to do.")
-@target_options
+@click.option("--check", is_flag=True, help="Exit with status 1 if something is to do.")
 @click.option("--out", metavar="FILE", type=click.Path(dir_okay=False), help="Write the plan as JSON to FILE.")
-@click.option("-v", "--verbose", is_flag=True, help="Also the commands, what is done already, and the way back.")
-def command(
-    as_json: bool, recording: str | None, check: bool, wanted: Target, out: str | None, verbose: bool
-) -> Answer:
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Also show the commands, the steps that are done, and how each is undone."
+)
+@target_options
+@options_into(PlanOptions)
+def command(options: PlanOptions) -> Answer:
     """Show what would be installed and changed, and why. Changes nothing."""
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from provision.resolve.resolver import completed
+    from provision.root.approval import refusal_problem
 
-    machine, known = open_machine(recording), catalogue()
+    machine, known = open_machine(options.recording), catalogue()
     host = read_host(machine)
-    made = completed(host, known, wanted, machine)
+    made = completed(host, known, options.wanted, machine)
 
     def text() -> str:
         from gpu_setup.render.machine import machine_line
         from gpu_setup.render.plan import plan_text
 
-        return plan_text(made, machine_line(host, known), verbose)
+        return plan_text(made, machine_line(host, known), options.verbose)
 
-    answer = Answer("plan", made, plan_exit_code(made, check), text, tuple(map(refusal_problem, made.refusals)))
-    if out is not None:
-        _keep(answer, out)
+    answer = Answer("plan", made, plan_exit_code(made, options.check), text, tuple(map(refusal_problem, made.refusals)))
+    if options.out is not None:
+        _keep(answer, options.out)
     return answer
 
 
@@ -103,10 +113,6 @@ def plan_exit_code(plan: Plan, check: bool) -> int:
     if plan.refusals:
         return REFUSED
     return BAD_ANSWER if check and plan.open_steps() else FINE
-
-
-def refusal_problem(refusal: Refusal) -> Problem:
-    return Refused(refusal.code, refusal.what, refusal.why, refusal.next)
 
 
 def _keep(answer: Answer, out: str) -> None:
@@ -122,5 +128,5 @@ def _keep(answer: Answer, out: str) -> None:
             "plan.unwritable",
             f"The plan could not be written to {out}.",
             f"The system says: {error.strerror or error}.",
-            "Name a file in a folder that you can write.",
+            "Name a file in a folder where you can write.",
         ) from error

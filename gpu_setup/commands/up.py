@@ -5,32 +5,41 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import msgspec
 
-from gpu_setup.commands.options import json_option
+from gpu_setup.commands.options import json_option, options_into
 from gpu_setup.commands.training_options import (
-    Runtime,
-    check_out,
     data_option,
-    keep_report,
     my_paths,
     out_option,
     recipe_option,
     runtime_options,
 )
 from gpu_setup.envelope import Answer
+from harness.environment.runtime import Runtime
 
 EPILOG = """\b
 Examples:
   gpu-setup up                   inspect, plan, build the training environment, train, measure, report
   gpu-setup up --yes             the same without questions, for scripts
-  gpu-setup up --out results/    also put report.json and report.html there
-  gpu-setup up --fresh           train again although a finished run is there
+  gpu-setup up --out results/    also write report.json and report.html there
+  gpu-setup up --fresh           train again, even if a finished run exists
 
 \b
-Stopped half-way (Ctrl-C, a lost network, a power cut)? Run it again: what is finished is not done again.
-Exit codes: 0 done; 1 the training is wrong; 2 usage; 3 refused or answered "no"; 4 something outside failed;
-5 the driver is installed and a restart comes next.
+Interrupted (Ctrl-C, a lost network, a power cut)? Run it again: finished stages are not repeated.
+Exit codes: 0 done; 1 the training is wrong; 2 usage; 3 refused or answered "no"; 4 an outside command or service
+failed; 5 the driver is installed and a reboot comes next.
 """
+
+
+class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
+    as_json: bool
+    yes: bool
+    recipe_name: str | None
+    data: Path | None
+    out: Path | None
+    fresh: bool
+    runtime: Runtime
 
 
 @click.command(epilog=EPILOG)
@@ -39,62 +48,42 @@ Exit codes: 0 done; 1 the training is wrong; 2 usage; 3 refused or answered "no"
 @recipe_option
 @data_option
 @out_option
+@click.option("--fresh", is_flag=True, help="Train again, even if a finished run with the same inputs exists.")
 @runtime_options
-@click.option("--fresh", is_flag=True, help="Train again although a finished run with the same inputs is there.")
-def command(
-    as_json: bool,
-    yes: bool,
-    recipe_name: str | None,
-    data: Path | None,
-    out: Path | None,
-    fresh: bool,
-    runtime: Runtime,
-) -> Answer:
+@options_into(UpOptions)
+def command(options: UpOptions) -> Answer:
     """Do the main job: from this machine as it is to a measured fine-tune and a report.
 
-    Without a supported GPU it changes nothing on the system and fine-tunes a small real model on the processor.
+    Without a supported GPU it changes nothing on the system and fine-tunes a small real model on the CPU.
     """
     from checks.catalogue import catalogue
     from gpu_setup.render.progress import reporter
-    from gpu_setup.up import choose, inspect, prove, to_install, with_versions
+    from gpu_setup.report_files import keep_report, make_out
+    from gpu_setup.up import Person, choose, inspect_and_install, train_and_measure
+    from harness.jobs.job_choice import JobRequest
+    from harness.jobs.workplace import Workplace, choose_workplace
     from machine.errors import BAD_ANSWER, FINE
     from machine.local import LocalMachine
 
-    check_out(out)
+    make_out(options.out)
     machine, paths, known = LocalMachine(), my_paths(), catalogue()
-    seen = inspect(machine, known)
-    if to_install(seen):
-        seen = with_versions(seen, machine, known)
-    if not as_json:
-        from gpu_setup.render.doctor import summary_text
-        from gpu_setup.render.machine import machine_line
-        from gpu_setup.render.plan import plan_text
-
-        _say("Inspect", summary_text(seen.doctor, seen.host, known))
-        _say("Plan", plan_text(seen.plan, machine_line(seen.host, known), verbose=False))
-    if to_install(seen):
-        from gpu_setup.commands.apply import before_training
-
-        installed = before_training(machine, seen.host, seen.plan, yes=yes, as_json=as_json)
-        if installed is not None and installed.exit_code:
-            return installed
-        if installed is not None:
-            seen = inspect(machine, known)
-    if not as_json:
-        _say("Prove", f"on the stack {seen.choice.stack.name}: {seen.choice.because}\n")
-    job = choose(
-        seen,
-        recipe_name,
-        data.absolute() if data else None,
-        lambda question: yes or _asked(question),
-        paths.models,
-        tell=lambda why: None if as_json else _say("Recipe", why),
+    person = Person(
+        lambda question: options.yes or _ask(question),
+        lambda stage, text: None if options.as_json else _show(stage, text),
+        options.yes,
+        options.as_json,
     )
-    with reporter(as_json) as emit:
-        job, runner, environment = runtime.ready(job, seen.host, machine, paths, emit)
-        report = prove(job, seen, known, runner, paths, fresh, emit, environment)
+    seen = inspect_and_install(machine, known, person)
+    if isinstance(seen, Answer):
+        return seen
+    person.show("Train", f"on the stack {seen.choice.stack.name}: {seen.choice.because}\n")
+    job = choose(seen, JobRequest(options.recipe_name, options.data), person, paths.models)
+    with reporter(options.as_json) as emit:
+        here = Workplace(machine, paths, emit)
+        job, place = choose_workplace(job, seen.host, known, options.runtime, here)
+        report = train_and_measure(job, seen, known, place, options.fresh)
     code = BAD_ANSWER if report.verdict == "fail" else FINE
-    path = keep_report(report, Answer("report", report, code, str), out)
+    path = keep_report(report, options.out, code)
 
     def text() -> str:
         from gpu_setup.render.report import report_text
@@ -104,13 +93,13 @@ def command(
     return Answer("report", report, code, text)
 
 
-def _say(stage: str, text: str) -> None:
+def _show(stage: str, text: str) -> None:
     click.secho(f"── {stage} ", err=True, bold=True)
     click.echo(text, err=True)
 
 
-def _asked(question: str) -> bool:
-    """Ask on the terminal; where nobody can answer, the answer is no and --yes is named."""
+def _ask(question: str) -> bool:
+    """Ask on the terminal; where nobody can answer, it is refused and --yes is named."""
     import sys
 
     from machine.errors import Refused

@@ -11,10 +11,11 @@ from __future__ import annotations
 import time
 from math import gcd
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from harness.atomic_files import read_if_whole, write_whole
 from harness.jobs.tune_search import (
@@ -30,6 +31,7 @@ from harness.jobs.tune_search import (
     tuned_text,
 )
 from harness.measure.metrics import measure
+from harness.memory.available import room_for
 from harness.memory.fit import Wishes, job_for
 from harness.memory.prediction import predict
 from harness.pipeline import Job, Ready
@@ -70,24 +72,39 @@ class Tuned(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
-def tune(
-    job: Job,
-    ready: Ready,
-    minutes: float,
-    room: int | None,
-    packages: frozenset[str],
-    where: str,
-    machine: Machine,
-    paths: Paths,
-    emit: Emit,
-) -> Tuned:
-    """Tune the job's recipe within `minutes`. `room`: bytes that a run may take (None: not known, nothing is pruned).
+class TuneSettings(NamedTuple):
+    """`where`: the card's name, or the CPU; `room`: bytes that a run may take (None: not known, nothing is pruned).
+
+    `packages`: attention and loss kernels that may be used beside Axolotl's own requirements.
+    """
+
+    minutes: float
+    where: str = "the CPU"
+    room: int | None = None
+    packages: frozenset[str] = frozenset()
+
+
+OPTIONAL_KERNELS = ("cut_cross_entropy", "flash_attn", "liger_kernel")
+
+
+def tune_settings(job: Job, ready: Ready, host: Host, catalogue: Catalogue, minutes: float) -> TuneSettings:
+    gpu = job.stack.vendor != "cpu"
+    card = room_for(None, host, catalogue) if gpu else None
+    folder = Path(ready.environment.folder)
+    packages = (name for name in OPTIONAL_KERNELS if any(folder.glob(f"lib/python*/site-packages/{name}")))
+    room = room_of(host, card.bytes if card else None) if card or not gpu else None
+    return TuneSettings(minutes, card.card if card else "the CPU", room, frozenset(packages))
+
+
+def tune(job: Job, ready: Ready, wanted: TuneSettings, machine: Machine, paths: Paths, emit: Emit) -> Tuned:
+    """Tune the job's recipe within the minutes that are wanted.
 
     Raises Problem only where the untuned recipe itself does not run; Interrupted keeps what was tried.
     """
+    minutes, where = wanted.minutes, wanted.where
     folder = paths.state / "tune" / ready.inputs[:16]
     (folder / "runs").mkdir(parents=True, exist_ok=True)
-    shop = _Shop(job, ready, folder, room, machine, emit, min(LONGEST, max(SHORTEST, minutes * 60 / 30)))
+    shop = _Shop(job, ready, folder, wanted.room, machine, emit, min(LONGEST, max(SHORTEST, minutes * 60 / 30)))
     begin = time.monotonic()
 
     def left() -> float:
@@ -102,7 +119,7 @@ def tune(
         raise BadUsage(
             "tune.untuned", "The untuned recipe does not run.", tries[0].reason, "gpu-setup bench shows why."
         )
-    facts = Facts(job.stack.vendor != "cpu", packages, _document_tokens(shop))
+    facts = Facts(job.stack.vendor != "cpu", wanted.packages, _document_tokens(shop))
     config = {**job.recipe.config, **job.overrides}
     complete = False
     while left() > _finale_seconds(tries):

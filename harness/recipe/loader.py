@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -108,6 +109,13 @@ def _shipped() -> Table:
 def names() -> tuple[str, ...]:
     """The shipped recipes, the reference first; then the presets for other sizes of card."""
     return (*_shipped().recipes, *_presets())
+
+
+def recipe_files(given: Sequence[str], gpu: bool) -> tuple[Path, ...]:
+    """The files of the recipes that are named, else of all shipped ones that can run with or without a GPU."""
+    loaded = [load_recipe(name) for name in given or names()]
+    usable = [recipe for recipe in loaded if given or gpu or not recipe.traits.needs_gpu]
+    return tuple(Path(recipe.path).absolute() for recipe in usable)
 
 
 def _presets() -> dict[str, tuple[str, Preset]]:

@@ -9,7 +9,7 @@ import msgspec
 
 from harness.report.compare import Ratio, different_work, keyed, shown, speed_ratio, split_conditions
 from harness.report.comparison_key import differences
-from harness.report.run_report import Report
+from harness.report.run_report import AgainstBaseline, Report
 from machine.errors import Refused
 
 # a sensor's median that moved by more than this is worth telling
@@ -60,6 +60,21 @@ def against_baseline(report: Report, baseline: Report) -> Baseline:
     else:
         sentence = _sentence(verdict, ratio, changed) + _felt(baseline, report)
     return Baseline(verdict, ratio, ratio.value - 1, changed, sentence, baseline.started_at)
+
+
+def with_baseline(report: Report, earlier: Report) -> Report:
+    """The report with what became of its speed since an earlier one."""
+    found = against_baseline(report, earlier)
+    beside = AgainstBaseline(found.verdict, found.share, found.sentence, found.started_at)
+    return msgspec.structs.replace(report, baseline=beside)
+
+
+def is_bad(report: Report, strict: bool) -> bool:
+    """Whether the training is wrong or slower than its baseline; `strict`: or either is inconclusive."""
+    against = report.baseline.verdict if report.baseline else "same"
+    return (
+        report.verdict == "fail" or against == "regression" or (strict and "inconclusive" in (report.verdict, against))
+    )
 
 
 def _verdict(ratio: Ratio, report: Report, baseline: Report) -> Literal["regression", "better", "same", "inconclusive"]:

@@ -10,10 +10,10 @@ import pytest
 
 from checks.catalogue import catalogue
 from checks.facts.read import read_host
-from gpu_setup.commands.training_options import must_learn
-from gpu_setup.up import choose, inspect
+from gpu_setup.up import Person, choose, inspect
 from harness.environment.stack_choice import choose_stack
 from harness.environment.worker_process import worker_environment
+from harness.jobs.job_choice import JobRequest, require_pretrained
 from harness.pipeline import inputs_digest
 from harness.recipe.loader import load_recipe
 from machine.errors import BadUsage, Refused
@@ -78,12 +78,12 @@ def test_up_asks_before_it_trains_without_a_card_that_is_there(machine: Load, tm
     seen = inspect(machine("rtx3090ti-fresh"), catalogue())
     asked: list[str] = []
 
-    def answer(yes: bool) -> Callable[[str], bool]:
-        return lambda question: asked.append(question) is None and yes
+    def answer(yes: bool) -> Person:
+        return Person(lambda question: asked.append(question) is None and yes)
 
     with pytest.raises(Refused, match="driver is not in place"):
-        choose(seen, None, None, answer(False), tmp_path)
-    chosen = choose(seen, None, None, answer(True), tmp_path)
+        choose(seen, JobRequest(), answer(False), tmp_path)
+    chosen = choose(seen, JobRequest(), answer(True), tmp_path)
     assert (chosen.recipe.name, chosen.stack.name) == ("smollm2-135m-qlora", "cpu")
     assert all("cannot be used yet (RTX 3090 Ti" in question for question in asked)
     assert seen.plan.open_steps()
@@ -92,27 +92,28 @@ def test_up_asks_before_it_trains_without_a_card_that_is_there(machine: Load, tm
 def test_up_asks_before_the_large_download(machine: Load, tmp_path: Path) -> None:
     seen = inspect(machine("rtx3090-healthy"), catalogue())
     asked: list[str] = []
-    told: list[str] = []
-    chosen = choose(
-        seen, None, None, lambda question: asked.append(question) is None, tmp_path, hub_answers, told.append
-    )
-    assert len(told) == 1 and told[0].startswith("mistral-7b-qlora: ") and "GiB are free" in told[0]
+    shown: list[str] = []
+    person = Person(lambda question: asked.append(question) is None, lambda stage, text: shown.append(text))
+    chosen = choose(seen, JobRequest(), person, tmp_path, hub_answers)
+    assert len(shown) == 1 and shown[0].startswith("mistral-7b-qlora: ") and "GiB are free" in shown[0]
     assert (chosen.recipe.name, chosen.stack.name) == ("mistral-7b-qlora", "cu130")
     assert "14.5 GB" in asked[0]
-    assert choose(seen, None, None, lambda _: False, tmp_path, hub_answers).recipe.name == "smollm2-135m-qlora"
+    assert (
+        choose(seen, JobRequest(), Person(lambda _: False), tmp_path, hub_answers).recipe.name == "smollm2-135m-qlora"
+    )
 
 
 def test_without_a_hub_up_draws_the_weights_and_downloads_nothing(machine: Load, tmp_path: Path) -> None:
     seen = inspect(machine("rtx3090-healthy"), catalogue())
     asked: list[str] = []
-    chosen = choose(seen, None, None, lambda question: asked.append(question) is None, tmp_path, hub_is_gone)
+    chosen = choose(seen, JobRequest(), Person(lambda question: asked.append(question) is None), tmp_path, hub_is_gone)
     assert (chosen.recipe.name, asked) == ("mistral-7b-qlora-synthetic", [])
-    own = choose(seen, None, tmp_path / "mine.json", lambda _: True, tmp_path, hub_is_gone)
+    own = choose(seen, JobRequest(data=tmp_path / "mine.json"), Person(lambda _: True), tmp_path, hub_is_gone)
     assert own.recipe.name == "smollm2-135m-qlora", "a person's data are learnt by real weights or not at all"
 
 
 def test_drawn_weights_are_not_taken_for_learning() -> None:
     with pytest.raises(BadUsage, match="learns nothing") as caught:
-        must_learn(load_recipe("mistral-7b-qlora-synthetic"))
+        require_pretrained(load_recipe("mistral-7b-qlora-synthetic"))
     assert caught.value.next == "gpu-setup bench --recipe mistral-7b-qlora-synthetic"
-    must_learn(load_recipe("tiny"))
+    require_pretrained(load_recipe("tiny"))

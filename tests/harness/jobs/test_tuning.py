@@ -14,7 +14,7 @@ import pytest
 from checks.catalogue import catalogue
 from harness.environment.build import Environment
 from harness.jobs import tune_run
-from harness.jobs.tune_run import DOCUMENTS, Tuned, read_tries, tune
+from harness.jobs.tune_run import DOCUMENTS, Tuned, TuneSettings, read_tries, tune
 from harness.jobs.tune_search import Try
 from harness.pipeline import Job, Ready
 from harness.process.worker_log import Start, Step, WorkerLog
@@ -59,7 +59,7 @@ class Trainings:
         environment = Environment("cpu", "/nowhere", "", "3.11", "2", "local", "unverified", "", 0.0)
         stack = catalogue().stack("cpu")
         job, ready = Job(load_recipe(recipe), stack), Ready(environment, "base", "0123456789abcdef" * 4)
-        return tune(job, ready, minutes, room, frozenset(), "the processor", LocalMachine(), self.paths, silent)
+        return tune(job, ready, TuneSettings(minutes, room=room), LocalMachine(), self.paths, silent)
 
 
 def _lines(log: WorkerLog) -> bytes:

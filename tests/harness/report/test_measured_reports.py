@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpu_setup.commands.bench import beside, is_bad
 from gpu_setup.envelope import Answer, encode
 from gpu_setup.render.page import report_page
 from gpu_setup.render.report import report_text
@@ -21,6 +20,7 @@ from harness.measure.telemetry import CardSample, HostSample, Telemetry
 from harness.measure.workload import exact
 from harness.process.worker_log import WorkerLog
 from harness.recipe.loader import Band, load_recipe
+from harness.report.baseline import is_bad, with_baseline
 from harness.report.run_report import Report, build_report, combined
 from machine.errors import Refused
 from tests.harness.examples import ENVIRONMENT, HOST, log, run_of, step
@@ -157,11 +157,11 @@ def test_the_page_shows_launches_ceiling_and_sensors() -> None:
 
 def test_slower_than_the_baseline_ends_with_1() -> None:
     slower = combined(tuple(report(seconds * 1.1) for seconds in (16.384, 16.4, 16.45)))
-    found = beside(slower, THREE)
+    found = with_baseline(slower, THREE)
     assert found.baseline is not None and found.baseline.verdict == "regression"
     assert is_bad(found, strict=False)
     assert found.baseline.sentence in " ".join(re.sub(r"\x1b\[[0-9;]*m", "", report_text(found)).split())
-    same = beside(THREE, THREE)
+    same = with_baseline(THREE, THREE)
     assert same.baseline is not None and same.baseline.verdict == "same" and not is_bad(same, strict=True)
 
 
@@ -170,4 +170,4 @@ def test_another_work_is_no_baseline() -> None:
         RECIPE, run_of(RECIPE), log(*(step(n) for n in range(1, 20))), ENVIRONMENT, HOST, Path("/x"), None
     )
     with pytest.raises(Refused):
-        beside(THREE, other)
+        with_baseline(THREE, other)

@@ -75,7 +75,7 @@ def test_up_tells_its_story_to_a_person(tiny_run: Ended) -> None:
     )
     assert told.returncode == 0, told.stderr
     assert "already done with the same inputs" in told.stderr
-    places = [told.stderr.index(f"── {stage} ") for stage in ("Inspect", "Plan", "Prove")]
+    places = [told.stderr.index(f"── {stage} ") for stage in ("Inspect", "Plan", "Train")]
     assert places == sorted(places)
     assert "no supported GPU" in told.stderr
     assert told.stdout.startswith("PASS  tiny: ")

@@ -66,9 +66,9 @@ def _at_a_terminal(guest: Guest, *argv: str, answers: dict[str, str], timeout: f
 def test_up_installs_the_driver_and_says_how_it_goes_on(hosts: Hosts, shops: Repositories) -> None:
     with hosts.guest("rtx3090") as guest:
         _whole_tool(guest)
-        rc, said = _at_a_terminal(guest, "gpu-setup", "up", answers={r"Install what the plan says now\?": "y"})
+        rc, said = _at_a_terminal(guest, "gpu-setup", "up", answers={r"Install what the plan lists now\?": "y"})
         assert rc == 5, said
-        shown, _, after = said.partition("Install what the plan says now?")
+        shown, _, after = said.partition("Install what the plan lists now?")
         # the plan is shown before it asks, with the versions that are then installed
         assert "nvidia-driver-595-open 595.84" in shown
         assert "to download" in shown
@@ -79,16 +79,16 @@ def test_up_installs_the_driver_and_says_how_it_goes_on(hosts: Hosts, shops: Rep
         guest.reboot()
         assert guest.tool("status").data["standing"] == "restarted"
         # the card works: nothing is installed any more, and it goes on to training (a question about the download)
-        rc, said = _at_a_terminal(guest, "gpu-setup", "up", answers={r"Go on\?|Train ": "n"}, timeout=60)
-        assert "Install what the plan says now?" not in said
-        assert "Prove" in said
+        rc, said = _at_a_terminal(guest, "gpu-setup", "up", answers={r"Continue\?|Train ": "n"}, timeout=60)
+        assert "Install what the plan lists now?" not in said
+        assert "── Train" in said
 
 
 def test_up_leaves_the_machine_alone_when_the_answer_is_no(hosts: Hosts, shops: Repositories) -> None:
     with hosts.guest("rtx3090") as guest:
         _whole_tool(guest)
         before = state.of(guest)
-        answers = {r"Install what the plan says now\?": "n", r"Train a small model on the processor now\?": "n"}
+        answers = {r"Install what the plan lists now\?": "n", r"Train a small model on the CPU now\?": "n"}
         rc, said = _at_a_terminal(guest, "gpu-setup", "up", answers=answers)
         assert rc == 3, said
         assert "up.driver-missing" not in said and "driver is not in place" in said

@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gpu_setup.commands.apply import answer_of
 from machine.errors import Refused
 from machine.events import Event
 from provision.apply import executor
@@ -17,6 +16,7 @@ from provision.apply.journal import Entry, Journal, Request, Run
 from provision.apply_context import Site
 from provision.model import AnyAction, KernelModule, MokEnroll, Plan, Reboot, Service, State, Step, WriteFile, sealed
 from provision.plan.plan_file import check, load
+from provision.root.approval import exit_code
 from provision.target import Target
 from tests.provision.hosts import Nowhere
 
@@ -113,7 +113,7 @@ def test_a_way_back_that_waits_for_an_older_kernel_says_how_to_end_it(tmp_path: 
     plan = sealed(msgspec.structs.replace(plan_of(), steps=(stays,)))
     run, _, _ = carried(tmp_path, plan, kind="rollback")
     assert (run.standing, run.next) == ("person", "Start the older kernel; then gpu-setup rollback.")
-    assert answer_of(run).exit_code == 5
+    assert exit_code(run) == 5
 
 
 def test_asked_to_stop_it_stops_between_two_steps(tmp_path: Path) -> None:

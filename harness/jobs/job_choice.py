@@ -1,0 +1,72 @@
+"""Which job this machine gets: the recipe that fits it, on the stack of its card."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from harness.environment.stack_choice import Choice, choose_stack
+from harness.jobs.default_recipe import REFERENCE, SMALL, Chosen, at_hand, default_recipe, hub_reachable
+from harness.pipeline import Job
+from harness.recipe.loader import Recipe, load_recipe, suited_to
+from machine.errors import BadUsage, Refused
+
+HubCheck = Callable[[], bool]
+
+
+class JobRequest(NamedTuple):
+    """What a person asked to train. `recipe` None: the one that fits; `learns`: the run is judged by what it learns."""
+
+    recipe: str | None = None
+    data: Path | None = None
+    overrides: Mapping[str, Any] = {}
+    learns: bool = False
+
+
+def hub_answers() -> bool:
+    return hub_reachable(os.environ)
+
+
+def usual_recipe(choice: Choice, request: JobRequest, models: Path, hub: HubCheck = hub_answers) -> Chosen:
+    """The recipe for this machine when nobody names one. The hub is asked only where its answer matters.
+
+    `models`: the folder of the models that are here already.
+    """
+    model = choice.gpu and (at_hand(load_recipe(REFERENCE), models) or hub())
+    return default_recipe(choice.gpu, choice.free, model, request.learns or request.data is not None)
+
+
+def job_on(choice: Choice, recipe: Recipe, request: JobRequest) -> Job:
+    """The recipe as a job on the chosen stack; raises Refused for one that needs a GPU where none can be used."""
+    if recipe.traits.needs_gpu and not choice.gpu:
+        raise Refused(
+            "recipe.needs-gpu",
+            f"The recipe {recipe.name} needs a GPU, and none can be used here: {choice.because}.",
+            "A model of this size would train for weeks on a CPU.",
+            f"gpu-setup doctor shows why the card cannot be used; --recipe {SMALL} runs on any machine.",
+        )
+    data = request.data.absolute() if request.data else None
+    changed = {**suited_to(recipe, choice.target), **request.overrides}
+    return Job(recipe, choice.stack, data, changed, choice.device, choice.conditions)
+
+
+def choose_job(host: Host, catalogue: Catalogue, request: JobRequest, models: Path) -> Job:
+    """The job for this machine. Without a name the recipe is the one for the card's free memory."""
+    choice = choose_stack(host, catalogue)
+    name = request.recipe or usual_recipe(choice, request, models).name
+    return job_on(choice, load_recipe(name), request)
+
+
+def require_pretrained(recipe: Recipe) -> None:
+    """Refuse a recipe of random weights where something is to be learnt."""
+    if recipe.traits.throughput_only:
+        raise BadUsage(
+            "recipe.throughput-only",
+            f"The recipe {recipe.name} learns nothing: its weights are randomly initialised.",
+            "It only measures how fast a card trains.",
+            f"gpu-setup bench --recipe {recipe.name}",
+        )

@@ -1,0 +1,108 @@
+"""Before and after a training on a person's own data: what is trained, does it fit; model card and merged model."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from harness.jobs.default_recipe import SMALL
+from harness.jobs.job_choice import JobRequest, choose_job
+from harness.jobs.merge import merge
+from harness.jobs.model_card import base_of, card, name_base, write_card
+from harness.jobs.train import Asked, Trained, Wish, asked_for, checked_data, read_asked, refuse_too_large
+from harness.jobs.workplace import Workplace
+from harness.memory.available import room_for
+from harness.pipeline import Job, Ready
+from harness.process.worker_log import WorkerLog, read_worker_log
+from harness.training.launch import Run, read_run
+from machine.errors import BadUsage, Refused
+from machine.events import Emit
+
+
+class TrainRequest(NamedTuple):
+    """What a person asked for: `data`, or the run to `resume`. `accept_…`: train in spite of what the check found."""
+
+    data: Path | None
+    resume: Path | None
+    recipe: str | None
+    wish: Wish
+    accept_data: bool = False
+    accept_memory: bool = False
+
+
+def plan_training(
+    request: TrainRequest, host: Host, catalogue: Catalogue, models: Path, emit: Emit
+) -> tuple[Asked, Job]:
+    """What is to be trained: from the request, or from the run that is resumed. Raises Problem for what cannot be."""
+    if request.resume is not None:
+        asked, job = _resumed(request.resume, host, catalogue, models, emit)
+    else:
+        asked, job = _new(request, host, catalogue, models, emit)
+    if job.stack.vendor != "cpu":
+        room = room_for(None, host, catalogue)
+        refuse_too_large(job.recipe, asked.overrides, room, request.accept_memory, emit)
+    return asked, job
+
+
+def _resumed(run: Path, host: Host, catalogue: Catalogue, models: Path, emit: Emit) -> tuple[Asked, Job]:
+    before = read_asked(run)
+    data = Path(before.data)
+    job = choose_job(host, catalogue, JobRequest(before.recipe, data), models)
+    digest, _ = checked_data(data, True, emit)
+    if digest != before.data_digest:
+        raise BadUsage(
+            "train.data-changed",
+            f"{data} was changed since the training in {run} began.",
+            "Half of it would be trained on the old rows, half on the new.",
+            f"Restore the old file, or start again: gpu-setup train {data}",
+        )
+    return before, job
+
+
+def _new(request: TrainRequest, host: Host, catalogue: Catalogue, models: Path, emit: Emit) -> tuple[Asked, Job]:
+    assert request.data is not None
+    job = choose_job(host, catalogue, JobRequest(request.recipe, request.data), models)
+    if job.recipe.traits.throughput_only:
+        raise Refused(
+            "train.throughput-only",
+            f"The recipe {job.recipe.name} has randomly initialised weights: it measures speed, and learns nothing.",
+            "",
+            f"Take a recipe with pretrained weights, for example --recipe {SMALL}.",
+        )
+    digest, rows = checked_data(request.data, request.accept_data, emit)
+    return asked_for(job, request.wish, request.recipe or job.recipe.name, digest, rows), job
+
+
+def write_adapter_card(result: Trained, job: Job, ready: Ready, folder: Path, tool_version: str) -> None:
+    """The adapter as it can be passed on: its base named, its model card, nothing of this machine."""
+    base = base_of(job.recipe, ready.base_model)
+    run, log = _finished(folder)
+    with suppress(FileNotFoundError):
+        # Axolotl's own log names folders of this machine
+        os.replace(folder / "adapter" / "debug.log", folder / "axolotl-debug.log")
+    if (folder / "adapter" / "adapter_config.json").exists():
+        name_base(folder / "adapter", base, job.recipe)
+    write_card(folder / "adapter", card(job.recipe, run, log, result, base, tool_version, merged=False))
+
+
+def with_merged(result: Trained, job: Job, ready: Ready, folder: Path, place: Workplace, tool_version: str) -> Trained:
+    """The result with a plain model folder beside the adapter, made where it does not exist yet."""
+    target = folder / "merged"
+    if not target.exists():
+        run, log = _finished(folder)
+        merge(run, folder, target, "bfloat16", ready.environment, place.machine, place.emit)
+        base = base_of(job.recipe, ready.base_model)
+        write_card(target, card(job.recipe, run, log, result, base, tool_version, merged=True))
+    return msgspec.structs.replace(result, merged=str(target))
+
+
+def _finished(folder: Path) -> tuple[Run, WorkerLog]:
+    log = read_worker_log(folder / "worker.jsonl")
+    assert log is not None
+    return read_run(folder), log

@@ -1,0 +1,132 @@
+"""Before root changes anything: whether the plan can be carried out, what a person is asked, what is handed to root."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from checks.catalogue import Catalogue
+from checks.facts.host import Host
+from machine.errors import FINE, REBOOT_ARMED, Refused
+from machine.local import Machine
+from provision.apply.blockers import busy, touches_driver
+from provision.apply.journal import Request, Run, StepResult, now
+from provision.model import Plan, Refusal, State
+from provision.plan.plan_file import load
+from provision.plan.planner import differences, plan
+from provision.root.helper import network_settings
+
+
+class DriverUse(NamedTuple):
+    """What is asked before a driver that is in use is changed. `refusal`: raised where nobody is asked; None: not."""
+
+    question: str
+    refusal: Refused | None
+
+
+def requesting_user(machine: Machine) -> str | None:
+    """Who asks: the person behind sudo, not root."""
+    session = machine.session()
+    if session.uid == 0:
+        return session.environ.get("SUDO_USER") or session.user
+    return session.user
+
+
+def load_current(path: str, host: Host, catalogue: Catalogue) -> Plan:
+    """The plan of the file, if nobody changed it and the machine is still as it was; raises Refused."""
+    made = load(path)
+    if changed := differences(made, plan(host, catalogue, made.target)):
+        raise Refused(
+            "apply.changed",
+            "The machine is not as it was when this plan was made.",
+            "; ".join(changed[:6]) + ("; …" if len(changed) > 6 else "."),
+            "Make a new plan: gpu-setup plan",
+        )
+    return made
+
+
+def refusal_problem(refusal: Refusal) -> Refused:
+    return Refused(refusal.code, refusal.what, refusal.why, refusal.next)
+
+
+def require_doable(made: Plan) -> None:
+    """Raise Refused where the plan is a refusal, or where a step waits for what only a person can do."""
+    if made.refusals:
+        raise refusal_problem(made.refusals[0])
+    blocked = next((step for step in made.steps if step.state is State.BLOCKED), None)
+    if blocked is not None:
+        raise Refused(
+            "apply.blocked",
+            f"{blocked.title}: this step cannot be done yet, so nothing was started.",
+            blocked.because,
+            "Fix that, or leave the part out (gpu-setup apply --help), then: gpu-setup apply",
+        )
+
+
+def can_be_done(made: Plan) -> bool:
+    """Whether there is something to do, and nothing that stops it."""
+    blocked = made.refusals or any(step.state is State.BLOCKED for step in made.steps)
+    return not blocked and bool(made.open_steps())
+
+
+def driver_use(machine: Machine, host: Host, made: Plan) -> DriverUse | None:
+    """Who uses the driver that the plan changes; None: nobody, or the plan does not touch the driver."""
+    if not touches_driver(made):
+        return None
+    found = busy(machine, host)
+    if found.computing:
+        who = ", ".join(found.computing[:4])
+        why = "Its libraries would be replaced under the running program."
+        wait = "Wait until it has finished or end it; or: gpu-setup apply --while-busy"
+        return DriverUse(
+            f"The card is in use by {who}, whose libraries would be replaced. Continue anyway?",
+            Refused("apply.busy", f"The card is in use by {who}.", why, wait),
+        )
+    if found.displaying and (host.nvidia.module_version or host.amd.module_version):
+        who = ", ".join(found.displaying[:2])
+        return DriverUse(
+            f"A desktop runs on this card ({who}): new programs may fail until the reboot. Continue?", None
+        )
+    return None
+
+
+def make_request(
+    kind: str, made: Plan, machine: Machine, environ: Mapping[str, str], *, busy: bool = False, reboot: bool = False
+) -> Request:
+    """What root gets: the approved plan, who approved it, and their way to the network."""
+    return Request(
+        kind=kind,
+        plan=made,
+        person=requesting_user(machine),
+        busy=busy,
+        reboot=reboot,
+        ssh=bool(environ.get("SSH_CONNECTION")),
+        environ=network_settings(dict(environ)),
+    )
+
+
+def nothing_to_do(made: Plan, kind: str = "apply") -> Run:
+    """The run where every step is done already: no root, no apt, no question."""
+    moment = now()
+    rollback = kind == "rollback"
+    return Run(
+        run="",
+        kind=kind,
+        standing="done",
+        plan_digest=made.digest,
+        began=moment,
+        ended=moment,
+        steps=tuple(StepResult(id=step.id, title=step.title, outcome="already") for step in made.steps),
+        notes=made.notes or (("There is nothing to roll back.",) if rollback else ()),
+        next="" if rollback else "gpu-setup up",
+    )
+
+
+def exit_code(run: Run) -> int:
+    """0 done; 5 a reboot or a person's part comes next; else the problem's own code."""
+    if run.problem is not None:
+        return run.problem.exit_code
+    waits = run.standing in ("restart", "person")
+    if waits and (run.kind == "rollback" or any(step.id == "reboot" for step in run.steps)):
+        return REBOOT_ARMED
+    return FINE
