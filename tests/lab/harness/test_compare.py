@@ -12,7 +12,7 @@ from tests.lab.harness.test_page import asked, browse, chromium, pixels
 from tests.lab.training import Ended, Training, tool
 from tests.tool import ROOT
 
-REPORTS = ROOT / "tests" / "compare" / "reports"
+REPORTS = ROOT / "tests" / "harness" / "report" / "reports"
 __all__ = ["chromium"]
 pytestmark = pytest.mark.lab
 
