@@ -17,6 +17,7 @@ from machine.local import Machine
 from machine.recorder import RecordingMachine, tree, whom
 from machine.recording import RecordedMachine
 from machine.recording_files import MemoryTree
+from machine.whole_file import BUNDLE, save
 
 README = """\
 A machine as gpu-setup {version} saw it, made by `gpu-setup doctor --bundle`.
@@ -49,7 +50,7 @@ class Bundled(NamedTuple):
 def write(seen: RecordingMachine, report: DoctorReport, known: Catalogue, file: str, force: bool) -> Bundled:
     """Pack what `seen` remembers into the file, with the doctor's answer to that copy."""
     made, data, copy = _smallest(seen, known)
-    bundle.save(file, data, force)
+    save(file, data, force, BUNDLE)
     told = {row.id: row.status for row in copy.results}
     different = tuple(row.id for row in report.results if told.get(row.id) != row.status)
     return Bundled(file, len(data), len(made.files) + len(made.links) + 2, different)

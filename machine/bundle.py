@@ -1,4 +1,4 @@
-"""A recording in one file: a gzipped tar archive, written whole or not at all, read without touching the disk.
+"""A recording as a bundle: a gzipped tar archive, read without touching the disk.
 
 Whoever sends a bundle may be a stranger: names that lead out, links as folders, devices, files that are given twice,
 archives that unfold to more than LARGEST bytes are refused. Links inside are kept and resolved by RecordedMachine.
@@ -7,12 +7,9 @@ archives that unfold to more than LARGEST bytes are refused. Links inside are ke
 from __future__ import annotations
 
 import os
-import stat as stat_bits
 from collections.abc import Mapping
-from pathlib import Path
 
-from machine.errors import BadUsage, OutsideFailed
-from machine.recording import RecordedMachine
+from machine.errors import BadUsage
 from machine.recording_files import MemoryTree
 from machine.safe_tar import members
 
@@ -22,15 +19,6 @@ MOST = 1_000_000
 LARGEST_FILE = 16 << 20
 LARGEST = 64 << 20
 _MOST_MEMBERS = 20_000
-
-
-def recorded(place: str) -> RecordedMachine:
-    """The recorded machine in a folder or in a bundle; raises BadUsage."""
-    try:
-        mode = os.stat(place).st_mode
-    except (OSError, ValueError):
-        mode = 0
-    return RecordedMachine(unpack(place)) if stat_bits.S_ISREG(mode) else RecordedMachine(place)
 
 
 def pack(tree: MemoryTree, more: Mapping[str, bytes]) -> bytes:
@@ -61,62 +49,6 @@ def unpack(file: str) -> MemoryTree:
     except (zlib.error, EOFError, OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise _refused(file, f"It is no complete .tar.gz archive: {' '.join(why.split())[:200]}.") from error
-
-
-def free_place(file: str, force: bool) -> None:
-    """Raises BadUsage where `save` would not write: asked before the long work."""
-    if os.path.isdir(file):
-        raise BadUsage(
-            "bundle.folder", f"{file} is a folder.", "A bundle is one file.", f"Name a file: {file}/gpu.tar.gz"
-        )
-    if os.path.lexists(file) and not force:
-        raise BadUsage(
-            "bundle.exists",
-            f"{file} is there already.",
-            "A bundle is not written over something else.",
-            "Name another file, or allow it with --force.",
-        )
-
-
-def save(file: str, data: bytes, force: bool = False) -> None:
-    """Write the file whole or not at all, readable for its owner only. Raises BadUsage, or OutsideFailed."""
-    free_place(file, force)
-    beside = f"{file}.{os.getpid()}.part"
-    try:
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            with os.fdopen(handle, "wb") as out:
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
-            _into_place(beside, file, force)
-        finally:
-            Path(beside).unlink(missing_ok=True)
-    except FileExistsError:
-        free_place(file, force=False)
-        raise
-    except OSError as error:
-        raise OutsideFailed(
-            "bundle.unwritable",
-            f"The bundle could not be written to {file}.",
-            f"The system says: {error.strerror or error}.",
-            "Name a file in a folder with room that you can write to.",
-        ) from error
-
-
-def _into_place(beside: str, file: str, force: bool) -> None:
-    if not force:
-        try:
-            # unlike a rename, a link never takes the place of what somebody put there meanwhile
-            os.link(beside, file)
-            return
-        except PermissionError:
-            # FAT and some network drives know no links
-            pass
-        except OSError as error:
-            if isinstance(error, FileExistsError):
-                raise
-    os.replace(beside, file)
 
 
 def _unfolded(file: str) -> bytes:

@@ -26,6 +26,7 @@ from machine.local import (
     Space,
     Unreadable,
 )
+from machine.machine_file_writer import Parts, text
 from machine.recording import DOCUMENTS
 from machine.recording_files import MemoryTree
 
@@ -159,7 +160,24 @@ def tree(
     function that keeps only what the readers use of it. A file of more than `most` bytes is left out, as too large, and
     the beginning of an output that long; 0: nothing is.
     """
-    reduce = reduce or {}
+    found = _scrubbed(seen, who, about, reduce or {}, most)
+    files = {f"sysroot{path}": data for path, data in found.files.items()}
+    files |= found.documents
+    for name, content in (("paths.json", found.paths), ("commands.json", found.commands)):
+        files[name] = _json(content)
+    return MemoryTree(place, files, {f"sysroot{path}": target for path, target in found.links.items()}, ("sysroot",))
+
+
+def machine_file(
+    seen: RecordingMachine, who: scrub.Who, about: Mapping[str, object], reduce: Mapping[str, Reduce] | None = None
+) -> bytes:
+    """The same as one text file (machine_file.py)."""
+    return text(_scrubbed(seen, who, about, reduce or {}, _LONG))
+
+
+def _scrubbed(
+    seen: RecordingMachine, who: scrub.Who, about: Mapping[str, object], reduce: Mapping[str, Reduce], most: int
+) -> Parts:
     layout = _Layout({_safe(path, who): scrub.text(target, who) for path, target in dict(seen.links).items()})
     files, unreadable = {}, dict(seen.unreadable)
     for path, data in dict(seen.files).items():
@@ -171,30 +189,35 @@ def tree(
             unreadable[path] = Unreadable(path, TOO_LARGE, f"its {len(kept)} bytes were left out")
             continue
         files[layout.place(_safe(path, who))] = scrub.file(path, kept, who)
-    found = {f"sysroot{path}": data for path, data in files.items()}
-    links = {f"sysroot{layout.place(path, follow=False)}": target for path, target in layout.links.items()}
+    links = {layout.place(path, follow=False): target for path, target in layout.links.items()}
     documents: dict[str, object] = {
-        "paths.json": _paths(seen, who, files, layout, unreadable),
-        "commands.json": [_command(outcome, who, reduce, most) for _, outcome in sorted(dict(seen.outcomes).items())],
-        "session.json": _session(seen.session(), who),
         "machine.json": scrub.json({"taken_at": datetime.now(UTC).isoformat(timespec="seconds"), **about}, who),
+        "session.json": _session(seen.session(), who),
         **{
             DOCUMENTS[vendor]: document
             for vendor, outcome in dict(seen.bindings).items()
             if (document := _binding(vendor, outcome, who)) is not None
         },
     }
-    for name, content in documents.items():
-        text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-        found[name] = text.encode("utf-8", "backslashreplace")
-    return MemoryTree(place, *_apart(found, links), ("sysroot",))
+    return Parts(
+        *_apart(files, links),
+        folders=(),
+        documents={name: _json(content) for name, content in documents.items()},
+        paths=_paths(seen, who, files, layout, unreadable),
+        commands=[_command(outcome, who, reduce, most) for _, outcome in sorted(dict(seen.outcomes).items())],
+    )
+
+
+def _json(content: object) -> bytes:
+    found = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    return found.encode("utf-8", "backslashreplace")
 
 
 def _apart(files: dict[str, bytes], links: dict[str, str]) -> tuple[dict[str, bytes], dict[str, str]]:
     """Without what is a folder for others: a machine that changes while it is read may show a path as both."""
-    above = {folder for path in (*files, *links) for folder in _parents(f"/{path}")}
-    kept = {path: data for path, data in files.items() if f"/{path}" not in above}
-    return kept, {path: target for path, target in links.items() if f"/{path}" not in above and path not in kept}
+    above = {folder for path in (*files, *links) for folder in _parents(path)}
+    kept = {path: data for path, data in files.items() if path not in above}
+    return kept, {path: target for path, target in links.items() if path not in above and path not in kept}
 
 
 def write(

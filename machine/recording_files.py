@@ -6,7 +6,7 @@ import os
 import stat as stat_bits
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 FOLDER = stat_bits.S_IFDIR | 0o755
 FILE = stat_bits.S_IFREG | 0o644
@@ -17,6 +17,12 @@ class Tree(Protocol):
     """Paths are relative (`sysroot/etc/fstab`) and no part but the last may be a link; the last is never followed."""
 
     place: str
+    # values of JSON files that came as something else than JSON
+    decoded: Mapping[str, Any]
+
+    def label(self, path: str) -> str:
+        """How an error names the file."""
+        ...
 
     def mode(self, path: str) -> int:
         """The mode of lstat(2), 0 for what is not there."""
@@ -42,6 +48,10 @@ class FolderTree:
 
     def __init__(self, folder: Path) -> None:
         self.place = str(folder)
+        self.decoded: Mapping[str, Any] = {}
+
+    def label(self, path: str) -> str:
+        return self._at(path)
 
     def _at(self, path: str) -> str:
         return f"{self.place}/{path}"
@@ -75,8 +85,16 @@ class FolderTree:
         return b"".join(parts)
 
 
+class TwoKinds(ValueError):
+    """A path that is a folder and also a file or a link."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path[:80]!r} is a folder and also a file")
+        self.path = path
+
+
 class MemoryTree:
-    """Files and links by relative path; folders are what stands above them. Raises ValueError if one is both."""
+    """Files and links by relative path; folders are what stands above them. Raises TwoKinds if one is both."""
 
     def __init__(
         self,
@@ -84,7 +102,9 @@ class MemoryTree:
         files: Mapping[str, bytes],
         links: Mapping[str, str] | None = None,
         folders: Iterable[str] = (),
+        decoded: Mapping[str, Any] | None = None,
     ) -> None:
+        self.decoded: Mapping[str, Any] = decoded or {}
         self.place, self.files, self.links = place, dict(files), dict(links or {})
         self._folders: dict[str, set[str]] = {"": set(), **{path: set() for path in folders}}
         for path in (*self.files, *self.links, *tuple(self._folders)):
@@ -94,7 +114,10 @@ class MemoryTree:
                 path = above
         for path in self._folders:
             if path in self.files or path in self.links:
-                raise ValueError(f"{path} is a folder and also a file")
+                raise TwoKinds(path)
+
+    def label(self, path: str) -> str:
+        return f"{self.place}/{path}"
 
     def mode(self, path: str) -> int:
         kinds = ((self.links, LINK), (self.files, FILE), (self._folders, FOLDER))

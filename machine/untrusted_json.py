@@ -10,6 +10,7 @@ from machine.errors import BadUsage
 from machine.recording_files import Tree
 
 LARGEST = 64 << 20
+_NO_NAMES = frozenset({"", ".", ".."})
 Row = TypeVar("Row")
 
 
@@ -25,9 +26,7 @@ class Document:
     @classmethod
     def read(cls, tree: Tree, name: str) -> Document:
         """The file's object; an absent file is an empty one."""
-        text = contents(tree, name)
-        path = f"{tree.place}/{name}"
-        return cls(path, {} if text is None else decode(path, text))
+        return cls(tree.label(name), value_of(tree, name, {}))
 
     def text(self, key: str, default: str | None = None) -> str:
         value = self.value.get(key, default)
@@ -71,32 +70,37 @@ class Document:
         """A table from absolute path to names that may stand in a folder."""
         found = {path: Document(self.path, {key: value}).texts(key) for path, value in self._table(key).items()}
         for names in found.values():
-            if any("/" in name or "\0" in name or name in ("", ".", "..") for name in names):
+            if not all(map(is_name, names)):
                 raise bad(self.path, f"`{key}` holds something that is not a file's name")
         return found
 
     def _table(self, key: str) -> dict[str, Any]:
         table = Document(self.path, self.value.get(key, {})).value
         for path in table:
-            odd = path != "/" and {"", ".", ".."} & set(path[1:].split("/"))
-            if odd or not path.startswith("/") or "\0" in path:
+            if not is_plain_path(path):
                 raise bad(self.path, f"`{key}` holds {path[:80]!r}, which is not a plain absolute path")
         return table
 
 
 def rows(tree: Tree, name: str) -> list[Document]:
     """A file that holds a list of objects; an absent one is an empty list."""
-    text = contents(tree, name)
-    path = f"{tree.place}/{name}"
-    found = [] if text is None else decode(path, text)
+    found = value_of(tree, name, [])
     if not isinstance(found, list):
-        raise bad(path, "a list `[…]` is expected")
-    return [Document(path, row) for row in found]
+        raise bad(tree.label(name), "a list `[…]` is expected")
+    return [Document(tree.label(name), row) for row in found]
+
+
+def value_of(tree: Tree, name: str, absent: Any) -> Any:
+    """What the JSON file holds, `absent` when there is no such file."""
+    if name in tree.decoded:
+        return tree.decoded[name]
+    text = contents(tree, name)
+    return absent if text is None else decode(tree.label(name), text)
 
 
 def contents(tree: Tree, name: str) -> str | None:
     """The text of a plain file, None when it is absent. Links, pipes and huge files are refused."""
-    path = f"{tree.place}/{name}"
+    path = tree.label(name)
     if tree.mode(name) == 0:
         return None
     try:
@@ -113,13 +117,31 @@ def contents(tree: Tree, name: str) -> str | None:
 
 def decode(path: str, text: str) -> Any:
     try:
+        return decode_json(text)
+    except ValueError as error:
+        raise bad(path, f"it is not JSON: {error}") from error
+
+
+def decode_json(text: str) -> Any:
+    """The text's value; every kind of bad JSON is a ValueError."""
+    try:
         # a lone surrogate cannot be a path or be printed: the escape decodes, the text does not encode
         json.dumps(value := json.loads(text), ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise bad(path, "it holds half a character (a lone surrogate)") from error
-    except (ValueError, RecursionError) as error:
-        raise bad(path, f"it is not JSON: {error}") from error
+        raise ValueError("it holds half a character (a lone surrogate)") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     return value
+
+
+def is_plain_path(path: str) -> bool:
+    """An absolute path without empty, `.` or `..` parts."""
+    return path == "/" or (path[:1] == "/" and "\0" not in path and not _NO_NAMES & set(path[1:].split("/")))
+
+
+def is_name(name: str) -> bool:
+    """What a file in a folder may be called."""
+    return name not in _NO_NAMES and "/" not in name and "\0" not in name
 
 
 def bad(path: str, why: str) -> BadUsage:

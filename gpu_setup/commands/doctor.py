@@ -77,10 +77,10 @@ def command(options: DoctorOptions) -> Answer:
 
     machine = seen = open_machine(options.recording)
     if options.bundle is not None:
-        from machine.bundle import free_place
         from machine.recorder import RecordingMachine
+        from machine.whole_file import BUNDLE, check_place
 
-        free_place(options.bundle, options.force)
+        check_place(options.bundle, options.force, BUNDLE)
         seen = RecordingMachine(machine)
     _other_eyes(machine)
     host = read_host(seen)

@@ -1,4 +1,4 @@
-"""`gpu-setup facts`: what the machine is; `facts record`: the same as a folder that can be replayed."""
+"""`gpu-setup facts`: what the machine is; `facts record`: the same as a folder or one file that can be replayed."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ EPILOG = """\b
 Examples:
   gpu-setup facts                     what this machine is, and what could not be read
   gpu-setup facts --json              the same for a script
-  gpu-setup facts record recording/   write it down; doctor --machine recording/ replays it
+  gpu-setup facts record --one-file gpu.machine   record it; doctor --machine gpu.machine replays it
 """
 
 RECORD_EPILOG = """\b
 Examples:
+  gpu-setup facts record --one-file gpu.machine
+  gpu-setup doctor --machine gpu.machine
   gpu-setup facts record recording/
-  gpu-setup doctor --machine recording/
 """
 
 
-@click.group(invoke_without_command=True, epilog=EPILOG, subcommand_metavar="[record DIR]")
+@click.group(invoke_without_command=True, epilog=EPILOG, subcommand_metavar="[record]")
 @json_option
 @machine_option
 @click.pass_context
@@ -47,30 +48,43 @@ def command(ctx: click.Context, as_json: bool, recording: str | None) -> Answer 
 
 
 @command.command("record", epilog=RECORD_EPILOG)
-@click.argument("folder", metavar="DIR", type=click.Path())
+@click.argument("folder", metavar="[DIR]", type=click.Path(), required=False)
+@click.option("--one-file", "file", metavar="FILE", type=click.Path(), help="Write one text file instead of a folder.")
+@click.option("--force", is_flag=True, help="Replace FILE when it exists.")
 @click.option("--note", default="", help="A sentence that says what is special about this machine.")
-def record_command(folder: str, note: str) -> int:
-    """Write this machine's facts into DIR, without names, serial numbers and secrets.
+def record_command(folder: str | None, file: str | None, force: bool, note: str) -> int:
+    """Write this machine's facts into DIR or FILE, without names, serial numbers and secrets.
 
-    The folder holds copies of the files and command outputs that the checks read. Look through it before you send it.
+    It holds copies of the files and command outputs that the checks read. Review it before you send it.
     """
     from pathlib import Path
 
     from checks.facts.read import REDUCE, read_host
     from gpu_setup.version import version
     from machine.local import LocalMachine
-    from machine.recorder import RecordingMachine, whom, write
+    from machine.recorder import RecordingMachine, machine_file, whom, write
+    from machine.whole_file import RECORDING, check_place, save
 
-    place, machine = Path(folder), LocalMachine()
+    place = folder or file
+    if place is None or (folder and file):
+        raise click.UsageError("Name either DIR or --one-file FILE.")
+    if force and folder:
+        raise click.UsageError("--force is for --one-file: a folder is never written over something else.")
+    if file is not None:
+        check_place(file, force, RECORDING)
+    machine = LocalMachine()
     seen = RecordingMachine(machine)
     host = read_host(seen)
     about = {
-        "name": place.absolute().name,
+        "name": Path(place).absolute().name.removesuffix(".machine"),
         "taken_at": host.taken_at,
         "tool_version": version(),
         "note": note,
         "synthetic": [],
     }
-    write(seen, place, whom(machine), about, REDUCE)
-    click.echo(f"Recorded in {folder}. Look through it, then replay it: gpu-setup doctor --machine {folder}")
+    if file is not None:
+        save(file, machine_file(seen, whom(machine), about, REDUCE), force, RECORDING)
+    else:
+        write(seen, Path(place), whom(machine), about, REDUCE)
+    click.echo(f"Recorded in {place}. Review it, then replay it: gpu-setup doctor --machine {place}")
     return FINE

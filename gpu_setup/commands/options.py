@@ -52,17 +52,17 @@ machine_option: Decorator = click.option(
     "recording",
     metavar="DIR|FILE",
     type=click.Path(exists=False),
-    help="Look at a recorded machine instead of this one: a folder (gpu-setup facts record) or a bundle "
+    help="Use a recorded machine instead of this one: a machine file or folder (gpu-setup facts record), or a bundle "
     "(gpu-setup doctor --bundle).",
 )
 
 
 def open_machine(recording: str | None) -> Machine:
-    """This machine, or the one recorded in the folder or bundle; BadUsage where there is no recording."""
+    """This machine, or the recorded one; BadUsage where there is no recording."""
     if recording is None:
         from machine.local import LocalMachine
 
         return LocalMachine()
-    from machine.bundle import recorded
+    from machine.open_recording import open_recording
 
-    return recorded(recording)
+    return open_recording(recording)

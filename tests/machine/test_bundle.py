@@ -21,14 +21,16 @@ from checks.registry import ALL
 from checks.runner import run
 from gpu_setup import bundle
 from machine import bundle as file_format
-from machine.bundle import LARGEST, recorded, unpack
+from machine.bundle import LARGEST, unpack
 from machine.errors import BadUsage
 from machine.local import Unreadable
+from machine.open_recording import open_recording
 from machine.recorder import RecordingMachine
-from tests.recorded_machines import FOLDER, few_fast, load
+from machine.whole_file import BUNDLE, save
+from tests.recorded_machines import few_fast, load, machine_path
 from tests.tool import Cli
 
-HEALTHY = str(FOLDER / "rtx3090-healthy")
+HEALTHY = machine_path("rtx3090-healthy")
 
 
 def statuses(stdout: str) -> dict[str, str]:
@@ -40,7 +42,7 @@ def test_every_recording_answers_the_same_as_a_bundle(name: str, tmp_path: Path)
     seen = RecordingMachine(load(name))
     report = run(read_host(seen), catalogue(), ALL)
     written = bundle.write(seen, report, catalogue(), str(tmp_path / "b.tar.gz"), force=False)
-    again = run(read_host(recorded(written.file)), catalogue(), ALL)
+    again = run(read_host(open_recording(written.file)), catalogue(), ALL)
     assert [(row.id, row.status) for row in again.results] == [(row.id, row.status) for row in report.results]
     assert written.different == ()
 
@@ -123,8 +125,8 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, monkey
         place.write_text("theirs")
 
     monkeypatch.setattr(os, "fsync", slow_disk)
-    with pytest.raises(BadUsage, match="there already"):
-        file_format.save(str(place), b"mine")
+    with pytest.raises(BadUsage, match="exists already"):
+        save(str(place), b"mine", False, BUNDLE)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("b.tar.gz", "theirs")]
 
 
@@ -143,7 +145,7 @@ def test_a_log_of_many_megabytes_still_fits(tmp_path: Path) -> None:
     written = bundle.write(seen, report, catalogue(), str(tmp_path / "b.tar.gz"), force=False)
     assert time.monotonic() - begin < 5
     assert written.size < 1_000_000
-    host = read_host(recorded(written.file))
+    host = read_host(open_recording(written.file))
     assert host.kernel.log is not None and "89999" in host.kernel.log[-1]
 
 
@@ -214,7 +216,7 @@ def test_what_is_no_plain_bundle_is_refused_quickly(tmp_path: Path, kind: str) -
     file.write_bytes(NOT_A_BUNDLE[kind]())
     begin = time.monotonic()
     with pytest.raises(BadUsage):
-        recorded(str(file))
+        open_recording(str(file))
     assert time.monotonic() - begin < 2
     assert [path.name for path in tmp_path.iterdir()] == ["b.tar.gz"]
 
@@ -233,7 +235,7 @@ def test_links_lead_nowhere_outside(tmp_path: Path) -> None:
     file.write_bytes(
         archive(OS, ("r/sysroot/etc/passwd", "../../../../../../etc/passwd"), ("r/sysroot/etc/group", "/etc/group"))
     )
-    machine = recorded(str(file))
+    machine = open_recording(str(file))
     for path in ("/etc/passwd", "/etc/group"):
         with pytest.raises(Unreadable):
             machine.read(path)
@@ -242,7 +244,7 @@ def test_links_lead_nowhere_outside(tmp_path: Path) -> None:
 @pytest.mark.parametrize("top", ["", "./", "folder/"])
 def test_an_archive_packed_by_hand_is_read_too(tmp_path: Path, top: str) -> None:
     (tmp_path / "b.tar.gz").write_bytes(archive((f"{top}sysroot/etc/os-release", OS[1]), (f"{top}session.json", b"{}")))
-    assert read_host(recorded(str(tmp_path / "b.tar.gz"))).os.id == "ubuntu"
+    assert read_host(open_recording(str(tmp_path / "b.tar.gz"))).os.id == "ubuntu"
 
 
 def test_names_and_contents_cannot_steer_the_terminal(cli: Cli, tmp_path: Path) -> None:
@@ -276,7 +278,7 @@ def test_every_byte_may_be_wrong(tmp_path: Path) -> None:
         broken[at] ^= 1 << at % 8
         file.write_bytes(gzip.compress(bytes(broken), compresslevel=1))
         try:
-            read_host(recorded(str(file)))
+            read_host(open_recording(str(file)))
         except BadUsage:
             continue
 

@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,23 +21,9 @@ from checks.runner import run
 from machine.errors import BadUsage
 from machine.recording import RecordedMachine
 from machine.recording_files import MemoryTree
-from tests.recorded_machines import FOLDER, names
+from tests.recorded_machines import names, tree
 
 Damage = Callable[[bytes], bytes]
-
-
-@cache
-def tree(name: str) -> MemoryTree:
-    """The recording in memory, where it can be damaged without writing."""
-    files, links = {}, {}
-    top = FOLDER / name
-    for path in sorted(top.rglob("*")):
-        key = str(path.relative_to(top))
-        if path.is_symlink():
-            links[key] = os.readlink(path)
-        elif path.is_file():
-            files[key] = path.read_bytes()
-    return MemoryTree(name, files, links)
 
 
 def damaged(name: str, changed: dict[str, bytes | None]) -> RecordedMachine:

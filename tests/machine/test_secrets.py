@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import tarfile
 from pathlib import Path
 
@@ -15,11 +14,11 @@ from checks.model import DoctorReport, Status
 from checks.registry import ALL
 from checks.runner import run
 from gpu_setup import bundle
-from machine.bundle import recorded
+from machine.open_recording import open_recording
 from machine.recorder import RecordingMachine
 from machine.recording import RecordedMachine
 from tests.machine.secrets_planted import KINDS, Secret, forms, plant, secrets
-from tests.recorded_machines import FOLDER
+from tests.recorded_machines import unpack
 
 MACHINES = ("rtx3090-healthy", "rx7900xtx-healthy", "rtx3090-secureboot-dkms-rejected", "two-vendors")
 
@@ -55,7 +54,7 @@ def leaks(data: bytes, found: list[Secret]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("name", MACHINES)
 def test_no_secret_is_in_the_bundle_and_the_diagnosis_is_the_same(tmp_path: Path, name: str) -> None:
     place = tmp_path / "machine"
-    shutil.copytree(FOLDER / name, place, symlinks=True)
+    unpack(name, place)
     found = secrets(seed=len(name))
     assert len(found) >= 200 and len(KINDS) >= 20
     plant(place, found)
@@ -67,7 +66,7 @@ def test_no_secret_is_in_the_bundle_and_the_diagnosis_is_the_same(tmp_path: Path
 
     assert leaks(Path(file).read_bytes(), found) == []
     assert written.different == ()
-    assert statuses(run(read_host(recorded(file)), catalogue(), ALL)) == statuses(report)
+    assert statuses(run(read_host(open_recording(file)), catalogue(), ALL)) == statuses(report)
     assert written.size < 1_000_000
 
 

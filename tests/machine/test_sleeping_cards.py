@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from checks.registry import ALL
 from checks.runner import run
 from machine.local import Outcome
 from machine.recording import RecordedMachine
-from tests.recorded_machines import FOLDER
+from tests.recorded_machines import load, unpack
 
 
 class Watched(RecordedMachine):
@@ -29,7 +28,7 @@ class Watched(RecordedMachine):
 
 def with_power(name: str, folder: Path, **states: str) -> Watched:
     """The recording with these power states, by PCI address with `_` for `:` and `.`."""
-    shutil.copytree(FOLDER / name, folder, symlinks=True)
+    unpack(name, folder)
     for slot, state in states.items():
         domain, bus, device, function = slot[1:].split("_")
         place = folder / f"sysroot/sys/bus/pci/devices/{domain}:{bus}:{device}.{function}"
@@ -48,7 +47,7 @@ def test_nvml_is_not_asked_while_the_card_sleeps_and_the_doctor_says_so(tmp_path
 
 def test_amds_library_neither(tmp_path: Path) -> None:
     machine = with_power("rx7900xtx-healthy", tmp_path / "m", s0000_03_00_0="D3cold")
-    slots = [card.slot for card in read_host(RecordedMachine(FOLDER / "rx7900xtx-healthy")).cards or ()]
+    slots = [card.slot for card in read_host(load("rx7900xtx-healthy")).cards or ()]
     host = read_host(machine)
     if slots == ["0000:03:00.0"]:
         assert "amd" not in machine.asked and host.amd.amdsmi_problem == "asleep"
@@ -63,7 +62,7 @@ def test_in_every_other_state_it_is_asked(tmp_path: Path, state: str) -> None:
 
 
 def test_the_other_vendors_sleep_does_not_count(tmp_path: Path) -> None:
-    slots = {card.vendor: card.slot for card in read_host(RecordedMachine(FOLDER / "two-vendors")).cards or ()}
+    slots = {card.vendor: card.slot for card in read_host(load("two-vendors")).cards or ()}
     amd = "s" + slots["1002"].replace(":", "_").replace(".", "_")
     machine = with_power("two-vendors", tmp_path / "m", **{amd: "D3cold"})
     read_host(machine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.machines.cards import VGA, Card, Slot
-from tests.machines.recording_folder import Recording
+from tests.machines.synthetic import Recording
 from tests.machines.ubuntu import RENDER
 
 VIDEO = 44

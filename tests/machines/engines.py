@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.machines.recording_folder import Recording
+from tests.machines.synthetic import Recording
 from tests.machines.ubuntu import DOCKER
 
 VERSION = "29.1.3-0ubuntu3~24.04.2"

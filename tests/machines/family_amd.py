@@ -7,7 +7,7 @@ from typing import Any
 from tests.machines import cards, engines, hardware, rocm
 from tests.machines.cards import FIRST_AMD, IN_PROCESSOR, SERVER_AMD, SERVER_AMD_2
 from tests.machines.devices import amdgpu, amdgpu_gives_up
-from tests.machines.recording_folder import Recording
+from tests.machines.synthetic import Recording
 from tests.machines.ubuntu import ubuntu
 
 REACHED = ("render", "video")

@@ -6,7 +6,7 @@ from tests.machines import cards, engines, hardware, nvidia
 from tests.machines.cards import CLOUD_SLOT, FIRST, INTEL_SLOT, SECOND
 from tests.machines.devices import nouveau, pci
 from tests.machines.nvidia import Driver
-from tests.machines.recording_folder import Recording
+from tests.machines.synthetic import Recording
 from tests.machines.ubuntu import ubuntu
 
 DOCKER = ("docker",)

@@ -6,7 +6,7 @@ from tests.machines import cards, engines, guests, hardware, nvidia
 from tests.machines.cards import FIRST, FIRST_AMD, INTEL_SLOT, SECOND_AMD
 from tests.machines.devices import amdgpu, nouveau, pci
 from tests.machines.nvidia import Driver
-from tests.machines.recording_folder import Recording
+from tests.machines.synthetic import Recording
 from tests.machines.ubuntu import ubuntu
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.machines.cards import MICROSOFT, Card, Slot
 from tests.machines.devices import pci
 from tests.machines.hardware import Hardware
-from tests.machines.recording_folder import Recording
+from tests.machines.synthetic import Recording
 from tests.machines.ubuntu import GIB, apt, people, processors, release_file
 
 

@@ -1,18 +1,18 @@
 """Make the recorded machines of this folder: `python -m tests.machines.make [FOLDER]`.
 
 None of them was recorded on hardware: each is put together, layer by layer, from what the kernel, Ubuntu and the
-vendors' drivers are known to write. A test compares the committed folders with what this script makes.
+vendors' drivers are known to write. A test compares the committed files with what this script makes.
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from machine.machine_file import load
 from tests.machines import family_amd, family_nvidia, family_other
-from tests.machines.recording_folder import OURS, Recording
+from tests.machines.synthetic import Recording
 
 # name → how it is made, and what it shows
 MACHINES: dict[str, tuple[Callable[[Recording], None], str]] = {
@@ -23,18 +23,13 @@ MACHINES: dict[str, tuple[Callable[[Recording], None], str]] = {
 
 
 def make(folder: Path) -> None:
-    """Write every machine under `folder`; a machine that is there is replaced, all but its expect.json."""
+    """Write every machine into `folder`; of a file that exists the expect.json is kept."""
     for name, (build, note) in MACHINES.items():
-        place = folder / name
-        place.mkdir(parents=True, exist_ok=True)
-        for old in place.iterdir():
-            if old.is_dir():
-                shutil.rmtree(old)
-            elif old.name != OURS:
-                old.unlink()
+        file = folder / f"{name}.machine"
+        kept = load(str(file)).files.get("expect.json") if file.exists() else None
         machine = Recording(name, note)
         build(machine)
-        machine.write(place)
+        file.write_bytes(machine.text(kept or b"{}\n"))
 
 
 if __name__ == "__main__":

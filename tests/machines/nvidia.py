@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from tests.machines.cards import A100, COMPUTE, H100, Card, Slot
 from tests.machines.devices import pci
 from tests.machines.hardware import Kernel
-from tests.machines.recording_folder import Recording
+from tests.machines.synthetic import Recording
 
 MODULES = ("nvidia", "nvidia-drm", "nvidia-modeset", "nvidia-peermem", "nvidia-uvm")
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"

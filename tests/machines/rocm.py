@@ -7,7 +7,7 @@ from typing import NamedTuple
 from tests.machines.cards import Card, Slot
 from tests.machines.hardware import Kernel
 from tests.machines.nvidia import built_here
-from tests.machines.recording_folder import Recording
+from tests.machines.synthetic import Recording
 
 KEY = "/etc/apt/keyrings/rocm.gpg"
 # address and file of the repositories of ROCm 7.14 and of 10

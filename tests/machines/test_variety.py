@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from itertools import combinations
-from pathlib import Path
 
 import pytest
 
 from checks.facts.host import Host
 from checks.facts.read import read_host
-from tests.recorded_machines import FOLDER, load, names
+from tests.recorded_machines import load, names, tree
 
 ALIKE = 10
 
@@ -47,12 +46,10 @@ def traits(host: Host) -> tuple[str, str, str]:
     return host.kernel.release or "", route(host), point[0] if point else ""
 
 
-def contents(folder: Path) -> dict[str, bytes | str]:
-    return {
-        str(path.relative_to(folder)): str(path.readlink()) if path.is_symlink() else path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_symlink() or path.is_file()
-    }
+def contents(name: str) -> dict[str, bytes | str]:
+    """Every file's bytes and every link's target, by path."""
+    found = tree(name)
+    return {**found.files, **found.links}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +67,7 @@ def test_twenty_machines_differ_in_kernel_route_release_and_ten_files(hosts: dic
     for name, host in hosts.items():
         kinds.setdefault(traits(host), name)
     assert len(kinds) >= 20
-    files = {name: contents(FOLDER / name) for name in kinds.values()}
+    files = {name: contents(name) for name in kinds.values()}
     for one, other in combinations(files, 2):
         paths = files[one].keys() | files[other].keys()
         differing = sum(files[one].get(path) != files[other].get(path) for path in paths)
@@ -102,6 +99,6 @@ def test_every_kernel_series_point_release_and_route_is_there(hosts: dict[str, H
 
 @pytest.mark.parametrize("name", names())
 def test_a_recording_stays_small(name: str) -> None:
-    found = contents(FOLDER / name)
+    found = contents(name)
     assert len(found) < 140
     assert sum(map(len, found.values())) < 60_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.machines.hardware import HWE, Hardware, Kernel
-from tests.machines.recording_folder import Recording
+from tests.machines.synthetic import Recording
 
 RENDER = 992
 DOCKER = 984

@@ -1,6 +1,7 @@
 """The recorded machines: small, made by the script beside them, and read as what they say they are."""
 
 import json
+import posixpath
 from pathlib import Path
 
 import pytest
@@ -8,54 +9,46 @@ import pytest
 from checks.catalogue import catalogue
 from checks.facts.host import Host
 from checks.facts.read import read_host
-from machine.recording import RecordedMachine
 from tests.machines.make import MACHINES, make
-from tests.tool import ROOT
-
-FOLDER = ROOT / "tests" / "machines"
-
-
-def contents(folder: Path) -> dict[str, bytes | str]:
-    """Every file's bytes and every link's target, by path; expect.json is written by hand and left out."""
-    return {
-        str(path.relative_to(folder)): str(path.readlink()) if path.is_symlink() else path.read_bytes()
-        for path in folder.rglob("*")
-        if (path.is_symlink() or path.is_file()) and path.name != "expect.json"
-    }
+from tests.recorded_machines import load, machine_path, tree
 
 
 @pytest.mark.long
-def test_the_script_makes_the_committed_folders_byte_for_byte(tmp_path: Path) -> None:
+def test_the_script_makes_the_committed_files_byte_for_byte(tmp_path: Path) -> None:
+    for name in MACHINES:
+        (tmp_path / f"{name}.machine").write_bytes(Path(machine_path(name)).read_bytes())
     make(tmp_path)
     for name in MACHINES:
-        assert contents(tmp_path / name) == contents(FOLDER / name), f"{name}: run python -m tests.machines.make"
+        made = (tmp_path / f"{name}.machine").read_bytes()
+        assert made == Path(machine_path(name)).read_bytes(), f"{name}: run python -m tests.machines.make"
 
 
 @pytest.mark.long
-def test_making_them_again_leaves_what_is_expected_of_them(tmp_path: Path) -> None:
+def test_making_them_again_keeps_what_is_expected_of_them_and_nothing_else(tmp_path: Path) -> None:
     make(tmp_path)
-    expected = tmp_path / "no-gpu" / "expect.json"
-    expected.write_text('{"doctor": {}}')
-    (tmp_path / "no-gpu" / "sysroot" / "left-over").write_text("")
+    file = tmp_path / "no-gpu.machine"
+    changed = file.read_text().replace("=== document expect.json\n{}\n", '=== document expect.json\n{"doctor": {}}\n')
+    file.write_text(changed.replace("=== end\n", "=== file /zzz\nextra\n=== end\n"))
     make(tmp_path)
-    assert expected.read_text() == '{"doctor": {}}'
-    assert not (tmp_path / "no-gpu" / "sysroot" / "left-over").exists()
+    assert file.read_text() == changed
 
 
 @pytest.mark.parametrize("name", MACHINES)
 def test_no_link_leads_back_to_a_folder_above_it(name: str) -> None:
-    # sysfs is full of such circles, and pytest's own collection would walk them to no end
-    for path in (FOLDER / name).rglob("*"):
-        if path.is_symlink():
-            assert not path.parent.resolve().is_relative_to(path.resolve()), path
+    # sysfs is full of such circles; unpacked, they would be walked to no end
+    for place, target in tree(name).links.items():
+        above = posixpath.dirname(place)
+        root = "sysroot" if target.startswith("/") else above
+        leads = posixpath.normpath(f"{root}/{target.lstrip('/')}")
+        assert not f"{above}/".startswith(f"{leads}/"), place
 
 
 @pytest.mark.parametrize("name", MACHINES)
 def test_a_recording_is_small_and_says_that_it_was_made_up(name: str) -> None:
-    found = contents(FOLDER / name)
-    assert len(found) < 140
-    assert sum(len(content) for content in found.values()) < 60_000
-    assert json.loads((FOLDER / name / "machine.json").read_text())["synthetic"][0] == "/"
+    found = tree(name)
+    assert len(found.files) + len(found.links) < 140
+    assert Path(machine_path(name)).stat().st_size < 60_000
+    assert json.loads(found.files["machine.json"])["synthetic"][0] == "/"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +67,7 @@ def test_a_recording_is_small_and_says_that_it_was_made_up(name: str) -> None:
     ],
 )
 def test_the_bus_of_a_recording_names_its_cards(name: str, cards: list[str]) -> None:
-    machine = RecordedMachine(FOLDER / name, strict=True)
+    machine = load(name)
 
     def id_of(slot: str, part: str) -> str:
         try:
@@ -93,7 +86,7 @@ def test_the_bus_of_a_recording_names_its_cards(name: str, cards: list[str]) -> 
     ("name", "allowed"), [("rx7900xt-fresh", False), ("rx7900xtx-healthy", True), ("two-vendors", False)]
 )
 def test_who_may_open_the_compute_node(name: str, allowed: bool) -> None:
-    machine = RecordedMachine(FOLDER / name, strict=True)
+    machine = load(name)
     assert machine.access("/dev/kfd", 6) is allowed
     # udev gives whoever sits at the screen the render node, not the compute node
     assert machine.access("/dev/dri/renderD128", 6) is True
@@ -101,7 +94,7 @@ def test_who_may_open_the_compute_node(name: str, allowed: bool) -> None:
 
 def host(name: str) -> Host:
     """Read strictly: a command that the recording does not hold fails the test."""
-    return read_host(RecordedMachine(FOLDER / name, strict=True))
+    return read_host(load(name))
 
 
 # the machines that do not stand on the metal

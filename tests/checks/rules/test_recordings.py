@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from checks.catalogue import catalogue
@@ -11,7 +9,7 @@ from checks.facts.read import read_host
 from checks.model import DoctorReport, Status
 from checks.registry import ALL
 from checks.runner import exit_code, run
-from tests.recorded_machines import FOLDER, load, names
+from tests.recorded_machines import expected, load, names
 
 TOLD = (Status.FAIL, Status.WARN, Status.UNKNOWN)
 
@@ -23,11 +21,11 @@ def doctor(name: str) -> DoctorReport:
 
 @pytest.mark.parametrize("name", names())
 def test_a_recorded_machine_hears_what_is_wrong_with_it_and_no_more(name: str) -> None:
-    expected = json.loads((FOLDER / name / "expect.json").read_text(encoding="utf-8"))["doctor"]
+    wanted = expected(name)["doctor"]
     report = doctor(name)
     found = {str(status): [row.id for row in report.results if row.status is status] for status in TOLD}
-    assert found == expected
-    assert exit_code(report) == (1 if expected["fail"] else 0)
+    assert found == wanted
+    assert exit_code(report) == (1 if wanted["fail"] else 0)
 
 
 @pytest.mark.parametrize("name", [name for name in names() if name.endswith("-healthy")])

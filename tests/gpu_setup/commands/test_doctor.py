@@ -20,7 +20,7 @@ from checks.registry import ALL
 from checks.runner import run
 from gpu_setup.render.doctor import doctor_text, summary_text
 from gpu_setup.render.plain import clean
-from tests.recorded_machines import FOLDER, few_fast, load, names
+from tests.recorded_machines import few_fast, load, machine_path, names
 from tests.schemas import validated
 from tests.tool import ROOT, Cli
 
@@ -45,7 +45,7 @@ def test_every_machine_fits_80_columns(name: str) -> None:
 
 @pytest.mark.parametrize("name", few_fast())
 def test_every_machine_as_json(cli: Cli, name: str) -> None:
-    result = cli("doctor", "--json", "--machine", str(FOLDER / name))
+    result = cli("doctor", "--json", "--machine", machine_path(name))
     document = validated(result.stdout, "doctor")
     data = document["data"]
     assert isinstance(data, dict)
@@ -68,7 +68,7 @@ def test_a_fresh_machine_leads_to_the_plan() -> None:
 
 
 def test_no_gpu_is_said_and_is_no_failure(cli: Cli) -> None:
-    result = cli("doctor", "--machine", str(FOLDER / "no-gpu"))
+    result = cli("doctor", "--machine", machine_path("no-gpu"))
     assert result.returncode == 0
     assert "No supported GPU" in result.stdout
     assert "Next: gpu-setup up" in result.stdout
@@ -83,7 +83,7 @@ def test_the_summary_is_a_line_for_each_thing_that_is_wrong() -> None:
 
 
 def test_strict_counts_warnings_and_unknowns(cli: Cli) -> None:
-    machine = ("--machine", str(FOLDER / "no-gpu"))
+    machine = ("--machine", machine_path("no-gpu"))
     document = json.loads(cli("doctor", "--json", *machine).stdout)
     bad = document["data"]["summary"]["warn"] + document["data"]["summary"]["unknown"]
     assert cli("doctor", "--strict", *machine).returncode == (1 if bad else 0)
@@ -183,7 +183,7 @@ def test_this_machine(cli: Cli) -> None:
 
 
 def test_colour_only_where_it_is_wanted(cli: Cli) -> None:
-    machine = ("doctor", "--machine", str(FOLDER / "rtx3090ti-fresh"))
+    machine = ("doctor", "--machine", machine_path("rtx3090ti-fresh"))
     assert "\x1b[" not in cli(*machine).stdout
     assert "\x1b[31m" in cli(*machine, env={"FORCE_COLOR": "1"}).stdout
     assert "\x1b[" not in cli(*machine, env={"FORCE_COLOR": "1", "NO_COLOR": "1"}).stdout

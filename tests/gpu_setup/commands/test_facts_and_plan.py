@@ -15,7 +15,7 @@ from gpu_setup.render.machine import machine_line
 from gpu_setup.render.plan import plan_text
 from provision.plan.planner import plan
 from provision.target import Target
-from tests.recorded_machines import FOLDER, load, names
+from tests.recorded_machines import load, machine_path, names
 from tests.schemas import validated
 from tests.tool import Cli
 
@@ -29,7 +29,7 @@ def test_facts_of_every_machine(cli: Cli, name: str) -> None:
     text = ESCAPES.sub("", facts_text(host, catalogue()))
     assert max(map(len, text.splitlines())) <= 100
     assert host.os.pretty and host.os.pretty in text
-    validated(cli("facts", "--json", "--machine", str(FOLDER / name)).stdout, "facts")
+    validated(cli("facts", "--json", "--machine", machine_path(name)).stdout, "facts")
 
 
 def test_this_machines_facts(cli: Cli) -> None:
@@ -63,7 +63,7 @@ def test_a_recording_is_not_mixed_with_other_files(cli: Cli, tmp_path: Path) -> 
 @pytest.mark.long
 @pytest.mark.parametrize("name", names())
 def test_plan_of_every_machine(cli: Cli, name: str) -> None:
-    machine = ("--machine", str(FOLDER / name))
+    machine = ("--machine", machine_path(name))
     result = cli("plan", "--json", *machine)
     document = validated(result.stdout, "plan")
     data = document["data"]
@@ -85,13 +85,13 @@ def test_plan_fits_80_columns_and_says_why(name: str) -> None:
 
 
 def test_without_a_gpu_nothing_is_to_do(cli: Cli) -> None:
-    result = cli("plan", "--machine", str(FOLDER / "no-gpu"))
+    result = cli("plan", "--machine", machine_path("no-gpu"))
     assert result.returncode == 0
     assert "No supported GPU: nothing to install." in result.stdout
 
 
 def test_two_vendors_are_a_question(cli: Cli) -> None:
-    machine = ("--machine", str(FOLDER / "two-vendors"))
+    machine = ("--machine", machine_path("two-vendors"))
     refused = cli("plan", *machine)
     assert refused.returncode == 3
     assert "--vendor" in refused.stdout
@@ -99,13 +99,13 @@ def test_two_vendors_are_a_question(cli: Cli) -> None:
 
 
 def test_a_plan_is_kept_for_review(cli: Cli, tmp_path: Path) -> None:
-    result = cli("plan", "--out", "plan.json", "--machine", str(FOLDER / "rtx3090ti-fresh"))
+    result = cli("plan", "--out", "plan.json", "--machine", machine_path("rtx3090ti-fresh"))
     assert result.returncode == 0
     validated((tmp_path / "plan.json").read_text(), "plan")
 
 
 def test_a_plan_that_cannot_be_kept(cli: Cli) -> None:
-    result = cli("plan", "--out", "/proc/nowhere/plan.json", "--machine", str(FOLDER / "rtx3090ti-fresh"))
+    result = cli("plan", "--out", "/proc/nowhere/plan.json", "--machine", machine_path("rtx3090ti-fresh"))
     assert result.returncode == 4
     assert "could not be written" in result.stderr
 

@@ -9,7 +9,7 @@ import pytest
 
 from gpu_setup.cli import run
 from gpu_setup.commands.fit import command
-from tests.recorded_machines import FOLDER
+from tests.recorded_machines import machine_path
 
 PARTS = {
     "weights",
@@ -22,7 +22,7 @@ PARTS = {
     "workspace",
     "context",
 }
-NO_GPU = ("--machine", str(FOLDER / "no-gpu"))
+NO_GPU = ("--machine", machine_path("no-gpu"))
 
 
 def asked(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, object]]:
@@ -57,7 +57,7 @@ def test_without_a_card_there_is_a_prediction_and_no_verdict(capfd: pytest.Captu
 
 
 def test_the_card_of_a_recorded_machine_is_taken(capfd: pytest.CaptureFixture[str]) -> None:
-    code, document = asked(capfd, "--machine", str(FOLDER / "rtx3090-healthy"))
+    code, document = asked(capfd, "--machine", machine_path("rtx3090-healthy"))
     data = document["data"]
     assert isinstance(data, dict)
     assert code == 0 and data["card"] == "RTX 3090" and "free now" in data["card_source"]

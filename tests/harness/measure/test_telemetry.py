@@ -24,9 +24,8 @@ from harness.measure.telemetry import (
     rapl_zones,
 )
 from machine.local import ABSENT, DENIED, LocalMachine, Unreadable
-from tests.tool import ROOT
+from tests.recorded_machines import load
 
-MACHINES = ROOT / "tests" / "machines"
 STAT = """cpu  1000 50 300 9000 200 10 20 30 0 0
 cpu0 500 25 150 4500 100 5 10 15 0 0
 cpu1 500 25 150 4500 100 5 10 15 0 0
@@ -36,7 +35,7 @@ intr 1 2 3
 
 def recorded(name: str, **changes: Any) -> str:
     """A line as `bindings.py nvidia --every S` prints it, from a recorded machine's document."""
-    document = json.loads((MACHINES / name / "nvml.json").read_text())
+    document = json.loads(load(name).binding("nvidia").stdout)
     document["gpus"][0].update(changes)
     return json.dumps({**document, "time": 1000.0})
 

@@ -15,7 +15,7 @@ from tests.machines import cards, hardware, nvidia
 from tests.machines.cards import FIRST, FIRST_AMD, IN_PROCESSOR, SECOND_AMD
 from tests.machines.devices import amdgpu, nouveau
 from tests.machines.nvidia import Driver
-from tests.machines.recording_folder import Recording
+from tests.machines.synthetic import Recording
 from tests.machines.ubuntu import SECURE_BOOT, ubuntu
 
 VERSION = Driver("@VERSION@")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from checks.catalogue import catalogue
@@ -11,7 +9,7 @@ from checks.facts.read import read_host
 from provision.model import Plan
 from provision.plan.planner import plan
 from provision.target import Target, Vendor
-from tests.recorded_machines import FOLDER, load, names
+from tests.recorded_machines import expected, load, names
 
 
 def shape(found: Plan) -> dict[str, object]:
@@ -30,8 +28,7 @@ def plan_of(name: str, vendor: Vendor = Vendor.AUTO) -> Plan:
 
 @pytest.mark.parametrize("name", names())
 def test_a_recorded_machine_gets_the_plan_that_is_expected_of_it(name: str) -> None:
-    expected = json.loads((FOLDER / name / "expect.json").read_text(encoding="utf-8"))
-    assert shape(plan_of(name)) == expected["plan"]
+    assert shape(plan_of(name)) == expected(name)["plan"]
 
 
 @pytest.mark.parametrize(("vendor", "first"), [(Vendor.NVIDIA, "nvidia-driver"), (Vendor.AMD, "kernel")])
