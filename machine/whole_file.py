@@ -17,7 +17,7 @@ class FileKind(NamedTuple):
 
 
 BUNDLE = FileKind("bundle", "gpu.tar.gz")
-RECORDING = FileKind("recording", "gpu.machine")
+RECORDING = FileKind("recording", "my-pc.machine")
 
 
 def check_place(file: str, force: bool, kind: FileKind) -> None:

@@ -12,13 +12,13 @@ EPILOG = """\b
 Examples:
   gpu-setup facts                     what this machine is, and what could not be read
   gpu-setup facts --json              the same for a script
-  gpu-setup facts record --one-file gpu.machine   record it; doctor --machine gpu.machine replays it
+  gpu-setup facts record --one-file my-pc.machine   record it; doctor --machine my-pc.machine replays it
 """
 
 RECORD_EPILOG = """\b
 Examples:
-  gpu-setup facts record --one-file gpu.machine
-  gpu-setup doctor --machine gpu.machine
+  gpu-setup facts record --one-file my-pc.machine
+  gpu-setup doctor --machine my-pc.machine
   gpu-setup facts record recording/
 """
 
