@@ -26,7 +26,7 @@ def test_the_script_makes_the_committed_files_byte_for_byte(tmp_path: Path) -> N
 @pytest.mark.long
 def test_making_them_again_keeps_what_is_expected_of_them_and_nothing_else(tmp_path: Path) -> None:
     make(tmp_path)
-    file = tmp_path / "no-my-pc.machine"
+    file = tmp_path / "no-gpu.machine"
     changed = file.read_text().replace("=== document expect.json\n{}\n", '=== document expect.json\n{"doctor": {}}\n')
     file.write_text(changed.replace("=== end\n", "=== file /zzz\nextra\n=== end\n"))
     make(tmp_path)
