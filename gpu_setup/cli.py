@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """Where a command lives (its module has it as `command`) and what it does, in one line."""
+    """Where a command lives (its module has it as `command`), what it does, in one line, and which extras it needs."""
 
     module: str
     help: str
+    extras: tuple[str, ...] = ()
 
 
 COMMANDS = {
-    "up": Entry("gpu_setup.commands.up", "The main job: inspect, plan, install, train, measure, report."),
+    "up": Entry("gpu_setup.commands.up", "The main job: inspect, plan, install, train, measure, report.", ("charts",)),
     "doctor": Entry("gpu_setup.commands.doctor", "Check this machine and say what is wrong and how to fix it."),
     "facts": Entry("gpu_setup.commands.facts", "Show what this machine is, or record it."),
     "plan": Entry("gpu_setup.commands.plan", "Show what would be installed, and why; change nothing."),
@@ -34,14 +35,14 @@ COMMANDS = {
     "status": Entry("gpu_setup.commands.status", "Say where it stands."),
     "rollback": Entry("gpu_setup.commands.rollback", "Put back what was there before."),
     "update": Entry("gpu_setup.commands.update", "Move kernel and driver together."),
-    "data": Entry("gpu_setup.commands.data", "Import, check, clean and split training data."),
+    "data": Entry("gpu_setup.commands.data", "Import, check, clean and split training data.", ("data",)),
     "environment": Entry("gpu_setup.commands.environment", "Build or check the training environment."),
     "fit": Entry("gpu_setup.commands.fit", "Say whether a training job fits on a card, part by part."),
-    "smoke": Entry("gpu_setup.commands.smoke", "Prove that this machine trains rightly."),
-    "bench": Entry("gpu_setup.commands.bench", "Measure how fast this machine trains."),
+    "smoke": Entry("gpu_setup.commands.smoke", "Prove that this machine trains rightly.", ("charts",)),
+    "bench": Entry("gpu_setup.commands.bench", "Measure how fast this machine trains.", ("charts",)),
     "report": Entry("gpu_setup.commands.report", "Show a run's report."),
     "compare": Entry("gpu_setup.commands.compare", "Set reports of the same work side by side."),
-    "train": Entry("gpu_setup.commands.train", "Train on your own data with the same recipe."),
+    "train": Entry("gpu_setup.commands.train", "Train on your own data with the same recipe.", ("data", "charts")),
     "try": Entry("gpu_setup.commands.try_", "Ask the model the same questions before and after its training."),
     "merge": Entry("gpu_setup.commands.merge", "Merge a run's adapter into a plain model folder."),
     "recipe": Entry("gpu_setup.commands.recipe", "List the training recipes, or print one."),
@@ -71,6 +72,10 @@ class Root(click.Group):
         from importlib import import_module
 
         found: click.Command = import_module(entry.module).command
+        if entry.extras:
+            from gpu_setup.extras import install_before
+
+            install_before(found, entry.extras)
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

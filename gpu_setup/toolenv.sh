@@ -1,6 +1,6 @@
 # Make the tool's own environment; sourced by ./gpu-setup and ./test, which set `root`, `tool`, `lock` and `digest`.
-# Sets `python` to the environment's interpreter, or ends the launcher: 3 nothing usable here, 4 disk or network failed.
-# `proof` names the modules that must import for an environment to count as whole.
+# Sets `python` to the environment's interpreter, or exits: status 3 no usable Python, 4 disk or network failed.
+# `proof` names the modules that must import for an environment to count as usable.
 # shellcheck shell=sh disable=SC2154
 
 say() {
@@ -89,7 +89,7 @@ offer_venv() {
         *) exit 3 ;;
     esac
     $sudo apt-get install -y "python$version-venv" >&2 || {
-        explain "apt could not install python$version-venv." "Its own words stand above." \
+        explain "apt could not install python$version-venv." "The lines above are its output." \
             "sudo apt update, then run the same command again."
         exit 4
     }
@@ -100,143 +100,21 @@ offer_venv() {
     exit 3
 }
 
-unwritable() {
-    explain "The folder $tool cannot be written." "${1:-The system refused to make it.}" \
-        "Set GPU_SETUP_HOME to a folder that you can write, for example: GPU_SETUP_HOME=/var/tmp/gpu-setup ./gpu-setup ..."
-    exit 4
-}
-
-# Count pip's packages as they come: in place on a terminal, every tenth line elsewhere.
-show_packages() {
-    count=0
-    while read -r word name rest; do
-        [ "$word" = Collecting ] || continue
-        count=$((count + 1))
-        if [ -t 2 ]; then
-            printf '\r\033[Kgpu-setup: [3/3] packages: %d of %d (%s)' "$count" "$1" "${name%%=*}" >&2
-        elif [ $((count % 10)) -eq 0 ]; then
-            say "[3/3] packages: $count of $1"
-        fi
-    done
-    [ -t 2 ] && printf '\r\033[K' >&2
-    return 0
-}
-
-pip_failed() {
-    # pip's last words, without the sources it tried: they may hold a password
-    words=$(sed -n 's/^ERROR: //p' "$build/pip.log" | sed 's#://[^/@ ]*@#://#g' | tail -n 2)
-    case $(cat "$build/pip.log") in
-        *"No space left"*)
-            why="The disk is full." next="Free some space (about 150 MB) and run the same command again." ;;
-        *"DO NOT MATCH THE HASHES"*)
-            why="A downloaded file is not the one that the lock names: a proxy or mirror changed it, or the download broke."
-            next="Run the same command again; if it stays, look at pip's index settings: pip config list." ;;
-        *"onnection"* | *"No matching distribution"* | *"imed out"* | *"resolution"* | *"ProxyError"* | *"SSLError"*)
-            why="The network or the package index could not be reached."
-            next="Check the network, the proxy (https_proxy) and pip's index settings (pip config list), then run the same command again." ;;
-        *)
-            why="pip stopped with code $1." next="Run the same command again." ;;
-    esac
-    rm -rf -- "$build"
-    explain "The tool's packages could not be installed; nothing half-made is left." "$why" "$next" "pip said: ${words:-nothing}"
-    exit 4
-}
-
-build_environment() {
-    begin=$(date +%s)
-    case ${GPU_SETUP_REBUILD:-} in
-        wanted) say "making the tool's own environment anew in $tool" ;;
-        *) say "first start: making the tool's own environment, once, in $tool" ;;
-    esac
-    say "[1/3] Python $version ($interpreter)"
-    say "[2/3] an empty environment"
-    build=$tool/build.$key.$$
-    # what is to be replaced; another start may come first where there is no flock
-    before=$("$interpreter" -I -c 'import os, sys; print(os.path.realpath(sys.argv[1]))' "$tool/$key")
-    # everything half-made goes, also on Ctrl-C
-    trap 'rm -rf -- "$build"; say "stopped; nothing half-made is left."; exit 130' INT TERM HUP
-    rm -rf -- "$build"
-    if ! made=$("$interpreter" -I -m venv -- "$build" 2>&1); then
-        rm -rf -- "$build"
-        case $made in
-            *"ermission denied"* | *"ead-only"* | *"No space left"* | *"Errno"*) unwritable "The system says: $(printf %s "$made" | tail -n 1)" ;;
-        esac
-        explain "Python could not make an environment." "$(printf %s "$made" | tail -n 1)" \
-            "Name another Python: GPU_SETUP_PYTHON=/path/to/python3.12 ./gpu-setup ..."
-        exit 4
-    fi
-    total=$(grep -c '^[A-Za-z0-9][^ ]*==' "$lock")
-    say "[3/3] packages: $total, each checked against its hash"
-    # pip's own settings (index, proxy, certificates) hold; user and target installs would miss the environment
-    unset PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_VIRTUALENV PIP_QUIET PIP_VERBOSE PIP_LOG
-    rc=$(
-        {
-            {
-                "$build/bin/python" -I -m pip install --no-user --no-deps --require-hashes --no-input \
-                    --disable-pip-version-check --progress-bar off -r "$lock" 3>&- 2>&1
-                echo $? >&3
-            } | tee -- "$build/pip.log" | show_packages "$total" >&2
-        } 3>&1
-    )
-    [ "$rc" = 0 ] || pip_failed "$rc"
-    # published by a link in one step, so that nobody ever sees half of it; the folder itself never moves. Of two that
-    # built at once, the first counts and the second gives its own up
-    "$interpreter" -I -c '
-import os, shutil, sys
-link, build, before = sys.argv[1:]
-try:
-    os.symlink(os.path.basename(build), link)
-except FileExistsError:
-    if os.path.realpath(link) != before:
-        shutil.rmtree(build)
-        sys.exit()
-    os.symlink(os.path.basename(build), build + ".link")
-    os.replace(build + ".link", link)
-    if os.path.dirname(before) == os.path.realpath(os.path.dirname(link)):
-        shutil.rmtree(before, ignore_errors=True)' "$tool/$key" "$build" "$before" || unwritable
-    trap - INT TERM HUP
-    say "ready after $(($(date +%s) - begin)) s"
-}
-
-usable() {
-    [ -x "$tool/$key/bin/python" ] && "$tool/$key/bin/python" -I -c "import ${proof:-click, msgspec, rich}" 2>/dev/null
-}
-
 choose_python
 [ "$best_rank" -ge 2 ] || refuse_python
 [ "$best_rank" -ge 3 ] || offer_venv
-key=$digest-$version
 case $tool in
-    /.local/*) unwritable "HOME is not set." ;;
-esac
-if ! why=$(mkdir -p -- "$tool" 2>&1) || ! [ -w "$tool" ]; then
-    unwritable "${why:+The system says: ${why##*: }.}"
-fi
-whole() {
-    [ "${GPU_SETUP_REBUILD:-}" != wanted ] && usable
-}
-if ! whole; then
-    # one builder at a time; the lock goes with the process, so a killed one leaves none behind
-    if command -v flock >/dev/null 2>&1 && (: >>"$tool/lock") 2>/dev/null; then
-        exec 9>>"$tool/lock"
-        if ! flock -n 9; then
-            say "another start is making the environment; waiting for it"
-            flock 9
-        fi
-        for leftover in "$tool/build.$key".*; do
-            [ -d "$leftover" ] && [ "$(cd -P -- "$leftover" && pwd -P)" != "$(cd -P -- "$tool/$key" 2>/dev/null && pwd -P)" ] &&
-                rm -rf -- "$leftover"
-        done
-    fi
-    whole || build_environment
-    exec 9>&-
-    usable || {
-        explain "The tool's environment was made, but its packages do not start." \
-            "$("$tool/$key/bin/python" -I -c "import ${proof:-click, msgspec, rich}" 2>&1 | tail -n 1)" \
-            "If $tool lies on a file system mounted noexec, set GPU_SETUP_HOME to a folder elsewhere."
+    /.local/*)
+        explain "The folder $tool cannot be written." "HOME is not set." \
+            "Set GPU_SETUP_HOME to a folder that you can write, for example: GPU_SETUP_HOME=/var/tmp/gpu-setup ./gpu-setup ..."
         exit 4
-    }
-fi
+        ;;
+esac
+key=$digest-$version
+# Ctrl-C reaches the Python that builds, too: it removes what is incomplete before this ends
+trap 'exit 130' INT TERM HUP
+"$interpreter" -I "$root/gpu_setup/toolenv.py" "$tool" "$key" "$lock" "${proof:-click, msgspec, rich}" || exit
+trap - INT TERM HUP
 python=$tool/$key/bin/python
 [ -z "${GPU_SETUP_REBUILD:-}" ] || GPU_SETUP_REBUILD=done
 [ -z "${GPU_SETUP_REBUILD:-}" ] || export GPU_SETUP_REBUILD

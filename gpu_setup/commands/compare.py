@@ -84,6 +84,9 @@ def command(options: CompareOptions) -> Answer:
         problem = different_work(comparison.differences, [letter(number) for number in range(len(read))])
         return Answer("comparison", comparison, problem.exit_code, lambda: _text(comparison), (problem,))
     if options.page is not None:
+        from gpu_setup.extras import need
+
+        need("charts")
         from gpu_setup.render.compare_page import comparison_page
         from gpu_setup.version import version
 

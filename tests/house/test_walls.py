@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gpu_setup.extras import EXTRAS
+from gpu_setup.pip_install import pins
+
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("gpu_setup", "harness", "containers", "provision", "checks", "machine")
 
@@ -73,5 +76,21 @@ def test_locks_hold_what_the_project_asks_for() -> None:
         return set(re.findall(r"^([a-z0-9.-]+)==\S+.*\\$", text, re.MULTILINE))
 
     wanted = names(project["project"]["dependencies"])
+    extras = {name: names(asked) for name, asked in project["project"]["optional-dependencies"].items()}
+    assert extras.pop("all") == {"gpu-setup"}
+    assert set(extras) == set(EXTRAS)
     assert wanted <= locked("requirements.lock")
-    assert wanted | names(project["dependency-groups"]["dev"]) <= locked("requirements-dev.lock")
+    assert all(wanted | asked <= locked(f"requirements-{name}.lock") for name, asked in extras.items())
+    development = names(project["dependency-groups"]["dev"])
+    assert wanted | development | set().union(*extras.values()) <= locked("requirements-dev.lock")
+
+
+def test_locks_agree() -> None:
+    """An extra's folder leaves out what is already installed, so every lock must pin the same versions."""
+    folder = ROOT / "gpu_setup"
+    everything = pins((folder / "requirements-dev.lock").read_text(encoding="utf-8"))
+    locks = {name: pins((folder / f"requirements-{name}.lock").read_text(encoding="utf-8")) for name in EXTRAS}
+    core = pins((folder / "requirements.lock").read_text(encoding="utf-8"))
+    for lock in (core, *locks.values()):
+        assert all(everything[pin] == lines for pin, lines in lock.items())
+    assert all(core.items() <= lock.items() for lock in locks.values())

@@ -42,6 +42,39 @@ def furnish(home: Path) -> Path:
     return link
 
 
+def tool(home: Path) -> Path:
+    """Where a start with this test's home keeps its environments."""
+    return home / "gpu-setup" / "data" / "tool"
+
+
+def environments(home: Path) -> list[Path]:
+    """The environments that a start would take, complete ones only."""
+    return [place for place in tool(home).glob("*-3.*") if place.is_symlink() and not place.name.startswith("build.")]
+
+
+def incomplete(home: Path) -> list[str]:
+    """Whatever is there beside the environments, their targets and the lock, or half installed in them."""
+    kept = {place.resolve() for place in environments(home)}
+    return [
+        place.name
+        for place in (*tool(home).glob("*"), *tool(home).glob("*/extras/*/*.partial"))
+        if not place.is_symlink() and place.resolve() not in kept and place.name != "lock"
+    ]
+
+
+def no_network() -> dict[str, str]:
+    """pip's settings on a machine whose network is gone: every index is a closed port."""
+    closed = "http://127.0.0.1:9/simple"
+    return {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_INDEX_URL": closed,
+        "PIP_EXTRA_INDEX_URL": "",
+        "PIP_FIND_LINKS": "",
+        "PIP_RETRIES": "0",
+        "PIP_NO_CACHE_DIR": "1",
+    }
+
+
 def start(
     launcher: Path | str, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from gpu_setup.version import version
 from tests.gpu_setup.launcher.checkouts import copy
+from tests.tool import ROOT
 
 pytestmark = pytest.mark.lab
 
@@ -53,9 +56,25 @@ def done(*argv: str | Path, env: dict[str, str] | None = None) -> None:
     assert result.returncode == 0, result.stderr[-3000:]
 
 
+def installs_what_is_missing(program: Path, tmp_path: Path, places: dict[str, str] | None = None) -> None:
+    """Without the extra, the command says what to run; that runs, and then the command does."""
+    check = (program, "data", "check", ROOT / "harness" / "dataset" / "samples" / "house-style.json", "--json")
+    refused = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode == 3, refused.stderr
+    (error,) = json.loads(refused.stdout)["errors"]
+    assert error["code"] == "tool.extra-missing" and "[data]" in error["why"]
+    command, _, rest = error["next"].partition(", then ")
+    assert rest == "run the same command again."
+    tools = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done(*shlex.split(command), env={**(places or {}), **tools})
+    again = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+
+
 def test_pip_into_an_environment(checkout: Path, untidy: Path, tmp_path: Path) -> None:
     done(sys.executable, "-I", "-m", "venv", tmp_path / "env")
     done(tmp_path / "env" / "bin" / "python", "-I", "-m", "pip", "install", "-q", checkout)
+    installs_what_is_missing(tmp_path / "env" / "bin" / "gpu-setup", tmp_path)
     runs(untidy, tmp_path / "env" / "bin" / "gpu-setup")
     runs(untidy, tmp_path / "env" / "bin" / "python", "-m", "gpu_setup")
     (packages,) = (tmp_path / "env").glob("lib/python3.*/site-packages")
@@ -68,6 +87,15 @@ def test_pipx(checkout: Path, untidy: Path, tmp_path: Path) -> None:
     places = {"PIPX_HOME": str(tmp_path / "pipx"), "PIPX_BIN_DIR": str(tmp_path / "bin"), "PIPX_MAN_DIR": str(tmp_path)}
     done(sys.executable, "-I", "-m", "pipx", "install", "--python", sys.executable, checkout, env=places)
     runs(untidy, tmp_path / "bin" / "gpu-setup")
+    installs_what_is_missing(tmp_path / "bin" / "gpu-setup", tmp_path, places)
+
+
+def test_everything_at_once(checkout: Path, tmp_path: Path) -> None:
+    """`[all]`, as the README says it."""
+    places = {"PIPX_HOME": str(tmp_path / "pipx"), "PIPX_BIN_DIR": str(tmp_path / "bin"), "PIPX_MAN_DIR": str(tmp_path)}
+    done(sys.executable, "-I", "-m", "pipx", "install", "--python", sys.executable, f"{checkout}[all]", env=places)
+    (packages,) = (tmp_path / "pipx").glob("venvs/gpu-setup/lib/python3.*/site-packages")
+    assert {"numpy", "rensa", "matplotlib"} <= {place.name for place in packages.iterdir()}
 
 
 def test_uv_tool(checkout: Path, untidy: Path, tmp_path: Path) -> None:
@@ -76,3 +104,4 @@ def test_uv_tool(checkout: Path, untidy: Path, tmp_path: Path) -> None:
     places = {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_TOOL_BIN_DIR": str(tmp_path / "bin")}
     done(find_uv_bin(), "tool", "install", "-q", "--python", sys.executable, checkout, env=places)
     runs(untidy, tmp_path / "bin" / "gpu-setup")
+    installs_what_is_missing(tmp_path / "bin" / "gpu-setup", tmp_path, places)
