@@ -37,11 +37,11 @@ HEADER = b"=== "
 RIGHTS = ("r", "w", "x")
 # documents that are decoded with the recording; what a vendor's library said stays the text that bindings.py printed
 DECODED = ("machine.json", "session.json")
-_MOST_SECTIONS = 20_000
+_MOST_ROWS = 20_000
 _CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
-_ESCAPE = re.compile(rb"\\(x[0-9a-f]{2}|\\|\n)?")
+_ESCAPES = re.compile(rb"(?:[^\\]|\\(?:x[0-9a-f]{2}|\\|\n))*+")
 _COMMAND = re.compile(
-    r'(?:exit (-?[0-9]+), )?(?:problem ("(?:[^"\\]|\\.)*"|[^\s"]+), )?([0-9.e+-]+|inf|nan) s \$(?: (.*))?'
+    r'(?:exit (-?[0-9]+), )?(?:problem ("(?:[^"\\]|\\.)*+"|[^\s"]+), )?([0-9.e+-]+|inf|nan) s \$(?: (.*))?'
 )
 
 
@@ -93,6 +93,7 @@ class _Sections:
         self._data = data
         self._sections = data.split(b"\n" + HEADER)
         self._number = self._row = 0
+        self._left = _MOST_ROWS
         self.files: dict[str, bytes] = {}
         self.links: dict[str, str] = {}
         self.folders: set[str] = set()
@@ -116,8 +117,9 @@ class _Sections:
         self._check_text()
         if self._sections[0] != MAGIC:
             raise ValueError(f"the first line must be `{MAGIC.decode()}`, and the second a header")
-        if len(self._sections) > _MOST_SECTIONS:
-            raise ValueError(f"the file has more than {_MOST_SECTIONS} sections")
+        self._left -= len(self._sections)
+        if self._left < 0:
+            raise ValueError(f"the file has more than {_MOST_ROWS} sections and rows")
         for number, section in enumerate(self._sections[1:-1], 1):
             self._number, self._row = number, 0
             self._section(section)
@@ -154,29 +156,29 @@ class _Sections:
             raise ValueError(f"{header.decode()[:80]!r} is not the header of a section")
 
     def _unescaped(self, content: bytes) -> bytes:
-        def plain(match: re.Match[bytes]) -> bytes:
-            found = match[1]
-            if found is None:
-                self._row = 1 + content.count(b"\n", 0, match.start())
-                raise ValueError(r"a backslash in an escaped section is written `\\`, a byte `\xNN`")
-            return bytes.fromhex(found[1:].decode()) if found[:1] == b"x" else b"" if found == b"\n" else found
-
-        return _ESCAPE.sub(plain, content)
+        end = _ESCAPES.match(content).end()  # type: ignore[union-attr]
+        if end < len(content):
+            self._row = 1 + content.count(b"\n", 0, end)
+            raise ValueError(r"a backslash in an escaped section is written `\\`, a byte `\xNN`")
+        # only escapes that Python knows too are left; its codec takes all other bytes as Latin-1
+        return content.decode("unicode_escape").encode("latin-1")
 
     def _rows(self, content: bytes) -> Iterator[str]:
-        for row, line in enumerate(content.decode().split("\n")[:-1], 1):
+        lines = content.decode().split("\n")[:-1]
+        self._left -= len(lines)
+        if self._left < 0:
+            raise ValueError(f"the file has more than {_MOST_ROWS} sections and rows")
+        for row, line in enumerate(lines, 1):
             self._row = row
             yield line
 
     def _table(self, name: str, content: bytes) -> None:
         for line in self._rows(content):
             path, *rest = words(line) or [""]
-            if not is_plain_path(path):
-                raise ValueError(f"{path[:80]!r} is not a plain absolute path")
-            self._add(name, path, _ROWS[name](rest))
+            self._add(name, _plain(path), _ROWS[name](rest))
 
     def _names(self, subject: str, content: bytes) -> None:
-        folder = self._path(subject)
+        folder = _plain(word(subject))
         names = []
         for line in self._rows(content):
             names.append(word(line))
@@ -228,32 +230,34 @@ class _Sections:
         next(reversed(self._commands.values()))["stderr"] = content.decode("utf-8", "replace")
 
     def _file(self, subject: str, content: bytes) -> None:
-        self.files[self._place(self._path(subject))] = content
+        self.files[self._place(word(subject))] = content
 
     def _link(self, subject: str, content: bytes) -> None:
-        path, arrow, target, *more = [*words(subject), "", "", ""]
-        if arrow != "->" or any(more) or content:
+        found = words(subject)
+        if len(found) != 3 or found[1] != "->" or content:
             raise ValueError("`link PATH -> TARGET` is expected, and no content")
-        self.links[self._place(self._path(path))] = target
+        self.links[self._place(found[0])] = found[2]
 
     def _folder(self, subject: str, content: bytes) -> None:
         if content:
             raise ValueError("a folder has no content")
-        self.folders.add(self._place(self._path(subject)))
-
-    def _path(self, subject: str) -> str:
-        path = word(subject)
-        if not is_plain_path(path):
-            raise ValueError(f"{path[:80]!r} is not a plain absolute path")
-        return path
+        self.folders.add(self._place(word(subject)))
 
     def _place(self, path: str) -> str:
         """Where a path's content is in the recording; each path has one."""
-        place = f"sysroot{path.rstrip('/')}"
-        if place in self.placed or path == "/":
+        place = f"sysroot{_plain(path)}"
+        if path == "/":
+            raise ValueError("`/` is a folder and always recorded")
+        if place in self.placed:
             raise ValueError(f"{path[:80]!r} is recorded twice")
         self.placed[place] = self._number
         return place
+
+
+def _plain(path: str) -> str:
+    if not is_plain_path(path):
+        raise ValueError(f"{path[:80]!r} is not a plain absolute path")
+    return path
 
 
 def _stat(rest: list[str]) -> dict[str, Any]:

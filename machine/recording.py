@@ -247,5 +247,8 @@ def _known_names(
         while path != "/":
             path, _, name = path.rpartition("/")
             path = path or "/"
-            found.setdefault(path, set()).add(name)
+            held = found.setdefault(path, set())
+            if name in held:
+                break
+            held.add(name)
     return {folder: frozenset(held) for folder, held in found.items()}

@@ -11,6 +11,8 @@ from machine.recording_files import Tree
 
 LARGEST = 64 << 20
 _NO_NAMES = frozenset({"", ".", ".."})
+# no machine has longer or deeper paths; a stranger's file may, to fill the memory
+_LONGEST_PATH, _DEEPEST_PATH = 1024, 64
 Row = TypeVar("Row")
 
 
@@ -135,8 +137,10 @@ def decode_json(text: str) -> Any:
 
 
 def is_plain_path(path: str) -> bool:
-    """An absolute path without empty, `.` or `..` parts."""
-    return path == "/" or (path[:1] == "/" and "\0" not in path and not _NO_NAMES & set(path[1:].split("/")))
+    """An absolute path without empty, `.` or `..` parts, of a length that machines have."""
+    if path[:1] != "/" or "\0" in path or len(path) > _LONGEST_PATH or path.count("/") > _DEEPEST_PATH:
+        return False
+    return path == "/" or not _NO_NAMES & set(path[1:].split("/"))
 
 
 def is_name(name: str) -> bool:

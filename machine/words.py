@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-_WORD = re.compile(r'\s*(?:("(?:[^"\\]|\\.)*")|([^\s"]+))(?=\s|$)')
+_WORD = re.compile(r'\s*(?:("(?:[^"\\]|\\.)*+")|([^\s"]+))(?=\s|$)')
 
 
 def quote(word: str) -> str:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from checks.catalogue import catalogue
-from checks.facts.read import read_host
+from checks.facts.read import REDUCE, read_host
 from checks.model import DoctorReport, Status
 from checks.registry import ALL
 from checks.runner import run
 from gpu_setup import bundle
 from machine.open_recording import open_recording
-from machine.recorder import RecordingMachine
+from machine.recorder import RecordingMachine, machine_file, whom
 from machine.recording import RecordedMachine
 from tests.machine.secrets_planted import KINDS, Secret, forms, plant, secrets
 from tests.recorded_machines import unpack
@@ -42,7 +42,8 @@ def everything(data: bytes) -> bytes:
 
 
 def leaks(data: bytes, found: list[Secret]) -> list[tuple[str, str]]:
-    shown = everything(data).lower()
+    """The secrets that a bundle or a machine file shows."""
+    shown = (everything(data) if data.startswith(b"\x1f\x8b") else data).lower()
     return [
         (secret.kind, secret.line)
         for secret in found
@@ -52,7 +53,7 @@ def leaks(data: bytes, found: list[Secret]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", MACHINES)
-def test_no_secret_is_in_the_bundle_and_the_diagnosis_is_the_same(tmp_path: Path, name: str) -> None:
+def test_no_secret_is_in_bundle_or_machine_file_and_the_diagnosis_is_the_same(tmp_path: Path, name: str) -> None:
     place = tmp_path / "machine"
     unpack(name, place)
     found = secrets(seed=len(name))
@@ -68,6 +69,11 @@ def test_no_secret_is_in_the_bundle_and_the_diagnosis_is_the_same(tmp_path: Path
     assert written.different == ()
     assert statuses(run(read_host(open_recording(file)), catalogue(), ALL)) == statuses(report)
     assert written.size < 1_000_000
+
+    text = machine_file(seen, whom(seen.machine), {"name": "x"}, REDUCE)
+    (tmp_path / "x.machine").write_bytes(text)
+    assert leaks(text, found) == []
+    assert statuses(run(read_host(open_recording(str(tmp_path / "x.machine"))), catalogue(), ALL)) == statuses(report)
 
 
 def test_the_search_finds_what_is_there() -> None:
