@@ -55,7 +55,7 @@ def one_run(places: Any, changed: dict[str, Any], judged: bool) -> dict[str, Any
     import msgspec
 
     from checks.catalogue import catalogue
-    from harness.pipeline import Job, examined, fresh_run, prepare
+    from harness.pipeline import Job, examine_run, prepare, train_in_new_folder
     from harness.process.worker_log import read_worker_log
     from harness.recipe.loader import load_recipe
     from machine.events import silent
@@ -64,7 +64,7 @@ def one_run(places: Any, changed: dict[str, Any], judged: bool) -> dict[str, Any
     stack = catalogue().stack("cpu")
     job = Job(load_recipe(RECIPE), stack, overrides=changed)
     ready = prepare(job, LocalMachine(), places, silent)
-    folder = fresh_run(job, ready, LocalMachine(), places.runs, silent)
+    folder = train_in_new_folder(job, ready, LocalMachine(), places.runs, silent)
     log = read_worker_log(folder / "worker.jsonl")
     assert log is not None and log.end is not None
     steady = [step for step in log.steps if step.step > WARM_UP]
@@ -80,7 +80,7 @@ def one_run(places: Any, changed: dict[str, Any], judged: bool) -> dict[str, Any
         "seconds": sum(step.seconds for step in log.steps),
     }
     if judged:
-        seen = examined(job, ready, folder, LocalMachine(), silent)
+        seen = examine_run(job, ready, folder, LocalMachine(), silent)
         assert seen is not None and seen.before and seen.after
         traits = job.recipe.traits
         found["held_out"] = [seen.before.held_out_loss, seen.after.held_out_loss]

@@ -9,7 +9,7 @@ from pathlib import Path
 from gpu_setup.envelope import Answer, encode
 from gpu_setup.render.page import report_page
 from gpu_setup.version import version
-from harness.atomic_files import disk_trouble
+from harness.atomic_files import disk_errors
 from harness.measure.run_context import TELEMETRY
 from harness.measure.telemetry import read_telemetry
 from harness.process.worker_log import read_worker_log
@@ -39,7 +39,7 @@ def keep_report(report: Report, out: Path | None, exit_code: int = FINE) -> Path
     page = report_page(report, log.steps if log else (), dropped, version(), read_telemetry(folder / TELEMETRY))
     path = write_report(report, encode(Answer("report", report, exit_code, str)), page)
     if out is not None:
-        with disk_trouble(out):
+        with disk_errors(out):
             for name in ("report.json", "report.html"):
                 shutil.copyfile(path.with_name(name), out / name)
         path = out / "report.json"

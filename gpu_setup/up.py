@@ -16,13 +16,13 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import DoctorReport
 from gpu_setup.envelope import Answer
-from harness.environment.stack_choice import Choice, choose_stack
-from harness.jobs.bench import SHORT_CEILING, guard, measured_run
-from harness.jobs.default_recipe import SMALL, at_hand
+from harness.environment.stack_choice import StackChoice, choose_stack
+from harness.jobs.bench import SHORT_CEILING, check_preconditions, run_launch
+from harness.jobs.default_recipe import SMALL, model_is_available
 from harness.jobs.job_choice import HubCheck, JobRequest, hub_answers, job_on, usual_recipe
 from harness.jobs.workplace import Workplace
 from harness.measure.run_context import Method
-from harness.pipeline import Job, examined, finished_run, prepare, reported, tell_reuse, with_held_out
+from harness.pipeline import Job, examine_run, find_finished_run, prepare, report_reuse, report_run, with_held_out
 from harness.recipe.loader import load_recipe
 from harness.report.run_report import Report
 from machine.errors import REBOOT_ARMED, Refused
@@ -40,7 +40,7 @@ class Seen(NamedTuple):
     host: Host
     doctor: DoctorReport
     plan: Plan
-    choice: Choice
+    choice: StackChoice
 
 
 class Person(NamedTuple):
@@ -148,7 +148,7 @@ def choose(seen: Seen, request: JobRequest, person: Person, models: Path, hub: H
         person.show("Recipe", f"{usual.name}: {usual.because}")
         name = usual.name
     job = job_on(seen.choice, load_recipe(name), request)
-    size = job.recipe.traits.download_bytes if not at_hand(job.recipe, models) else None
+    size = job.recipe.traits.download_bytes if not model_is_available(job.recipe, models) else None
     if size and not person.ask(f"{name} downloads about {size / 1e9:.1f} GB from the model hub. Continue?"):
         if request.recipe is not None:
             raise Refused("up.declined", "Stopped before the download.", "", f"--recipe {SMALL} needs none.")
@@ -160,12 +160,12 @@ def train_and_measure(job: Job, seen: Seen, catalogue: Catalogue, place: Workpla
     """Environment, training, examination and report; a stage that is done with the same inputs is not repeated."""
     job, machine, paths, emit = with_held_out(job), place.machine, place.paths, place.emit
     ready = prepare(job, *place)
-    folder = None if fresh else finished_run(ready, paths.runs)
+    folder = None if fresh else find_finished_run(ready, paths.runs)
     if folder is not None:
-        tell_reuse(emit, folder)
+        report_reuse(emit, folder)
     else:
-        guard(job, ready, seen.host, machine, emit)
+        check_preconditions(job, ready, seen.host, machine, emit)
         method = Method("up", ceiling_seconds=SHORT_CEILING)
-        folder = measured_run(job, ready, method, seen.host, machine, paths.runs, emit)
-    examination = examined(job, ready, folder, machine, emit)
-    return reported(job, ready, folder, seen.host, catalogue, examination)
+        folder = run_launch(job, ready, method, seen.host, machine, paths.runs, emit)
+    examination = examine_run(job, ready, folder, machine, emit)
+    return report_run(job, ready, folder, seen.host, catalogue, examination)

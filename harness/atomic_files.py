@@ -15,16 +15,16 @@ from machine.errors import OutsideFailed
 Kind = TypeVar("Kind")
 
 
-def write_whole(path: Path, content: bytes | str) -> Path:
+def write_atomic(path: Path, content: bytes | str) -> Path:
     """Write aside, then rename: a killed process leaves no half document. Raises OutsideFailed."""
     partial = path.with_name(path.name + ".partial")
-    with disk_trouble(path):
+    with disk_errors(path):
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(partial, path)
     return path
 
 
-def read_if_whole(path: Path, kind: type[Kind]) -> Kind | None:
+def read_if_valid(path: Path, kind: type[Kind]) -> Kind | None:
     """The JSON document at `path`; None where there is none, or one that does not read as this kind."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
@@ -33,7 +33,7 @@ def read_if_whole(path: Path, kind: type[Kind]) -> Kind | None:
 
 
 @contextmanager
-def disk_trouble(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """Turns the system's refusal to write at `path` (full, read-only, not ours) into OutsideFailed."""
     try:
         yield

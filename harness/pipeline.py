@@ -15,18 +15,18 @@ from checks.catalogue import Catalogue, Stack
 from checks.facts.host import Host
 from harness.dataset.alpaca import read_alpaca
 from harness.environment.base_model import ensure_model
-from harness.environment.build import Environment, ensure
+from harness.environment.build import Environment, ensure_environment
 from harness.environment.worker_process import WORKER, worker_environment
 from harness.measure.gpu_processes import desktop_note
 from harness.measure.run_context import read_around, read_method, trained_card
 from harness.process.diagnosis import cause, last_error
 from harness.process.worker_log import WorkerLog, read_worker_log
-from harness.recipe.axolotl_config import local_datasets, locate
-from harness.recipe.loader import SAMPLES, Band, Recipe, check_keys
+from harness.recipe.axolotl_config import find_dataset, local_datasets
+from harness.recipe.loader import SAMPLES, LossBand, Recipe, check_keys
 from harness.report.run_report import Report, build_report, summary
 from harness.training.examination import DOCUMENT as EXAMINATION
 from harness.training.examination import Examination, examine, held_out_file, read_examination
-from harness.training.launch import Run, mark_cut_off, new_folder, read_run, train
+from harness.training.launch import RunRecord, mark_interrupted, new_run_folder, read_run, train
 from machine.errors import BadUsage, OutsideFailed
 from machine.events import Emit, Event
 from machine.local import Machine
@@ -51,7 +51,7 @@ class Job(msgspec.Struct, frozen=True):
     budget: float | None = None
 
 
-class Ready(msgspec.Struct, frozen=True):
+class TrainingSetup(msgspec.Struct, frozen=True):
     """What a job needs before it can train."""
 
     environment: Environment
@@ -59,17 +59,19 @@ class Ready(msgspec.Struct, frozen=True):
     inputs: str
 
 
-def prepare(job: Job, machine: Machine, paths: Paths, emit: Emit, environment: Environment | None = None) -> Ready:
+def prepare(
+    job: Job, machine: Machine, paths: Paths, emit: Emit, environment: Environment | None = None
+) -> TrainingSetup:
     """Data and recipe checked, environment and model there. Bad input is told before anything long begins.
 
     `environment`: one that is there already (an image's); without it a venv is made.
     """
     _check_data(job)
     _check_code(job)
-    environment = environment or ensure(job.stack, machine, paths, emit)
+    environment = environment or ensure_environment(job.stack, machine, paths, emit)
     check_keys(job.recipe, _known_keys(environment, machine))
     base_model = ensure_model(job.recipe, environment, machine, paths, emit)
-    return Ready(environment, base_model, inputs_digest(job, environment, base_model))
+    return TrainingSetup(environment, base_model, inputs_digest(job, environment, base_model))
 
 
 def inputs_digest(job: Job, environment: Environment, base_model: str) -> str:
@@ -88,18 +90,18 @@ def inputs_digest(job: Job, environment: Environment, base_model: str) -> str:
     return digest.hexdigest()
 
 
-def fresh_run(job: Job, ready: Ready, machine: Machine, runs: Path, emit: Emit) -> Path:
+def train_in_new_folder(job: Job, ready: TrainingSetup, machine: Machine, runs: Path, emit: Emit) -> Path:
     """Train in a new folder and return it; runs that were cut off before are marked as such."""
-    mark_cut_off(runs)
-    folder = new_folder(runs, job.recipe)
+    mark_interrupted(runs)
+    folder = new_run_folder(runs, job.recipe)
     train(
-        as_judged(job), ready.environment, ready.base_model, folder, machine, emit, ready.inputs, job.data,
+        recipe_for_verdict(job), ready.environment, ready.base_model, folder, machine, emit, ready.inputs, job.data,
         job.overrides, job.device,
     )  # fmt: skip
     return folder
 
 
-def finished_run(ready: Ready, runs: Path) -> Path | None:
+def find_finished_run(ready: TrainingSetup, runs: Path) -> Path | None:
     """The newest finished run with the same inputs, if there is one."""
     for folder in sorted(runs.glob("*/"), reverse=True):
         try:
@@ -111,23 +113,23 @@ def finished_run(ready: Ready, runs: Path) -> Path | None:
     return None
 
 
-def as_judged(job: Job) -> Recipe:
+def recipe_for_verdict(job: Job) -> Recipe:
     """The recipe with the traits that the job is judged by: other data than its own have no measured limits."""
     if job.data is None and "datasets" not in job.overrides:
         return job.recipe
     return msgspec.structs.replace(job.recipe, traits=job.recipe.traits.on_other_data())
 
 
-def rows_given(job: Job) -> int | None:
+def count_rows(job: Job) -> int | None:
     """How many rows the job's data hold; None where they lie on a hub or are no Alpaca files."""
     if "datasets" in job.overrides:
         return None
     if job.data is not None:
         return len(read_alpaca(job.data))
-    return own_rows(job.recipe)
+    return count_recipe_rows(job.recipe)
 
 
-def own_rows(recipe: Recipe) -> int | None:
+def count_recipe_rows(recipe: Recipe) -> int | None:
     """How many rows the recipe's own data hold; None where they lie on a hub or are no Alpaca files."""
     files = [file for file, entry in local_datasets(recipe).items() if entry.get("type") == "alpaca"]
     if not files or len(files) < len(recipe.config.get("datasets") or []):
@@ -135,14 +137,14 @@ def own_rows(recipe: Recipe) -> int | None:
     return sum(len(read_alpaca(file)) for file in files)
 
 
-def loss_band(job: Job) -> Band | None:
+def loss_band(job: Job) -> LossBand | None:
     """Where the loss must end: known only while the recipe runs as it is written, at whatever seed."""
     # which kernel computes the attention changes nothing in what is computed
     as_written = job.data is None and not set(job.overrides) - {"seed", "sdpa_varlen"}
     return job.recipe.traits.loss_band if as_written else None
 
 
-def examined(job: Job, ready: Ready, folder: Path, machine: Machine, emit: Emit) -> Examination | None:
+def examine_run(job: Job, ready: TrainingSetup, folder: Path, machine: Machine, emit: Emit) -> Examination | None:
     """The examination of a run: read when it is there, else made. None where nothing can be learnt."""
     if job.recipe.traits.throughput_only:
         return None
@@ -166,22 +168,22 @@ def with_held_out(job: Job) -> Job:
     return msgspec.structs.replace(job, overrides={"val_set_size": 0.1, **job.overrides})
 
 
-def reported(
-    job: Job, ready: Ready, folder: Path, host: Host, catalogue: Catalogue, examination: Examination | None
+def report_run(
+    job: Job, ready: TrainingSetup, folder: Path, host: Host, catalogue: Catalogue, examination: Examination | None
 ) -> Report:
     """The report of a finished run, with what was measured around it."""
-    run, log = _finished(folder)
+    run, log = _read_finished(folder)
     card = trained_card(host, catalogue, job.stack.vendor, job.device)
     around = read_around(folder, card)
     report = build_report(
-        as_judged(job), run, log, ready.environment, summary(host, catalogue), folder, examination, rows_given(job),
-        around, loss_band(job), read_method(folder),
+        recipe_for_verdict(job), run, log, ready.environment, summary(host, catalogue), folder, examination,
+        count_rows(job), around, loss_band(job), read_method(folder),
     )  # fmt: skip
     shared = desktop_note(around.use, host)
     return msgspec.structs.replace(report, notes=(*report.notes, shared)) if shared else report
 
 
-def _finished(folder: Path) -> tuple[Run, WorkerLog]:
+def _read_finished(folder: Path) -> tuple[RunRecord, WorkerLog]:
     log = read_worker_log(folder / "worker.jsonl")
     if log is None:
         raise BadUsage("run.none", f"{folder} holds no worker log.", "", "Run the same command again.")
@@ -208,7 +210,7 @@ def _check_data(job: Job) -> None:
         if entry.get("type") == "alpaca":
             read_alpaca(file)
     for entry in job.recipe.config.get("datasets") or []:
-        if entry["path"].endswith((".json", ".jsonl")) and locate(entry["path"], job.recipe) is None:
+        if entry["path"].endswith((".json", ".jsonl")) and find_dataset(entry["path"], job.recipe) is None:
             raise BadUsage(
                 "recipe.no-data",
                 f"The recipe {job.recipe.name} trains on {entry['path']}, and there is no such file.",
@@ -236,5 +238,5 @@ def _known_keys(environment: Environment, machine: Machine) -> frozenset[str]:
         return msgspec.json.decode(file.read_bytes(), type=frozenset[str])
 
 
-def tell_reuse(emit: Emit, folder: Path) -> None:
+def report_reuse(emit: Emit, folder: Path) -> None:
     emit(Event("end", "train", f"already done with the same inputs, taken from {folder}"))

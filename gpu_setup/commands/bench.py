@@ -95,10 +95,10 @@ def command(options: BenchOptions) -> Answer:
     from checks.facts.read import read_host
     from gpu_setup.render.progress import reporter
     from gpu_setup.report_files import keep_report, make_out
-    from harness.jobs.bench import bench, settings
+    from harness.jobs.bench import bench, bench_settings
     from harness.jobs.job_choice import JobRequest, choose_job
     from harness.jobs.workplace import Workplace, choose_workplace
-    from harness.pipeline import prepare, reported
+    from harness.pipeline import prepare, report_run
     from harness.report.baseline import is_bad, with_baseline
     from harness.report.compare import keyed
     from harness.report.run_report import combined, read_report
@@ -118,12 +118,12 @@ def command(options: BenchOptions) -> Answer:
     overrides = {key: value for key, value in changes.items() if value is not None}
     job = choose_job(host, known, JobRequest(options.recipe_name, options.data, overrides), paths.models)
     mode = "record" if options.record else "quick" if options.quick else "bench"
-    chosen = settings(mode, job.stack.vendor != "cpu", options.workload, options.steps, options.launches or 0)
+    chosen = bench_settings(mode, job.stack.vendor != "cpu", options.workload, options.steps, options.launches or 0)
     with reporter(options.as_json) as emit:
         job, place = choose_workplace(job, host, known, options.runtime, Workplace(machine, paths, emit))
         ready = prepare(job, *place)
         done = bench(job, ready, chosen, host, place.machine, paths, emit)
-    report = combined(tuple(reported(each.job, each.ready, each.folder, host, known, None) for each in done))
+    report = combined(tuple(report_run(each.job, each.ready, each.folder, host, known, None) for each in done))
     if earlier is not None:
         # kept before it is compared with anything: a baseline of other work must not cost the measurement
         kept = keep_report(report, options.out)
@@ -162,7 +162,7 @@ def _tune(options: BenchOptions, minutes: float) -> Answer:
     from checks.facts.read import read_host
     from gpu_setup.envelope import encode
     from gpu_setup.render.progress import reporter
-    from harness.atomic_files import write_whole
+    from harness.atomic_files import write_atomic
     from harness.jobs.job_choice import JobRequest, choose_job
     from harness.jobs.tune_run import tune, tune_settings
     from harness.jobs.workplace import Workplace, choose_workplace
@@ -186,7 +186,7 @@ def _tune(options: BenchOptions, minutes: float) -> Answer:
 
     answer = Answer("tune", found, FINE, text)
     if options.out is not None:
-        write_whole(options.out / "tune.json", encode(answer))
+        write_atomic(options.out / "tune.json", encode(answer))
         if found.recipe is not None:
-            write_whole(options.out / Path(found.recipe).name, Path(found.recipe).read_text(encoding="utf-8"))
+            write_atomic(options.out / Path(found.recipe).name, Path(found.recipe).read_text(encoding="utf-8"))
     return answer

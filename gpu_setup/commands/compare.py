@@ -202,7 +202,7 @@ def _unwritable(place: Path, why: str) -> Exception:
 
 
 def _write(place: Path, text: str) -> None:
-    from harness.atomic_files import write_whole
+    from harness.atomic_files import write_atomic
     from machine.errors import OutsideFailed
 
     try:
@@ -210,7 +210,7 @@ def _write(place: Path, text: str) -> None:
             # a pipe or a device: nothing to replace
             place.write_text(text, encoding="utf-8")
         else:
-            write_whole(place.resolve(), text)
+            write_atomic(place.resolve(), text)
     except OutsideFailed as error:
         raise _unwritable(place, error.why) from error
     except OSError as error:

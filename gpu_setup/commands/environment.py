@@ -22,7 +22,7 @@ def command(as_json: bool) -> Answer:
     from checks.facts.read import read_host
     from gpu_setup.commands.training_options import my_paths
     from gpu_setup.render.progress import reporter
-    from harness.environment.build import ensure
+    from harness.environment.build import ensure_environment
     from harness.environment.stack_choice import choose_stack
     from machine.errors import FINE
     from machine.local import LocalMachine
@@ -30,7 +30,7 @@ def command(as_json: bool) -> Answer:
     machine = LocalMachine()
     choice = choose_stack(read_host(machine), catalogue())
     with reporter(as_json) as emit:
-        environment = ensure(choice.stack, machine, my_paths(), emit)
+        environment = ensure_environment(choice.stack, machine, my_paths(), emit)
 
     def text() -> str:
         return (

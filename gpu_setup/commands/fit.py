@@ -65,16 +65,16 @@ def command(
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from harness.jobs.default_recipe import REFERENCE
-    from harness.memory.available import find_card, room_for
-    from harness.memory.fit import Wishes, fit
+    from harness.memory.available import available_memory, find_card
+    from harness.memory.fit import FitOptions, predict_fit
     from harness.recipe.loader import load_recipe
     from machine.errors import BAD_ANSWER, FINE
 
     recipe = load_recipe(recipe_name or REFERENCE)
     if card is not None:
         find_card(card, catalogue())
-    room = room_for(card, read_host(open_machine(recording)), catalogue())
-    answer = fit(recipe, msgspec.convert(wishes, Wishes), room)
+    room = available_memory(card, read_host(open_machine(recording)), catalogue())
+    answer = predict_fit(recipe, msgspec.convert(wishes, FitOptions), room)
 
     def text() -> str:
         from gpu_setup.render.fit import fit_text

@@ -38,9 +38,9 @@ def command(as_json: bool, run: Path, out: Path, dtype: str, check: bool) -> Ans
     from gpu_setup.commands.try_ import environment_of, finished
     from gpu_setup.render.progress import reporter
     from gpu_setup.version import version
-    from harness.jobs.merge import compared, merge
-    from harness.jobs.model_card import base_of, card, write_card
-    from harness.jobs.train import ASKED, read_asked, trained
+    from harness.jobs.merge import compare_merged, merge
+    from harness.jobs.model_card import find_base_model, model_card_text, write_card
+    from harness.jobs.train import REQUEST, read_request, training_result
     from harness.process.worker_log import read_worker_log
     from harness.recipe.loader import load_recipe
     from harness.training.examination import DOCUMENT, read_examination
@@ -52,15 +52,15 @@ def command(as_json: bool, run: Path, out: Path, dtype: str, check: bool) -> Ans
     with reporter(as_json) as emit:
         environment = environment_of(made, run, machine, my_paths(), emit)
         merge(made, run, out, dtype, environment, machine, emit)
-        result = compared(made, run, out, dtype, environment, machine, emit, check)
+        result = compare_merged(made, run, out, dtype, environment, machine, emit, check)
     log = read_worker_log(run / "worker.jsonl")
-    if (run / ASKED).is_file() and log is not None:
-        asked = read_asked(run)
+    if (run / REQUEST).is_file() and log is not None:
+        asked = read_request(run)
         recipe = load_recipe(asked.recipe)
         said = read_examination(run / DOCUMENT) if (run / DOCUMENT).is_file() else None
-        told = trained(asked, made, log, str(recipe.config["base_model"]), run, said)
-        base = base_of(recipe, made.base_model)
-        write_card(out, card(recipe, made, log, told, base, version(), merged=True))
+        told = training_result(asked, made, log, str(recipe.config["base_model"]), run, said)
+        base = find_base_model(recipe, made.base_model)
+        write_card(out, model_card_text(recipe, made, log, told, base, version(), merged=True))
 
     def text() -> str:
         from gpu_setup.render.train import merged_text

@@ -19,11 +19,11 @@ Examples:
 @click.argument("name", required=False)
 def command(as_json: bool, name: str | None) -> Answer:
     """List the recipes, or print one: plain Axolotl YAML with the reason for each setting."""
-    from harness.recipe.loader import names
+    from harness.recipe.loader import recipe_names
     from harness.recipe.recipe_list import recipe_list
     from machine.errors import FINE
 
-    found = recipe_list((name,) if name else names())
+    found = recipe_list((name,) if name else recipe_names())
 
     def text() -> str:
         if name:

@@ -48,7 +48,7 @@ def command(as_json: bool, recipe_name: str | None, data: Path | None, out: Path
     from gpu_setup.report_files import keep_report, make_out
     from harness.jobs.job_choice import JobRequest, choose_job, require_pretrained
     from harness.jobs.workplace import Workplace, choose_workplace
-    from harness.pipeline import examined, fresh_run, prepare, reported, with_held_out
+    from harness.pipeline import examine_run, prepare, report_run, train_in_new_folder, with_held_out
     from harness.report.smoke_result import smoke_result
     from machine.errors import BAD_ANSWER, FINE
     from machine.local import LocalMachine
@@ -61,9 +61,9 @@ def command(as_json: bool, recipe_name: str | None, data: Path | None, out: Path
     with reporter(as_json) as emit:
         job, place = choose_workplace(job, host, known, runtime, Workplace(machine, paths, emit))
         ready = prepare(job, *place)
-        folder = fresh_run(job, ready, place.machine, paths.runs, emit)
-        examination = examined(job, ready, folder, place.machine, emit)
-    report = reported(job, ready, folder, host, known, examination)
+        folder = train_in_new_folder(job, ready, place.machine, paths.runs, emit)
+        examination = examine_run(job, ready, folder, place.machine, emit)
+    report = report_run(job, ready, folder, host, known, examination)
     result = smoke_result(report)
     code = FINE if result.verdict == "pass" else BAD_ANSWER
     path = keep_report(report, out, code)

@@ -17,7 +17,7 @@ from harness.environment.runtime import Runtime
 
 if TYPE_CHECKING:
     from checks.facts.host import Host
-    from harness.jobs.train import Asked, Trained
+    from harness.jobs.train import TrainingRequest, TrainingResult
     from harness.jobs.workplace import Workplace
     from harness.pipeline import Job
 
@@ -115,15 +115,15 @@ def command(options: TrainOptions) -> Answer:
     from checks.facts.read import read_host
     from gpu_setup.render.progress import reporter
     from harness.jobs.own_data import TrainRequest, plan_training
-    from harness.jobs.train import Wish
+    from harness.jobs.train import TrainingSettings
     from harness.jobs.workplace import Workplace
-    from harness.training.background import kept_awake
+    from harness.training.background import keep_awake
     from machine.local import LocalMachine
 
     if (options.data is None) == (options.resume is None):
         raise click.UsageError("Give DATA, or --resume RUN_DIR.")
     machine, paths = LocalMachine(), my_paths()
-    wish = Wish(
+    wish = TrainingSettings(
         options.epochs, options.steps, options.seed, options.save_steps, options.patience, 60 * options.save_minutes,
         options.hung_after,
     )  # fmt: skip
@@ -136,63 +136,65 @@ def command(options: TrainOptions) -> Answer:
         here = Workplace(machine, paths, emit)
         if options.background:
             return _start_in_background(options, asked, job, here)
-        with kept_awake(bool(options.awake), machine, emit):
+        with keep_awake(bool(options.awake), machine, emit):
             return _train(options, asked, job, host, here)
 
 
-def _train(options: TrainOptions, asked: Asked, job: Job, host: Host, here: Workplace) -> Answer:
+def _train(options: TrainOptions, asked: TrainingRequest, job: Job, host: Host, here: Workplace) -> Answer:
     from checks.catalogue import catalogue
     from gpu_setup.report_files import keep_report
     from gpu_setup.version import version
     from harness.jobs.own_data import with_merged, write_adapter_card
-    from harness.jobs.train import place_for, run_training, trained, with_work
+    from harness.jobs.train import choose_run_folder, run_training, training_result, with_work_digest
     from harness.jobs.workplace import choose_workplace
-    from harness.pipeline import examined, prepare, reported
+    from harness.pipeline import examine_run, prepare, report_run
 
     chosen = options.resume or options.out
     out = chosen.absolute() if chosen is not None else None
     job, place = choose_workplace(job, host, catalogue(), options.runtime, here, (out,) if out else ())
     ready = prepare(job, *place)
-    asked = with_work(asked, ready)
-    folder = place_for(asked, job, out, options.fresh, place.paths.runs)
+    asked = with_work_digest(asked, ready)
+    folder = choose_run_folder(asked, job, out, options.fresh, place.paths.runs)
     run, log = run_training(asked, job, ready, folder, place.machine, place.emit)
-    examination = examined(job, ready, folder, place.machine, place.emit) if options.examine else None
-    result = trained(asked, run, log, str(job.recipe.config["base_model"]), folder, examination)
+    examination = examine_run(job, ready, folder, place.machine, place.emit) if options.examine else None
+    result = training_result(asked, run, log, str(job.recipe.config["base_model"]), folder, examination)
     write_adapter_card(result, job, ready, folder, version())
     if options.merge:
         result = with_merged(result, job, ready, folder, place, version())
     if examination is not None:
-        keep_report(reported(job, ready, folder, host, catalogue(), examination), None)
+        keep_report(report_run(job, ready, folder, host, catalogue(), examination), None)
     return _answer(result)
 
 
-def _start_in_background(options: TrainOptions, asked: Asked, job: Job, here: Workplace) -> Answer:
+def _start_in_background(options: TrainOptions, asked: TrainingRequest, job: Job, here: Workplace) -> Answer:
     """Start the same command without --background as a unit, in a folder that is known beforehand."""
-    from harness.jobs.train import Trained
-    from harness.training.background import start
-    from harness.training.launch import new_folder
+    from harness.jobs.train import TrainingResult
+    from harness.training.background import start_unit
+    from harness.training.launch import new_run_folder
 
     given = [
         word for word in sys.argv[sys.argv.index("train") + 1 :] if word not in ("--background", "--json", "--awake")
     ]
     chosen = options.resume or options.out
-    folder = chosen.absolute() if chosen is not None else new_folder(here.paths.runs, job.recipe)
+    folder = chosen.absolute() if chosen is not None else new_run_folder(here.paths.runs, job.recipe)
     if chosen is None:
         given += ["--out", str(folder)]
     main = Path(__file__).resolve().parent.parent / "__main__.py"
     name = f"gpu-setup-train-{folder.name}-{os.getpid()}"
     words = [sys.executable, "-I", str(main), "train", *given, "--no-awake"]
-    unit, notes = start(name, words, str(folder), here.machine, os.geteuid(), options.awake is not False, os.environ)
+    unit, notes = start_unit(
+        name, words, str(folder), here.machine, os.geteuid(), options.awake is not False, os.environ
+    )
     base_model = str(job.recipe.config["base_model"])
     return _answer(
-        Trained(
+        TrainingResult(
             job.recipe.name, base_model, "started", str(folder), asked.data_digest, asked.rows, background=unit,
             notes=notes,
         )
     )  # fmt: skip
 
 
-def _answer(result: Trained) -> Answer:
+def _answer(result: TrainingResult) -> Answer:
     from machine.errors import FINE
 
     def text() -> str:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def _complete_recipe(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    from harness.recipe.loader import names
+    from harness.recipe.loader import recipe_names
 
-    return [name for name in names() if name.startswith(incomplete)]
+    return [name for name in recipe_names() if name.startswith(incomplete)]
 
 
 recipe_option: Decorator = click.option(

@@ -12,7 +12,7 @@ from gpu_setup.envelope import Answer
 
 if TYPE_CHECKING:
     from harness.environment.build import Environment
-    from harness.training.launch import Run
+    from harness.training.launch import RunRecord
     from machine.events import Emit
     from machine.local import Machine
     from machine.paths import Paths
@@ -60,7 +60,7 @@ def command(as_json: bool, run: Path, prompts: tuple[str, ...], tokens: int) -> 
     return Answer("try", said, FINE, text)
 
 
-def finished(run: Path) -> Run:
+def finished(run: Path) -> RunRecord:
     """The run in this folder; raises BadUsage where it has no finished adapter."""
     from harness.training.launch import read_run
     from machine.errors import BadUsage
@@ -79,10 +79,10 @@ def finished(run: Path) -> Run:
     )
 
 
-def environment_of(made: Run, run: Path, machine: Machine, paths: Paths, emit: Emit) -> Environment:
+def environment_of(made: RunRecord, run: Path, machine: Machine, paths: Paths, emit: Emit) -> Environment:
     """The environment of the stack that the run was made on; raises BadUsage where nobody knows it any more."""
     from checks.catalogue import catalogue
-    from harness.environment.build import ensure
+    from harness.environment.build import ensure_environment
     from machine.errors import BadUsage
 
     stack = next((stack for stack in catalogue().stacks if stack.name == made.stack), None)
@@ -93,4 +93,4 @@ def environment_of(made: Run, run: Path, machine: Machine, paths: Paths, emit: E
             "",
             "Use the gpu-setup that made it.",
         )
-    return ensure(stack, machine, paths, emit)
+    return ensure_environment(stack, machine, paths, emit)

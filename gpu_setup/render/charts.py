@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 from harness.measure.telemetry import Telemetry
-from harness.process.worker_log import Step
+from harness.process.worker_log import StepEvent
 
 Spread = tuple[float, float] | None
 
@@ -96,7 +96,7 @@ def _drawable(name: str) -> str:
     return "".join(sign if sign.isascii() and sign.isprintable() else "?" for sign in name)[:40]
 
 
-def run_charts(steps: Sequence[Step], warmup: int) -> dict[str, str]:
+def run_charts(steps: Sequence[StepEvent], warmup: int) -> dict[str, str]:
     """Loss, step time and tokens a second over the steps of one run, by name."""
     numbers = [float(step.step) for step in steps]
     finite = [(float(step.step), step.loss) for step in steps if isinstance(step.loss, float)]

@@ -7,7 +7,7 @@ import msgspec
 
 from gpu_setup.render.layout import wrapped
 from gpu_setup.render.plain import clean
-from harness.memory.fit import Fit
+from harness.memory.fit import FitResult
 
 BAR = 32
 
@@ -30,7 +30,7 @@ MOMENTS = {
 }
 
 
-def fit_text(fit: Fit) -> str:
+def fit_text(fit: FitResult) -> str:
     lines = [*_verdict(fit), *wrapped(_job(fit), "  "), ""]
     parts = msgspec.structs.asdict(fit.parts)
     top = max(*parts.values(), 1)
@@ -46,7 +46,7 @@ def fit_text(fit: Fit) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _verdict(fit: Fit) -> list[str]:
+def _verdict(fit: FitResult) -> list[str]:
     if fit.fits is None:
         return wrapped("No card is named and none is here: the prediction alone. Name one with --card.", "  ")
     word = click.style("FITS", fg="green", bold=True) if fit.fits else click.style("DOES NOT FIT", fg="red", bold=True)
@@ -56,7 +56,7 @@ def _verdict(fit: Fit) -> list[str]:
     return wrapped(told, " " * width, first=f"{word}  ")
 
 
-def _job(fit: Fit) -> str:
+def _job(fit: FitResult) -> str:
     job = fit.job
     adapter = f" r {job.rank}" if job.rank else ""
     return clean(
@@ -66,7 +66,7 @@ def _job(fit: Fit) -> str:
     )
 
 
-def _room(fit: Fit) -> list[str]:
+def _room(fit: FitResult) -> list[str]:
     if fit.card_source is None or fit.largest is None:
         return []
     lines = wrapped(f"{clean(fit.card or '')}: {fit.card_source}.", "  ", first="· ")

@@ -8,12 +8,12 @@ from gpu_setup.render.charts import run_charts, sensor_charts
 from gpu_setup.render.report import figure, in_gib, machine_words, percent, workload_words
 from gpu_setup.render.template import filled
 from harness.measure.telemetry import Telemetry
-from harness.process.worker_log import Step
+from harness.process.worker_log import StepEvent
 from harness.report.run_report import Report
 
 
 def report_page(
-    report: Report, steps: Sequence[Step], warmup: int, tool_version: str, telemetry: Telemetry | None = None
+    report: Report, steps: Sequence[StepEvent], warmup: int, tool_version: str, telemetry: Telemetry | None = None
 ) -> str:
     """The page's text. Everything from models and machines is escaped by the template engine."""
     timed = [step for step in steps if step.seconds > 0]

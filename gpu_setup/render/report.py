@@ -11,7 +11,7 @@ from gpu_setup.render.plain import clean
 from harness.measure.measurement import Measurement
 from harness.measure.smoke_criteria import Smoke
 from harness.report.run_report import Report
-from harness.training.examination import Answer
+from harness.training.examination import AnswerPair
 
 VERDICT_COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 ANSWERS_SHOWN = 3
@@ -135,7 +135,7 @@ def smoke_lines(smoke: Smoke) -> list[str]:
     return lines
 
 
-def answer_lines(answers: tuple[Answer, ...], shown: int) -> list[str]:
+def answer_lines(answers: tuple[AnswerPair, ...], shown: int) -> list[str]:
     """Question, before and after; the rest is counted."""
     lines: list[str] = []
     for answer in answers[:shown]:

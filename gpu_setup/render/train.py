@@ -7,12 +7,12 @@ import click
 from gpu_setup.render.layout import labelled, wrapped
 from gpu_setup.render.plain import clean
 from gpu_setup.render.report import ANSWERS_SHOWN, answer_lines, figure
-from harness.jobs.merge import Merged
-from harness.jobs.train import Trained
+from harness.jobs.merge import MergeResult
+from harness.jobs.train import TrainingResult
 from harness.training.examination import Examination
 
 
-def trained_text(result: Trained) -> str:
+def trained_text(result: TrainingResult) -> str:
     """80 columns."""
     if result.background is not None:
         return _background_text(result)
@@ -54,7 +54,7 @@ def tried_text(said: Examination) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _background_text(result: Trained) -> str:
+def _background_text(result: TrainingResult) -> str:
     assert result.background is not None
     lines = [f"The training runs as {result.background.unit}.", ""]
     for label, text in (("look", result.background.follow), ("stop", result.background.stop)):
@@ -64,7 +64,7 @@ def _background_text(result: Trained) -> str:
     return "\n".join(lines) + "\n"
 
 
-def merged_text(result: Merged) -> str:
+def merged_text(result: MergeResult) -> str:
     head = click.style("MERGED", fg="green", bold=True)
     lines = [*wrapped(clean(result.folder), " " * 8, first=f"{head}  "), ""]
     lines += _row("size", f"{result.bytes / 1e9:.2f} GB, {result.dtype}")

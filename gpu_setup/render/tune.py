@@ -6,13 +6,13 @@ import click
 
 from gpu_setup.render.layout import wrapped
 from gpu_setup.render.plain import clean
-from harness.jobs.tune_run import Tuned
-from harness.jobs.tune_search import Try
+from harness.jobs.tune_run import TuneResult
+from harness.jobs.tune_search import TuneTry
 
 WORDS = {"measured": "", "failed": "failed", "no-room": "no room", "different": "computes something else"}
 
 
-def tune_text(tuned: Tuned) -> str:
+def tune_text(tuned: TuneResult) -> str:
     lines = [*wrapped(f"{tuned.name}, tuned for {clean(tuned.where)}", "  "), ""]
     lines.append("   #  change                            tokens/s    times   memory")
     base = tuned.tries[0].tokens_per_second
@@ -34,7 +34,7 @@ def tune_text(tuned: Tuned) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(entry: Try, base: float | None, best: bool) -> list[str]:
+def _row(entry: TuneTry, base: float | None, best: bool) -> list[str]:
     speed, times, memory = "", "", ""
     if entry.tokens_per_second is not None:
         speed = f"{entry.tokens_per_second:.1f}"

@@ -19,7 +19,7 @@ from harness.dataset.row import decode, row_of
 from harness.dataset.row_writer import encoded
 from harness.dataset.stats import LengthCount
 from harness.environment.base_model import ensure_model
-from harness.environment.build import ensure
+from harness.environment.build import ensure_environment
 from harness.environment.worker_process import worker_environment
 from harness.measure.metrics import Measurements, measure
 from harness.process.worker_log import read_worker_log
@@ -70,7 +70,7 @@ class TokenRows(NamedTuple):
 
 def count_tokens(checked: Checked, recipe: Recipe, place: Place, emit: Emit) -> tuple[Tokens, TokenRows]:
     """Raises OutsideFailed when the environment or the tokenizer is not to be had."""
-    environment = ensure(place.stack, place.machine, place.paths, emit)
+    environment = ensure_environment(place.stack, place.machine, place.paths, emit)
     base_model = ensure_model(recipe, environment, place.machine, place.paths, emit)
     folder = checked.tally.folder
     numbers = _write_rows(checked, folder / "rows.jsonl")

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from harness.atomic_files import disk_trouble, write_whole
+from harness.atomic_files import disk_errors, write_atomic
 from harness.environment.build import Environment
-from harness.environment.model_download import check_folder, fetched
+from harness.environment.model_download import check_model_folder, ensure_downloaded
 from harness.environment.worker_process import WORKER, worker_environment
 from harness.process.diagnosis import ended, undone
 from harness.recipe.loader import SAMPLES, SHIPPED, Recipe
@@ -22,7 +22,7 @@ from machine.paths import Paths, make
 
 STAGE = "model"
 # traits.model "synthetic-NAME": a row of recipes/synthetic.toml
-DRAWN = "synthetic-"
+SYNTHETIC = "synthetic-"
 
 
 def ensure_model(recipe: Recipe, environment: Environment, machine: Machine, paths: Paths, emit: Emit) -> str:
@@ -35,13 +35,13 @@ def ensure_model(recipe: Recipe, environment: Environment, machine: Machine, pat
     if recipe.traits.model == "hub":
         name, revision = str(recipe.config["base_model"]), recipe.config.get("revision_of_model")
         if Path(name).is_dir():
-            check_folder(Path(name))
+            check_model_folder(Path(name))
             return str(Path(name).absolute())
-        return fetched(name, str(revision) if revision else None, environment, machine, paths, emit)
+        return ensure_downloaded(name, str(revision) if revision else None, environment, machine, paths, emit)
     folder = paths.models / f"{recipe.traits.model}-{_maker_digest()[:12]}"
     if folder.exists():
         return str(folder)
-    with disk_trouble(folder), FileLock(f"{make(paths.models) / folder.name}.lock"):
+    with disk_errors(folder), FileLock(f"{make(paths.models) / folder.name}.lock"):
         # another gpu-setup may have made it while this one waited
         if not folder.exists():
             _make(recipe.traits.model, folder, environment, machine, emit)
@@ -52,17 +52,17 @@ def _make(name: str, folder: Path, environment: Environment, machine: Machine, e
     emit(Event("start", STAGE, f"Making the base model {name}: {folder}"))
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    drawn = name.removeprefix(DRAWN) if name.startswith(DRAWN) else None
+    drawn = name.removeprefix(SYNTHETIC) if name.startswith(SYNTHETIC) else None
     argv = [
         str(environment.python),
         "-m",
         "gpu_setup_worker.models",
-        DRAWN.rstrip("-") if drawn else name,
+        SYNTHETIC.rstrip("-") if drawn else name,
         str(partial),
     ]
     argv += ["--text", str(SAMPLES / "house-style.json")]
     if drawn:
-        real = write_whole(folder.with_name(f"{folder.name}.json"), msgspec.json.encode(drawn_model(drawn)))
+        real = write_atomic(folder.with_name(f"{folder.name}.json"), msgspec.json.encode(synthetic_model(drawn)))
         argv += ["--real", str(real)]
     outcome = machine.stream(argv, lambda line: None, env=worker_environment(environment))
     if not outcome.ok:
@@ -77,7 +77,7 @@ def _make(name: str, folder: Path, environment: Environment, machine: Machine, e
     emit(Event("end", STAGE, f"Base model ready: {folder}"))
 
 
-def drawn_model(name: str) -> dict[str, Any]:
+def synthetic_model(name: str) -> dict[str, Any]:
     """What a synthetic model is drawn from: the real one's `config`, and its `spread` as standard deviations by kind.
 
     A kind's normal distribution has the mean absolute value of the published Weibull distribution, lambda gamma(1 +

@@ -17,9 +17,9 @@ from pathlib import Path
 import msgspec
 
 from checks.catalogue import Stack
-from harness.atomic_files import disk_trouble, read_if_whole, write_whole
-from harness.environment.lock_file import Lock, entries, load_lock
-from harness.environment.packages import clear_remains, end_left_behind, installed, missing
+from harness.atomic_files import disk_errors, read_if_valid, write_atomic
+from harness.environment.lock_file import Lock, load_lock, lock_entries
+from harness.environment.packages import end_orphaned_pips, installed_packages, missing_packages, remove_broken
 from harness.environment.pip import NOTHING_FOUND, OTHER_HASH, Installing, checked
 from machine.errors import OutsideFailed, Refused
 from machine.events import Emit, Event
@@ -63,21 +63,21 @@ class Environment(msgspec.Struct, frozen=True):
         return Path(self.folder) / "bin" / "python"
 
 
-class Base(msgspec.Struct, frozen=True):
+class PythonInterpreter(msgspec.Struct, frozen=True):
     """The interpreter that the environment is made from."""
 
     path: str
     version: str
 
 
-def base_python(machine: Machine, stack: Stack) -> Base:
+def find_python(machine: Machine, stack: Stack) -> PythonInterpreter:
     """This interpreter when the stack has a lock for its version, else the first on PATH that fits; else Refused."""
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     if own in stack.pythons:
-        return Base(os.path.realpath(getattr(sys, "_base_executable", sys.executable)), own)
+        return PythonInterpreter(os.path.realpath(getattr(sys, "_base_executable", sys.executable)), own)
     for version in stack.pythons:
         if machine.run((f"python{version}", "-c", "import venv, ensurepip")).ok:
-            return Base(f"python{version}", version)
+            return PythonInterpreter(f"python{version}", version)
     raise Refused(
         "environment.python",
         f"No Python for the training stack {stack.name}: it needs one of {', '.join(stack.pythons)}, this is {own}.",
@@ -86,15 +86,15 @@ def base_python(machine: Machine, stack: Stack) -> Base:
     )
 
 
-def folder_of(paths: Paths, lock: Lock, base: Base) -> Path:
+def environment_folder(paths: Paths, lock: Lock, base: PythonInterpreter) -> Path:
     return paths.environments / f"{Path(lock.name).stem}-{lock.digest[:12]}-py{base.version}"
 
 
 def read_document(folder: Path) -> Environment | None:
-    return read_if_whole(folder / DOCUMENT, Environment)
+    return read_if_valid(folder / DOCUMENT, Environment)
 
 
-def ensure(stack: Stack, machine: Machine, paths: Paths, emit: Emit) -> Environment:
+def ensure_environment(stack: Stack, machine: Machine, paths: Paths, emit: Emit) -> Environment:
     """The environment for this stack: reused when intact, repaired or built where not.
 
     Raises Refused (no fitting Python, no lock), OutsideFailed (no room, pip failed, network lost). What was installed
@@ -109,12 +109,12 @@ def ensure(stack: Stack, machine: Machine, paths: Paths, emit: Emit) -> Environm
             "Only locked environments are built, so that a result can be repeated.",
             "Follow docs/adding.md to lock it, or use another stack.",
         )
-    base = base_python(machine, stack)
+    base = find_python(machine, stack)
     lock = load_lock(stack.lock, base.version)
-    folder = folder_of(paths, lock, base)
+    folder = environment_folder(paths, lock, base)
     make(paths.environments)
     guard = FileLock(f"{folder}.lock")
-    with disk_trouble(folder):
+    with disk_errors(folder):
         try:
             guard.acquire(timeout=0)
         except Timeout:
@@ -122,14 +122,14 @@ def ensure(stack: Stack, machine: Machine, paths: Paths, emit: Emit) -> Environm
             guard.acquire()
     try:
         document = read_document(folder)
-        lacking = missing(folder, lock, stack.torch)
+        lacking = missing_packages(folder, lock, stack.torch)
         if document and not _is_at(document, folder):
             # a venv that was moved: its scripts point to where it was
             document, lacking = None, {*lock.packages, "torch"}
         if document and not lacking and machine.run((str(document.python), "-c", ""), timeout=20).ok:
             emit(Event("end", STAGE, f"Training environment is there and intact: {folder}"))
             return document
-        with disk_trouble(folder):
+        with disk_errors(folder):
             return _build(stack, base, lock, folder, document, lacking, machine, emit)
     finally:
         guard.release()
@@ -144,7 +144,7 @@ def _is_at(document: Environment, folder: Path) -> bool:
 
 def _build(
     stack: Stack,
-    base: Base,
+    base: PythonInterpreter,
     lock: Lock,
     folder: Path,
     before: Environment | None,
@@ -157,23 +157,23 @@ def _build(
     verb = "Repairing" if before else "Going on with" if lacking != everything else "Building"
     emit(Event("start", STAGE, f"{verb} the training environment ({stack.name}, {len(lacking)} packages): {folder}"))
     python = folder / "bin" / "python"
-    if end_left_behind(machine, python):
+    if end_orphaned_pips(machine, python):
         emit(Event("note", STAGE, "A pip that a killed gpu-setup left behind was ended."))
-        lacking = missing(folder, lock, stack.torch)
+        lacking = missing_packages(folder, lock, stack.torch)
     _check_room(machine, folder, len(lacking) / len(everything))
     (folder / DOCUMENT).unlink(missing_ok=True)
     if lacking == everything or not machine.run((str(python), "-m", "pip", "--version"), timeout=60).ok:
         clear = ("--clear",) if folder.exists() else ()
         checked(machine.run((base.path, "-I", "-m", "venv", *clear, str(folder)), timeout=300), "making the venv")
         lacking = everything
-    clear_remains(folder, installed(folder)[1])
+    remove_broken(folder, installed_packages(folder)[1])
     torch_from = before.torch_from if before else "kept"
     with Installing(STAGE, folder, lacking, machine, emit) as pip:
         if "torch" in lacking:
             torch_from = _install_torch(stack, pip, emit)
         rest = lacking - {"torch"}
         if rest:
-            wanted = write_whole(folder / "wanted.txt", entries(lock, rest))
+            wanted = write_atomic(folder / "wanted.txt", lock_entries(lock, rest))
             locked = ("--no-deps", "--require-hashes", "--force-reinstall", "-r", str(wanted))
             outcome = pip.install(*locked)
             if OTHER_HASH in outcome.stdout:
@@ -182,7 +182,7 @@ def _build(
                 outcome = pip.install(*locked)
             checked(outcome, "installing packages")
             wanted.unlink()
-    still = missing(folder, lock, stack.torch)
+    still = missing_packages(folder, lock, stack.torch)
     if still:
         raise OutsideFailed(
             "environment.incomplete",
@@ -190,7 +190,7 @@ def _build(
             "Something else writes to the environment, or the disk fails.",
             f"Remove {folder} and run the same command again.",
         )
-    found, _ = installed(folder)
+    found, _ = installed_packages(folder)
     document = Environment(
         stack=stack.name,
         folder=str(folder),
@@ -202,7 +202,7 @@ def _build(
         built_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         seconds=round(time.monotonic() - begin, 1),
     )
-    write_whole(folder / DOCUMENT, msgspec.json.encode(document))
+    write_atomic(folder / DOCUMENT, msgspec.json.encode(document))
     emit(Event("end", STAGE, f"Training environment {DONE[verb]} in {document.seconds:.0f} s: {folder}"))
     return document
 

@@ -43,7 +43,7 @@ def load_lock(name: str, python: str) -> Lock:
     return parse_lock(name, text, {"python_version": python, "python_full_version": f"{python}.0"})
 
 
-def entries(lock: Lock, wanted: set[str]) -> str:
+def lock_entries(lock: Lock, wanted: set[str]) -> str:
     """The part of the lock's text for the packages `wanted` (normalised names), hashes included."""
     blocks = re.split(r"(?m)^(?=[A-Za-z0-9])", lock.text)
     return "".join(

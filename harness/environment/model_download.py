@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from harness.atomic_files import disk_trouble
+from harness.atomic_files import disk_errors
 from harness.environment.build import Environment
 from harness.environment.worker_process import worker_environment
 from harness.process.diagnosis import ended, last_error
@@ -26,7 +26,7 @@ STAGE = "model"
 SOURCE = "source.json"
 
 
-class Source(msgspec.Struct, frozen=True):
+class ModelSource(msgspec.Struct, frozen=True):
     """Where a model folder comes from. `files`: name → bytes and the digest that it was checked by."""
 
     repo: str
@@ -57,10 +57,10 @@ class _Failed(msgspec.Struct, frozen=True, tag_field="event", tag="failed"):
 _LINE = msgspec.json.Decoder(_Plan | _Progress | _Failed)
 
 
-def source_of(folder: Path) -> Source | None:
+def read_source(folder: Path) -> ModelSource | None:
     """What the folder's source.json says, when every file of it is there with its size; else None."""
     try:
-        source = msgspec.json.decode((folder / SOURCE).read_bytes(), type=Source)
+        source = msgspec.json.decode((folder / SOURCE).read_bytes(), type=ModelSource)
         if all((folder / name).stat().st_size == size for name, (size, _) in source.files.items()):
             return source
     except (OSError, msgspec.MsgspecError):
@@ -68,13 +68,13 @@ def source_of(folder: Path) -> Source | None:
     return None
 
 
-def folder_of(models: Path, repo: str, revision: str | None) -> Path:
+def model_folder(models: Path, repo: str, revision: str | None) -> Path:
     """One folder for a model and the revision that was asked for; `main` stays what it was when it was fetched."""
     name = re.sub(r"[^A-Za-z0-9._-]", "-", repo.replace("/", "--"))
     return models / f"{name}-{re.sub('[^A-Za-z0-9._-]', '-', revision or 'main')[:12]}"
 
 
-def fetched(
+def ensure_downloaded(
     repo: str, revision: str | None, environment: Environment, machine: Machine, paths: Paths, emit: Emit
 ) -> str:
     """The model's folder, fetched where it is not whole; raises Problem with what to do.
@@ -85,9 +85,9 @@ def fetched(
 
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
         return repo
-    folder = folder_of(paths.models, repo, revision)
-    with disk_trouble(folder), FileLock(f"{make(paths.models) / folder.name}.lock"):
-        source = source_of(folder)
+    folder = model_folder(paths.models, repo, revision)
+    with disk_errors(folder), FileLock(f"{make(paths.models) / folder.name}.lock"):
+        source = read_source(folder)
         if source is None:
             _fetch(repo, revision, folder, environment, machine, emit)
         else:
@@ -192,7 +192,7 @@ def _problem(repo: str, revision: str | None, failed: _Failed) -> Problem:
     )
 
 
-def check_folder(folder: Path) -> None:
+def check_model_folder(folder: Path) -> None:
     """A person's own model folder must hold safetensors; pickles are not loaded."""
     if list(folder.glob("*.safetensors")) or not (folder / "config.json").is_file():
         return

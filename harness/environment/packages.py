@@ -16,7 +16,7 @@ from machine.local import Machine, Unreadable
 PATIENCE = 10.0
 
 
-def installed(folder: Path) -> tuple[dict[str, str], set[str]]:
+def installed_packages(folder: Path) -> tuple[dict[str, str], set[str]]:
     """Version by package, and the packages with a missing or shortened file or with two entries.
 
     Reads each RECORD and compares sizes; byte code and files without a size are left out. 30,000 files: about 0.1 s.
@@ -31,9 +31,9 @@ def installed(folder: Path) -> tuple[dict[str, str], set[str]]:
     return found, broken
 
 
-def missing(folder: Path, lock: Lock, torch: str) -> set[str]:
+def missing_packages(folder: Path, lock: Lock, torch: str) -> set[str]:
     """The packages of the lock (and torch) that are absent, broken or at another version."""
-    found, broken = installed(folder)
+    found, broken = installed_packages(folder)
     wanted = {**lock.packages, "torch": torch}
     return {
         name
@@ -42,12 +42,12 @@ def missing(folder: Path, lock: Lock, torch: str) -> set[str]:
     }
 
 
-def present(folder: Path) -> set[str]:
+def present_packages(folder: Path) -> set[str]:
     """The names of the packages that have an entry, whole or not: a quick look while pip works."""
     return {_name_and_version(info)[0] for info in _infos(folder)}
 
 
-def clear_remains(folder: Path, broken: Iterable[str]) -> None:
+def remove_broken(folder: Path, broken: Iterable[str]) -> None:
     """Remove the entries of the packages `broken`, and what pip moved aside and never put back (`~name`).
 
     pip refuses to replace a package without its RECORD, which a killed pip leaves; without any entry it writes the
@@ -61,7 +61,7 @@ def clear_remains(folder: Path, broken: Iterable[str]) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def end_left_behind(machine: Machine, python: Path) -> int:
+def end_orphaned_pips(machine: Machine, python: Path) -> int:
     """End each pip that a killed gpu-setup left at work in the environment of `python`; returns how many there were.
 
     It has a process group of its own, so it outlives a SIGKILL of its parent, and would write while we do.

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.environment.packages import present
+from harness.environment.packages import present_packages
 from machine.causes import Cause, find_cause
 from machine.errors import OutsideFailed
 from machine.events import Emit, Event
@@ -116,7 +116,7 @@ class Installing:
         begin = time.monotonic()
         told: tuple[int, str] | None = None
         while not self._over.wait(0.5):
-            here = len(self._wanted & present(self._folder))
+            here = len(self._wanted & present_packages(self._folder))
             if (here, self._doing) != told:
                 told = (here, self._doing)
                 left = time_left(time.monotonic() - begin, self._collected, here, len(self._wanted))

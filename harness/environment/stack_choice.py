@@ -8,7 +8,7 @@ from checks.catalogue import Catalogue, Stack
 from checks.facts.host import Host
 
 
-class Choice(msgspec.Struct, frozen=True):
+class StackChoice(msgspec.Struct, frozen=True):
     """The stack to train with, the reason, and whether a GPU will be used.
 
     `device` names that card for the driver (an NVIDIA UUID; None: not known), `conditions` are the cards, driver and
@@ -25,7 +25,7 @@ class Choice(msgspec.Struct, frozen=True):
     target: str | None = None
 
 
-def choose_stack(host: Host, catalogue: Catalogue) -> Choice:
+def choose_stack(host: Host, catalogue: Catalogue) -> StackChoice:
     """The first stack whose targets, driver and lock fit a card that works; else the CPU stack, with the reason."""
     cpu = next(stack for stack in catalogue.stacks if stack.vendor == "cpu")
     reasons = []
@@ -33,7 +33,7 @@ def choose_stack(host: Host, catalogue: Catalogue) -> Choice:
         known = catalogue.card(card.vendor, card.device, card.revision)
         if known is None or known.integrated:
             continue
-        working = _working(host, card.slot, known.vendor)
+        working = _why_unusable(host, card.slot, known.vendor)
         if working is not None:
             reasons.append(f"{known.name}: {working}")
             continue
@@ -47,11 +47,11 @@ def choose_stack(host: Host, catalogue: Catalogue) -> Choice:
                 reasons.append(f"{known.name}: {stack.name} needs driver {stack.driver_branch} or newer")
                 continue
             because = f"{known.name} ({known.target}) with a working driver"
-            return Choice(
+            return StackChoice(
                 stack.for_target(known.target), because, True, _device(host, card.slot), _conditions(host),
                 _free(host, card.slot), known.target,
             )  # fmt: skip
-    return Choice(cpu, "; ".join(dict.fromkeys(reasons)) or "no supported GPU", False, None, _conditions(host))
+    return StackChoice(cpu, "; ".join(dict.fromkeys(reasons)) or "no supported GPU", False, None, _conditions(host))
 
 
 def _device(host: Host, slot: str) -> str | None:
@@ -75,7 +75,7 @@ def _conditions(host: Host) -> tuple[str, ...]:
     return (*cards, *(driver or "none" for driver in drivers))
 
 
-def _working(host: Host, slot: str, vendor: str) -> str | None:
+def _why_unusable(host: Host, slot: str, vendor: str) -> str | None:
     """None when the card can compute now; else why not."""
     if vendor == "10de":
         if host.nvidia.nvml:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from checks.facts.host import Host
-from harness.atomic_files import write_whole
+from harness.atomic_files import write_atomic
 from harness.jobs.soak import soak
 from harness.measure import run_context
 from harness.measure.gpu_processes import read_card_use, refuse_foreign
@@ -24,9 +24,9 @@ from harness.measure.nf4 import check_nf4
 from harness.measure.run_context import Method, Soak
 from harness.measure.telemetry import sensing
 from harness.measure.workload import EXACT, RECIPE, Workload, ensure_documents, exact, overrides_for
-from harness.pipeline import Job, Ready, as_judged, inputs_digest
+from harness.pipeline import Job, TrainingSetup, inputs_digest, recipe_for_verdict
 from harness.recipe.axolotl_config import run_config
-from harness.training.launch import mark_cut_off, new_folder, train
+from harness.training.launch import mark_interrupted, new_run_folder, train
 from machine.errors import Interrupted, Problem
 from machine.events import Emit, Event
 from machine.local import Machine
@@ -43,7 +43,7 @@ RECORD_TOKENS: Mapping[str, int] = {"gpu": 1 << 19, "cpu": 1 << 15}
 FEWEST_RECORD_STEPS = 8
 
 
-class Settings(msgspec.Struct, frozen=True):
+class BenchSettings(msgspec.Struct, frozen=True):
     """`tokens`: of a launch, for exact documents; `budget`: measured seconds after which a launch ends by itself."""
 
     mode: str
@@ -55,20 +55,20 @@ class Settings(msgspec.Struct, frozen=True):
     soak: bool
 
 
-def settings(
+def bench_settings(
     mode: str, gpu: bool, workload: str | None = None, steps: int | None = None, launches: int = 0
-) -> Settings:
+) -> BenchSettings:
     """What each mode means. A number of steps that a person asked for has no time limit."""
     kind = "gpu" if gpu else "cpu"
     if mode == "record":
         tokens = RECORD_TOKENS[kind]
-        return Settings(mode, workload or EXACT, tokens, None, max(launches, LEAST_LAUNCHES), LONG_CEILING, True)
+        return BenchSettings(mode, workload or EXACT, tokens, None, max(launches, LEAST_LAUNCHES), LONG_CEILING, True)
     budget = (QUICK_BUDGET if mode == "quick" else UP_BUDGET) if steps is None else None
     usual = EXACT if mode == "quick" else RECIPE
-    return Settings(mode, workload or usual, QUICK_TOKENS[kind], budget, max(launches, 1), SHORT_CEILING, False)
+    return BenchSettings(mode, workload or usual, QUICK_TOKENS[kind], budget, max(launches, 1), SHORT_CEILING, False)
 
 
-def label(chosen: Settings, soak: Soak | None) -> str:
+def describe_settings(chosen: BenchSettings, soak: Soak | None) -> str:
     """What the figures are worth, in a few words."""
     launches = f"{chosen.launches} launches" if chosen.launches > 1 else "one launch"
     if soak is None:
@@ -80,43 +80,45 @@ def label(chosen: Settings, soak: Soak | None) -> str:
     )
 
 
-class Launched(NamedTuple):
+class BenchLaunch(NamedTuple):
     """A finished launch: the job as it was run, and its folder."""
 
     job: Job
-    ready: Ready
+    ready: TrainingSetup
     folder: Path
 
 
 def bench(
-    job: Job, ready: Ready, chosen: Settings, host: Host, machine: Machine, paths: Paths, emit: Emit
-) -> tuple[Launched, ...]:
+    job: Job, ready: TrainingSetup, chosen: BenchSettings, host: Host, machine: Machine, paths: Paths, emit: Emit
+) -> tuple[BenchLaunch, ...]:
     """Every launch of a benchmark, in order."""
-    job = hurried(job) if chosen.mode == "quick" else job
-    guard(job, ready, host, machine, emit)
+    job = with_short_warmup(job) if chosen.mode == "quick" else job
+    check_preconditions(job, ready, host, machine, emit)
     soaked = soak(job, ready, host, machine, paths, emit) if chosen.soak else None
     first_seed = int(job.overrides.get("seed", job.recipe.config.get("seed") or 42))
     done = []
     for number in range(chosen.launches):
         seeded = {"seed": first_seed + number} if chosen.launches > 1 else {}
-        workload, changes = prepared(job, ready, chosen, first_seed + number, machine, paths, emit)
+        workload, changes = prepare_launch(job, ready, chosen, first_seed + number, machine, paths, emit)
         launch = msgspec.structs.replace(job, overrides={**changes, **job.overrides, **seeded}, budget=chosen.budget)
         if chosen.launches > 1:
             emit(Event("note", STAGE, f"Launch {number + 1} of {chosen.launches}, seed {first_seed + number}"))
-        method = Method(chosen.mode, label(chosen, soaked), workload, chosen.budget, chosen.ceiling_seconds, soaked)
+        method = Method(
+            chosen.mode, describe_settings(chosen, soaked), workload, chosen.budget, chosen.ceiling_seconds, soaked
+        )
         own = msgspec.structs.replace(ready, inputs=inputs_digest(launch, ready.environment, ready.base_model))
-        done.append(Launched(launch, own, measured_run(launch, own, method, host, machine, paths.runs, emit)))
+        done.append(BenchLaunch(launch, own, run_launch(launch, own, method, host, machine, paths.runs, emit)))
     return tuple(done)
 
 
-def hurried(job: Job) -> Job:
+def with_short_warmup(job: Job) -> Job:
     """A quick benchmark has no time for steps that only warm up: one, and what the rule finds beyond it."""
     traits = msgspec.structs.replace(job.recipe.traits, warmup_steps=1)
     return msgspec.structs.replace(job, recipe=msgspec.structs.replace(job.recipe, traits=traits))
 
 
-def prepared(
-    job: Job, ready: Ready, chosen: Settings, seed: int, machine: Machine, paths: Paths, emit: Emit
+def prepare_launch(
+    job: Job, ready: TrainingSetup, chosen: BenchSettings, seed: int, machine: Machine, paths: Paths, emit: Emit
 ) -> tuple[Workload, dict[str, Any]]:
     """The workload of a launch and what it changes in the recipe's config; its documents are made where needed."""
     if chosen.workload != EXACT:
@@ -124,19 +126,19 @@ def prepared(
         return workload, overrides_for(workload, None)
     workload = exact(job.recipe, job.overrides, chosen.tokens)
     if chosen.mode == "record" and "max_steps" not in job.overrides:
-        workload = at_least(workload, job.recipe.traits.warmup_steps + FEWEST_RECORD_STEPS)
+        workload = with_min_steps(workload, job.recipe.traits.warmup_steps + FEWEST_RECORD_STEPS)
     data = ensure_documents(workload, ready.base_model, seed, ready.environment, machine, paths, emit)
     return workload, overrides_for(workload, data)
 
 
-def at_least(workload: Workload, steps: int) -> Workload:
+def with_min_steps(workload: Workload, steps: int) -> Workload:
     """Long steps need more tokens than usual for enough of them."""
     if workload.steps is None or workload.tokens_per_step is None or workload.steps >= steps:
         return workload
     return msgspec.structs.replace(workload, steps=steps, token_budget=steps * workload.tokens_per_step)
 
 
-def guard(job: Job, ready: Ready, host: Host, machine: Machine, emit: Emit) -> None:
+def check_preconditions(job: Job, ready: TrainingSetup, host: Host, machine: Machine, emit: Emit) -> None:
     """What would make a speed worthless: a shared card (Refused), 4-bit products that are wrong (BadAnswer)."""
     vendor = job.stack.vendor
     refuse_foreign(read_card_use(vendor, run_context.slot_of(host, vendor, job.device), machine))
@@ -144,23 +146,25 @@ def guard(job: Job, ready: Ready, host: Host, machine: Machine, emit: Emit) -> N
         check_nf4(ready.environment, machine, emit, job.device, job.conditions)
 
 
-def measured_run(job: Job, ready: Ready, method: Method, host: Host, machine: Machine, runs: Path, emit: Emit) -> Path:
+def run_launch(
+    job: Job, ready: TrainingSetup, method: Method, host: Host, machine: Machine, runs: Path, emit: Emit
+) -> Path:
     """One launch: the ceiling before and after, and the sensors meanwhile. Returns its folder."""
     vendor = job.stack.vendor
     which = run_context.slot_of(host, vendor, job.device)
     use = read_card_use(vendor, which, machine)
     refuse_foreign(use)
-    mark_cut_off(runs)
-    folder = new_folder(runs, job.recipe)
-    write_whole(folder / run_context.CARD_USE, msgspec.json.encode(use))
-    write_whole(folder / run_context.METHOD, msgspec.json.encode(method))
+    mark_interrupted(runs)
+    folder = new_run_folder(runs, job.recipe)
+    write_atomic(folder / run_context.CARD_USE, msgspec.json.encode(use))
+    write_atomic(folder / run_context.METHOD, msgspec.json.encode(method))
     config = run_config(job.recipe, ready.base_model, folder, job.data, job.overrides)
     products = products_of(config, ready.base_model)
     seconds = method.ceiling_seconds
     _ceiling(products, seconds, folder / run_context.BEFORE, job, ready, machine, emit)
     with sensing(machine, vendor, which, folder / run_context.TELEMETRY):
         log = train(
-            as_judged(job), ready.environment, ready.base_model, folder, machine, emit, ready.inputs, job.data,
+            recipe_for_verdict(job), ready.environment, ready.base_model, folder, machine, emit, ready.inputs, job.data,
             job.overrides, job.device, budget=job.budget,
         )  # fmt: skip
     # a model whose shapes no table has shows them once it is loaded
@@ -170,7 +174,13 @@ def measured_run(job: Job, ready: Ready, method: Method, host: Host, machine: Ma
 
 
 def _ceiling(
-    products: Products | None, seconds: float | None, out: Path, job: Job, ready: Ready, machine: Machine, emit: Emit
+    products: Products | None,
+    seconds: float | None,
+    out: Path,
+    job: Job,
+    ready: TrainingSetup,
+    machine: Machine,
+    emit: Emit,
 ) -> None:
     """A run without a ceiling is still a run: what keeps it from being measured is told, and the figure is null."""
     if products is None or not seconds:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.environment.model_download import folder_of, source_of
+from harness.environment.model_download import model_folder, read_source
 from harness.recipe.loader import Recipe, load_recipe, presets_of
 
 REFERENCE = "mistral-7b-qlora"
@@ -18,47 +18,47 @@ GIB = 2**30
 SPARE_GIB = 2
 
 
-class Chosen(NamedTuple):
+class RecipeChoice(NamedTuple):
     name: str
     because: str
 
 
-def default_recipe(gpu: bool, free: int | None, model: bool, learns: bool) -> Chosen:
+def default_recipe(gpu: bool, free: int | None, model: bool, learns: bool) -> RecipeChoice:
     """`free`: bytes of the card's memory, None where not known; `model`: the reference's weights are here or can be
     had; `learns`: the run is judged by what it learnt, or is on a person's own data.
     """
     if not gpu:
-        return Chosen(SMALL, "no supported GPU")
+        return RecipeChoice(SMALL, "no supported GPU")
     smallest = load_recipe(presets_of(REFERENCE)[0]).traits.vram_gb or 0
     if free is not None and free < (smallest - SPARE_GIB) * GIB:
-        return Chosen(
+        return RecipeChoice(
             SMALL, f"{free / GIB:.1f} GiB are free on the card: too little for a model of 7 billion parameters"
         )
     if not model:
         if learns:
-            return Chosen(SMALL, "the model hub cannot be reached, and this model comes from a package")
-        return Chosen(SYNTHETIC, "the model hub cannot be reached: Mistral 7B's shapes with drawn weights")
-    return fitting(REFERENCE, free)
+            return RecipeChoice(SMALL, "the model hub cannot be reached, and this model comes from a package")
+        return RecipeChoice(SYNTHETIC, "the model hub cannot be reached: Mistral 7B's shapes with drawn weights")
+    return choose_preset(REFERENCE, free)
 
 
-def fitting(base: str, free: int | None) -> Chosen:
+def choose_preset(base: str, free: int | None) -> RecipeChoice:
     """The preset of a recipe for so much free memory; the recipe itself where that is not known or it has none."""
     presets = [load_recipe(name) for name in presets_of(base)]
     if free is None or not presets:
-        return Chosen(base, "how much memory is free on the card is not known" if presets else "it has one size")
+        return RecipeChoice(base, "how much memory is free on the card is not known" if presets else "it has one size")
     fit = [made for made in presets if free >= ((made.traits.vram_gb or 0) - SPARE_GIB) * GIB]
     best = max(fit or presets[:1], key=lambda made: made.traits.vram_gb or 0)
     # a preset that changes nothing is the recipe itself
     name = base if best.config == load_recipe(base).config else best.name
-    return Chosen(name, f"{free / GIB:.1f} GiB are free on the card")
+    return RecipeChoice(name, f"{free / GIB:.1f} GiB are free on the card")
 
 
-def at_hand(recipe: Recipe, models: Path) -> bool:
+def model_is_available(recipe: Recipe, models: Path) -> bool:
     """Whether the recipe's model needs no hub, or was fetched whole before."""
     if recipe.traits.model != "hub":
         return True
-    folder = folder_of(models, str(recipe.config["base_model"]), recipe.config.get("revision_of_model"))
-    return source_of(folder) is not None
+    folder = model_folder(models, str(recipe.config["base_model"]), recipe.config.get("revision_of_model"))
+    return read_source(folder) is not None
 
 
 def hub_reachable(environ: Mapping[str, str], seconds: float = 5.0) -> bool:

@@ -9,10 +9,17 @@ from typing import Any, NamedTuple
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from harness.environment.stack_choice import Choice, choose_stack
-from harness.jobs.default_recipe import REFERENCE, SMALL, Chosen, at_hand, default_recipe, hub_reachable
+from harness.environment.stack_choice import StackChoice, choose_stack
+from harness.jobs.default_recipe import (
+    REFERENCE,
+    SMALL,
+    RecipeChoice,
+    default_recipe,
+    hub_reachable,
+    model_is_available,
+)
 from harness.pipeline import Job
-from harness.recipe.loader import Recipe, load_recipe, suited_to
+from harness.recipe.loader import Recipe, load_recipe, overrides_for_card
 from machine.errors import BadUsage, Refused
 
 HubCheck = Callable[[], bool]
@@ -31,16 +38,16 @@ def hub_answers() -> bool:
     return hub_reachable(os.environ)
 
 
-def usual_recipe(choice: Choice, request: JobRequest, models: Path, hub: HubCheck = hub_answers) -> Chosen:
+def usual_recipe(choice: StackChoice, request: JobRequest, models: Path, hub: HubCheck = hub_answers) -> RecipeChoice:
     """The recipe for this machine when nobody names one. The hub is asked only where its answer matters.
 
     `models`: the folder of the models that are here already.
     """
-    model = choice.gpu and (at_hand(load_recipe(REFERENCE), models) or hub())
+    model = choice.gpu and (model_is_available(load_recipe(REFERENCE), models) or hub())
     return default_recipe(choice.gpu, choice.free, model, request.learns or request.data is not None)
 
 
-def job_on(choice: Choice, recipe: Recipe, request: JobRequest) -> Job:
+def job_on(choice: StackChoice, recipe: Recipe, request: JobRequest) -> Job:
     """The recipe as a job on the chosen stack; raises Refused for one that needs a GPU where none can be used."""
     if recipe.traits.needs_gpu and not choice.gpu:
         raise Refused(
@@ -50,7 +57,7 @@ def job_on(choice: Choice, recipe: Recipe, request: JobRequest) -> Job:
             f"gpu-setup doctor shows why the card cannot be used; --recipe {SMALL} runs on any machine.",
         )
     data = request.data.absolute() if request.data else None
-    changed = {**suited_to(recipe, choice.target), **request.overrides}
+    changed = {**overrides_for_card(recipe, choice.target), **request.overrides}
     return Job(recipe, choice.stack, data, changed, choice.device, choice.conditions)
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import msgspec
 
-from harness.atomic_files import disk_trouble
+from harness.atomic_files import disk_errors
 from harness.environment.build import Environment
 from harness.environment.worker_process import worker_environment
 from harness.process.diagnosis import ended, undone
 from harness.training.examination import examine, held_out_file
-from harness.training.launch import Run
+from harness.training.launch import RunRecord
 from machine.errors import BadUsage, Refused
 from machine.events import Emit, Event
 from machine.local import Machine
@@ -22,7 +22,7 @@ from machine.local import Machine
 STAGE = "merge"
 
 
-class Merged(msgspec.Struct, frozen=True):
+class MergeResult(msgspec.Struct, frozen=True):
     """The answer of `merge`. Losses in nats a token on the held-out rows; None where it was not asked.
 
     `same`: of so many `answers`, those that are the adapter's word for word.
@@ -39,7 +39,7 @@ class Merged(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
-def four_bit(folder: Path) -> bool:
+def is_four_bit(folder: Path) -> bool:
     """Whether the run had its base in 4 bit; raises BadUsage for one without an adapter."""
     import yaml
 
@@ -55,12 +55,12 @@ def four_bit(folder: Path) -> bool:
 
 
 def merge(
-    run: Run, folder: Path, out: Path, dtype: str, environment: Environment, machine: Machine, emit: Emit
+    run: RunRecord, folder: Path, out: Path, dtype: str, environment: Environment, machine: Machine, emit: Emit
 ) -> Path:
     """Write the merged model into `out`, which must not be there; raises Problem."""
     if out.exists():
         raise Refused("merge.out-taken", f"{out} is there already.", "Nothing is written over.", "Give another --out.")
-    rounded = ("--four-bit",) if four_bit(folder) else ()
+    rounded = ("--four-bit",) if is_four_bit(folder) else ()
     emit(Event("start", STAGE, f"Merging the adapter into its base: {out}"))
     argv = (
         str(environment.python), "-m", "gpu_setup_worker.merge", "--base", run.base_model,
@@ -72,7 +72,7 @@ def merge(
         if len(words) == 4 and words[0] == "merged" and words[1].isdecimal() and words[3].isdecimal():
             emit(Event("progress", STAGE, "writing", float(words[1]), float(words[3]), "bytes"))
 
-    with disk_trouble(out):
+    with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         outcome = machine.stream(
             argv, on_line, env=worker_environment(environment, device=run.device), log=str(folder / "merge.log")
@@ -89,8 +89,8 @@ def merge(
     return out
 
 
-def compared(
-    run: Run,
+def compare_merged(
+    run: RunRecord,
     folder: Path,
     out: Path,
     dtype: str,
@@ -98,11 +98,11 @@ def compared(
     machine: Machine,
     emit: Emit,
     ask: bool = True,
-) -> Merged:
+) -> MergeResult:
     """Ask the adapter on its base and the merged model the same; without `ask` nothing."""
     size = sum(file.stat().st_size for file in out.glob("*"))
     if not ask:
-        return Merged(str(folder), str(out), size, dtype, notes=("The merged model was not asked anything.",))
+        return MergeResult(str(folder), str(out), size, dtype, notes=("The merged model was not asked anything.",))
     held_out = held_out_file(run.traits, folder, run.data is not None)
     common = (run.base_model, folder, held_out, environment, machine, emit, ())
     one = examine(*common, folder / "merge-adapter.json", device=run.device, exact=True)
@@ -113,7 +113,7 @@ def compared(
     if same < len(pairs):
         exact = "" if dtype == "float32" else " --dtype float32 keeps them exact, at twice the size."
         notes.append(f"{dtype} rounds the merged weights: {len(pairs) - same} answers differ in words.{exact}")
-    return Merged(
+    return MergeResult(
         str(folder),
         str(out),
         size,

@@ -11,12 +11,12 @@ from typing import Any
 
 import msgspec
 
-from harness.atomic_files import write_whole
-from harness.environment.model_download import source_of
-from harness.jobs.train import Trained
+from harness.atomic_files import write_atomic
+from harness.environment.model_download import read_source
+from harness.jobs.train import TrainingResult
 from harness.process.worker_log import WorkerLog
 from harness.recipe.loader import Recipe
-from harness.training.launch import Run
+from harness.training.launch import RunRecord
 
 CARD = "README.md"
 BASES = Path(__file__).with_name("bases.toml")
@@ -27,7 +27,7 @@ SHOWN = (
 )  # fmt: skip
 
 
-class Base(msgspec.Struct, frozen=True):
+class BaseModel(msgspec.Struct, frozen=True):
     """The base model as the card names it; `licence` is None where it is not known."""
 
     name: str
@@ -37,24 +37,26 @@ class Base(msgspec.Struct, frozen=True):
 
 
 @cache
-def _made() -> dict[str, dict[str, str]]:
+def _bundled_models() -> dict[str, dict[str, str]]:
     import tomllib
 
     return tomllib.loads(BASES.read_text(encoding="utf-8"))
 
 
-def base_of(recipe: Recipe, base_model: str) -> Base:
+def find_base_model(recipe: Recipe, base_model: str) -> BaseModel:
     """Where the base comes from: the hub's own words, or the row of bases.toml."""
-    source = source_of(Path(base_model))
+    source = read_source(Path(base_model))
     if source is not None:
-        return Base(source.repo, source.revision, source.licence, from_hub=True)
-    row = _made().get(recipe.traits.model)
+        return BaseModel(source.repo, source.revision, source.licence, from_hub=True)
+    row = _bundled_models().get(recipe.traits.model)
     if row is not None:
-        return Base(row["name"], row["revision"], row["licence"] or None)
-    return Base(str(recipe.config["base_model"]))
+        return BaseModel(row["name"], row["revision"], row["licence"] or None)
+    return BaseModel(str(recipe.config["base_model"]))
 
 
-def card(recipe: Recipe, run: Run, log: WorkerLog, result: Trained, base: Base, tool: str, merged: bool) -> str:
+def model_card_text(
+    recipe: Recipe, run: RunRecord, log: WorkerLog, result: TrainingResult, base: BaseModel, tool: str, merged: bool
+) -> str:
     """The card's text; `tool` is gpu-setup's version, `merged` whether it is of the merged model."""
     config = {**recipe.config, **{key: value for key, value in run.overrides.items() if value is not None}}
     if run.overrides.get("max_steps", 0) is None:
@@ -99,7 +101,7 @@ def card(recipe: Recipe, run: Run, log: WorkerLog, result: Trained, base: Base, 
     )
 
 
-def _front(base: Base, merged: bool) -> list[str]:
+def _front(base: BaseModel, merged: bool) -> list[str]:
     import yaml
 
     head: dict[str, Any] = {
@@ -114,20 +116,20 @@ def _front(base: Base, merged: bool) -> list[str]:
     return yaml.safe_dump(head, sort_keys=False).splitlines()
 
 
-def _use(base: Base, merged: bool) -> str:
+def _use(base: BaseModel, merged: bool) -> str:
     if merged:
         return "A plain model folder: base and adapter in one. Any program that reads safetensors can use it."
     return "A LoRA adapter: load it with PEFT on its base, which must be in NF4 as in training (`load_in_4bit`)."
 
 
-def _software(run: Run, log: WorkerLog) -> str:
+def _software(run: RunRecord, log: WorkerLog) -> str:
     start = log.start
     names = ("axolotl", "transformers", "peft", "bitsandbytes", "accelerate")
     found = [f"{name} {getattr(start, name)}" for name in names if start and getattr(start, name)]
     return ", ".join([f"torch {run.torch}", *found])
 
 
-def _held_out(result: Trained) -> str:
+def _held_out(result: TrainingResult) -> str:
     if result.held_out_after is not None or not result.evaluations:
         return f"{_figure(result.held_out_before)} → {_figure(result.held_out_after)} nats a token"
     kept = [each for each in result.evaluations if each.step == result.best_step] or result.evaluations[-1:]
@@ -139,13 +141,13 @@ def _figure(value: float | None) -> str:
 
 
 def write_card(folder: Path, text: str) -> Path:
-    return write_whole(folder / CARD, text)
+    return write_atomic(folder / CARD, text)
 
 
-def name_base(adapter: Path, base: Base, recipe: Recipe) -> None:
+def write_base_name(adapter: Path, base: BaseModel, recipe: Recipe) -> None:
     """Let the adapter name its base as the world knows it, not by a folder of this machine."""
     file = adapter / "adapter_config.json"
     config = msgspec.json.decode(file.read_bytes())
     config["base_model_name_or_path"] = base.name if base.from_hub else str(recipe.config["base_model"])
     config["revision"] = base.revision if base.from_hub else None
-    write_whole(file, msgspec.json.format(msgspec.json.encode(config), indent=2))
+    write_atomic(file, msgspec.json.format(msgspec.json.encode(config), indent=2))

@@ -14,13 +14,21 @@ from checks.facts.host import Host
 from harness.jobs.default_recipe import SMALL
 from harness.jobs.job_choice import JobRequest, choose_job
 from harness.jobs.merge import merge
-from harness.jobs.model_card import base_of, card, name_base, write_card
-from harness.jobs.train import Asked, Trained, Wish, asked_for, checked_data, read_asked, refuse_too_large
+from harness.jobs.model_card import find_base_model, model_card_text, write_base_name, write_card
+from harness.jobs.train import (
+    TrainingRequest,
+    TrainingResult,
+    TrainingSettings,
+    check_data,
+    read_request,
+    refuse_too_large,
+    training_request,
+)
 from harness.jobs.workplace import Workplace
-from harness.memory.available import room_for
-from harness.pipeline import Job, Ready
+from harness.memory.available import available_memory
+from harness.pipeline import Job, TrainingSetup
 from harness.process.worker_log import WorkerLog, read_worker_log
-from harness.training.launch import Run, read_run
+from harness.training.launch import RunRecord, read_run
 from machine.errors import BadUsage, Refused
 from machine.events import Emit
 
@@ -31,30 +39,30 @@ class TrainRequest(NamedTuple):
     data: Path | None
     resume: Path | None
     recipe: str | None
-    wish: Wish
+    wish: TrainingSettings
     accept_data: bool = False
     accept_memory: bool = False
 
 
 def plan_training(
     request: TrainRequest, host: Host, catalogue: Catalogue, models: Path, emit: Emit
-) -> tuple[Asked, Job]:
+) -> tuple[TrainingRequest, Job]:
     """What is to be trained: from the request, or from the run that is resumed. Raises Problem for what cannot be."""
     if request.resume is not None:
         asked, job = _resumed(request.resume, host, catalogue, models, emit)
     else:
         asked, job = _new(request, host, catalogue, models, emit)
     if job.stack.vendor != "cpu":
-        room = room_for(None, host, catalogue)
+        room = available_memory(None, host, catalogue)
         refuse_too_large(job.recipe, asked.overrides, room, request.accept_memory, emit)
     return asked, job
 
 
-def _resumed(run: Path, host: Host, catalogue: Catalogue, models: Path, emit: Emit) -> tuple[Asked, Job]:
-    before = read_asked(run)
+def _resumed(run: Path, host: Host, catalogue: Catalogue, models: Path, emit: Emit) -> tuple[TrainingRequest, Job]:
+    before = read_request(run)
     data = Path(before.data)
     job = choose_job(host, catalogue, JobRequest(before.recipe, data), models)
-    digest, _ = checked_data(data, True, emit)
+    digest, _ = check_data(data, True, emit)
     if digest != before.data_digest:
         raise BadUsage(
             "train.data-changed",
@@ -65,7 +73,9 @@ def _resumed(run: Path, host: Host, catalogue: Catalogue, models: Path, emit: Em
     return before, job
 
 
-def _new(request: TrainRequest, host: Host, catalogue: Catalogue, models: Path, emit: Emit) -> tuple[Asked, Job]:
+def _new(
+    request: TrainRequest, host: Host, catalogue: Catalogue, models: Path, emit: Emit
+) -> tuple[TrainingRequest, Job]:
     assert request.data is not None
     job = choose_job(host, catalogue, JobRequest(request.recipe, request.data), models)
     if job.recipe.traits.throughput_only:
@@ -75,34 +85,36 @@ def _new(request: TrainRequest, host: Host, catalogue: Catalogue, models: Path, 
             "",
             f"Take a recipe with pretrained weights, for example --recipe {SMALL}.",
         )
-    digest, rows = checked_data(request.data, request.accept_data, emit)
-    return asked_for(job, request.wish, request.recipe or job.recipe.name, digest, rows), job
+    digest, rows = check_data(request.data, request.accept_data, emit)
+    return training_request(job, request.wish, request.recipe or job.recipe.name, digest, rows), job
 
 
-def write_adapter_card(result: Trained, job: Job, ready: Ready, folder: Path, tool_version: str) -> None:
+def write_adapter_card(result: TrainingResult, job: Job, ready: TrainingSetup, folder: Path, tool_version: str) -> None:
     """The adapter as it can be passed on: its base named, its model card, nothing of this machine."""
-    base = base_of(job.recipe, ready.base_model)
+    base = find_base_model(job.recipe, ready.base_model)
     run, log = _finished(folder)
     with suppress(FileNotFoundError):
         # Axolotl's own log names folders of this machine
         os.replace(folder / "adapter" / "debug.log", folder / "axolotl-debug.log")
     if (folder / "adapter" / "adapter_config.json").exists():
-        name_base(folder / "adapter", base, job.recipe)
-    write_card(folder / "adapter", card(job.recipe, run, log, result, base, tool_version, merged=False))
+        write_base_name(folder / "adapter", base, job.recipe)
+    write_card(folder / "adapter", model_card_text(job.recipe, run, log, result, base, tool_version, merged=False))
 
 
-def with_merged(result: Trained, job: Job, ready: Ready, folder: Path, place: Workplace, tool_version: str) -> Trained:
+def with_merged(
+    result: TrainingResult, job: Job, ready: TrainingSetup, folder: Path, place: Workplace, tool_version: str
+) -> TrainingResult:
     """The result with a plain model folder beside the adapter, made where it does not exist yet."""
     target = folder / "merged"
     if not target.exists():
         run, log = _finished(folder)
         merge(run, folder, target, "bfloat16", ready.environment, place.machine, place.emit)
-        base = base_of(job.recipe, ready.base_model)
-        write_card(target, card(job.recipe, run, log, result, base, tool_version, merged=True))
+        base = find_base_model(job.recipe, ready.base_model)
+        write_card(target, model_card_text(job.recipe, run, log, result, base, tool_version, merged=True))
     return msgspec.structs.replace(result, merged=str(target))
 
 
-def _finished(folder: Path) -> tuple[Run, WorkerLog]:
+def _finished(folder: Path) -> tuple[RunRecord, WorkerLog]:
     log = read_worker_log(folder / "worker.jsonl")
     assert log is not None
     return read_run(folder), log

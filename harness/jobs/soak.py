@@ -11,7 +11,7 @@ from harness.measure.matmul_ceiling import ceiling_argv, products_of
 from harness.measure.run_context import Soak, slot_of
 from harness.measure.sensors import has_sensor, settling
 from harness.measure.telemetry import read_telemetry, sensing
-from harness.pipeline import Job, Ready
+from harness.pipeline import Job, TrainingSetup
 from machine.events import Emit, Event
 from machine.local import Machine
 from machine.paths import Paths, make
@@ -21,7 +21,7 @@ AT_MOST = 20 * 60.0
 LOOK = 5.0
 
 
-def soak(job: Job, ready: Ready, host: Host, machine: Machine, paths: Paths, emit: Emit) -> Soak:
+def soak(job: Job, ready: TrainingSetup, host: Host, machine: Machine, paths: Paths, emit: Emit) -> Soak:
     """Heat the device with the model's own products until heat and clock stand still, at most 20 minutes.
 
     Without a sensor there is nothing to wait for.

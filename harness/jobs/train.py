@@ -12,33 +12,42 @@ from typing import Any
 
 import msgspec
 
-from harness.atomic_files import write_whole
+from harness.atomic_files import write_atomic
 from harness.dataset.alpaca import read_alpaca
 from harness.dataset.check import Wanted, check
-from harness.memory.available import Room
-from harness.memory.fit import Wishes, fit
-from harness.pipeline import Job, Ready, as_judged, own_rows
+from harness.memory.available import AvailableMemory
+from harness.memory.fit import FitOptions, predict_fit
+from harness.pipeline import Job, TrainingSetup, count_recipe_rows, recipe_for_verdict
 from harness.process.worker_log import WorkerLog, read_worker_log
 from harness.recipe.loader import Recipe, load_recipe
-from harness.training.background import Started
-from harness.training.checkpoints import drop_all
-from harness.training.examination import Answer, Examination
-from harness.training.launch import LOCK, Keep, Run, going_on, mark_cut_off, new_folder, read_run, train
-from harness.training.monitor import Hung
+from harness.training.background import BackgroundUnit
+from harness.training.checkpoints import remove_all
+from harness.training.examination import AnswerPair, Examination
+from harness.training.launch import (
+    LOCK,
+    CheckpointPolicy,
+    RunRecord,
+    mark_interrupted,
+    new_run_folder,
+    read_run,
+    resume_point,
+    train,
+)
+from harness.training.monitor import HangLimits
 from machine.errors import BadAnswer, BadUsage, Interrupted, Problem, Refused
 from machine.events import Emit, Event
 from machine.local import Machine
 from machine.paths import make
 
 STAGE = "train"
-ASKED = "train.json"
+REQUEST = "train.json"
 # evaluations and checkpoints by step: so many a pass over the data, and so many in all; the clock adds checkpoints
 A_PASS, AT_MOST = 5, 10
 # a held-out row and one to train on
 FEWEST_ROWS = 2
 
 
-class Asked(msgspec.Struct, frozen=True):
+class TrainingRequest(msgspec.Struct, frozen=True):
     """What a person asked for: all that `--resume` needs. `recipe` is a name or a path; `data_digest` its sha256."""
 
     recipe: str
@@ -47,12 +56,12 @@ class Asked(msgspec.Struct, frozen=True):
     data_digest: str
     rows: int
     overrides: dict[str, Any]
-    keep: Keep = Keep()
+    keep: CheckpointPolicy = CheckpointPolicy()
     hung_seconds: float | None = None
     work: str = ""
 
 
-class Wish(msgspec.Struct, frozen=True):
+class TrainingSettings(msgspec.Struct, frozen=True):
     """The options that change the training; None: as the recipe has it."""
 
     epochs: float | None = None
@@ -64,12 +73,12 @@ class Wish(msgspec.Struct, frozen=True):
     hung_seconds: float | None = None
 
 
-class Evaluation(msgspec.Struct, frozen=True):
+class HeldOutEvaluation(msgspec.Struct, frozen=True):
     step: int
     held_out_loss: float | None
 
 
-class Trained(msgspec.Struct, frozen=True):
+class TrainingResult(msgspec.Struct, frozen=True):
     """The answer of `train`. `status` is done, or started for a training in the background, of which only what was
     asked is known. `best_step`: the step whose weights the adapter has, where the held-out loss chose them.
 
@@ -89,18 +98,18 @@ class Trained(msgspec.Struct, frozen=True):
     seconds: float | None = None
     loss_first: float | None = None
     loss_last: float | None = None
-    evaluations: tuple[Evaluation, ...] = ()
+    evaluations: tuple[HeldOutEvaluation, ...] = ()
     best_step: int | None = None
     stopped_early: bool = False
     resumed_from: tuple[int, ...] = ()
     held_out_before: float | None = None
     held_out_after: float | None = None
-    answers: tuple[Answer, ...] = ()
-    background: Started | None = None
+    answers: tuple[AnswerPair, ...] = ()
+    background: BackgroundUnit | None = None
     notes: tuple[str, ...] = ()
 
 
-def checked_data(file: Path, accept: bool, emit: Emit) -> tuple[str, int]:
+def check_data(file: Path, accept: bool, emit: Emit) -> tuple[str, int]:
     """The file's sha256 and its rows; raises BadAnswer for data that must be mended first, unless they are accepted."""
     rows = read_alpaca(file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -129,11 +138,13 @@ def checked_data(file: Path, accept: bool, emit: Emit) -> tuple[str, int]:
     return digest, len(rows)
 
 
-def refuse_too_large(recipe: Recipe, overrides: dict[str, Any], room: Room | None, accept: bool, emit: Emit) -> None:
+def refuse_too_large(
+    recipe: Recipe, overrides: dict[str, Any], room: AvailableMemory | None, accept: bool, emit: Emit
+) -> None:
     """Raises BadAnswer for what the card's free memory does not hold by prediction; what is not known is told."""
     config = {key: value for key, value in {**recipe.config, **overrides}.items() if value is not None}
     try:
-        told = fit(msgspec.structs.replace(recipe, config=config), Wishes(), room)
+        told = predict_fit(msgspec.structs.replace(recipe, config=config), FitOptions(), room)
     except BadUsage as unknown:
         emit(Event("note", "fit", f"Whether it fits is not known: {unknown.what}"))
         return
@@ -153,7 +164,7 @@ def refuse_too_large(recipe: Recipe, overrides: dict[str, Any], room: Room | Non
     )
 
 
-def overrides_for(recipe: Recipe, wish: Wish) -> dict[str, Any]:
+def training_overrides(recipe: Recipe, wish: TrainingSettings) -> dict[str, Any]:
     """What a training on other data changes in a recipe: how long, and when it is evaluated and saved.
 
     A recipe whose max_steps was counted for its own data makes as many passes over a person's; evaluations and
@@ -164,7 +175,7 @@ def overrides_for(recipe: Recipe, wish: Wish) -> dict[str, Any]:
     if wish.steps is not None:
         changes["max_steps"] = wish.steps
     elif wish.epochs is not None or recipe.config.get("max_steps"):
-        epochs = wish.epochs or own_passes(recipe) or epochs
+        epochs = wish.epochs or recipe_passes(recipe) or epochs
         changes |= {"num_epochs": epochs, "max_steps": None}
     share = 1 / min(AT_MOST, max(1, round(A_PASS * epochs)))
     # a share of all steps, which only the trainer knows; one of 1 would be taken for every step
@@ -177,31 +188,31 @@ def overrides_for(recipe: Recipe, wish: Wish) -> dict[str, Any]:
     return changes | ({"seed": wish.seed} if wish.seed is not None else {})
 
 
-def own_passes(recipe: Recipe) -> int | None:
+def recipe_passes(recipe: Recipe) -> int | None:
     """How often the recipe goes over its own data in its max_steps, in whole passes; None where that is not known."""
     steps: int | None = recipe.config.get("max_steps")
-    rows = own_rows(recipe) if steps else None
+    rows = count_recipe_rows(recipe) if steps else None
     if not steps or not rows:
         return None
     a_step: int = (recipe.config.get("micro_batch_size") or 1) * (recipe.config.get("gradient_accumulation_steps") or 1)
     return max(1, round(steps * a_step / rows))
 
 
-def asked_for(job: Job, wish: Wish, recipe_name: str, digest: str, rows: int) -> Asked:
+def training_request(job: Job, wish: TrainingSettings, recipe_name: str, digest: str, rows: int) -> TrainingRequest:
     assert job.data is not None
-    return Asked(
+    return TrainingRequest(
         recipe=recipe_name if not Path(recipe_name).is_file() else str(Path(recipe_name).absolute()),
         recipe_digest=job.recipe.digest,
         data=str(job.data),
         data_digest=digest,
         rows=rows,
-        overrides={**job.overrides, **overrides_for(job.recipe, wish)},
-        keep=Keep(wish.save_seconds, wish.patience),
+        overrides={**job.overrides, **training_overrides(job.recipe, wish)},
+        keep=CheckpointPolicy(wish.save_seconds, wish.patience),
         hung_seconds=wish.hung_seconds,
     )
 
 
-def with_work(asked: Asked, ready: Ready) -> Asked:
+def with_work_digest(asked: TrainingRequest, ready: TrainingSetup) -> TrainingRequest:
     """With the digest of all that decides the weights; drivers and kernels may change between two sittings."""
     environment = ready.environment
     parts = (
@@ -211,15 +222,15 @@ def with_work(asked: Asked, ready: Ready) -> Asked:
     return msgspec.structs.replace(asked, work=hashlib.sha256("\0".join(parts).encode()).hexdigest())
 
 
-def read_asked(folder: Path) -> Asked:
+def read_request(folder: Path) -> TrainingRequest:
     """What the run in this folder was asked for; raises BadUsage where it is none of `train`, or cannot be the same."""
     try:
-        asked = msgspec.json.decode((folder / ASKED).read_bytes(), type=Asked)
+        asked = msgspec.json.decode((folder / REQUEST).read_bytes(), type=TrainingRequest)
     except (OSError, msgspec.MsgspecError) as error:
         raise BadUsage(
             "train.none",
             f"{folder} is not the folder of a training on your data.",
-            f"Its {ASKED} cannot be read: {error}.",
+            f"Its {REQUEST} cannot be read: {error}.",
             "Give the folder that gpu-setup train has named.",
         ) from error
     recipe = load_recipe(asked.recipe)
@@ -233,12 +244,12 @@ def read_asked(folder: Path) -> Asked:
     return asked
 
 
-def same_work(runs: Path, work: str) -> Path | None:
+def find_same_work(runs: Path, work: str) -> Path | None:
     """The newest run of the same work: cut off, or finished."""
-    for place in sorted(runs.glob(f"*/{ASKED}"), reverse=True):
+    for place in sorted(runs.glob(f"*/{REQUEST}"), reverse=True):
         folder = place.parent
         try:
-            asked = msgspec.json.decode(place.read_bytes(), type=Asked)
+            asked = msgspec.json.decode(place.read_bytes(), type=TrainingRequest)
             if asked.work == work:
                 return folder
         except (OSError, msgspec.MsgspecError, BadUsage):
@@ -246,13 +257,13 @@ def same_work(runs: Path, work: str) -> Path | None:
     return None
 
 
-def place_for(asked: Asked, job: Job, out: Path | None, fresh: bool, runs: Path) -> Path:
+def choose_run_folder(asked: TrainingRequest, job: Job, out: Path | None, fresh: bool, runs: Path) -> Path:
     """The run's folder: the person's, the one that has the same work, or a new one. Raises Refused when taken."""
     if out is None:
-        mark_cut_off(runs)
-        return (None if fresh else same_work(runs, asked.work)) or new_folder(runs, job.recipe)
-    if (out / ASKED).exists() and not fresh:
-        there = msgspec.json.decode((out / ASKED).read_bytes(), type=Asked)
+        mark_interrupted(runs)
+        return (None if fresh else find_same_work(runs, asked.work)) or new_run_folder(runs, job.recipe)
+    if (out / REQUEST).exists() and not fresh:
+        there = msgspec.json.decode((out / REQUEST).read_bytes(), type=TrainingRequest)
         if there.work == asked.work:
             return out
         raise Refused(
@@ -267,31 +278,31 @@ def place_for(asked: Asked, job: Job, out: Path | None, fresh: bool, runs: Path)
 
 
 def run_training(
-    asked: Asked, job: Job, ready: Ready, folder: Path, machine: Machine, emit: Emit
-) -> tuple[Run, WorkerLog]:
+    asked: TrainingRequest, job: Job, ready: TrainingSetup, folder: Path, machine: Machine, emit: Emit
+) -> tuple[RunRecord, WorkerLog]:
     """Train in the folder, or go on there; a run that is done is returned as it is. A Problem says what is kept."""
     _refuse_running(folder)
-    write_whole(folder / ASKED, msgspec.json.format(msgspec.json.encode(asked)))
+    write_atomic(folder / REQUEST, msgspec.json.format(msgspec.json.encode(asked)))
     if (folder / "run.json").exists() and read_run(folder).status == "done":
         emit(Event("end", STAGE, f"already done with the same data and settings (--fresh trains anew): {folder}"))
     else:
         seconds = asked.hung_seconds
-        hung = Hung() if seconds is None else Hung(0.0, seconds / 2, 0.0, seconds)
+        hung = HangLimits() if seconds is None else HangLimits(0.0, seconds / 2, 0.0, seconds)
         again = f"gpu-setup train --resume {folder}"
         try:
             train(
-                as_judged(job), ready.environment, ready.base_model, folder, machine, emit, asked.work, job.data,
+                recipe_for_verdict(job), ready.environment, ready.base_model, folder, machine, emit, asked.work, job.data,
                 asked.overrides, job.device, asked.keep, hung,
             )  # fmt: skip
         except KeyboardInterrupt as stop:
-            raise _stopped(folder, again) from stop
+            raise _stop_error(folder, again) from stop
         except Interrupted as stop:
-            raise _stopped(folder, again, stop.what) from stop
+            raise _stop_error(folder, again, stop.what) from stop
         except Problem as problem:
-            if going_on(folder) is not None and problem.code != "train.loss-not-finite":
+            if resume_point(folder) is not None and problem.code != "train.loss-not-finite":
                 problem.next = f"{problem.next} To go on from the last checkpoint: {again}"
             raise
-        drop_all(folder / "adapter")
+        remove_all(folder / "adapter")
     log = read_worker_log(folder / "worker.jsonl")
     if log is None:
         raise BadUsage("run.none", f"{folder} holds no worker log.", "", "Run the same command again with --fresh.")
@@ -313,25 +324,30 @@ def _refuse_running(folder: Path) -> None:
         ) from error
 
 
-def _stopped(folder: Path, again: str, what: str = "") -> Interrupted:
-    point = going_on(folder)
+def _stop_error(folder: Path, again: str, what: str = "") -> Interrupted:
+    point = resume_point(folder)
     kept = f"The checkpoint of step {point.step} is kept." if point else "No checkpoint was made yet."
     return Interrupted("train.stopped", what or "Stopped.", kept, f"To go on: {again}")
 
 
-def trained(
-    asked: Asked, run: Run, log: WorkerLog, base_model: str, folder: Path, examination: Examination | None
-) -> Trained:
+def training_result(
+    asked: TrainingRequest,
+    run: RunRecord,
+    log: WorkerLog,
+    base_model: str,
+    folder: Path,
+    examination: Examination | None,
+) -> TrainingResult:
     """Everything that is known of a finished training."""
     losses = [step.loss for step in log.steps if isinstance(step.loss, float)]
     evaluations = tuple(
-        Evaluation(each.step, each.loss if isinstance(each.loss, float) else None) for each in log.evaluations
+        HeldOutEvaluation(each.step, each.loss if isinstance(each.loss, float) else None) for each in log.evaluations
     )
     known = [each for each in evaluations if each.held_out_loss is not None]
     best = min(known, key=lambda each: each.held_out_loss or 0.0).step if known and asked.keep.patience else None
     before = examination.before.held_out_loss if examination and examination.before else None
     after = examination.after.held_out_loss if examination and examination.after else None
-    return Trained(
+    return TrainingResult(
         recipe=run.recipe,
         base_model=base_model,
         status=run.status,

@@ -17,28 +17,28 @@ import msgspec
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from harness.atomic_files import read_if_whole, write_whole
+from harness.atomic_files import read_if_valid, write_atomic
 from harness.jobs.tune_search import (
-    Change,
     Duel,
-    Facts,
-    Try,
-    digest,
-    duel,
-    fastest,
+    TuneChange,
+    TuneFacts,
+    TuneTry,
+    changes_digest,
+    compare_in_pairs,
+    fastest_try,
     next_change,
     same_losses,
-    tuned_text,
+    tuned_recipe_text,
 )
 from harness.measure.metrics import measure
-from harness.memory.available import room_for
-from harness.memory.fit import Wishes, job_for
+from harness.memory.available import available_memory
+from harness.memory.fit import FitOptions, job_for
 from harness.memory.prediction import predict
-from harness.pipeline import Job, Ready
+from harness.pipeline import Job, TrainingSetup
 from harness.process.worker_log import WorkerLog, read_worker_log
 from harness.recipe.loader import SAMPLES, Recipe
-from harness.training.launch import new_folder, train
-from harness.training.monitor import Hung
+from harness.training.launch import new_run_folder, train
+from harness.training.monitor import HangLimits
 from machine.errors import BadUsage, Interrupted, Problem
 from machine.events import Emit, Event
 from machine.local import Machine
@@ -51,10 +51,10 @@ SHORTEST, LONGEST = 10.0, 60.0
 HOST_RESERVE = 2_000_000_000
 DOCUMENTS, PROOF_STEPS, PROOF_LENGTH = 8, 3, 2048
 # a try whose first step takes so long is given up: on a processor compiling takes ten minutes and saves little
-PATIENCE = Hung(first_seconds=180.0)
+PATIENCE = HangLimits(first_seconds=180.0)
 
 
-class Tuned(msgspec.Struct, frozen=True):
+class TuneResult(msgspec.Struct, frozen=True):
     """What came out: all tries, the best one's number, and the duel against the untuned recipe (null where none won).
 
     `recipe` is the tuned recipe's file. `complete`: nothing was left to try when it ended.
@@ -62,7 +62,7 @@ class Tuned(msgspec.Struct, frozen=True):
 
     name: str
     where: str
-    tries: tuple[Try, ...]
+    tries: tuple[TuneTry, ...]
     best: int
     duel: Duel | None
     complete: bool
@@ -87,16 +87,18 @@ class TuneSettings(NamedTuple):
 OPTIONAL_KERNELS = ("cut_cross_entropy", "flash_attn", "liger_kernel")
 
 
-def tune_settings(job: Job, ready: Ready, host: Host, catalogue: Catalogue, minutes: float) -> TuneSettings:
+def tune_settings(job: Job, ready: TrainingSetup, host: Host, catalogue: Catalogue, minutes: float) -> TuneSettings:
     gpu = job.stack.vendor != "cpu"
-    card = room_for(None, host, catalogue) if gpu else None
+    card = available_memory(None, host, catalogue) if gpu else None
     folder = Path(ready.environment.folder)
     packages = (name for name in OPTIONAL_KERNELS if any(folder.glob(f"lib/python*/site-packages/{name}")))
-    room = room_of(host, card.bytes if card else None) if card or not gpu else None
+    room = memory_limit(host, card.bytes if card else None) if card or not gpu else None
     return TuneSettings(minutes, card.card if card else "the CPU", room, frozenset(packages))
 
 
-def tune(job: Job, ready: Ready, wanted: TuneSettings, machine: Machine, paths: Paths, emit: Emit) -> Tuned:
+def tune(
+    job: Job, ready: TrainingSetup, wanted: TuneSettings, machine: Machine, paths: Paths, emit: Emit
+) -> TuneResult:
     """Tune the job's recipe within the minutes that are wanted.
 
     Raises Problem only where the untuned recipe itself does not run; Interrupted keeps what was tried.
@@ -104,7 +106,7 @@ def tune(job: Job, ready: Ready, wanted: TuneSettings, machine: Machine, paths: 
     minutes, where = wanted.minutes, wanted.where
     folder = paths.state / "tune" / ready.inputs[:16]
     (folder / "runs").mkdir(parents=True, exist_ok=True)
-    shop = _Shop(job, ready, folder, wanted.room, machine, emit, min(LONGEST, max(SHORTEST, minutes * 60 / 30)))
+    shop = _Tuner(job, ready, folder, wanted.room, machine, emit, min(LONGEST, max(SHORTEST, minutes * 60 / 30)))
     begin = time.monotonic()
 
     def left() -> float:
@@ -119,7 +121,7 @@ def tune(job: Job, ready: Ready, wanted: TuneSettings, machine: Machine, paths: 
         raise BadUsage(
             "tune.untuned", "The untuned recipe does not run.", tries[0].reason, "gpu-setup bench shows why."
         )
-    facts = Facts(job.stack.vendor != "cpu", wanted.packages, _document_tokens(shop))
+    facts = TuneFacts(job.stack.vendor != "cpu", wanted.packages, _document_tokens(shop))
     config = {**job.recipe.config, **job.overrides}
     complete = False
     while left() > _finale_seconds(tries):
@@ -127,46 +129,46 @@ def tune(job: Job, ready: Ready, wanted: TuneSettings, machine: Machine, paths: 
         if change is None:
             complete = True
             break
-        best = fastest(tries)
+        best = fastest_try(tries)
         assert best is not None
         tries.append(shop.attempt(len(tries), change, best, tries[0]))
-    best = fastest(tries)
+    best = fastest_try(tries)
     assert best is not None
     found = shop.duel(best, folder) if best.changes else None
     kept = found is not None and found.ratio > 1
     recipe = _write_recipe(job.recipe, best, found, where, folder) if kept else None
-    return Tuned(
+    return TuneResult(
         job.recipe.name, where, tuple(tries), best.number if kept else 0, found, complete, recipe, str(folder),
         (time.monotonic() - begin) / 60, tuple(_notes(complete, kept, job)),
     )  # fmt: skip
 
 
-def read_tries(folder: Path) -> tuple[Try, ...]:
+def read_tries(folder: Path) -> tuple[TuneTry, ...]:
     """The tries of a tuning that was begun, in order; a document that cannot be read ends them."""
-    found: list[Try] = []
+    found: list[TuneTry] = []
     for path in sorted((folder / "tries").glob("*.json")):
-        entry = read_if_whole(path, Try)
+        entry = read_if_valid(path, TuneTry)
         if entry is None or entry.number != len(found):
             break
         found.append(entry)
     return tuple(found)
 
 
-class _Shop(msgspec.Struct):
+class _Tuner(msgspec.Struct):
     """Where tries are made: the job, its environment, and how long each is measured."""
 
     job: Job
-    ready: Ready
+    ready: TrainingSetup
     folder: Path
     room: int | None
     machine: Machine
     emit: Emit
     seconds: float
 
-    def untuned(self) -> Try:
+    def untuned(self) -> TuneTry:
         begin = time.monotonic()
         try:
-            entry = self._measured(Try(0, "untuned", "untuned", {}, "measured"), None)
+            entry = self._measured(TuneTry(0, "untuned", "untuned", {}, "measured"), None)
             return self._kept(msgspec.structs.replace(entry, seconds=time.monotonic() - begin))
         except Interrupted:
             raise
@@ -174,10 +176,10 @@ class _Shop(msgspec.Struct):
             problem.next = f"The untuned recipe itself does not run, so there is nothing to tune. {problem.next}"
             raise
 
-    def attempt(self, number: int, change: Change, best: Try, untuned: Try) -> Try:
+    def attempt(self, number: int, change: TuneChange, best: TuneTry, untuned: TuneTry) -> TuneTry:
         """One change on top of the best so far: pruned, measured, and proved where it is faster."""
         whole = {**best.changes, **change.changes}
-        entry = Try(number, change.group, change.label, whole, "measured", why=change.why)
+        entry = TuneTry(number, change.group, change.label, whole, "measured", why=change.why)
         self.emit(Event("start", STAGE, f"Try {number}: {change.label} ({change.why})"))
         needed = self._needed(whole)
         if self.room is not None and needed is not None and needed > self.room:
@@ -194,9 +196,9 @@ class _Shop(msgspec.Struct):
             )
         return self._kept(msgspec.structs.replace(entry, seconds=time.monotonic() - begin))
 
-    def duel(self, best: Try, folder: Path) -> Duel:
+    def duel(self, best: TuneTry, folder: Path) -> Duel:
         """Untuned and tuned in turn, PAIRS times; finished runs of a stopped duel are taken as they are."""
-        kept = folder / f"duel-{digest(best.changes)}.json"
+        kept = folder / f"duel-{changes_digest(best.changes)}.json"
         speeds: dict[str, list[float]] = {"untuned": [], "tuned": []}
         if kept.is_file():
             speeds = msgspec.json.decode(kept.read_bytes(), type=dict[str, list[float]])
@@ -206,10 +208,10 @@ class _Shop(msgspec.Struct):
                     continue
                 self.emit(Event("note", STAGE, f"In turn, {number + 1} of {PAIRS}: {side}"))
                 speeds[side].append(_speed(self._train(changes)))
-                write_whole(kept, msgspec.json.encode(speeds))
-        return duel(speeds["untuned"], speeds["tuned"])
+                write_atomic(kept, msgspec.json.encode(speeds))
+        return compare_in_pairs(speeds["untuned"], speeds["tuned"])
 
-    def _measured(self, entry: Try, best: Try | None, untuned: Try | None = None) -> Try:
+    def _measured(self, entry: TuneTry, best: TuneTry | None, untuned: TuneTry | None = None) -> TuneTry:
         begin = time.monotonic()
         log = self._train(entry.changes)
         found = measure(log, self.job.recipe.traits.warmup_steps)
@@ -228,9 +230,9 @@ class _Shop(msgspec.Struct):
         if best is None:
             return msgspec.structs.replace(entry, proof=self._prove(entry.changes))
         assert untuned is not None
-        return entry if fastest((best, entry)) is best else self._judged(entry, untuned)
+        return entry if fastest_try((best, entry)) is best else self._judged(entry, untuned)
 
-    def _judged(self, entry: Try, untuned: Try) -> Try:
+    def _judged(self, entry: TuneTry, untuned: TuneTry) -> TuneTry:
         """Faster: does it compute the same, on the same rows?"""
         if entry.rows != untuned.rows:
             told = f"trains on {entry.rows} rows instead of {untuned.rows}"
@@ -265,8 +267,8 @@ class _Shop(msgspec.Struct):
         log = self._run(overrides, None, PATIENCE if changes else None)
         return tuple(step.loss for step in log.steps if isinstance(step.loss, float))
 
-    def _run(self, overrides: dict[str, Any], seconds: float | None, hung: Hung | None) -> WorkerLog:
-        folder = new_folder(self.folder / "runs", self.job.recipe)
+    def _run(self, overrides: dict[str, Any], seconds: float | None, hung: HangLimits | None) -> WorkerLog:
+        folder = new_run_folder(self.folder / "runs", self.job.recipe)
         return train(
             self.job.recipe, self.ready.environment, self.ready.base_model, folder, self.machine, _quiet,
             self.ready.inputs, self.job.data, overrides, self.job.device, hung=hung, budget=seconds,
@@ -282,22 +284,22 @@ class _Shop(msgspec.Struct):
         if not path.is_file():
             rows = msgspec.json.decode((SAMPLES / "house-style.json").read_bytes(), type=list[dict[str, str]])
             same = [{**row, "output": rows[0]["output"]} for row in rows[:DOCUMENTS]]
-            write_whole(path, msgspec.json.encode(same))
+            write_atomic(path, msgspec.json.encode(same))
         return path
 
     def _needed(self, changes: dict[str, Any]) -> int | None:
         """What fit predicts, on a card; on the host the tensors alone. None for a model whose shapes are not known."""
         config = {**self.job.recipe.config, **self.job.overrides, **changes}
         try:
-            found = predict(job_for(msgspec.structs.replace(self.job.recipe, config=config), Wishes()))
+            found = predict(job_for(msgspec.structs.replace(self.job.recipe, config=config), FitOptions()))
         except BadUsage:
             return None
         return found.device if self.job.stack.vendor != "cpu" else found.allocated
 
-    def _kept(self, entry: Try) -> Try:
+    def _kept(self, entry: TuneTry) -> TuneTry:
         (self.folder / "tries").mkdir(exist_ok=True)
         document = msgspec.json.format(msgspec.json.encode(entry))
-        write_whole(self.folder / "tries" / f"{entry.number:02}.json", document)
+        write_atomic(self.folder / "tries" / f"{entry.number:02}.json", document)
         return entry
 
 
@@ -309,7 +311,7 @@ def _speed(log: WorkerLog) -> float:
     return sum(step.non_padding for step in steps) / sum(step.seconds for step in steps)
 
 
-def _document_tokens(shop: _Shop) -> float | None:
+def _document_tokens(shop: _Tuner) -> float | None:
     """Tokens of an average document, as the untuned recipe's first run saw them."""
     for folder in sorted((shop.folder / "runs").glob("*/")):
         log = read_worker_log(folder / "worker.jsonl")
@@ -319,13 +321,13 @@ def _document_tokens(shop: _Shop) -> float | None:
     return None
 
 
-def _finale_seconds(tries: list[Try]) -> float:
+def _finale_seconds(tries: list[TuneTry]) -> float:
     """What the duel will take, and one more try before it."""
     longest = max((entry.seconds for entry in tries), default=0.0)
     return 2 * PAIRS * tries[0].run_seconds + longest
 
 
-def room_of(host: Host, gpu: int | None) -> int | None:
+def memory_limit(host: Host, gpu: int | None) -> int | None:
     """Bytes for a run: the card's, or the host's less what a process takes beside its tensors."""
     if gpu is not None:
         return gpu
@@ -337,9 +339,9 @@ def precision_of(config: dict[str, Any]) -> str:
     return next((name for name in ("bf16", "fp16") if config.get(name)), "fp32")
 
 
-def _write_recipe(recipe: Recipe, best: Try, found: Duel | None, where: str, folder: Path) -> str:
-    text = tuned_text(recipe.name, recipe.text, best, found.ratio if found else None, where)
-    return str(write_whole(folder / f"{recipe.name}-tuned.yaml", text))
+def _write_recipe(recipe: Recipe, best: TuneTry, found: Duel | None, where: str, folder: Path) -> str:
+    text = tuned_recipe_text(recipe.name, recipe.text, best, found.ratio if found else None, where)
+    return str(write_atomic(folder / f"{recipe.name}-tuned.yaml", text))
 
 
 def _notes(complete: bool, kept: bool, job: Job) -> list[str]:

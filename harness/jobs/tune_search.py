@@ -25,7 +25,7 @@ TOLERANCE = {"fp32": (1e-4, 1e-3), "bf16": (5e-3, 2e-2), "fp16": (5e-3, 2e-2)}
 LEAST_PACKED = 4
 
 
-class Change(msgspec.Struct, frozen=True):
+class TuneChange(msgspec.Struct, frozen=True):
     """One thing to try: what it changes in the config, on top of the best so far, and why it may help."""
 
     group: str
@@ -34,7 +34,7 @@ class Change(msgspec.Struct, frozen=True):
     why: str
 
 
-class Try(msgspec.Struct, frozen=True):
+class TuneTry(msgspec.Struct, frozen=True):
     """One try and what became of it. `changes` are all changes to the recipe; the untuned recipe has none.
 
     `tokens_per_second`: non-padding. `rows`: what was kept of the data. `proof`: the losses of the same eight documents
@@ -68,7 +68,7 @@ class Duel(msgspec.Struct, frozen=True):
     highest: float
 
 
-class Facts(msgspec.Struct, frozen=True):
+class TuneFacts(msgspec.Struct, frozen=True):
     """What the search may use: `gpu`; `packages` beside Axolotl in the environment; tokens of an average document."""
 
     gpu: bool
@@ -77,23 +77,23 @@ class Facts(msgspec.Struct, frozen=True):
     packable: bool = True
 
 
-def next_change(config: dict[str, Any], tries: Sequence[Try], facts: Facts) -> Change | None:
+def next_change(config: dict[str, Any], tries: Sequence[TuneTry], facts: TuneFacts) -> TuneChange | None:
     """The next thing to try, from what was tried already; None: nothing is left. `config` is the untuned recipe's."""
-    best = fastest(tries)
+    best = fastest_try(tries)
     if best is None:
         return None
     now = {**config, **best.changes}
     done = {entry.label for entry in tries}
-    seen = {digest(entry.changes) for entry in tries}
-    for change in proposals(now, tries, facts):
-        if change.label not in done and digest({**best.changes, **change.changes}) not in seen:
+    seen = {changes_digest(entry.changes) for entry in tries}
+    for change in propose_changes(now, tries, facts):
+        if change.label not in done and changes_digest({**best.changes, **change.changes}) not in seen:
             return change
     return None
 
 
-def fastest(tries: Sequence[Try]) -> Try | None:
+def fastest_try(tries: Sequence[TuneTry]) -> TuneTry | None:
     """The best so far; None before the untuned recipe was measured. An earlier one stays unless clearly beaten."""
-    best: Try | None = None
+    best: TuneTry | None = None
     for entry in tries:
         if entry.status != "measured" or entry.tokens_per_second is None:
             continue
@@ -102,32 +102,34 @@ def fastest(tries: Sequence[Try]) -> Try | None:
     return best
 
 
-def proposals(now: dict[str, Any], tries: Sequence[Try], facts: Facts) -> Iterator[Change]:
+def propose_changes(now: dict[str, Any], tries: Sequence[TuneTry], facts: TuneFacts) -> Iterator[TuneChange]:
     """Every change that makes sense on top of `now`, in the order of what they usually bring."""
     yield from _packing(now, facts)
     yield from _micro_batch(now, tries)
     if now.get("gradient_checkpointing"):
-        yield Change(
+        yield TuneChange(
             "checkpointing",
             "no checkpointing",
             {"gradient_checkpointing": False},
             "no second forward pass; needs memory",
         )
     if facts.gpu and now.get("adapter") and not all(now.get(key) for key in KERNELS):
-        yield Change(
+        yield TuneChange(
             "kernels", "LoRA kernels", dict.fromkeys(KERNELS, True), "Axolotl's fused products of base and adapter"
         )
     yield from _loss(now, facts)
     yield from _attention(now, facts)
     if now.get("optimizer") == "adamw_torch":
-        yield Change("optimizer", "fused AdamW", {"optimizer": "adamw_torch_fused"}, "one kernel for all parameters")
+        yield TuneChange(
+            "optimizer", "fused AdamW", {"optimizer": "adamw_torch_fused"}, "one kernel for all parameters"
+        )
     if not now.get("sample_packing") and not now.get("group_by_length"):
-        yield Change("order", "rows of like length together", {"group_by_length": True}, "less padding")
+        yield TuneChange("order", "rows of like length together", {"group_by_length": True}, "less padding")
     if not now.get("torch_compile"):
-        yield Change("compile", "compiled", {"torch_compile": True}, "fused elementwise operations; compiles first")
+        yield TuneChange("compile", "compiled", {"torch_compile": True}, "fused elementwise operations; compiles first")
 
 
-def _packing(now: dict[str, Any], facts: Facts) -> Iterator[Change]:
+def _packing(now: dict[str, Any], facts: TuneFacts) -> Iterator[TuneChange]:
     """Whole sequences of documents that do not see each other: no padding, and about the same tokens a step."""
     if now.get("sample_packing") or not facts.packable or not facts.document_tokens:
         return
@@ -139,7 +141,7 @@ def _packing(now: dict[str, Any], facts: Facts) -> Iterator[Change]:
     for label, size in (("packed", length), ("packed, longer", longer)):
         if size < facts.document_tokens * LEAST_PACKED and size != longer:
             continue
-        yield Change(
+        yield TuneChange(
             "packing",
             f"{label}: {size}",
             {
@@ -154,15 +156,15 @@ def _packing(now: dict[str, Any], facts: Facts) -> Iterator[Change]:
         )
 
 
-def _micro_batch(now: dict[str, Any], tries: Sequence[Try]) -> Iterator[Change]:
+def _micro_batch(now: dict[str, Any], tries: Sequence[TuneTry]) -> Iterator[TuneChange]:
     """Twice as many at a time, half as often: the same samples in each optimizer step. Ends where it helps no more."""
     size = int(now.get("micro_batch_size") or 1)
     times = int(now.get("gradient_accumulation_steps") or 1)
-    best = fastest(tries)
+    best = fastest_try(tries)
     last = next((entry for entry in reversed(tries) if entry.group == "micro batch"), None)
     if times % 2 or (last is not None and last != best):
         return
-    yield Change(
+    yield TuneChange(
         "micro batch",
         f"micro batch {2 * size} x {times // 2}",
         {"micro_batch_size": 2 * size, "gradient_accumulation_steps": times // 2},
@@ -170,21 +172,21 @@ def _micro_batch(now: dict[str, Any], tries: Sequence[Try]) -> Iterator[Change]:
     )
 
 
-def _loss(now: dict[str, Any], facts: Facts) -> Iterator[Change]:
+def _loss(now: dict[str, Any], facts: TuneFacts) -> Iterator[TuneChange]:
     plugins = list(now.get("plugins") or [])
     if any("CrossEntropy" in name for name in plugins) or now.get("chunked_cross_entropy"):
         return
     if facts.gpu and "cut_cross_entropy" in facts.packages:
-        yield Change("loss", "cut cross entropy", {"plugins": [*plugins, CCE]}, "the logits are never all there")
-    yield Change("loss", "loss in chunks", {"chunked_cross_entropy": True}, "the logits in 32 bit piece by piece")
+        yield TuneChange("loss", "cut cross entropy", {"plugins": [*plugins, CCE]}, "the logits are never all there")
+    yield TuneChange("loss", "loss in chunks", {"chunked_cross_entropy": True}, "the logits in 32 bit piece by piece")
 
 
-def _attention(now: dict[str, Any], facts: Facts) -> Iterator[Change]:
+def _attention(now: dict[str, Any], facts: TuneFacts) -> Iterator[TuneChange]:
     current = now.get("attn_implementation")
     if current == "eager":
-        yield Change("attention", "sdpa", {"attn_implementation": "sdpa"}, "no matrix of scores in memory")
+        yield TuneChange("attention", "sdpa", {"attn_implementation": "sdpa"}, "no matrix of scores in memory")
     if facts.gpu and "flash_attn" in facts.packages and current != "flash_attention_2":
-        yield Change(
+        yield TuneChange(
             "attention",
             "flash attention 2",
             {"attn_implementation": "flash_attention_2", "sdpa_varlen": None},
@@ -203,7 +205,7 @@ def same_losses(proof: Sequence[float], reference: Sequence[float], precision: s
     )
 
 
-def duel(untuned: Sequence[float], tuned: Sequence[float]) -> Duel:
+def compare_in_pairs(untuned: Sequence[float], tuned: Sequence[float]) -> Duel:
     """Runs in pairs, one after the other: what slowed the machine for a while slowed both of a pair."""
     ratios = sorted(fast / slow for slow, fast in zip(untuned, tuned, strict=True))
     middle = len(ratios) // 2
@@ -211,12 +213,12 @@ def duel(untuned: Sequence[float], tuned: Sequence[float]) -> Duel:
     return Duel(tuple(untuned), tuple(tuned), ratio, ratios[0], ratios[-1])
 
 
-def digest(changes: dict[str, Any]) -> str:
+def changes_digest(changes: dict[str, Any]) -> str:
     """The same for the same changes, in whatever order they came."""
     return hashlib.sha256(msgspec.json.encode(changes, order="sorted")).hexdigest()[:12]
 
 
-def tuned_text(name: str, text: str, best: Try, ratio: float | None, where: str) -> str:
+def tuned_recipe_text(name: str, text: str, best: TuneTry, ratio: float | None, where: str) -> str:
     """The recipe's text with the best changes in it, each with its reason; what had no line is put at the end."""
     import re
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from harness.atomic_files import disk_trouble, read_if_whole
+from harness.atomic_files import disk_errors, read_if_valid
 from harness.environment.build import Environment
 from harness.environment.worker_process import worker_environment
 from harness.process.diagnosis import ended, undone
-from harness.process.worker_log import Start
+from harness.process.worker_log import StartEvent
 from harness.recipe.shapes import LINEARS, Shapes, from_config, lora_pairs, shapes_of
 from machine.errors import BadUsage
 from machine.events import Emit, Event
@@ -53,7 +53,7 @@ def products_of(config: dict[str, Any], base_model: str) -> Products | None:
     return _products(config, (*((i, o, shapes.layers) for _, i, o in pairs), (shapes.hidden, shapes.vocab, 1)))
 
 
-def products_seen(config: dict[str, Any], start: Start | None) -> Products | None:
+def products_seen(config: dict[str, Any], start: StartEvent | None) -> Products | None:
     """The products of the model that was really loaded; None where not every matrix works on every token."""
     if start is None or start.sizes is None or not start.matrices:
         return None
@@ -105,7 +105,7 @@ def measure_ceiling(
 ) -> Ceiling:
     """Measure for `seconds`; the document `out` stays. Raises OutsideFailed when the device cannot do it."""
     emit(Event("start", STAGE, f"Measuring how fast this device multiplies the model's matrices ({seconds:.0f} s)"))
-    with disk_trouble(out):
+    with disk_errors(out):
         outcome = machine.stream(
             (*ceiling_argv(environment, products), "--seconds", str(seconds), "--out", str(out)),
             lambda line: None,
@@ -126,4 +126,4 @@ def measure_ceiling(
 
 
 def read_ceiling(path: Path) -> Ceiling | None:
-    return read_if_whole(path, Ceiling)
+    return read_if_valid(path, Ceiling)

@@ -18,8 +18,8 @@ from harness.measure.matmul_ceiling import Ceiling
 from harness.measure.measurement import Measurement, once, over
 from harness.measure.sensors import Sensors, joules_per_token, other_load, sensors
 from harness.measure.telemetry import Telemetry
-from harness.process.worker_log import Start, Step, WorkerLog
-from harness.recipe.flops import Documents, Sizes, hardware_flops, training_flops
+from harness.process.worker_log import StartEvent, StepEvent, WorkerLog
+from harness.recipe.flops import DocumentSums, Sizes, hardware_flops, training_flops
 
 FEWEST_STEPS = 5
 # with fewer steps than this, their micro batches are the unit
@@ -102,12 +102,12 @@ class Around(msgspec.Struct, frozen=True):
     target: str | None = None
 
 
-def steady(steps: Sequence[Step], warmup: int) -> tuple[Step, ...]:
+def steady(steps: Sequence[StepEvent], warmup: int) -> tuple[StepEvent, ...]:
     """Steps that measure training: after the warm-up, without an evaluation or a save inside, longer than nothing."""
     return tuple(step for step in steps if step.step > warmup and not step.interrupted and step.seconds > 0)
 
 
-def found_warm_up(steps: Sequence[Step], least: int) -> int:
+def found_warm_up(steps: Sequence[StepEvent], least: int) -> int:
     """The number of the last step that warms up, by the time that each token slot took."""
     timed = [
         (step.step, seconds / slots)
@@ -136,7 +136,7 @@ class Unit(msgspec.Struct, frozen=True):
     computed: float | None = None
 
 
-def units(steps: Sequence[Step], sizes: Sizes | None = None, checkpointing: bool = False) -> tuple[Unit, ...]:
+def units(steps: Sequence[StepEvent], sizes: Sizes | None = None, checkpointing: bool = False) -> tuple[Unit, ...]:
     """The steps; where they are long and few, their micro batches. The optimizer's time is shared out evenly."""
     timed = all(micro_timed(step) for step in steps)
     small = timed and (
@@ -148,7 +148,7 @@ def units(steps: Sequence[Step], sizes: Sizes | None = None, checkpointing: bool
     )
 
 
-def _whole_unit(step: Step, sizes: Sizes | None, checkpointing: bool) -> list[Unit]:
+def _whole_unit(step: StepEvent, sizes: Sizes | None, checkpointing: bool) -> list[Unit]:
     seen = documents_of(step)
     return [
         Unit(
@@ -162,7 +162,7 @@ def _whole_unit(step: Step, sizes: Sizes | None, checkpointing: bool) -> list[Un
     ]
 
 
-def _micro_units(step: Step, sizes: Sizes | None, checkpointing: bool) -> list[Unit]:
+def _micro_units(step: StepEvent, sizes: Sizes | None, checkpointing: bool) -> list[Unit]:
     (whole,) = _whole_unit(step, sizes, checkpointing)
     between = _between(step) / step.micro_batches
     parts = zip(step.micro_seconds, step.micro_processed, step.micro_non_padding, step.micro_trainable, strict=True)
@@ -176,14 +176,14 @@ def _micro_units(step: Step, sizes: Sizes | None, checkpointing: bool) -> list[U
     ]
 
 
-def _between(step: Step) -> float:
+def _between(step: StepEvent) -> float:
     """What a step took beside its micro batches. An evaluation or a save that lies in it does not count."""
     if step.interrupted:
         return (step.wait_seconds or 0.0) + (step.optimizer_seconds or 0.0)
     return step.seconds - sum(step.micro_seconds)
 
 
-def repeatable(steps: Sequence[Step], warmup: int) -> tuple[Step, ...]:
+def repeatable(steps: Sequence[StepEvent], warmup: int) -> tuple[StepEvent, ...]:
     """The steps to measure the speed from: the steady ones, and where evaluations leave too few, those around them too.
 
     Of a step with an evaluation inside only the micro batches are taken, which have times of their own.
@@ -195,7 +195,7 @@ def repeatable(steps: Sequence[Step], warmup: int) -> tuple[Step, ...]:
     return late if late and all(micro_timed(step) for step in late) else steadied
 
 
-def micro_timed(step: Step) -> bool:
+def micro_timed(step: StepEvent) -> bool:
     """Whether the log has each micro batch of the step, whole."""
     parts = (step.micro_seconds, step.micro_processed, step.micro_non_padding, step.micro_trainable)
     return step.micro_batches > 0 and all(len(part) == step.micro_batches for part in parts)
@@ -207,7 +207,7 @@ def losses(log: WorkerLog) -> tuple[float, ...]:
 
 def measure(log: WorkerLog, warmup: int, around: Around | None = None) -> Measurements:
     """Everything that one run's log says; `warmup` steps at least are left out, more where the run settled later."""
-    start, around = log.start or Start(), around or Around()
+    start, around = log.start or StartEvent(), around or Around()
     gpu = start.device_type == "gpu"
     dropped = found_warm_up(log.steps, warmup)
     steps = steady(log.steps, dropped)
@@ -259,7 +259,7 @@ class _Speeds(msgspec.Struct, frozen=True):
     roof_share: Measurement
 
 
-def _speeds(repeated: Sequence[Unit], start: Start, around: Around, gpu: bool) -> _Speeds:
+def _speeds(repeated: Sequence[Unit], start: StartEvent, around: Around, gpu: bool) -> _Speeds:
     """FLOPs by each unit's own documents, over the unit's own time."""
     known = [(unit, unit.flops, unit.computed) for unit in repeated if unit.flops is not None and unit.computed]
     if not known or len(known) < len(repeated):
@@ -299,11 +299,11 @@ _UNITS = {
 }
 
 
-def documents_of(step: Step) -> Documents | None:
+def documents_of(step: StepEvent) -> DocumentSums | None:
     if step.squares is None:
         return None
     seen = step.window_squares if step.window_squares is not None else step.squares
-    return Documents(step.non_padding, step.squares, seen)
+    return DocumentSums(step.non_padding, step.squares, seen)
 
 
 def computed_tflops(log: WorkerLog, measurements: Measurements) -> float | None:
@@ -315,7 +315,7 @@ def computed_tflops(log: WorkerLog, measurements: Measurements) -> float | None:
     return rate * hardware_flops(sizes, seen, bool(log.start.checkpointing)) / training_flops(sizes, seen)
 
 
-def _peak(start: Start, around: Around, gpu: bool) -> tuple[float | None, str]:
+def _peak(start: StartEvent, around: Around, gpu: bool) -> tuple[float | None, str]:
     if not gpu:
         return None, "no published peak counts for a processor: see ceiling_share"
     if start.precision not in ("bf16", "fp16"):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from harness.atomic_files import read_if_whole, write_whole
+from harness.atomic_files import read_if_valid, write_atomic
 from harness.environment.build import Environment
 from harness.environment.worker_process import WORKER, worker_environment
 from harness.process.diagnosis import ended, undone
@@ -44,7 +44,7 @@ def check_nf4(
 ) -> Nf4:
     """The answer, from before where nothing has changed. Raises BadAnswer when a product is wrong."""
     file = environment.beside / f"nf4-{digest(environment, device, conditions)[:16]}.json"
-    kept = read_if_whole(file, Nf4)
+    kept = read_if_valid(file, Nf4)
     if kept is not None and kept.of_bound:
         return kept
     emit(Event("start", STAGE, "Comparing 4-bit products with their exact values"))
@@ -54,7 +54,7 @@ def check_nf4(
         env=worker_environment(environment, device=device),
     )
     found = judged(outcome)
-    write_whole(file, msgspec.json.encode(found))
+    write_atomic(file, msgspec.json.encode(found))
     emit(Event("end", STAGE, f"4-bit products are right (at most {found.worst:.0%} of the bound of rounding)"))
     return found
 

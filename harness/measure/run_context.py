@@ -11,7 +11,7 @@ import msgspec
 
 from checks.catalogue import Card, Catalogue
 from checks.facts.host import Host
-from harness.atomic_files import read_if_whole
+from harness.atomic_files import read_if_valid
 from harness.measure.gpu_processes import CardUse
 from harness.measure.matmul_ceiling import read_ceiling
 from harness.measure.metrics import Around
@@ -67,11 +67,11 @@ def read_around(folder: Path, card: Card | None) -> Around:
         telemetry=read_telemetry(folder / TELEMETRY),
         before=read_ceiling(folder / BEFORE),
         after=read_ceiling(folder / AFTER),
-        use=read_if_whole(folder / CARD_USE, CardUse) or CardUse(asked=False),
+        use=read_if_valid(folder / CARD_USE, CardUse) or CardUse(asked=False),
         peak_tflops=card.tflops if card else None,
         target=card.target if card else None,
     )
 
 
 def read_method(folder: Path) -> Method | None:
-    return read_if_whole(folder / METHOD, Method)
+    return read_if_valid(folder / METHOD, Method)

@@ -9,7 +9,7 @@ import msgspec
 
 from harness.measure.measurement import Measurement, once, over, thinned
 from harness.measure.telemetry import CardSample, HostSample, Telemetry, energy_between, integrated, rapl_counter
-from harness.process.worker_log import Step
+from harness.process.worker_log import StepEvent
 
 # below it a counter's step is too large a share (NVML's is renewed ten times a second and less often)
 COUNTER_SECONDS = 60.0
@@ -47,14 +47,14 @@ class Sensors(msgspec.Struct, frozen=True):
     computing: int | None = None
 
 
-def windows(steps: Sequence[Step]) -> list[tuple[float, float]]:
+def windows(steps: Sequence[StepEvent]) -> list[tuple[float, float]]:
     """When each step ran, in seconds since 1970; empty where the worker did not note it."""
     if any(step.ended_at is None for step in steps):
         return []
     return [(step.ended_at - step.seconds, step.ended_at) for step in steps if step.ended_at is not None]
 
 
-def sensors(telemetry: Telemetry, steps: Sequence[Step], gpu: bool) -> Sensors:
+def sensors(telemetry: Telemetry, steps: Sequence[StepEvent], gpu: bool) -> Sensors:
     spans = windows(steps)
     begin, end = (spans[0][0], spans[-1][1]) if spans else (0.0, 0.0)
     card = [sample for sample in telemetry.card if begin <= sample.time <= end] if gpu else []
@@ -152,7 +152,7 @@ def has_sensor(samples: Sequence[CardSample | HostSample]) -> bool:
     return any(getattr(sample, field, None) is not None for sample in samples for field in fields)
 
 
-def joules_per_token(telemetry: Telemetry, steps: Sequence[Step], gpu: bool) -> Measurement:
+def joules_per_token(telemetry: Telemetry, steps: Sequence[StepEvent], gpu: bool) -> Measurement:
     """Energy of the measured steps over their non-padding tokens; its note says which sensor, and over how long."""
     unit, tokens = "J/token", sum(step.non_padding for step in steps)
     spans = windows(steps)
@@ -186,7 +186,7 @@ def _spent(counter: Series, spans: Sequence[tuple[float, float]]) -> float | Non
     return sum(known) if len(known) == len(parts) and sum(known) > 0 else None
 
 
-def other_load(telemetry: Telemetry, steps: Sequence[Step]) -> Measurement:
+def other_load(telemetry: Telemetry, steps: Sequence[StepEvent]) -> Measurement:
     """The share of the processors' time that something other than the training took while it was measured."""
     spans = windows(steps)
     own = [step.cpu_seconds for step in steps if step.cpu_seconds is not None]

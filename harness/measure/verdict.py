@@ -12,7 +12,7 @@ from harness.measure.gpu_processes import CardUse
 from harness.measure.intervals import half_width
 from harness.measure.metrics import FEWEST_STEPS, Measurements, losses
 from harness.process.worker_log import WorkerLog
-from harness.recipe.loader import Band
+from harness.recipe.loader import LossBand
 
 # half of the interval, as a share of the median
 WIDEST = {"gpu": 0.01, "cpu": 0.05}
@@ -38,7 +38,7 @@ class Speed(msgspec.Struct, frozen=True):
 def judge_speed(
     measurements: Measurements,
     log: WorkerLog,
-    band: Band | None = None,
+    band: LossBand | None = None,
     possible: float | None = None,
     computed: float | None = None,
     launches: int = 1,
@@ -61,7 +61,7 @@ def learnt(measurements: Measurements) -> Speed:
     return Speed("inconclusive" if few else "pass", tuple(few))
 
 
-def outside(log: WorkerLog, band: Band | None) -> list[str]:
+def outside(log: WorkerLog, band: LossBand | None) -> list[str]:
     """A run whose loss does not end where the recipe's does has not done the recipe's work."""
     every = losses(log)
     finished = log.end is not None and log.budget_spent is None

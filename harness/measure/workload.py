@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from harness.atomic_files import disk_trouble
+from harness.atomic_files import disk_errors
 from harness.environment.build import Environment
 from harness.environment.worker_process import WORKER, worker_environment
 from harness.process.diagnosis import ended, undone
@@ -93,7 +93,7 @@ def ensure_documents(
         return out
     words = f"Making {documents} documents of exactly {workload.document_tokens} tokens"
     emit(Event("start", STAGE, words))
-    with disk_trouble(out):
+    with disk_errors(out):
         outcome = machine.stream(
             (
                 str(environment.python), "-m", "gpu_setup_worker.workload", "--model", base_model,

@@ -12,10 +12,10 @@ from harness.memory.job import constants
 from machine.errors import BadUsage
 
 # words that people write and the catalogue does not, or the other way round
-_FILLING = {"nvidia", "geforce", "amd", "radeon", "instinct", "quadro", "tesla", "gpu", "graphics", "card"}
+_FILLER_WORDS = {"nvidia", "geforce", "amd", "radeon", "instinct", "quadro", "tesla", "gpu", "graphics", "card"}
 
 
-class Room(NamedTuple):
+class AvailableMemory(NamedTuple):
     """`bytes`: what a job may take; `source`: where that comes from, for a person. `here`: this machine has it."""
 
     card: str
@@ -24,12 +24,12 @@ class Room(NamedTuple):
     here: bool
 
 
-def room_for(name: str | None, host: Host, catalogue: Catalogue) -> Room | None:
+def available_memory(name: str | None, host: Host, catalogue: Catalogue) -> AvailableMemory | None:
     """The card `name`, here where this machine has it; without a name this machine's roomiest. None: no card here.
 
     Raises BadUsage for a name that is no card's, or that several cards with different memory share.
     """
-    ours = [(card, _free(card, host, catalogue)) for card in cards.training(host, catalogue)]
+    ours = [(card, _from_driver(card, host, catalogue)) for card in cards.training(host, catalogue)]
     if name is None:
         found = [room for _, room in ours if room is not None]
         return max(found, key=lambda room: room.bytes, default=None)
@@ -37,10 +37,10 @@ def room_for(name: str | None, host: Host, catalogue: Catalogue) -> Room | None:
     for card, room in ours:
         if room is not None and cards.known(card, catalogue) == row:
             return room
-    return _of_catalogue(row)
+    return _from_catalogue(row)
 
 
-def _free(card: PciCard, host: Host, catalogue: Catalogue) -> Room | None:
+def _from_driver(card: PciCard, host: Host, catalogue: Catalogue) -> AvailableMemory | None:
     reserve = constants().reserve
     gpu, amd, row = cards.nvml_of(card, host), cards.amd_of(card, host), cards.known(card, catalogue)
     name = cards.name(card, catalogue)
@@ -50,11 +50,11 @@ def _free(card: PciCard, host: Host, catalogue: Catalogue) -> Room | None:
     total, used, source = seen
     if total is not None and used is not None:
         told = f"{(total - used) / 1e9:.1f} of {total / 1e9:.1f} GB free now ({source})"
-        return Room(name, max(0, total - used - reserve), f"{told}, less {_gb(reserve)} kept free", True)
-    return _of_catalogue(row, here=True) if row is not None and row.vram_gb else None
+        return AvailableMemory(name, max(0, total - used - reserve), f"{told}, less {_gb(reserve)} kept free", True)
+    return _from_catalogue(row, here=True) if row is not None and row.vram_gb else None
 
 
-def _of_catalogue(row: Card, here: bool = False) -> Room:
+def _from_catalogue(row: Card, here: bool = False) -> AvailableMemory:
     if not row.vram_gb:
         raise BadUsage(
             "fit.memory",
@@ -63,7 +63,9 @@ def _of_catalogue(row: Card, here: bool = False) -> Room:
             "Name another card.",
         )
     size, reserve = round(row.vram_gb * 2**30), constants().reserve
-    return Room(row.name, size - reserve, f"{row.vram_gb:g} GB by the catalogue, less {_gb(reserve)} kept free", here)
+    return AvailableMemory(
+        row.name, size - reserve, f"{row.vram_gb:g} GB by the catalogue, less {_gb(reserve)} kept free", here
+    )
 
 
 def find_card(name: str, catalogue: Catalogue) -> Card:
@@ -95,11 +97,11 @@ def find_card(name: str, catalogue: Catalogue) -> Card:
 
 def _words(name: str) -> frozenset[str]:
     parts = name.lower().replace("-", " ").replace("(", " ").replace(")", " ").replace("/", " ").split()
-    return frozenset(part for part in parts if part not in _FILLING) or frozenset(parts)
+    return frozenset(part for part in parts if part not in _FILLER_WORDS) or frozenset(parts)
 
 
 def _plain(name: str) -> str:
-    return " ".join(word for word in name.lower().replace("-", " ").split() if word not in _FILLING)
+    return " ".join(word for word in name.lower().replace("-", " ").split() if word not in _FILLER_WORDS)
 
 
 def _gb(size: int) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from harness.memory.available import Room
-from harness.memory.job import METHODS, WIDTH, Job, job_of
-from harness.memory.prediction import Parts, inference_bytes, predict, trainable
+from harness.memory.available import AvailableMemory
+from harness.memory.job import METHODS, WIDTH, MemoryJob, job_from_config
+from harness.memory.prediction import MemoryParts, inference_bytes, predict, trainable_parameters
 from harness.recipe.axolotl_config import Method
 from harness.recipe.loader import Recipe
 from harness.recipe.shapes import LINEARS, Shapes, from_config, known_models, near_models, shapes_of
@@ -21,7 +21,7 @@ STEP, LONGEST = 64, 2**20
 MOST = 4096
 
 
-class Asked(msgspec.Struct, frozen=True):
+class FitJob(msgspec.Struct, frozen=True):
     """The job in words: what was predicted."""
 
     model: str
@@ -40,7 +40,7 @@ class Asked(msgspec.Struct, frozen=True):
     trained_parameters: int
 
 
-class Largest(msgspec.Struct, frozen=True):
+class LargestFit(msgspec.Struct, frozen=True):
     """The largest batch at the asked sequence, and the longest sequence (in steps of 64) at the asked batch; 0: none
     fits.
     """
@@ -49,7 +49,7 @@ class Largest(msgspec.Struct, frozen=True):
     seq: int
 
 
-class Inference(msgspec.Struct, frozen=True):
+class InferenceMemory(msgspec.Struct, frozen=True):
     """The same model answering: weights, and the cache of one sequence."""
 
     weights_bytes: int
@@ -57,7 +57,7 @@ class Inference(msgspec.Struct, frozen=True):
     total_bytes: int
 
 
-class Fit(msgspec.Struct, frozen=True):
+class FitResult(msgspec.Struct, frozen=True):
     """Bytes. `total_bytes` is what the card would show; `allocated_bytes` and `reserved_bytes` are PyTorch's peaks.
 
     `peak_at`: the moment that `parts` describe: loss, backward or step. `card_bytes`: the memory that a job may take;
@@ -65,21 +65,21 @@ class Fit(msgspec.Struct, frozen=True):
     """
 
     total_bytes: int
-    parts: Parts
+    parts: MemoryParts
     allocated_bytes: int
     reserved_bytes: int
     peak_at: str
-    job: Asked
-    inference: Inference
+    job: FitJob
+    inference: InferenceMemory
     card: str | None = None
     card_bytes: int | None = None
     card_source: str | None = None
     fits: bool | None = None
-    largest: Largest | None = None
+    largest: LargestFit | None = None
     notes: tuple[str, ...] = ()
 
 
-class Wishes(msgspec.Struct, frozen=True):
+class FitOptions(msgspec.Struct, frozen=True):
     """What a person changes of the recipe; None: as the recipe has it."""
 
     model: str | None = None
@@ -93,19 +93,19 @@ class Wishes(msgspec.Struct, frozen=True):
     packing: bool | None = None
 
 
-def fit(recipe: Recipe, wishes: Wishes, room: Room | None) -> Fit:
+def predict_fit(recipe: Recipe, wishes: FitOptions, room: AvailableMemory | None) -> FitResult:
     """Predict the recipe's job with the wishes in it. Raises BadUsage for a model or an optimizer that is not known."""
     job = job_for(recipe, wishes)
     found = predict(job)
     weights, cache = inference_bytes(job)
-    answer = Fit(
+    answer = FitResult(
         found.device,
         found.parts,
         found.allocated,
         found.reserved,
         found.peak_at,
-        _asked(job, recipe),
-        Inference(weights, cache, weights + cache),
+        _fit_job(job, recipe),
+        InferenceMemory(weights, cache, weights + cache),
         notes=tuple(_notes(job)),
     )
     if room is None:
@@ -120,7 +120,7 @@ def fit(recipe: Recipe, wishes: Wishes, room: Room | None) -> Fit:
     )
 
 
-def job_for(recipe: Recipe, wishes: Wishes) -> Job:
+def job_for(recipe: Recipe, wishes: FitOptions) -> MemoryJob:
     """The recipe's job with the wishes in it."""
     config = dict(recipe.config)
     if wishes.method is not None:
@@ -148,7 +148,7 @@ def job_for(recipe: Recipe, wishes: Wishes) -> Job:
         config["pad_to_sequence_len"] = False
     if wishes.dtype is not None:
         config.update({name: name == wishes.dtype for name in ("bf16", "fp16")})
-    return job_of(config, shapes_for(recipe, wishes.model))
+    return job_from_config(config, shapes_for(recipe, wishes.model))
 
 
 def shapes_for(recipe: Recipe, model: str | None) -> Shapes:
@@ -184,13 +184,13 @@ def _shapes_of_file(path: Path) -> Shapes:
     return from_config(path.parent.name or path.stem, config)
 
 
-def largest(job: Job, room: int) -> Largest:
+def largest(job: MemoryJob, room: int) -> LargestFit:
     """By trying the prediction itself: memory grows with both."""
 
     def fits(**changes: int) -> bool:
         return predict(msgspec.structs.replace(job, **changes)).device <= room
 
-    return Largest(
+    return LargestFit(
         _most(lambda count: fits(batch=count), MOST),
         STEP * _most(lambda count: fits(seq=STEP * count), LONGEST // STEP),
     )
@@ -205,8 +205,8 @@ def _most(fits: Callable[[int], bool], top: int) -> int:
     return low
 
 
-def _asked(job: Job, recipe: Recipe) -> Asked:
-    return Asked(
+def _fit_job(job: MemoryJob, recipe: Recipe) -> FitJob:
+    return FitJob(
         job.shapes.name,
         recipe.name,
         job.method,
@@ -220,11 +220,11 @@ def _asked(job: Job, recipe: Recipe) -> Asked:
         not job.varied,
         job.loss,
         job.shapes.parameters,
-        trainable(job),
+        trainable_parameters(job),
     )
 
 
-def _notes(job: Job) -> list[str]:
+def _notes(job: MemoryJob) -> list[str]:
     notes = []
     if job.varied:
         notes.append(

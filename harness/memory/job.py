@@ -32,7 +32,7 @@ class Optimizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     step_like_weights: float = 0.0
 
 
-class Fitted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AllocatorSlack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The only figures that were fitted: the same for every model, card and method.
 
     `slack`: what the allocator holds and cannot use, as a share of what comes and goes in a step, where all batches
@@ -48,7 +48,7 @@ class Constants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `reserve`: of free memory that stays free.
     """
 
-    fitted: Fitted
+    fitted: AllocatorSlack
     context: int
     cublas: int
     reserve: int
@@ -62,7 +62,7 @@ def constants() -> Constants:
     return msgspec.convert(tomllib.loads(_TABLE.read_text(encoding="utf-8")), Constants)
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class MemoryJob(msgspec.Struct, frozen=True, kw_only=True):
     """One training job on one card.
 
     `weights`: how the base model is loaded, `bf16`, `fp16` or `fp32` (quantised matrices aside). `autocast`: the
@@ -111,7 +111,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return 4 if self.float32 != "none" else WIDTH[self.weights]
 
 
-def optimizer_named(name: str) -> Optimizer:
+def find_optimizer(name: str) -> Optimizer:
     """Raises BadUsage with near names for one whose states are not known."""
     table = constants().optimizers
     if name not in table:
@@ -126,7 +126,7 @@ def optimizer_named(name: str) -> Optimizer:
     return table[name]
 
 
-def job_of(config: dict[str, Any], shapes: Shapes) -> Job:
+def job_from_config(config: dict[str, Any], shapes: Shapes) -> MemoryJob:
     """The job that an Axolotl config describes, for a model of these shapes. Raises BadUsage on a value of no use here.
 
     Axolotl computes under autocast (`bf16`, `fp16`), keeps PEFT's adapters in 32 bit and turns embedding, head and
@@ -136,7 +136,7 @@ def job_of(config: dict[str, Any], shapes: Shapes) -> Job:
     sixteen = next((name for name in ("bf16", "fp16") if config.get(name)), None)
     plugins = " ".join(str(name) for name in config.get("plugins") or ())
     packed = bool(config.get("sample_packing") or config.get("pad_to_sequence_len"))
-    job = Job(
+    job = MemoryJob(
         shapes=shapes,
         method=method,
         seq=_count(config, "sequence_len", 2048),
@@ -156,7 +156,7 @@ def job_of(config: dict[str, Any], shapes: Shapes) -> Job:
         varied=not packed,
         lora_kernels=bool(config.get("lora_mlp_kernel")),
     )
-    optimizer_named(job.optimizer)
+    find_optimizer(job.optimizer)
     return job
 
 

@@ -12,13 +12,13 @@ from typing import Literal
 
 import msgspec
 
-from harness.memory.job import WIDTH, Fitted, Job, constants, optimizer_named
+from harness.memory.job import WIDTH, AllocatorSlack, MemoryJob, constants, find_optimizer
 from harness.recipe.shapes import lora_pairs, lora_parameters
 
 NF4_BLOCK, NF4_OUTER_BLOCK = 64, 256
 
 
-class Parts(msgspec.Struct, frozen=True):
+class MemoryParts(msgspec.Struct, frozen=True):
     """Bytes at the moment of the peak. `workspace` holds the dequantised matrix, cuBLAS' buffer, the optimizer step's
     copies, and what the allocator holds but cannot use; `context` is the driver's.
     """
@@ -41,7 +41,7 @@ class Parts(msgspec.Struct, frozen=True):
 class Prediction(msgspec.Struct, frozen=True):
     """`allocated` ≤ `reserved` ≤ `device`: what tensors take, what PyTorch holds, what the card shows (all peaks)."""
 
-    parts: Parts
+    parts: MemoryParts
     peak_at: Literal["loss", "backward", "step"]
     allocated: int
     reserved: int
@@ -62,22 +62,22 @@ class _Moment(msgspec.Struct, frozen=True):
         return self.gradients + self.activations + self.logits + self.workspace
 
 
-def predict(job: Job, fitted: Fitted | None = None) -> Prediction:
+def predict(job: MemoryJob, fitted: AllocatorSlack | None = None) -> Prediction:
     """Predict the peaks of `job` on one card. `fitted`: other constants than the shipped ones."""
     known = constants()
     fitted = fitted or known.fitted
     weights, quant_constants = weight_bytes(job)
-    adapter_count = trainable(job) if job.method != "full" else 0
+    adapter_count = trainable_parameters(job) if job.method != "full" else 0
     width = trained_width(job)
     adapter = adapter_count * width
-    optimizer = trainable(job) * state_bytes(job)
+    optimizer = trainable_parameters(job) * state_bytes(job)
     moments = _moments(job)
     peak = max(moments, key=lambda moment: moment.total)
     # blocks that the step's passes leave behind stay with the allocator, whichever moment is the peak
     passing = max(m.activations + m.logits + m.workspace for m in moments if m.name != "step")
     slack = passing * (fitted.slack_varied if job.varied else fitted.slack)
     allocated = weights + quant_constants + adapter + optimizer + peak.total + known.cublas
-    parts = Parts(
+    parts = MemoryParts(
         *(
             round(part)
             for part in (
@@ -96,7 +96,7 @@ def predict(job: Job, fitted: Fitted | None = None) -> Prediction:
     return Prediction(parts, peak.name, round(allocated), round(allocated + slack), parts.total)
 
 
-def inference_bytes(job: Job) -> tuple[int, int]:
+def inference_bytes(job: MemoryJob) -> tuple[int, int]:
     """Weights, and the cache of keys and values for `seq` x `batch` tokens, in the weights' width (16 bit if NF4)."""
     shapes, width = job.shapes, WIDTH[job.weights]
     weights, quant_constants = weight_bytes(job)
@@ -104,25 +104,25 @@ def inference_bytes(job: Job) -> tuple[int, int]:
     return round(weights + quant_constants), 2 * shapes.layers * shapes.key_value * width * reach * job.batch
 
 
-def trainable(job: Job) -> int:
+def trainable_parameters(job: MemoryJob) -> int:
     """Parameters that learn."""
     if job.method == "full":
         return job.shapes.parameters
     return lora_parameters(job.shapes, job.rank, job.targets)
 
 
-def trained_width(job: Job) -> int:
+def trained_width(job: MemoryJob) -> int:
     """Bytes of a trained parameter and of its gradient: the model's own, or the adapter's."""
     return WIDTH[job.weights if job.method == "full" else job.adapter]
 
 
-def state_bytes(job: Job) -> float:
+def state_bytes(job: MemoryJob) -> float:
     """Bytes of optimizer state a trained parameter."""
-    optimizer = optimizer_named(job.optimizer)
+    optimizer = find_optimizer(job.optimizer)
     return optimizer.bytes + optimizer.like_weights * trained_width(job)
 
 
-def weight_bytes(job: Job) -> tuple[float, float]:
+def weight_bytes(job: MemoryJob) -> tuple[float, float]:
     """The base model, and NF4's constants: a 32-bit scale for 64 weights, or one of 8 bit and a 32-bit one for 256 of
     those.
     """
@@ -135,9 +135,9 @@ def weight_bytes(job: Job) -> tuple[float, float]:
     return shapes.block_parameters / 2 + rest * ends, shapes.block_parameters * scale / NF4_BLOCK
 
 
-def _moments(job: Job) -> tuple[_Moment, ...]:
+def _moments(job: MemoryJob) -> tuple[_Moment, ...]:
     shapes, tokens = job.shapes, job.tokens
-    everything = trainable(job) * trained_width(job)
+    everything = trainable_parameters(job) * trained_width(job)
     # with accumulation the gradients of the micro-batch before are there already
     early = everything if job.accumulation > 1 else 0.0
     layer = kept_by_layer(job) * tokens
@@ -148,11 +148,11 @@ def _moments(job: Job) -> tuple[_Moment, ...]:
         kept = shapes.layers * layer
         one_layer = 0.0
     ends = kept + _kept_by_last_norm(job) * tokens + _adapter_copies(job)
-    matrix = _dequantised(job)
-    backward = one_layer + passing_backward(job) * tokens
+    matrix = _dequantised_bytes(job)
+    backward = one_layer + backward_bytes(job) * tokens
     moments = [
         _Moment("loss", early, ends, logits(job) * tokens),
-        _Moment("step", everything, workspace=trainable(job) * _step_bytes(job)),
+        _Moment("step", everything, workspace=trainable_parameters(job) * _step_bytes(job)),
     ]
     if job.method == "full" and not early:
         # the first layer comes last: all gradients are there by then, but hardly a checkpoint
@@ -164,33 +164,33 @@ def _moments(job: Job) -> tuple[_Moment, ...]:
     return tuple(moments)
 
 
-def _adapter_copies(job: Job) -> float:
+def _adapter_copies(job: MemoryJob) -> float:
     """Autocast's 16-bit copies of an adapter in 32 bit: in its cache while the model computes forward, and kept for the
     backward pass where no layer is computed again.
     """
     if job.method == "full" or not job.autocast or WIDTH[job.adapter] == 2:
         return 0.0
     forward, backward = _logits_at(job)
-    return 2.0 * trainable(job) if not job.checkpointing or forward > backward else 0.0
+    return 2.0 * trainable_parameters(job) if not job.checkpointing or forward > backward else 0.0
 
 
-def _step_bytes(job: Job) -> float:
-    return optimizer_named(job.optimizer).step_like_weights * trained_width(job)
+def _step_bytes(job: MemoryJob) -> float:
+    return find_optimizer(job.optimizer).step_like_weights * trained_width(job)
 
 
-def _dequantised(job: Job) -> float:
+def _dequantised_bytes(job: MemoryJob) -> float:
     """NF4's kernels write the matrix in hand out in 16 bit."""
     if not job.quantised:
         return 0.0
     return 2.0 * max(inputs * outputs for _, inputs, outputs in job.shapes.linears())
 
 
-def logits(job: Job) -> float:
+def logits(job: MemoryJob) -> float:
     """Bytes a token around the loss: what transformers' ForCausalLMLoss and cross_entropy hold at once."""
     return float(job.shapes.vocab * max(_logits_at(job)))
 
 
-def _logits_at(job: Job) -> tuple[int, int]:
+def _logits_at(job: MemoryJob) -> tuple[int, int]:
     """The widths around the loss, added up: in the forward pass, and in the backward pass."""
     if job.loss == "fused":
         return 0, 0
@@ -202,12 +202,12 @@ def _logits_at(job: Job) -> tuple[int, int]:
     return forward, backward
 
 
-def _kept_by_last_norm(job: Job) -> float:
+def _kept_by_last_norm(job: MemoryJob) -> float:
     """RMSNorm's 32-bit copy, and its output."""
     return job.shapes.hidden * (4 + job.stream)
 
 
-def kept_by_layer(job: Job) -> float:
+def kept_by_layer(job: MemoryJob) -> float:
     """Bytes a token that autograd keeps of one decoder layer."""
     shapes, stream = job.shapes, job.stream
     full = job.method == "full"
@@ -225,16 +225,16 @@ def kept_by_layer(job: Job) -> float:
         kept += attention * (2 * queries + 2 * keys) + 4 * shapes.heads
     if shapes.qk_norms:
         kept += 4 * (queries + keys)
-    kept += _inputs(job, ("q_proj", "k_proj", "v_proj", "qkv_proj"), shapes.hidden, stream)
-    kept += _inputs(job, ("o_proj",), queries, 0)
-    kept += _inputs(job, ("gate_proj", "up_proj", "gate_up_proj"), shapes.hidden, stream)
+    kept += _kept_inputs(job, ("q_proj", "k_proj", "v_proj", "qkv_proj"), shapes.hidden, stream)
+    kept += _kept_inputs(job, ("o_proj",), queries, 0)
+    kept += _kept_inputs(job, ("gate_proj", "up_proj", "gate_up_proj"), shapes.hidden, stream)
     inner = _inner_width(job)
     kept += (2 if job.lora_kernels else 3) * inner * shapes.intermediate
-    kept += _inputs(job, ("down_proj",), shapes.intermediate, inner)
+    kept += _kept_inputs(job, ("down_proj",), shapes.intermediate, inner)
     return kept
 
 
-def _inputs(job: Job, siblings: tuple[str, ...], width: int, own: int) -> float:
+def _kept_inputs(job: MemoryJob, siblings: tuple[str, ...], width: int, own: int) -> float:
     """What the matrices `siblings`, which share one input of `width`, keep of it; `own`: bytes an element of the input
     itself where nothing else keeps it.
 
@@ -261,21 +261,21 @@ def _inputs(job: Job, siblings: tuple[str, ...], width: int, own: int) -> float:
     return float(width * own + inner)
 
 
-def _attention_width(job: Job) -> int:
+def _attention_width(job: MemoryJob) -> int:
     return 2 if job.autocast or job.stream == 2 else 4
 
 
-def _inner_width(job: Job) -> int:
+def _inner_width(job: MemoryJob) -> int:
     """Bytes of an element inside the MLP: an NF4 matrix answers in its input's width, another one in autocast's."""
     if job.autocast and not job.quantised:
         return 2
     return job.stream
 
 
-def passing_backward(job: Job) -> float:
+def backward_bytes(job: MemoryJob) -> float:
     """Bytes a token that come and go while one layer is computed backward, on top of what it keeps."""
     shapes, inner = job.shapes, _inner_width(job)
-    down = _inputs(job, ("down_proj",), shapes.intermediate, inner) / shapes.intermediate
+    down = _kept_inputs(job, ("down_proj",), shapes.intermediate, inner) / shapes.intermediate
     lora = 0
     if down and job.method != "full":
         lora = 2 if job.autocast else WIDTH[job.adapter]

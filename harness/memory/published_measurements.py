@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from harness.memory.job import Fitted, Job, constants
+from harness.memory.job import AllocatorSlack, MemoryJob, constants
 from harness.memory.prediction import Prediction, predict
 from harness.recipe.shapes import shapes_of
 
@@ -28,7 +28,7 @@ KINDS: tuple[Kind, ...] = ("allocated", "reserved", "device")
 _UNITS = {"B": 1.0, "MiB": 2.0**20, "GiB": 2.0**30, "GB": 1e9}
 
 
-class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MeasuredRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One published run; its figures as written there, with their unit."""
 
     name: str
@@ -38,7 +38,7 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: str | None = None
 
 
-class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MeasurementSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`job`: what all its rows share. `card_bytes`: beyond it the allocator gives unused blocks back."""
 
     id: str
@@ -49,56 +49,56 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     card: str
     because: str
     job: dict[str, Any]
-    rows: tuple[Row, ...]
+    rows: tuple[MeasuredRun, ...]
     card_bytes: int | None = None
 
 
-class Excluded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ExcludedSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     what: str
     why: str
     url: str
 
 
-class Spread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AllocatorSpread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     resident: str
     allocated: str
     device: str
 
 
-class Spreads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AllocatorSpreads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Runs with batches of many lengths that tell the allocator's slack, whatever the job was."""
 
     source: str
     url: str
     date: str
-    rows: tuple[Spread, ...]
+    rows: tuple[AllocatorSpread, ...]
 
 
-class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    sources: tuple[Source, ...]
-    spreads: Spreads
-    excluded: tuple[Excluded, ...]
+class Measurements(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    sources: tuple[MeasurementSource, ...]
+    spreads: AllocatorSpreads
+    excluded: tuple[ExcludedSource, ...]
 
 
-class Figure(msgspec.Struct, frozen=True):
+class MeasuredFigure(msgspec.Struct, frozen=True):
     """One measured figure in bytes, and the job that it belongs to."""
 
-    source: Source
-    row: Row
+    source: MeasurementSource
+    row: MeasuredRun
     kind: Kind
     measured: float
-    job: Job
+    job: MemoryJob
 
-    def predicted(self, fitted: Fitted) -> float:
-        return _seen(self, predict(self.job, fitted))
+    def predicted(self, fitted: AllocatorSlack) -> float:
+        return _prediction_of(self, predict(self.job, fitted))
 
-    def error(self, fitted: Fitted) -> float:
+    def error(self, fitted: AllocatorSlack) -> float:
         """Relative: above 0 is too much predicted."""
         return self.predicted(fitted) / self.measured - 1
 
 
-def _seen(figure: Figure, prediction: Prediction) -> float:
+def _prediction_of(figure: MeasuredFigure, prediction: Prediction) -> float:
     if figure.kind == "allocated":
         return prediction.allocated
     reserved, context = float(prediction.reserved), constants().context
@@ -109,43 +109,43 @@ def _seen(figure: Figure, prediction: Prediction) -> float:
 
 
 @cache
-def measured() -> Measured:
+def measurements() -> Measurements:
     import tomllib
 
-    return msgspec.convert(tomllib.loads(_TABLE.read_text(encoding="utf-8")), Measured)
+    return msgspec.convert(tomllib.loads(_TABLE.read_text(encoding="utf-8")), Measurements)
 
 
 @cache
-def figures() -> tuple[Figure, ...]:
+def figures() -> tuple[MeasuredFigure, ...]:
     """Every figure of every row."""
     return tuple(
-        Figure(source, row, kind, _bytes(text), job_of_row(source, row))
-        for source in measured().sources
+        MeasuredFigure(source, row, kind, _bytes(text), job_of_row(source, row))
+        for source in measurements().sources
         for row in source.rows
         for kind in KINDS
         if (text := getattr(row, kind)) is not None
     )
 
 
-def job_of_row(source: Source, row: Row) -> Job:
+def job_of_row(source: MeasurementSource, row: MeasuredRun) -> MemoryJob:
     """The row's job; raises LookupError where its model is not in the table of shapes."""
     settings = source.job | row.job
     shapes = shapes_of(settings.pop("model"))
     if shapes is None:
         raise LookupError(f"{source.id}: {row.name}")
-    return msgspec.convert({**settings, "shapes": msgspec.to_builtins(shapes)}, Job)
+    return msgspec.convert({**settings, "shapes": msgspec.to_builtins(shapes)}, MemoryJob)
 
 
-def fit(rows: Iterable[Figure]) -> Fitted:
+def fit_slack(rows: Iterable[MeasuredFigure]) -> AllocatorSlack:
     """The two shares of slack that make the relative errors' squares smallest, every source counting the same.
 
     A figure of a full card says nothing of them. Each figure knows one regime of lengths, so each has its own sum.
     """
     lines: list[tuple[str, _Line]] = [(row.source.id, line) for row in rows if (line := _line(row))]
-    spreads = measured().spreads
+    spreads = measurements().spreads
     lines += [(spreads.source, _line_of_spread(row)) for row in spreads.rows]
     counts = Counter(source for source, _ in lines)
-    return Fitted(*(_share(lines, counts, varied) for varied in (False, True)))
+    return AllocatorSlack(*(_share(lines, counts, varied) for varied in (False, True)))
 
 
 class _Line(NamedTuple):
@@ -163,29 +163,29 @@ def _share(lines: list[tuple[str, _Line]], counts: Counter[str], varied: bool) -
     return max(0.0, sum(weight * line.passing * line.missing for line, weight in known) / square) if square else 0.0
 
 
-def _line(row: Figure) -> _Line | None:
-    if row.kind == "allocated" or _full(row):
+def _line(row: MeasuredFigure) -> _Line | None:
+    if row.kind == "allocated" or _is_full(row):
         return None
-    whole = predict(row.job, Fitted(1.0, 1.0))
+    whole = predict(row.job, AllocatorSlack(1.0, 1.0))
     known = whole.allocated + (constants().context if row.kind == "device" else 0)
     return _Line(row.job.varied, (whole.reserved - whole.allocated) / row.measured, 1 - known / row.measured)
 
 
-def _line_of_spread(row: Spread) -> _Line:
+def _line_of_spread(row: AllocatorSpread) -> _Line:
     resident, allocated, device = (_bytes(text) for text in (row.resident, row.allocated, row.device))
     return _Line(True, (allocated - resident) / device, 1 - (allocated + constants().context) / device)
 
 
-def _full(row: Figure) -> bool:
+def _is_full(row: MeasuredFigure) -> bool:
     return row.source.card_bytes is not None and row.measured > 0.93 * row.source.card_bytes
 
 
 class Errors(msgspec.Struct, frozen=True):
     """One source's figures, predicted with constants fitted on the other sources."""
 
-    source: Source
-    fitted: Fitted
-    rows: tuple[tuple[Figure, float], ...]
+    source: MeasurementSource
+    fitted: AllocatorSlack
+    rows: tuple[tuple[MeasuredFigure, float], ...]
 
     @property
     def mean(self) -> float:
@@ -198,13 +198,13 @@ class Errors(msgspec.Struct, frozen=True):
 
 
 @cache
-def left_out() -> tuple[Errors, ...]:
+def errors_by_source() -> tuple[Errors, ...]:
     """Each source's errors with that source left out of the fit."""
     found = []
-    for source in measured().sources:
+    for source in measurements().sources:
         rows = [row for row in figures() if row.source.id == source.id]
         others = [row for row in figures() if row.source.id != source.id]
-        fitted = fit(others)
+        fitted = fit_slack(others)
         found.append(Errors(source, fitted, tuple((row, row.error(fitted)) for row in rows)))
     return tuple(found)
 
@@ -220,8 +220,8 @@ def table() -> str:
         "| source left out | figures | mean error | without allocated | worst | slack of the others | varied |",
         "|---|---|---|---|---|---|---|",
     ]
-    every = [(row, error) for errors in left_out() for row, error in errors.rows]
-    for errors in left_out():
+    every = [(row, error) for errors in errors_by_source() for row, error in errors.rows]
+    for errors in errors_by_source():
         lines.append(
             f"| {errors.source.id} | {len(errors.rows)} | {errors.mean:.1%} | {_mean(errors.rows, seen=True)} "
             f"| {errors.worst:+.1%} | {errors.fitted.slack:.2f} | {errors.fitted.slack_varied:.2f} |"
@@ -231,7 +231,7 @@ def table() -> str:
         f"| {max((error for _, error in every), key=abs):+.1%} | | |"
     )
     lines += ["", "| source | run | kind | measured | predicted | error |", "|---|---|---|---|---|---|"]
-    for errors in left_out():
+    for errors in errors_by_source():
         for row, error in errors.rows:
             predicted = row.predicted(errors.fitted) / 1e9
             lines.append(
@@ -243,15 +243,15 @@ def table() -> str:
 
 def excluded_list() -> str:
     """Markdown: what was found and does not count."""
-    return "\n".join(f"- [{row.what}]({row.url}): {row.why}." for row in measured().excluded) + "\n"
+    return "\n".join(f"- [{row.what}]({row.url}): {row.why}." for row in measurements().excluded) + "\n"
 
 
-def _mean(rows: Iterable[tuple[Figure, float]], seen: bool = False) -> str:
+def _mean(rows: Iterable[tuple[MeasuredFigure, float]], seen: bool = False) -> str:
     """`seen`: without what was allocated, which no constant touches."""
     errors = [abs(error) for row, error in rows if not seen or row.kind != "allocated"]
     return f"{sum(errors) / len(errors):.1%}" if errors else ""
 
 
 if __name__ == "__main__":
-    shares = fit(figures())
+    shares = fit_slack(figures())
     sys.stdout.write(f"slack {shares.slack:.3f}, varied {shares.slack_varied:.3f}\n\n{table()}\n{excluded_list()}")

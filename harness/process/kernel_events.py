@@ -21,13 +21,13 @@ _XID = re.compile(r"NVRM: Xid \((?:PCI:)?[0-9a-fA-F:.]+\): (\d+)")
 _CARE = ("reset-gpu", "reboot", "workflow", "contact")
 
 
-def said_since(machine: Machine, begin: float) -> tuple[str, ...]:
+def kernel_lines_since(machine: Machine, begin: float) -> tuple[str, ...]:
     """The kernel's telling lines since `begin` (time.monotonic()); empty where its log may not be read."""
     lines = read_log(machine, Gaps(), patience=2.0) or ()
-    return since(lines, begin, time.monotonic())
+    return lines_between(lines, begin, time.monotonic())
 
 
-def since(lines: Sequence[str], begin: float, now: float) -> tuple[str, ...]:
+def lines_between(lines: Sequence[str], begin: float, now: float) -> tuple[str, ...]:
     """The lines whose stamp lies in the run's time."""
     found = []
     for line in lines:

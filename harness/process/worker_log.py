@@ -9,7 +9,7 @@ import msgspec
 from harness.recipe.flops import Sizes
 
 
-class Start(msgspec.Struct, frozen=True, tag_field="event", tag="start"):
+class StartEvent(msgspec.Struct, frozen=True, tag_field="event", tag="start"):
     """What the worker ran on and with.
 
     `precision` is what the products are computed in: bf16, fp16 or fp32. `matrices` are the model's own as (inputs,
@@ -39,20 +39,20 @@ class Start(msgspec.Struct, frozen=True, tag_field="event", tag="start"):
     matrices: tuple[tuple[int, int, int], ...] = ()
 
 
-class Attention(msgspec.Struct, frozen=True, tag_field="event", tag="attention"):
+class AttentionEvent(msgspec.Struct, frozen=True, tag_field="event", tag="attention"):
     """The attention operators that the first micro batch really called, by PyTorch's names."""
 
     kernels: tuple[str, ...] = ()
 
 
-class Begin(msgspec.Struct, frozen=True, tag_field="event", tag="train-begin"):
+class BeginEvent(msgspec.Struct, frozen=True, tag_field="event", tag="train-begin"):
     """`done_steps`: steps of the checkpoint that a cut run goes on from."""
 
     planned_steps: int = 0
     done_steps: int = 0
 
 
-class Step(msgspec.Struct, frozen=True, tag_field="event", tag="step"):
+class StepEvent(msgspec.Struct, frozen=True, tag_field="event", tag="step"):
     """One optimizer step: seconds from the last step's end to this one's, token slots, loss in nats, bytes.
 
     `loss` is a string where it was not finite. `interrupted`: an evaluation or a save lies in the seconds.
@@ -87,24 +87,24 @@ class Step(msgspec.Struct, frozen=True, tag_field="event", tag="step"):
     window_squares: int | None = None
 
 
-class BudgetSpent(msgspec.Struct, frozen=True, tag_field="event", tag="budget-spent"):
+class BudgetSpentEvent(msgspec.Struct, frozen=True, tag_field="event", tag="budget-spent"):
     """Training ended by itself after this step, before its planned end: the time for measuring was over."""
 
     step: int = 0
 
 
-class Stopped(msgspec.Struct, frozen=True, tag_field="event", tag="stopped"):
+class StoppedEvent(msgspec.Struct, frozen=True, tag_field="event", tag="stopped"):
     reason: str = ""
 
 
-class Evaluated(msgspec.Struct, frozen=True, tag_field="event", tag="evaluated"):
+class EvaluationEvent(msgspec.Struct, frozen=True, tag_field="event", tag="evaluated"):
     """The loss on the held-out rows after a step, in nats."""
 
     step: int
     loss: float | str
 
 
-class Saved(msgspec.Struct, frozen=True, tag_field="event", tag="saved"):
+class SavedEvent(msgspec.Struct, frozen=True, tag_field="event", tag="saved"):
     """A checkpoint that is whole and on the disk."""
 
     step: int
@@ -112,7 +112,7 @@ class Saved(msgspec.Struct, frozen=True, tag_field="event", tag="saved"):
     seconds: float = 0.0
 
 
-class Unsaved(msgspec.Struct, frozen=True, tag_field="event", tag="unsaved"):
+class SkippedSaveEvent(msgspec.Struct, frozen=True, tag_field="event", tag="unsaved"):
     """A checkpoint that was left out: `reason` is no-room or not-finite."""
 
     step: int
@@ -121,18 +121,18 @@ class Unsaved(msgspec.Struct, frozen=True, tag_field="event", tag="unsaved"):
     free: int | None = None
 
 
-class StopAsked(msgspec.Struct, frozen=True, tag_field="event", tag="stop-asked"):
+class StopRequestEvent(msgspec.Struct, frozen=True, tag_field="event", tag="stop-asked"):
     step: int
 
 
-class Early(msgspec.Struct, frozen=True, tag_field="event", tag="early"):
+class EarlyStopEvent(msgspec.Struct, frozen=True, tag_field="event", tag="early"):
     """Stopped early: nothing after `best_step` was better on the held-out rows."""
 
     step: int
     best_step: int
 
 
-class End(msgspec.Struct, frozen=True, tag_field="event", tag="train-end"):
+class EndEvent(msgspec.Struct, frozen=True, tag_field="event", tag="train-end"):
     steps: int = 0
     rss_bytes: int | None = None
     device_allocated_bytes: int | None = None
@@ -142,23 +142,34 @@ class End(msgspec.Struct, frozen=True, tag_field="event", tag="train-end"):
 class WorkerLog(msgspec.Struct, frozen=True):
     """None where the worker did not come that far. `sittings`: how often it began; 2 and more: it was gone on with."""
 
-    start: Start | None = None
-    begin: Begin | None = None
-    steps: tuple[Step, ...] = ()
-    stopped: Stopped | None = None
-    end: End | None = None
-    evaluations: tuple[Evaluated, ...] = ()
-    saved: tuple[Saved, ...] = ()
-    unsaved: tuple[Unsaved, ...] = ()
-    stop_asked: StopAsked | None = None
-    early: Early | None = None
+    start: StartEvent | None = None
+    begin: BeginEvent | None = None
+    steps: tuple[StepEvent, ...] = ()
+    stopped: StoppedEvent | None = None
+    end: EndEvent | None = None
+    evaluations: tuple[EvaluationEvent, ...] = ()
+    saved: tuple[SavedEvent, ...] = ()
+    unsaved: tuple[SkippedSaveEvent, ...] = ()
+    stop_asked: StopRequestEvent | None = None
+    early: EarlyStopEvent | None = None
     sittings: int = 0
-    attention: Attention | None = None
-    budget_spent: BudgetSpent | None = None
+    attention: AttentionEvent | None = None
+    budget_spent: BudgetSpentEvent | None = None
 
 
 _DECODER = msgspec.json.Decoder(
-    Start | Begin | Step | Attention | BudgetSpent | Evaluated | Saved | Unsaved | StopAsked | Early | Stopped | End
+    StartEvent
+    | BeginEvent
+    | StepEvent
+    | AttentionEvent
+    | BudgetSpentEvent
+    | EvaluationEvent
+    | SavedEvent
+    | SkippedSaveEvent
+    | StopRequestEvent
+    | EarlyStopEvent
+    | StoppedEvent
+    | EndEvent
 )
 
 
@@ -169,42 +180,42 @@ def parse_worker_log(raw: bytes) -> WorkerLog:
     """
     start, begin, stopped, end, asked, early, sittings = None, None, None, None, None, None, 0
     attention, spent = None, None
-    steps: list[Step] = []
-    evaluations: list[Evaluated] = []
-    saved: list[Saved] = []
-    unsaved: list[Unsaved] = []
+    steps: list[StepEvent] = []
+    evaluations: list[EvaluationEvent] = []
+    saved: list[SavedEvent] = []
+    unsaved: list[SkippedSaveEvent] = []
     for line in raw.split(b"\n"):
         try:
             event = _DECODER.decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue
         match event:
-            case Step():
+            case StepEvent():
                 steps.append(event)
-            case Start():
+            case StartEvent():
                 start = event
-            case Begin():
+            case BeginEvent():
                 begin, stopped, end, asked, early, sittings = event, None, None, None, None, sittings + 1
                 steps = [step for step in steps if step.step <= event.done_steps]
                 evaluations = [each for each in evaluations if each.step <= event.done_steps]
                 saved = [each for each in saved if each.step <= event.done_steps]
-            case Attention():
+            case AttentionEvent():
                 attention = event
-            case BudgetSpent():
+            case BudgetSpentEvent():
                 spent = event
-            case Evaluated():
+            case EvaluationEvent():
                 evaluations.append(event)
-            case Saved():
+            case SavedEvent():
                 saved.append(event)
-            case Unsaved():
+            case SkippedSaveEvent():
                 unsaved.append(event)
-            case StopAsked():
+            case StopRequestEvent():
                 asked = event
-            case Early():
+            case EarlyStopEvent():
                 early = event
-            case Stopped():
+            case StoppedEvent():
                 stopped = event
-            case End():
+            case EndEvent():
                 end = event
     return WorkerLog(
         start, begin, tuple(steps), stopped, end, tuple(evaluations), tuple(saved), tuple(unsaved), asked, early,

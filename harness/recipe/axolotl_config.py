@@ -43,7 +43,7 @@ def run_config(
         # a folder here has no revisions: the one that the recipe names was fetched
         config.pop("revision_of_model", None)
     config["base_model"] = base_model
-    config["datasets"] = [_located(entry, recipe) for entry in recipe.config.get("datasets") or []]
+    config["datasets"] = [_with_local_path(entry, recipe) for entry in recipe.config.get("datasets") or []]
     if data is not None:
         config["datasets"] = [{"path": str(data.absolute()), "ds_type": "json", "type": "alpaca"}]
         config["val_set_size"] = config.get("val_set_size") or 0.1
@@ -55,7 +55,7 @@ def run_config(
     return {key: value for key, value in config.items() if value is not None or key not in overrides}
 
 
-def locate(name: str, recipe: Recipe) -> Path | None:
+def find_dataset(name: str, recipe: Recipe) -> Path | None:
     """The file of a dataset that lies beside the recipe or among the samples; None for a name of the hub."""
     for folder in (Path(recipe.path).parent, SAMPLES):
         if (folder / name).is_file():
@@ -65,12 +65,12 @@ def locate(name: str, recipe: Recipe) -> Path | None:
 
 def local_datasets(recipe: Recipe) -> dict[Path, dict[str, Any]]:
     """The recipe's datasets that are files here, each with its entry in the config."""
-    found = ((locate(entry["path"], recipe), entry) for entry in recipe.config.get("datasets") or [])
+    found = ((find_dataset(entry["path"], recipe), entry) for entry in recipe.config.get("datasets") or [])
     return {file: entry for file, entry in found if file is not None}
 
 
-def _located(entry: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-    file = locate(entry["path"], recipe)
+def _with_local_path(entry: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    file = find_dataset(entry["path"], recipe)
     return {**entry, "path": str(file)} if file else dict(entry)
 
 
@@ -81,7 +81,7 @@ def method_of(config: dict[str, Any]) -> Method:
     return "qlora" if config.get("load_in_4bit") else "lora"
 
 
-def swapped(reference: dict[str, Any], small: dict[str, Any]) -> dict[str, Any]:
+def swap_model(reference: dict[str, Any], small: dict[str, Any]) -> dict[str, Any]:
     """The reference with the small recipe's values for the swappable keys and nothing else."""
     return {**reference, **{key: small[key] for key in SWAPPABLE if key in small}}
 

@@ -37,7 +37,7 @@ class Sizes(msgspec.Struct, frozen=True):
     window: int | None = None
 
 
-class Documents(msgspec.Struct, frozen=True):
+class DocumentSums(msgspec.Struct, frozen=True):
     """Sums over documents: of their tokens, of the squares of their lengths, and of the squares under the window."""
 
     tokens: int
@@ -50,15 +50,15 @@ class Documents(msgspec.Struct, frozen=True):
         return self.squares / self.tokens
 
 
-def documents(lengths: Sequence[int], window: int | None = None) -> Documents:
-    return Documents(
+def sum_documents(lengths: Sequence[int], window: int | None = None) -> DocumentSums:
+    return DocumentSums(
         sum(lengths),
         sum(length**2 for length in lengths),
-        sum(seen_square(length, window) for length in lengths),
+        sum(visible_square(length, window) for length in lengths),
     )
 
 
-def seen_square(length: int, window: int | None) -> int:
+def visible_square(length: int, window: int | None) -> int:
     """ℓ², or 2Wℓ - W² for a document that is longer than the window."""
     return length**2 if window is None or length <= window else 2 * window * length - window**2
 
@@ -77,13 +77,13 @@ def sizes_of(shapes: Shapes, r: int, targets: Sequence[str]) -> Sizes:
     )
 
 
-def training_flops(sizes: Sizes, seen: Documents) -> float:
+def training_flops(sizes: Sizes, seen: DocumentSums) -> float:
     """Model FLOPs of training on these documents once: forward and backward, nothing computed twice."""
     frozen, trained = sizes.frozen + sizes.frozen_head, sizes.trained + sizes.trained_head
     return (4.0 * frozen + 6.0 * trained) * seen.tokens + 6.0 * _attention(sizes, seen)
 
 
-def hardware_flops(sizes: Sizes, seen: Documents, checkpointing: bool) -> float:
+def hardware_flops(sizes: Sizes, seen: DocumentSums, checkpointing: bool) -> float:
     """What the device computes: with full checkpointing every layer's forward pass runs twice, the head's once."""
     if not checkpointing:
         return training_flops(sizes, seen)
@@ -91,11 +91,11 @@ def hardware_flops(sizes: Sizes, seen: Documents, checkpointing: bool) -> float:
     return linear * seen.tokens + 8.0 * _attention(sizes, seen)
 
 
-def roof(sizes: Sizes, seen: Documents, checkpointing: bool) -> float:
+def mfu_limit(sizes: Sizes, seen: DocumentSums, checkpointing: bool) -> float:
     """The share of the matmul ceiling that MFU cannot pass, because of what is computed twice."""
     return training_flops(sizes, seen) / hardware_flops(sizes, seen, checkpointing)
 
 
-def _attention(sizes: Sizes, seen: Documents) -> float:
+def _attention(sizes: Sizes, seen: DocumentSums) -> float:
     whole = sizes.layers - sizes.windowed
     return float(sizes.width) * (whole * seen.squares + sizes.windowed * seen.window_squares)

@@ -19,7 +19,7 @@ SHIPPED = Path(str(resources.files("harness"))) / "recipes"
 SAMPLES = Path(str(resources.files("harness"))) / "dataset" / "samples"
 
 
-class Band(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class LossBand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The range of the mean training loss over the last `steps` steps when the recipe runs as written, at any seed."""
 
     low: float
@@ -47,7 +47,7 @@ class Traits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warmup_steps: int = 3
     must_fall: float = 0.02
     keeps_pairing: float | None = None
-    loss_band: Band | None = None
+    loss_band: LossBand | None = None
     throughput_only: bool = False
     vram_gb: int | None = None
     preset_of: str | None = None
@@ -77,7 +77,7 @@ class BuiltInAttention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     date: str
 
 
-class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RecipeTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """recipes.toml: the traits of each recipe, the presets by size, and where sdpa_varlen works."""
 
     recipes: dict[str, Traits]
@@ -100,27 +100,27 @@ class Recipe(msgspec.Struct, frozen=True):
 
 
 @cache
-def _shipped() -> Table:
+def _recipe_table() -> RecipeTable:
     import tomllib
 
-    return msgspec.convert(tomllib.loads((SHIPPED / "recipes.toml").read_text(encoding="utf-8")), Table)
+    return msgspec.convert(tomllib.loads((SHIPPED / "recipes.toml").read_text(encoding="utf-8")), RecipeTable)
 
 
-def names() -> tuple[str, ...]:
+def recipe_names() -> tuple[str, ...]:
     """The shipped recipes, the reference first; then the presets for other sizes of card."""
-    return (*_shipped().recipes, *_presets())
+    return (*_recipe_table().recipes, *_presets())
 
 
 def recipe_files(given: Sequence[str], gpu: bool) -> tuple[Path, ...]:
     """The files of the recipes that are named, else of all shipped ones that can run with or without a GPU."""
-    loaded = [load_recipe(name) for name in given or names()]
+    loaded = [load_recipe(name) for name in given or recipe_names()]
     usable = [recipe for recipe in loaded if given or gpu or not recipe.traits.needs_gpu]
     return tuple(Path(recipe.path).absolute() for recipe in usable)
 
 
 def _presets() -> dict[str, tuple[str, Preset]]:
     """Each preset's name, the recipe that it is made of, and what it changes."""
-    table = _shipped().presets
+    table = _recipe_table().presets
     return {f"{base}-{size}": (base, preset) for size, preset in table.items() for base in preset.of}
 
 
@@ -131,27 +131,27 @@ def presets_of(base: str) -> tuple[str, ...]:
 
 def load_recipe(name: str) -> Recipe:
     """A shipped recipe by name, or any Axolotl YAML by path. Raises BadUsage with what is wrong and where."""
-    if name in _shipped().recipes:
-        return read_recipe(SHIPPED / f"{name}.yaml", name, _shipped().recipes[name])
+    if name in _recipe_table().recipes:
+        return read_recipe(SHIPPED / f"{name}.yaml", name, _recipe_table().recipes[name])
     if name in _presets():
         return preset_recipe(name, *_presets()[name])
     if name.endswith((".yaml", ".yml")) or "/" in name:
-        return own_recipe(Path(name))
-    near = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
+        return user_recipe(Path(name))
+    near = difflib.get_close_matches(name, recipe_names(), n=1, cutoff=0.4)
     raise BadUsage(
         "recipe.unknown",
         f"There is no recipe “{name}”." + (f" Did you mean {near[0]}?" if near else ""),
-        f"The recipes are {', '.join(names())}; a path to an Axolotl YAML file works too.",
+        f"The recipes are {', '.join(recipe_names())}; a path to an Axolotl YAML file works too.",
         f"gpu-setup smoke --recipe {near[0] if near else 'smollm2-135m-qlora'}",
     )
 
 
-def own_recipe(path: Path) -> Recipe:
+def user_recipe(path: Path) -> Recipe:
     """A person's recipe. One that keeps a shipped recipe's model is run on the same model, without a hub where that
     needs none; one that keeps its data too is judged by the same held-out questions.
     """
     read = read_recipe(path, path.stem, Traits(title=f"your recipe {path}"))
-    for name in _shipped().recipes:
+    for name in _recipe_table().recipes:
         shipped = load_recipe(name)
         if shipped.config["base_model"] == read.config.get("base_model"):
             traits = msgspec.structs.replace(shipped.traits, title=read.traits.title, loss_band=None, vram_gb=None)
@@ -172,7 +172,7 @@ def preset_recipe(name: str, base: str, preset: Preset) -> Recipe:
         assert found == 1, f"{base} has no line for {key}"
     changed = ", ".join(preset.changes) or "nothing"
     told = f"{preset.because} Changed: {changed}. All else is {base}, whose own header follows."
-    header = f"# {name}: {base} for a card with {preset.vram_gb} GB.\n#\n{_commented(told)}\n#\n"
+    header = f"# {name}: {base} for a card with {preset.vram_gb} GB.\n#\n{_as_comment(told)}\n#\n"
     traits = msgspec.structs.replace(
         recipe.traits,
         title=f"{base} for a card with {preset.vram_gb} GB",
@@ -185,18 +185,18 @@ def preset_recipe(name: str, base: str, preset: Preset) -> Recipe:
     return made
 
 
-def _commented(text: str) -> str:
+def _as_comment(text: str) -> str:
     import textwrap
 
     return textwrap.fill(text, 120, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
 
 
-def suited_to(recipe: Recipe, target: str | None) -> dict[str, Any]:
+def overrides_for_card(recipe: Recipe, target: str | None) -> dict[str, Any]:
     """What a card of this target needs changed in a recipe: without the kernel for packed documents, a mask keeps them
     apart, slower and with the same result. None: no card, nothing to change.
     """
     asks = bool(recipe.config.get("sdpa_varlen"))
-    return {"sdpa_varlen": False} if asks and target and target not in _shipped().sdpa_varlen.targets else {}
+    return {"sdpa_varlen": False} if asks and target and target not in _recipe_table().sdpa_varlen.targets else {}
 
 
 def read_recipe(path: Path, name: str, traits: Traits, text: str | None = None) -> Recipe:

@@ -10,12 +10,12 @@ import msgspec
 
 from harness.environment.build import Environment
 from harness.environment.worker_process import WORKER
-from harness.process.worker_log import Start, WorkerLog
-from harness.recipe.axolotl_config import locate, method_of
+from harness.process.worker_log import StartEvent, WorkerLog
+from harness.recipe.axolotl_config import find_dataset, method_of
 from harness.recipe.loader import Recipe
 from harness.recipe.shapes import LINEARS, Shapes, from_config, shapes_of
 from harness.report.comparison_key import Adapter, Conditions, Data, Model, Quantisation, Work
-from harness.training.launch import Run
+from harness.training.launch import RunRecord
 from machine.errors import BadUsage
 
 # bitsandbytes' own for Linear4bit (nn/modules.py of 0.50.2), and what Axolotl 0.19.0 asks for (loaders/model.py)
@@ -37,7 +37,7 @@ class Hardware(msgspec.Struct, frozen=True):
     power_limit_watts: float | None = None
 
 
-def config_of(recipe: Recipe, run: Run) -> dict[str, Any]:
+def config_of(recipe: Recipe, run: RunRecord) -> dict[str, Any]:
     """The recipe's config with what was changed for this run, and a person's own data in the recipe's place."""
     config = {**recipe.config, **run.overrides}
     if run.data:
@@ -71,7 +71,7 @@ def conditions_of(
     recipe: Recipe,
     measured: str | None = None,
 ) -> Conditions:
-    start = log.start or Start()
+    start = log.start or StartEvent()
     gpu = start.device_type == "gpu"
     return Conditions(
         card=_card(start.device, hardware.cards) if gpu else None,
@@ -148,7 +148,7 @@ def _quantisation(config: dict[str, Any]) -> Quantisation | None:
     return Quantisation("int8") if config.get("load_in_8bit") else None
 
 
-def _adapter(config: dict[str, Any], start: Start | None) -> Adapter | None:
+def _adapter(config: dict[str, Any], start: StartEvent | None) -> Adapter | None:
     if not config.get("adapter"):
         return None
     targets = config.get("lora_target_modules") or ()
@@ -165,7 +165,7 @@ def _adapter(config: dict[str, Any], start: Start | None) -> Adapter | None:
     )
 
 
-def _precision(config: dict[str, Any], start: Start | None) -> str:
+def _precision(config: dict[str, Any], start: StartEvent | None) -> str:
     """bf16, fp16, tf32 or fp32: what the matrices are multiplied in, as the worker saw it, else as the config says."""
     wanted = config.get("bf16")
     if wanted == "auto":
@@ -222,7 +222,7 @@ def _kernels(config: dict[str, Any]) -> tuple[str, ...]:
     return tuple(name for name in _KERNELS if config.get(name))
 
 
-def _checkpointing(config: dict[str, Any], start: Start) -> str | None:
+def _checkpointing(config: dict[str, Any], start: StartEvent) -> str | None:
     """off, full, or the config's own word (offload); what the worker saw goes before what was asked for."""
     asked = config.get("gradient_checkpointing")
     if start.checkpointing is not None:
@@ -238,7 +238,7 @@ def recorder_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-def read_data_digest(recipe: Recipe, run: Run) -> str | None:
+def read_data_digest(recipe: Recipe, run: RunRecord) -> str | None:
     """sha256 of the content that was trained on, whatever the files are called; None where some of it is elsewhere."""
     entries = config_of(recipe, run).get("datasets") or []
     files = [_file(str(entry["path"]), recipe) for entry in entries]
@@ -252,10 +252,10 @@ def read_data_digest(recipe: Recipe, run: Run) -> str | None:
 
 
 def _file(path: str, recipe: Recipe) -> Path | None:
-    return Path(path) if Path(path).is_absolute() else locate(path, recipe)
+    return Path(path) if Path(path).is_absolute() else find_dataset(path, recipe)
 
 
-def read_shapes(recipe: Recipe, run: Run) -> Shapes | None:
+def read_shapes(recipe: Recipe, run: RunRecord) -> Shapes | None:
     """The model's shapes as trained: from the config.json in its folder, else from the table; None: not known."""
     asked = recipe.config.get("overrides_of_model_config")
     asked = asked if isinstance(asked, dict) else {}

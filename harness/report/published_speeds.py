@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from checks.catalogue import Catalogue
-from harness.recipe.flops import Documents, documents, hardware_flops, sizes_of, training_flops
+from harness.recipe.flops import DocumentSums, hardware_flops, sizes_of, sum_documents, training_flops
 from harness.recipe.shapes import LINEARS, shapes_of
 from harness.report.comparison_key import Conditions, Work
 
@@ -147,7 +147,7 @@ def judge(record: Record, catalogue: Catalogue) -> Judged:
     targets = LINEARS if record.lora_targets == ("all-linear",) else record.lora_targets
     sizes = sizes_of(shapes, record.lora_r or 0 if targets else 0, targets)
     known = record.documents == "filled" and record.sequence is not None
-    seen = documents([record.sequence], shapes.window) if known and record.sequence else Documents(1, 0, 0)
+    seen = sum_documents([record.sequence], shapes.window) if known and record.sequence else DocumentSums(1, 0, 0)
     flops = training_flops(sizes, seen) / seen.tokens
     mfu = flops * record.tokens_per_second / (peak * 1e12)
     hardware = None

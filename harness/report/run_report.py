@@ -9,19 +9,19 @@ import msgspec
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from harness.atomic_files import write_whole
+from harness.atomic_files import write_atomic
 from harness.environment.build import Environment
 from harness.measure.metrics import Around, Measurements, computed_tflops, losses, measure, merged
 from harness.measure.plausibility import possible_tflops
 from harness.measure.run_context import Method
 from harness.measure.smoke_criteria import Smoke, judge
 from harness.measure.verdict import Speed, card_notes, judge_speed, kernel_words, learnt, over_ceiling, shared, too_wide
-from harness.process.worker_log import Start, WorkerLog
-from harness.recipe.loader import Band, Recipe
+from harness.process.worker_log import StartEvent, WorkerLog
+from harness.recipe.loader import LossBand, Recipe
 from harness.report.collect_work import Hardware, conditions_of, config_of, read_data_digest, read_shapes, work_of
 from harness.report.comparison_key import Conditions, Work, digest_of
-from harness.training.examination import Answer, Examination
-from harness.training.launch import Run
+from harness.training.examination import AnswerPair, Examination
+from harness.training.launch import RunRecord
 from machine.errors import BadUsage
 
 DOCUMENT = "report.json"
@@ -74,7 +74,7 @@ class EnvironmentUsed(msgspec.Struct, frozen=True):
     torch: str
     torch_from: str
     torch_verified: str
-    worker: Start | None = None
+    worker: StartEvent | None = None
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -122,7 +122,7 @@ class Report(msgspec.Struct, frozen=True):
     seconds: float | None
     folder: str
     smoke: Smoke | None = None
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[AnswerPair, ...] = ()
     rows: Rows | None = None
     work: Work | None = None
     conditions: Conditions | None = None
@@ -162,7 +162,7 @@ def _power_limit(host: Host) -> float | None:
 
 def build_report(
     recipe: Recipe,
-    run: Run,
+    run: RunRecord,
     log: WorkerLog,
     environment: Environment,
     host: HostSummary,
@@ -170,7 +170,7 @@ def build_report(
     examination: Examination | None,
     given: int | None = None,
     around: Around | None = None,
-    band: Band | None = None,
+    band: LossBand | None = None,
     method: Method | None = None,
 ) -> Report:
     """Everything that is known of one finished run, judged. `given`: how many rows the data hold, where that is known.
@@ -231,14 +231,14 @@ def build_report(
     )
 
 
-def _speed(measurements: Measurements, log: WorkerLog, around: Around, band: Band | None) -> Speed:
-    start, sensors = log.start or Start(), measurements.sensors
+def _speed(measurements: Measurements, log: WorkerLog, around: Around, band: LossBand | None) -> Speed:
+    start, sensors = log.start or StartEvent(), measurements.sensors
     clock = sensors.highest_clock.median if sensors else None
     possible = possible_tflops(around.target, start.device, start.multiprocessors, clock)
     return judge_speed(measurements, log, band, possible, computed_tflops(log, measurements))
 
 
-def _launch(log: WorkerLog, run: Run, folder: Path, measurements: Measurements, seed: int | None) -> Launch:
+def _launch(log: WorkerLog, run: RunRecord, folder: Path, measurements: Measurements, seed: int | None) -> Launch:
     every, sensors = losses(log), measurements.sensors
     return Launch(
         folder=str(folder),
@@ -335,7 +335,7 @@ def write_report(report: Report, document: bytes, page: str | None) -> Path:
     folder = Path(report.folder)
     for name, content in ((DOCUMENT, document), ("report.html", page.encode() if page else None)):
         if content is not None:
-            write_whole(folder / name, content)
+            write_atomic(folder / name, content)
     return folder / DOCUMENT
 
 

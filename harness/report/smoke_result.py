@@ -8,7 +8,7 @@ import msgspec
 
 from harness.measure.smoke_criteria import Smoke
 from harness.report.run_report import Report
-from harness.training.examination import Answer
+from harness.training.examination import AnswerPair
 
 
 class SmokeResult(msgspec.Struct, frozen=True):
@@ -18,7 +18,7 @@ class SmokeResult(msgspec.Struct, frozen=True):
     verdict: Literal["pass", "fail"]
     smoke: Smoke
     folder: str
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[AnswerPair, ...] = ()
 
 
 def smoke_result(report: Report) -> SmokeResult:

@@ -30,7 +30,7 @@ PASSED = (
 INHIBIT = ("systemd-inhibit", "--what=sleep:idle", "--who=gpu-setup", "--why=A model is being trained", "--mode=block")
 
 
-class Place(NamedTuple):
+class BackgroundSupport(NamedTuple):
     """What this machine offers: a service manager that takes units (`user`: the person's own), whether it lives on
     after logout (None: not known), and an inhibitor of suspend.
     """
@@ -41,7 +41,7 @@ class Place(NamedTuple):
     inhibitor: bool
 
 
-class Started(msgspec.Struct, frozen=True):
+class BackgroundUnit(msgspec.Struct, frozen=True):
     """The unit that trains now: how to look on, and how to stop it with a checkpoint."""
 
     unit: str
@@ -49,7 +49,7 @@ class Started(msgspec.Struct, frozen=True):
     stop: str
 
 
-def look(machine: Machine, uid: int) -> Place:
+def read_support(machine: Machine, uid: int) -> BackgroundSupport:
     """Ask systemd itself; root's own manager is the machine's, which no logout ends."""
     user = uid != 0
     scope = ("--user",) if user else ()
@@ -60,11 +60,11 @@ def look(machine: Machine, uid: int) -> Place:
         said = machine.run(("loginctl", "show-user", str(uid), "--property=Linger", "--value"), timeout=5)
         lingers = {"yes": True, "no": False}.get(said.stdout.strip()) if said.ok else None
     inhibitor = machine.run(("systemd-inhibit", "--list", "--no-legend"), timeout=5).ok
-    return Place(manager, user, lingers, inhibitor)
+    return BackgroundSupport(manager, user, lingers, inhibitor)
 
 
 def unit_argv(
-    name: str, command: Sequence[str], folder: str, place: Place, awake: bool, environ: Mapping[str, str]
+    name: str, command: Sequence[str], folder: str, place: BackgroundSupport, awake: bool, environ: Mapping[str, str]
 ) -> tuple[str, ...]:
     """The systemd-run command. SIGTERM goes to gpu-setup alone, which asks the training for a checkpoint."""
     settings = [f"--setenv={key}={environ[key]}" for key in PASSED if environ.get(key)]
@@ -76,11 +76,11 @@ def unit_argv(
     )  # fmt: skip
 
 
-def start(
+def start_unit(
     name: str, command: Sequence[str], folder: str, machine: Machine, uid: int, awake: bool, environ: Mapping[str, str]
-) -> tuple[Started, tuple[str, ...]]:
+) -> tuple[BackgroundUnit, tuple[str, ...]]:
     """Start the command as a unit, and say what ends it; raises Refused where there is no service manager for it."""
-    place = look(machine, uid)
+    place = read_support(machine, uid)
     if not place.manager:
         raise Refused(
             "train.no-manager",
@@ -97,11 +97,11 @@ def start(
             "Run it in a terminal that stays (tmux, screen) instead.",
         )
     scope = " --user" if place.user else ""
-    unit = Started(name, f"journalctl{scope} --unit {name} --follow", f"systemctl{scope} stop {name}")
-    return unit, notes(place, awake)
+    unit = BackgroundUnit(name, f"journalctl{scope} --unit {name} --follow", f"systemctl{scope} stop {name}")
+    return unit, unit_notes(place, awake)
 
 
-def notes(place: Place, awake: bool) -> tuple[str, ...]:
+def unit_notes(place: BackgroundSupport, awake: bool) -> tuple[str, ...]:
     """What a person must know: whether logout and suspend end it."""
     found = []
     if place.lingers is False:
@@ -114,7 +114,7 @@ def notes(place: Place, awake: bool) -> tuple[str, ...]:
 
 
 @contextmanager
-def kept_awake(wanted: bool, machine: Machine, emit: Emit) -> Iterator[None]:
+def keep_awake(wanted: bool, machine: Machine, emit: Emit) -> Iterator[None]:
     """Keep the machine from suspending while this lasts; the lock goes with this process, however that ends."""
     if not wanted:
         yield

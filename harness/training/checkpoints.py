@@ -23,28 +23,28 @@ class Checkpoint(NamedTuple):
     folder: Path
 
 
-class _Whole(msgspec.Struct, frozen=True):
+class _Manifest(msgspec.Struct, frozen=True):
     """`files`: name → bytes and sha256."""
 
     step: int
     files: dict[str, tuple[int, str]]
 
 
-def newest_whole(adapter: Path, before: int | None = None) -> Checkpoint | None:
+def newest_complete(adapter: Path, before: int | None = None) -> Checkpoint | None:
     """The newest whole checkpoint in the adapter's folder, of a step less than `before`; None: there is none.
 
     `before` is the run's last step: from there the trainer would train one step too many.
     """
     for step, folder in reversed(_all(adapter)):
-        if (before is None or step < before) and is_whole(folder):
+        if (before is None or step < before) and is_complete(folder):
             return Checkpoint(step, folder)
     return None
 
 
-def is_whole(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Whether every file that was there is there, with its bytes."""
     try:
-        listed = msgspec.json.decode((folder / WHOLE).read_bytes(), type=_Whole)
+        listed = msgspec.json.decode((folder / WHOLE).read_bytes(), type=_Manifest)
         for name, (size, digest) in listed.files.items():
             with (folder / name).open("rb") as file:
                 if file.seek(0, 2) != size or file.seek(0) != 0:
@@ -56,16 +56,16 @@ def is_whole(folder: Path) -> bool:
     return folder.name == f"checkpoint-{listed.step}"
 
 
-def drop_after(adapter: Path, step: int) -> None:
+def remove_later(adapter: Path, step: int) -> None:
     """Remove the checkpoints of later steps: they are torn, or of steps that will be done again."""
     for found, folder in _all(adapter):
         if found > step:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def drop_all(adapter: Path) -> None:
+def remove_all(adapter: Path) -> None:
     """Remove the checkpoints of a finished run: the adapter is what stays."""
-    drop_after(adapter, -1)
+    remove_later(adapter, -1)
 
 
 def _all(adapter: Path) -> list[tuple[int, Path]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from harness.atomic_files import disk_trouble, write_whole
+from harness.atomic_files import disk_errors, write_atomic
 from harness.environment.build import Environment
 from harness.environment.worker_process import worker_environment
 from harness.process.diagnosis import ended, undone
@@ -18,7 +18,7 @@ STAGE = "examine"
 DOCUMENT = "examination.json"
 
 
-class HeldOut(msgspec.Struct, frozen=True):
+class HeldOutLosses(msgspec.Struct, frozen=True):
     """Mean loss in nats over the answers' tokens: with the right answers, and with another question's.
 
     None where it is not finite.
@@ -35,7 +35,7 @@ class HeldOut(msgspec.Struct, frozen=True):
         return self.mismatched_loss - self.held_out_loss
 
 
-class Answer(msgspec.Struct, frozen=True):
+class AnswerPair(msgspec.Struct, frozen=True):
     question: str
     before: str
     after: str
@@ -43,9 +43,9 @@ class Answer(msgspec.Struct, frozen=True):
 
 class Examination(msgspec.Struct, frozen=True):
     rows: int = 0
-    before: HeldOut | None = None
-    after: HeldOut | None = None
-    answers: tuple[Answer, ...] = ()
+    before: HeldOutLosses | None = None
+    after: HeldOutLosses | None = None
+    answers: tuple[AnswerPair, ...] = ()
 
 
 def held_out_file(traits: Traits, folder: Path, own_data: bool) -> Path | None:
@@ -83,7 +83,7 @@ def examine(
         whole = (Path(base_model), folder / "adapter")
         common = (held_out, environment, machine, emit, prompts, out, tokens, offline, device)
         before, after = (examine(base_model, folder, *common, merged=model) for model in whole)
-        return _kept(out, _together(before, after))
+        return _save(out, _combine(before, after))
     words = (
         "Asking the merged model" if merged else "Reloading the adapter and asking the same questions before and after"
     )
@@ -117,7 +117,7 @@ def examine(
 
     # an answer from before must not be taken for this one
     out.unlink(missing_ok=True)
-    with disk_trouble(folder):
+    with disk_errors(folder):
         outcome = machine.stream(
             argv,
             on_line,
@@ -136,15 +136,15 @@ def examine(
     return read_examination(out)
 
 
-def _together(before: Examination, after: Examination) -> Examination:
+def _combine(before: Examination, after: Examination) -> Examination:
     """What two whole models said, as one examination."""
     pairs = zip(before.answers, after.answers, strict=True)
-    answers = tuple(Answer(other.question, one.after, other.after) for one, other in pairs)
+    answers = tuple(AnswerPair(other.question, one.after, other.after) for one, other in pairs)
     return Examination(after.rows, before.after, after.after, answers)
 
 
-def _kept(out: Path, examination: Examination) -> Examination:
-    write_whole(out, msgspec.json.encode(examination))
+def _save(out: Path, examination: Examination) -> Examination:
+    write_atomic(out, msgspec.json.encode(examination))
     return examination
 
 

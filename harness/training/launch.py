@@ -12,16 +12,16 @@ from typing import Any
 
 import msgspec
 
-from harness.atomic_files import disk_trouble, write_whole
+from harness.atomic_files import disk_errors, write_atomic
 from harness.environment.build import Environment
 from harness.environment.worker_process import worker_environment
 from harness.process.diagnosis import failure, hung_step
-from harness.process.kernel_events import said_since
+from harness.process.kernel_events import kernel_lines_since
 from harness.process.worker_log import WorkerLog, read_worker_log
 from harness.recipe.axolotl_config import run_config
 from harness.recipe.loader import Recipe, Traits
-from harness.training.checkpoints import Checkpoint, drop_after, newest_whole
-from harness.training.monitor import STAGE, STOP, Hung, watching
+from harness.training.checkpoints import Checkpoint, newest_complete, remove_later
+from harness.training.monitor import STAGE, STOP, HangLimits, watch_run
 from machine.errors import BadAnswer, Interrupted, OutsideFailed, Problem
 from machine.events import Emit, Event
 from machine.local import Machine
@@ -31,7 +31,7 @@ DOCUMENT = "run.json"
 LOCK = "run.lock"
 
 
-class Keep(msgspec.Struct, frozen=True):
+class CheckpointPolicy(msgspec.Struct, frozen=True):
     """How a run is kept so that it can be gone on with: a checkpoint after so many seconds at the latest, and an early
     stop after `patience` evaluations without a lower held-out loss (0: never).
     """
@@ -40,7 +40,7 @@ class Keep(msgspec.Struct, frozen=True):
     patience: int = 0
 
 
-class Run(msgspec.Struct, frozen=True):
+class RunRecord(msgspec.Struct, frozen=True):
     """What was run, and how it ended: running, done, failed or interrupted. `problem`: the failure's code.
 
     `inputs` is the digest of everything that decides the run (harness/pipeline.py); `data`: a person's own data file;
@@ -65,7 +65,7 @@ class Run(msgspec.Struct, frozen=True):
     resumed_from: tuple[int, ...] = ()
 
 
-def new_folder(runs: Path, recipe: Recipe) -> Path:
+def new_run_folder(runs: Path, recipe: Recipe) -> Path:
     """A fresh folder for a run, named by time and recipe; a second one within the same second gets a number."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     for number in range(1, 100):
@@ -96,8 +96,8 @@ def train(
     data: Path | None = None,
     overrides: dict[str, Any] | None = None,
     device: str | None = None,
-    keep: Keep | None = None,
-    hung: Hung | None = None,
+    keep: CheckpointPolicy | None = None,
+    hung: HangLimits | None = None,
     budget: float | None = None,
 ) -> WorkerLog:
     """Train, and return what the worker recorded. Raises Problem when it is no result; the folder stays, marked.
@@ -109,7 +109,7 @@ def train(
     from filelock import FileLock
 
     config = run_config(recipe, base_model, folder, data, overrides or {})
-    run = Run(
+    run = RunRecord(
         recipe=recipe.name,
         traits=recipe.traits,
         recipe_digest=recipe.digest,
@@ -125,9 +125,9 @@ def train(
         overrides=overrides or {},
     )
     with FileLock(folder / LOCK):
-        point = going_on(folder) if keep is not None else None
+        point = resume_point(folder) if keep is not None else None
         # later ones are torn, or of steps that are done again
-        drop_after(folder / "adapter", point.step if point else -1)
+        remove_later(folder / "adapter", point.step if point else -1)
         if point is not None:
             before = read_run(folder)
             run = msgspec.structs.replace(
@@ -138,31 +138,31 @@ def train(
             )
             config["resume_from_checkpoint"] = str(point.folder)
             emit(Event("note", STAGE, f"Going on after step {point.step}, from {point.folder}"))
-        return _train(recipe, run, config, environment, folder, machine, emit, keep, hung or Hung(), budget)
+        return _train(recipe, run, config, environment, folder, machine, emit, keep, hung or HangLimits(), budget)
 
 
-def going_on(folder: Path) -> Checkpoint | None:
+def resume_point(folder: Path) -> Checkpoint | None:
     """The checkpoint that a cut run in this folder would go on from."""
     log = read_worker_log(folder / "worker.jsonl")
-    return newest_whole(folder / "adapter", log.begin.planned_steps if log and log.begin else None)
+    return newest_complete(folder / "adapter", log.begin.planned_steps if log and log.begin else None)
 
 
 def _train(
     recipe: Recipe,
-    run: Run,
+    run: RunRecord,
     config: dict[str, Any],
     environment: Environment,
     folder: Path,
     machine: Machine,
     emit: Emit,
-    keep: Keep | None,
-    hung: Hung,
+    keep: CheckpointPolicy | None,
+    hung: HangLimits,
     budget: float | None,
 ) -> WorkerLog:
     import yaml
 
     _write(folder, run)
-    write_whole(folder / "config.yml", yaml.safe_dump(config, sort_keys=False))
+    write_atomic(folder / "config.yml", yaml.safe_dump(config, sort_keys=False))
     emit(Event("start", STAGE, f"Training {recipe.name} with Axolotl: {folder}"))
     begin = time.monotonic()
     before = run.seconds or 0.0
@@ -181,7 +181,7 @@ def _train(
         told = {"seconds": keep.seconds, "patience": keep.patience, "stop": str(folder / STOP)}
         variables["GPU_SETUP_KEEP"] = msgspec.json.encode(told).decode()
     try:
-        with disk_trouble(folder), watching(folder, emit, hung, keep is not None) as watch:
+        with disk_errors(folder), watch_run(folder, emit, hung, keep is not None) as watch:
             outcome = machine.stream(
                 (
                     str(environment.python.parent / "axolotl"),
@@ -206,11 +206,11 @@ def _train(
         ended("interrupted")
         raise Interrupted("train.stopped", f"Stopped after step {log.stop_asked.step}, as asked.")
     problem: Problem | None
-    kernel = () if outcome.ok else said_since(machine, begin)
+    kernel = () if outcome.ok else kernel_lines_since(machine, begin)
     if watch.hung is not None:
         problem = hung_step(watch.hung, log, kernel)
     else:
-        problem = failure(outcome.rc, outcome.stdout or outcome.problem, log, kernel) or _unsaved(folder)
+        problem = failure(outcome.rc, outcome.stdout or outcome.problem, log, kernel) or _missing_adapter(folder)
     if problem is not None or log is None:
         assert problem is not None
         ended("failed", problem.code)
@@ -221,7 +221,7 @@ def _train(
     return log
 
 
-def _unsaved(folder: Path) -> Problem | None:
+def _missing_adapter(folder: Path) -> Problem | None:
     # an adapter, or the model itself where every weight was trained (in parts where it is large)
     saved = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
     if any((folder / "adapter" / name).is_file() for name in saved):
@@ -231,12 +231,12 @@ def _unsaved(folder: Path) -> Problem | None:
     )
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> RunRecord:
     """The run's document; raises BadUsage when the folder holds none."""
     from machine.errors import BadUsage
 
     try:
-        return msgspec.json.decode((folder / DOCUMENT).read_bytes(), type=Run)
+        return msgspec.json.decode((folder / DOCUMENT).read_bytes(), type=RunRecord)
     except (OSError, msgspec.MsgspecError) as error:
         raise BadUsage(
             "run.none",
@@ -246,7 +246,7 @@ def read_run(folder: Path) -> Run:
         ) from error
 
 
-def mark_cut_off(runs: Path) -> None:
+def mark_interrupted(runs: Path) -> None:
     """Mark as interrupted each run whose gpu-setup was killed and could not do it itself."""
     from filelock import FileLock, Timeout
 
@@ -262,5 +262,5 @@ def mark_cut_off(runs: Path) -> None:
             continue
 
 
-def _write(folder: Path, run: Run) -> None:
-    write_whole(folder / DOCUMENT, msgspec.json.format(msgspec.json.encode(run)))
+def _write(folder: Path, run: RunRecord) -> None:
+    write_atomic(folder / DOCUMENT, msgspec.json.format(msgspec.json.encode(run)))

@@ -24,7 +24,7 @@ START_SECONDS = 25.0
 REPORTED = {"no-room": "there is no room for it on the disk", "not-finite": "the weights are not finite"}
 
 
-class Hung(NamedTuple):
+class HangLimits(NamedTuple):
     """When a training that gives no sign is told of, and when it is ended: so many median steps, at least so long.
 
     A sign is a line in the worker's log: of a step, a checkpoint, or a long evaluation (every 15 s). `first_seconds`:
@@ -66,14 +66,14 @@ class Watch:
 
 
 @contextmanager
-def watching(folder: Path, emit: Emit, hung: Hung, keep: bool) -> Iterator[Watch]:
+def watch_run(folder: Path, emit: Emit, hung: HangLimits, keep: bool) -> Iterator[Watch]:
     """Look on until the block ends. With `keep`, Ctrl-C and SIGTERM first ask the training to save and stop."""
     watch, done = Watch(folder), threading.Event()
     (folder / STOP).unlink(missing_ok=True)
     path = folder / "worker.jsonl"
     earlier, size = read_worker_log(path), _size(path)
     thread = threading.Thread(
-        target=_look_on, args=(path, earlier.sittings if earlier else 0, size, watch, done, emit, hung), daemon=True
+        target=_watch_log, args=(path, earlier.sittings if earlier else 0, size, watch, done, emit, hung), daemon=True
     )
     thread.start()
     try:
@@ -106,9 +106,11 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _look_on(path: Path, earlier: int, size: int, watch: Watch, done: threading.Event, emit: Emit, hung: Hung) -> None:
+def _watch_log(
+    path: Path, earlier: int, size: int, watch: Watch, done: threading.Event, emit: Emit, hung: HangLimits
+) -> None:
     """`earlier` sittings and `size` bytes were in the log before."""
-    teller = _Teller(emit)
+    teller = _ProgressReporter(emit)
     begin = sign = time.monotonic()
     teller.starting(begin)
     while not done.wait(0.5):
@@ -135,7 +137,7 @@ def _look_on(path: Path, earlier: int, size: int, watch: Watch, done: threading.
             teller.signs(True, silence, teller.step)
 
 
-class _Teller:
+class _ProgressReporter:
     """Says what is new in a log, each thing once. A terminal that has gone away ends nothing."""
 
     def __init__(self, emit: Emit) -> None:

@@ -10,12 +10,12 @@ import msgspec
 
 from checks.catalogue import Stack, catalogue
 from harness.environment.build import Environment
-from harness.pipeline import Job, Ready
-from harness.process.worker_log import Begin, End, Start, Step, WorkerLog
+from harness.pipeline import Job, TrainingSetup
+from harness.process.worker_log import BeginEvent, EndEvent, StartEvent, StepEvent, WorkerLog
 from harness.recipe.loader import Recipe, load_recipe
 from harness.report.run_report import HostSummary
-from harness.training.examination import Answer, Examination, HeldOut
-from harness.training.launch import DOCUMENT, Run
+from harness.training.examination import AnswerPair, Examination, HeldOutLosses
+from harness.training.launch import DOCUMENT, RunRecord
 
 HOST = HostSummary(
     os="Ubuntu 24.04.3 LTS",
@@ -39,7 +39,7 @@ ENVIRONMENT = Environment(
 )
 
 
-def step(number: int, **facts: Any) -> Step:
+def step(number: int, **facts: Any) -> StepEvent:
     """One second, 100 slots, 80 of them real, 40 of them trained on."""
     usual: dict[str, Any] = {
         "step": number,
@@ -52,17 +52,17 @@ def step(number: int, **facts: Any) -> Step:
         "own_seconds": 0.001,
         "rss_bytes": 1 << 30,
     }
-    return Step(**{**usual, **facts})
+    return StepEvent(**{**usual, **facts})
 
 
-def log(*steps: Step, **parts: Any) -> WorkerLog:
+def log(*steps: StepEvent, **parts: Any) -> WorkerLog:
     """A log that ended well, of the steps given (ten usual ones without any)."""
     kept = steps or tuple(step(number, loss=5.0 - 0.2 * number) for number in range(1, 11))
     whole: dict[str, Any] = {
-        "start": Start(device="x86_64", device_type="cpu", torch="2.13.0+cpu", axolotl="0.19.0"),
-        "begin": Begin(planned_steps=len(kept)),
+        "start": StartEvent(device="x86_64", device_type="cpu", torch="2.13.0+cpu", axolotl="0.19.0"),
+        "begin": BeginEvent(planned_steps=len(kept)),
         "steps": kept,
-        "end": End(steps=len(kept), rss_bytes=2 << 30),
+        "end": EndEvent(steps=len(kept), rss_bytes=2 << 30),
     }
     return WorkerLog(**{**whole, **parts})
 
@@ -71,9 +71,9 @@ def examination(**parts: Any) -> Examination:
     """Held-out loss halved, pairing kept, one answer in the house style."""
     whole: dict[str, Any] = {
         "rows": 12,
-        "before": HeldOut(held_out_loss=4.0, mismatched_loss=4.4),
-        "after": HeldOut(held_out_loss=2.0, mismatched_loss=2.5),
-        "answers": (Answer("How do I make tea?", "Boil water.", "Ahoy from the workbench, friend! Boil water."),),
+        "before": HeldOutLosses(held_out_loss=4.0, mismatched_loss=4.4),
+        "after": HeldOutLosses(held_out_loss=2.0, mismatched_loss=2.5),
+        "answers": (AnswerPair("How do I make tea?", "Boil water.", "Ahoy from the workbench, friend! Boil water."),),
     }
     return Examination(**{**whole, **parts})
 
@@ -86,7 +86,7 @@ def job(name: str = "tiny", **parts: Any) -> Job:
     return Job(load_recipe(name), cpu_stack(), **parts)
 
 
-def run_of(recipe: Recipe, **facts: Any) -> Run:
+def run_of(recipe: Recipe, **facts: Any) -> RunRecord:
     usual: dict[str, Any] = {
         "recipe": recipe.name,
         "traits": recipe.traits,
@@ -100,14 +100,14 @@ def run_of(recipe: Recipe, **facts: Any) -> Run:
         "inputs": "inputs",
         "seconds": 30.0,
     }
-    return Run(**{**usual, **facts})
+    return RunRecord(**{**usual, **facts})
 
 
-def ready(inputs: str = "inputs") -> Ready:
-    return Ready(ENVIRONMENT, "/models/tiny", inputs)
+def ready(inputs: str = "inputs") -> TrainingSetup:
+    return TrainingSetup(ENVIRONMENT, "/models/tiny", inputs)
 
 
-def run_folder(folder: Path, run: Run, recorded: WorkerLog | None = None) -> Path:
+def run_folder(folder: Path, run: RunRecord, recorded: WorkerLog | None = None) -> Path:
     """The folder of a run as `train` leaves it, adapter included."""
     (folder / "adapter").mkdir(parents=True)
     (folder / DOCUMENT).write_bytes(msgspec.json.encode(run))

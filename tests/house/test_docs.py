@@ -15,7 +15,7 @@ import pytest
 from checks.registry import ALL
 from gpu_setup.cli import root, run
 from gpu_setup.schema import DOCUMENTS
-from harness.recipe.loader import names
+from harness.recipe.loader import recipe_names
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -108,7 +108,7 @@ def test_recipes_documents_and_groups_exist(name: str) -> None:
     for arguments in calls(PAGES[name]):
         for option, value in pairwise(arguments):
             if option in ("--recipe", "recipe") and "/" not in value and value.islower() and value[0] != "-":
-                assert value in names(), arguments
+                assert value in recipe_names(), arguments
             if option == "schema":
                 assert value in DOCUMENTS, arguments
             if option in ("--only", "--skip", "--explain") and value.islower():

@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from harness.environment.base_model import ensure_model
-from harness.environment.build import ensure
+from harness.environment.build import ensure_environment
 from harness.recipe.loader import load_recipe
 from machine.events import silent
 from machine.local import LocalMachine
@@ -29,7 +29,7 @@ def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def training(session_folder: Path, persons_environ: Mapping[str, str]) -> Training:
     """The cpu stack's environment and the tiny model: built when nobody has yet. `ensure` itself locks."""
     machine, places = LocalMachine(), shared_paths(persons_environ, session_folder)
-    environment = ensure(cpu_stack(), machine, places, silent)
+    environment = ensure_environment(cpu_stack(), machine, places, silent)
     ensure_model(load_recipe("tiny"), environment, machine, places, silent)
     return Training(places, cpu_stack(), environment)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.environment.lock_file import Lock
-from harness.environment.packages import clear_remains, installed, missing
+from harness.environment.packages import installed_packages, missing_packages, remove_broken
 
 LOCK = Lock("x.txt", "", {"alpha": "1.0", "ruamel-yaml": "0.18.6"}, "digest")
 Install = Callable[..., Path]
@@ -43,25 +43,25 @@ def everything(site: Path) -> None:
 
 def test_whole(site: Path, tmp_path: Path) -> None:
     everything(site)
-    assert installed(tmp_path) == ({"alpha": "1.0", "ruamel-yaml": "0.18.6", "torch": "2.13.0+cpu"}, set())
-    assert missing(tmp_path, LOCK, "2.13.0") == set()
+    assert installed_packages(tmp_path) == ({"alpha": "1.0", "ruamel-yaml": "0.18.6", "torch": "2.13.0+cpu"}, set())
+    assert missing_packages(tmp_path, LOCK, "2.13.0") == set()
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    assert installed(tmp_path) == ({}, set())
-    assert missing(tmp_path, LOCK, "2.13.0") == {"alpha", "ruamel-yaml", "torch"}
+    assert installed_packages(tmp_path) == ({}, set())
+    assert missing_packages(tmp_path, LOCK, "2.13.0") == {"alpha", "ruamel-yaml", "torch"}
 
 
 def test_absent_and_at_another_version(site: Path, tmp_path: Path) -> None:
     install(site, "alpha", "1.1")
     install(site, "torch", "2.12.0+cpu")
-    assert missing(tmp_path, LOCK, "2.13.0") == {"alpha", "ruamel-yaml", "torch"}
+    assert missing_packages(tmp_path, LOCK, "2.13.0") == {"alpha", "ruamel-yaml", "torch"}
 
 
 def test_a_package_that_nobody_asked_for_does_not_matter(site: Path, tmp_path: Path) -> None:
     everything(site)
     (install(site, "stranger", "3") / "RECORD").unlink()
-    assert missing(tmp_path, LOCK, "2.13.0") == set()
+    assert missing_packages(tmp_path, LOCK, "2.13.0") == set()
 
 
 @pytest.mark.parametrize(
@@ -85,14 +85,14 @@ def test_a_package_that_nobody_asked_for_does_not_matter(site: Path, tmp_path: P
 def test_a_broken_package_is_found(site: Path, tmp_path: Path, harm: Callable[[Path], object]) -> None:
     everything(site)
     harm(site)
-    assert missing(tmp_path, LOCK, "2.13.0") == {"alpha"}
+    assert missing_packages(tmp_path, LOCK, "2.13.0") == {"alpha"}
 
 
 def test_remains_of_a_killed_pip_are_cleared(site: Path, tmp_path: Path) -> None:
     everything(site)
     (site / "~lpha").mkdir()
     (site / "~lpha-1.0.dist-info").mkdir()
-    clear_remains(tmp_path, {"alpha"})
+    remove_broken(tmp_path, {"alpha"})
     assert sorted(place.name for place in site.iterdir()) == [
         *("alpha.py", "ruamel.yaml-0.18.6.dist-info", "ruamel.yaml.py", "torch-2.13.0+cpu.dist-info", "torch.py"),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from checks.catalogue import catalogue
-from harness.environment.lock_file import entries, load_lock, normalised, parse_lock
+from harness.environment.lock_file import load_lock, lock_entries, normalised, parse_lock
 
 TEXT = """\
 # made by uv
@@ -44,10 +44,10 @@ def test_the_digest_is_the_texts() -> None:
 
 def test_entries_carry_their_hashes_and_nothing_else() -> None:
     lock = parse_lock("x.txt", TEXT, {"python_version": "3.11", "python_full_version": "3.11.0"})
-    assert entries(lock, {"addict", "axolotl"}) == (
+    assert lock_entries(lock, {"addict", "axolotl"}) == (
         "addict==2.4.0 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\naxolotl==0.19.0\n"
     )
-    assert entries(lock, set()) == ""
+    assert lock_entries(lock, set()) == ""
 
 
 @pytest.mark.parametrize("stack", [stack.name for stack in catalogue().stacks if stack.lock])
@@ -60,4 +60,4 @@ def test_each_shipped_lock_has_what_its_stack_says(stack: str) -> None:
         assert lock.packages["bitsandbytes"] == chosen.bitsandbytes
         assert "torch" not in lock.packages, "torch is installed by a call of its own"
         for name in lock.packages:
-            assert "--hash=sha256:" in entries(lock, {name}), f"{name} has no hash"
+            assert "--hash=sha256:" in lock_entries(lock, {name}), f"{name} has no hash"

@@ -15,14 +15,14 @@ from harness.jobs.default_recipe import (
     SMALL,
     SPARE_GIB,
     SYNTHETIC,
-    at_hand,
+    choose_preset,
     default_recipe,
-    fitting,
     hub_reachable,
+    model_is_available,
 )
-from harness.memory.job import constants, job_of
+from harness.memory.job import constants, job_from_config
 from harness.memory.prediction import predict
-from harness.recipe.loader import load_recipe, names, presets_of
+from harness.recipe.loader import load_recipe, presets_of, recipe_names
 from harness.recipe.shapes import shapes_of
 from tests.harness.environment.test_device import Load
 from tests.tool import ROOT
@@ -42,13 +42,13 @@ from tests.tool import ROOT
     ],
 )
 def test_the_preset_goes_by_the_free_memory(free: float, name: str) -> None:
-    assert fitting(REFERENCE, int(free * GIB)).name == name
+    assert choose_preset(REFERENCE, int(free * GIB)).name == name
     assert default_recipe(True, int(free * GIB), model=True, learns=False).name == name
 
 
 def test_a_card_in_use_gets_less_than_its_size() -> None:
     """24 GB, of which a game takes ten."""
-    assert fitting(REFERENCE, 14 * GIB).name == "mistral-7b-qlora-16gb"
+    assert choose_preset(REFERENCE, 14 * GIB).name == "mistral-7b-qlora-16gb"
 
 
 def test_too_little_for_seven_billion_parameters() -> None:
@@ -83,8 +83,8 @@ def test_what_needs_no_hub_is_at_hand(tmp_path: object) -> None:
     from pathlib import Path
 
     nowhere = Path(str(tmp_path))
-    assert at_hand(load_recipe(SMALL), nowhere) and at_hand(load_recipe(SYNTHETIC), nowhere)
-    assert not at_hand(load_recipe(REFERENCE), nowhere)
+    assert model_is_available(load_recipe(SMALL), nowhere) and model_is_available(load_recipe(SYNTHETIC), nowhere)
+    assert not model_is_available(load_recipe(REFERENCE), nowhere)
 
 
 def test_a_hub_that_nobody_answers_for() -> None:
@@ -94,14 +94,14 @@ def test_a_hub_that_nobody_answers_for() -> None:
     assert not hub_reachable({"HF_ENDPOINT": "file:///etc"})
 
 
-@pytest.mark.parametrize("name", [name for name in names() if load_recipe(name).traits.vram_gb])
+@pytest.mark.parametrize("name", [name for name in recipe_names() if load_recipe(name).traits.vram_gb])
 def test_each_recipe_fits_the_card_that_it_is_made_for(name: str) -> None:
     """By prediction, with what a desktop takes left out."""
     recipe = load_recipe(name)
     model = recipe.config["base_model"]
     shapes = shapes_of("mistralai/Mistral-7B-v0.1" if "synthetic" in model else model)
     assert shapes is not None and recipe.traits.vram_gb is not None
-    needed = predict(job_of(recipe.config, shapes)).device
+    needed = predict(job_from_config(recipe.config, shapes)).device
     assert needed + constants().reserve <= (recipe.traits.vram_gb - SPARE_GIB) * GIB, f"{needed / 1e9:.1f} GB"
 
 
@@ -113,4 +113,6 @@ def test_the_page_says_what_is_predicted() -> None:
         recipe = load_recipe(f"mistral-7b-qlora-{size}")
         shapes = shapes_of(recipe.config["base_model"])
         assert shapes is not None
-        assert predict(job_of(recipe.config, shapes)).device / 1e9 == pytest.approx(float(told), rel=0.03), size
+        assert predict(job_from_config(recipe.config, shapes)).device / 1e9 == pytest.approx(float(told), rel=0.03), (
+            size
+        )

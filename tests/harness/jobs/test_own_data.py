@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from harness.pipeline import as_judged, loss_band, rows_given
-from harness.process.worker_log import Start
+from harness.pipeline import count_rows, loss_band, recipe_for_verdict
+from harness.process.worker_log import StartEvent
 from harness.recipe.loader import load_recipe
 from harness.report.run_report import build_report
 from harness.training.launch import read_run
@@ -27,7 +27,7 @@ def mine(tmp_path: Path, count: int = 4) -> Path:
 
 def test_rows_left_out_are_told() -> None:
     recipe = load_recipe("smollm2-135m-qlora")
-    recorded = log(start=Start(rows=85, held_out_rows=10))
+    recorded = log(start=StartEvent(rows=85, held_out_rows=10))
     found = build_report(recipe, run_of(recipe), recorded, ENVIRONMENT, HOST, RUN, None, given=100)
     assert found.rows and (found.rows.given, found.rows.trained, found.rows.held_out) == (100, 85, 10)
     assert found.rows.dropped == 5
@@ -38,7 +38,14 @@ def test_rows_left_out_are_told() -> None:
 def test_nothing_left_out_says_nothing() -> None:
     recipe = load_recipe("smollm2-135m-qlora")
     found = build_report(
-        recipe, run_of(recipe), log(start=Start(rows=100, held_out_rows=0)), ENVIRONMENT, HOST, RUN, None, given=100
+        recipe,
+        run_of(recipe),
+        log(start=StartEvent(rows=100, held_out_rows=0)),
+        ENVIRONMENT,
+        HOST,
+        RUN,
+        None,
+        given=100,
     )
     assert found.rows and found.rows.dropped == 0
     assert not any("not trained on" in note for note in found.notes)
@@ -46,27 +53,27 @@ def test_nothing_left_out_says_nothing() -> None:
 
 def test_what_is_not_known_is_not_guessed() -> None:
     recipe = load_recipe("mistral-7b-qlora")
-    found = build_report(recipe, run_of(recipe), log(start=Start(rows=85)), ENVIRONMENT, HOST, RUN, None)
+    found = build_report(recipe, run_of(recipe), log(start=StartEvent(rows=85)), ENVIRONMENT, HOST, RUN, None)
     assert found.rows and (found.rows.given, found.rows.dropped) == (None, None)
     assert build_report(recipe, run_of(recipe), log(start=None), ENVIRONMENT, HOST, RUN, None, given=9).rows
 
 
 def test_rows_are_counted_where_they_lie(tmp_path: Path) -> None:
-    assert rows_given(job("smollm2-135m-qlora")) == 100
-    assert rows_given(job("smollm2-135m-qlora", data=mine(tmp_path))) == 4
-    assert rows_given(job("mistral-7b-qlora")) is None
+    assert count_rows(job("smollm2-135m-qlora")) == 100
+    assert count_rows(job("smollm2-135m-qlora", data=mine(tmp_path))) == 4
+    assert count_rows(job("mistral-7b-qlora")) is None
 
 
 def test_own_data_are_not_judged_by_the_samples_limits(tmp_path: Path) -> None:
     own = job("smollm2-135m-qlora", data=mine(tmp_path))
-    traits = as_judged(own).traits
+    traits = recipe_for_verdict(own).traits
     assert (traits.keeps_pairing, traits.marker, traits.must_fall) == (None, None, 0.02)
-    found = build_report(as_judged(own), run_of(own.recipe), log(), ENVIRONMENT, HOST, RUN, examination())
+    found = build_report(recipe_for_verdict(own), run_of(own.recipe), log(), ENVIRONMENT, HOST, RUN, examination())
     assert (
         found.smoke and {criterion.id: criterion.passed for criterion in found.smoke.criteria}["keeps-pairing"] is None
     )
     assert found.smoke.marked_after is None
-    assert as_judged(job("smollm2-135m-qlora")).traits.keeps_pairing == 0.9
+    assert recipe_for_verdict(job("smollm2-135m-qlora")).traits.keeps_pairing == 0.9
 
 
 def test_the_loss_band_holds_for_the_recipe_as_it_is_written(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.jobs.bench import LEAST_LAUNCHES, at_least, hurried, label, settings
+from harness.jobs.bench import LEAST_LAUNCHES, bench_settings, describe_settings, with_min_steps, with_short_warmup
 from harness.measure.matmul_ceiling import ceiling_argv, precision_of, products_of, products_seen, read_ceiling
 from harness.measure.nf4 import digest, judged
 from harness.measure.run_context import Method, Soak, read_around, read_method, trained_card
 from harness.measure.workload import EXACT, RECIPE, exact, overrides_for
-from harness.process.worker_log import Start
+from harness.process.worker_log import StartEvent
 from harness.recipe.flops import Sizes
 from harness.recipe.loader import load_recipe
 from machine.errors import BAD_ANSWER, OUTSIDE_FAILED, Problem
@@ -54,10 +54,10 @@ def test_an_unknown_model_has_no_products(tmp_path: Path) -> None:
 def test_a_model_that_no_table_has_shows_its_matrices_once_loaded() -> None:
     sizes = Sizes(frozen=1, frozen_head=1, trained=1, layers=1, width=1)
     config = {"micro_batch_size": 2, "sequence_len": 100, "adapter": "lora"}
-    found = products_seen(config, Start(sizes=sizes, matrices=((8, 4, 3),)))
+    found = products_seen(config, StartEvent(sizes=sizes, matrices=((8, 4, 3),)))
     assert found is not None and (found.matrices, found.rows, found.trained) == (((8, 4, 3),), 200, False)
     # of a mixture of experts a token passes only some
-    assert products_seen(config, Start(matrices=((8, 4, 3),))) is None
+    assert products_seen(config, StartEvent(matrices=((8, 4, 3),))) is None
 
 
 @pytest.mark.parametrize(
@@ -106,14 +106,14 @@ def test_exact_documents_bring_nothing_else_into_the_steps() -> None:
 
 def test_a_record_has_enough_steps_however_long_they_are() -> None:
     workload = exact(REFERENCE, {}, 1 << 16)
-    more = at_least(workload, 11)
+    more = with_min_steps(workload, 11)
     assert more.steps == 11 and more.token_budget == 11 * (workload.tokens_per_step or 0)
-    assert at_least(more, 5) == more
+    assert with_min_steps(more, 5) == more
 
 
 @pytest.mark.parametrize("gpu", [True, False])
 def test_what_the_modes_mean(gpu: bool) -> None:
-    plain, quick, record = (settings(mode, gpu) for mode in ("bench", "quick", "record"))
+    plain, quick, record = (bench_settings(mode, gpu) for mode in ("bench", "quick", "record"))
     assert (plain.workload, plain.budget, plain.launches, plain.soak) == (RECIPE, 90.0, 1, False)
     assert (quick.workload, quick.launches, quick.soak) == (EXACT, 1, False)
     assert quick.budget is not None and quick.budget + 2 * quick.ceiling_seconds < 240
@@ -123,17 +123,17 @@ def test_what_the_modes_mean(gpu: bool) -> None:
         True,
         30.0,
     )
-    assert settings("record", gpu, launches=2).launches == LEAST_LAUNCHES
-    assert settings("record", gpu, launches=5).launches == 5
-    assert settings("bench", gpu, steps=12).budget is None, "who asks for steps gets them"
+    assert bench_settings("record", gpu, launches=2).launches == LEAST_LAUNCHES
+    assert bench_settings("record", gpu, launches=5).launches == 5
+    assert bench_settings("bench", gpu, steps=12).budget is None, "who asks for steps gets them"
 
 
 def test_a_quick_benchmark_has_one_step_to_warm_up() -> None:
     from tests.harness.examples import job
 
     usual = job("smollm2-135m-qlora")
-    assert (usual.recipe.traits.warmup_steps, hurried(usual).recipe.traits.warmup_steps) == (3, 1)
-    assert hurried(usual).recipe.config == usual.recipe.config
+    assert (usual.recipe.traits.warmup_steps, with_short_warmup(usual).recipe.traits.warmup_steps) == (3, 1)
+    assert with_short_warmup(usual).recipe.config == usual.recipe.config
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_quick_benchmark_has_one_step_to_warm_up() -> None:
     ],
 )
 def test_labels(soak: Soak | None, words: str) -> None:
-    assert label(settings("record", True), soak) == words
+    assert describe_settings(bench_settings("record", True), soak) == words
 
 
 def nf4(stdout: str, rc: int | None = 0, **more: str) -> Outcome:

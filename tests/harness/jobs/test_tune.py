@@ -7,34 +7,44 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.jobs.tune_search import Facts, Try, digest, duel, fastest, next_change, proposals, same_losses, tuned_text
-from harness.recipe.loader import load_recipe, names
+from harness.jobs.tune_search import (
+    TuneFacts,
+    TuneTry,
+    changes_digest,
+    compare_in_pairs,
+    fastest_try,
+    next_change,
+    propose_changes,
+    same_losses,
+    tuned_recipe_text,
+)
+from harness.recipe.loader import load_recipe, recipe_names
 
 SMALL = load_recipe("smollm2-135m-qlora")
 REFERENCE = load_recipe("mistral-7b-qlora")
-CPU = Facts(gpu=False, document_tokens=110.0)
-GPU = Facts(gpu=True, packages=frozenset({"cut_cross_entropy", "flash_attn"}), document_tokens=170.0)
+CPU = TuneFacts(gpu=False, document_tokens=110.0)
+GPU = TuneFacts(gpu=True, packages=frozenset({"cut_cross_entropy", "flash_attn"}), document_tokens=170.0)
 
 
-def searched(config: dict[str, Any], facts: Facts, speeds: dict[str, float | str]) -> list[Try]:
+def searched(config: dict[str, Any], facts: TuneFacts, speeds: dict[str, float | str]) -> list[TuneTry]:
     """Run the whole search where each label has a speed (or fails with a reason); 100 where none is given."""
-    tries = [Try(0, "untuned", "untuned", {}, "measured", 100.0)]
+    tries = [TuneTry(0, "untuned", "untuned", {}, "measured", 100.0)]
     while (change := next_change(config, tries, facts)) is not None:
-        best = fastest(tries)
+        best = fastest_try(tries)
         assert best and len(tries) < 40, "the search ends"
         speed = next((value for word, value in speeds.items() if change.label.startswith(word)), 100.0)
         whole = {**best.changes, **change.changes}
-        entry = Try(
+        entry = TuneTry(
             len(tries), change.group, change.label, whole, "measured", speed if isinstance(speed, float) else None
         )
         if isinstance(speed, str):
-            entry = Try(len(tries), change.group, change.label, whole, "failed", reason=speed)
+            entry = TuneTry(len(tries), change.group, change.label, whole, "failed", reason=speed)
         tries.append(entry)
     return tries
 
 
-def best_of(tries: list[Try]) -> Try:
-    found = fastest(tries)
+def best_of(tries: list[TuneTry]) -> TuneTry:
+    found = fastest_try(tries)
     assert found
     return found
 
@@ -56,7 +66,7 @@ def test_the_best_of_each_group_stays_for_the_next() -> None:
 
 
 def test_packing_keeps_about_the_tokens_of_a_step() -> None:
-    for change in proposals(REFERENCE.config | {"sample_packing": False, "sequence_len": 2048}, (), GPU):
+    for change in propose_changes(REFERENCE.config | {"sample_packing": False, "sequence_len": 2048}, (), GPU):
         if change.group == "packing":
             tokens = 2 * 4 * 170
             made = change.changes["sequence_len"] * change.changes["gradient_accumulation_steps"]
@@ -85,9 +95,9 @@ def test_a_gain_within_the_noise_is_none() -> None:
     assert best_of(tries).label == "untuned"
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", recipe_names())
 @pytest.mark.parametrize("facts", [CPU, GPU])
-def test_what_would_change_the_result_is_never_proposed(name: str, facts: Facts) -> None:
+def test_what_would_change_the_result_is_never_proposed(name: str, facts: TuneFacts) -> None:
     recipe = load_recipe(name)
     for entry in searched(recipe.config, facts, {}):
         assert not set(entry.changes) & {
@@ -114,12 +124,12 @@ def test_losses_agree_by_the_precision() -> None:
 
 
 def test_a_duel_compares_pairs() -> None:
-    found = duel((100.0, 50.0, 100.0), (150.0, 70.0, 160.0))
+    found = compare_in_pairs((100.0, 50.0, 100.0), (150.0, 70.0, 160.0))
     assert (found.lowest, found.ratio, found.highest) == (1.4, 1.5, 1.6)
 
 
 def test_the_same_changes_have_one_digest() -> None:
-    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1})
+    assert changes_digest({"a": 1, "b": [2]}) == changes_digest({"b": [2], "a": 1}) != changes_digest({"a": 1})
 
 
 @pytest.mark.parametrize("recipe", [SMALL, REFERENCE], ids=lambda recipe: recipe.name)
@@ -132,8 +142,8 @@ def test_the_tuned_recipe_is_the_recipe_with_the_changes(recipe: Any) -> None:
         "chunked_cross_entropy": True,
         "attn_implementation": "flash_attention_2",
     }
-    best = Try(3, "loss", "loss in chunks", changes, "measured", 150.0)
-    text = tuned_text(recipe.name, recipe.text, best, 1.5, "RTX 3090")
+    best = TuneTry(3, "loss", "loss in chunks", changes, "measured", 150.0)
+    text = tuned_recipe_text(recipe.name, recipe.text, best, 1.5, "RTX 3090")
     wanted = {**recipe.config, **changes}
     del wanted["lora_target_modules"]
     assert yaml.safe_load(text) == wanted

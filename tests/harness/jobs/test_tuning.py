@@ -14,10 +14,10 @@ import pytest
 from checks.catalogue import catalogue
 from harness.environment.build import Environment
 from harness.jobs import tune_run
-from harness.jobs.tune_run import DOCUMENTS, Tuned, TuneSettings, read_tries, tune
-from harness.jobs.tune_search import Try
-from harness.pipeline import Job, Ready
-from harness.process.worker_log import Start, Step, WorkerLog
+from harness.jobs.tune_run import DOCUMENTS, TuneResult, TuneSettings, read_tries, tune
+from harness.jobs.tune_search import TuneTry
+from harness.pipeline import Job, TrainingSetup
+from harness.process.worker_log import StartEvent, StepEvent, WorkerLog
 from harness.recipe.loader import load_recipe
 from machine.errors import BadUsage, Interrupted, OutsideFailed
 from machine.events import silent
@@ -46,19 +46,19 @@ class Trainings:
         if isinstance(answer, Exception):
             raise answer
         proof = config.get("num_epochs") == tune_run.PROOF_STEPS and config["max_steps"] == tune_run.PROOF_STEPS
-        start = Start(rows=DOCUMENTS if proof else self.rows(config))
+        start = StartEvent(rows=DOCUMENTS if proof else self.rows(config))
         steps = [
-            Step(n, answer, 1, 500, 400, 200, self.losses(config) - 0.1 * n, 0.0, documents=4)
+            StepEvent(n, answer, 1, 500, 400, 200, self.losses(config) - 0.1 * n, 0.0, documents=4)
             for n in range(1, 4 if proof else 13)
         ]
         log = WorkerLog(start=start, steps=tuple(steps))
         (folder / "worker.jsonl").write_bytes(_lines(log))
         return log
 
-    def tune(self, minutes: float = 60.0, room: int | None = None, recipe: str = "smollm2-135m-qlora") -> Tuned:
+    def tune(self, minutes: float = 60.0, room: int | None = None, recipe: str = "smollm2-135m-qlora") -> TuneResult:
         environment = Environment("cpu", "/nowhere", "", "3.11", "2", "local", "unverified", "", 0.0)
         stack = catalogue().stack("cpu")
-        job, ready = Job(load_recipe(recipe), stack), Ready(environment, "base", "0123456789abcdef" * 4)
+        job, ready = Job(load_recipe(recipe), stack), TrainingSetup(environment, "base", "0123456789abcdef" * 4)
         return tune(job, ready, TuneSettings(minutes, room=room), LocalMachine(), self.paths, silent)
 
 
@@ -178,8 +178,8 @@ def test_a_broken_document_of_a_try_is_made_again(monkeypatch: pytest.MonkeyPatc
 def test_a_document_says_all_that_the_next_start_needs() -> None:
     import msgspec
 
-    entry = Try(1, "packing", "packed", {"sample_packing": True}, "measured", 12.5, proof=(4.0, 3.9))
-    assert msgspec.json.decode(msgspec.json.encode(entry), type=Try) == entry
+    entry = TuneTry(1, "packing", "packed", {"sample_packing": True}, "measured", 12.5, proof=(4.0, 3.9))
+    assert msgspec.json.decode(msgspec.json.encode(entry), type=TuneTry) == entry
 
 
 def test_only_the_options_that_fit_go_with_tune(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.measure.plausibility import possible_tflops, rates
-from harness.recipe.flops import documents, sizes_of, training_flops
+from harness.recipe.flops import sizes_of, sum_documents, training_flops
 from harness.recipe.shapes import LINEARS, shapes_of
 
 
@@ -50,7 +50,7 @@ def test_a_published_3090_figure_of_155_percent_is_impossible() -> None:
     """33.3 samples a second of 512 tokens, a LoRA on an 8 B model: about 155 % of the card's peak."""
     llama = shapes_of("meta-llama/Llama-3.1-8B")
     assert llama is not None
-    seen = documents([512])
+    seen = sum_documents([512])
     tflops = training_flops(sizes_of(llama, 16, LINEARS), seen) / 512 * 33.3 * 512 / 1e12
     limit = possible_tflops("8.6", "NVIDIA GeForce RTX 3090", 82, 2100)
     assert limit is not None and tflops > limit

@@ -8,13 +8,13 @@ import pytest
 
 from harness.measure.sensors import SOAK_WINDOW, joules_per_token, other_load, sensors, settling
 from harness.measure.telemetry import CardSample, HostSample, Rapl, Telemetry
-from harness.process.worker_log import Step
+from harness.process.worker_log import StepEvent
 from tests.harness.examples import step
 
 BEGIN = 10_000.0
 
 
-def timed(count: int, seconds: float = 1.0, **facts: Any) -> tuple[Step, ...]:
+def timed(count: int, seconds: float = 1.0, **facts: Any) -> tuple[StepEvent, ...]:
     """Steps one after the other from BEGIN on; each of 80 tokens that are no padding."""
     return tuple(
         step(number, seconds=seconds, ended_at=BEGIN + number * seconds, cpu_seconds=seconds, **facts)

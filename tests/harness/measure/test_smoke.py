@@ -9,7 +9,7 @@ import pytest
 from harness.measure.smoke_criteria import Smoke, judge
 from harness.process.worker_log import WorkerLog
 from harness.recipe.loader import Traits
-from harness.training.examination import Answer, Examination, HeldOut
+from harness.training.examination import AnswerPair, Examination, HeldOutLosses
 from tests.harness.examples import examination, log, step
 
 TRAITS = Traits(title="x", held_out="held-out.json", marker="Ahoy", must_fall=0.05, keeps_pairing=0.9)
@@ -29,7 +29,7 @@ def test_a_run_that_learnt() -> None:
 
 
 def losses(before: tuple[float | None, float | None], after: tuple[float | None, float | None]) -> dict[str, Any]:
-    return {"before": HeldOut(*before), "after": HeldOut(*after)}
+    return {"before": HeldOutLosses(*before), "after": HeldOutLosses(*after)}
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def losses(before: tuple[float | None, float | None], after: tuple[float | None,
         (log(steps=()), examination(), "loss-finite"),
         (log(), examination(**losses((4.0, 4.4), (3.9, 4.4))), "held-out-falls"),
         (log(), examination(**losses((4.0, 4.4), (2.0, 2.3))), "keeps-pairing"),
-        (log(), examination(answers=(Answer("q", "b", ""),)), "generates"),
+        (log(), examination(answers=(AnswerPair("q", "b", ""),)), "generates"),
         (log(), examination(answers=()), "generates"),
     ],
 )

@@ -10,8 +10,8 @@ from harness.measure.gpu_processes import CardUse
 from harness.measure.matmul_ceiling import Ceiling
 from harness.measure.metrics import Around, Measurements, computed_tflops, found_warm_up, measure, merged, units
 from harness.measure.telemetry import CardSample, Telemetry
-from harness.process.worker_log import Start, WorkerLog
-from harness.recipe.flops import documents, hardware_flops, sizes_of, training_flops
+from harness.process.worker_log import StartEvent, WorkerLog
+from harness.recipe.flops import hardware_flops, sizes_of, sum_documents, training_flops
 from harness.recipe.shapes import LINEARS, shapes_of
 from tests.harness.examples import log, step
 
@@ -19,7 +19,7 @@ MISTRAL = shapes_of("mistralai/Mistral-7B-v0.1")
 assert MISTRAL is not None
 SIZES = sizes_of(MISTRAL, 32, LINEARS)
 # a 3090 at 1,000 tokens a second: 8 documents of 2048 in 16.384 s
-SEEN = documents([2048] * 8, 4096)
+SEEN = sum_documents([2048] * 8, 4096)
 MICRO = 4
 
 
@@ -39,7 +39,7 @@ def training(seconds: float = 16.384, count: int = 20, device: str = "gpu", **fa
         "micro_trainable": (SEEN.tokens // MICRO,) * MICRO,
         "wait_seconds": 0.016384,
     }
-    start = Start(
+    start = StartEvent(
         device="NVIDIA GeForce RTX 3090",
         device_type=device,
         precision="bf16",
@@ -158,7 +158,7 @@ def test_memory_of_the_card_less_what_was_there_before() -> None:
 
 
 def test_packing_costs_less_attention_than_its_sequence() -> None:
-    packed = documents([170] * 96, 4096)
+    packed = sum_documents([170] * 96, 4096)
     found = measured(
         training(non_padding=packed.tokens, squares=packed.squares, window_squares=packed.window_squares)
     ).flops_per_token.median

@@ -11,8 +11,8 @@ import pytest
 from harness.measure.measurement import once
 from harness.measure.metrics import Measurements, measure
 from harness.measure.verdict import attention_notes, judge_speed, kernel_words, outside, remarks
-from harness.process.worker_log import Attention, BudgetSpent, Start, WorkerLog
-from harness.recipe.loader import Band
+from harness.process.worker_log import AttentionEvent, BudgetSpentEvent, StartEvent, WorkerLog
+from harness.recipe.loader import LossBand
 from tests.harness.examples import log, step
 
 
@@ -20,7 +20,7 @@ def run(spread: float, count: int = 60, device: str = "cpu", **parts: Any) -> Wo
     """Steps whose times have this spread."""
     chance = random.Random(3)
     steps = [step(number, seconds=chance.gauss(1.0, spread), loss=2.0) for number in range(1, count + 1)]
-    return log(*steps, start=Start(device_type=device, attention="sdpa"), **parts)
+    return log(*steps, start=StartEvent(device_type=device, attention="sdpa"), **parts)
 
 
 def judged(recorded: WorkerLog, **facts: Any) -> tuple[str, str]:
@@ -60,12 +60,12 @@ def test_too_few_steps() -> None:
 
 
 def test_a_loss_outside_the_recipes_band_is_no_result() -> None:
-    band = Band(1.4, 1.8, 10)
+    band = LossBand(1.4, 1.8, 10)
     found, why = judged(run(0.0), band=band)
     assert found == "fail" and "outside the recipe's band of 1.4 to 1.8" in why
-    assert judged(run(0.0), band=Band(1.9, 2.1, 10))[0] == "pass"
+    assert judged(run(0.0), band=LossBand(1.9, 2.1, 10))[0] == "pass"
     # one that was ended early has not come to where the band holds
-    assert outside(run(0.0, budget_spent=BudgetSpent(60)), band) == []
+    assert outside(run(0.0, budget_spent=BudgetSpentEvent(60)), band) == []
     assert outside(run(0.0, end=None), band) == []
 
 
@@ -100,7 +100,7 @@ def test_other_load_explains_a_wide_interval() -> None:
     ],
 )
 def test_the_back_end_that_ran(kernels: tuple[str, ...], words: str, finding: bool) -> None:
-    recorded = run(0.0, attention=Attention(kernels))
+    recorded = run(0.0, attention=AttentionEvent(kernels))
     assert kernel_words(kernels) == words
     notes = attention_notes(recorded)
     assert bool(notes) is finding

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from harness.memory.fit import Wishes, job_for, largest
-from harness.memory.job import Job, constants, job_of, optimizer_named
-from harness.memory.prediction import inference_bytes, predict, trainable, weight_bytes
-from harness.recipe.loader import load_recipe, names
+from harness.memory.fit import FitOptions, job_for, largest
+from harness.memory.job import MemoryJob, constants, find_optimizer, job_from_config
+from harness.memory.prediction import inference_bytes, predict, trainable_parameters, weight_bytes
+from harness.recipe.loader import load_recipe, recipe_names
 from harness.recipe.shapes import LINEARS, Shapes, shapes_of
 from machine.errors import BadUsage
 
@@ -21,8 +21,8 @@ def mistral() -> Shapes:
     return shapes
 
 
-def job(**changes: object) -> Job:
-    return msgspec.structs.replace(job_for(REFERENCE, Wishes()), **changes)
+def job(**changes: object) -> MemoryJob:
+    return msgspec.structs.replace(job_for(REFERENCE, FitOptions()), **changes)
 
 
 def test_the_articles_inference_takes_14_gb_in_bf16() -> None:
@@ -34,7 +34,7 @@ def test_the_articles_inference_takes_14_gb_in_bf16() -> None:
 
 def test_the_articles_full_fine_tune_takes_90_gb_or_more() -> None:
     """Weights and gradients in 16 bit and AdamW's two states in 32: twelve bytes a parameter before any activation."""
-    full = predict(job_for(REFERENCE, Wishes(method="full", optimizer="paged_adamw_32bit", batch=1, seq=2048)))
+    full = predict(job_for(REFERENCE, FitOptions(method="full", optimizer="paged_adamw_32bit", batch=1, seq=2048)))
     assert full.device > 88e9
     assert full.parts.weights + full.parts.gradients + full.parts.optimizer == pytest.approx(12 * 7_241_732_096)
     assert predict(load_job("mistral-7b-full", optimizer="paged_adamw_32bit")).device > 90e9
@@ -43,7 +43,7 @@ def test_the_articles_full_fine_tune_takes_90_gb_or_more() -> None:
 @pytest.mark.parametrize(("seq", "batch"), [(2048, 2), (4096, 1), (8192, 1)])
 def test_the_articles_qlora_fits_under_16_gb(seq: int, batch: int) -> None:
     """Its recipe as far as it is known: rank 64, alpha 16, dropout 0.05, adamw_bnb_8bit; not its sequence and batch."""
-    wishes = Wishes(rank=64, optimizer="adamw_bnb_8bit", seq=seq, batch=batch)
+    wishes = FitOptions(rank=64, optimizer="adamw_bnb_8bit", seq=seq, batch=batch)
     assert predict(job_for(REFERENCE, wishes)).device < 16e9
 
 
@@ -52,8 +52,8 @@ def test_axolotls_own_example_on_a_4090() -> None:
     assert predict(job(batch=2)).device < 24 * 2**30 < predict(job(batch=4)).device
 
 
-def load_job(recipe: str, **changes: object) -> Job:
-    return msgspec.structs.replace(job_for(load_recipe(recipe), Wishes()), **changes)
+def load_job(recipe: str, **changes: object) -> MemoryJob:
+    return msgspec.structs.replace(job_for(load_recipe(recipe), FitOptions()), **changes)
 
 
 def test_nf4_takes_half_a_byte_and_its_constants() -> None:
@@ -67,7 +67,7 @@ def test_nf4_takes_half_a_byte_and_its_constants() -> None:
 
 def test_the_adapter_of_the_reference() -> None:
     parts = predict(job()).parts
-    assert trainable(job()) == 83_886_080
+    assert trainable_parameters(job()) == 83_886_080
     assert parts.adapter == parts.gradients == 4 * 83_886_080
     assert parts.optimizer == pytest.approx(2.03 * 83_886_080)
 
@@ -117,10 +117,10 @@ def test_nothing_fits_a_card_that_does_not_hold_the_weights() -> None:
     assert largest(job(), 4 * 10**9) == msgspec.convert({"batch": 0, "seq": 0}, type(largest(job(), 0)))
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_has_a_prediction_and_fits_the_card_that_it_is_made_for(name: str) -> None:
     recipe = load_recipe(name)
-    found = predict(job_for(recipe, Wishes()))
+    found = predict(job_for(recipe, FitOptions()))
     assert found.device > 0
     if recipe.traits.vram_gb:
         assert found.device + constants().reserve <= recipe.traits.vram_gb * 2**30
@@ -128,10 +128,10 @@ def test_every_recipe_has_a_prediction_and_fits_the_card_that_it_is_made_for(nam
 
 def test_an_unknown_optimizer_is_told_with_its_neighbours() -> None:
     with pytest.raises(BadUsage, match="adamw_bnb_8bit"):
-        optimizer_named("adamw_bnb_8bits")
+        find_optimizer("adamw_bnb_8bits")
 
 
 @pytest.mark.parametrize("value", [0, -1, "many", True, 2.5])
 def test_a_value_of_no_use_is_refused(value: object) -> None:
     with pytest.raises(BadUsage, match="micro_batch_size"):
-        job_of({**REFERENCE.config, "micro_batch_size": value}, mistral())
+        job_from_config({**REFERENCE.config, "micro_batch_size": value}, mistral())

@@ -8,7 +8,7 @@ import pytest
 
 from checks.catalogue import catalogue
 from checks.facts.read import read_host
-from harness.memory.available import Room, find_card, room_for
+from harness.memory.available import AvailableMemory, available_memory, find_card
 from machine.errors import BadUsage
 from machine.recording import RecordedMachine
 
@@ -54,15 +54,15 @@ def test_shared_memory_is_not_guessed() -> None:
         room("Strix Halo graphics", "no-gpu")
 
 
-def room(name: str | None, recorded: str) -> Room | None:
+def room(name: str | None, recorded: str) -> AvailableMemory | None:
     from tests.recorded_machines import load
 
-    return room_for(name, read_host(load(recorded)), catalogue())
+    return available_memory(name, read_host(load(recorded)), catalogue())
 
 
 def test_another_card_is_the_catalogues() -> None:
     found = room("RX 7900 XT", "no-gpu")
-    assert found == Room(
+    assert found == AvailableMemory(
         "Radeon RX 7900 XT", 20 * 2**30 - 500_000_000, "20 GB by the catalogue, less 0.5 GB kept free", False
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.process.diagnosis import failure, hung_step
-from harness.process.kernel_events import card_cause, memory_cause, since
+from harness.process.kernel_events import card_cause, lines_between, memory_cause
 from machine.errors import OUTSIDE_FAILED
 from tests.harness.examples import log, step
 
@@ -83,6 +83,6 @@ def test_a_helper_of_the_training_that_was_killed() -> None:
 
 def test_only_the_time_of_the_run_counts() -> None:
     lines = ("[   10.000000] " + LOST[1][15:], *LOST, "no time")
-    assert since(lines, begin=1000.0, now=1300.0) == LOST
-    assert since(lines, begin=2000.0, now=2100.0) == ()
+    assert lines_between(lines, begin=1000.0, now=1300.0) == LOST
+    assert lines_between(lines, begin=2000.0, now=2100.0) == ()
     assert memory_cause(()) is None and card_cause(()) is None

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.process.diagnosis import cause, failure, last_error, undone
-from harness.process.worker_log import Stopped
+from harness.process.worker_log import StoppedEvent
 from machine.errors import BAD_ANSWER, OUTSIDE_FAILED, USAGE
 from tests.harness.examples import log, step
 
@@ -107,7 +107,7 @@ def test_an_abort_may_say_its_cause() -> None:
 def test_a_loss_that_is_not_finite_counts_before_anything_else() -> None:
     """Axolotl itself ends such a run well, and prints a loss of 0."""
     assert "'loss': '0', 'grad_norm': 'nan'" in real("nan")
-    stopped = log(step(1), step(2, loss="nan"), stopped=Stopped("the loss is nan at step 2"))
+    stopped = log(step(1), step(2, loss="nan"), stopped=StoppedEvent("the loss is nan at step 2"))
     problem = failure(0, real("nan"), stopped)
     assert problem is not None
     assert (problem.code, problem.exit_code) == ("train.loss-not-finite", BAD_ANSWER)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.pipeline import with_held_out
-from harness.recipe.axolotl_config import PLUGIN, SWAPPABLE, difference, run_config, swapped
+from harness.recipe.axolotl_config import PLUGIN, SWAPPABLE, difference, run_config, swap_model
 from harness.recipe.loader import SAMPLES, load_recipe
 from tests.harness.examples import job
 
@@ -67,7 +67,7 @@ def test_the_recipe_itself_is_never_changed() -> None:
 def test_swapping_the_reference_changes_only_what_it_may() -> None:
     """`pytest -s` (or `-rP`) prints the difference."""
     reference, small = load_recipe("mistral-7b-qlora").config, load_recipe("tiny").config
-    changed = difference(reference, swapped(reference, small))
+    changed = difference(reference, swap_model(reference, small))
     shown = "".join(f"{key}: {before!r} → {after!r}\n" for key, (before, after) in changed.items())
     sys.stdout.write(shown)
     assert set(changed) == {

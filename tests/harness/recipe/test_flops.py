@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.recipe.flops import Sizes, documents, hardware_flops, roof, seen_square, sizes_of, training_flops
+from harness.recipe.flops import (
+    Sizes,
+    hardware_flops,
+    mfu_limit,
+    sizes_of,
+    sum_documents,
+    training_flops,
+    visible_square,
+)
 from harness.recipe.shapes import LINEARS, Shapes, shapes_of
 
 
@@ -22,7 +30,7 @@ UNWINDOWED = shapes("mistralai/Mistral-7B-v0.3")
 
 def a_token(sizes: Sizes, *lengths: int) -> float:
     """GFLOP a token."""
-    seen = documents(lengths, sizes.window)
+    seen = sum_documents(lengths, sizes.window)
     return training_flops(sizes, seen) / seen.tokens / 1e9
 
 
@@ -45,10 +53,10 @@ def test_the_window_makes_8192_cheaper() -> None:
 
 
 def test_what_checkpointing_makes_the_card_compute() -> None:
-    sizes, seen = sizes_of(MISTRAL, 32, LINEARS), documents([2048], 4096)
+    sizes, seen = sizes_of(MISTRAL, 32, LINEARS), sum_documents([2048], 4096)
     assert hardware_flops(sizes, seen, True) / 2048 / 1e9 == pytest.approx(45.2, abs=0.05)
-    assert roof(sizes, seen, True) == pytest.approx(0.675, abs=0.001)
-    assert roof(sizes, seen, False) == 1.0
+    assert mfu_limit(sizes, seen, True) == pytest.approx(0.675, abs=0.001)
+    assert mfu_limit(sizes, seen, False) == 1.0
 
 
 def test_packed_documents_do_not_see_each_other() -> None:
@@ -62,7 +70,7 @@ def test_packed_documents_do_not_see_each_other() -> None:
 
 def test_a_model_trained_whole_costs_six_a_parameter() -> None:
     sizes = Sizes(frozen=0, frozen_head=0, trained=1000, layers=0, width=0, trained_head=100)
-    assert training_flops(sizes, documents([10])) == 6 * 1100 * 10
+    assert training_flops(sizes, sum_documents([10])) == 6 * 1100 * 10
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=20), st.integers(1, 300))
@@ -70,13 +78,13 @@ def test_the_window_counts_pairs(lengths: list[int], window: int) -> None:
     """2Wℓ - W² is twice the pairs that a window keeps, less the half pairs of the diagonal that ℓ² leaves out too."""
     for length in lengths:
         pairs = sum(min(place + 1, window) for place in range(length))
-        assert seen_square(length, window) == 2 * pairs - min(length, window)
-        assert seen_square(length, None) == 2 * sum(range(1, length + 1)) - length
+        assert visible_square(length, window) == 2 * pairs - min(length, window)
+        assert visible_square(length, None) == 2 * sum(range(1, length + 1)) - length
 
 
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=20))
 def test_a_window_never_costs_more(lengths: list[int]) -> None:
-    seen = documents(lengths, 4096)
+    seen = sum_documents(lengths, 4096)
     assert seen.window_squares <= seen.squares
     assert max(lengths) > 4096 or seen.window_squares == seen.squares
     assert 1 <= seen.mean_length <= max(lengths)

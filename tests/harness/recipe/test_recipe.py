@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.environment.base_model import drawn_model
+from harness.environment.base_model import synthetic_model
 from harness.pipeline import prepare
 from harness.recipe.axolotl_config import difference
-from harness.recipe.loader import Recipe, check_keys, load_recipe, names, presets_of, suited_to
+from harness.recipe.loader import Recipe, check_keys, load_recipe, overrides_for_card, presets_of, recipe_names
 from harness.recipe.shapes import LINEARS, from_config, shapes_of
 from machine.errors import BadAnswer, BadUsage
 from machine.events import silent
@@ -35,7 +35,7 @@ def copy_of(name: str, tmp_path: Path, *changes: tuple[str, str]) -> Recipe:
     return own(tmp_path, text)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", recipe_names())
 def test_each_shipped_recipe_loads_and_says_what_it_is(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.text.startswith(f"# {name}: "), "the header explains the recipe"
@@ -46,10 +46,10 @@ def test_each_shipped_recipe_loads_and_says_what_it_is(name: str) -> None:
 
 
 def test_what_runs_without_a_gpu() -> None:
-    assert [name for name in names() if not load_recipe(name).traits.needs_gpu] == ["smollm2-135m-qlora", "tiny"]
+    assert [name for name in recipe_names() if not load_recipe(name).traits.needs_gpu] == ["smollm2-135m-qlora", "tiny"]
 
 
-@pytest.mark.parametrize("name", [name for name in names() if load_recipe(name).traits.model == "hub"])
+@pytest.mark.parametrize("name", [name for name in recipe_names() if load_recipe(name).traits.model == "hub"])
 def test_a_model_of_the_hub_is_pinned_and_its_size_is_told(name: str) -> None:
     recipe = load_recipe(name)
     assert len(recipe.config["revision_of_model"]) == 40
@@ -62,7 +62,7 @@ def test_a_model_of_the_hub_is_pinned_and_its_size_is_told(name: str) -> None:
     assert not recipe.config.get("trust_remote_code")
 
 
-@pytest.mark.parametrize("name", [name for name in names() if name.startswith(("mistral", "llama", "phi"))])
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith(("mistral", "llama", "phi"))])
 def test_a_step_has_as_many_tokens_in_every_sibling(name: str) -> None:
     """So that one learning rate is right for all of a method's, and their runs compare."""
     config = load_recipe(name).config
@@ -70,7 +70,7 @@ def test_a_step_has_as_many_tokens_in_every_sibling(name: str) -> None:
     assert slots == (8192 if "synthetic" in name else 65536)
 
 
-@pytest.mark.parametrize("name", [name for name in names() if load_recipe(name).config.get("sdpa_varlen")])
+@pytest.mark.parametrize("name", [name for name in recipe_names() if load_recipe(name).config.get("sdpa_varlen")])
 def test_packed_documents_go_to_the_kernel_one_by_one(name: str) -> None:
     """Axolotl 0.19.0 leaves it for a mask where the model has a sliding window, whatever sdpa_varlen says."""
     config = load_recipe(name).config
@@ -81,9 +81,14 @@ def test_packed_documents_go_to_the_kernel_one_by_one(name: str) -> None:
 
 def test_cards_without_that_kernel_are_spared_it() -> None:
     reference = load_recipe("mistral-7b-qlora")
-    assert suited_to(reference, "8.6") == suited_to(reference, "gfx1100") == suited_to(reference, None) == {}
-    assert suited_to(reference, "7.5") == suited_to(reference, "gfx1030") == {"sdpa_varlen": False}
-    assert suited_to(load_recipe("tiny"), "7.5") == {}
+    assert (
+        overrides_for_card(reference, "8.6")
+        == overrides_for_card(reference, "gfx1100")
+        == overrides_for_card(reference, None)
+        == {}
+    )
+    assert overrides_for_card(reference, "7.5") == overrides_for_card(reference, "gfx1030") == {"sdpa_varlen": False}
+    assert overrides_for_card(load_recipe("tiny"), "7.5") == {}
 
 
 PRESETS = presets_of("mistral-7b-qlora")
@@ -128,7 +133,7 @@ def test_a_persons_own_data_have_no_measured_limits() -> None:
 
 
 def test_the_drawn_model_is_the_real_ones_shapes_and_spread() -> None:
-    drawn = drawn_model("mistral-7b")
+    drawn = synthetic_model("mistral-7b")
     real = shapes_of("mistralai/Mistral-7B-v0.1")
     assert real is not None
     assert from_config(real.name, drawn["config"]) == real

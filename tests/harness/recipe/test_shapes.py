@@ -1,6 +1,6 @@
 import pytest
 
-from harness.recipe.loader import load_recipe, names
+from harness.recipe.loader import load_recipe, recipe_names
 from harness.recipe.shapes import LINEARS, from_config, lora_parameters, near_models, shapes_of
 from machine.errors import BadUsage
 
@@ -88,6 +88,6 @@ def test_an_unknown_name_has_neighbours() -> None:
     assert any("Mistral-7B" in name for name in near_models("mistral-8b"))
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", recipe_names())
 def test_every_recipes_model_is_known(name: str) -> None:
     assert shapes_of(str(load_recipe(name).config["base_model"]))

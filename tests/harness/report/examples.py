@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from harness.process.worker_log import End, Start, Step, WorkerLog
+from harness.process.worker_log import EndEvent, StartEvent, StepEvent, WorkerLog
 from harness.recipe.loader import Recipe, load_recipe
 from harness.report.run_report import HostSummary, Report, build_report
 from tests.harness.examples import ENVIRONMENT, HOST, log, run_of, step
@@ -29,7 +29,7 @@ EXACT: dict[str, Any] = {
 }
 
 
-def steps(seconds: float, number: int = 20, spread: float = 0.01, **facts: Any) -> tuple[Step, ...]:
+def steps(seconds: float, number: int = 20, spread: float = 0.01, **facts: Any) -> tuple[StepEvent, ...]:
     """Steps whose times lie around `seconds`, the same each time."""
     return tuple(
         step(each, seconds=seconds * (1 + spread * ((each * 7) % 11 - 5) / 5), loss=5.0 - 0.05 * each, **facts)
@@ -40,7 +40,7 @@ def steps(seconds: float, number: int = 20, spread: float = 0.01, **facts: Any) 
 def small(seconds: float = 1.0, started_at: str = "2026-11-24T10:00:00Z", **parts: Any) -> Report:
     """A run of the small recipe on a processor. `recipe`, `host`, `steps`, `log`, `start` and `run` take others."""
     recipe: Recipe = parts.pop("recipe", RECIPE)
-    start = Start(**{**usual_start(), **parts.pop("start", {})})
+    start = StartEvent(**{**usual_start(), **parts.pop("start", {})})
     usual = log(*parts.pop("steps", steps(seconds)), start=start)
     recorded: WorkerLog = parts.pop("log", usual)
     run = run_of(recipe, started_at=started_at, **parts.pop("run", {}))
@@ -92,7 +92,7 @@ def card(
         "device_allocated_bytes": 14 << 30,
     }
     taken = steps(tokens / tokens_per_second, spread=parts.pop("spread", 0.004), **facts)
-    recorded = log(*taken, start=Start(**start), end=End(len(taken), 2 << 30, 14 << 30, 15 << 30))
+    recorded = log(*taken, start=StartEvent(**start), end=EndEvent(len(taken), 2 << 30, 14 << 30, 15 << 30))
     host = {"cards": (name,), "driver": "580.95.05", "power_limit_watts": 350.0, **parts.pop("host", {})}
     overrides = {**EXACT, **parts.pop("overrides", {})}
     return small(recipe=recipe, log=recorded, host=host, started_at=started_at, run={"overrides": overrides}, **parts)

@@ -19,7 +19,7 @@ from harness.measure.run_context import Method
 from harness.measure.telemetry import CardSample, HostSample, Telemetry
 from harness.measure.workload import exact
 from harness.process.worker_log import WorkerLog
-from harness.recipe.loader import Band, load_recipe
+from harness.recipe.loader import LossBand, load_recipe
 from harness.report.baseline import is_bad, with_baseline
 from harness.report.run_report import Report, build_report, combined
 from machine.errors import Refused
@@ -55,7 +55,9 @@ def telemetry(seconds: float, **facts: Any) -> Telemetry:
     )
 
 
-def report(seconds: float = 16.384, band: Band | None = None, method: Method | None = METHOD, **facts: Any) -> Report:
+def report(
+    seconds: float = 16.384, band: LossBand | None = None, method: Method | None = METHOD, **facts: Any
+) -> Report:
     around = Around(
         telemetry(seconds, **facts),
         ceiling(62.5, 62.0),
@@ -129,7 +131,7 @@ def test_two_launches_give_no_interval() -> None:
 
 
 def test_one_launch_that_failed_fails_all() -> None:
-    wrong = report(band=Band(0.1, 0.2, 5))
+    wrong = report(band=LossBand(0.1, 0.2, 5))
     assert wrong.verdict == "fail"
     found = combined((report(), wrong, report()))
     assert found.verdict == "fail" and "outside the recipe's band" in found.reasons[0]

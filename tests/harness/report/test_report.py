@@ -20,7 +20,7 @@ from gpu_setup.render.report import report_text
 from harness.process.worker_log import WorkerLog
 from harness.recipe.loader import load_recipe
 from harness.report.run_report import Report, build_report, read_report, summary, write_report
-from harness.training.examination import Answer
+from harness.training.examination import AnswerPair
 from machine.errors import BadUsage
 from machine.recording import RecordedMachine
 from tests.harness.examples import ENVIRONMENT, HOST, examination, log, run_of, step
@@ -119,7 +119,7 @@ LONG = "Why " + "does a rather long question about nothing in particular " * 4 +
     [
         report(),
         report(seen=None),
-        report(seen=examination(answers=(Answer(LONG, LONG, LONG),) * 5)),
+        report(seen=examination(answers=(AnswerPair(LONG, LONG, LONG),) * 5)),
         bench(log(*(step(n, seconds=0.00012345, processed=987654) for n in range(1, 20)))),
         bench(log(steps=(), start=None, begin=None, end=None)),
         msgspec.structs.replace(
@@ -149,7 +149,7 @@ def test_a_failed_criterion_says_what_to_do() -> None:
 
 
 def test_a_models_words_cannot_steer_the_terminal() -> None:
-    text = report_text(report(seen=examination(answers=(Answer("\x1b]0;x\x07", "\x1b[2J", "\x9b31m"),))))
+    text = report_text(report(seen=examination(answers=(AnswerPair("\x1b]0;x\x07", "\x1b[2J", "\x9b31m"),))))
     assert not re.search(r"\x1b(?!\[[0-9;]*m)|\x07|\x9b", text)
 
 
@@ -199,7 +199,7 @@ def test_the_page_loads_nothing_and_says_everything() -> None:
 
 
 def test_the_page_escapes_what_a_model_or_a_machine_says() -> None:
-    hostile = report(seen=examination(answers=(Answer(HOSTILE, HOSTILE, HOSTILE),)))
+    hostile = report(seen=examination(answers=(AnswerPair(HOSTILE, HOSTILE, HOSTILE),)))
     hostile = msgspec.structs.replace(
         hostile,
         host=msgspec.structs.replace(hostile.host, cpu=HOSTILE, cards=(HOSTILE,), kernel=HOSTILE),

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.recipe.loader import load_recipe, own_recipe
+from harness.recipe.loader import load_recipe, user_recipe
 from harness.recipe.shapes import shapes_of
 from harness.report.collect_work import read_data_digest
 from harness.report.comparison_key import Work, described, differences, listed
@@ -167,10 +167,10 @@ def test_rows_in_another_order_are_the_same_work_and_other_rows_are_not() -> Non
 
 
 def test_a_run_that_its_time_budget_ended_early_did_the_planned_work() -> None:
-    from harness.process.worker_log import Begin
+    from harness.process.worker_log import BeginEvent
 
-    whole = small(log=log(*steps(1.0, number=50), begin=Begin(planned_steps=50)))
-    cut = small(log=log(*steps(3.0, number=17), begin=Begin(planned_steps=50)))
+    whole = small(log=log(*steps(1.0, number=50), begin=BeginEvent(planned_steps=50)))
+    cut = small(log=log(*steps(3.0, number=17), begin=BeginEvent(planned_steps=50)))
     assert differing(whole, cut) == []
 
 
@@ -199,7 +199,7 @@ def test_data_on_a_hub_are_known_by_their_name() -> None:
 def test_a_persons_folders_stay_out(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text(RECIPE.text.replace("HuggingFaceTB/SmolLM2-135M-Instruct", "/home/ada/models/secret-model"))
-    recipe = own_recipe(mine)
+    recipe = user_recipe(mine)
     found = small(recipe=recipe, run={"data": "/home/ada/private/mails.json", "base_model": "/home/ada/models/x"})
     text = msgspec.json.encode([found.work, found.conditions]).decode()
     assert "/home" not in text and "ada/" not in text and "private" not in text

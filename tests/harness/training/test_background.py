@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from harness.training.background import Place, look, notes, start, unit_argv
+from harness.training.background import BackgroundSupport, read_support, start_unit, unit_argv, unit_notes
 from machine.errors import Refused
 from machine.local import ABSENT, LocalMachine, Outcome
 
 WORDS = ("/usr/bin/python3", "-I", "/opt/gpu-setup/gpu_setup/__main__.py", "train", "mine.json")
-HERE = Place(manager=True, user=True, lingers=True, inhibitor=True)
+HERE = BackgroundSupport(manager=True, user=True, lingers=True, inhibitor=True)
 
 
 class Answers(LocalMachine):
@@ -35,18 +35,20 @@ class Answers(LocalMachine):
 
 def test_a_desktop_with_systemd() -> None:
     machine = Answers(systemctl="running\n", loginctl="yes\n", systemd_inhibit="")
-    assert look(machine, 1000) == HERE
+    assert read_support(machine, 1000) == HERE
     assert machine.asked[0] == ("systemctl", "--user", "is-system-running")
 
 
 def test_root_has_the_machines_manager() -> None:
-    assert look(Answers(systemctl="degraded\n", systemd_inhibit=""), 0) == Place(True, False, True, True)
+    assert read_support(Answers(systemctl="degraded\n", systemd_inhibit=""), 0) == BackgroundSupport(
+        True, False, True, True
+    )
 
 
 def test_no_systemd() -> None:
-    assert look(Answers(), 1000) == Place(False, True, None, False)
+    assert read_support(Answers(), 1000) == BackgroundSupport(False, True, None, False)
     with pytest.raises(Refused) as refused:
-        start("unit", WORDS, "/runs/x", Answers(), 1000, True, {})
+        start_unit("unit", WORDS, "/runs/x", Answers(), 1000, True, {})
     assert refused.value.code == "train.no-manager"
     assert "nohup" in refused.value.next and "tmux" in refused.value.next
 
@@ -54,7 +56,7 @@ def test_no_systemd() -> None:
 @pytest.mark.parametrize("said", ["offline\n", "unknown\n", "stopping\n", ""])
 def test_a_systemd_that_runs_nothing(said: str) -> None:
     """In a container systemctl is often there, and answers `offline`."""
-    assert not look(Answers(systemctl=said, loginctl="no\n"), 1000).manager
+    assert not read_support(Answers(systemctl=said, loginctl="no\n"), 1000).manager
 
 
 def test_the_unit_stops_with_a_checkpoint_and_keeps_the_machine_awake() -> None:
@@ -80,6 +82,6 @@ def test_the_unit_stops_with_a_checkpoint_and_keeps_the_machine_awake() -> None:
     ],
 )
 def test_what_may_end_it_is_said(facts: dict[str, Any], words: list[str]) -> None:
-    said = notes(HERE._replace(**facts), True)
+    said = unit_notes(HERE._replace(**facts), True)
     assert len(said) == len(words)
     assert all(word in line for word, line in zip(words, said, strict=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.training.checkpoints import drop_after, is_whole, newest_whole
+from harness.training.checkpoints import is_complete, newest_complete, remove_later
 
 
 def checkpoint(adapter: Path, step: int) -> Path:
@@ -30,13 +30,13 @@ def checkpoint(adapter: Path, step: int) -> Path:
 def test_the_newest_one(tmp_path: Path) -> None:
     for step in (2, 10, 9):
         checkpoint(tmp_path, step)
-    found = newest_whole(tmp_path)
+    found = newest_complete(tmp_path)
     assert found is not None and (found.step, found.folder.name) == (10, "checkpoint-10")
 
 
 def test_none(tmp_path: Path) -> None:
-    assert newest_whole(tmp_path) is None
-    assert newest_whole(tmp_path / "absent") is None
+    assert newest_complete(tmp_path) is None
+    assert newest_complete(tmp_path / "absent") is None
 
 
 @pytest.mark.parametrize("what", ["cut", "changed", "gone", "unmarked", "mark cut", "mark of another"])
@@ -58,15 +58,15 @@ def test_one_that_is_torn_is_passed_over(tmp_path: Path, what: str) -> None:
             mark.write_text(mark.read_text()[:-5])
         case _:
             mark.write_text((tmp_path / "checkpoint-4" / "whole.json").read_text())
-    assert not is_whole(torn)
-    found = newest_whole(tmp_path)
+    assert not is_complete(torn)
+    found = newest_complete(tmp_path)
     assert found is not None and found.step == 4
 
 
 def test_from_the_last_step_the_trainer_would_go_one_too_far(tmp_path: Path) -> None:
     for step in (8, 12):
         checkpoint(tmp_path, step)
-    found = newest_whole(tmp_path, before=12)
+    found = newest_complete(tmp_path, before=12)
     assert found is not None and found.step == 8
 
 
@@ -74,5 +74,5 @@ def test_later_ones_are_removed_before_going_on(tmp_path: Path) -> None:
     for step in (4, 8, 12):
         checkpoint(tmp_path, step)
     (tmp_path / "adapter_config.json").write_text("{}")
-    drop_after(tmp_path, 4)
+    remove_later(tmp_path, 4)
     assert sorted(place.name for place in tmp_path.iterdir()) == ["adapter_config.json", "checkpoint-4"]

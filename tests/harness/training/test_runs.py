@@ -9,11 +9,11 @@ import msgspec
 import pytest
 from filelock import FileLock
 
-from harness.atomic_files import write_whole
-from harness.pipeline import Job, finished_run, inputs_digest
+from harness.atomic_files import write_atomic
+from harness.pipeline import Job, find_finished_run, inputs_digest
 from harness.recipe.loader import SAMPLES, Traits, load_recipe
 from harness.training.examination import held_out_file
-from harness.training.launch import LOCK, mark_cut_off, new_folder, read_run
+from harness.training.launch import LOCK, mark_interrupted, new_run_folder, read_run
 from machine.errors import BadUsage, OutsideFailed
 from tests.harness.examples import ENVIRONMENT, job, ready, run_folder, run_of
 
@@ -28,27 +28,27 @@ def test_a_finished_run_with_the_same_inputs_is_reused_the_newest_first(tmp_path
     run_folder(tmp_path / "20261124-100000-tiny", run_of(RECIPE))
     newest = run_folder(tmp_path / "20261124-110000-tiny", run_of(RECIPE))
     run_folder(tmp_path / "20261124-120000-tiny", run_of(RECIPE, inputs="others"))
-    assert finished_run(ready(), tmp_path) == newest
+    assert find_finished_run(ready(), tmp_path) == newest
 
 
 @pytest.mark.parametrize("facts", [{"status": "running"}, {"status": "failed"}, {"status": "interrupted"}])
 def test_a_run_that_did_not_finish_is_not_reused(tmp_path: Path, facts: dict[str, str]) -> None:
     run_folder(tmp_path / "1", run_of(RECIPE, **facts))
-    assert finished_run(ready(), tmp_path) is None
+    assert find_finished_run(ready(), tmp_path) is None
 
 
 def test_a_run_whose_adapter_is_gone_is_not_reused(tmp_path: Path) -> None:
     (run_folder(tmp_path / "1", run_of(RECIPE)) / "adapter").rmdir()
-    assert finished_run(ready(), tmp_path) is None
+    assert find_finished_run(ready(), tmp_path) is None
 
 
 def test_no_runs_at_all_and_folders_that_are_none(tmp_path: Path) -> None:
-    assert finished_run(ready(), tmp_path / "absent") is None
+    assert find_finished_run(ready(), tmp_path / "absent") is None
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "run.json").write_text("{")
     (tmp_path / "file").write_text("")
-    assert finished_run(ready(), tmp_path) is None
+    assert find_finished_run(ready(), tmp_path) is None
 
 
 def test_the_same_job_has_the_same_inputs() -> None:
@@ -90,18 +90,18 @@ def test_whatever_decides_the_run_changes_the_inputs(tmp_path: Path, own: Callab
 
 
 def test_folders_are_named_by_time_and_recipe_and_never_shared(tmp_path: Path) -> None:
-    made = {new_folder(tmp_path / "runs", RECIPE) for _ in range(3)}
+    made = {new_run_folder(tmp_path / "runs", RECIPE) for _ in range(3)}
     assert len(made) == 3
     assert all("-tiny" in folder.name for folder in made)
 
 
 def test_a_place_that_cannot_be_written() -> None:
     with pytest.raises(OutsideFailed) as caught:
-        new_folder(Path("/proc/nowhere"), RECIPE)
+        new_run_folder(Path("/proc/nowhere"), RECIPE)
     assert caught.value.code == "run.unwritable"
     assert "GPU_SETUP_HOME" in caught.value.next
     with pytest.raises(OutsideFailed) as caught:
-        write_whole(Path("/proc/nowhere/run.json"), "{}")
+        write_atomic(Path("/proc/nowhere/run.json"), "{}")
     assert caught.value.code == "disk.unwritable"
 
 
@@ -110,7 +110,7 @@ def test_a_run_that_was_killed_is_marked_when_its_lock_is_free(tmp_path: Path) -
     alive = run_folder(tmp_path / "2", run_of(RECIPE, status="running"))
     done = run_folder(tmp_path / "3", run_of(RECIPE))
     with FileLock(alive / LOCK):
-        mark_cut_off(tmp_path)
+        mark_interrupted(tmp_path)
     assert [read_run(folder).status for folder in (killed, alive, done)] == ["interrupted", "running", "done"]
 
 

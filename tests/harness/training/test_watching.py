@@ -12,12 +12,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.process.worker_log import Begin, Unsaved
-from harness.training.monitor import STOP, Hung, Watch, watching
+from harness.process.worker_log import BeginEvent, SkippedSaveEvent
+from harness.training.monitor import STOP, HangLimits, Watch, watch_run
 from machine.events import Event
 from tests.harness.examples import step
 
-NEVER = Hung()
+NEVER = HangLimits()
 
 
 def write(folder: Path, *events: object) -> None:
@@ -35,28 +35,28 @@ def until(what: Callable[[], object], seconds: float = 10.0) -> None:
 
 def test_steps_are_told_with_the_time_left(tmp_path: Path) -> None:
     said: list[Event] = []
-    with watching(tmp_path, said.append, NEVER, keep=True):
-        write(tmp_path, Begin(planned_steps=10), step(1, seconds=2.0), step(2, seconds=2.0))
+    with watch_run(tmp_path, said.append, NEVER, keep=True):
+        write(tmp_path, BeginEvent(planned_steps=10), step(1, seconds=2.0), step(2, seconds=2.0))
         until(lambda: said and said[-1].done == 2)
     last = said[-1]
     assert (last.total, last.unit, last.seconds_left) == (10, "steps", 16.0)
 
 
 def test_what_an_earlier_sitting_wrote_is_not_this_one(tmp_path: Path) -> None:
-    write(tmp_path, Begin(planned_steps=10), step(1), step(2))
-    with watching(tmp_path, lambda event: None, NEVER, keep=True) as watch:
+    write(tmp_path, BeginEvent(planned_steps=10), step(1), step(2))
+    with watch_run(tmp_path, lambda event: None, NEVER, keep=True) as watch:
         write(tmp_path, step(3))
         time.sleep(0.7)
         assert not watch.begun, "there is nothing yet that a stop could keep"
-        write(tmp_path, Begin(planned_steps=10, done_steps=2))
+        write(tmp_path, BeginEvent(planned_steps=10, done_steps=2))
         until(lambda: watch.begun)
 
 
 def test_a_hung_step_is_told_and_then_ended(tmp_path: Path) -> None:
     said: list[Event] = []
-    hung = Hung(told_steps=2, told_seconds=0.6, ended_steps=4, ended_seconds=1.5)
-    with watching(tmp_path, said.append, hung, keep=False) as watch:
-        write(tmp_path, Begin(planned_steps=10), step(1, seconds=0.1), step(2, seconds=0.1))
+    hung = HangLimits(told_steps=2, told_seconds=0.6, ended_steps=4, ended_seconds=1.5)
+    with watch_run(tmp_path, said.append, hung, keep=False) as watch:
+        write(tmp_path, BeginEvent(planned_steps=10), step(1, seconds=0.1), step(2, seconds=0.1))
         until(watch.cancel.is_set)
         assert watch.hung is not None and watch.hung >= 1.5
     assert [event.kind for event in said if "No step for" in event.text] == ["warning"], "told once"
@@ -70,23 +70,23 @@ def test_a_slow_step_is_not_a_hung_one(tmp_path: Path) -> None:
 
 def test_a_first_step_takes_what_it_needs_unless_somebody_has_no_time(tmp_path: Path) -> None:
     assert NEVER.patience(None) == float("inf")
-    with watching(tmp_path, lambda event: None, Hung(first_seconds=0.6), keep=False) as watch:
-        write(tmp_path, Begin(planned_steps=10))
+    with watch_run(tmp_path, lambda event: None, HangLimits(first_seconds=0.6), keep=False) as watch:
+        write(tmp_path, BeginEvent(planned_steps=10))
         until(watch.cancel.is_set)
         assert watch.hung is not None and watch.hung >= 0.6
 
 
 def test_a_checkpoint_that_was_left_out_is_told(tmp_path: Path) -> None:
     said: list[Event] = []
-    with watching(tmp_path, said.append, NEVER, keep=True):
-        write(tmp_path, Begin(planned_steps=10), step(1), Unsaved(1, "no-room"))
+    with watch_run(tmp_path, said.append, NEVER, keep=True):
+        write(tmp_path, BeginEvent(planned_steps=10), step(1), SkippedSaveEvent(1, "no-room"))
         until(lambda: any(event.kind == "warning" for event in said))
     assert "no room" in next(event.text for event in said if event.kind == "warning")
 
 
 def test_the_first_ctrl_c_asks_and_the_second_ends(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), watching(tmp_path, lambda event: None, NEVER, keep=True) as watch:
-        write(tmp_path, Begin(planned_steps=10), step(1))
+    with pytest.raises(KeyboardInterrupt), watch_run(tmp_path, lambda event: None, NEVER, keep=True) as watch:
+        write(tmp_path, BeginEvent(planned_steps=10), step(1))
         until(lambda: watch.begun)
         os.kill(os.getpid(), signal.SIGINT)
         until(lambda: watch.asked)
@@ -102,7 +102,7 @@ def test_before_the_first_step_there_is_nothing_to_keep(tmp_path: Path) -> None:
 
 
 def test_a_benchmark_ends_at_once(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), watching(tmp_path, lambda event: None, NEVER, keep=False):
+    with pytest.raises(KeyboardInterrupt), watch_run(tmp_path, lambda event: None, NEVER, keep=False):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(5)
 
@@ -111,7 +111,7 @@ def test_other_threads_may_train_too(tmp_path: Path) -> None:
     ended: list[bool] = []
 
     def look() -> None:
-        with watching(tmp_path, lambda event: None, NEVER, keep=True):
+        with watch_run(tmp_path, lambda event: None, NEVER, keep=True):
             ended.append(True)
 
     thread = threading.Thread(target=look)

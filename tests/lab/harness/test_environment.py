@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.environment.build import Environment, ensure, folder_of
+from harness.environment.build import Environment, ensure_environment, environment_folder
 from harness.environment.lock_file import load_lock
-from harness.environment.packages import missing
+from harness.environment.packages import missing_packages
 from machine.errors import OutsideFailed
 from machine.events import Event
 from machine.local import LocalMachine
@@ -65,7 +65,7 @@ class Site:
 
     def ensure(self) -> Environment:
         self.events.clear()
-        return ensure(self.small.stack, LocalMachine(), self.paths, self.events.append)
+        return ensure_environment(self.small.stack, LocalMachine(), self.paths, self.events.append)
 
     def said(self, kind: str) -> list[str]:
         return [event.text for event in self.events if event.kind == kind]
@@ -280,10 +280,10 @@ def test_killed_while_pip_installs_then_resumed(site: Site, small: SmallStack) -
     wait_for(lambda: not pips(site.folder))
     assert small.stack.lock
     lock = load_lock(small.stack.lock, f"{sys.version_info.major}.{sys.version_info.minor}")
-    assert "camel" in missing(site.folder, lock, "2.13.0"), "the kill came too late to show anything"
+    assert "camel" in missing_packages(site.folder, lock, "2.13.0"), "the kill came too late to show anything"
 
     environment = site.ensure()
-    assert missing(site.folder, lock, "2.13.0") == set()
+    assert missing_packages(site.folder, lock, "2.13.0") == set()
     assert len(list((site.packages / "camel").glob("part*.py"))) == 2000
     assert imported(environment, "camel.__name__") == "camel"
 
@@ -374,11 +374,11 @@ def test_a_python_without_a_lock_is_refused(small: SmallStack, tmp_path: Path, m
 
 
 def test_where_an_environment_lies(small: SmallStack, tmp_path: Path) -> None:
-    from harness.environment.build import Base
+    from harness.environment.build import PythonInterpreter
 
     assert small.stack.lock
     lock = load_lock(small.stack.lock, "3.12")
-    place = folder_of(Paths(tmp_path, tmp_path, tmp_path), lock, Base("python3.12", "3.12"))
+    place = environment_folder(Paths(tmp_path, tmp_path, tmp_path), lock, PythonInterpreter("python3.12", "3.12"))
     assert place == tmp_path / "env" / f"small-{lock.digest[:12]}-py3.12"
 
 
@@ -392,7 +392,7 @@ def test_the_real_environment_is_repaired_too(
     (packages / "colorama" / "winterm.py").unlink()
     (packages / "addict" / "addict.py").write_text("")
     events: list[Event] = []
-    ensure(training.stack, LocalMachine(), training.paths, events.append)
+    ensure_environment(training.stack, LocalMachine(), training.paths, events.append)
     assert "Repairing" in events[0].text and "2 packages" in events[0].text
     assert (packages / "colorama" / "winterm.py").stat().st_size > 0
     assert (packages / "addict" / "addict.py").stat().st_size > 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.environment.base_model import ensure_model
-from harness.environment.model_download import fetched, folder_of, source_of
+from harness.environment.model_download import ensure_downloaded, model_folder, read_source
 from harness.recipe.loader import load_recipe
 from machine.errors import OutsideFailed, Problem, Refused
 from machine.events import Event, silent
@@ -55,7 +55,7 @@ def hub(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 def get(training: Training, home: Path, said: list[Event] | None = None, revision: str | None = None) -> Path:
     emit = said.append if said is not None else silent
     places = paths({"GPU_SETUP_HOME": str(home)})
-    return Path(fetched(NAME, revision, training.environment, LocalMachine(), places, emit))
+    return Path(ensure_downloaded(NAME, revision, training.environment, LocalMachine(), places, emit))
 
 
 def test_size_first_then_every_file_checked_and_no_pickles(training: Training, hub: Hub, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_size_first_then_every_file_checked_and_no_pickles(training: Training, h
         assert (folder / name).read_bytes() == (hub.models[NAME] / name).read_bytes()
     note = next(event.text for event in said if event.kind == "note")
     assert "apache-2.0" in note and "GB in" in note and REVISION[:12] in note
-    source = source_of(folder)
+    source = read_source(folder)
     assert source is not None
     assert (source.repo, source.revision, source.licence) == (NAME, REVISION, "apache-2.0")
     hub.asked.clear()
@@ -91,8 +91,8 @@ def test_what_a_dead_hub_leaves_is_gone_on_with_later(training: Training, hub: H
         get(training, tmp_path / "home")
     assert failed.value.code == "model.unreachable"
     assert "HF_ENDPOINT" in failed.value.next
-    folder = folder_of(tmp_path / "home" / "cache" / "models", NAME, None)
-    assert folder.exists() and source_of(folder) is None, "nothing looks whole"
+    folder = model_folder(tmp_path / "home" / "cache" / "models", NAME, None)
+    assert folder.exists() and read_source(folder) is None, "nothing looks whole"
     hub.down = False
     assert get(training, tmp_path / "home") == folder
     assert hub.ranges == [f"model.safetensors {PIECE}"], "only what was missing came"
@@ -116,7 +116,7 @@ def test_a_gated_model(training: Training, hub: Hub, tmp_path: Path, monkeypatch
     assert failed.value.code == "model.gated"
     assert f"{hub.url}/{NAME}" in failed.value.next and "hf auth login" in failed.value.next
     monkeypatch.setenv("HF_TOKEN", hub.token)
-    assert source_of(get(training, tmp_path / "home")) is not None
+    assert read_source(get(training, tmp_path / "home")) is not None
 
 
 @pytest.mark.parametrize("what", ["model", "revision", "safetensors", "hub"])

@@ -214,7 +214,7 @@ def test_soaking_ends_when_heat_and_clock_stand_still(
     import harness.jobs.soak
     import harness.measure.sensors
     from checks.facts.read import read_host
-    from harness.pipeline import Job, Ready
+    from harness.pipeline import Job, TrainingSetup
     from harness.recipe.loader import load_recipe
     from machine.paths import paths
 
@@ -224,7 +224,7 @@ def test_soaking_ends_when_heat_and_clock_stand_still(
     stack = msgspec.structs.replace(training.stack, vendor="nvidia")
     job = Job(load_recipe("tiny"), stack, device=UUID)
     (model,) = list(training.paths.models.glob("tiny-*/config.json"))[:1]
-    ready = Ready(training.environment, str(model.parent), "")
+    ready = TrainingSetup(training.environment, str(model.parent), "")
     places = paths({"GPU_SETUP_HOME": str(own_home)})
     found = harness.jobs.soak.soak(job, ready, read_host(machine), machine, places, silent)
     assert found.settled and (found.kelvin, found.clock_share) == (0.0, 0.0)
@@ -236,7 +236,7 @@ def test_without_a_sensor_there_is_nothing_to_wait_for(training: Training, own_h
     import harness.jobs.soak
     from checks.facts.read import read_host
     from harness.measure.telemetry import HostSensors
-    from harness.pipeline import Job, Ready
+    from harness.pipeline import Job, TrainingSetup
     from harness.recipe.loader import load_recipe
     from machine.paths import paths
 
@@ -245,7 +245,7 @@ def test_without_a_sensor_there_is_nothing_to_wait_for(training: Training, own_h
     if sample.temperature is not None or sample.clock is not None:
         pytest.xfail("this machine has sensors")
     (model,) = list(training.paths.models.glob("tiny-*/config.json"))[:1]
-    ready, places = Ready(training.environment, str(model.parent), ""), paths({"GPU_SETUP_HOME": str(own_home)})
+    ready, places = TrainingSetup(training.environment, str(model.parent), ""), paths({"GPU_SETUP_HOME": str(own_home)})
     found = harness.jobs.soak.soak(
         Job(load_recipe("tiny"), training.stack), ready, read_host(machine), machine, places, silent
     )
@@ -282,8 +282,8 @@ def test_a_recipe_without_time_left_ends_by_itself(own_home: Path, tmp_path: Pat
 
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
-    from harness.jobs.bench import bench, settings
-    from harness.pipeline import Job, finished_run, inputs_digest, prepare, reported
+    from harness.jobs.bench import bench, bench_settings
+    from harness.pipeline import Job, find_finished_run, inputs_digest, prepare, report_run
     from harness.recipe.loader import load_recipe
     from machine.paths import paths
     from tests.lab.training import cpu_stack
@@ -292,14 +292,15 @@ def test_a_recipe_without_time_left_ends_by_itself(own_home: Path, tmp_path: Pat
     recipe = load_recipe(str(own_recipe(tmp_path, ("max_steps: 30", "max_steps: 3000"))))
     job = Job(recipe, cpu_stack())
     ready = prepare(job, machine, places, silent)
-    chosen = msgspec.structs.replace(settings("bench", False), budget=2.0, ceiling_seconds=0.5)
+    chosen = msgspec.structs.replace(bench_settings("bench", False), budget=2.0, ceiling_seconds=0.5)
     host = read_host(machine)
     (done,) = bench(job, ready, chosen, host, machine, places, silent)
-    report = reported(done.job, done.ready, done.folder, host, catalogue(), None)
+    report = report_run(done.job, done.ready, done.folder, host, catalogue(), None)
     assert report.launches[0].cut_by_budget and 3 < report.launches[0].steps < 3000
     assert any("the time for measuring was over" in note for note in report.notes)
-    assert finished_run(msgspec.structs.replace(ready, inputs=inputs_digest(job, ready.environment, ready.base_model)),
-                        places.runs) is None, "up does not take it for a whole one"  # fmt: skip
+    inputs = inputs_digest(job, ready.environment, ready.base_model)
+    finished = find_finished_run(msgspec.structs.replace(ready, inputs=inputs), places.runs)
+    assert finished is None, "up does not take it for a complete one"
 
 
 @pytest.mark.full

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from harness.environment.worker_process import worker_environment
-from harness.memory.job import Job, constants
+from harness.memory.job import MemoryJob, constants
 from harness.memory.prediction import Prediction, predict
 from harness.recipe.shapes import LINEARS, Shapes
 from tests.lab.training import Training
@@ -33,24 +33,24 @@ CONFIG = {
     "head_dim": SHAPES.head_dim,
 }
 
-CASES: dict[str, Job] = {
-    "full, checkpointing": Job(shapes=SHAPES, method="full", seq=1024, batch=2),
-    "full, no checkpointing": Job(shapes=SHAPES, method="full", seq=1024, batch=2, checkpointing=False),
-    "full, 32 bit": Job(shapes=SHAPES, method="full", seq=1024, batch=2, weights="fp32", autocast=False),
-    "lora, checkpointing": Job(shapes=SHAPES, method="lora", seq=1024, batch=2, rank=8, targets=LINEARS),
-    "lora, no checkpointing": Job(
+CASES: dict[str, MemoryJob] = {
+    "full, checkpointing": MemoryJob(shapes=SHAPES, method="full", seq=1024, batch=2),
+    "full, no checkpointing": MemoryJob(shapes=SHAPES, method="full", seq=1024, batch=2, checkpointing=False),
+    "full, 32 bit": MemoryJob(shapes=SHAPES, method="full", seq=1024, batch=2, weights="fp32", autocast=False),
+    "lora, checkpointing": MemoryJob(shapes=SHAPES, method="lora", seq=1024, batch=2, rank=8, targets=LINEARS),
+    "lora, no checkpointing": MemoryJob(
         shapes=SHAPES, method="lora", seq=1024, batch=2, rank=8, targets=LINEARS, checkpointing=False
     ),
-    "lora, no autocast": Job(
+    "lora, no autocast": MemoryJob(
         shapes=SHAPES, method="lora", seq=1024, batch=2, rank=8, targets=LINEARS, checkpointing=False, autocast=False
     ),
-    "lora, attention only": Job(
+    "lora, attention only": MemoryJob(
         shapes=SHAPES, method="lora", seq=1024, batch=2, rank=8, targets=LINEARS[:4], checkpointing=False
     ),
 }
 
 
-def case(job: Job) -> dict[str, Any]:
+def case(job: MemoryJob) -> dict[str, Any]:
     return {
         "config": CONFIG,
         "dtype": {"bf16": "bfloat16", "fp32": "float32"}[job.weights],

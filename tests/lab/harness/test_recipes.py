@@ -12,13 +12,13 @@ import pytest
 
 from checks.catalogue import catalogue
 from checks.facts.read import read_host
-from harness.environment.base_model import drawn_model, ensure_model
+from harness.environment.base_model import ensure_model, synthetic_model
 from harness.environment.worker_process import worker_environment
-from harness.pipeline import Job, examined, fresh_run, prepare, reported
-from harness.recipe.axolotl_config import difference, swapped
+from harness.pipeline import Job, examine_run, prepare, report_run, train_in_new_folder
+from harness.recipe.axolotl_config import difference, swap_model
 from harness.recipe.loader import SAMPLES, Recipe, Traits, load_recipe
 from harness.training.examination import examine, held_out_file
-from harness.training.launch import new_folder, train
+from harness.training.launch import new_run_folder, train
 from machine.events import silent
 from machine.local import LocalMachine
 from machine.paths import paths
@@ -78,9 +78,9 @@ def test_drawn_weights_train_and_are_not_judged(training: Training, own_home: Pa
     ready = prepare(job, machine, places, silent)
     assert not list(Path(ready.base_model).glob("*.safetensors")), "there is no model on the disk"
     assert sum(file.stat().st_size for file in Path(ready.base_model).iterdir()) < 4e6
-    folder = fresh_run(job, ready, machine, places.runs, silent)
-    assert examined(job, ready, folder, machine, silent) is None
-    report = reported(job, ready, folder, read_host(machine), catalogue(), None)
+    folder = train_in_new_folder(job, ready, machine, places.runs, silent)
+    assert examine_run(job, ready, folder, machine, silent) is None
+    report = report_run(job, ready, folder, read_host(machine), catalogue(), None)
     # too few steps for a speed
     assert (report.verdict, report.smoke) == ("inconclusive", None)
     assert any("Throughput only" in note for note in report.notes)
@@ -161,7 +161,7 @@ def test_what_is_drawn_has_the_real_spread(training: Training, own_home: Path) -
     narrow = {"hidden_size": 1024, "intermediate_size": 3584, "num_attention_heads": 8, "num_key_value_heads": 2}
     shapes = {**narrow, "num_hidden_layers": 2, "vocab_size": 1024}
     found = in_the_environment(training, DRAW + STATISTICS, folder, json.dumps(shapes))
-    spread = drawn_model("mistral-7b")["spread"]
+    spread = synthetic_model("mistral-7b")["spread"]
     assert set(found["kinds"]) == set(spread) - {""}
     for kind, (mean, deviation, tails) in found["kinds"].items():
         assert abs(deviation / spread[kind] - 1) < 0.02, kind
@@ -229,7 +229,7 @@ def test_packed_documents_have_the_losses_of_single_ones(training: Training, own
     base = ensure_model(recipe, training.environment, machine, places, silent)
     found = {}
     for name, changed in (("single", single), ("packed", packed)):
-        folder = new_folder(places.runs, recipe)
+        folder = new_run_folder(places.runs, recipe)
         found[name] = train(recipe, training.environment, base, folder, machine, silent, overrides=changed)
     one, other = found["single"].steps, found["packed"].steps
     assert [step.micro_batches for step in (one[0], other[0])] == [8, 1]
@@ -367,13 +367,13 @@ def test_a_sibling_runs_with_a_small_model_in_its_place(
     base = tmp_path / "small"
     in_the_environment(training, MAKE, name.split("-")[0], str(base), str(SAMPLES / "house-style.json"))
     sibling, small = load_recipe(name), load_recipe("tiny")
-    config = swapped(sibling.config, {**small.config, "max_steps": 2, "sequence_len": 512})
+    config = swap_model(sibling.config, {**small.config, "max_steps": 2, "sequence_len": 512})
     config["gradient_accumulation_steps"] = 2
     for key, (before, after) in difference(sibling.config, config).items():
         sys.stdout.write(f"{key}: {before!r} → {after!r}\n")
     recipe = Recipe(name, sibling.path, sibling.text, config, Traits(title=name, model="tiny"))
     machine, places = LocalMachine(), paths({"GPU_SETUP_HOME": str(own_home)})
-    folder = new_folder(places.runs, recipe)
+    folder = new_run_folder(places.runs, recipe)
     recorded = train(recipe, training.environment, str(base), folder, machine, silent)
     assert len(losses(recorded)) == 2 and all(math.isfinite(loss) for loss in losses(recorded))
     assert recorded.start and recorded.start.trainable_parameters

@@ -14,12 +14,12 @@ import pytest
 from harness.environment.base_model import ensure_model
 from harness.environment.worker_process import worker_environment
 from harness.measure.smoke_criteria import Smoke, judge
-from harness.pipeline import Job, fresh_run, prepare
+from harness.pipeline import Job, prepare, train_in_new_folder
 from harness.process.worker_log import read_worker_log
-from harness.recipe.axolotl_config import SWAPPABLE, difference, run_config, swapped
-from harness.recipe.loader import SAMPLES, Recipe, Traits, load_recipe, names
+from harness.recipe.axolotl_config import SWAPPABLE, difference, run_config, swap_model
+from harness.recipe.loader import SAMPLES, Recipe, Traits, load_recipe, recipe_names
 from harness.training.examination import Examination, examine, held_out_file
-from harness.training.launch import new_folder, train
+from harness.training.launch import new_run_folder, train
 from machine.events import silent
 from machine.local import LocalMachine
 from machine.paths import paths
@@ -136,7 +136,7 @@ def test_axolotl_accepts_every_recipe_and_refuses_a_broken_one(training: Trainin
     import yaml
 
     files = []
-    for name in names():
+    for name in recipe_names():
         config = run_config(load_recipe(name), str(tmp_path), tmp_path, None, {})
         files.append(tmp_path / f"{name}.yml")
         files[-1].write_text(yaml.safe_dump({**config, "plugins": []}))
@@ -155,7 +155,7 @@ def test_the_reference_runs_with_its_model_swapped(training: Training, own_home:
     machine, places = LocalMachine(), paths({"GPU_SETUP_HOME": str(own_home)})
     small, reference = load_recipe("tiny"), load_recipe("mistral-7b-qlora")
     changed = {**small.config, "max_steps": 2, "sequence_len": 512}
-    config = swapped(reference.config, changed)
+    config = swap_model(reference.config, changed)
     for key, (before, after) in difference(reference.config, config).items():
         sys.stdout.write(f"{key}: {before!r} → {after!r}\n")
     assert set(difference(reference.config, config)) <= SWAPPABLE
@@ -163,7 +163,7 @@ def test_the_reference_runs_with_its_model_swapped(training: Training, own_home:
     traits = Traits(title="the reference on a small model", model="tiny", must_fall=0.0)
     recipe = Recipe(reference.name, reference.path, reference.text, config, traits)
     base = ensure_model(small, training.environment, machine, places, silent)
-    folder = new_folder(places.runs, recipe)
+    folder = new_run_folder(places.runs, recipe)
     log = train(recipe, training.environment, base, folder, machine, silent)
     assert [step.micro_batches for step in log.steps] == [4] * 2, "micro-batches accumulate"
     assert all(step.processed == 4 * 2 * 512 for step in log.steps), "samples are packed into whole sequences"
@@ -234,7 +234,7 @@ def test_shuffled_labels_fail(training: Training, own_home: Path, tmp_path: Path
     entry = {"path": str(shuffled(kind, tmp_path)), "ds_type": "json", "type": "alpaca"}
     job = Job(load_recipe("smollm2-135m-qlora"), training.stack, overrides={**FEW, "datasets": [entry]})
     ready = prepare(job, machine, places, silent)
-    folder = fresh_run(job, ready, machine, places.runs, silent)
+    folder = train_in_new_folder(job, ready, machine, places.runs, silent)
     held_out = held_out_file(job.recipe.traits, folder, own_data=False)
     seen = examine(ready.base_model, folder, held_out, ready.environment, machine, silent, tokens=4)
     log = read_worker_log(folder / "worker.jsonl")
