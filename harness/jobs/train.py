@@ -291,8 +291,8 @@ def run_training(
         again = f"gpu-setup train --resume {folder}"
         try:
             train(
-                recipe_for_verdict(job), ready.environment, ready.base_model, folder, machine, emit, asked.work, job.data,
-                asked.overrides, job.device, asked.keep, hung,
+                recipe_for_verdict(job), ready.environment, ready.base_model, folder, machine, emit, asked.work,
+                job.data, asked.overrides, job.device, asked.keep, hung,
             )  # fmt: skip
         except KeyboardInterrupt as stop:
             raise _stop_error(folder, again) from stop
