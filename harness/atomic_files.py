@@ -1,4 +1,4 @@
-"""Documents of a run or an environment: there whole or not at all, and a disk that refuses is told."""
+"""Documents of a run or an environment: written completely or not at all; a disk that refuses is an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Kind = TypeVar("Kind")
 
 
 def write_atomic(path: Path, content: bytes | str) -> Path:
-    """Write aside, then rename: a killed process leaves no half document. Raises OutsideFailed."""
+    """Write to a temporary file, then rename it: a killed process leaves no partial document. Raises OutsideFailed."""
     partial = path.with_name(path.name + ".partial")
     with disk_errors(path):
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -25,7 +25,7 @@ def write_atomic(path: Path, content: bytes | str) -> Path:
 
 
 def read_if_valid(path: Path, kind: type[Kind]) -> Kind | None:
-    """The JSON document at `path`; None where there is none, or one that does not read as this kind."""
+    """The JSON document at `path`; None where it is missing or not of this type."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, msgspec.MsgspecError):
@@ -34,7 +34,7 @@ def read_if_valid(path: Path, kind: type[Kind]) -> Kind | None:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns the system's refusal to write at `path` (full, read-only, not ours) into OutsideFailed."""
+    """Turn an OSError while writing at `path` (disk full, read-only, no permission) into OutsideFailed."""
     try:
         yield
     except OSError as error:
@@ -42,6 +42,6 @@ def disk_errors(path: Path) -> Iterator[None]:
             "disk.unwritable",
             f"{path} cannot be written.",
             f"The system says: {error.strerror or error}.",
-            "Free some space or correct the folder's owner, or set GPU_SETUP_HOME to another folder; "
+            "Free some space, correct the folder's owner, or set GPU_SETUP_HOME to another folder; "
             "then run the same command again.",
         ) from error

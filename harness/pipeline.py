@@ -1,4 +1,4 @@
-"""The harness's job from recipe to report, in stages that are each a document, so that a cut run goes on.
+"""The harness's job from recipe to report. Each stage ends in a document, so that an interrupted job can resume.
 
 recipe ─▶ environment ─▶ model ─▶ train (run.json, worker.jsonl) ─▶ examine (examination.json) ─▶ Report
 """
@@ -36,10 +36,11 @@ KEYS = "axolotl-keys.json"
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What is to be proven: a recipe, on a stack, on the recipe's data or a person's own, with changed keys.
+    """What to train: a recipe on a stack, with the recipe's data or the user's own, and with changed keys.
 
-    `device` and `conditions` come from environment/stack.py: the card to train on, and what the figures hold for.
-    `budget`: measured seconds after which the training ends by itself (a benchmark's; None: it runs to its end).
+    `device` and `conditions` come from environment/stack_choice.py: the card to train on, and the cards, driver and
+    kernel that the figures are valid for. `budget`: measured seconds after which the training ends early (for a
+    benchmark; None: it runs to its last step).
     """
 
     recipe: Recipe
@@ -52,7 +53,7 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class TrainingSetup(msgspec.Struct, frozen=True):
-    """What a job needs before it can train."""
+    """What a job trains with: its environment, its base model, and `inputs`, the digest of all that decides the run."""
 
     environment: Environment
     base_model: str
@@ -62,9 +63,9 @@ class TrainingSetup(msgspec.Struct, frozen=True):
 def prepare(
     job: Job, machine: Machine, paths: Paths, emit: Emit, environment: Environment | None = None
 ) -> TrainingSetup:
-    """Data and recipe checked, environment and model there. Bad input is told before anything long begins.
+    """Check data and recipe, then provide environment and model. Bad input is reported before anything long starts.
 
-    `environment`: one that is there already (an image's); without it a venv is made.
+    `environment`: an existing one (of an image); without it a venv is made.
     """
     _check_data(job)
     _check_code(job)
@@ -82,7 +83,7 @@ def inputs_digest(job: Job, environment: Environment, base_model: str) -> str:
     parts += [environment.lock_digest, environment.torch, environment.python_version, job.stack.name]
     parts += [environment.image] if environment.image else []
     parts += [job.device or "", *job.conditions]
-    # a run that was cut short on purpose is not the one that went to its end
+    # a run with a time limit is not the same as a complete one
     parts += [f"budget {job.budget}"] if job.budget is not None else []
     digest = hashlib.sha256("\0".join(parts).encode())
     for file in files:
@@ -91,7 +92,7 @@ def inputs_digest(job: Job, environment: Environment, base_model: str) -> str:
 
 
 def train_in_new_folder(job: Job, ready: TrainingSetup, machine: Machine, runs: Path, emit: Emit) -> Path:
-    """Train in a new folder and return it; runs that were cut off before are marked as such."""
+    """Train in a new folder and return it; earlier runs that were killed are marked as interrupted."""
     mark_interrupted(runs)
     folder = new_run_folder(runs, job.recipe)
     train(
@@ -114,14 +115,14 @@ def find_finished_run(ready: TrainingSetup, runs: Path) -> Path | None:
 
 
 def recipe_for_verdict(job: Job) -> Recipe:
-    """The recipe with the traits that the job is judged by: other data than its own have no measured limits."""
+    """The recipe with the limits that the job is judged by: for data other than its own, no limits were measured."""
     if job.data is None and "datasets" not in job.overrides:
         return job.recipe
     return msgspec.structs.replace(job.recipe, traits=job.recipe.traits.on_other_data())
 
 
 def count_rows(job: Job) -> int | None:
-    """How many rows the job's data hold; None where they lie on a hub or are no Alpaca files."""
+    """How many rows the job's data hold; None where they are on a hub or not in Alpaca files."""
     if "datasets" in job.overrides:
         return None
     if job.data is not None:
@@ -130,7 +131,7 @@ def count_rows(job: Job) -> int | None:
 
 
 def count_recipe_rows(recipe: Recipe) -> int | None:
-    """How many rows the recipe's own data hold; None where they lie on a hub or are no Alpaca files."""
+    """How many rows the recipe's own data hold; None where they are on a hub or not in Alpaca files."""
     files = [file for file, entry in local_datasets(recipe).items() if entry.get("type") == "alpaca"]
     if not files or len(files) < len(recipe.config.get("datasets") or []):
         return None
@@ -138,14 +139,14 @@ def count_recipe_rows(recipe: Recipe) -> int | None:
 
 
 def loss_band(job: Job) -> LossBand | None:
-    """Where the loss must end: known only while the recipe runs as it is written, at whatever seed."""
-    # which kernel computes the attention changes nothing in what is computed
+    """The range that the final loss must be in: known only for the recipe as it is written, at any seed."""
+    # another attention kernel computes the same
     as_written = job.data is None and not set(job.overrides) - {"seed", "sdpa_varlen"}
     return job.recipe.traits.loss_band if as_written else None
 
 
 def examine_run(job: Job, ready: TrainingSetup, folder: Path, machine: Machine, emit: Emit) -> Examination | None:
-    """The examination of a run: read when it is there, else made. None where nothing can be learnt."""
+    """The examination of a run: read where it exists, else made. None where nothing can be learnt."""
     if job.recipe.traits.throughput_only:
         return None
     try:
@@ -159,7 +160,7 @@ def examine_run(job: Job, ready: TrainingSetup, folder: Path, machine: Machine, 
 
 
 def with_held_out(job: Job) -> Job:
-    """The job with a tenth of its data held out, where nothing else would be there to judge the training by."""
+    """The job with a tenth of its data held out, where otherwise no data would be left to judge the training by."""
     traits = job.recipe.traits
     if job.data is not None or traits.held_out != "split" or traits.throughput_only:
         return job
@@ -171,7 +172,7 @@ def with_held_out(job: Job) -> Job:
 def report_run(
     job: Job, ready: TrainingSetup, folder: Path, host: Host, catalogue: Catalogue, examination: Examination | None
 ) -> Report:
-    """The report of a finished run, with what was measured around it."""
+    """The report of a finished run, with what was measured before, during and after it."""
     run, log = _read_finished(folder)
     card = trained_card(host, catalogue, job.stack.vendor, job.device)
     around = read_around(folder, card)
@@ -186,23 +187,23 @@ def report_run(
 def _read_finished(folder: Path) -> tuple[RunRecord, WorkerLog]:
     log = read_worker_log(folder / "worker.jsonl")
     if log is None:
-        raise BadUsage("run.none", f"{folder} holds no worker log.", "", "Run the same command again.")
+        raise BadUsage("run.none", f"{folder} contains no worker log.", "", "Run the same command again.")
     return read_run(folder), log
 
 
 def _check_code(job: Job) -> None:
-    """Refuse a recipe that would let a model's own code run."""
+    """Refuse a recipe that would let code from the model's repository run."""
     if {**job.recipe.config, **job.overrides}.get("trust_remote_code"):
         raise BadUsage(
             "recipe.remote-code",
             f"The recipe {job.recipe.name} sets trust_remote_code.",
-            "Then whoever can change the model's repository can run any program on this machine.",
-            f"Remove it from {job.recipe.path}; the models that transformers itself knows do not need it.",
+            "Then anybody who can change the model's repository can run any program on this machine.",
+            f"Remove it from {job.recipe.path}; models that transformers supports by itself do not need it.",
         )
 
 
 def _check_data(job: Job) -> None:
-    """Read every Alpaca file that the job trains on, so that bad data is told at once and not after Axolotl's start."""
+    """Read every Alpaca file that the job trains on: bad data is reported at once, not after Axolotl's start."""
     if job.data is not None:
         read_alpaca(job.data)
         return
@@ -213,15 +214,15 @@ def _check_data(job: Job) -> None:
         if entry["path"].endswith((".json", ".jsonl")) and find_dataset(entry["path"], job.recipe) is None:
             raise BadUsage(
                 "recipe.no-data",
-                f"The recipe {job.recipe.name} trains on {entry['path']}, and there is no such file.",
-                "It is looked for beside the recipe and among the shipped samples.",
-                f"Put it beside {job.recipe.path}, or correct `datasets` there.",
+                f"The recipe {job.recipe.name} trains on {entry['path']}, but this file does not exist.",
+                "gpu-setup searches the recipe's folder and the shipped samples.",
+                f"Put the file into the folder of {job.recipe.path}, or correct `datasets` there.",
             )
 
 
 def _known_keys(environment: Environment, machine: Machine) -> frozenset[str]:
-    """The config keys of the Axolotl in this environment, asked once and kept beside it."""
-    file = environment.beside / KEYS
+    """The config keys of the Axolotl in this environment, read once and kept in the environment's folder."""
+    file = environment.notes_folder / KEYS
     try:
         return msgspec.json.decode(file.read_bytes(), type=frozenset[str])
     except (OSError, msgspec.MsgspecError):
@@ -239,4 +240,4 @@ def _known_keys(environment: Environment, machine: Machine) -> frozenset[str]:
 
 
 def report_reuse(emit: Emit, folder: Path) -> None:
-    emit(Event("end", "train", f"already done with the same inputs, taken from {folder}"))
+    emit(Event("end", "train", f"already done with the same inputs; using the run in {folder}"))

@@ -1,4 +1,4 @@
-"""The base model's folder: made from a package or on the spot, or left to the hub."""
+"""The base model's folder: made from a package, generated, or downloaded from the hub."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ SYNTHETIC = "synthetic-"
 
 
 def ensure_model(recipe: Recipe, environment: Environment, machine: Machine, paths: Paths, emit: Emit) -> str:
-    """What base_model becomes: a local folder for what needs no hub, the recipe's own name for the hub.
+    """The value for base_model: a local folder, or with HF_HUB_OFFLINE the recipe's own name.
 
-    Made once per maker (its source's digest), aside and renamed: a killed making leaves nothing that looks whole.
+    A model that needs no hub is made once per version of its generator, in a temporary folder that is then renamed: a
+    killed process leaves nothing that looks complete.
     """
     from filelock import FileLock
 
@@ -38,7 +39,7 @@ def ensure_model(recipe: Recipe, environment: Environment, machine: Machine, pat
             check_model_folder(Path(name))
             return str(Path(name).absolute())
         return ensure_downloaded(name, str(revision) if revision else None, environment, machine, paths, emit)
-    folder = paths.models / f"{recipe.traits.model}-{_maker_digest()[:12]}"
+    folder = paths.models / f"{recipe.traits.model}-{_generator_digest()[:12]}"
     if folder.exists():
         return str(folder)
     with disk_errors(folder), FileLock(f"{make(paths.models) / folder.name}.lock"):
@@ -52,17 +53,17 @@ def _make(name: str, folder: Path, environment: Environment, machine: Machine, e
     emit(Event("start", STAGE, f"Making the base model {name}: {folder}"))
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    drawn = name.removeprefix(SYNTHETIC) if name.startswith(SYNTHETIC) else None
+    real_name = name.removeprefix(SYNTHETIC) if name.startswith(SYNTHETIC) else None
     argv = [
         str(environment.python),
         "-m",
         "gpu_setup_worker.models",
-        SYNTHETIC.rstrip("-") if drawn else name,
+        SYNTHETIC.rstrip("-") if real_name else name,
         str(partial),
     ]
     argv += ["--text", str(SAMPLES / "house-style.json")]
-    if drawn:
-        real = write_atomic(folder.with_name(f"{folder.name}.json"), msgspec.json.encode(synthetic_model(drawn)))
+    if real_name:
+        real = write_atomic(folder.with_name(f"{folder.name}.json"), msgspec.json.encode(synthetic_model(real_name)))
         argv += ["--real", str(real)]
     outcome = machine.stream(argv, lambda line: None, env=worker_environment(environment))
     if not outcome.ok:
@@ -71,14 +72,14 @@ def _make(name: str, folder: Path, environment: Environment, machine: Machine, e
             f"The base model {name} could not be made",
             outcome.stdout,
             ended(outcome.rc),
-            "Run the same command again; it starts over with the model only.",
+            "Run the same command again; only this model is made again.",
         )
     os.replace(partial, folder)
     emit(Event("end", STAGE, f"Base model ready: {folder}"))
 
 
 def synthetic_model(name: str) -> dict[str, Any]:
-    """What a synthetic model is drawn from: the real one's `config`, and its `spread` as standard deviations by kind.
+    """What random weights are made from: the real model's `config`, and its `spread` (a standard deviation by kind).
 
     A kind's normal distribution has the mean absolute value of the published Weibull distribution, lambda gamma(1 +
     1/k); "" (embedding and head) is the median of the kinds.
@@ -92,6 +93,6 @@ def synthetic_model(name: str) -> dict[str, Any]:
     return {"config": row["config"], "spread": {**spread, "": median(spread.values())}}
 
 
-def _maker_digest() -> str:
+def _generator_digest() -> str:
     files = (WORKER / "gpu_setup_worker" / "models.py", SAMPLES / "house-style.json", SHIPPED / "synthetic.toml")
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

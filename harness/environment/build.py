@@ -1,10 +1,10 @@
-"""The training environment: a venv of its own, locked, built once per lock, checked at every use, repaired in part.
+"""The training environment: a separate, locked venv, built once per lock, checked at every use, repaired where broken.
 
     stack ─▶ lock ─▶ data/env/<lock>-py3.12 ── intact? ─▶ use
                                             └─ else: venv → torch → the lock's other packages → document
 
-torch is a pip call of its own, because its builds differ by index: a local copy that pip finds without an index wins,
-then the stack's index, then whatever index is configured. Only the lock's packages are checked by hash.
+torch is installed by a separate pip call, because its builds differ by index: pip first looks for a local copy without
+any index, then in the stack's index, then in the configured index. Only the lock's packages are checked by hash.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -30,15 +31,18 @@ STAGE = "environment"
 DOCUMENT = "environment.json"
 # measured: 3.1 GB installed, 0.9 GB of wheels in pip's cache, on the CPU (2026-11-24)
 ROOM_NEEDED = 5 << 30
-DONE = {"Repairing": "repaired", "Going on with": "completed", "Building": "built"}
+DONE = {"Repairing": "repaired", "Completing": "completed", "Building": "built"}
+
+TorchSource = Literal["local", "index", "configured", "image", "kept"]
 
 
 class Environment(msgspec.Struct, frozen=True):
-    """A training environment that is there.
+    """An existing training environment.
 
-    `torch_from`: local, index, configured, image, or kept (it was whole, and where it came from is no longer known);
-    `torch_verified` is `unverified` while no hash is checked. `image` is the id of the container image that it lies in
-    (None: a venv); `folder` is then a place inside, and what is noted about it lies in `notes` on this machine.
+    `torch_from`: from a local copy, the stack's index, the configured index, or the image; kept: it was complete, and
+    its source is no longer known. `torch_verified`: no hash is checked yet, so always unverified. `image` is the id of
+    the container image that holds the environment (null: a venv); `folder` is then a path inside the image, and `notes`
+    is the folder on this machine for notes about it.
     """
 
     stack: str
@@ -46,16 +50,16 @@ class Environment(msgspec.Struct, frozen=True):
     lock_digest: str
     python_version: str
     torch: str
-    torch_from: str
-    torch_verified: str
+    torch_from: TorchSource
+    torch_verified: Literal["unverified"]
     built_at: str
     seconds: float
     image: str | None = None
     notes: str | None = None
 
     @property
-    def beside(self) -> Path:
-        """The folder on this machine for what is noted about the environment."""
+    def notes_folder(self) -> Path:
+        """The folder on this machine for notes about the environment."""
         return Path(self.notes or self.folder)
 
     @property
@@ -71,7 +75,7 @@ class PythonInterpreter(msgspec.Struct, frozen=True):
 
 
 def find_python(machine: Machine, stack: Stack) -> PythonInterpreter:
-    """This interpreter when the stack has a lock for its version, else the first on PATH that fits; else Refused."""
+    """This interpreter if the stack has a lock for its version, else the first suitable one on PATH; else Refused."""
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     if own in stack.pythons:
         return PythonInterpreter(os.path.realpath(getattr(sys, "_base_executable", sys.executable)), own)
@@ -80,7 +84,7 @@ def find_python(machine: Machine, stack: Stack) -> PythonInterpreter:
             return PythonInterpreter(f"python{version}", version)
     raise Refused(
         "environment.python",
-        f"No Python for the training stack {stack.name}: it needs one of {', '.join(stack.pythons)}, this is {own}.",
+        f"No Python for the training stack {stack.name}: it needs version {' or '.join(stack.pythons)}, this is {own}.",
         f"Axolotl {stack.axolotl} and torch {stack.torch} have no wheels for Python {own}.",
         f"Install one of them, for example: sudo apt install python{stack.pythons[0]}-venv",
     )
@@ -95,10 +99,10 @@ def read_document(folder: Path) -> Environment | None:
 
 
 def ensure_environment(stack: Stack, machine: Machine, paths: Paths, emit: Emit) -> Environment:
-    """The environment for this stack: reused when intact, repaired or built where not.
+    """The environment for this stack: reused if intact, else repaired or built.
 
-    Raises Refused (no fitting Python, no lock), OutsideFailed (no room, pip failed, network lost). What was installed
-    before a failure stays, and the next call goes on from there.
+    Raises Refused (no suitable Python, no lock), OutsideFailed (disk full, pip failed, network lost). What was
+    installed before a failure is kept, and the next call continues from there.
     """
     from filelock import FileLock, Timeout
 
@@ -106,8 +110,8 @@ def ensure_environment(stack: Stack, machine: Machine, paths: Paths, emit: Emit)
         raise Refused(
             "environment.no-lock",
             f"The stack {stack.name} has no lock yet, so its training environment cannot be built.",
-            "Only locked environments are built, so that a result can be repeated.",
-            "Follow docs/adding.md to lock it, or use another stack.",
+            "gpu-setup builds only locked environments, so that results can be repeated.",
+            "Lock it as docs/adding.md describes, or use another stack.",
         )
     base = find_python(machine, stack)
     lock = load_lock(stack.lock, base.version)
@@ -122,15 +126,15 @@ def ensure_environment(stack: Stack, machine: Machine, paths: Paths, emit: Emit)
             guard.acquire()
     try:
         document = read_document(folder)
-        lacking = missing_packages(folder, lock, stack.torch)
+        absent = missing_packages(folder, lock, stack.torch)
         if document and not _is_at(document, folder):
-            # a venv that was moved: its scripts point to where it was
-            document, lacking = None, {*lock.packages, "torch"}
-        if document and not lacking and machine.run((str(document.python), "-c", ""), timeout=20).ok:
-            emit(Event("end", STAGE, f"Training environment is there and intact: {folder}"))
+            # a venv that was moved: its scripts contain the old path
+            document, absent = None, {*lock.packages, "torch"}
+        if document and not absent and machine.run((str(document.python), "-c", ""), timeout=20).ok:
+            emit(Event("end", STAGE, f"Training environment exists and is intact: {folder}"))
             return document
         with disk_errors(folder):
-            return _build(stack, base, lock, folder, document, lacking, machine, emit)
+            return _build(stack, base, lock, folder, document, absent, machine, emit)
     finally:
         guard.release()
 
@@ -148,37 +152,37 @@ def _build(
     lock: Lock,
     folder: Path,
     before: Environment | None,
-    lacking: set[str],
+    absent: set[str],
     machine: Machine,
     emit: Emit,
 ) -> Environment:
     begin = time.monotonic()
     everything = {*lock.packages, "torch"}
-    verb = "Repairing" if before else "Going on with" if lacking != everything else "Building"
-    emit(Event("start", STAGE, f"{verb} the training environment ({stack.name}, {len(lacking)} packages): {folder}"))
+    verb = "Repairing" if before else "Completing" if absent != everything else "Building"
+    emit(Event("start", STAGE, f"{verb} the training environment ({stack.name}, {len(absent)} packages): {folder}"))
     python = folder / "bin" / "python"
     if end_orphaned_pips(machine, python):
-        emit(Event("note", STAGE, "A pip that a killed gpu-setup left behind was ended."))
-        lacking = missing_packages(folder, lock, stack.torch)
-    _check_room(machine, folder, len(lacking) / len(everything))
+        emit(Event("note", STAGE, "Ended an orphaned pip of a gpu-setup that was killed."))
+        absent = missing_packages(folder, lock, stack.torch)
+    _check_space(machine, folder, len(absent) / len(everything))
     (folder / DOCUMENT).unlink(missing_ok=True)
-    if lacking == everything or not machine.run((str(python), "-m", "pip", "--version"), timeout=60).ok:
+    if absent == everything or not machine.run((str(python), "-m", "pip", "--version"), timeout=60).ok:
         clear = ("--clear",) if folder.exists() else ()
         checked(machine.run((base.path, "-I", "-m", "venv", *clear, str(folder)), timeout=300), "making the venv")
-        lacking = everything
+        absent = everything
     remove_broken(folder, installed_packages(folder)[1])
-    torch_from = before.torch_from if before else "kept"
-    with Installing(STAGE, folder, lacking, machine, emit) as pip:
-        if "torch" in lacking:
+    torch_from: TorchSource = before.torch_from if before else "kept"
+    with Installing(STAGE, folder, absent, machine, emit) as pip:
+        if "torch" in absent:
             torch_from = _install_torch(stack, pip, emit)
-        rest = lacking - {"torch"}
+        rest = absent - {"torch"}
         if rest:
             wanted = write_atomic(folder / "wanted.txt", lock_entries(lock, rest))
             locked = ("--no-deps", "--require-hashes", "--force-reinstall", "-r", str(wanted))
             outcome = pip.install(*locked)
             if OTHER_HASH in outcome.stdout:
-                # before version 25, pip takes a download that was cut off for a whole one
-                emit(Event("note", STAGE, "A download is not what was locked, or was cut off; trying once more."))
+                # before version 25, pip takes an incomplete download for a complete one
+                emit(Event("note", STAGE, "A download has another hash than the lock, or is incomplete; trying again."))
                 outcome = pip.install(*locked)
             checked(outcome, "installing packages")
             wanted.unlink()
@@ -186,8 +190,8 @@ def _build(
     if still:
         raise OutsideFailed(
             "environment.incomplete",
-            f"pip ended well, but {', '.join(sorted(still)[:5])} are not in place.",
-            "Something else writes to the environment, or the disk fails.",
+            f"pip reported success, but these packages are not installed: {', '.join(sorted(still)[:5])}.",
+            "Another program changes the environment, or the disk fails.",
             f"Remove {folder} and run the same command again.",
         )
     found, _ = installed_packages(folder)
@@ -207,47 +211,47 @@ def _build(
     return document
 
 
-def _check_room(machine: Machine, folder: Path, share: float) -> None:
-    """Refuse to begin what cannot end; `share` of the packages is still to come."""
+def _check_space(machine: Machine, folder: Path, share: float) -> None:
+    """Refuse to start without enough disk space; `share` of the packages is still to install."""
     needed = ROOM_NEEDED * share
     space = machine.space(str(folder))
     if space is not None and space.free < needed:
         raise OutsideFailed(
             "environment.no-room",
             f"{space.free / 1e9:.1f} GB are free at {folder.parent}, and {needed / 1e9:.1f} GB are needed there.",
-            "The training environment is large: PyTorch, Triton and Axolotl.",
+            "The training environment is large: it contains PyTorch, Triton and Axolotl.",
             "Free some space, or set GPU_SETUP_HOME to a folder on a bigger disk.",
         )
 
 
-def _install_torch(stack: Stack, pip: Installing, emit: Emit) -> str:
-    """Install torch alone and say where it came from: `local`, `index` or `configured`."""
+def _install_torch(stack: Stack, pip: Installing, emit: Emit) -> TorchSource:
+    """Install torch alone; returns where it came from."""
     alone = () if stack.torch_brings else ("--no-deps",)
     exact = (*alone, "--force-reinstall", stack.torch_requirement)
     local = pip.install("--no-index", *exact)
     if local.ok:
-        emit(Event("note", STAGE, f"torch {stack.torch} from a local copy (unverified: no hash was given for it)."))
+        emit(Event("note", STAGE, f"torch {stack.torch} from a local copy (unverified: the lock has no hash for it)."))
         return "local"
     if NOTHING_FOUND not in local.stdout:
         checked(local, "installing torch")
     if pip.listed("torch", stack.torch_index):
         checked(pip.install("--index-url", stack.torch_index, *exact), "installing torch")
-        words = f"torch {stack.torch} from {stack.torch_index} (unverified: no hash was given for it)."
+        words = f"torch {stack.torch} from {stack.torch_index} (unverified: the lock has no hash for it)."
         emit(Event("note", STAGE, words))
         return "index"
     if stack.vendor == "amd":
         raise OutsideFailed(
             "environment.index",
             f"{stack.torch_index} does not answer, and only it has torch for {stack.runtime.upper()}.",
-            "The configured package index would give a build for CUDA under the same version.",
-            "Check the network; run the same command again to go on.",
+            "The configured package index would give a CUDA build with the same version.",
+            "Check the network; then run the same command again to continue.",
         )
     emit(
         Event(
             "warning",
             STAGE,
-            f"{stack.torch_index} does not answer; torch {stack.torch} comes from the configured package index "
-            "(unverified, and on most machines a CUDA build of several GB).",
+            f"{stack.torch_index} does not answer; installing torch {stack.torch} from the configured package index "
+            "(unverified, and for most indexes a CUDA build of several GB).",
         )
     )
     checked(pip.install(f"torch=={stack.torch}"), "installing torch")

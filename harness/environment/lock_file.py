@@ -26,7 +26,7 @@ def normalised(name: str) -> str:
 
 
 def parse_lock(name: str, text: str, environment: dict[str, str]) -> Lock:
-    """Read a hashed requirements file; a package whose marker does not hold in `environment` is left out."""
+    """Read a hashed requirements file; a package whose marker is false in `environment` is skipped."""
     from packaging.markers import Marker
 
     packages = {

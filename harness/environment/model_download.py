@@ -1,4 +1,4 @@
-"""A model from the hub in a plain folder that venv and container share: size first, resumable, checked, no pickles.
+"""Downloads a model from the hub into a plain folder for venv and container: resumable, checked, without pickle files.
 
 base_model ─▶ gpu_setup_worker.fetch in the training environment ─▶ models/ORG--NAME-REVISION/ + source.json
 """
@@ -27,7 +27,7 @@ SOURCE = "source.json"
 
 
 class ModelSource(msgspec.Struct, frozen=True):
-    """Where a model folder comes from. `files`: name → bytes and the digest that it was checked by."""
+    """Where a model folder comes from. `files`: name → bytes, and the digest that the file was checked with."""
 
     repo: str
     revision: str
@@ -58,7 +58,7 @@ _LINE = msgspec.json.Decoder(_Plan | _Progress | _Failed)
 
 
 def read_source(folder: Path) -> ModelSource | None:
-    """What the folder's source.json says, when every file of it is there with its size; else None."""
+    """The folder's source.json, if every file listed in it exists with its size; else None."""
     try:
         source = msgspec.json.decode((folder / SOURCE).read_bytes(), type=ModelSource)
         if all((folder / name).stat().st_size == size for name, (size, _) in source.files.items()):
@@ -69,7 +69,7 @@ def read_source(folder: Path) -> ModelSource | None:
 
 
 def model_folder(models: Path, repo: str, revision: str | None) -> Path:
-    """One folder for a model and the revision that was asked for; `main` stays what it was when it was fetched."""
+    """One folder per model and requested revision; `main` is the state at the time of the download."""
     name = re.sub(r"[^A-Za-z0-9._-]", "-", repo.replace("/", "--"))
     return models / f"{name}-{re.sub('[^A-Za-z0-9._-]', '-', revision or 'main')[:12]}"
 
@@ -77,9 +77,9 @@ def model_folder(models: Path, repo: str, revision: str | None) -> Path:
 def ensure_downloaded(
     repo: str, revision: str | None, environment: Environment, machine: Machine, paths: Paths, emit: Emit
 ) -> str:
-    """The model's folder, fetched where it is not whole; raises Problem with what to do.
+    """The model's folder, downloaded unless it is complete; raises Problem with what to do next.
 
-    A person's HF_HUB_OFFLINE leaves the model to the libraries' own cache; then the name is returned as it is.
+    With HF_HUB_OFFLINE the model must be in the libraries' own cache, and `repo` is returned unchanged.
     """
     from filelock import FileLock
 
@@ -91,7 +91,7 @@ def ensure_downloaded(
         if source is None:
             _fetch(repo, revision, folder, environment, machine, emit)
         else:
-            emit(Event("end", STAGE, f"{repo} is there (revision {source.revision[:12]}): {folder}"))
+            emit(Event("end", STAGE, f"{repo} is downloaded (revision {source.revision[:12]}): {folder}"))
     return str(folder)
 
 
@@ -108,21 +108,22 @@ def _fetch(
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return
         if isinstance(event, _Plan):
-            there = f", {(event.bytes - event.left) / 1e9:.1f} GB of it are there" if event.left < event.bytes else ""
-            words = f"licence {event.licence or 'not stated'}, {event.bytes / 1e9:.1f} GB in {event.files} files{there}"
-            emit(Event("note", STAGE, f"Fetching {event.repo} (revision {event.revision[:12]}): {words}"))
+            done = (event.bytes - event.left) / 1e9
+            part = f", {done:.1f} GB of it already downloaded" if event.left < event.bytes else ""
+            words = f"licence {event.licence or 'not stated'}, {event.bytes / 1e9:.1f} GB in {event.files} files{part}"
+            emit(Event("note", STAGE, f"Downloading {event.repo} (revision {event.revision[:12]}): {words}"))
         elif isinstance(event, _Progress):
             now = time.monotonic()
             first.append((now, event.done))
             rate = (event.done - first[0][1]) / (now - first[0][0]) if now > first[0][0] else 0.0
             left = (event.total - event.done) / rate if rate > 0 else None
-            emit(Event("progress", STAGE, f"fetching {repo}", event.done, event.total, "bytes", left))
+            emit(Event("progress", STAGE, f"downloading {repo}", event.done, event.total, "bytes", left))
         else:
             failed.append(event)
 
-    revised = ("--revision", revision) if revision else ()
+    option = ("--revision", revision) if revision else ()
     outcome = machine.stream(
-        (str(environment.python), "-m", "gpu_setup_worker.fetch", repo, str(folder), *revised),
+        (str(environment.python), "-m", "gpu_setup_worker.fetch", repo, str(folder), *option),
         on_line,
         env=worker_environment(environment, offline=False),
     )
@@ -131,11 +132,11 @@ def _fetch(
     if not outcome.ok:
         raise OutsideFailed(
             "model.failed",
-            f"{repo} could not be fetched ({ended(outcome.rc)}).",
+            f"{repo} could not be downloaded ({ended(outcome.rc)}).",
             last_error(outcome.stdout),
-            "Run the same command again: it goes on where this one ended.",
+            "Run the same command again: it continues this download.",
         )
-    emit(Event("end", STAGE, f"Fetched and checked: {folder}"))
+    emit(Event("end", STAGE, f"Downloaded and checked: {folder}"))
 
 
 def _problem(repo: str, revision: str | None, failed: _Failed) -> Problem:
@@ -145,7 +146,7 @@ def _problem(repo: str, revision: str | None, failed: _Failed) -> Problem:
         case "gated":
             return OutsideFailed(
                 "model.gated",
-                f"{repo} asks for a licence click and a token.",
+                f"{repo} requires you to accept its licence and to log in.",
                 failed.text,
                 f"Accept the licence at {page}, run `hf auth login` or set HF_TOKEN, and run the same command again; "
                 "--recipe smollm2-135m-qlora needs neither.",
@@ -161,44 +162,47 @@ def _problem(repo: str, revision: str | None, failed: _Failed) -> Problem:
         case "unreachable":
             return OutsideFailed(
                 "model.unreachable",
-                f"{hub} does not answer, and {repo} is not here yet.",
+                f"{hub} does not answer, and {repo} is not downloaded yet.",
                 failed.text,
-                "Check the network and run the same command again: what was fetched stays. HF_ENDPOINT names a mirror; "
-                "--recipe smollm2-135m-qlora needs no hub.",
+                "Check the network and run the same command again: what was downloaded is kept. HF_ENDPOINT selects a "
+                "mirror; --recipe smollm2-135m-qlora needs no hub.",
             )
         case "no-room":
             return OutsideFailed(
                 "model.no-room",
-                f"The disk has no room for {repo}.",
+                f"The disk has no space for {repo}.",
                 failed.text + ".",
-                "Free some space, or set GPU_SETUP_HOME to a folder on a bigger disk; what was fetched stays.",
+                "Free some space, or set GPU_SETUP_HOME to a folder on a bigger disk; what was downloaded is kept.",
             )
         case "checksum":
             return OutsideFailed(
                 "model.checksum",
-                f"{repo} does not arrive whole: {failed.text}.",
-                "A proxy or mirror changes it, or the disk fails.",
+                f"The download of {repo} is not correct: {failed.text}.",
+                "A proxy or mirror changes the file, or the disk fails.",
                 "Unset HF_ENDPOINT or try another network, then run the same command again.",
             )
         case "no-safetensors":
             return Refused(
                 "model.no-safetensors",
-                f"{repo} is not fetched: {failed.text}.",
-                "A pickled file can run any code while it is loaded.",
-                "Choose a model with safetensors; many have a converted copy on the hub.",
+                f"{repo} is not downloaded: {failed.text}.",
+                "A pickle file can run any code while it is loaded.",
+                "Choose a model with safetensors; many models have a converted copy on the hub.",
             )
     return OutsideFailed(
-        f"model.{failed.code}", f"{repo} could not be fetched.", failed.text + ".", "Run the same command again later."
+        f"model.{failed.code}",
+        f"{repo} could not be downloaded.",
+        failed.text + ".",
+        "Run the same command again later.",
     )
 
 
 def check_model_folder(folder: Path) -> None:
-    """A person's own model folder must hold safetensors; pickles are not loaded."""
+    """Refuse a user's model folder without safetensors: pickle files are not loaded."""
     if list(folder.glob("*.safetensors")) or not (folder / "config.json").is_file():
         return
     raise Refused(
         "model.no-safetensors",
         f"The model in {folder} has no safetensors.",
-        "A pickled file (pytorch_model.bin) can run any code while it is loaded.",
+        "A pickle file (pytorch_model.bin) can run any code while it is loaded.",
         "Convert it with transformers' save_pretrained, or choose another base_model.",
     )

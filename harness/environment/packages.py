@@ -1,4 +1,4 @@
-"""What lies in a training environment: which packages, whether whole, and what a killed pip left behind."""
+"""The packages in a training environment: which, whether complete, and the remains of a killed pip."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ PATIENCE = 10.0
 
 
 def installed_packages(folder: Path) -> tuple[dict[str, str], set[str]]:
-    """Version by package, and the packages with a missing or shortened file or with two entries.
+    """Version by package, and the broken packages: with a missing or truncated file, or with two entries.
 
-    Reads each RECORD and compares sizes; byte code and files without a size are left out. 30,000 files: about 0.1 s.
+    Reads each RECORD and compares sizes; byte code and files without a size are skipped. 30,000 files: about 0.1 s.
     """
     found: dict[str, str] = {}
     broken: set[str] = set()
@@ -32,7 +32,7 @@ def installed_packages(folder: Path) -> tuple[dict[str, str], set[str]]:
 
 
 def missing_packages(folder: Path, lock: Lock, torch: str) -> set[str]:
-    """The packages of the lock (and torch) that are absent, broken or at another version."""
+    """The packages of the lock (and torch) that are missing, broken or have another version."""
     found, broken = installed_packages(folder)
     wanted = {**lock.packages, "torch": torch}
     return {
@@ -43,15 +43,15 @@ def missing_packages(folder: Path, lock: Lock, torch: str) -> set[str]:
 
 
 def present_packages(folder: Path) -> set[str]:
-    """The names of the packages that have an entry, whole or not: a quick look while pip works."""
+    """The names of the packages that have an entry, complete or not: a quick count while pip works."""
     return {_name_and_version(info)[0] for info in _infos(folder)}
 
 
 def remove_broken(folder: Path, broken: Iterable[str]) -> None:
-    """Remove the entries of the packages `broken`, and what pip moved aside and never put back (`~name`).
+    """Remove the entries of the packages `broken`, and what pip moved aside and never moved back (`~name`).
 
-    pip refuses to replace a package without its RECORD, which a killed pip leaves; without any entry it writes the
-    files anew over the old ones.
+    A killed pip leaves packages without their RECORD, which pip refuses to replace; without any entry it overwrites the
+    old files.
     """
     names = set(broken)
     for info in list(_infos(folder)):
@@ -62,9 +62,9 @@ def remove_broken(folder: Path, broken: Iterable[str]) -> None:
 
 
 def end_orphaned_pips(machine: Machine, python: Path) -> int:
-    """End each pip that a killed gpu-setup left at work in the environment of `python`; returns how many there were.
+    """End each pip of a killed gpu-setup that still runs in the environment of `python`; returns their number.
 
-    It has a process group of its own, so it outlives a SIGKILL of its parent, and would write while we do.
+    pip has its own process group, so it survives a SIGKILL of its parent, and would write at the same time as we do.
     """
     mine = f"{python}\0-m\0pip\0".encode()
     found = []

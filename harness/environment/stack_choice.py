@@ -1,4 +1,4 @@
-"""Which training stack fits this machine, and why. A pure decision: Host + Catalogue → Choice."""
+"""Which training stack fits this machine, and why. A pure decision: Host + Catalogue → StackChoice."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from checks.facts.host import Host
 class StackChoice(msgspec.Struct, frozen=True):
     """The stack to train with, the reason, and whether a GPU will be used.
 
-    `device` names that card for the driver (an NVIDIA UUID; None: not known), `conditions` are the cards, driver and
-    kernel that a measured figure holds for. `free`: bytes of that card's memory that nobody uses (None: not known);
-    `target`: its compute capability or gfx name.
+    `device`: the card's identifier for the driver (an NVIDIA UUID; None: not known). `conditions`: the cards, driver
+    and kernel that a measured figure is valid for. `free`: the card's free memory in bytes (None: not known). `target`:
+    its compute capability or gfx name.
     """
 
     stack: Stack
@@ -26,7 +26,7 @@ class StackChoice(msgspec.Struct, frozen=True):
 
 
 def choose_stack(host: Host, catalogue: Catalogue) -> StackChoice:
-    """The first stack whose targets, driver and lock fit a card that works; else the CPU stack, with the reason."""
+    """The first stack whose targets, driver and lock fit a working card; else the CPU stack, with the reason."""
     cpu = next(stack for stack in catalogue.stacks if stack.vendor == "cpu")
     reasons = []
     for card in host.cards or ():
@@ -55,7 +55,7 @@ def choose_stack(host: Host, catalogue: Catalogue) -> StackChoice:
 
 
 def _device(host: Host, slot: str) -> str | None:
-    """The card's UUID, so that a second card or a processor's graphics is not trained on as well."""
+    """The card's UUID, so that training does not use a second card or an integrated GPU too."""
     return next((gpu.uuid for gpu in host.nvidia.nvml or () if gpu.slot == slot), None)
 
 
@@ -76,7 +76,7 @@ def _conditions(host: Host) -> tuple[str, ...]:
 
 
 def _why_unusable(host: Host, slot: str, vendor: str) -> str | None:
-    """None when the card can compute now; else why not."""
+    """Why the card cannot compute now; None: it can."""
     if vendor == "10de":
         if host.nvidia.nvml:
             return None

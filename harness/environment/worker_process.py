@@ -1,4 +1,4 @@
-"""How a process in the training environment is started: which variables it gets, and where the worker's code lies."""
+"""How a process in the training environment is started: its environment variables, and the folder of the worker."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ WORKER = Path(str(resources.files("harness"))) / "worker"
 def worker_environment(
     environment: Environment, run: Path | None = None, offline: bool = True, device: str | None = None
 ) -> dict[str, str]:
-    """Variables for the child: only the worker's folder is importable beside the environment, nothing is phoned home.
+    """Environment variables for the child: it can import only the environment and the worker's folder, and sends no
+    telemetry.
 
-    It ends when this process is gone. `run` is the folder that the plugin writes to; `offline` forbids the model hub;
-    where it is allowed the person's token goes along. `device`: the only card that the child sees, unless the person
-    has chosen one.
+    The child ends when this process ends. `run` is the folder that the plugin writes to. `offline` forbids the model
+    hub; otherwise the user's token is passed on. `device`: the only card that the child sees, unless the user has set
+    CUDA_VISIBLE_DEVICES.
     """
     bin_folder = str(environment.python.parent)
     variables = {
@@ -36,10 +37,10 @@ def worker_environment(
     if offline:
         variables["HF_HUB_OFFLINE"] = "1"
     else:
-        # a container gets these variables and no others of this process's
+        # a container gets these variables of this process and no others
         variables |= {name: os.environ[name] for name in ("HF_TOKEN", "HF_ENDPOINT") if os.environ.get(name)}
     if environment.stack.startswith("rocm"):
-        # on RDNA torch's own attention kernels want to be asked for by name
+        # on RDNA, PyTorch's own attention kernels must be switched on
         name = "TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL"
         variables[name] = os.environ.get(name, "1")
     if device is not None and "CUDA_VISIBLE_DEVICES" not in os.environ:

@@ -43,7 +43,7 @@ def check_nf4(
     environment: Environment, machine: Machine, emit: Emit, device: str | None = None, conditions: Sequence[str] = ()
 ) -> Nf4:
     """The answer, from before where nothing has changed. Raises BadAnswer when a product is wrong."""
-    file = environment.beside / f"nf4-{digest(environment, device, conditions)[:16]}.json"
+    file = environment.notes_folder / f"nf4-{digest(environment, device, conditions)[:16]}.json"
     kept = read_if_valid(file, Nf4)
     if kept is not None and kept.of_bound:
         return kept

@@ -1,4 +1,4 @@
-"""How much memory a card has for a training job: what is free on this machine's, or the catalogue's figure."""
+"""How much memory a card has for a training job: the free memory of this machine's card, or the catalogue's figure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from checks.rules import cards
 from harness.memory.job import constants
 from machine.errors import BadUsage
 
-# words that people write and the catalogue does not, or the other way round
+# words that people write and the catalogue leaves out, or the reverse
 _FILLER_WORDS = {"nvidia", "geforce", "amd", "radeon", "instinct", "quadro", "tesla", "gpu", "graphics", "card"}
 
 
 class AvailableMemory(NamedTuple):
-    """`bytes`: what a job may take; `source`: where that comes from, for a person. `here`: this machine has it."""
+    """`bytes`: what a job may use; `source`: where that figure comes from, in words. `here`: this machine has it."""
 
     card: str
     bytes: int
@@ -25,9 +25,10 @@ class AvailableMemory(NamedTuple):
 
 
 def available_memory(name: str | None, host: Host, catalogue: Catalogue) -> AvailableMemory | None:
-    """The card `name`, here where this machine has it; without a name this machine's roomiest. None: no card here.
+    """The memory of the card `name`, as measured where this machine has it. Without a name: of this machine's card with
+    the most free memory; None: this machine has no card.
 
-    Raises BadUsage for a name that is no card's, or that several cards with different memory share.
+    Raises BadUsage for an unknown name, and for one that fits several cards with different memory.
     """
     ours = [(card, _from_driver(card, host, catalogue)) for card in cards.training(host, catalogue)]
     if name is None:
@@ -49,8 +50,8 @@ def _from_driver(card: PciCard, host: Host, catalogue: Catalogue) -> AvailableMe
         seen = (amd.vram_total, amd.vram_used, "amdgpu")
     total, used, source = seen
     if total is not None and used is not None:
-        told = f"{(total - used) / 1e9:.1f} of {total / 1e9:.1f} GB free now ({source})"
-        return AvailableMemory(name, max(0, total - used - reserve), f"{told}, less {_gb(reserve)} kept free", True)
+        words = f"{(total - used) / 1e9:.1f} of {total / 1e9:.1f} GB free now ({source})"
+        return AvailableMemory(name, max(0, total - used - reserve), f"{words}, minus {_gb(reserve)} kept free", True)
     return _from_catalogue(row, here=True) if row is not None and row.vram_gb else None
 
 
@@ -58,8 +59,8 @@ def _from_catalogue(row: Card, here: bool = False) -> AvailableMemory:
     if not row.vram_gb:
         raise BadUsage(
             "fit.memory",
-            f"How much memory {row.name} has is not known.",
-            "It uses the computer's own memory." if row.integrated else "The catalogue has no figure for it.",
+            f"The memory size of {row.name} is not known.",
+            "It uses the computer's main memory." if row.integrated else "The catalogue has no figure for it.",
             "Name another card.",
         )
     size, reserve = round(row.vram_gb * 2**30), constants().reserve
@@ -69,7 +70,7 @@ def _from_catalogue(row: Card, here: bool = False) -> AvailableMemory:
 
 
 def find_card(name: str, catalogue: Catalogue) -> Card:
-    """A card by its name, in any case, with or without its maker's words; the shortest name that holds all words."""
+    """A card by name, upper or lower case, with or without brand words; the shortest name that has all the words."""
     wanted = _words(name)
     holding = [(row, _words(row.name)) for row in catalogue.cards if wanted and wanted <= _words(row.name)]
     fewest = min((len(words) for _, words in holding), default=0)
@@ -79,7 +80,7 @@ def find_card(name: str, catalogue: Catalogue) -> Card:
         names = {_plain(row.name): row.name for row in catalogue.cards}
         raise BadUsage(
             "fit.card",
-            f"There is no card “{name}” in the catalogue."
+            f"The catalogue has no card “{name}”."
             + (f" Did you mean {' or '.join(names[each] for each in near)}?" if near else ""),
             f"It has {len(catalogue.cards)} cards, such as RTX 3090, RTX 6000 Ada, RX 7900 XT and PRO W7900.",
             f"gpu-setup fit --card '{names[near[0]] if near else 'RTX 3090'}'",
@@ -88,7 +89,7 @@ def find_card(name: str, catalogue: Catalogue) -> Card:
         listed = ", ".join(row.name for row in found)
         raise BadUsage(
             "fit.card",
-            f"“{name}” may be several cards with different memory: {listed}.",
+            f"“{name}” fits several cards with different memory: {listed}.",
             "",
             f"gpu-setup fit --card '{found[0].name}'",
         )

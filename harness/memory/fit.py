@@ -1,4 +1,4 @@
-"""Will it fit: the prediction for one job beside a card's memory, and the largest that still fits."""
+"""Does it fit: the predicted memory of one job, compared with a card's memory, and the largest job that still fits."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 import msgspec
 
 from harness.memory.available import AvailableMemory
-from harness.memory.job import METHODS, WIDTH, MemoryJob, job_from_config
-from harness.memory.prediction import MemoryParts, inference_bytes, predict, trainable_parameters
+from harness.memory.job import METHODS, WIDTH, Dtype, LossKind, MemoryJob, job_from_config
+from harness.memory.prediction import MemoryParts, PeakMoment, inference_bytes, predict, trainable_parameters
 from harness.recipe.axolotl_config import Method
 from harness.recipe.loader import Recipe
 from harness.recipe.shapes import LINEARS, Shapes, from_config, known_models, near_models, shapes_of
 from machine.errors import BadUsage
 
-# a sequence is asked in steps of this; the longest that is looked for
+# sequence lengths are tried in this step, up to this length
 STEP, LONGEST = 64, 2**20
 MOST = 4096
 
 
 class FitJob(msgspec.Struct, frozen=True):
-    """The job in words: what was predicted."""
+    """The job that the prediction is for."""
 
     model: str
     recipe: str
@@ -32,17 +32,17 @@ class FitJob(msgspec.Struct, frozen=True):
     accumulation: int
     rank: int | None
     optimizer: str
-    dtype: str
+    dtype: Dtype
     checkpointing: bool
     packing: bool
-    loss: str
+    loss: LossKind
     parameters: int
     trained_parameters: int
 
 
 class LargestFit(msgspec.Struct, frozen=True):
-    """The largest batch at the asked sequence, and the longest sequence (in steps of 64) at the asked batch; 0: none
-    fits.
+    """The largest micro-batch size at the requested sequence length, and the longest sequence length (in steps of 64)
+    at the requested micro-batch size; 0: none fits.
     """
 
     batch: int
@@ -50,7 +50,7 @@ class LargestFit(msgspec.Struct, frozen=True):
 
 
 class InferenceMemory(msgspec.Struct, frozen=True):
-    """The same model answering: weights, and the cache of one sequence."""
+    """Memory for inference with the same model: the weights, and the key-value cache of one sequence."""
 
     weights_bytes: int
     cache_bytes: int
@@ -58,17 +58,18 @@ class InferenceMemory(msgspec.Struct, frozen=True):
 
 
 class FitResult(msgspec.Struct, frozen=True):
-    """Bytes. `total_bytes` is what the card would show; `allocated_bytes` and `reserved_bytes` are PyTorch's peaks.
+    """Memory in bytes. `total_bytes` is what the card would show as used; `allocated_bytes` and `reserved_bytes` are
+    PyTorch's peaks.
 
-    `peak_at`: the moment that `parts` describe: loss, backward or step. `card_bytes`: the memory that a job may take;
-    with `fits` and `largest` null where no card was named and none is here.
+    `peak_at`: the moment of a step that `parts` describe. `card_bytes`: the memory that a job may use. It is null, and
+    so are `fits` and `largest`, where no card was given and this machine has none.
     """
 
     total_bytes: int
     parts: MemoryParts
     allocated_bytes: int
     reserved_bytes: int
-    peak_at: str
+    peak_at: PeakMoment
     job: FitJob
     inference: InferenceMemory
     card: str | None = None
@@ -80,7 +81,7 @@ class FitResult(msgspec.Struct, frozen=True):
 
 
 class FitOptions(msgspec.Struct, frozen=True):
-    """What a person changes of the recipe; None: as the recipe has it."""
+    """The user's changes to the recipe; None: as the recipe has it."""
 
     model: str | None = None
     method: Method | None = None
@@ -94,7 +95,7 @@ class FitOptions(msgspec.Struct, frozen=True):
 
 
 def predict_fit(recipe: Recipe, wishes: FitOptions, room: AvailableMemory | None) -> FitResult:
-    """Predict the recipe's job with the wishes in it. Raises BadUsage for a model or an optimizer that is not known."""
+    """Predict the memory of the recipe with these options. Raises BadUsage for an unknown model or optimizer."""
     job = job_for(recipe, wishes)
     found = predict(job)
     weights, cache = inference_bytes(job)
@@ -121,7 +122,7 @@ def predict_fit(recipe: Recipe, wishes: FitOptions, room: AvailableMemory | None
 
 
 def job_for(recipe: Recipe, wishes: FitOptions) -> MemoryJob:
-    """The recipe's job with the wishes in it."""
+    """The job that the recipe describes, with these options."""
     config = dict(recipe.config)
     if wishes.method is not None:
         config["adapter"] = None if wishes.method == "full" else wishes.method
@@ -130,9 +131,9 @@ def job_for(recipe: Recipe, wishes: FitOptions) -> MemoryJob:
     if config.get("load_in_8bit"):
         raise BadUsage(
             "fit.eight-bit",
-            f"The recipe {recipe.name} loads the model in 8 bit, for whose kernels there is no formula here.",
-            f"The methods are {', '.join(METHODS)}.",
-            "Name one with --method: qlora needs less, lora more.",
+            f"The recipe {recipe.name} loads the model in 8 bit, whose memory gpu-setup cannot predict.",
+            f"It can predict these methods: {', '.join(METHODS)}.",
+            "Give one with --method: qlora needs less memory, lora more.",
         )
     for key, value in (
         ("sequence_len", wishes.seq),
@@ -152,7 +153,7 @@ def job_for(recipe: Recipe, wishes: FitOptions) -> MemoryJob:
 
 
 def shapes_for(recipe: Recipe, model: str | None) -> Shapes:
-    """The named model's shapes: of the table, or of a config.json or its folder; else the recipe's."""
+    """The shapes of `model` (a name in the table, a config.json or its folder), else of the recipe's model."""
     name = model or str(recipe.config.get("base_model"))
     path = Path(name)
     if model and (path.suffix == ".json" or path.is_dir()):
@@ -164,8 +165,8 @@ def shapes_for(recipe: Recipe, model: str | None) -> Shapes:
             "fit.model",
             f"The shapes of the model “{name}” are not known."
             + (f" Did you mean {' or '.join(near)}?" if near else ""),
-            f"Known are {', '.join(known.rpartition('/')[2] for known in known_models())}.",
-            "Name one of these, or give the model's config.json: gpu-setup fit --model FOLDER/config.json",
+            f"Known models: {', '.join(known.rpartition('/')[2] for known in known_models())}.",
+            "Give one of these, or the model's config.json: gpu-setup fit --model FOLDER/config.json",
         )
     asked = recipe.config.get("overrides_of_model_config")
     layers = asked.get("num_hidden_layers") if isinstance(asked, dict) and not model else None
@@ -185,7 +186,7 @@ def _shapes_of_file(path: Path) -> Shapes:
 
 
 def largest(job: MemoryJob, room: int) -> LargestFit:
-    """By trying the prediction itself: memory grows with both."""
+    """Found by bisection on the prediction: memory grows with both."""
 
     def fits(**changes: int) -> bool:
         return predict(msgspec.structs.replace(job, **changes)).device <= room
@@ -197,7 +198,7 @@ def largest(job: MemoryJob, room: int) -> LargestFit:
 
 
 def _most(fits: Callable[[int], bool], top: int) -> int:
-    """The largest number from 0 to `top` that fits, where each smaller one does as well."""
+    """The largest number from 0 to `top` that fits; every smaller number fits too."""
     low, high = 0, top + 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -228,18 +229,20 @@ def _notes(job: MemoryJob) -> list[str]:
     notes = []
     if job.varied:
         notes.append(
-            "Without packing, batches have many lengths and the allocator keeps more than it uses. The longest row is "
-            "taken to have the whole sequence's length; shorter data need less."
+            "Without packing, batches have many different lengths, and PyTorch's allocator reserves more than it uses. "
+            "The prediction assumes that the longest row has the full sequence length; shorter data need less."
         )
     if job.attention == "math":
-        notes.append("Eager attention keeps a matrix of scores for every head: it grows with the sequence's square.")
+        notes.append(
+            "Eager attention keeps a score matrix for every head: its size grows with sequence length squared."
+        )
     if job.method == "full":
         states = msgspec.structs.replace(job, optimizer="paged_adamw_32bit")
         if states.optimizer != job.optimizer:
             more = predict(states).device
-            notes.append(f"With AdamW's states in 32 bit (paged_adamw_32bit) it would be {more / 1e9:.1f} GB.")
+            notes.append(f"With 32-bit AdamW states (paged_adamw_32bit) it would need {more / 1e9:.1f} GB.")
     elif set(job.targets) < set(LINEARS):
         notes.append(f"Adapters on {', '.join(job.targets)} only.")
     if WIDTH[job.weights] == 4:
-        notes.append("The recipe computes in 32 bit; with --dtype bf16 it needs about half.")
+        notes.append("The recipe computes in 32 bit; with --dtype bf16 it needs about half as much.")
     return notes

@@ -1,4 +1,4 @@
-"""What is asked: one training job as far as its memory depends on it, and how a recipe becomes one."""
+"""One training job, reduced to what its memory depends on, and how to read it from a recipe's config."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from machine.errors import BadUsage
 
 METHODS: tuple[Method, ...] = ("full", "lora", "qlora")
 
-WIDTH = {"bf16": 2, "fp16": 2, "fp32": 4}
+Dtype = Literal["bf16", "fp16", "fp32"]
+LossKind = Literal["whole", "shifted", "fused"]
+
+WIDTH: dict[Dtype, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
 
 _TABLE = Path(str(resources.files("harness"))) / "memory" / "constants.toml"
 
 
 class Optimizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Bytes of state a trainable parameter. `like_weights`: that many times the parameter's own width instead.
+    """Bytes of optimizer state per trainable parameter. `like_weights`: that many times the parameter's own width.
 
-    `step_like_weights`: what the step itself allocates for a moment (torch's foreach loops), in the same widths.
+    `step_like_weights`: what the optimizer step allocates temporarily (PyTorch's foreach loops), in the same widths.
     """
 
     bytes: float = 0.0
@@ -33,10 +36,10 @@ class Optimizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AllocatorSlack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The only figures that were fitted: the same for every model, card and method.
+    """The only figures that are fitted: the same for every model, card and method.
 
-    `slack`: what the allocator holds and cannot use, as a share of what comes and goes in a step, where all batches
-    have one shape; `slack_varied` where they have many.
+    `slack`: memory that the allocator reserves and cannot use, as a share of the temporary memory of a step, where all
+    batches have one shape; `slack_varied`: the same where batches have many shapes.
     """
 
     slack: float
@@ -44,8 +47,8 @@ class AllocatorSlack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Constants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`context`: bytes of the driver's context and kernels. `cublas`: of the workspace that PyTorch gives cuBLAS.
-    `reserve`: of free memory that stays free.
+    """Bytes. `context`: the driver's context and kernels. `cublas`: the workspace that PyTorch gives cuBLAS. `reserve`:
+    free memory that a job leaves unused.
     """
 
     fitted: AllocatorSlack
@@ -65,14 +68,15 @@ def constants() -> Constants:
 class MemoryJob(msgspec.Struct, frozen=True, kw_only=True):
     """One training job on one card.
 
-    `weights`: how the base model is loaded, `bf16`, `fp16` or `fp32` (quantised matrices aside). `autocast`: the
-    Trainer computes in 16 bit whatever the weights are. `float32`: `norms` in 32 bit (TRL), or embedding and head too
-    (`ends`), as PEFT's prepare_model_for_kbit_training leaves them; either makes the whole residual stream 32 bit.
-    Axolotl turns them back: `none`.
-    `attention`: `fused` for any kernel that keeps no matrix of scores, `math` for one that does.
+    `weights`: the precision that the base model is loaded in (except quantised matrices). `autocast`: the Trainer
+    computes in 16 bit whatever the weights are. `float32`: the norms are in 32 bit (`norms`, TRL), or embedding and
+    head too (`ends`, PEFT's prepare_model_for_kbit_training); both make the whole residual stream 32 bit. Axolotl
+    converts them back: `none`.
+    `attention`: `fused` for any kernel that keeps no score matrix, `math` for one that does.
     `loss`: `whole` logits in 32 bit; `shifted`, which copies them once more (transformers before 4.50); `fused`, which
-    never has them all (cut cross entropy, Liger). `keeps_logits`: the training loop holds the output through the
-    backward pass. `varied`: batches of many lengths, not packed or padded to one. `lora_kernels`: Axolotl's.
+    never holds all of them (cut cross entropy, Liger). `keeps_logits`: the training loop keeps the output until the
+    backward pass is over. `varied`: batches have many lengths (no packing, no padding to one length).
+    `lora_kernels`: Axolotl's fused LoRA kernels.
     """
 
     shapes: Shapes
@@ -85,13 +89,13 @@ class MemoryJob(msgspec.Struct, frozen=True, kw_only=True):
     dropout: float = 0.0
     checkpointing: bool = True
     optimizer: str = "adamw_torch"
-    weights: str = "bf16"
-    adapter: str = "fp32"
+    weights: Dtype = "bf16"
+    adapter: Dtype = "fp32"
     double_quant: bool = False
     autocast: bool = True
     float32: Literal["none", "norms", "ends"] = "none"
     attention: Literal["fused", "math"] = "fused"
-    loss: Literal["whole", "shifted", "fused"] = "whole"
+    loss: LossKind = "whole"
     keeps_logits: bool = False
     varied: bool = False
     lora_kernels: bool = False
@@ -107,12 +111,12 @@ class MemoryJob(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def stream(self) -> int:
-        """Bytes of one element of the residual stream."""
+        """Bytes per element of the residual stream."""
         return 4 if self.float32 != "none" else WIDTH[self.weights]
 
 
 def find_optimizer(name: str) -> Optimizer:
-    """Raises BadUsage with near names for one whose states are not known."""
+    """The optimizer's memory figures; raises BadUsage with similar names for an unknown one."""
     table = constants().optimizers
     if name not in table:
         near = difflib.get_close_matches(name, table, n=2, cutoff=0.4)
@@ -120,20 +124,22 @@ def find_optimizer(name: str) -> Optimizer:
             "fit.optimizer",
             f"The memory of the optimizer “{name}” is not known."
             + (f" Did you mean {' or '.join(near)}?" if near else ""),
-            f"Known are {', '.join(table)}.",
-            "Name one of these, or set it in the recipe.",
+            f"Known optimizers: {', '.join(table)}.",
+            "Give one of these, or set one of these in the recipe.",
         )
     return table[name]
 
 
 def job_from_config(config: dict[str, Any], shapes: Shapes) -> MemoryJob:
-    """The job that an Axolotl config describes, for a model of these shapes. Raises BadUsage on a value of no use here.
+    """The job that an Axolotl config describes, for a model of these shapes. Raises BadUsage for a value that makes no
+    sense.
 
-    Axolotl computes under autocast (`bf16`, `fp16`), keeps PEFT's adapters in 32 bit and turns embedding, head and
-    norms back into 16 bit: axolotl/loaders/model.py of 0.19.0.
+    Axolotl computes under autocast (`bf16`, `fp16`), keeps PEFT's adapters in 32 bit and converts embedding, head and
+    norms back to 16 bit: axolotl/loaders/model.py of 0.19.0.
     """
     method = method_of(config)
-    sixteen = next((name for name in ("bf16", "fp16") if config.get(name)), None)
+    half: tuple[Dtype, ...] = ("bf16", "fp16")
+    sixteen = next((name for name in half if config.get(name)), None)
     plugins = " ".join(str(name) for name in config.get("plugins") or ())
     packed = bool(config.get("sample_packing") or config.get("pad_to_sequence_len"))
     job = MemoryJob(
@@ -148,7 +154,7 @@ def job_from_config(config: dict[str, Any], shapes: Shapes) -> MemoryJob:
         checkpointing=bool(config.get("gradient_checkpointing")),
         optimizer=str(config.get("optimizer") or "adamw_torch_fused"),
         weights=sixteen or "fp32",
-        # Axolotl turns bitsandbytes' double quantisation on unless told otherwise
+        # Axolotl switches bitsandbytes' double quantisation on by default
         double_quant=bool((config.get("bnb_config_kwargs") or {}).get("bnb_4bit_use_double_quant", True)),
         autocast=sixteen is not None,
         attention="math" if config.get("attn_implementation") == "eager" else "fused",
@@ -165,7 +171,7 @@ def _targets(config: dict[str, Any]) -> tuple[str, ...]:
     if config.get("lora_target_linear") or not named:
         return LINEARS
     if isinstance(named, str):
-        # a pattern: every linear layer that it could mean
+        # a pattern: every linear layer that it can match
         return tuple(name for name in LINEARS if name.removesuffix("_proj") in named) or LINEARS
     return tuple(str(name) for name in named)
 
@@ -175,12 +181,12 @@ def _count(config: dict[str, Any], key: str, default: int) -> int:
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BadUsage("fit.value", f"{key} is {value!r}, not a whole number from 1 up.", "", f"Correct {key}.")
+        raise BadUsage("fit.value", f"{key} is {value!r}, not a whole number of 1 or more.", "", f"Correct {key}.")
     return value
 
 
 def _share(config: dict[str, Any], key: str) -> float:
     value = config.get(key) or 0.0
     if not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise BadUsage("fit.value", f"{key} is {value!r}, not a share from 0 to 1.", "", f"Correct {key}.")
+        raise BadUsage("fit.value", f"{key} is {value!r}, not a number from 0 to 1.", "", f"Correct {key}.")
     return float(value)

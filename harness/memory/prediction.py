@@ -1,9 +1,9 @@
 """How much memory a training job needs on a card, part by part, from the model's shapes.
 
-Only two figures are fitted (constants.toml); the rest is counted: what autograd keeps of each operation of a
-decoder layer as transformers and PEFT compute it, at the three moments of a step when memory peaks: while the loss is
-computed, while a layer is computed backward, and in the optimizer's step. test_memory_tracker.py compares the
-counting with PyTorch's own, tests/harness/memory/test_measured.py with published measurements.
+Only two figures are fitted (constants.toml); the rest is counted: what autograd keeps of each operation of a decoder
+layer, as transformers and PEFT compute it, at the three moments of a step when memory peaks: in the loss, in the
+backward pass of a layer, and in the optimizer step. tests/lab/harness/test_memory_tracker.py compares the result with
+PyTorch's own memory tracker, tests/harness/memory/test_measured.py with published measurements.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from harness.recipe.shapes import lora_pairs, lora_parameters
 NF4_BLOCK, NF4_OUTER_BLOCK = 64, 256
 
 
+PeakMoment = Literal["loss", "backward", "step"]
+
+
 class MemoryParts(msgspec.Struct, frozen=True):
-    """Bytes at the moment of the peak. `workspace` holds the dequantised matrix, cuBLAS' buffer, the optimizer step's
-    copies, and what the allocator holds but cannot use; `context` is the driver's.
+    """Bytes at the moment of the peak. `workspace` is the dequantised matrix, cuBLAS' buffer, the optimizer step's
+    copies, and memory that the allocator reserves but cannot use; `context` is the driver's context.
     """
 
     weights: int
@@ -39,19 +42,19 @@ class MemoryParts(msgspec.Struct, frozen=True):
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """`allocated` ≤ `reserved` ≤ `device`: what tensors take, what PyTorch holds, what the card shows (all peaks)."""
+    """Peaks, `allocated` ≤ `reserved` ≤ `device`: memory of tensors, of PyTorch's allocator, and used on the card."""
 
     parts: MemoryParts
-    peak_at: Literal["loss", "backward", "step"]
+    peak_at: PeakMoment
     allocated: int
     reserved: int
     device: int
 
 
 class _Moment(msgspec.Struct, frozen=True):
-    """What is there at one moment of a step beside weights, adapter and optimizer states."""
+    """Memory at one moment of a step, without weights, adapter and optimizer states."""
 
-    name: Literal["loss", "backward", "step"]
+    name: PeakMoment
     gradients: float = 0.0
     activations: float = 0.0
     logits: float = 0.0
@@ -63,7 +66,7 @@ class _Moment(msgspec.Struct, frozen=True):
 
 
 def predict(job: MemoryJob, fitted: AllocatorSlack | None = None) -> Prediction:
-    """Predict the peaks of `job` on one card. `fitted`: other constants than the shipped ones."""
+    """Predict the peaks of `job` on one card. `fitted`: slack to use instead of the shipped constants."""
     known = constants()
     fitted = fitted or known.fitted
     weights, quant_constants = weight_bytes(job)
@@ -73,7 +76,7 @@ def predict(job: MemoryJob, fitted: AllocatorSlack | None = None) -> Prediction:
     optimizer = trainable_parameters(job) * state_bytes(job)
     moments = _moments(job)
     peak = max(moments, key=lambda moment: moment.total)
-    # blocks that the step's passes leave behind stay with the allocator, whichever moment is the peak
+    # the allocator keeps the blocks of the forward and backward pass, whichever moment is the peak
     passing = max(m.activations + m.logits + m.workspace for m in moments if m.name != "step")
     slack = passing * (fitted.slack_varied if job.varied else fitted.slack)
     allocated = weights + quant_constants + adapter + optimizer + peak.total + known.cublas
@@ -97,7 +100,9 @@ def predict(job: MemoryJob, fitted: AllocatorSlack | None = None) -> Prediction:
 
 
 def inference_bytes(job: MemoryJob) -> tuple[int, int]:
-    """Weights, and the cache of keys and values for `seq` x `batch` tokens, in the weights' width (16 bit if NF4)."""
+    """Bytes of the weights, and of the key-value cache for `seq` x `batch` tokens in the weights' width (NF4:
+    16 bit).
+    """
     shapes, width = job.shapes, WIDTH[job.weights]
     weights, quant_constants = weight_bytes(job)
     reach = min(job.seq, shapes.window) if shapes.window and shapes.window_share == 1 else job.seq
@@ -105,26 +110,26 @@ def inference_bytes(job: MemoryJob) -> tuple[int, int]:
 
 
 def trainable_parameters(job: MemoryJob) -> int:
-    """Parameters that learn."""
+    """How many parameters are trained."""
     if job.method == "full":
         return job.shapes.parameters
     return lora_parameters(job.shapes, job.rank, job.targets)
 
 
 def trained_width(job: MemoryJob) -> int:
-    """Bytes of a trained parameter and of its gradient: the model's own, or the adapter's."""
+    """Bytes of a trained parameter and of its gradient: the model's width, or the adapter's."""
     return WIDTH[job.weights if job.method == "full" else job.adapter]
 
 
 def state_bytes(job: MemoryJob) -> float:
-    """Bytes of optimizer state a trained parameter."""
+    """Bytes of optimizer state per trained parameter."""
     optimizer = find_optimizer(job.optimizer)
     return optimizer.bytes + optimizer.like_weights * trained_width(job)
 
 
 def weight_bytes(job: MemoryJob) -> tuple[float, float]:
-    """The base model, and NF4's constants: a 32-bit scale for 64 weights, or one of 8 bit and a 32-bit one for 256 of
-    those.
+    """The base model, and NF4's constants: a 32-bit scale per 64 weights, or (double quantisation) an 8-bit scale per
+    64 weights and a 32-bit scale per 256 of these.
     """
     shapes, width = job.shapes, WIDTH[job.weights]
     ends = 4 if job.float32 == "ends" else width
@@ -138,7 +143,7 @@ def weight_bytes(job: MemoryJob) -> tuple[float, float]:
 def _moments(job: MemoryJob) -> tuple[_Moment, ...]:
     shapes, tokens = job.shapes, job.tokens
     everything = trainable_parameters(job) * trained_width(job)
-    # with accumulation the gradients of the micro-batch before are there already
+    # with accumulation, memory already holds the gradients of the previous micro-batch
     early = everything if job.accumulation > 1 else 0.0
     layer = kept_by_layer(job) * tokens
     if job.checkpointing:
@@ -155,7 +160,7 @@ def _moments(job: MemoryJob) -> tuple[_Moment, ...]:
         _Moment("step", everything, workspace=trainable_parameters(job) * _step_bytes(job)),
     ]
     if job.method == "full" and not early:
-        # the first layer comes last: all gradients are there by then, but hardly a checkpoint
+        # the backward pass ends with the first layer: by then it has all gradients, but hardly a checkpoint
         head = shapes.head_parameters * trained_width(job)
         moments.append(_Moment("backward", head, kept + backward, workspace=matrix))
         moments.append(_Moment("backward", everything, kept / shapes.layers + backward, workspace=matrix))
@@ -165,8 +170,8 @@ def _moments(job: MemoryJob) -> tuple[_Moment, ...]:
 
 
 def _adapter_copies(job: MemoryJob) -> float:
-    """Autocast's 16-bit copies of an adapter in 32 bit: in its cache while the model computes forward, and kept for the
-    backward pass where no layer is computed again.
+    """Autocast's 16-bit copies of a 32-bit adapter: cached during the forward pass, and kept for the backward pass
+    where no layer is recomputed.
     """
     if job.method == "full" or not job.autocast or WIDTH[job.adapter] == 2:
         return 0.0
@@ -179,19 +184,19 @@ def _step_bytes(job: MemoryJob) -> float:
 
 
 def _dequantised_bytes(job: MemoryJob) -> float:
-    """NF4's kernels write the matrix in hand out in 16 bit."""
+    """NF4's kernels dequantise one matrix at a time to 16 bit."""
     if not job.quantised:
         return 0.0
     return 2.0 * max(inputs * outputs for _, inputs, outputs in job.shapes.linears())
 
 
 def logits(job: MemoryJob) -> float:
-    """Bytes a token around the loss: what transformers' ForCausalLMLoss and cross_entropy hold at once."""
+    """Bytes per token in the loss: what transformers' ForCausalLMLoss and cross_entropy hold at the same time."""
     return float(job.shapes.vocab * max(_logits_at(job)))
 
 
 def _logits_at(job: MemoryJob) -> tuple[int, int]:
-    """The widths around the loss, added up: in the forward pass, and in the backward pass."""
+    """Bytes per logit in the loss, summed: in the forward pass, and in the backward pass."""
     if job.loss == "fused":
         return 0, 0
     raw = 4 if not job.autocast and (job.float32 == "ends" or job.weights == "fp32") else 2
@@ -203,23 +208,23 @@ def _logits_at(job: MemoryJob) -> tuple[int, int]:
 
 
 def _kept_by_last_norm(job: MemoryJob) -> float:
-    """RMSNorm's 32-bit copy, and its output."""
+    """The last RMSNorm's 32-bit copy, and its output."""
     return job.shapes.hidden * (4 + job.stream)
 
 
 def kept_by_layer(job: MemoryJob) -> float:
-    """Bytes a token that autograd keeps of one decoder layer."""
+    """Bytes per token that autograd keeps of one decoder layer."""
     shapes, stream = job.shapes, job.stream
     full = job.method == "full"
     attention = _attention_width(job)
     queries, keys = shapes.query, shapes.key_value
     norms = (4 if stream == 2 or not job.checkpointing else 0) + 4
     if full:
-        # a norm's weight that learns keeps the normed input too
+        # a trained norm weight keeps the normalised input too
         norms += 2 * stream
     kept = float(norms * shapes.hidden)
     if job.attention == "math":
-        # keys and values repeated for every query head, and the probabilities: in 32 bit, and once more in 16
+        # keys and values repeated for every query head, and the probabilities: in 32 bit, and again in 16 bit
         kept += attention * 4 * queries + shapes.heads * job.seq * (4 + (attention if attention < 4 else 0))
     else:
         kept += attention * (2 * queries + 2 * keys) + 4 * shapes.heads
@@ -235,11 +240,11 @@ def kept_by_layer(job: MemoryJob) -> float:
 
 
 def _kept_inputs(job: MemoryJob, siblings: tuple[str, ...], width: int, own: int) -> float:
-    """What the matrices `siblings`, which share one input of `width`, keep of it; `own`: bytes an element of the input
-    itself where nothing else keeps it.
+    """What the matrices `siblings`, which share one input of `width`, keep of it; `own`: bytes per element of the
+    input itself where nothing else keeps it.
 
-    A matrix that learns keeps the input. LoRA's A does too, in its own width: as a copy for each adapter where the
-    widths differ, where autocast converts, and where dropout (whose mask is a byte) makes each its own.
+    A trained matrix keeps its input. LoRA's A does too, in its own width: one copy per adapter where the widths differ,
+    where autocast converts, and where dropout (whose mask takes a byte) gives each adapter its own input.
     """
     if job.method == "full":
         copies = len([name for name, _, _ in job.shapes.linears() if name in siblings])
@@ -249,7 +254,7 @@ def _kept_inputs(job: MemoryJob, siblings: tuple[str, ...], width: int, own: int
         return 0.0
     inner = job.rank * len(adapted) * (2 if job.autocast else WIDTH[job.adapter])
     if job.lora_kernels:
-        # axolotl/kernels/lora.py: the input once for all siblings, once more after dropout; down's is computed again
+        # axolotl/kernels/lora.py: the input once for all siblings, again after dropout; down's is recomputed
         return float(inner if siblings == ("down_proj",) else width * (own + (2 if job.dropout else 0)) + inner)
     own_width = job.stream
     if job.dropout:
@@ -266,14 +271,14 @@ def _attention_width(job: MemoryJob) -> int:
 
 
 def _inner_width(job: MemoryJob) -> int:
-    """Bytes of an element inside the MLP: an NF4 matrix answers in its input's width, another one in autocast's."""
+    """Bytes per element inside the MLP: an NF4 matrix returns its input's width, any other matrix autocast's."""
     if job.autocast and not job.quantised:
         return 2
     return job.stream
 
 
 def backward_bytes(job: MemoryJob) -> float:
-    """Bytes a token that come and go while one layer is computed backward, on top of what it keeps."""
+    """Temporary bytes per token in the backward pass of one layer, in addition to what the layer keeps."""
     shapes, inner = job.shapes, _inner_width(job)
     down = _kept_inputs(job, ("down_proj",), shapes.intermediate, inner) / shapes.intermediate
     lora = 0
@@ -283,6 +288,6 @@ def backward_bytes(job: MemoryJob) -> float:
     residual = 2 * job.stream * shapes.hidden
     if job.attention != "math":
         return mlp + residual
-    # by the time of the attention the MLP's share is free again
+    # the MLP's memory is free again when the attention is computed
     scores = shapes.heads * job.seq * (8 + _attention_width(job))
     return max(mlp, scores - (3 * inner + down) * shapes.intermediate) + residual

@@ -1,7 +1,7 @@
-"""Published measurements beside the prediction: the errors, and the fit of the two shares of slack.
+"""Published measurements compared with the prediction: the errors, and the fit of the two slack constants.
 
-`python -m harness.memory.measured` prints the shares that all sources together give, and the table of errors with each
-source left out of its own fit.
+`python -m harness.memory.published_measurements` prints the slack fitted to all sources together, and the table of
+errors, where each source is predicted with the slack of the other sources.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _UNITS = {"B": 1.0, "MiB": 2.0**20, "GiB": 2.0**30, "GB": 1e9}
 
 
 class MeasuredRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One published run; its figures as written there, with their unit."""
+    """One published run; its figures as published, with their unit."""
 
     name: str
     job: dict[str, Any]
@@ -39,7 +39,7 @@ class MeasuredRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MeasurementSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`job`: what all its rows share. `card_bytes`: beyond it the allocator gives unused blocks back."""
+    """`job`: settings of all its rows. `card_bytes`: near this limit the allocator returns unused blocks."""
 
     id: str
     title: str
@@ -67,7 +67,7 @@ class AllocatorSpread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AllocatorSpreads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Runs with batches of many lengths that tell the allocator's slack, whatever the job was."""
+    """Runs with batches of many lengths, whose figures give the allocator's slack whatever the job was."""
 
     source: str
     url: str
@@ -82,7 +82,7 @@ class Measurements(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MeasuredFigure(msgspec.Struct, frozen=True):
-    """One measured figure in bytes, and the job that it belongs to."""
+    """One measured figure in bytes, and its job."""
 
     source: MeasurementSource
     row: MeasuredRun
@@ -94,7 +94,7 @@ class MeasuredFigure(msgspec.Struct, frozen=True):
         return _prediction_of(self, predict(self.job, fitted))
 
     def error(self, fitted: AllocatorSlack) -> float:
-        """Relative: above 0 is too much predicted."""
+        """Relative error: above 0 the prediction is too high."""
         return self.predicted(fitted) / self.measured - 1
 
 
@@ -103,7 +103,7 @@ def _prediction_of(figure: MeasuredFigure, prediction: Prediction) -> float:
         return prediction.allocated
     reserved, context = float(prediction.reserved), constants().context
     if figure.source.card_bytes is not None:
-        # a full card makes the allocator give back what it holds and does not use
+        # on a full card the allocator returns what it holds and does not use
         reserved = max(float(prediction.allocated), min(reserved, figure.source.card_bytes - context))
     return reserved + (context if figure.kind == "device" else 0.0)
 
@@ -128,7 +128,7 @@ def figures() -> tuple[MeasuredFigure, ...]:
 
 
 def job_of_row(source: MeasurementSource, row: MeasuredRun) -> MemoryJob:
-    """The row's job; raises LookupError where its model is not in the table of shapes."""
+    """The row's job; raises LookupError if its model is not in the table of shapes."""
     settings = source.job | row.job
     shapes = shapes_of(settings.pop("model"))
     if shapes is None:
@@ -137,9 +137,10 @@ def job_of_row(source: MeasurementSource, row: MeasuredRun) -> MemoryJob:
 
 
 def fit_slack(rows: Iterable[MeasuredFigure]) -> AllocatorSlack:
-    """The two shares of slack that make the relative errors' squares smallest, every source counting the same.
+    """The two slack constants with the least squares of the relative errors; every source has the same weight.
 
-    A figure of a full card says nothing of them. Each figure knows one regime of lengths, so each has its own sum.
+    A figure of a full card gives no information about slack. Each figure has either one batch shape or many, so the
+    two constants are fitted separately.
     """
     lines: list[tuple[str, _Line]] = [(row.source.id, line) for row in rows if (line := _line(row))]
     spreads = measurements().spreads
@@ -149,7 +150,7 @@ def fit_slack(rows: Iterable[MeasuredFigure]) -> AllocatorSlack:
 
 
 class _Line(NamedTuple):
-    """One equation: what comes and goes, and what is missing without slack; both as shares of the figure."""
+    """One equation: the temporary memory, and what the prediction lacks without slack; both as shares of the figure."""
 
     varied: bool
     passing: float
@@ -157,7 +158,7 @@ class _Line(NamedTuple):
 
 
 def _share(lines: list[tuple[str, _Line]], counts: Counter[str], varied: bool) -> float:
-    """The regime's least-squares share; 0 where no figure knows it."""
+    """The least-squares slack for varied or uniform batches; 0 where no figure has such batches."""
     known = [(line, 1 / counts[source]) for source, line in lines if line.varied is varied]
     square = sum(weight * line.passing**2 for line, weight in known)
     return max(0.0, sum(weight * line.passing * line.missing for line, weight in known) / square) if square else 0.0
@@ -181,7 +182,7 @@ def _is_full(row: MeasuredFigure) -> bool:
 
 
 class Errors(msgspec.Struct, frozen=True):
-    """One source's figures, predicted with constants fitted on the other sources."""
+    """One source's figures, predicted with the slack fitted to the other sources."""
 
     source: MeasurementSource
     fitted: AllocatorSlack
@@ -199,7 +200,7 @@ class Errors(msgspec.Struct, frozen=True):
 
 @cache
 def errors_by_source() -> tuple[Errors, ...]:
-    """Each source's errors with that source left out of the fit."""
+    """Each source's errors, predicted with that source left out of the fit."""
     found = []
     for source in measurements().sources:
         rows = [row for row in figures() if row.source.id == source.id]
@@ -215,7 +216,7 @@ def _bytes(text: str) -> float:
 
 
 def table() -> str:
-    """Markdown: one line a source, then one a figure."""
+    """Markdown: one line per source, then one per figure."""
     lines = [
         "| source left out | figures | mean error | without allocated | worst | slack of the others | varied |",
         "|---|---|---|---|---|---|---|",
@@ -242,12 +243,12 @@ def table() -> str:
 
 
 def excluded_list() -> str:
-    """Markdown: what was found and does not count."""
+    """Markdown: the measurements that are not used, each with its reason."""
     return "\n".join(f"- [{row.what}]({row.url}): {row.why}." for row in measurements().excluded) + "\n"
 
 
 def _mean(rows: Iterable[tuple[MeasuredFigure, float]], seen: bool = False) -> str:
-    """`seen`: without what was allocated, which no constant touches."""
+    """`seen`: without the allocated figures, which do not depend on the slack."""
     errors = [abs(error) for row, error in rows if not seen or row.kind != "allocated"]
     return f"{sum(errors) / len(errors):.1%}" if errors else ""
 

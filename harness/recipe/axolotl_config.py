@@ -1,4 +1,6 @@
-"""From a recipe to the config that Axolotl gets: what the tool adds, and the swap that makes the reference small."""
+"""From a recipe to the config that Axolotl gets: what gpu-setup adds, and the swap of the reference's model for a
+small one.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ PLUGIN = "gpu_setup_worker.plugin.Telemetry"
 
 Method = Literal["full", "lora", "qlora"]
 
-# the only keys that swapping the reference's model for the tiny one may change
+# the only keys that may change when the reference's model is swapped for the tiny one
 SWAPPABLE = frozenset(
     {
         "base_model",
@@ -33,14 +35,14 @@ SWAPPABLE = frozenset(
 def run_config(
     recipe: Recipe, base_model: str, folder: Path, data: Path | None, overrides: dict[str, Any]
 ) -> dict[str, Any]:
-    """The recipe's config with local paths, our plugin and the run's folders; `overrides` come last, and None in them
-    takes a key out.
+    """The recipe's config with local paths, our plugin and the run's folders. `overrides` are applied last; a None in
+    them removes the key.
 
-    A person's own `data` takes the dataset's place, and a tenth of it is held out.
+    The user's own `data` replaces the datasets, and a tenth of it is held out.
     """
     config = dict(recipe.config)
     if base_model != config.get("base_model"):
-        # a folder here has no revisions: the one that the recipe names was fetched
+        # a local folder has no revisions: the recipe's revision was downloaded into it
         config.pop("revision_of_model", None)
     config["base_model"] = base_model
     config["datasets"] = [_with_local_path(entry, recipe) for entry in recipe.config.get("datasets") or []]
@@ -56,7 +58,7 @@ def run_config(
 
 
 def find_dataset(name: str, recipe: Recipe) -> Path | None:
-    """The file of a dataset that lies beside the recipe or among the samples; None for a name of the hub."""
+    """The file of a dataset in the recipe's folder or among the samples; None for a dataset on the hub."""
     for folder in (Path(recipe.path).parent, SAMPLES):
         if (folder / name).is_file():
             return (folder / name).absolute()
@@ -64,7 +66,7 @@ def find_dataset(name: str, recipe: Recipe) -> Path | None:
 
 
 def local_datasets(recipe: Recipe) -> dict[Path, dict[str, Any]]:
-    """The recipe's datasets that are files here, each with its entry in the config."""
+    """The recipe's datasets that are local files, each with its entry in the config."""
     found = ((find_dataset(entry["path"], recipe), entry) for entry in recipe.config.get("datasets") or [])
     return {file: entry for file, entry in found if file is not None}
 
@@ -75,14 +77,14 @@ def _with_local_path(entry: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
 
 
 def method_of(config: dict[str, Any]) -> Method:
-    """What the config trains: every weight, LoRA's matrices, or these over a base in 4 bit."""
+    """What the config trains: every weight, LoRA's matrices, or LoRA's matrices on a 4-bit base."""
     if not config.get("adapter"):
         return "full"
     return "qlora" if config.get("load_in_4bit") else "lora"
 
 
 def swap_model(reference: dict[str, Any], small: dict[str, Any]) -> dict[str, Any]:
-    """The reference with the small recipe's values for the swappable keys and nothing else."""
+    """The reference recipe with the small recipe's values for the swappable keys; all other keys are unchanged."""
     return {**reference, **{key: small[key] for key in SWAPPABLE if key in small}}
 
 

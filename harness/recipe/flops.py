@@ -1,14 +1,14 @@
-"""FLOPs of training, from the model's own matrices and the documents' own lengths.
+"""FLOPs of training, from the sizes of the model's matrices and the lengths of the documents.
 
-A token costs 2 FLOPs a parameter forward, 2 for the gradient of a matrix's input, and 2 for that of its weights where
-it is trained; a frozen one needs no gradient of its weights. Looking up an embedding costs none. In causal attention a
-token multiplies with the tokens up to itself, ℓ/2 on average in a document of length ℓ: scores and values are two
-products of 2·h FLOPs for each pair, forward, and twice that backward, so 12·h·ℓ²/2 a document and layer:
+A token costs 2 FLOPs per parameter in the forward pass, 2 for the gradient of a matrix's input, and 2 for the gradient
+of its weights where the matrix is trained (a frozen one needs none). Looking up an embedding costs nothing. In causal
+attention a token is multiplied with the tokens up to itself, ℓ/2 on average in a document of length ℓ. Scores and
+values are two products of 2·h FLOPs for each pair forward, and twice that backward: 12·h·ℓ²/2 per document and layer.
 
     FLOPs = (4·frozen + 6·trained)·Σℓ + 6·layers·h·Σℓ²
 
-Σ runs over documents, not over sequences: packed documents don't see each other. Under a window W the ℓ² of a longer
-document becomes 2Wℓ - W². Recomputation is not in it: that is what MFU means (model FLOPs utilisation).
+Σ is over documents, not over sequences: packed documents do not see each other. With a sliding window W, the ℓ² of a
+longer document becomes 2Wℓ - W². Recomputed operations are not counted, as MFU (model FLOPs utilisation) defines it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from harness.recipe.shapes import Shapes, lora_parameters
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """What each token passes, in parameters of matrices, and what attention needs.
+    """The matrices that each token is multiplied with, in parameters, and what attention needs.
 
-    `frozen` and `trained` lie in the layers (LoRA's pairs are trained), the heads are the output matrix. `width`: all
-    query heads together (the model's hidden size, for most). `windowed` of the `layers` see `window` tokens at most.
+    `frozen` and `trained` are in the layers (LoRA's pairs are trained), the heads are the output matrix. `width`: all
+    query heads together (for most models the hidden size). `windowed` of the `layers` see at most `window` tokens.
     """
 
     frozen: int
@@ -38,7 +38,7 @@ class Sizes(msgspec.Struct, frozen=True):
 
 
 class DocumentSums(msgspec.Struct, frozen=True):
-    """Sums over documents: of their tokens, of the squares of their lengths, and of the squares under the window."""
+    """Sums over documents: their tokens, the squares of their lengths, and the squares limited by the window."""
 
     tokens: int
     squares: int
@@ -46,7 +46,7 @@ class DocumentSums(msgspec.Struct, frozen=True):
 
     @property
     def mean_length(self) -> float:
-        """The length that a token of these documents sees on average: Σℓ²/Σℓ."""
+        """The document length that the average token belongs to: Σℓ²/Σℓ."""
         return self.squares / self.tokens
 
 
@@ -59,12 +59,12 @@ def sum_documents(lengths: Sequence[int], window: int | None = None) -> Document
 
 
 def visible_square(length: int, window: int | None) -> int:
-    """ℓ², or 2Wℓ - W² for a document that is longer than the window."""
+    """ℓ², or 2Wℓ - W² for a document longer than the window."""
     return length**2 if window is None or length <= window else 2 * window * length - window**2
 
 
 def sizes_of(shapes: Shapes, r: int, targets: Sequence[str]) -> Sizes:
-    """The sizes of a LoRA of rank `r` on a frozen model, from the model's shapes alone; r 0: no adapter."""
+    """The sizes of a LoRA of rank `r` on a frozen model, from the model's shapes alone; r = 0: no adapter."""
     windowed = round(shapes.layers * shapes.window_share) if shapes.window else 0
     return Sizes(
         frozen=shapes.block_parameters,
@@ -78,13 +78,13 @@ def sizes_of(shapes: Shapes, r: int, targets: Sequence[str]) -> Sizes:
 
 
 def training_flops(sizes: Sizes, seen: DocumentSums) -> float:
-    """Model FLOPs of training on these documents once: forward and backward, nothing computed twice."""
+    """Model FLOPs of training on these documents once: forward and backward, without recomputation."""
     frozen, trained = sizes.frozen + sizes.frozen_head, sizes.trained + sizes.trained_head
     return (4.0 * frozen + 6.0 * trained) * seen.tokens + 6.0 * _attention(sizes, seen)
 
 
 def hardware_flops(sizes: Sizes, seen: DocumentSums, checkpointing: bool) -> float:
-    """What the device computes: with full checkpointing every layer's forward pass runs twice, the head's once."""
+    """What the device computes: with full checkpointing each layer's forward pass runs twice, the head's once."""
     if not checkpointing:
         return training_flops(sizes, seen)
     linear = 6.0 * sizes.frozen + 4.0 * sizes.frozen_head + 8.0 * sizes.trained + 6.0 * sizes.trained_head
@@ -92,7 +92,7 @@ def hardware_flops(sizes: Sizes, seen: DocumentSums, checkpointing: bool) -> flo
 
 
 def mfu_limit(sizes: Sizes, seen: DocumentSums, checkpointing: bool) -> float:
-    """The share of the matmul ceiling that MFU cannot pass, because of what is computed twice."""
+    """The highest share of the matmul ceiling that MFU can reach, because checkpointing computes some of it twice."""
     return training_flops(sizes, seen) / hardware_flops(sizes, seen, checkpointing)
 
 

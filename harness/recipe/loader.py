@@ -1,4 +1,4 @@
-"""Recipes: plain Axolotl YAML, and beside it what the tool must know (recipes.toml)."""
+"""Recipes: plain Axolotl YAML, and what gpu-setup must know about each of them (recipes.toml)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAMPLES = Path(str(resources.files("harness"))) / "dataset" / "samples"
 
 
 class LossBand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The range of the mean training loss over the last `steps` steps when the recipe runs as written, at any seed."""
+    """The expected range of the mean training loss over the last `steps` steps, for the recipe as written, any seed."""
 
     low: float
     high: float
@@ -31,11 +31,11 @@ class Traits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`model`: hub, smollm2, tiny or synthetic-NAME. `held_out`: a file of the samples, `split` (Axolotl's validation
     split) or none.
 
-    `must_fall`: share by which the held-out loss must fall; `keeps_pairing`: share of the base model's preference for
-    the right answer that must be left; `marker`: text that a tuned answer holds. All for the smoke test.
-    `loss_band`: for benchmarks, and only while nothing but the seed is changed. `throughput_only`: nothing is learnt,
-    so nothing is judged. `vram_gb`: the card that it is made for, in GiB as its maker counts; `preset_of`: the recipe
-    that it is a preset of.
+    For the smoke test: `must_fall` is the share by which the held-out loss must fall; `keeps_pairing` the share of the
+    base model's preference for the right answer that must remain; `marker` a text that a trained answer contains.
+    `loss_band`: for benchmarks, and only where nothing but the seed is changed. `throughput_only`: nothing is learnt,
+    so only the speed is judged. `vram_gb`: the card's VRAM in GiB that the recipe is made for. `preset_of`: the recipe
+    that this is a preset of.
     """
 
     title: str
@@ -53,7 +53,7 @@ class Traits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     preset_of: str | None = None
 
     def on_other_data(self) -> Traits:
-        """For a person's own data: what was measured with the shipped data says nothing about them."""
+        """For the user's own data: limits that were measured with the shipped data do not hold for them."""
         return Traits(
             self.title, self.model, self.needs_gpu, self.download_bytes, warmup_steps=self.warmup_steps,
             throughput_only=self.throughput_only, vram_gb=self.vram_gb, preset_of=self.preset_of,
@@ -61,7 +61,7 @@ class Traits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a recipe becomes on another size of card: `changes` holds key → (value, reason)."""
+    """A recipe's changes for another VRAM size: `changes` is key → (value, reason)."""
 
     of: tuple[str, ...]
     vram_gb: int
@@ -70,7 +70,7 @@ class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BuiltInAttention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The cards, by compute capability or gfx name, that torch's own kernel for packed documents runs on."""
+    """The cards, by compute capability or gfx name, that PyTorch's own kernel for packed documents supports."""
 
     targets: tuple[str, ...]
     source: str
@@ -78,7 +78,7 @@ class BuiltInAttention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RecipeTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """recipes.toml: the traits of each recipe, the presets by size, and where sdpa_varlen works."""
+    """recipes.toml: the traits of each recipe, the presets by VRAM size, and where sdpa_varlen works."""
 
     recipes: dict[str, Traits]
     presets: dict[str, Preset]
@@ -107,7 +107,7 @@ def _recipe_table() -> RecipeTable:
 
 
 def recipe_names() -> tuple[str, ...]:
-    """The shipped recipes, the reference first; then the presets for other sizes of card."""
+    """The shipped recipes, the reference first; then the presets for other VRAM sizes."""
     return (*_recipe_table().recipes, *_presets())
 
 
@@ -119,7 +119,7 @@ def recipe_files(given: Sequence[str], gpu: bool) -> tuple[Path, ...]:
 
 
 def _presets() -> dict[str, tuple[str, Preset]]:
-    """Each preset's name, the recipe that it is made of, and what it changes."""
+    """Each preset's name, the recipe that it is made from, and what it changes."""
     table = _recipe_table().presets
     return {f"{base}-{size}": (base, preset) for size, preset in table.items() for base in preset.of}
 
@@ -147,8 +147,8 @@ def load_recipe(name: str) -> Recipe:
 
 
 def user_recipe(path: Path) -> Recipe:
-    """A person's recipe. One that keeps a shipped recipe's model is run on the same model, without a hub where that
-    needs none; one that keeps its data too is judged by the same held-out questions.
+    """The user's recipe. With a shipped recipe's base_model it trains the same model (without the hub where the shipped
+    one needs none); with its datasets too, it is judged by the same held-out questions.
     """
     read = read_recipe(path, path.stem, Traits(title=f"your recipe {path}"))
     for name in _recipe_table().recipes:
@@ -162,7 +162,7 @@ def user_recipe(path: Path) -> Recipe:
 
 
 def preset_recipe(name: str, base: str, preset: Preset) -> Recipe:
-    """A recipe's text with a preset's values in it, each with its reason, under a header that says so."""
+    """A recipe's text with a preset's values, each with its reason, below a header that names the changes."""
     recipe = load_recipe(base)
     text = recipe.text
     for key, (value, because) in preset.changes.items():
@@ -171,8 +171,8 @@ def preset_recipe(name: str, base: str, preset: Preset) -> Recipe:
         text, found = re.subn(rf"^{key}: (.*)$", line, text, flags=re.MULTILINE)
         assert found == 1, f"{base} has no line for {key}"
     changed = ", ".join(preset.changes) or "nothing"
-    told = f"{preset.because} Changed: {changed}. All else is {base}, whose own header follows."
-    header = f"# {name}: {base} for a card with {preset.vram_gb} GB.\n#\n{_as_comment(told)}\n#\n"
+    words = f"{preset.because} Changed: {changed}. Everything else is as in {base}, whose header follows."
+    header = f"# {name}: {base} for a card with {preset.vram_gb} GB.\n#\n{_as_comment(words)}\n#\n"
     traits = msgspec.structs.replace(
         recipe.traits,
         title=f"{base} for a card with {preset.vram_gb} GB",
@@ -192,15 +192,16 @@ def _as_comment(text: str) -> str:
 
 
 def overrides_for_card(recipe: Recipe, target: str | None) -> dict[str, Any]:
-    """What a card of this target needs changed in a recipe: without the kernel for packed documents, a mask keeps them
-    apart, slower and with the same result. None: no card, nothing to change.
+    """The changes that a card of this target needs: without PyTorch's kernel for packed documents, a mask separates
+    them, slower and with the same result. `target` None: no card, nothing to change.
     """
-    asks = bool(recipe.config.get("sdpa_varlen"))
-    return {"sdpa_varlen": False} if asks and target and target not in _recipe_table().sdpa_varlen.targets else {}
+    requested = bool(recipe.config.get("sdpa_varlen"))
+    supported = not target or target in _recipe_table().sdpa_varlen.targets
+    return {"sdpa_varlen": False} if requested and not supported else {}
 
 
 def read_recipe(path: Path, name: str, traits: Traits, text: str | None = None) -> Recipe:
-    """Read one Axolotl YAML file; `text` stands for its content where that is made from it."""
+    """Read one Axolotl YAML file; `text` replaces its content (for presets)."""
     import yaml
 
     try:
@@ -219,13 +220,13 @@ def read_recipe(path: Path, name: str, traits: Traits, text: str | None = None) 
             "recipe.broken",
             f"The recipe {path} is not valid YAML{where}.",
             str(getattr(error, "problem", error)) + ".",
-            "Mend that line; `gpu-setup recipe NAME` prints a shipped recipe to compare with.",
+            "Correct that line; `gpu-setup recipe NAME` prints a shipped recipe to compare with.",
         ) from error
     except (ValueError, RecursionError) as error:
-        # a date that does not exist, brackets a thousand deep
+        # a date that does not exist, brackets nested a thousand deep
         raise BadUsage(
             "recipe.broken",
-            f"The recipe {path} holds a value that YAML cannot read.",
+            f"The recipe {path} has a value that YAML cannot read.",
             f"{error}.",
             "Quote the value or remove it; `gpu-setup recipe NAME` prints a shipped recipe to compare with.",
         ) from error
@@ -241,7 +242,7 @@ def read_recipe(path: Path, name: str, traits: Traits, text: str | None = None) 
 
 
 def _check_shape(path: Path, config: dict[str, Any]) -> None:
-    """What the tool itself reads must have the right shape; everything else Axolotl judges."""
+    """Check the shape of the keys that gpu-setup reads; Axolotl checks everything else."""
     datasets, plugins = config.get("datasets"), config.get("plugins")
     if datasets is not None and not (
         isinstance(datasets, list)
@@ -249,7 +250,7 @@ def _check_shape(path: Path, config: dict[str, Any]) -> None:
     ):
         raise BadUsage(
             "recipe.datasets",
-            f"`datasets` in the recipe {path} is not a list of data sets.",
+            f"`datasets` in the recipe {path} is not a list of datasets.",
             "Each entry is a mapping with a path, for example: - {path: mine.json, ds_type: json, type: alpaca}",
             f"Correct it in {path}; `gpu-setup recipe smollm2-135m-qlora` shows one that works.",
         )
@@ -257,13 +258,13 @@ def _check_shape(path: Path, config: dict[str, Any]) -> None:
         raise BadUsage(
             "recipe.plugins",
             f"`plugins` in the recipe {path} is not a list.",
-            "Axolotl takes a list of classes, such as: - my_package.MyPlugin",
+            "Axolotl expects a list of classes, for example: - my_package.MyPlugin",
             f"Correct it in {path}.",
         )
 
 
 def check_keys(recipe: Recipe, known: frozenset[str]) -> None:
-    """Refuse a key that Axolotl does not have: it would drop it in silence, and the run would not be what was meant."""
+    """Refuse a key that Axolotl does not have: Axolotl would ignore it silently, and train something else."""
     for key in recipe.config:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)

@@ -1,4 +1,4 @@
-"""A decoder's shapes: the sizes of its matrices, which decide its FLOPs, its memory and its LoRA parameters."""
+"""A decoder's shapes: the sizes of its matrices, from which FLOPs, memory and LoRA parameters follow."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _TABLE = Path(__file__).with_name("shapes.toml")
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
-# Llama's forerunners and cousins write their MLP without a gate or their sizes under other names
+# other model types have an MLP without a gate, or name their sizes differently
 _GATED = frozenset(
     {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "smollm3", "granite", "olmo2"}
 )
 
 
 class Shapes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A dense decoder with a gated MLP (gate, up, down) and grouped heads: the Llama family's plan.
+    """A dense decoder with a gated MLP (gate, up, down) and grouped heads: the architecture of the Llama family.
 
-    `window`: sliding-window attention's reach in tokens; None: attention sees the whole document.
-    `window_share`: the share of the layers that have the window. `tied`: the head is the embedding's own matrix.
-    `qkv_bias`: q, k and v carry a bias (Qwen 2). `norms`: norm vectors of `hidden` per layer. `qk_norms`: norms of
-    `head_dim` on q and k. `fused_qkv`, `fused_mlp`: q/k/v, and gate/up, are one matrix (Phi-3), so that a LoRA pair
-    spans them.
+    `window`: the size of sliding-window attention in tokens; None: attention sees the whole document.
+    `window_share`: the share of the layers that have the window. `tied`: head and embedding are the same matrix.
+    `qkv_bias`: q, k and v have a bias (Qwen 2). `norms`: norm vectors of size `hidden` per layer. `qk_norms`: norms of
+    `head_dim` on q and k. `fused_qkv`, `fused_mlp`: q/k/v, and gate/up, are one matrix (Phi-3), so that one LoRA pair
+    covers them.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Shapes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def query(self) -> int:
-        """Width of all query heads together; hidden for most models, not for Gemma."""
+        """Width of all query heads together: for most models `hidden`, but not for Gemma."""
         return self.heads * self.head_dim
 
     @property
@@ -60,7 +60,7 @@ class Shapes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.kv_heads * self.head_dim
 
     def linears(self) -> tuple[tuple[str, int, int], ...]:
-        """One layer's matrices as (name, inputs, outputs), each named as in Llama even where the model fuses them."""
+        """One layer's matrices as (name, inputs, outputs), named as in Llama even where the model fuses them."""
         return (
             ("q_proj", self.hidden, self.query),
             ("k_proj", self.hidden, self.key_value),
@@ -78,7 +78,7 @@ class Shapes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def head_parameters(self) -> int:
-        """The output matrix, hidden x vocab, also where it is the embedding itself."""
+        """The output matrix, hidden x vocab, also where it is tied to the embedding."""
         return self.hidden * self.vocab
 
     @property
@@ -96,7 +96,7 @@ class Shapes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def parameters(self) -> int:
-        """All of them, a tied matrix counted once."""
+        """All parameters; a tied matrix is counted once."""
         return (
             self.block_parameters
             + self.embedding_parameters
@@ -112,7 +112,7 @@ def lora_parameters(shapes: Shapes, r: int, targets: Sequence[str]) -> int:
 
 
 def lora_pairs(shapes: Shapes, targets: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
-    """One layer's adapted matrices as the model really has them: a fused one is one pair, not three."""
+    """One layer's adapted matrices as the model has them: a fused matrix has one pair, not three."""
     real = _matrices(shapes)
     partners = {"qkv_proj": LINEARS[:3], "gate_up_proj": LINEARS[4:6]}
     wanted = [name for name in real if name in targets or any(part in targets for part in partners.get(name, ()))]
@@ -134,14 +134,14 @@ def _matrices(shapes: Shapes) -> dict[str, tuple[int, int]]:
 
 
 def from_config(name: str, config: dict[str, Any]) -> Shapes:
-    """Shapes from a model's config.json. Raises BadUsage for a model of another plan (mixture of experts, no gate)."""
+    """Shapes from a model's config.json. Raises BadUsage for another architecture (mixture of experts, no gate)."""
     kind = str(config.get("model_type"))
     if kind not in _GATED or config.get("num_local_experts") or config.get("num_experts"):
         raise BadUsage(
             "shapes.kind",
-            f"{name} is a model of the kind “{kind}”, whose sizes cannot be told from its config.json.",
-            f"Dense decoders with a gated MLP can be: {', '.join(sorted(_GATED))}.",
-            "Name one of the known models instead.",
+            f"{name} has the model type “{kind}”, whose sizes gpu-setup cannot read from config.json.",
+            f"It can read these dense decoders with a gated MLP: {', '.join(sorted(_GATED))}.",
+            "Give one of these models instead.",
         )
     try:
         hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
@@ -168,9 +168,9 @@ def from_config(name: str, config: dict[str, Any]) -> Shapes:
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise BadUsage(
             "shapes.config",
-            f"The config of {name} does not hold a decoder's sizes.",
+            f"The config of {name} does not contain a decoder's sizes.",
             f"{type(error).__name__}: {error}.",
-            "Give the config.json of a model's folder.",
+            "Give the config.json from a model's folder.",
         ) from error
 
 
@@ -184,7 +184,7 @@ def _window(kind: str, config: dict[str, Any]) -> tuple[int | None, float]:
 
 @cache
 def _table() -> dict[str, Shapes]:
-    """By name in lower case; the hub's owner may be left out. A row's `also` are other names of the same shapes."""
+    """By lower-case name, with and without the hub's owner. A row's `also` are other names of the same shapes."""
     import tomllib
 
     found: dict[str, Shapes] = {}
@@ -203,11 +203,11 @@ def known_models() -> tuple[str, ...]:
 
 
 def shapes_of(name: str) -> Shapes | None:
-    """Shipped shapes by hub name, with or without the owner, in any case; None: not in the table."""
+    """Shipped shapes by hub name, with or without the owner, upper or lower case; None: not in the table."""
     return _table().get(name.lower()) or _table().get(name.rstrip("/").rpartition("/")[2].lower())
 
 
 def near_models(name: str) -> list[str]:
-    """The known models whose names come closest."""
+    """The known models with the most similar names."""
     near = difflib.get_close_matches(name.rpartition("/")[2].lower(), _table(), n=3, cutoff=0.4)
     return list(dict.fromkeys(_table()[found].name for found in near))

@@ -184,7 +184,7 @@ def test_the_network_lost_in_the_middle_then_back(site: Site, index: Index) -> N
     index.dead, index.dies_at = False, None
     index.asked.clear()
     environment = site.ensure()
-    assert site.said("start")[0].startswith("Going on with")
+    assert site.said("start")[0].startswith("Completing")
     assert "torch-2.13.0-py3-none-any.whl" not in index.asked, "what was there is kept"
     assert imported(environment, "camel.__name__") == "camel"
 
@@ -266,7 +266,7 @@ def test_killed_while_pip_downloads_then_resumed(site: Site, index: Index) -> No
     index.crawls_at = None
     environment = site.ensure()
     assert any("left behind" in text for text in site.said("note"))
-    assert site.said("start")[0].startswith("Going on with")
+    assert site.said("start")[0].startswith("Completing")
     assert imported(environment, "camel.__name__") == "camel"
     assert not pips(site.folder)
 

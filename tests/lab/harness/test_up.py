@@ -44,7 +44,7 @@ def test_up_goes_on_where_it_was_killed_and_does_nothing_twice(own_home: Path, t
     assert second.data["measurements"]["matmul_ceiling_tflops"]["median"] > 0
     must_follow(second.document, "report")
     assert status(cut)["status"] == "interrupted"
-    assert "Training environment is there and intact" in second.stderr
+    assert "Training environment exists and is intact" in second.stderr
     assert "Making the base model" not in second.stderr
     assert "Building" not in second.stderr and "Repairing" not in second.stderr
     done = runs(own_home)[-1]
