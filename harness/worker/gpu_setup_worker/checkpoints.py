@@ -1,10 +1,10 @@
-"""Checkpoints to go on from: at the recipe's steps, by the clock and on request; whole on the disk, and marked so.
+"""Checkpoints to resume from: at the recipe's steps, by the clock and on request; each marked once it is complete.
 
 trainer ─▶ checkpoint-N/ ─▶ every file synced ─▶ checkpoint-N/whole.json {"step": N, "files": {name: [bytes, sha256]}}
 
-What a kill or a power cut leaves half written has no such list; training/checkpoints.py goes back to one that has.
-Early stopping is judged from the trainer's own history, which is part of a checkpoint: a run that was cut stops where
-an uncut one does. GPU_SETUP_KEEP holds the settings as JSON: {"seconds": …, "stop": FILE, "patience": N}.
+A checkpoint that a kill or a power failure left incomplete has no such list; training/checkpoints.py uses an older one.
+Early stopping is judged from the trainer's own history, which is part of a checkpoint: a resumed run stops where an
+uninterrupted one does. GPU_SETUP_KEEP has the settings as JSON: {"seconds": …, "stop": FILE, "patience": N}.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from gpu_setup_worker.frozen import keep_as_loaded
 from gpu_setup_worker.journal import Journal
 
 WHOLE = "whole.json"
-# a sign of life in a long evaluation
+# how often a long evaluation writes that it is running
 ALIVE_SECONDS = 15.0
 
 
 def settings() -> dict[str, Any]:
-    """What the tool asks for; empty for a run that nobody goes on with (a benchmark)."""
+    """The tool's checkpoint settings; empty for a run that is never resumed (a benchmark)."""
     return dict(json.loads(os.environ.get("GPU_SETUP_KEEP", "{}")))
 
 
 class Keeper(TrainerCallback):
-    """Saves when it is time or asked for, never what is not finite or has no room, and marks what is whole."""
+    """Saves by the clock and on request, except weights that are not finite; marks complete checkpoints."""
 
     def __init__(self, trainer: Any, journal: Journal) -> None:
         given = settings()
@@ -45,11 +45,11 @@ class Keeper(TrainerCallback):
         self._patience: int = given.get("patience") or 0
         self._last_save = self._last_sign = monotonic()
         self._size: int | None = None
-        self._enough = False
+        self._stops_early = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._last_save = monotonic()
-        self._enough = enough(state.log_history, self._patience)
+        self._stops_early = stops_early(state.log_history, self._patience)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._seconds is not None and monotonic() - self._last_save >= self._seconds:
@@ -57,8 +57,8 @@ class Keeper(TrainerCallback):
         if self._stop is not None and os.path.exists(self._stop):
             self._journal.write("stop-asked", step=state.global_step)
             control.should_save = control.should_training_stop = True
-        if self._enough:
-            # it was cut off between its early stop and its end
+        if self._stops_early:
+            # it was interrupted between its early stop and its end
             control.should_training_stop = True
         self._guard(args, state, control)
 
@@ -66,7 +66,7 @@ class Keeper(TrainerCallback):
         self._guard(args, state, control)
 
     def _guard(self, args: Any, state: Any, control: Any) -> None:
-        """Withdraw a save that would go wrong, and say so: the training goes on, an older checkpoint stays."""
+        """Cancel a save that would fail, and record why: the training continues, an older checkpoint is kept."""
         if not control.should_save:
             return
         trained = [weight for weight in self._model.parameters() if weight.requires_grad]
@@ -74,7 +74,7 @@ class Keeper(TrainerCallback):
             control.should_save = False
             self._journal.write("unsaved", step=state.global_step, reason="not-finite")
             return
-        # before the first one: the weights in float32, and twice that for the optimizer
+        # estimate before the first checkpoint: the weights in float32, and twice that for the optimizer
         needed = self._size or 12 * sum(weight.numel() for weight in trained)
         free = shutil.disk_usage(args.output_dir).free if os.path.isdir(args.output_dir) else None
         if free is not None and free < 1.1 * needed:
@@ -88,7 +88,7 @@ class Keeper(TrainerCallback):
         if not folder.is_dir():
             return
         begin = perf_counter()
-        self._size = mark_whole(folder, state.global_step)
+        self._size = mark_complete(folder, state.global_step)
         self._journal.write("saved", step=state.global_step, bytes=self._size, seconds=perf_counter() - begin)
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -101,14 +101,14 @@ class Keeper(TrainerCallback):
         if loss is None:
             return
         self._journal.write("evaluated", step=state.global_step, loss=float(loss))
-        self._enough = enough(state.log_history, self._patience)
-        if self._enough:
+        self._stops_early = stops_early(state.log_history, self._patience)
+        if self._stops_early:
             self._journal.write("early", step=state.global_step, best_step=best(state.log_history)[0])
             control.should_training_stop = True
 
 
 def evaluations(history: list[dict[str, Any]]) -> dict[int, float]:
-    """Held-out loss by step, in their order; the first counts where a step stands twice."""
+    """Held-out loss by step, in order; where a step is listed twice, the first entry counts."""
     found: dict[int, float] = {}
     for entry in history:
         if "eval_loss" in entry:
@@ -117,18 +117,18 @@ def evaluations(history: list[dict[str, Any]]) -> dict[int, float]:
 
 
 def best(history: list[dict[str, Any]]) -> tuple[int, float]:
-    """Step and loss of the lowest evaluation; a loss that is not a number is never the lowest."""
+    """Step and loss of the lowest evaluation; NaN is never the lowest."""
     return min(evaluations(history).items(), key=lambda pair: (pair[1] != pair[1], pair[1]))
 
 
-def enough(history: list[dict[str, Any]], patience: int) -> bool:
-    """Whether the last `patience` evaluations or more brought nothing lower; with a patience of 0 never."""
+def stops_early(history: list[dict[str, Any]], patience: int) -> bool:
+    """Whether none of the last `patience` evaluations was lower than before; with a patience of 0 never."""
     seen = evaluations(history)
     return patience > 0 and bool(seen) and list(seen).index(best(history)[0]) < len(seen) - patience
 
 
-def mark_whole(folder: Path, step: int) -> int:
-    """Sync every file of the checkpoint, then write the list that says that it is whole; returns its bytes."""
+def mark_complete(folder: Path, step: int) -> int:
+    """Sync every file of the checkpoint, then write the list that marks it as complete; returns its bytes."""
     files = {}
     for path in sorted(place for place in folder.rglob("*") if place.is_file() and place.name != WHOLE):
         with path.open("rb") as file:
@@ -153,5 +153,5 @@ def mark_whole(folder: Path, step: int) -> int:
 
 
 def training_args() -> dict[str, Any]:
-    """An evaluation at the start would come once more at each going on, and could be taken for the best one."""
+    """No evaluation at the start: it would repeat at each resume, and could be taken for the best one."""
     return {"eval_on_start": False} if settings() else {}

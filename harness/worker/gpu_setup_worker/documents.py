@@ -1,8 +1,8 @@
 """Sums over a batch's documents, on the batch's own device: what the FLOPs of attention depend on.
 
-A token at place p of its document (p from 0) adds 2p + 1 to the square of the document's length, for the odd numbers up
-to 2ℓ - 1 sum to ℓ². Under a window W, one at p ≥ W adds 2W instead: that makes 2Wℓ - W². So no document has to be cut
-out of its batch, and nothing waits for the device.
+A token at position p of its document (p from 0) adds 2p + 1 to the square of the document's length, because the odd
+numbers up to 2ℓ - 1 sum to ℓ². With a window W, a token at p ≥ W adds 2W instead: that makes 2Wℓ - W². So no document
+has to be cut out of its batch, and nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import torch
 
 
 def not_padding(tokens: torch.Tensor, positions: torch.Tensor | None, pad: int | None) -> torch.Tensor:
-    """The mask of a batch that brings none, as packed ones: batch × places, False is padding.
+    """The mask of a batch that has none, such as a packed one: batch × positions, False is padding.
 
-    Llama's tokenizers pad with the end-of-text token, which every document ends in. Axolotl's padding counts its places
-    from 0 like a document of its own: it is the one that begins with `pad`.
+    Llama's tokenizers pad with the end-of-text token, which also ends every document. Axolotl numbers the positions of
+    padding from 0 as if it were a document: it is the document that begins with `pad`.
     """
     if pad is None:
         return torch.ones_like(tokens, dtype=torch.bool)
@@ -26,9 +26,10 @@ def not_padding(tokens: torch.Tensor, positions: torch.Tensor | None, pad: int |
 
 
 def document_sums(mask: torch.Tensor, positions: torch.Tensor | None, window: int | None) -> list[torch.Tensor]:
-    """Documents, tokens, Σℓ² and Σℓ² under the window: 0-d int64 tensors. `mask`: batch × places, 0 is padding.
+    """Documents, tokens, Σℓ² and Σℓ² under the window: 0-d int64 tensors. `mask`: batch × positions, 0 is padding.
 
-    With packing the mask holds each document's number, or `positions` begins anew at 0; both are taken for a border.
+    With packing, a new document has another number in the mask, or its `positions` start again at 0; either is taken
+    as a border.
     """
     kept = mask != 0
     begins = torch.ones_like(kept)

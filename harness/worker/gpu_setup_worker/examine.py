@@ -1,11 +1,11 @@
-"""Reloads a trained adapter on its base and says what changed: held-out loss and answers, before and after.
+"""Reloads a trained adapter on its base and reports what changed: held-out loss and answers, before and after.
 
 `… -m gpu_setup_worker.examine --base DIR --adapter DIR --out FILE [--held-out FILE] [--tokens N] [--prompt TEXT …]`
-`--merged DIR` in place of base and adapter asks a whole model: then there is no "before". --plain: the base is not in
-NF4. The held-out file is Alpaca JSON, or the tokens that the plugin wrote: [{"prompt": [ids], "answer": [ids]}].
-"before" is the same 4-bit base with the adapter switched off. Loss: mean over the answer's tokens of all rows (nats).
-"mismatched" loss pairs each question with the next row's answer: a model that answers the question keeps it well above
-the matched loss, one that has only learnt a style does not. A loss that is not finite is written as null.
+`--merged DIR` instead of base and adapter examines a merged model, without "before". --plain: the base is not in NF4.
+The held-out file is Alpaca JSON, or the tokens that the plugin wrote: [{"prompt": [ids], "answer": [ids]}]. "before" is
+the same 4-bit base with the adapter switched off. Loss: mean over the answer tokens of all rows (nats). "mismatched"
+loss pairs each question with the next row's answer: it is well above the matched loss for a model that answers the
+question, but not for a model that has only learnt a style. A loss that is not finite is written as null.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 
 def load_base(base: str, four_bit: bool = True, exact: bool = False) -> Any:
-    """The base model, in NF4 as training has it, on the GPU where there is one. `exact`: see frozen.py."""
+    """The base model, in NF4 as in training, on the GPU if there is one. `exact`: see frozen.py."""
     gpu = torch.cuda.is_available()
     dtype = torch.bfloat16 if gpu and torch.cuda.is_bf16_supported() else torch.float16 if gpu else torch.float32
     settings = BitsAndBytesConfig(
@@ -61,12 +61,12 @@ def load_tokenizer(folder: str) -> Any:
     return tokenizer
 
 
-def load(base: str, adapter: str, four_bit: bool, exact: bool) -> tuple[Any, Any]:
-    """The tuned model (adapter on its base, evaluation mode) and its tokenizer."""
+def load_adapter(base: str, adapter: str, four_bit: bool, exact: bool) -> tuple[Any, Any]:
+    """The trained model (adapter on its base, evaluation mode) and its tokenizer."""
     return PeftModel.from_pretrained(load_base(base, four_bit, exact), adapter).eval(), load_tokenizer(adapter)
 
 
-def asked(tokenizer: Any, instruction: str, text: str | None = None, answer: str | None = None) -> Row:
+def tokenise_row(tokenizer: Any, instruction: str, text: str | None = None, answer: str | None = None) -> Row:
     """A row as Axolotl's `type: alpaca` makes it: prompt and answer tokenised as one, then the end-of-text token."""
     prompt = next(AlpacaPrompter().build_prompt(instruction, text or None))
     head = tokenizer(prompt)["input_ids"]
@@ -82,7 +82,7 @@ def held_out_rows(path: Path, tokenizer: Any) -> list[Row]:
             text = tokenizer.decode(row["prompt"], skip_special_tokens=True)
             rows.append(Row(text, row["prompt"], row["answer"]))
         else:
-            rows.append(asked(tokenizer, row["instruction"], row.get("input"), row["output"]))
+            rows.append(tokenise_row(tokenizer, row["instruction"], row.get("input"), row["output"]))
     return rows
 
 
@@ -110,7 +110,7 @@ def answers_to(model: Any, tokenizer: Any, rows: list[Row], tokens: int) -> list
         do_sample=False,
         repetition_penalty=1.1,
         pad_token_id=tokenizer.pad_token_id,
-        # the model folder's generation settings may name another end than the one that training taught
+        # the model folder's generation settings may set another end token than the one used in training
         eos_token_id=tokenizer.eos_token_id,
     )
     return [tokenizer.decode(row[batch["input_ids"].shape[1] :], skip_special_tokens=True).strip() for row in written]
@@ -126,16 +126,16 @@ def examine(
     four_bit: bool = True,
     exact: bool = False,
 ) -> dict[str, Any]:
-    """Everything above, for the held-out rows and for the person's own prompts."""
+    """Losses and answers for the held-out rows, and answers to the user's own prompts."""
     if merged is not None:
         model, tokenizer = load_base(merged, four_bit=False).eval(), load_tokenizer(merged)
         views: tuple[tuple[str, Any], ...] = (("after", nullcontext),)
     else:
-        model, tokenizer = load(base, adapter, four_bit, exact)
+        model, tokenizer = load_adapter(base, adapter, four_bit, exact)
         views = (("before", model.disable_adapter), ("after", nullcontext))
     rows = held_out_rows(held_out, tokenizer) if held_out else []
     answers = [row.answer for row in rows]
-    questions = rows + [asked(tokenizer, prompt) for prompt in prompts]
+    questions = rows + [tokenise_row(tokenizer, prompt) for prompt in prompts]
     result: dict[str, Any] = {"rows": len(rows)}
     said: dict[str, list[str]] = {"before": [""] * len(questions)}
     for name, view in views:
@@ -177,7 +177,7 @@ def main() -> None:
         not given.plain,
         given.exact,
     )
-    # written aside and renamed: a half document must never be taken for a whole one
+    # written to a temporary file and renamed: an incomplete document must never be read as complete
     partial = given.out.with_suffix(".partial")
     partial.write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
     os.replace(partial, given.out)

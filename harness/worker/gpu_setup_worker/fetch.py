@@ -1,9 +1,9 @@
-"""Fetches a model from the hub into a plain folder: size first, resumable, every file checked, safetensors only.
+"""Downloads a model from the hub into a plain folder: resumable, every file checked, safetensors only.
 
-`python -m gpu_setup_worker.fetch REPO OUT [--revision REV]` prints one JSON object a line: plan, progress, then done or
-failed {code, text}. OUT/source.json is written last: {repo, revision, licence, files: {name: [bytes, digest]}}; with it
-the folder is whole. Large files are checked by the sha256 that the hub gives for them, the others by git's own sha1.
-HF_ENDPOINT names a mirror. What was fetched before a cut stays in OUT and is gone on with, in mid-file too.
+`python -m gpu_setup_worker.fetch REPO OUT [--revision REV]` prints one JSON object per line: plan (with the size),
+progress, then done or failed {code, text}. OUT/source.json is written last: {repo, revision, licence, files: {name:
+[bytes, digest]}}; with it the folder is complete. Large files are checked with the hub's sha256, all other files with
+git's own sha1. HF_ENDPOINT selects a mirror. An interrupted download stays in OUT and resumes, also within a file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# plain HTTP goes on in the middle of a file and works with every mirror; read at import
+# plain HTTP can resume within a file and works with every mirror; read at import
 os.environ["HF_HUB_DISABLE_XET"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
@@ -42,14 +42,14 @@ from gpu_setup_worker.parent import end_with_parent
 
 SOURCE = "source.json"
 TRIES = 5
-# beside weights: configuration, tokenizer, chat template, licence and the model's card; no code, no pickles
+# files besides the weights: configuration, tokenizer, chat template, licence and model card; no code, no pickle files
 _BESIDE = re.compile(r"[\w.-]+\.(json|txt|jinja|model)|tokenizer[\w.-]*|(LICENSE|LICENCE|NOTICE|README)[\w.-]*")
-# the same weights once more, for other programs
+# copies of the same weights, for other programs
 _OTHER_WEIGHTS = re.compile(r"consolidated.*|.*\.fp16\.safetensors|.*\.int8\.safetensors")
 
 
-class Wanted(NamedTuple):
-    """A file of the repository: what it must be. `sha256` for large files (LFS), `blob` is git's sha1 of the others."""
+class RepoFile(NamedTuple):
+    """A file of the repository. `sha256` is the digest of a large file (LFS), `blob` git's sha1 of any other file."""
 
     name: str
     size: int
@@ -57,33 +57,33 @@ class Wanted(NamedTuple):
     blob: str | None
 
 
-class Failed(Exception):
-    """Why it cannot be fetched: a stable word and a sentence."""
+class DownloadFailed(Exception):
+    """Why it cannot be downloaded: a stable code and a sentence."""
 
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
         self.code, self.text = code, text
 
 
-def say(event: str, **fields: Any) -> None:
+def print_event(event: str, **fields: Any) -> None:
     print(json.dumps({"event": event, **fields}), flush=True)
 
 
-def chosen(files: list[Wanted], index: dict[str, Any] | None) -> list[Wanted]:
-    """The files of a plain model folder: safetensors (the index's where there is one) and what belongs to them."""
+def choose_files(files: list[RepoFile], index: dict[str, Any] | None) -> list[RepoFile]:
+    """The files to download: the safetensors (those in the index, if any) and the files that belong to them."""
     top = [file for file in files if "/" not in file.name]
     weights = [f for f in top if f.name.endswith(".safetensors") and not _OTHER_WEIGHTS.fullmatch(f.name)]
     if index is not None:
         named = set(index.get("weight_map", {}).values())
         weights = [file for file in weights if file.name in named]
     if not weights:
-        raise Failed("no-safetensors", "it has no weights as safetensors, only in formats that can run code")
+        raise DownloadFailed("no-safetensors", "it has no safetensors weights, only formats that can run code")
     others = [f for f in top if _BESIDE.fullmatch(f.name) and not f.name.endswith((".bin", ".safetensors", ".py"))]
     return [*others, *weights]
 
 
-def is_right(path: Path, wanted: Wanted) -> bool:
-    """Whether the file is there and is what the hub says that it is."""
+def is_correct(path: Path, wanted: RepoFile) -> bool:
+    """Whether the file exists with the size and digest that the hub gives."""
     if not path.is_file() or path.stat().st_size != wanted.size:
         return False
     with path.open("rb") as file:
@@ -94,55 +94,61 @@ def is_right(path: Path, wanted: Wanted) -> bool:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == wanted.blob
 
 
-def fetch_file(repo: str, revision: str, wanted: Wanted, out: Path) -> None:
-    """Fetch one file and check it; cut connections are gone on with, a wrong content is fetched once more."""
+def fetch_file(repo: str, revision: str, wanted: RepoFile, out: Path) -> None:
+    """Download one file and check it; lost connections are resumed, a wrong content is downloaded once again."""
     wrong = False
     for number in range(TRIES):
         try:
             path = Path(hf_hub_download(repo, wanted.name, revision=revision, local_dir=out))
         except (httpx.TransportError, LocalEntryNotFoundError, OSError) as error:
-            # the client's HTTP errors are OSErrors too; only the server's own trouble may pass
+            # the client's HTTP errors are OSErrors too; only server errors are worth another try
             status = getattr(getattr(error, "response", None), "status_code", 500)
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
             if full or status < 500 or number == TRIES - 1:
                 raise
             time.sleep(min(8, 2**number) / 4)
             continue
-        if is_right(path, wanted):
+        if is_correct(path, wanted):
             return
         path.unlink(missing_ok=True)
         if wrong:
             break
         wrong = True
-    raise Failed("checksum", f"{wanted.name} is not what the hub says that it is, also when fetched once more")
+    raise DownloadFailed(
+        "checksum", f"{wanted.name} does not have the digest that the hub gives, also after a second download"
+    )
 
 
 def fetch(repo: str, revision: str | None, out: Path) -> None:
     info = HfApi().model_info(repo, revision=revision, files_metadata=True)
-    files = [Wanted(f.rfilename, f.size or 0, f.lfs.sha256 if f.lfs else None, f.blob_id) for f in info.siblings or []]
+    files = [
+        RepoFile(f.rfilename, f.size or 0, f.lfs.sha256 if f.lfs else None, f.blob_id) for f in info.siblings or []
+    ]
     index = next((file for file in files if file.name == "model.safetensors.index.json"), None)
     out.mkdir(parents=True, exist_ok=True)
     if index is not None:
         fetch_file(repo, info.sha, index, out)
     named = json.loads((out / index.name).read_text(encoding="utf-8")) if index else None
-    todo = chosen(files, named)
+    todo = choose_files(files, named)
     total = sum(file.size for file in todo)
-    left = sum(file.size for file in todo if not is_right(out / file.name, file)) - partly(out)
+    left = sum(file.size for file in todo if not is_correct(out / file.name, file)) - partial_bytes(out)
     licence = licence_of(info)
-    say("plan", repo=repo, revision=info.sha, licence=licence, bytes=total, left=max(left, 0), files=len(todo))
+    print_event("plan", repo=repo, revision=info.sha, licence=licence, bytes=total, left=max(left, 0), files=len(todo))
     free = shutil.disk_usage(out).free
     if free < left:
-        raise Failed("no-room", f"{left / 1e9:.1f} GB are still to come, and {free / 1e9:.1f} GB are free at {out}")
+        raise DownloadFailed(
+            "no-room", f"{left / 1e9:.1f} GB are still to download, and {free / 1e9:.1f} GB are free at {out}"
+        )
     done = threading.Event()
-    teller = threading.Thread(target=tell, args=(out, total, done), daemon=True)
-    teller.start()
+    progress = threading.Thread(target=print_progress, args=(out, total, done), daemon=True)
+    progress.start()
     try:
         with ThreadPoolExecutor(4) as pool:
             for future in [pool.submit(fetch_file, repo, info.sha, file, out) for file in todo]:
                 future.result()
     finally:
         done.set()
-        teller.join()
+        progress.join()
     shutil.rmtree(out / ".cache", ignore_errors=True)
     document = {
         "repo": repo,
@@ -156,46 +162,46 @@ def fetch(repo: str, revision: str | None, out: Path) -> None:
 
 
 def licence_of(info: Any) -> str | None:
-    """As the model's card says it, or its tag."""
+    """The licence in the model's card, or its tag."""
     said = getattr(info.card_data, "license", None) if info.card_data else None
     tags = [tag.partition(":")[2] for tag in info.tags or [] if tag.startswith("license:")]
     return said if isinstance(said, str) else next(iter(tags), None)
 
 
-def partly(out: Path) -> int:
+def partial_bytes(out: Path) -> int:
     return sum(path.stat().st_size for path in (out / ".cache").rglob("*.incomplete"))
 
 
-def tell(out: Path, total: int, done: threading.Event) -> None:
+def print_progress(out: Path, total: int, done: threading.Event) -> None:
     while not done.wait(0.5):
-        there = partly(out) + sum(path.stat().st_size for path in out.glob("*") if path.is_file())
-        say("progress", done=min(there, total), total=total)
+        size = partial_bytes(out) + sum(path.stat().st_size for path in out.glob("*") if path.is_file())
+        print_event("progress", done=min(size, total), total=total)
 
 
-def reason(error: Exception) -> Failed:
-    """The hub client's error as one of our words."""
+def failure_of(error: Exception) -> DownloadFailed:
+    """The hub client's error as one of our codes."""
     text = " ".join(str(error).split())[:300]
     status = getattr(getattr(error, "response", None), "status_code", None)
     match error:
-        case Failed():
+        case DownloadFailed():
             return error
         case GatedRepoError():
-            return Failed("gated", text)
+            return DownloadFailed("gated", text)
         case RevisionNotFoundError():
-            return Failed("no-revision", text)
+            return DownloadFailed("no-revision", text)
         case LocalEntryNotFoundError() | OfflineModeIsEnabled() | httpx.TransportError():
-            return Failed("unreachable", f"{type(error).__name__}: {text}")
+            return DownloadFailed("unreachable", f"{type(error).__name__}: {text}")
         case RepositoryNotFoundError():
-            return Failed("missing", text)
+            return DownloadFailed("missing", text)
         case EntryNotFoundError():
-            return Failed("incomplete-on-hub", text)
+            return DownloadFailed("incomplete-on-hub", text)
         case HfHubHTTPError() if status in (401, 403):
-            return Failed("gated", text)
+            return DownloadFailed("gated", text)
         case HfHubHTTPError():
-            return Failed("hub-failed", f"HTTP {status}: {text}")
+            return DownloadFailed("hub-failed", f"HTTP {status}: {text}")
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return Failed("no-room", text)
-    return Failed("failed", f"{type(error).__name__}: {text}")
+            return DownloadFailed("no-room", text)
+    return DownloadFailed("failed", f"{type(error).__name__}: {text}")
 
 
 def main() -> None:
@@ -208,10 +214,10 @@ def main() -> None:
     try:
         fetch(given.repo, given.revision, given.out)
     except Exception as error:
-        failed = reason(error)
-        say("failed", code=failed.code, text=failed.text)
+        failed = failure_of(error)
+        print_event("failed", code=failed.code, text=failed.text)
         sys.exit(1)
-    say("done")
+    print_event("done")
 
 
 if __name__ == "__main__":

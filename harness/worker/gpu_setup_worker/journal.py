@@ -1,4 +1,4 @@
-"""The worker's log: one JSON object a line, flushed at once, so that what was measured survives a kill."""
+"""The worker's log: one JSON object per line, flushed at once, so that measurements survive a kill."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SCHEMA = 1
 
 
 class Journal:
-    """Appends events to the file named by GPU_SETUP_WORKER_LOG. A float that JSON cannot hold becomes a string."""
+    """Appends events to the file named by GPU_SETUP_WORKER_LOG. A float that JSON cannot express becomes a string."""
 
     def __init__(self, path: str) -> None:
         self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 - lives as long as the process
         with Path(path).open("rb") as before:
-            # a line that a kill has cut must not swallow the first one of ours
+            # a line that a kill left incomplete must not swallow our first line
             if before.seek(0, os.SEEK_END) and before.seek(-1, os.SEEK_END) >= 0 and before.read(1) != b"\n":
                 self._file.write("\n")
 

@@ -1,7 +1,7 @@
-"""Which attention kernels a piece of work really calls, whatever its config asks for.
+"""Which attention kernels really run, whatever the config requests.
 
 PyTorch chooses the back end of scaled_dot_product_attention by itself and falls back to plain matrix products without a
-word (unsloth#8821: 4 to 12 times slower). The profiler sees the names of the operators that ran.
+warning (unsloth#8821: 4 to 12 times slower). The profiler sees the names of the operators that ran.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ WORDS = ("attention", "flash_attn", "fmha")
 
 @contextmanager
 def attention_kernels(names: set[str]) -> Iterator[None]:
-    """Adds the names of the attention operators that run inside; the work goes on when the profiler cannot start."""
+    """Add the names of the attention operators that run inside; if the profiler cannot start, nothing is added."""
     watch = profiler.profile(use_cpu=True)
     try:
         watch.__enter__()

@@ -1,7 +1,7 @@
-"""Asks Axolotl itself which keys a config may have, and whether a config is valid.
+"""Gets from Axolotl itself which keys a config may have, and whether a config is valid.
 
 `python -m gpu_setup_worker.keys list OUT` writes the names as JSON; `… check CONFIG …` prints `valid CONFIG` for each,
-and exits 1 with Axolotl's words at the first that is not.
+and exits with status 1 and Axolotl's message at the first invalid one.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""How fast this device multiplies matrices of this model's own shapes: the ceiling that training cannot pass.
+"""How fast this device multiplies matrices of this model's shapes: the ceiling that training cannot exceed.
 
 `python -m gpu_setup_worker.matmul_ceiling --matrices 4096x4096x64,4096x14336x64 --rows 4096 --seconds 30 --out FILE`
 A matrix is inputs x outputs x how many the model has; `rows` are the token slots of a micro batch. One round multiplies
 each shape as training does: forward (x·Wᵀ) and the gradient of the input (g·W); with --trained that of the weights
-(gᵀ·x) too. A round's figure is its FLOPs over its time, each shape weighted by how many there are: so the shapes that
-hold most of the model's work count most. Inputs are drawn from a normal distribution: zeros run about 15 % faster, for
-they toggle no bits. PyTorch's own switches (reduced-precision sums) stay as training has them.
+(gᵀ·x) too. A round's figure is its FLOPs divided by its time, each shape weighted by its number in the model, so that
+the shapes with most of the work count most. Inputs are normally distributed: zeros run about 15 % faster, because they
+toggle no bits. PyTorch's own switches (reduced-precision sums) are as in training.
 
-With --until-stopped it goes on until it is ended, as a heater for a card that is to be measured warm.
+With --until-stopped it runs until it is killed, to heat a card before a measurement.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ class Matrix(NamedTuple):
 
 
 class Operands:
-    """Room for the largest shape, drawn once; each shape is a view of it, so that little memory is needed."""
+    """Random operands for the largest shape; every other shape is a view of them, so that little memory is needed."""
 
     def __init__(self, matrices: list[Matrix], rows: int, dtype: torch.dtype, device: str) -> None:
         chance = torch.Generator(device=device).manual_seed(1)
 
-        def drawn(size: int) -> torch.Tensor:
+        def random(size: int) -> torch.Tensor:
             return torch.randn(size, generator=chance, dtype=dtype, device=device)
 
         self._rows = rows
-        self._x = drawn(rows * max(m.inputs for m in matrices))
-        self._g = drawn(rows * max(m.outputs for m in matrices))
-        self._w = drawn(max(m.inputs * m.outputs for m in matrices))
+        self._x = random(rows * max(m.inputs for m in matrices))
+        self._g = random(rows * max(m.outputs for m in matrices))
+        self._w = random(max(m.inputs * m.outputs for m in matrices))
         self._out = torch.empty(max(len(self._x), len(self._g), len(self._w)), dtype=dtype, device=device)
 
     def products(self, matrix: Matrix, trained: bool) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """(left, right, where to) of each product that training makes with a matrix of this shape."""
+        """(left, right, output) of each product that training makes with a matrix of this shape."""
         inputs, outputs, _ = matrix
         x = self._x[: self._rows * inputs].view(self._rows, inputs)
         g = self._g[: self._rows * outputs].view(self._rows, outputs)
@@ -75,7 +75,7 @@ def seconds_between(begin: Any, end: Any) -> float:
 def one_round(
     matrices: list[Matrix], operands: Operands, trained: bool, gpu: bool
 ) -> list[tuple[Matrix, float, float]]:
-    """Each shape's FLOPs and seconds for all its products once. A GPU's queue stays full; it is read at the end."""
+    """Each shape's FLOPs and seconds for its products. A GPU's queue is kept full; times are read at the end."""
     marks = []
     for matrix in matrices:
         products = operands.products(matrix, trained)
@@ -93,7 +93,7 @@ def one_round(
 def measure(
     matrices: list[Matrix], rows: int, dtype: torch.dtype, device: str, seconds: float, trained: bool, fewest: int = 3
 ) -> dict[str, Any]:
-    """Rounds until `seconds` are over, at least `fewest`; the first warms up. Figures in TFLOP/s."""
+    """Rounds until `seconds` are over, at least `fewest`, after one warm-up round. Figures in TFLOP/s."""
     gpu, operands = device == "cuda", Operands(matrices, rows, dtype, device)
     one_round(matrices, operands, trained, gpu)
     rounds: list[float] = []
@@ -116,7 +116,7 @@ def measure(
 
 
 def parse_matrices(text: str) -> list[Matrix]:
-    """Equal shapes are added up; the order is that of the text."""
+    """Counts of equal shapes are added; the order is that of the text."""
     counts: dict[tuple[int, int], int] = {}
     for word in text.split(","):
         inputs, outputs, count = (int(part) for part in word.split("x"))
@@ -147,7 +147,7 @@ def main() -> None:
             given.matrices, given.rows, DTYPES[precision], "cuda" if gpu else "cpu", seconds, given.trained
         )
     result |= {"precision": precision, "tf32": given.tf32, "trained": given.trained}
-    # written aside and renamed: a half document must never be taken for a whole one
+    # written to a temporary file and renamed: an incomplete document must never be read as complete
     partial = given.out.with_suffix(".partial")
     partial.write_text(json.dumps(result), encoding="utf-8")
     os.replace(partial, given.out)

@@ -1,10 +1,10 @@
-"""Merges an adapter into its base: a plain model folder that answers as the adapter on its base does.
+"""Merges an adapter into its base: a plain model folder that gives the same answers as the adapter on its base.
 
 `python -m gpu_setup_worker.merge --base DIR --adapter DIR --out DIR [--dtype bfloat16|float16|float32] [--four-bit]`
-With --four-bit the adapter was trained on the base in NF4, and learnt to make good what the rounding broke: so what it
-is added to are the base's weights as they came back from NF4, and only those that were in it. (Axolotl 0.19.0's own
-merge rounds the embedding and the head as well, which training does not.) One tensor at a time: the host holds the
-base in 4 bit and one file of the result.
+With --four-bit the adapter was trained on the base in NF4, and learnt to compensate its rounding errors. So it is added
+to the base's weights as dequantised from NF4, and only those that were quantised. (Axolotl 0.19.0's own merge also
+rounds the embedding and the head, which training does not.) One tensor at a time: the host holds the base in 4 bit and
+one file of the result.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from gpu_setup_worker.parent import end_with_parent
 
 FILE_BYTES = 2 << 30
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-# what PEFT can train and a sum of two small matrices cannot express; each of these keys must be empty
+# PEFT options that a sum of two small matrices cannot express; each of these keys must be empty
 PLAIN_ONLY = ("use_dora", "alpha_pattern", "rank_pattern", "fan_in_fan_out", "lora_bias", "target_parameters")
 PREFIX = "base_model.model."
 
 
 class Adapter(NamedTuple):
-    """`low` holds (A, B) by module, `whole` the weights that were trained as they are, by key. scale x B A is added."""
+    """`low` has (A, B) by module, `whole` the fully trained weights, by key. scale x B A is added to the base."""
 
     low: dict[str, tuple[torch.Tensor, torch.Tensor]]
     whole: dict[str, torch.Tensor]
     scale: float
 
 
-class Place(NamedTuple):
+class ResultTensor(NamedTuple):
     """A tensor of the result: its key, the base's file that has it (None: only the adapter), and its elements."""
 
     key: str
@@ -67,8 +67,8 @@ def read_adapter(folder: Path) -> Adapter:
     return Adapter(pairs, whole, config["lora_alpha"] / root)
 
 
-def rounded(base: Path) -> dict[str, Any]:
-    """The layers that NF4 holds, by name: the base loaded as training and examination load it."""
+def quantised_layers(base: Path) -> dict[str, Any]:
+    """The layers in NF4, by name: the base loaded as in training and examination."""
     from bitsandbytes.nn import Linear4bit
 
     from gpu_setup_worker.examine import load_base
@@ -76,20 +76,20 @@ def rounded(base: Path) -> dict[str, Any]:
     return {name: layer for name, layer in load_base(str(base)).named_modules() if isinstance(layer, Linear4bit)}
 
 
-def places(base: Path, adapter: Adapter) -> list[Place]:
+def result_tensors(base: Path, adapter: Adapter) -> list[ResultTensor]:
     """Every tensor of the result, in the order of the base's files."""
     found = []
     for file in sorted(base.glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
-            found += [Place(key, file, math.prod(tensors.get_slice(key).get_shape())) for key in tensors.keys()]  # noqa: SIM118
-    there = {place.key for place in found}
-    lacking = {f"{module}.weight" for module in adapter.low} - there
-    if lacking:
-        sys.exit(f"merge-names: the adapter changes what the base does not have: {', '.join(sorted(lacking)[:3])}")
-    return found + [Place(key, None, value.numel()) for key, value in adapter.whole.items() if key not in there]
+            found += [ResultTensor(key, file, math.prod(tensors.get_slice(key).get_shape())) for key in tensors.keys()]  # noqa: SIM118
+    known = {tensor.key for tensor in found}
+    absent = {f"{module}.weight" for module in adapter.low} - known
+    if absent:
+        sys.exit(f"merge-names: the adapter changes tensors that the base lacks: {', '.join(sorted(absent)[:3])}")
+    return found + [ResultTensor(key, None, value.numel()) for key, value in adapter.whole.items() if key not in known]
 
 
-def merged(place: Place, adapter: Adapter, layers: dict[str, Any], dtype: torch.dtype) -> torch.Tensor:
+def merge_tensor(place: ResultTensor, adapter: Adapter, layers: dict[str, Any], dtype: torch.dtype) -> torch.Tensor:
     """One tensor of the result, computed in float32."""
     from bitsandbytes.functional import dequantize_4bit
 
@@ -111,9 +111,9 @@ def merged(place: Place, adapter: Adapter, layers: dict[str, Any], dtype: torch.
     return value.to(dtype)
 
 
-def files(found: list[Place], width: int) -> Iterator[list[Place]]:
-    """Tensors for one file each, of FILE_BYTES at most unless one alone is larger."""
-    part: list[Place] = []
+def split_into_files(found: list[ResultTensor], width: int) -> Iterator[list[ResultTensor]]:
+    """The tensors of each file, at most FILE_BYTES unless one tensor alone is larger."""
+    part: list[ResultTensor] = []
     for place in found:
         if part and width * (place.elements + sum(other.elements for other in part)) > FILE_BYTES:
             yield part
@@ -126,7 +126,7 @@ def files(found: list[Place], width: int) -> Iterator[list[Place]]:
 def write(base: Path, folder: Path, out: Path, dtype_name: str, four_bit: bool) -> None:
     dtype = DTYPES[dtype_name]
     adapter = read_adapter(folder)
-    found = places(base, adapter)
+    found = result_tensors(base, adapter)
     width = dtype.itemsize
     needed = width * sum(place.elements for place in found)
     free = shutil.disk_usage(out.parent).free
@@ -134,13 +134,13 @@ def write(base: Path, folder: Path, out: Path, dtype_name: str, four_bit: bool) 
         sys.exit(
             f"merge-no-room: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: No space left on device"
         )
-    layers = rounded(base) if four_bit else {}
+    layers = quantised_layers(base) if four_bit else {}
     out.mkdir()
-    parts = list(files(found, width))
+    parts = list(split_into_files(found, width))
     index, done = {}, 0
     for number, part in enumerate(parts, 1):
         name = "model.safetensors" if len(parts) == 1 else f"model-{number:05}-of-{len(parts):05}.safetensors"
-        tensors = {place.key: merged(place, adapter, layers, dtype).contiguous() for place in part}
+        tensors = {place.key: merge_tensor(place, adapter, layers, dtype).contiguous() for place in part}
         save_file(tensors, out / name, metadata={"format": "pt"})
         index |= {place.key: name for place in part}
         done += sum(place.elements for place in part)
@@ -156,12 +156,12 @@ def write(base: Path, folder: Path, out: Path, dtype_name: str, four_bit: bool) 
         config["tie_word_embeddings"] = False
     (out / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     for file in out.glob("*.safetensors"):
-        # safetensors writes for its owner only, and the folder is made to be passed on
+        # safetensors makes files readable by their owner only, but this folder is made to be shared
         file.chmod((out / "config.json").stat().st_mode)
-    copy_beside(base, folder, out)
+    copy_other_files(base, folder, out)
 
 
-def copy_beside(base: Path, adapter: Path, out: Path) -> None:
+def copy_other_files(base: Path, adapter: Path, out: Path) -> None:
     """Tokenizer (the adapter's, where it has one), generation settings and licence."""
     names = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.jinja")
     source = adapter if list(adapter.glob("tokenizer*")) else base
@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--four-bit", action="store_true")
     given = parser.parse_args()
     end_with_parent()
-    # written aside and renamed: a half model must never be taken for a whole one
+    # written to a temporary folder and renamed: an incomplete model must never be read as complete
     partial = given.out.with_name(f"{given.out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     write(given.base, given.adapter, partial, given.dtype, given.four_bit)

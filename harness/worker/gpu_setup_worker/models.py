@@ -1,4 +1,4 @@
-"""Makes the base models that need no hub: SmolLM2 from its package, and small or drawn ones on the spot.
+"""Makes the base models that need no hub: SmolLM2 from its package, and generated ones with random weights.
 
 `python -m gpu_setup_worker.models smollm2|tiny OUT [--text FILE]` writes a plain model folder.
 `… synthetic OUT --text FILE --real FILE` writes one without weights, for gpu_setup_worker.synthetic: FILE is JSON with
@@ -27,7 +27,7 @@ TINY_VOCABULARY = 2048
 def smollm2(out: Path) -> None:
     """Dequantise the carrier's GGUF into a bfloat16 model folder (134.5 M parameters, 269 MB).
 
-    bfloat16 because the values come from 4 bit anyway, and a float32 file would cost 270 MB of peak memory at loading.
+    bfloat16, because the values come from 4 bit anyway, and a float32 file would need 270 MB more memory at loading.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -49,7 +49,7 @@ def smollm2(out: Path) -> None:
 def trained_tokenizer(text: Path, vocabulary: int) -> Any:
     """A Llama tokenizer whose byte-level BPE learns at most TINY_VOCABULARY words from the rows of `text`.
 
-    A larger `vocabulary` is filled with words that no text yields, so that its size is the real model's.
+    A larger `vocabulary` is filled with words that no text contains, so that its size is the real model's.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaTokenizer
@@ -74,7 +74,7 @@ def trained_tokenizer(text: Path, vocabulary: int) -> Any:
 
 
 def synthetic(out: Path, text: Path, real: Path) -> None:
-    """A model's config and a tokenizer of its size; the weights are drawn where they are used."""
+    """A model's config and a tokenizer of its size; the random weights are generated when the model is loaded."""
     given = json.loads(real.read_text(encoding="utf-8"))
     out.mkdir(parents=True)
     (out / "config.json").write_text(json.dumps(given["config"], indent=1), encoding="utf-8")
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("name", choices=["smollm2", "tiny", "synthetic"])
     parser.add_argument("out", type=Path)
     parser.add_argument("--text", type=Path, help="Alpaca rows that the tokenizer is trained on")
-    parser.add_argument("--real", type=Path, help="the config and the spread of the model to draw")
+    parser.add_argument("--real", type=Path, help="the config of the real model, and the spread of its weights")
     given = parser.parse_args()
     end_with_parent()
     if given.name == "smollm2":

@@ -1,17 +1,17 @@
-"""Does bitsandbytes' NF4 compute rightly on this device? Linear4bit against dequantise-and-multiply in float64.
+"""Is bitsandbytes' NF4 arithmetic correct on this device? Linear4bit compared with dequantise-and-multiply in float64.
 
 The reference does not use bitsandbytes' kernels: packed bytes and (doubly quantised) scales are read from the layer and
-multiplied out. A wrong kernel gives results that have nothing to do with it (bitsandbytes#2087: a fused product on
-gfx1100 while dequantising was right); a right one differs by rounding only. With u the unit roundoff of the compute
-dtype, v that of float32 and n terms, each |error| of y = x·Wᵀ is at most
+multiplied out. A broken kernel gives unrelated results (bitsandbytes#2087: a fused product on gfx1100, although
+dequantising was correct); a correct one differs by rounding only. With u the unit roundoff of the compute dtype, v that
+of float32 and n terms, each |error| of y = x·Wᵀ is at most
 
     (5u + (n + 4)v) · Σ|x||w|  +  u·|y|
 
-for code, scale, their product, the term and one partial sum may each be rounded to the compute dtype, sums run in
+because code, scale, their product, the term and one partial sum may each be rounded to the compute dtype, sums run in
 float32 (n terms, 4 more for the scale), and the result is rounded once. Quantisation itself may move a weight by half
 the widest gap of NF4's code times its block's scale, and by what the second quantisation moved the scale.
 
-`python -m gpu_setup_worker.nf4_check [--inject NAME]` prints the result; --inject shows that such an error is seen.
+`python -m gpu_setup_worker.nf4_check [--inject NAME]` prints the result; --inject shows that such an error is detected.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ SHAPES = ((1, 512, 256), (8, 512, 256), (3, 1024, 192), (64, 1024, 512))
 
 
 class Worst(NamedTuple):
-    """How near the worst entry of one comparison comes to its bound: above 1 it is broken, NaN counts as broken."""
+    """The worst entry of one comparison as a share of its bound: above 1 the kernel is broken, and so it is at NaN."""
 
     what: str
     of_bound: float
 
     @property
-    def fine(self) -> bool:
+    def passed(self) -> bool:
         return self.of_bound <= 1.0
 
 
 def scales(state: Any) -> torch.Tensor:
-    """The blocks' scales in float64, one a block of 64 weights, the second quantisation undone."""
+    """The blocks' scales in float64, one per block of 64 weights, with the second quantisation undone."""
     if not state.nested:
         return state.absmax.double()
     second = state.state2
@@ -58,7 +58,7 @@ def scales(state: Any) -> torch.Tensor:
 
 
 def dequantised(packed: torch.Tensor, state: Any) -> torch.Tensor:
-    """The weights that the layer stands for, float64, outputs × inputs: two codes a byte, the high half first."""
+    """The layer's weights in float64, outputs × inputs: two codes per byte, the high half first."""
     raw = packed.reshape(-1).view(torch.uint8)
     codes = torch.stack((raw >> 4, raw & 15), dim=1).reshape(-1).long()
     values = torch.tensor(CODE, dtype=torch.float64, device=raw.device)[codes]
@@ -114,12 +114,12 @@ def compare(
     moved = (true - scales(layer.weight.quant_state).reshape(-1, 1)).abs()
     allowed = (HALF_GAP + 2.0**-20) * true + moved
     found.append(_worst(f"quantise {label}", blocks - real.reshape(-1, BLOCK), allowed))
-    # the second quantisation has 8 bits: a scale that moved by a tenth is no rounding
+    # the second quantisation has 8 bits: a scale that moved by a tenth is more than rounding
     found.append(_worst(f"scales {label}", moved, 0.1 * true))
     return found
 
 
-# what a broken kernel would give: the kinds that were seen (an unrelated product, a block or a row taken wrongly)
+# results of broken kernels that were seen: an unrelated product, a wrong block or a wrong row
 FAULTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "unrelated": lambda y: torch.randn_like(y) * y.std(),
     "one-row": lambda y: torch.cat((y[:, 1:2], y[:, 1:]), dim=1),
@@ -129,14 +129,14 @@ FAULTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def check(device: str, dtype: torch.dtype) -> tuple[list[Worst], dict[str, bool]]:
-    """Every comparison, and for each kind of fault whether it would have been seen."""
+    """Every comparison, and for each kind of fault whether the comparison detects it."""
     if device != "cpu":
         # with it, partial sums may be rounded more often than the bound counts
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
         torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     found = [worst for shape in SHAPES for worst in compare(shape, device, dtype)]
     seen = {
-        name: not all(worst.fine for worst in compare((8, 512, 256), device, dtype, fault))
+        name: not all(worst.passed for worst in compare((8, 512, 256), device, dtype, fault))
         for name, fault in FAULTS.items()
     }
     return found, seen
@@ -155,9 +155,9 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     spoil = FAULTS[given.inject] if given.inject else None
     found = [worst for shape in SHAPES for worst in compare(shape, device, compute_dtype(device), spoil)]
-    # JSON holds no infinity
+    # JSON has no infinity
     print(json.dumps({worst.what: min(worst.of_bound, 1e300) for worst in found}, indent=1))
-    raise SystemExit(0 if all(worst.fine for worst in found) else 1)
+    raise SystemExit(0 if all(worst.passed for worst in found) else 1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ends this process when the gpu-setup that started it is gone: a killed tool must leave no training behind."""
+"""Ends this process when the gpu-setup that started it ends: a killed tool must not leave an orphaned training."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
-    """Ask the kernel for SIGTERM at the parent's death; end at once when it died before this call.
+    """Request SIGTERM from the kernel when the parent ends; end at once if the parent ended before this call.
 
-    GPU_SETUP_PARENT is the tool's process id; without it nobody waits for this process, and nothing is done.
+    GPU_SETUP_PARENT is the tool's process id; without it this process has no parent to watch, and nothing is done.
     """
     parent = os.environ.get("GPU_SETUP_PARENT")
     if parent is None:

@@ -1,4 +1,4 @@
-"""Axolotl plugin: makes a run repeatable, keeps it on the CPU where there is no GPU, and has every step recorded."""
+"""Axolotl plugin: makes a run repeatable, keeps it on the CPU if there is no GPU, and records every step."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Telemetry(BasePlugin):
         # the first hook that training calls
         end_with_parent()
         if cfg.trust_remote_code:
-            # the tool refuses such a recipe; whatever way it came here, a model's own code is not run
+            # the tool refuses such a recipe; if one gets here anyway, the model's own code is still not run
             raise SystemExit("remote-code: trust_remote_code is on")
         if not torch.cuda.is_available():
             # the device map is read between here and pre_model_load; LOCAL_RANK alone would name a GPU
             cfg.device_map = {"": "cpu"}
 
     def pre_model_load(self, cfg: Any) -> None:
-        # LoRA's A is drawn before the Trainer seeds: without this, two runs at one seed differ
+        # LoRA's A is initialised before the Trainer seeds: without this, two runs with one seed differ
         set_seed(cfg.seed or 42)
 
     def get_training_args(self, cfg: Any) -> dict[str, Any]:
@@ -42,14 +42,14 @@ class Telemetry(BasePlugin):
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[TrainerCallback]:
         journal = Journal.from_environment()
-        journal.write("start", **what_runs(trainer))
+        journal.write("start", **run_facts(trainer))
         if trainer.eval_dataset is not None:
             save_held_out(trainer.eval_dataset, Path(os.environ["GPU_SETUP_HELD_OUT"]))
         return [Recorder(trainer, journal, windowed_layers(trainer.model.config)[1]), Keeper(trainer, journal)]
 
 
-def what_runs(trainer: Any) -> dict[str, Any]:
-    """Device, versions, and the model as it was really loaded."""
+def run_facts(trainer: Any) -> dict[str, Any]:
+    """Device, versions, and the properties of the model as it was loaded."""
     import accelerate
     import axolotl
     import bitsandbytes
@@ -78,7 +78,7 @@ def what_runs(trainer: Any) -> dict[str, Any]:
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         "checkpointing": bool(getattr(model, "is_gradient_checkpointing", args.gradient_checkpointing)),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        # what is left of the data after Axolotl has dropped rows that are too long or empty
+        # rows that are left after Axolotl has dropped those that are too long or empty
         "rows": len(trainer.train_dataset),
         "held_out_rows": len(trainer.eval_dataset) if trainer.eval_dataset is not None else 0,
         "sizes": sizes(model),

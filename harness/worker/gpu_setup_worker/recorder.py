@@ -1,9 +1,9 @@
-"""Records every optimizer step: its time, its tokens and documents, its loss, its memory, and what waited for what.
+"""Records every optimizer step: its time, its tokens and documents, its loss, its memory and its waiting times.
 
-Times are differences between the ends of steps (perf_counter, seconds), so that data fetch and logging are in them. A
-micro-step (forward and backward of one micro batch) is timed on the device: by its own events on a GPU, where the
-processor only queues the work. Tokens are counted from the batches that the model really sees: processed = token slots,
-padding included; non_padding = slots that the attention mask keeps; trainable = labels != -100.
+Times are differences between the ends of steps (perf_counter, seconds), so that they include data loading and logging.
+A micro-step (forward and backward of one micro batch) is timed on the device: on a GPU with its own events, because the
+CPU only queues the work. Tokens are counted from the batches that the model sees: processed = token slots, padding
+included; non_padding = slots that the attention mask keeps; trainable = labels != -100.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def peak_memory() -> dict[str, int | None]:
 
 
 class Moment:
-    """A point in the device's own time: an event in its queue, or the processor's clock."""
+    """A point in the device's own time: an event in a GPU's queue, or the CPU's clock."""
 
     def __init__(self, gpu: bool) -> None:
         self._event = torch.cuda.Event(enable_timing=True) if gpu else None
@@ -52,7 +52,7 @@ class Moment:
 
 
 class Budget:
-    """Measured seconds after which training ends by itself. GPU_SETUP_BUDGET: seconds, and how many steps warm up."""
+    """Measured seconds after which training ends early. GPU_SETUP_BUDGET: seconds, and number of warm-up steps."""
 
     def __init__(self, words: str) -> None:
         seconds, _, warmup = words.partition(" ")
@@ -66,7 +66,7 @@ class Budget:
 
 
 class Recorder(TrainerCallback):
-    """Wraps the trainer's training_step to see each micro batch, and writes one line at each step's end."""
+    """Wraps the trainer's training_step to see each micro batch, and writes one line at the end of each step."""
 
     def __init__(self, trainer: Any, journal: Journal, window: int | None) -> None:
         self._journal, self._window = journal, window
@@ -79,7 +79,7 @@ class Recorder(TrainerCallback):
         self._slots: list[int] = []
         self._first = True
         self._interrupted = False
-        # read once a step: reading each at once would stall a GPU
+        # read once per step: reading each immediately would stall a GPU
         self._counts: list[torch.Tensor] = []
         self._losses: list[torch.Tensor] = []
         self._moments: list[tuple[Moment, Moment]] = []
@@ -121,14 +121,14 @@ class Recorder(TrainerCallback):
         self._journal.write("train-begin", planned_steps=state.max_steps, done_steps=state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        # waiting for the device belongs to the step, what follows to us
+        # waiting for the device is part of the step, what follows is our own overhead
         updated = Moment(self._gpu)
         losses = [float(value) for value in self._losses]
         if self._gpu:
             torch.cuda.synchronize()
         end, cpu = perf_counter(), time.process_time()
         seconds = end - (self._last_end or end)
-        # each a list with one number a micro batch
+        # each is a list with one number per micro batch
         trainable, documents, tokens, squares, window_squares = torch.stack(self._counts).T.tolist()
         loss = sum(losses)
         self._journal.write(
@@ -168,7 +168,7 @@ class Recorder(TrainerCallback):
         self._own = perf_counter() - end
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        # the next step's seconds hold the evaluation too, so it is no measurement of training
+        # the next step's seconds include the evaluation, so they do not measure training
         self._interrupted = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

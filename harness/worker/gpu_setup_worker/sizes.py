@@ -1,7 +1,7 @@
-"""What a loaded model computes for each token: the sizes of its matrices, counted on the modules that are really there.
+"""What a loaded model computes for each token: the sizes of its matrices, counted on the loaded modules.
 
-Linear layers of every kind (plain, NF4, 8 bit, LoRA's pairs) are torch.nn.Linear underneath and know their inputs and
-outputs; a packed NF4 weight's own shape says nothing. Norms and embeddings multiply no matrix.
+Linear layers of every kind (plain, NF4, 8 bit, LoRA's pairs) are subclasses of torch.nn.Linear with their inputs and
+outputs; a packed NF4 weight has another shape. Norms and embeddings multiply no matrix.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 
 def matrices(model: torch.nn.Module) -> list[tuple[str, torch.nn.Linear]]:
-    """Every matrix that a token passes, by name. PEFT keeps the original of a module that it trains: that one rests."""
+    """Every matrix that a token is multiplied with, by name; without the unused originals that PEFT keeps."""
     return [
         (name, module)
         for name, module in model.named_modules()
@@ -22,7 +22,7 @@ def matrices(model: torch.nn.Module) -> list[tuple[str, torch.nn.Linear]]:
 
 
 def windowed_layers(config: Any) -> tuple[int, int | None]:
-    """How many layers see a window only, and the window."""
+    """How many layers use sliding-window attention, and the window."""
     window = getattr(config, "sliding_window", None)
     if not window or getattr(config, "use_sliding_window", True) is False:
         return 0, None
@@ -32,7 +32,7 @@ def windowed_layers(config: Any) -> tuple[int, int | None]:
 
 
 def sizes(model: torch.nn.Module) -> dict[str, Any] | None:
-    """As harness/recipe/flops.py's Sizes takes them; None for a mixture of experts, where a token does not pass all."""
+    """The fields of Sizes (harness/recipe/flops.py); None for a mixture of experts, where a token uses only some."""
     config = model.config
     if any(getattr(config, key, None) for key in ("num_local_experts", "num_experts", "n_routed_experts")):
         return None
@@ -53,7 +53,7 @@ def sizes(model: torch.nn.Module) -> dict[str, Any] | None:
 
 
 def base_matrices(model: torch.nn.Module) -> list[tuple[int, int, int]]:
-    """(inputs, outputs, how many) of the model's own matrices, LoRA's small pairs left out."""
+    """(inputs, outputs, how many) of the model's own matrices, without LoRA's small pairs."""
     found = Counter(
         (module.in_features, module.out_features)
         for name, module in matrices(model)

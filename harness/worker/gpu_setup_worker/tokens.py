@@ -1,9 +1,9 @@
-"""Counts what a recipe's own tokenizer and Axolotl's own prompt make of a data file, without loading the model.
+"""Counts the tokens of a data file with the recipe's tokenizer and Axolotl's prompt, without loading the model.
 
 `python -m gpu_setup_worker.tokens --config CONFIG.yml --rows ROWS.jsonl --out FILE`
-The config is the one that training would get. Rows are Alpaca objects, one a line. Per row, in their order: `lengths`
-(tokens before anything is cut), `trainable` (labels that training sees) and `ends` (whether what training sees ends
-with the end-of-text token); a row that Axolotl leaves out has 0 trainable tokens and stands in `dropped`.
+The config is the one that training would get. Rows are Alpaca objects, one per line. For each row, in order: `lengths`
+(tokens before truncation), `trainable` (labels that training sees) and `ends` (whether the part that training sees ends
+with the end-of-text token). A row that Axolotl drops has 0 trainable tokens and is listed in `dropped`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UNBOUNDED = 10_000_000
 
 
 def settings(path: Path) -> DictDefault:
-    """The config with what Axolotl's own normalisation would add for a tokenizer."""
+    """The config, with the keys that Axolotl's own normalisation adds for the tokenizer."""
     cfg = DictDefault(yaml.safe_load(path.read_text(encoding="utf-8")))
     cfg.base_model_config = cfg.base_model_config or cfg.base_model
     cfg.tokenizer_config = cfg.tokenizer_config or cfg.base_model_config
@@ -42,7 +42,7 @@ def settings(path: Path) -> DictDefault:
 
 
 def strategy_of(cfg: DictDefault, tokenizer: Any, sequence_len: int) -> Any:
-    """Axolotl's own way from a row to tokens, for the type that the recipe's first dataset names."""
+    """Axolotl's strategy from a row to tokens, for the type of the recipe's first dataset."""
     entry = DictDefault(dict((cfg.datasets or [{}])[0]))
     kind = str(entry.type or "alpaca")
     base, _, style = kind.partition(":")
@@ -57,7 +57,7 @@ def strategy_of(cfg: DictDefault, tokenizer: Any, sequence_len: int) -> Any:
 
 
 def count(cfg: DictDefault, tokenizer: Any, rows: Path) -> dict[str, Any]:
-    """Every row through the strategy, and then through what Axolotl does to long ones."""
+    """Tokenise every row with the strategy, then apply Axolotl's rule for long rows."""
     bounded = strategy_of(cfg, tokenizer, cfg.sequence_len)
     whole = strategy_of(cfg, tokenizer, UNBOUNDED)
     does = (cfg.excess_length_strategy or "drop").lower()
@@ -83,12 +83,12 @@ def count(cfg: DictDefault, tokenizer: Any, rows: Path) -> dict[str, Any]:
 
 
 def slots(cfg: DictDefault, kept: list[int]) -> tuple[int, float | None]:
-    """Micro batches of one pass over the rows, and the share of their token slots that is no padding."""
+    """Micro batches of one pass over the rows, and the share of their token slots that is not padding."""
     if not kept:
         return 0, None
     if cfg.sample_packing:
         return packed(cfg, kept)
-    # the trainer's order is random too; one shuffle is an estimate of all of them
+    # the trainer's order is random too; one shuffle is an estimate
     order = kept[:]
     random.Random(cfg.seed or 42).shuffle(order)
     multiple = cfg.pad_to_multiple_of or 64
@@ -122,7 +122,7 @@ def packed(cfg: DictDefault, kept: list[int]) -> tuple[int, float | None]:
 
 
 def steps_of(cfg: DictDefault, batches: int) -> tuple[int, float]:
-    """Optimizer steps of a run on one device, and how many passes over the rows that is."""
+    """Optimizer steps of a run on one device, and the number of passes over the rows."""
     a_pass = math.ceil(batches / (cfg.gradient_accumulation_steps or 1))
     if cfg.max_steps and cfg.max_steps > 0:
         return int(cfg.max_steps), cfg.max_steps / a_pass if a_pass else 0.0
@@ -150,7 +150,7 @@ def main() -> None:
         "efficiency": efficiency, "batches": batches, "steps": steps, "epochs": epochs,
         "eos": tokenizer.eos_token, "vocabulary": len(tokenizer),
     }  # fmt: skip
-    # written aside and renamed: a half document must never be taken for a whole one
+    # written to a temporary file and renamed: an incomplete document must never be read as complete
     partial = given.out.with_suffix(".partial")
     partial.write_text(json.dumps(result), encoding="utf-8")
     os.replace(partial, given.out)

@@ -1,6 +1,6 @@
-"""A small Triton kernel: compiled for a target without a card, and run where there is one.
+"""A small Triton kernel: compiled for a target without a card, and run if there is one.
 
-In a file of its own, because Triton reads a kernel's source from its file.
+It has a separate file, because Triton reads a kernel's source from its file.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Proves from inside a container that the image is the right one: one line of JSON at the end, marked by MARK.
+"""Verifies the image from inside a container: prints one line of JSON at the end, which begins with MARK.
 
 `python -m gpu_setup_worker.verify [--cuda 13.0|--hip 7.2] [--target 8.6 …] [--lock FILE] [--torch X] [--recipe FILE …]`
-Every check answers by itself; one that breaks is a fail and the others go on. Statuses: pass, fail, skip (does not
-apply, with the reason), stub (the device is a stand-in of a test, so nothing was proven).
+Checks are independent; one that crashes is a fail and the others still run. Statuses: pass, fail, skip (with the
+reason), stub (the device is simulated by a test, so nothing was verified).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NULL = (1, 3)
 
 
 class Result(NamedTuple):
-    """`values` are what was seen: numbers and texts."""
+    """`values`: the observed numbers and texts."""
 
     status: str
     reason: str
@@ -39,7 +39,7 @@ class Result(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What the image should be. `cuda` and `hip`: how torch.version's words begin, None: they must be absent."""
+    """What the image should contain. `cuda` and `hip`: how torch.version's values begin; None: they must be absent."""
 
     cuda: str | None
     hip: str | None
@@ -50,13 +50,13 @@ class Given(NamedTuple):
     network: bool
 
     @property
-    def processor(self) -> bool:
+    def cpu_only(self) -> bool:
         return self.cuda is None and self.hip is None
 
 
 def device(given: Given) -> str:
-    """cuda (also for ROCm), cpu, stub or none: what there is to compute on."""
-    if given.processor:
+    """The device to compute on: cuda (also for ROCm), cpu, stub or none."""
+    if given.cpu_only:
         return "cpu"
     for name in DEVICE_FILES:
         try:
@@ -71,11 +71,11 @@ def device(given: Given) -> str:
 
 
 def no_device(where: str) -> Result | None:
-    """The answer of a check that needs a device, where there is none."""
+    """The result of a check that needs a device, if there is none."""
     if where == "stub":
-        return Result("stub", "the device is a stand-in: nothing can be computed on it")
+        return Result("stub", "the device is simulated: nothing can be computed on it")
     if where == "none":
-        return Result("fail", "the image is for a card, and none is visible in the container")
+        return Result("fail", "the image is for a card, but no card is visible in the container")
     return None
 
 
@@ -84,7 +84,7 @@ def check_user(given: Given) -> Result:
     caps = re.search(r"^CapEff:\s*(\w+)", Path("/proc/self/status").read_text(), re.MULTILINE)
     effective = int(caps[1], 16) if caps else None
     values = {"uid": uid, "capabilities": effective}
-    # in a rootless engine uid 0 is the person, not root: the map of uids says so
+    # in a rootless engine uid 0 is the user, not root, as the map of uids shows
     mapped = Path("/proc/self/uid_map").read_text().split()[:2]
     if uid == 0 and mapped == ["0", "0"]:
         return Result("fail", "the process is root", values)
@@ -95,10 +95,10 @@ def check_user(given: Given) -> Result:
 
 def check_network(given: Given) -> Result:
     names = sorted(place.name for place in Path("/sys/class/net").iterdir())
-    # tunnels that the kernel shows in every namespace carry nothing until they are set up
+    # the kernel shows tunnels in every namespace; they carry nothing until they are set up
     live = [n for n in names if n != "lo" and int((Path("/sys/class/net") / n / "flags").read_text(), 16) & 1]
     if live and not given.network:
-        return Result("fail", f"there is a network: {', '.join(live)}")
+        return Result("fail", f"the container has a network: {', '.join(live)}")
     return Result("pass", "no network" if not live else ", ".join(live))
 
 
@@ -109,7 +109,7 @@ def check_torch(given: Given) -> Result:
     for name, wanted in (("cuda", given.cuda), ("hip", given.hip)):
         said = found[name]
         if wanted is None and said is not None:
-            return Result("fail", f"torch is built for {name.upper()} {said}, and this image is not", found)
+            return Result("fail", f"torch is built for {name.upper()} {said}, but this image is not", found)
         if wanted is not None and not (said or "").startswith(wanted):
             return Result("fail", f"torch is built for {name.upper()} {said}, {wanted} is wanted", found)
     if given.torch and torch.__version__.partition("+")[0] != given.torch.partition("+")[0]:
@@ -118,7 +118,7 @@ def check_torch(given: Given) -> Result:
 
 
 def covers(targets: list[str], kernels: list[str]) -> list[str]:
-    """The targets that no kernel is for. A CUDA kernel runs within its major version, from its minor on; PTX on
+    """The targets without a kernel. A CUDA kernel runs on its major version from its minor version on; PTX runs on
     anything newer.
     """
     missing = []
@@ -140,16 +140,18 @@ def covers(targets: list[str], kernels: list[str]) -> list[str]:
 
 
 def check_kernels(given: Given) -> Result:
-    if given.processor:
-        return Result("skip", "the processor needs no kernels of a card")
+    if given.cpu_only:
+        return Result("skip", "the CPU needs no GPU kernels")
     import torch
 
-    # get_arch_list is empty without a device, but the build's list is there
+    # get_arch_list is empty without a device; the build's own list is not
     kernels = torch._C._cuda_getArchFlags().split()
     missing = covers(given.targets, kernels)
     if missing:
         return Result("fail", f"torch has no kernels for {', '.join(missing)}", {"kernels": kernels})
-    return Result("pass", f"kernels for {', '.join(given.targets) or 'no card asked for'}", {"kernels": kernels})
+    return Result(
+        "pass", f"kernels for {', '.join(given.targets) or 'no card: none was requested'}", {"kernels": kernels}
+    )
 
 
 def check_versions(given: Given) -> Result:
@@ -170,7 +172,7 @@ def check_versions(given: Given) -> Result:
             wrong.append(f"{name} {found} instead of {version}")
     if wrong:
         return Result("fail", "; ".join(wrong[:5]), {"wrong": len(wrong)})
-    return Result("pass", f"{len(wanted)} packages are at the lock's versions", {"packages": len(wanted)})
+    return Result("pass", f"{len(wanted)} packages have the lock's versions", {"packages": len(wanted)})
 
 
 def check_bitsandbytes(given: Given) -> Result:
@@ -198,7 +200,7 @@ def check_kernel_runs(given: Given, where: str) -> Result:
     # small whole numbers: the product is exact in float32 whatever the order of its sums, also in TF32
     if not torch.equal((a.to(where) @ b.to(where)).cpu(), a @ b):
         return Result("fail", "a matrix product of whole numbers is wrong")
-    name = torch.cuda.get_device_name(0) if where == "cuda" else "the processor"
+    name = torch.cuda.get_device_name(0) if where == "cuda" else "the CPU"
     return Result("pass", f"a matrix product on {name} is exact", {"device": name})
 
 
@@ -219,12 +221,10 @@ def check_compiler(given: Given) -> Result:
 
 def check_triton(given: Given, where: str) -> Result:
     """Compiles a kernel for each card's target, which needs no card; with a card it also runs."""
-    if given.processor:
+    if given.cpu_only:
         import triton
 
-        return Result(
-            "skip", "Triton has no backend for the processor; it can be imported", {"triton": triton.__version__}
-        )
+        return Result("skip", "Triton has no back end for the CPU; it can be imported", {"triton": triton.__version__})
     from gpu_setup_worker.triton_check import add_on_device, compiled_size
 
     sizes = {target: compiled_size(target) for target in given.targets}
@@ -244,12 +244,12 @@ def check_nf4(given: Given, where: str) -> Result:
     found, seen = check(where, compute_dtype(where))
     worst = max(found, key=lambda each: each.of_bound)
     values = {"worst": worst.what, "of_bound": worst.of_bound, "faults_seen": seen}
-    broken = [each.what for each in found if not each.fine]
+    broken = [each.what for each in found if not each.passed]
     if broken:
-        return Result("fail", f"NF4 is computed wrongly: {', '.join(broken)}", values)
+        return Result("fail", f"NF4 arithmetic is wrong: {', '.join(broken)}", values)
     if not all(seen.values()):
-        return Result("fail", "the comparison did not see an injected fault", values)
-    return Result("pass", f"{len(found)} comparisons within rounding; {len(seen)} injected faults seen", values)
+        return Result("fail", "the comparison did not detect an injected fault", values)
+    return Result("pass", f"{len(found)} comparisons within rounding; {len(seen)} injected faults detected", values)
 
 
 def check_recipes(given: Given) -> Result:
@@ -268,7 +268,7 @@ def check_recipes(given: Given) -> Result:
             validate_config(config, capabilities, {"torch_version": torch.__version__.split("+")[0]})
         except ValueError as error:
             return Result("fail", f"Axolotl refuses {recipe.name}: {' '.join(str(error).split())[:300]}")
-    return Result("pass", f"Axolotl takes {', '.join(recipe.stem for recipe in given.recipes)}")
+    return Result("pass", f"Axolotl accepts {', '.join(recipe.stem for recipe in given.recipes)}")
 
 
 def _numeric(given: Given) -> bool:
@@ -276,19 +276,19 @@ def _numeric(given: Given) -> bool:
 
 
 def checks(given: Given, where: str) -> list[tuple[str, str, Callable[[], Result]]]:
-    """Id, title and question of every check, in the order in which a person wants them."""
+    """Id, title and function of every check, in the order in which they are printed."""
     return [
         ("user", "Runs without root", lambda: check_user(given)),
         ("network", "Needs no network", lambda: check_network(given)),
         ("torch", "torch is the vendor's build", lambda: check_torch(given)),
         ("kernels", "torch has kernels for the cards", lambda: check_kernels(given)),
-        ("versions", "Installed is what is locked", lambda: check_versions(given)),
+        ("versions", "Installed versions match the lock", lambda: check_versions(given)),
         ("bitsandbytes", "bitsandbytes loads its library", lambda: check_bitsandbytes(given)),
         ("device", "The device computes", lambda: check_kernel_runs(given, where)),
         ("compiler", "C extensions compile", lambda: check_compiler(given)),
         ("triton", "Triton compiles", lambda: check_triton(given, where)),
-        ("nf4", "NF4 computes rightly", lambda: check_nf4(given, where)),
-        ("recipes", "Axolotl takes the recipes", lambda: check_recipes(given)),
+        ("nf4", "NF4 arithmetic is correct", lambda: check_nf4(given, where)),
+        ("recipes", "Axolotl accepts the recipes", lambda: check_recipes(given)),
     ]
 
 

@@ -1,9 +1,9 @@
-"""Makes the benchmark's own data: documents of one exact length, tokenised, so that no slot is padding and all count.
+"""Makes the benchmark's data: tokenised documents of one exact length, so that no slot is padding and all tokens count.
 
 `python -m gpu_setup_worker.workload --model DIR --length N --documents N --seed N --out FILE.jsonl TEXT.json …`
-The texts' rows (Alpaca) follow each other in an order drawn by the seed, again and again, as one stream of the model's
-own tokens; it is cut every N tokens. Real text, so that the loss means something and no watchdog stops the run. A
-model folder without a tokenizer (drawn weights) gets uniformly drawn tokens instead. Every token has a label.
+The texts' rows (Alpaca), shuffled with the seed again and again, form one endless stream of the model's own tokens,
+which is split every N tokens. Real text, so that the loss means something and no watchdog stops the run. A model folder
+without a tokenizer (random weights) gets uniformly random tokens instead. Every token has a label.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 
 
 def stream_of_text(model: Path, texts: list[Path], chance: random.Random) -> Iterator[int]:
-    """The rows' tokens without end, the end-of-text token between them."""
+    """An endless stream of the rows' tokens, with the end-of-text token between rows."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(model))
@@ -35,14 +35,14 @@ def stream_of_text(model: Path, texts: list[Path], chance: random.Random) -> Ite
             yield tokenizer.eos_token_id
 
 
-def drawn_tokens(model: Path, chance: random.Random) -> Iterator[int]:
+def random_tokens(model: Path, chance: random.Random) -> Iterator[int]:
     vocabulary = int(json.loads((model / "config.json").read_text(encoding="utf-8"))["vocab_size"])
     while True:
         yield chance.randrange(vocabulary)
 
 
 def write_documents(tokens: Iterator[int], length: int, documents: int, out: Path) -> None:
-    """One JSON object a line, with the three columns by which Axolotl knows that nothing is left to tokenise."""
+    """One JSON object per line, with the three columns that tell Axolotl that the data are already tokenised."""
     with out.open("w", encoding="utf-8") as file:
         for _ in range(documents):
             ids = list(islice(tokens, length))
@@ -61,8 +61,8 @@ def main() -> None:
     end_with_parent()
     chance = random.Random(given.seed)
     real = given.texts and any((given.model / name).is_file() for name in TOKENIZERS)
-    tokens = stream_of_text(given.model, given.texts, chance) if real else drawn_tokens(given.model, chance)
-    # written aside and renamed: a half document must never be taken for a whole one
+    tokens = stream_of_text(given.model, given.texts, chance) if real else random_tokens(given.model, chance)
+    # written to a temporary file and renamed: an incomplete document must never be read as complete
     partial = given.out.with_suffix(".partial")
     write_documents(tokens, given.length, given.documents, partial)
     os.replace(partial, given.out)

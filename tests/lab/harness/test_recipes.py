@@ -100,7 +100,7 @@ DRAW = """
 import json, resource, sys
 import torch
 from transformers import AutoConfig, BitsAndBytesConfig
-from gpu_setup_worker.synthetic import load_drawn
+from gpu_setup_worker.synthetic import load_random
 
 class Loader:
     base_model = sys.argv[1]
@@ -117,7 +117,7 @@ for key, value in json.loads(sys.argv[2]).items():
 spread = json.loads(open(sys.argv[1] + "/spread.json").read())
 
 def loaded():
-    return load_drawn(Loader, spread=spread)
+    return load_random(Loader, spread=spread)
 
 def bytes_of(model):
     states = [p.quant_state for p in model.parameters() if hasattr(p, "quant_state")]
