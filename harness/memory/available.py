@@ -65,7 +65,7 @@ def _from_catalogue(row: Card, here: bool = False) -> AvailableMemory:
         )
     size, reserve = round(row.vram_gb * 2**30), constants().reserve
     return AvailableMemory(
-        row.name, size - reserve, f"{row.vram_gb:g} GB by the catalogue, less {_gb(reserve)} kept free", here
+        row.name, size - reserve, f"{row.vram_gb:g} GB by the catalogue, minus {_gb(reserve)} kept free", here
     )
 
 

@@ -79,7 +79,7 @@ def test_a_mixture_of_experts_is_refused_not_guessed() -> None:
 
 
 def test_a_config_without_sizes_is_refused() -> None:
-    with pytest.raises(BadUsage, match="does not hold"):
+    with pytest.raises(BadUsage, match="does not contain a decoder"):
         from_config("broken", {"model_type": "llama"})
 
 
