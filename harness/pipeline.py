@@ -19,7 +19,7 @@ from harness.environment.build import Environment, ensure_environment
 from harness.environment.worker_process import WORKER, worker_environment
 from harness.measure.gpu_processes import desktop_note
 from harness.measure.run_context import read_around, read_method, trained_card
-from harness.process.diagnosis import cause, last_error
+from harness.process.diagnosis import known_cause, last_error
 from harness.process.worker_log import WorkerLog, read_worker_log
 from harness.recipe.axolotl_config import find_dataset, local_datasets
 from harness.recipe.loader import SAMPLES, LossBand, Recipe, check_keys
@@ -229,7 +229,7 @@ def _known_keys(environment: Environment, machine: Machine) -> frozenset[str]:
         argv = (str(environment.python), "-m", "gpu_setup_worker.keys", "list", str(file))
         outcome = machine.run(argv, timeout=180, env=worker_environment(environment))
         if not outcome.ok:
-            known = cause(outcome.stderr)
+            known = known_cause(outcome.stderr)
             raise OutsideFailed(
                 "environment.axolotl",
                 "Axolotl does not start in the training environment.",

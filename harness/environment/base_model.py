@@ -14,7 +14,7 @@ from harness.atomic_files import disk_errors, write_atomic
 from harness.environment.build import Environment
 from harness.environment.model_download import check_model_folder, ensure_downloaded
 from harness.environment.worker_process import WORKER, worker_environment
-from harness.process.diagnosis import ended, undone
+from harness.process.diagnosis import describe_exit, process_failure
 from harness.recipe.loader import SAMPLES, SHIPPED, Recipe
 from machine.events import Emit, Event
 from machine.local import Machine
@@ -67,11 +67,11 @@ def _make(name: str, folder: Path, environment: Environment, machine: Machine, e
         argv += ["--real", str(real)]
     outcome = machine.stream(argv, lambda line: None, env=worker_environment(environment))
     if not outcome.ok:
-        raise undone(
+        raise process_failure(
             "model.failed",
             f"The base model {name} could not be made",
             outcome.stdout,
-            ended(outcome.rc),
+            describe_exit(outcome.rc),
             "Run the same command again; only this model is made again.",
         )
     os.replace(partial, folder)

@@ -21,7 +21,7 @@ from checks.catalogue import Stack
 from harness.atomic_files import disk_errors, read_if_valid, write_atomic
 from harness.environment.lock_file import Lock, load_lock, lock_entries
 from harness.environment.packages import end_orphaned_pips, installed_packages, missing_packages, remove_broken
-from harness.environment.pip import NOTHING_FOUND, OTHER_HASH, Installing, checked
+from harness.environment.pip import NOTHING_FOUND, OTHER_HASH, PipInstall, raise_if_failed
 from machine.errors import OutsideFailed, Refused
 from machine.events import Emit, Event
 from machine.local import Machine
@@ -168,11 +168,13 @@ def _build(
     (folder / DOCUMENT).unlink(missing_ok=True)
     if absent == everything or not machine.run((str(python), "-m", "pip", "--version"), timeout=60).ok:
         clear = ("--clear",) if folder.exists() else ()
-        checked(machine.run((base.path, "-I", "-m", "venv", *clear, str(folder)), timeout=300), "making the venv")
+        raise_if_failed(
+            machine.run((base.path, "-I", "-m", "venv", *clear, str(folder)), timeout=300), "making the venv"
+        )
         absent = everything
     remove_broken(folder, installed_packages(folder)[1])
     torch_from: TorchSource = before.torch_from if before else "kept"
-    with Installing(STAGE, folder, absent, machine, emit) as pip:
+    with PipInstall(STAGE, folder, absent, machine, emit) as pip:
         if "torch" in absent:
             torch_from = _install_torch(stack, pip, emit)
         rest = absent - {"torch"}
@@ -184,7 +186,7 @@ def _build(
                 # before version 25, pip takes an incomplete download for a complete one
                 emit(Event("note", STAGE, "A download has another hash than the lock, or is incomplete; trying again."))
                 outcome = pip.install(*locked)
-            checked(outcome, "installing packages")
+            raise_if_failed(outcome, "installing packages")
             wanted.unlink()
     still = missing_packages(folder, lock, stack.torch)
     if still:
@@ -224,7 +226,7 @@ def _check_space(machine: Machine, folder: Path, share: float) -> None:
         )
 
 
-def _install_torch(stack: Stack, pip: Installing, emit: Emit) -> TorchSource:
+def _install_torch(stack: Stack, pip: PipInstall, emit: Emit) -> TorchSource:
     """Install torch alone; returns where it came from."""
     alone = () if stack.torch_brings else ("--no-deps",)
     exact = (*alone, "--force-reinstall", stack.torch_requirement)
@@ -233,9 +235,9 @@ def _install_torch(stack: Stack, pip: Installing, emit: Emit) -> TorchSource:
         emit(Event("note", STAGE, f"torch {stack.torch} from a local copy (unverified: the lock has no hash for it)."))
         return "local"
     if NOTHING_FOUND not in local.stdout:
-        checked(local, "installing torch")
-    if pip.listed("torch", stack.torch_index):
-        checked(pip.install("--index-url", stack.torch_index, *exact), "installing torch")
+        raise_if_failed(local, "installing torch")
+    if pip.index_has("torch", stack.torch_index):
+        raise_if_failed(pip.install("--index-url", stack.torch_index, *exact), "installing torch")
         words = f"torch {stack.torch} from {stack.torch_index} (unverified: the lock has no hash for it)."
         emit(Event("note", STAGE, words))
         return "index"
@@ -254,5 +256,5 @@ def _install_torch(stack: Stack, pip: Installing, emit: Emit) -> TorchSource:
             "(unverified, and for most indexes a CUDA build of several GB).",
         )
     )
-    checked(pip.install(f"torch=={stack.torch}"), "installing torch")
+    raise_if_failed(pip.install(f"torch=={stack.torch}"), "installing torch")
     return "configured"

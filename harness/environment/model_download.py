@@ -16,7 +16,7 @@ import msgspec
 from harness.atomic_files import disk_errors
 from harness.environment.build import Environment
 from harness.environment.worker_process import worker_environment
-from harness.process.diagnosis import ended, last_error
+from harness.process.diagnosis import describe_exit, last_error
 from machine.errors import OutsideFailed, Problem, Refused
 from machine.events import Emit, Event
 from machine.local import Machine
@@ -132,7 +132,7 @@ def _fetch(
     if not outcome.ok:
         raise OutsideFailed(
             "model.failed",
-            f"{repo} could not be downloaded ({ended(outcome.rc)}).",
+            f"{repo} could not be downloaded ({describe_exit(outcome.rc)}).",
             last_error(outcome.stdout),
             "Run the same command again: it continues this download.",
         )

@@ -1,4 +1,4 @@
-"""pip in a training environment: how it is called, what it says while it works, and why it stopped."""
+"""pip in a training environment: how it is called, its progress, and why it failed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SETTINGS: Mapping[str, str] = {
 NOTHING_FOUND = "No matching distribution found"
 OTHER_HASH = "DO NOT MATCH THE HASHES"
 
-_AGAIN = "Check the network; run the same command again to go on."
+_AGAIN = "Check the network; then run the same command again to continue."
 # words of pip 23 to 26, each seen in a failed run; in order, the first that matches wins
 _CAUSES = (
     Cause(
@@ -41,12 +41,12 @@ _CAUSES = (
     Cause(
         OTHER_HASH,
         "hash",
-        "a downloaded package is not the one that was locked.",
+        "a downloaded package has another hash than the lock.",
         "Your package index serves another file than the public one; use the public index, or report this.",
     ),
-    Cause(r"Temporary failure in name resolution", "network", "no name can be looked up.", _AGAIN),
-    Cause(r"ConnectionResetError", "network", "the connection was cut.", _AGAIN),
-    Cause(r"Connection broken|IncompleteRead", "network", "a download was cut.", _AGAIN),
+    Cause(r"Temporary failure in name resolution", "network", "host names cannot be resolved.", _AGAIN),
+    Cause(r"ConnectionResetError", "network", "the connection was lost.", _AGAIN),
+    Cause(r"Connection broken|IncompleteRead", "network", "a download was interrupted.", _AGAIN),
     Cause(r"ReadTimeoutError", "network", "the package index stopped answering.", _AGAIN),
     Cause(r"ConnectTimeoutError", "network", "the package index does not answer.", _AGAIN),
     Cause(
@@ -58,20 +58,20 @@ _CAUSES = (
     Cause(
         r"ensurepip",
         "venv",
-        "this Python cannot make environments.",
-        "Install the venv package, for example: sudo apt install python3-venv",
+        "python3-venv is not installed.",
+        "Install it, for example: sudo apt install python3-venv",
     ),
     Cause(
         NOTHING_FOUND,
         "not-offered",
         "the package index has no such package for this Python and machine.",
-        "Check the index that pip is set to (pip config list); a mirror may be behind.",
+        "Check which index pip uses (pip config list); a mirror may be out of date.",
     ),
 )
 
 
-class Installing:
-    """One building or repairing: pip's calls, and beside them how many of the wanted packages are in place."""
+class PipInstall:
+    """pip's calls to build or repair one environment, with events for how many of the packages are installed."""
 
     def __init__(self, stage: str, folder: Path, wanted: set[str], machine: Machine, emit: Emit) -> None:
         self._stage, self._folder, self._wanted = stage, folder, wanted
@@ -82,7 +82,7 @@ class Installing:
         self._over = threading.Event()
         self._counter = threading.Thread(target=self._count, daemon=True)
 
-    def __enter__(self) -> Installing:
+    def __enter__(self) -> PipInstall:
         self._counter.start()
         return self
 
@@ -91,7 +91,7 @@ class Installing:
         self._counter.join()
 
     def install(self, *arguments: str) -> Outcome:
-        """`pip install ARGUMENTS` to its end, whatever that is; the outcome's stdout holds pip's last lines."""
+        """Run `pip install ARGUMENTS`; the outcome's stdout has pip's last lines."""
         lines: list[str] = []
 
         def on_line(line: str) -> None:
@@ -105,28 +105,28 @@ class Installing:
         outcome = self._machine.stream(argv, on_line, env=SETTINGS)
         return outcome._replace(stdout="\n".join(lines[-60:]))
 
-    def listed(self, package: str, index: str) -> bool:
-        """Whether the index lists the package: asked once, without retries, so that a dead index costs seconds."""
+    def index_has(self, package: str, index: str) -> bool:
+        """Whether the index has the package: one request without retries, so that a dead index costs only seconds."""
         argv = (self._python, "-m", "pip", "index", "versions", package, "--retries", "0", "--timeout", "10",
                 "--index-url", index)  # fmt: skip
         return self._machine.run(argv, timeout=40, env=SETTINGS).ok
 
     def _count(self) -> None:
-        """Tell what changes, twice a second, with an estimate from the pace so far."""
+        """Emit changes twice a second, with the estimated time left."""
         begin = time.monotonic()
-        told: tuple[int, str] | None = None
+        last: tuple[int, str] | None = None
         while not self._over.wait(0.5):
             here = len(self._wanted & present_packages(self._folder))
-            if (here, self._doing) != told:
-                told = (here, self._doing)
+            if (here, self._doing) != last:
+                last = (here, self._doing)
                 left = time_left(time.monotonic() - begin, self._collected, here, len(self._wanted))
                 self._emit(
-                    Event("progress", self._stage, self._doing, here, len(self._wanted), "packages in place", left)
+                    Event("progress", self._stage, self._doing, here, len(self._wanted), "packages installed", left)
                 )
 
 
 def time_left(spent: float, collected: int, in_place: int, wanted: int) -> float | None:
-    """Seconds, from the pace so far; pip first collects all packages and then puts them in place.
+    """Seconds left at the pace so far; pip first collects all packages and then installs them.
 
     None before a tenth of both is done: the first package is the largest.
     """
@@ -134,20 +134,20 @@ def time_left(spent: float, collected: int, in_place: int, wanted: int) -> float
     return spent / done * (all_of_it - done) if 10 * done >= all_of_it else None
 
 
-def checked(outcome: Outcome, doing: str) -> None:
-    """Raise OutsideFailed with the cause in plain words unless the process ended well."""
+def raise_if_failed(outcome: Outcome, doing: str) -> None:
+    """Raise OutsideFailed with the cause in plain words unless the process succeeded."""
     if outcome.ok:
         return
     text = f"{outcome.stdout}\n{outcome.stderr}"
     if cause := find_cause(_CAUSES, text):
         said = next(line.strip() for line in reversed(text.splitlines()) if re.search(cause.pattern, line))
-        what = f"The training environment stopped at {doing}: {cause.why}"
+        what = f"Building the training environment failed while {doing}: {cause.why}"
         raise cause.kind(f"environment.{cause.code}", what, said[-300:], cause.next)
     errors = [line.strip() for line in text.splitlines() if line.lstrip().startswith("ERROR:") or "Error" in line]
     ended = f"exit {outcome.rc}" if outcome.rc is not None else outcome.problem
     raise OutsideFailed(
         "environment.failed",
-        f"The training environment stopped at {doing} ({ended}).",
+        f"Building the training environment failed while {doing} ({ended}).",
         (errors or [text.strip() or "It printed nothing."])[-1][-300:],
-        "What was installed stays; run the same command again to go on.",
+        "Installed packages are kept; run the same command again to continue.",
     )

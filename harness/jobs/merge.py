@@ -12,7 +12,7 @@ import msgspec
 from harness.atomic_files import disk_errors
 from harness.environment.build import Environment
 from harness.environment.worker_process import worker_environment
-from harness.process.diagnosis import ended, undone
+from harness.process.diagnosis import describe_exit, process_failure
 from harness.training.examination import examine, held_out_file
 from harness.training.launch import RunRecord
 from machine.errors import BadUsage, Refused
@@ -78,11 +78,11 @@ def merge(
             argv, on_line, env=worker_environment(environment, device=run.device), log=str(folder / "merge.log")
         )
     if not outcome.ok:
-        raise undone(
+        raise process_failure(
             "merge.failed",
             "The adapter could not be merged",
             outcome.stdout,
-            ended(outcome.rc),
+            describe_exit(outcome.rc),
             f"Look at {folder / 'merge.log'}; run the same command again.",
         )
     emit(Event("end", STAGE, f"Merged model: {out}"))

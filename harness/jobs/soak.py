@@ -55,15 +55,15 @@ def soak(job: Job, ready: TrainingSetup, host: Host, machine: Machine, paths: Pa
                 soaked = Soak(spent, bool(found and found.soaked), *((found.kelvin, found.clock) if found else ()))
                 if soaked.settled:
                     break
-                emit(Event("progress", STAGE, _heat_words(soaked), spent / 60, AT_MOST / 60, "minutes"))
+                emit(Event("progress", STAGE, _describe_heat(soaked), spent / 60, AT_MOST / 60, "minutes"))
         finally:
             stop.set()
             heater.join()
-    emit(Event("end", STAGE, _heat_words(soaked)))
+    emit(Event("end", STAGE, _describe_heat(soaked)))
     return soaked
 
 
-def _heat_words(soaked: Soak) -> str:
+def _describe_heat(soaked: Soak) -> str:
     if soaked.settled is None:
         return "no sensor of heat or clock: nothing to wait for"
     if soaked.kelvin is None and soaked.clock_share is None:

@@ -213,7 +213,7 @@ def training_request(job: Job, wish: TrainingSettings, recipe_name: str, digest:
 
 
 def with_work_digest(asked: TrainingRequest, ready: TrainingSetup) -> TrainingRequest:
-    """With the digest of all that decides the weights; drivers and kernels may change between two sittings."""
+    """With the digest of all that decides the weights; drivers and kernels may change between two sessions."""
     environment = ready.environment
     parts = (
         asked.recipe_digest, asked.data_digest, repr(sorted(asked.overrides.items())), repr(asked.keep.patience),
@@ -362,7 +362,7 @@ def training_result(
         loss_last=losses[-1] if losses else None,
         evaluations=evaluations,
         best_step=best,
-        stopped_early=log.early is not None,
+        stopped_early=log.early_stop is not None,
         resumed_from=run.resumed_from,
         held_out_before=before,
         held_out_after=after,
@@ -374,14 +374,16 @@ def training_result(
 def _notes(log: WorkerLog, best: int | None, before: float | None, after: float | None) -> tuple[str, ...]:
     notes = []
     last = log.steps[-1].step if log.steps else 0
-    if log.early is not None:
-        notes.append(f"Stopped early at step {log.early.step}: nothing after step {log.early.best_step} was better.")
+    if log.early_stop is not None:
+        notes.append(
+            f"Stopped early at step {log.early_stop.step}: nothing after step {log.early_stop.best_step} was better."
+        )
     if best is not None and best != last:
         notes.append(f"The adapter has the weights of step {best}: there the loss on the held-out rows was lowest.")
     if best is not None:
         notes.append("The held-out rows chose the step, so their loss flatters a little; judge by new questions.")
     if before is not None and after is not None and after >= before:
         notes.append("The loss on the held-out rows did not fall: more rows, or another learning_rate.")
-    if log.unsaved:
-        notes.append(f"{len(log.unsaved)} checkpoints were left out: {log.unsaved[-1].reason}.")
+    if log.skipped_saves:
+        notes.append(f"{len(log.skipped_saves)} checkpoints were left out: {log.skipped_saves[-1].reason}.")
     return tuple(notes)

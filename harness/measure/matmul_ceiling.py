@@ -10,7 +10,7 @@ import msgspec
 from harness.atomic_files import disk_errors, read_if_valid
 from harness.environment.build import Environment
 from harness.environment.worker_process import worker_environment
-from harness.process.diagnosis import ended, undone
+from harness.process.diagnosis import describe_exit, process_failure
 from harness.process.worker_log import StartEvent
 from harness.recipe.shapes import LINEARS, Shapes, from_config, lora_pairs, shapes_of
 from machine.errors import BadUsage
@@ -114,11 +114,11 @@ def measure_ceiling(
         )
     found = read_ceiling(out) if outcome.ok else None
     if found is None:
-        raise undone(
+        raise process_failure(
             "bench.ceiling",
             "The model's products cannot be measured",
             outcome.stdout,
-            ended(outcome.rc),
+            describe_exit(outcome.rc),
             f"Look at {out.with_suffix('.log')}; run the same command again.",
         )
     emit(Event("end", STAGE, f"{sorted(found.rounds)[len(found.rounds) // 2]:.3g} TFLOP/s in {found.precision}"))

@@ -13,7 +13,7 @@ import msgspec
 from harness.atomic_files import read_if_valid, write_atomic
 from harness.environment.build import Environment
 from harness.environment.worker_process import WORKER, worker_environment
-from harness.process.diagnosis import ended, undone
+from harness.process.diagnosis import describe_exit, process_failure
 from machine.errors import BadAnswer, Problem
 from machine.events import Emit, Event
 from machine.local import Machine, Outcome
@@ -83,10 +83,10 @@ def _wrong(wrong: list[str], figures: dict[str, float]) -> Problem:
 
 
 def _could_not_run(outcome: Outcome) -> Problem:
-    return undone(
+    return process_failure(
         "bench.nf4",
         "The check of 4-bit products did not run",
         outcome.stderr or outcome.stdout,
-        outcome.problem or ended(outcome.rc),
+        outcome.problem or describe_exit(outcome.rc),
         "Run gpu-setup environment, then the same command again.",
     )

@@ -16,7 +16,7 @@ import msgspec
 from harness.atomic_files import disk_errors
 from harness.environment.build import Environment
 from harness.environment.worker_process import WORKER, worker_environment
-from harness.process.diagnosis import ended, undone
+from harness.process.diagnosis import describe_exit, process_failure
 from harness.recipe.loader import SAMPLES, Recipe
 from machine.events import Emit, Event
 from machine.local import Machine
@@ -104,11 +104,11 @@ def ensure_documents(
             env=worker_environment(environment),
         )  # fmt: skip
     if not outcome.ok or not out.is_file():
-        raise undone(
+        raise process_failure(
             "workload.failed",
             "The benchmark's documents could not be made",
             outcome.stdout,
-            ended(outcome.rc),
+            describe_exit(outcome.rc),
             "Run the same command again; --workload recipe needs no such documents.",
         )
     emit(Event("end", STAGE, f"Documents ready: {out}"))

@@ -1,4 +1,4 @@
-"""Decodes the worker's JSON lines. A line cut by a kill is left out; what stands before it counts."""
+"""Decodes the worker's JSON lines. A line that a kill left incomplete is skipped; the lines before it count."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from harness.recipe.flops import Sizes
 
 
 class StartEvent(msgspec.Struct, frozen=True, tag_field="event", tag="start"):
-    """What the worker ran on and with.
+    """The device, the software and the model of a run.
 
-    `precision` is what the products are computed in: bf16, fp16 or fp32. `matrices` are the model's own as (inputs,
-    outputs, how many), without LoRA's pairs. `multiprocessors`: of the card (SMs, or AMD's workgroup processors).
-    `rows`: what Axolotl kept of the data to train on, `held_out_rows` of its own validation split.
+    `precision`: of the matrix products, bf16, fp16 or fp32. `matrices`: the model's own as (inputs, outputs, how many),
+    without LoRA's pairs. `multiprocessors`: of the card (NVIDIA: SMs, AMD: WGPs). `rows`: the training rows that
+    Axolotl kept; `held_out_rows`: those in its validation split.
     """
 
     device: str = ""
@@ -40,26 +40,26 @@ class StartEvent(msgspec.Struct, frozen=True, tag_field="event", tag="start"):
 
 
 class AttentionEvent(msgspec.Struct, frozen=True, tag_field="event", tag="attention"):
-    """The attention operators that the first micro batch really called, by PyTorch's names."""
+    """The attention operators that the first micro batch called, by PyTorch's names."""
 
     kernels: tuple[str, ...] = ()
 
 
 class BeginEvent(msgspec.Struct, frozen=True, tag_field="event", tag="train-begin"):
-    """`done_steps`: steps of the checkpoint that a cut run goes on from."""
+    """`done_steps`: the step of the checkpoint that a run resumes from; 0 for a new run."""
 
     planned_steps: int = 0
     done_steps: int = 0
 
 
 class StepEvent(msgspec.Struct, frozen=True, tag_field="event", tag="step"):
-    """One optimizer step: seconds from the last step's end to this one's, token slots, loss in nats, bytes.
+    """One optimizer step: seconds from the previous step's end to this one's, token slots, loss in nats, bytes.
 
-    `loss` is a string where it was not finite. `interrupted`: an evaluation or a save lies in the seconds.
-    `micro_seconds`: each micro batch, forward and backward, in the device's own time; the other `micro_` its tokens.
-    `wait_seconds`: for the step's data; `optimizer_seconds`: after its last micro batch; `cpu_seconds`: of the worker's
-    process; `ended_at`: seconds since 1970. `squares` are sums of squared lengths over the step's documents
-    (harness/recipe/flops.py).
+    `loss` is a string where it was not finite. `interrupted`: the seconds include an evaluation or a save.
+    `micro_seconds`: each micro batch, forward and backward, in the device's own time; the other `micro_` fields are its
+    tokens. `wait_seconds`: waiting for the step's data; `optimizer_seconds`: after the last micro batch; `cpu_seconds`:
+    of the worker's process; `ended_at`: seconds since 1970. `squares`: sums of squared lengths over the step's
+    documents (harness/recipe/flops.py).
     """
 
     step: int
@@ -88,7 +88,7 @@ class StepEvent(msgspec.Struct, frozen=True, tag_field="event", tag="step"):
 
 
 class BudgetSpentEvent(msgspec.Struct, frozen=True, tag_field="event", tag="budget-spent"):
-    """Training ended by itself after this step, before its planned end: the time for measuring was over."""
+    """Training ended after this step, before its planned end, because the measuring time was over."""
 
     step: int = 0
 
@@ -105,7 +105,7 @@ class EvaluationEvent(msgspec.Struct, frozen=True, tag_field="event", tag="evalu
 
 
 class SavedEvent(msgspec.Struct, frozen=True, tag_field="event", tag="saved"):
-    """A checkpoint that is whole and on the disk."""
+    """A complete checkpoint was written to the disk."""
 
     step: int
     bytes: int = 0
@@ -113,7 +113,7 @@ class SavedEvent(msgspec.Struct, frozen=True, tag_field="event", tag="saved"):
 
 
 class SkippedSaveEvent(msgspec.Struct, frozen=True, tag_field="event", tag="unsaved"):
-    """A checkpoint that was left out: `reason` is no-room or not-finite."""
+    """A checkpoint was skipped: `reason` is no-room or not-finite."""
 
     step: int
     reason: str
@@ -140,7 +140,7 @@ class EndEvent(msgspec.Struct, frozen=True, tag_field="event", tag="train-end"):
 
 
 class WorkerLog(msgspec.Struct, frozen=True):
-    """None where the worker did not come that far. `sittings`: how often it began; 2 and more: it was gone on with."""
+    """None where the worker did not get that far. `sessions`: how often it started; 2 or more: the run was resumed."""
 
     start: StartEvent | None = None
     begin: BeginEvent | None = None
@@ -149,10 +149,10 @@ class WorkerLog(msgspec.Struct, frozen=True):
     end: EndEvent | None = None
     evaluations: tuple[EvaluationEvent, ...] = ()
     saved: tuple[SavedEvent, ...] = ()
-    unsaved: tuple[SkippedSaveEvent, ...] = ()
-    stop_asked: StopRequestEvent | None = None
-    early: EarlyStopEvent | None = None
-    sittings: int = 0
+    skipped_saves: tuple[SkippedSaveEvent, ...] = ()
+    stop_request: StopRequestEvent | None = None
+    early_stop: EarlyStopEvent | None = None
+    sessions: int = 0
     attention: AttentionEvent | None = None
     budget_spent: BudgetSpentEvent | None = None
 
@@ -174,16 +174,16 @@ _DECODER = msgspec.json.Decoder(
 
 
 def parse_worker_log(raw: bytes) -> WorkerLog:
-    """Survives any bytes: what does not decode is skipped.
+    """Accepts any bytes: lines that do not decode are skipped.
 
-    A run that went on from a checkpoint did the steps after it again: only the later ones count.
+    A resumed run repeats the steps after its checkpoint: only the repeated ones count.
     """
-    start, begin, stopped, end, asked, early, sittings = None, None, None, None, None, None, 0
+    start, begin, stopped, end, stop_request, early_stop, sessions = None, None, None, None, None, None, 0
     attention, spent = None, None
     steps: list[StepEvent] = []
     evaluations: list[EvaluationEvent] = []
     saved: list[SavedEvent] = []
-    unsaved: list[SkippedSaveEvent] = []
+    skipped_saves: list[SkippedSaveEvent] = []
     for line in raw.split(b"\n"):
         try:
             event = _DECODER.decode(line)
@@ -195,7 +195,7 @@ def parse_worker_log(raw: bytes) -> WorkerLog:
             case StartEvent():
                 start = event
             case BeginEvent():
-                begin, stopped, end, asked, early, sittings = event, None, None, None, None, sittings + 1
+                begin, stopped, end, stop_request, early_stop, sessions = event, None, None, None, None, sessions + 1
                 steps = [step for step in steps if step.step <= event.done_steps]
                 evaluations = [each for each in evaluations if each.step <= event.done_steps]
                 saved = [each for each in saved if each.step <= event.done_steps]
@@ -208,23 +208,23 @@ def parse_worker_log(raw: bytes) -> WorkerLog:
             case SavedEvent():
                 saved.append(event)
             case SkippedSaveEvent():
-                unsaved.append(event)
+                skipped_saves.append(event)
             case StopRequestEvent():
-                asked = event
+                stop_request = event
             case EarlyStopEvent():
-                early = event
+                early_stop = event
             case StoppedEvent():
                 stopped = event
             case EndEvent():
                 end = event
     return WorkerLog(
-        start, begin, tuple(steps), stopped, end, tuple(evaluations), tuple(saved), tuple(unsaved), asked, early,
-        sittings, attention, spent,
+        start, begin, tuple(steps), stopped, end, tuple(evaluations), tuple(saved), tuple(skipped_saves), stop_request,
+        early_stop, sessions, attention, spent,
     )  # fmt: skip
 
 
 def read_worker_log(path: Path) -> WorkerLog | None:
-    """The log, or None when the worker wrote none: then the plugin was not loaded."""
+    """The log; None where the worker wrote none, because the plugin was not loaded."""
     try:
         return parse_worker_log(path.read_bytes())
     except FileNotFoundError:

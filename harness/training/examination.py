@@ -9,7 +9,7 @@ import msgspec
 from harness.atomic_files import disk_errors, write_atomic
 from harness.environment.build import Environment
 from harness.environment.worker_process import worker_environment
-from harness.process.diagnosis import ended, undone
+from harness.process.diagnosis import describe_exit, process_failure
 from harness.recipe.loader import SAMPLES, Traits
 from machine.events import Emit, Event
 from machine.local import Machine
@@ -125,11 +125,11 @@ def examine(
             log=str(folder / "examine.log"),
         )
     if not outcome.ok or not out.is_file():
-        raise undone(
+        raise process_failure(
             "examine.failed",
             "The trained adapter does not load and answer",
             outcome.stdout,
-            ended(outcome.rc),
+            describe_exit(outcome.rc),
             f"Look at {folder / 'examine.log'}; run the same command again.",
         )
     emit(Event("end", STAGE, "The merged model has answered" if merged else "Answers before and after are written"))

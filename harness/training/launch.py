@@ -15,7 +15,7 @@ import msgspec
 from harness.atomic_files import disk_errors, write_atomic
 from harness.environment.build import Environment
 from harness.environment.worker_process import worker_environment
-from harness.process.diagnosis import failure, hung_step
+from harness.process.diagnosis import hang_failure, training_failure
 from harness.process.kernel_events import kernel_lines_since
 from harness.process.worker_log import WorkerLog, read_worker_log
 from harness.recipe.axolotl_config import run_config
@@ -202,15 +202,17 @@ def _train(
             ended(status, error.code if isinstance(error, Problem) else None)
         raise
     log = read_worker_log(folder / "worker.jsonl")
-    if log is not None and log.stop_asked is not None and outcome.ok:
+    if log is not None and log.stop_request is not None and outcome.ok:
         ended("interrupted")
-        raise Interrupted("train.stopped", f"Stopped after step {log.stop_asked.step}, as asked.")
+        raise Interrupted("train.stopped", f"Stopped after step {log.stop_request.step}, as asked.")
     problem: Problem | None
     kernel = () if outcome.ok else kernel_lines_since(machine, begin)
     if watch.hung is not None:
-        problem = hung_step(watch.hung, log, kernel)
+        problem = hang_failure(watch.hung, log, kernel)
     else:
-        problem = failure(outcome.rc, outcome.stdout or outcome.problem, log, kernel) or _missing_adapter(folder)
+        problem = training_failure(outcome.rc, outcome.stdout or outcome.problem, log, kernel) or _missing_adapter(
+            folder
+        )
     if problem is not None or log is None:
         assert problem is not None
         ended("failed", problem.code)

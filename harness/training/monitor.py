@@ -21,7 +21,7 @@ STAGE = "train"
 STOP = "stop"
 # Axolotl's imports and the model's loading, before the first step
 START_SECONDS = 25.0
-REPORTED = {"no-room": "there is no room for it on the disk", "not-finite": "the weights are not finite"}
+SKIP_REASONS = {"no-room": "there is no room for it on the disk", "not-finite": "the weights are not finite"}
 
 
 class HangLimits(NamedTuple):
@@ -31,20 +31,20 @@ class HangLimits(NamedTuple):
     how long the first step may take once the model is loaded; None: as long as it needs.
     """
 
-    told_steps: float = 10.0
-    told_seconds: float = 60.0
-    ended_steps: float = 60.0
-    ended_seconds: float = 900.0
+    warn_steps: float = 10.0
+    warn_seconds: float = 60.0
+    abort_steps: float = 60.0
+    abort_seconds: float = 900.0
     first_seconds: float | None = None
 
-    def told(self, step: float) -> float:
-        return max(self.told_seconds, self.told_steps * step)
+    def warn_after(self, step: float) -> float:
+        return max(self.warn_seconds, self.warn_steps * step)
 
-    def patience(self, step: float | None) -> float:
+    def abort_after(self, step: float | None) -> float:
         """Seconds of silence that end it. `step`: a usual step's seconds, None before the first."""
         if step is None:
             return inf if self.first_seconds is None else self.first_seconds
-        return max(self.ended_seconds, self.ended_steps * step)
+        return max(self.abort_seconds, self.abort_steps * step)
 
 
 class Watch:
@@ -53,15 +53,15 @@ class Watch:
     def __init__(self, folder: Path) -> None:
         self.cancel = threading.Event()
         self.hung: float | None = None
-        self.begun = False
-        self.asked = False
+        self.training_began = False
+        self.stop_requested = False
         self._stop = folder / STOP
 
-    def ask(self, _number: int, _frame: FrameType | None) -> None:
+    def on_signal(self, _number: int, _frame: FrameType | None) -> None:
         """A signal: the first asks for a checkpoint and an end, where there is something to keep; the next one ends."""
-        if self.asked or not self.begun:
+        if self.stop_requested or not self.training_began:
             raise KeyboardInterrupt
-        self.asked = True
+        self.stop_requested = True
         self._stop.touch()
 
 
@@ -73,7 +73,7 @@ def watch_run(folder: Path, emit: Emit, hung: HangLimits, keep: bool) -> Iterato
     path = folder / "worker.jsonl"
     earlier, size = read_worker_log(path), _size(path)
     thread = threading.Thread(
-        target=_watch_log, args=(path, earlier.sittings if earlier else 0, size, watch, done, emit, hung), daemon=True
+        target=_watch_log, args=(path, earlier.sessions if earlier else 0, size, watch, done, emit, hung), daemon=True
     )
     thread.start()
     try:
@@ -94,7 +94,7 @@ def _signals(watch: Watch) -> Iterator[None]:
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # what nohup ignores stays ignored
         if signal.getsignal(sign) is not signal.SIG_IGN:
-            before[sign] = signal.signal(sign, watch.ask)
+            before[sign] = signal.signal(sign, watch.on_signal)
     try:
         yield
     finally:
@@ -109,32 +109,32 @@ def _size(path: Path) -> int:
 def _watch_log(
     path: Path, earlier: int, size: int, watch: Watch, done: threading.Event, emit: Emit, hung: HangLimits
 ) -> None:
-    """`earlier` sittings and `size` bytes were in the log before."""
-    teller = _ProgressReporter(emit)
+    """`earlier` sessions and `size` bytes were in the log before."""
+    reporter = _ProgressReporter(emit)
     begin = sign = time.monotonic()
-    teller.starting(begin)
+    reporter.report_start(begin)
     while not done.wait(0.5):
-        if watch.asked:
-            teller.once("note", "Stopping after this step, with a checkpoint. Ctrl-C once more ends it at once.")
+        if watch.stop_requested:
+            reporter.once("note", "Stopping after this step, with a checkpoint. Ctrl-C once more ends it at once.")
         grown = _size(path)
         now = time.monotonic()
         if grown != size:
             size, sign = grown, now
-            teller.signs(False)
+            reporter.report_silence(False)
             log = read_worker_log(path)
-            if log is None or log.sittings <= earlier or log.begin is None:
-                teller.starting(begin)
+            if log is None or log.sessions <= earlier or log.begin is None:
+                reporter.report_start(begin)
                 continue
-            watch.begun = True
-            teller.tell(log)
+            watch.training_began = True
+            reporter.report_progress(log)
             continue
         silence = now - sign
-        if watch.begun and silence > hung.patience(teller.step):
+        if watch.training_began and silence > hung.abort_after(reporter.step):
             watch.hung = silence
             watch.cancel.set()
             return
-        if watch.begun and teller.step is not None and silence > hung.told(teller.step):
-            teller.signs(True, silence, teller.step)
+        if watch.training_began and reporter.step is not None and silence > hung.warn_after(reporter.step):
+            reporter.report_silence(True, silence, reporter.step)
 
 
 class _ProgressReporter:
@@ -142,39 +142,41 @@ class _ProgressReporter:
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
-        self._said: set[str] = set()
-        self._told = -1
-        self._noted = 0
-        self._quiet = False
+        self._reported: set[str] = set()
+        self._last_step = -1
+        self._skipped = 0
+        self._silent = False
         self.step: float | None = None
 
-    def _say(self, event: Event) -> None:
+    def _emit_safely(self, event: Event) -> None:
         with suppress(OSError):
             self._emit(event)
 
     def once(self, kind: str, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            self._say(Event(kind, STAGE, text))
+        if text not in self._reported:
+            self._reported.add(text)
+            self._emit_safely(Event(kind, STAGE, text))
 
-    def starting(self, begin: float) -> None:
+    def report_start(self, begin: float) -> None:
         left = max(0.0, START_SECONDS - time.monotonic() + begin)
-        self._say(Event("progress", STAGE, "starting Axolotl", 0, None, "", left))
+        self._emit_safely(Event("progress", STAGE, "starting Axolotl", 0, None, "", left))
 
-    def signs(self, quiet: bool, silence: float = 0.0, step: float = 0.0) -> None:
-        if quiet and not self._quiet:
+    def report_silence(self, quiet: bool, silence: float = 0.0, step: float = 0.0) -> None:
+        if quiet and not self._silent:
             text = f"No step for {silence:.0f} s; they took {step:.1f} s each. Ctrl-C ends it; what is saved stays."
-            self._say(Event("warning", STAGE, text))
-        self._quiet = quiet
+            self._emit_safely(Event("warning", STAGE, text))
+        self._silent = quiet
 
-    def tell(self, log: WorkerLog) -> None:
-        for lost in log.unsaved[self._noted :]:
-            text = f"No checkpoint at step {lost.step}: {REPORTED.get(lost.reason, lost.reason)}. An older one stays."
+    def report_progress(self, log: WorkerLog) -> None:
+        for lost in log.skipped_saves[self._skipped :]:
+            text = (
+                f"No checkpoint at step {lost.step}: {SKIP_REASONS.get(lost.reason, lost.reason)}. An older one stays."
+            )
             self.once("warning", text)
-        self._noted = len(log.unsaved)
-        if log.begin is None or len(log.steps) == self._told or not log.steps:
+        self._skipped = len(log.skipped_saves)
+        if log.begin is None or len(log.steps) == self._last_step or not log.steps:
             return
-        self._told = len(log.steps)
+        self._last_step = len(log.steps)
         recent = [step.seconds for step in log.steps[-8:]]
         self.step = median(step.seconds for step in log.steps[-64:])
         last = log.steps[-1]
@@ -183,4 +185,4 @@ class _ProgressReporter:
         if log.evaluations:
             held_out = log.evaluations[-1].loss
             text += f", held out {held_out:.3f}" if isinstance(held_out, float) else f", held out {held_out}"
-        self._say(Event("progress", STAGE, text, last.step, log.begin.planned_steps, "steps", left))
+        self._emit_safely(Event("progress", STAGE, text, last.step, log.begin.planned_steps, "steps", left))

@@ -176,7 +176,7 @@ def test_a_recipe_that_was_changed_meanwhile_is_refused(tmp_path: Path, data: Pa
 
 
 def test_the_work_is_not_the_machines(data: Path) -> None:
-    """A new kernel or driver between two sittings is another machine, and the same work."""
+    """A new kernel or driver between two sessions is another machine, and the same work."""
     one = with_work_digest(training_request(job(data=data), TrainingSettings(), "tiny", "ab" * 32, 12), ready())
     other = with_work_digest(
         training_request(job(data=data, conditions=("6.99.0",)), TrainingSettings(), "tiny", "ab" * 32, 12),
@@ -202,7 +202,7 @@ def test_an_early_stop_is_told(data: Path) -> None:
     recorded = log(
         step(1, loss=4.0), step(2, loss=3.0), step(3, loss=2.0),
         evaluations=(EvaluationEvent(1, 3.5), EvaluationEvent(2, 3.0), EvaluationEvent(3, 3.4)),
-        early=EarlyStopEvent(3, 2),
+        early_stop=EarlyStopEvent(3, 2),
     )  # fmt: skip
     result = training_result(asked(data), finished(), recorded, "base", Path("/runs/x"), examination())
     assert (result.stopped_early, result.best_step, result.steps, result.resumed_from) == (True, 2, 3, (4,))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.process.diagnosis import failure, hung_step
+from harness.process.diagnosis import hang_failure, training_failure
 from harness.process.kernel_events import card_cause, lines_between, memory_cause
 from machine.errors import OUTSIDE_FAILED
 from tests.harness.examples import log, step
@@ -27,19 +27,19 @@ CUDA = "RuntimeError: CUDA error: an illegal memory access was encountered\n"
 
 
 def test_a_card_that_fell_off_the_bus_is_named_whatever_the_program_said() -> None:
-    problem = failure(1, CUDA, log(step(1), end=None), LOST)
+    problem = training_failure(1, CUDA, log(step(1), end=None), LOST)
     assert problem is not None
     assert (problem.code, problem.exit_code) == ("train.gpu-lost", OUTSIDE_FAILED)
     assert "Xid 79" in problem.what and "fallen off the bus" in problem.why
-    assert "1 steps were finished" in problem.why
-    assert "off fully" in problem.next
+    assert "1 step finished" in problem.why
+    assert "off completely" in problem.next
 
 
 def test_a_hung_step_of_a_lost_card() -> None:
-    assert hung_step(900, log(step(1), end=None), LOST).code == "train.gpu-lost"
-    problem = hung_step(900, log(step(1), end=None))
+    assert hang_failure(900, log(step(1), end=None), LOST).code == "train.gpu-lost"
+    problem = hang_failure(900, log(step(1), end=None))
     assert (problem.code, problem.exit_code) == ("train.hung", OUTSIDE_FAILED)
-    assert "900 s" in problem.what and "1 steps were finished" in problem.why
+    assert "900 s" in problem.what and "1 step finished" in problem.why
 
 
 def test_the_message_alone_is_enough() -> None:
@@ -49,7 +49,7 @@ def test_the_message_alone_is_enough() -> None:
 
 
 def test_a_number_that_programs_cause_does_not_hide_their_own_words() -> None:
-    problem = failure(1, "torch.OutOfMemoryError: CUDA out of memory.\n", None, [FAULT])
+    problem = training_failure(1, "torch.OutOfMemoryError: CUDA out of memory.\n", None, [FAULT])
     assert problem is not None and problem.code == "train.out-of-memory-device"
 
 
@@ -61,15 +61,15 @@ def test_a_number_that_programs_cause_does_not_hide_their_own_words() -> None:
     ],
 )
 def test_a_card_in_trouble(line: str, words: str) -> None:
-    problem = failure(-6, "Aborted\n", log(step(1), end=None), [line])
+    problem = training_failure(-6, "Aborted\n", log(step(1), end=None), [line])
     assert problem is not None
     assert problem.code == "train.gpu-failed"
     assert words in problem.what and line.split("] ")[1][:40] in problem.why
 
 
-@pytest.mark.parametrize(("line", "words"), [(OOM, "the computer's memory"), (LIMIT, "may use was full")])
+@pytest.mark.parametrize(("line", "words"), [(OOM, "the computer's memory"), (LIMIT, "was reached")])
 def test_the_out_of_memory_killer(line: str, words: str) -> None:
-    problem = failure(-9, "", log(step(1), step(2), end=None), [line])
+    problem = training_failure(-9, "", log(step(1), step(2), end=None), [line])
     assert problem is not None
     assert problem.code == "train.out-of-memory-host"
     assert words in problem.what.lower() and "2 steps" in problem.why
@@ -77,7 +77,9 @@ def test_the_out_of_memory_killer(line: str, words: str) -> None:
 
 def test_a_helper_of_the_training_that_was_killed() -> None:
     """Then the training itself ends with an error of its own, which says nothing."""
-    problem = failure(1, "RuntimeError: One of the subprocesses has abruptly died during map operation.\n", None, [OOM])
+    problem = training_failure(
+        1, "RuntimeError: One of the subprocesses has abruptly died during map operation.\n", None, [OOM]
+    )
     assert problem is not None and problem.code == "train.out-of-memory-host"
 
 

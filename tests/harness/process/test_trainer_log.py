@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.process.diagnosis import cause, failure, last_error, undone
+from harness.process.diagnosis import known_cause, last_error, process_failure, training_failure
 from harness.process.worker_log import StoppedEvent
 from machine.errors import BAD_ANSWER, OUTSIDE_FAILED, USAGE
 from tests.harness.examples import log, step
@@ -37,7 +37,7 @@ def real(name: str) -> str:
     ],
 )
 def test_real_failures(name: str, code: str, exit_code: int, words: str) -> None:
-    problem = failure(1, real(name), None)
+    problem = training_failure(1, real(name), None)
     assert problem is not None
     assert (problem.code, problem.exit_code) == (f"train.{code}", exit_code)
     assert words in problem.why
@@ -62,7 +62,7 @@ def test_real_failures(name: str, code: str, exit_code: int, words: str) -> None
     ],
 )  # fmt: skip
 def test_other_causes(text: str, code: str) -> None:
-    problem = failure(1, f"Traceback (most recent call last):\n  File x\n{text}\n", None)
+    problem = training_failure(1, f"Traceback (most recent call last):\n  File x\n{text}\n", None)
     assert problem is not None and problem.code == f"train.{code}"
 
 
@@ -72,35 +72,35 @@ def test_a_warning_of_before_is_not_the_cause() -> None:
         "/env/x.py:3: UserWarning: CUDA initialization: No space left on device\n"
         " 33%|███▎      | 1/3 [00:00<00:01,  1.00it/s]\n"
     )
-    assert cause(chatter) is None
-    problem = failure(1, chatter + "ValueError: batch is empty\n", log(step(1)))
+    assert known_cause(chatter) is None
+    problem = training_failure(1, chatter + "ValueError: batch is empty\n", log(step(1)))
     assert problem is not None
     assert (problem.code, problem.why) == (
         "train.failed",
-        "ValueError: batch is empty 1 steps were finished and are kept.",
+        "ValueError: batch is empty 1 step finished.",
     )
 
 
 def test_an_error_that_was_got_over_does_not_hide_the_last_one() -> None:
     """Axolotl first tries a plugin's short name, fails, and goes on: it was not that which ended the run."""
     tail = real("no-plugin") + "ModuleNotFoundError: No module named 'x'\nMemoryError\n"
-    problem = failure(1, tail, None)
+    problem = training_failure(1, tail, None)
     assert problem is not None and problem.code == "train.out-of-memory-host"
 
 
 def test_killed_says_the_signal_whatever_stood_before() -> None:
-    problem = failure(-9, "ModuleNotFoundError: No module named 'x'\n", log(step(1), step(2), end=None))
+    problem = training_failure(-9, "ModuleNotFoundError: No module named 'x'\n", log(step(1), step(2), end=None))
     assert problem is not None
     assert (problem.code, problem.exit_code) == ("train.killed", OUTSIDE_FAILED)
     assert "signal 9" in problem.what
     assert "out-of-memory killer" in problem.why
-    assert "2 steps were finished and are kept" in problem.why
+    assert "2 steps finished." in problem.why
 
 
 def test_an_abort_may_say_its_cause() -> None:
-    problem = failure(-6, "terminate called after throwing an instance of 'std::bad_alloc'\n", None)
+    problem = training_failure(-6, "terminate called after throwing an instance of 'std::bad_alloc'\n", None)
     assert problem is not None and problem.code == "train.out-of-memory-host"
-    problem = failure(-6, "Aborted\n", None)
+    problem = training_failure(-6, "Aborted\n", None)
     assert problem is not None and problem.code == "train.killed"
 
 
@@ -108,7 +108,7 @@ def test_a_loss_that_is_not_finite_counts_before_anything_else() -> None:
     """Axolotl itself ends such a run well, and prints a loss of 0."""
     assert "'loss': '0', 'grad_norm': 'nan'" in real("nan")
     stopped = log(step(1), step(2, loss="nan"), stopped=StoppedEvent("the loss is nan at step 2"))
-    problem = failure(0, real("nan"), stopped)
+    problem = training_failure(0, real("nan"), stopped)
     assert problem is not None
     assert (problem.code, problem.exit_code) == ("train.loss-not-finite", BAD_ANSWER)
     assert "nan at step 2" in problem.what
@@ -116,24 +116,24 @@ def test_a_loss_that_is_not_finite_counts_before_anything_else() -> None:
 
 
 def test_a_run_without_the_workers_log_is_no_result_although_axolotl_ended_well() -> None:
-    problem = failure(0, real("no-plugin"), None)
+    problem = training_failure(0, real("no-plugin"), None)
     assert problem is not None
     assert (problem.code, problem.exit_code) == ("train.no-worker-log", BAD_ANSWER)
 
 
 def test_a_log_without_an_end() -> None:
-    problem = failure(0, "", log(step(1), end=None))
+    problem = training_failure(0, "", log(step(1), end=None))
     assert problem is not None and problem.code == "train.unfinished"
 
 
 def test_a_run_to_its_end_has_no_problem() -> None:
-    assert failure(0, "anything", log()) is None
+    assert training_failure(0, "anything", log()) is None
 
 
 def test_a_process_that_could_not_be_started() -> None:
-    problem = failure(None, "absent", None)
+    problem = training_failure(None, "absent", None)
     assert problem is not None
-    assert (problem.code, problem.why) == ("train.failed", "absent No step was finished.")
+    assert (problem.code, problem.why) == ("train.failed", "absent No step finished.")
     assert "could not be started" in problem.what
 
 
@@ -149,14 +149,18 @@ def test_the_last_error_in_one_line() -> None:
 
 @given(st.text(max_size=300), st.sampled_from([None, 0, 1, -9, -11]))
 def test_any_text(tail: str, rc: int | None) -> None:
-    problem = failure(rc, tail, None)
+    problem = training_failure(rc, tail, None)
     assert problem is not None and problem.what and problem.next
 
 
 def test_another_process_that_failed_is_told_with_its_cause_or_with_where_to_look() -> None:
-    known = undone("merge.failed", "The adapter could not be merged", "MemoryError\n", "exit code 1", "Look there.")
+    known = process_failure(
+        "merge.failed", "The adapter could not be merged", "MemoryError\n", "exit code 1", "Look there."
+    )
     assert known.code == "merge.out-of-memory-host"
     assert known.what.startswith("The adapter could not be merged (exit code 1). The computer's memory is full")
-    other = undone("merge.failed", "The adapter could not be merged", "ValueError: odd\n", "exit code 1", "Look there.")
+    other = process_failure(
+        "merge.failed", "The adapter could not be merged", "ValueError: odd\n", "exit code 1", "Look there."
+    )
     assert (other.code, other.what) == ("merge.failed", "The adapter could not be merged (exit code 1).")
     assert (other.why, other.next) == ("ValueError: odd", "Look there.")

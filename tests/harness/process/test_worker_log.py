@@ -63,7 +63,7 @@ def test_a_run_that_was_gone_on_with_counts_each_step_once() -> None:
         + begin % 2 + again[3] + again[4] + again[5] + b'{"event": "train-end", "steps": 5}\n'
     )  # fmt: skip
     assert [(step.step, step.loss) for step in log.steps] == [(1, 4.5), (2, 4.5), (3, 4.25), (4, 4.25), (5, 4.25)]
-    assert (log.sittings, log.stop_asked, [each.step for each in log.evaluations]) == (2, None, [1])
+    assert (log.sessions, log.stop_request, [each.step for each in log.evaluations]) == (2, None, [1])
     assert [each.step for each in log.saved] == [2]
     assert log.end is not None
 

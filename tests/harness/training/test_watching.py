@@ -47,14 +47,14 @@ def test_what_an_earlier_sitting_wrote_is_not_this_one(tmp_path: Path) -> None:
     with watch_run(tmp_path, lambda event: None, NEVER, keep=True) as watch:
         write(tmp_path, step(3))
         time.sleep(0.7)
-        assert not watch.begun, "there is nothing yet that a stop could keep"
+        assert not watch.training_began, "there is nothing yet that a stop could keep"
         write(tmp_path, BeginEvent(planned_steps=10, done_steps=2))
-        until(lambda: watch.begun)
+        until(lambda: watch.training_began)
 
 
 def test_a_hung_step_is_told_and_then_ended(tmp_path: Path) -> None:
     said: list[Event] = []
-    hung = HangLimits(told_steps=2, told_seconds=0.6, ended_steps=4, ended_seconds=1.5)
+    hung = HangLimits(warn_steps=2, warn_seconds=0.6, abort_steps=4, abort_seconds=1.5)
     with watch_run(tmp_path, said.append, hung, keep=False) as watch:
         write(tmp_path, BeginEvent(planned_steps=10), step(1, seconds=0.1), step(2, seconds=0.1))
         until(watch.cancel.is_set)
@@ -64,12 +64,12 @@ def test_a_hung_step_is_told_and_then_ended(tmp_path: Path) -> None:
 
 def test_a_slow_step_is_not_a_hung_one(tmp_path: Path) -> None:
     """The limits go by the steps before: a card that takes a minute a step is not ended after a minute."""
-    assert NEVER.told(60.0) == 600 and NEVER.patience(60.0) == 3600
-    assert NEVER.told(0.1) == 60 and NEVER.patience(0.1) == 900
+    assert NEVER.warn_after(60.0) == 600 and NEVER.abort_after(60.0) == 3600
+    assert NEVER.warn_after(0.1) == 60 and NEVER.abort_after(0.1) == 900
 
 
 def test_a_first_step_takes_what_it_needs_unless_somebody_has_no_time(tmp_path: Path) -> None:
-    assert NEVER.patience(None) == float("inf")
+    assert NEVER.abort_after(None) == float("inf")
     with watch_run(tmp_path, lambda event: None, HangLimits(first_seconds=0.6), keep=False) as watch:
         write(tmp_path, BeginEvent(planned_steps=10))
         until(watch.cancel.is_set)
@@ -87,9 +87,9 @@ def test_a_checkpoint_that_was_left_out_is_told(tmp_path: Path) -> None:
 def test_the_first_ctrl_c_asks_and_the_second_ends(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), watch_run(tmp_path, lambda event: None, NEVER, keep=True) as watch:
         write(tmp_path, BeginEvent(planned_steps=10), step(1))
-        until(lambda: watch.begun)
+        until(lambda: watch.training_began)
         os.kill(os.getpid(), signal.SIGINT)
-        until(lambda: watch.asked)
+        until(lambda: watch.stop_requested)
         assert (tmp_path / STOP).exists(), "the worker looks for it"
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
@@ -98,7 +98,7 @@ def test_the_first_ctrl_c_asks_and_the_second_ends(tmp_path: Path) -> None:
 
 def test_before_the_first_step_there_is_nothing_to_keep(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        Watch(tmp_path).ask(signal.SIGINT, None)
+        Watch(tmp_path).on_signal(signal.SIGINT, None)
 
 
 def test_a_benchmark_ends_at_once(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_the_network_lost_in_the_middle_then_back(site: Site, index: Index) -> N
     assert caught.value.code == "environment.network"
     assert caught.value.exit_code == 4
     assert caught.value.why
-    assert "run the same command again to go on" in caught.value.next
+    assert "run the same command again to continue" in caught.value.next
     with pytest.raises(OutsideFailed) as caught:
         site.ensure()
     assert caught.value.code == "environment.network", "nothing answers any more"

@@ -43,13 +43,13 @@ def test_a_hung_step(own_home: Path, data: Path) -> None:
         wait_for(lambda: runs(own_home) and len(steps(runs(own_home)[-1])) >= 6)
         os.kill(trainer(own_home), signal.SIGSTOP)
         out, said = child.communicate(timeout=60)
-        assert not trainings(own_home), "it was ended"
+        assert not trainings(own_home), "it was aborted"
     assert child.returncode == 4, said
     (error,) = json.loads(out)["errors"]
     assert error["code"] == "train.hung"
     assert "the checkpoint of step 4 is kept" in error["why"]
     assert f"gpu-setup train --resume {runs(own_home)[0]}" in error["next"]
-    assert "No step for" in said, "told before it was ended"
+    assert "No step for" in said, "told before it was aborted"
 
 
 def test_a_loss_that_is_not_finite_leaves_the_checkpoints_before_it(own_home: Path, data: Path, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_the_out_of_memory_killer(own_home: Path, data: Path) -> None:
         group.rmdir()
     error = told(ended, "train.out-of-memory-host")
     # the kernel's own line told a full limit from a full machine
-    assert "may use was full" in error["what"] and "Killed process" in error["why"]
+    assert "was reached" in error["what"] and "Killed process" in error["why"]
     assert "micro_batch_size" in error["next"]
 
 
