@@ -1,7 +1,7 @@
-"""Training that outlives the terminal: a unit of systemd's, that ends by asking for a checkpoint; and a machine that
-does not suspend meanwhile.
+"""Training that outlives the terminal: a systemd service that saves a checkpoint before it stops; and a machine that
+does not suspend during training.
 
-Without systemd there is nothing that starts and stops such a unit: that is said, and nohup named.
+Without systemd such a service cannot run: the error says so and suggests nohup.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from machine.events import Emit, Event
 from machine.local import Machine
 
 STAGE = "background"
-# the time that a checkpoint may take at the stop of the unit or of the machine
+# the time that a checkpoint may take when the service or the machine stops
 STOP_SECONDS = 300
-# settings that the unit must have too; no token: argv can be read by others
+# settings that the service must have too; no token: other users can read argv
 PASSED = (
     "GPU_SETUP_HOME", "HOME", "PATH", "LANG", "TMPDIR", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "HF_HOME",
     "HF_ENDPOINT", "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
@@ -31,8 +31,8 @@ INHIBIT = ("systemd-inhibit", "--what=sleep:idle", "--who=gpu-setup", "--why=A m
 
 
 class BackgroundSupport(NamedTuple):
-    """What this machine offers: a service manager that takes units (`user`: the person's own), whether it lives on
-    after logout (None: not known), and an inhibitor of suspend.
+    """What this machine offers: a service manager (`user`: the user's own), whether it survives logout (None: not
+    known), and an inhibitor of suspend.
     """
 
     manager: bool
@@ -42,7 +42,7 @@ class BackgroundSupport(NamedTuple):
 
 
 class BackgroundUnit(msgspec.Struct, frozen=True):
-    """The unit that trains now: how to look on, and how to stop it with a checkpoint."""
+    """The systemd service that trains now: the commands to follow its log, and to stop it with a checkpoint."""
 
     unit: str
     follow: str
@@ -50,7 +50,7 @@ class BackgroundUnit(msgspec.Struct, frozen=True):
 
 
 def read_support(machine: Machine, uid: int) -> BackgroundSupport:
-    """Ask systemd itself; root's own manager is the machine's, which no logout ends."""
+    """Read from systemd itself; root uses the system's manager, which survives any logout."""
     user = uid != 0
     scope = ("--user",) if user else ()
     answer = machine.run(("systemctl", *scope, "is-system-running"), timeout=5)
@@ -66,7 +66,7 @@ def read_support(machine: Machine, uid: int) -> BackgroundSupport:
 def unit_argv(
     name: str, command: Sequence[str], folder: str, place: BackgroundSupport, awake: bool, environ: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """The systemd-run command. SIGTERM goes to gpu-setup alone, which asks the training for a checkpoint."""
+    """The systemd-run command. SIGTERM is sent to gpu-setup alone, which makes the training save a checkpoint."""
     settings = [f"--setenv={key}={environ[key]}" for key in PASSED if environ.get(key)]
     return (
         "systemd-run", *(("--user",) if place.user else ()), "--quiet", "--collect", f"--unit={name}",
@@ -79,22 +79,22 @@ def unit_argv(
 def start_unit(
     name: str, command: Sequence[str], folder: str, machine: Machine, uid: int, awake: bool, environ: Mapping[str, str]
 ) -> tuple[BackgroundUnit, tuple[str, ...]]:
-    """Start the command as a unit, and say what ends it; raises Refused where there is no service manager for it."""
+    """Start the command as a service; returns it with notes about what would end it. Raises Refused without systemd."""
     place = read_support(machine, uid)
     if not place.manager:
         raise Refused(
             "train.no-manager",
-            "There is no service manager here that could keep a training running.",
-            "systemd does not answer" + (" for this user (systemctl --user)." if place.user else "."),
-            "Use a terminal that stays (tmux, screen), or: nohup gpu-setup train … > train.log 2>&1 &",
+            "Training in the background needs systemd, which does not answer.",
+            "The user's own systemd is not running (systemctl --user)." if place.user else "It is not running.",
+            "Use tmux or screen, or: nohup gpu-setup train … > train.log 2>&1 &",
         )
     outcome = machine.run(unit_argv(name, command, folder, place, awake, environ), timeout=30)
     if not outcome.ok:
         raise OutsideFailed(
             "train.unit",
             "systemd did not start the training.",
-            (outcome.stderr.strip().splitlines() or ["It said nothing."])[-1],
-            "Run it in a terminal that stays (tmux, screen) instead.",
+            (outcome.stderr.strip().splitlines() or ["It printed nothing."])[-1],
+            "Run the training in tmux or screen instead.",
         )
     scope = " --user" if place.user else ""
     unit = BackgroundUnit(name, f"journalctl{scope} --unit {name} --follow", f"systemctl{scope} stop {name}")
@@ -102,34 +102,34 @@ def start_unit(
 
 
 def unit_notes(place: BackgroundSupport, awake: bool) -> tuple[str, ...]:
-    """What a person must know: whether logout and suspend end it."""
+    """What the user must know: whether logout or suspend ends the training."""
     found = []
     if place.lingers is False:
-        found.append("It ends when you log out of your last session. To let it live on: loginctl enable-linger")
+        found.append("It ends when you log out of your last session. To keep it running: loginctl enable-linger")
     elif place.lingers is None:
-        found.append("Whether it lives on after logout is not known: loginctl show-user says it (Linger=yes).")
+        found.append("Whether it continues after logout is not known; `loginctl show-user` shows it (Linger=yes).")
     if awake and not place.inhibitor:
-        found.append("Nothing here can keep the machine from suspending (systemd-inhibit does not answer).")
+        found.append("gpu-setup cannot keep the machine from suspending (systemd-inhibit does not answer).")
     return tuple(found)
 
 
 @contextmanager
 def keep_awake(wanted: bool, machine: Machine, emit: Emit) -> Iterator[None]:
-    """Keep the machine from suspending while this lasts; the lock goes with this process, however that ends."""
+    """Keep the machine from suspending inside this block; the lock is released when this process ends, in any way."""
     if not wanted:
         yield
         return
     done = threading.Event()
 
-    def hold() -> None:
+    def inhibit() -> None:
         outcome = machine.stream(
             (*INHIBIT, "tail", f"--pid={os.getpid()}", "--follow", "/dev/null"), lambda line: None, done
         )
         if not done.is_set():
-            said = (outcome.stdout.strip().splitlines() or [outcome.problem or "it ended"])[-1]
-            emit(Event("warning", STAGE, f"The machine may suspend meanwhile: systemd-inhibit says: {said}"))
+            reason = (outcome.stdout.strip().splitlines() or [outcome.problem or "it ended"])[-1]
+            emit(Event("warning", STAGE, f"The machine may suspend during training: systemd-inhibit: {reason}"))
 
-    thread = threading.Thread(target=hold, daemon=True)
+    thread = threading.Thread(target=inhibit, daemon=True)
     thread.start()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Which checkpoint a cut run goes on from: the newest that is whole, proven file by file.
+"""Which checkpoint an interrupted run resumes from: the newest complete one, verified file by file.
 
 gpu_setup_worker/checkpoints.py writes the list of a checkpoint's files last, when all of them are on the disk.
 """
@@ -17,7 +17,7 @@ WHOLE = "whole.json"
 
 
 class Checkpoint(NamedTuple):
-    """A whole checkpoint: so many steps are done."""
+    """A complete checkpoint, saved after `step` steps."""
 
     step: int
     folder: Path
@@ -31,9 +31,9 @@ class _Manifest(msgspec.Struct, frozen=True):
 
 
 def newest_complete(adapter: Path, before: int | None = None) -> Checkpoint | None:
-    """The newest whole checkpoint in the adapter's folder, of a step less than `before`; None: there is none.
+    """The newest complete checkpoint in the adapter's folder, of a step before `before`; None: there is none.
 
-    `before` is the run's last step: from there the trainer would train one step too many.
+    `before` is the run's last step: resuming from there, the trainer would do one step too many.
     """
     for step, folder in reversed(_all(adapter)):
         if (before is None or step < before) and is_complete(folder):
@@ -42,7 +42,7 @@ def newest_complete(adapter: Path, before: int | None = None) -> Checkpoint | No
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether every file that was there is there, with its bytes."""
+    """Whether every listed file exists with its size and digest."""
     try:
         listed = msgspec.json.decode((folder / WHOLE).read_bytes(), type=_Manifest)
         for name, (size, digest) in listed.files.items():
@@ -57,14 +57,14 @@ def is_complete(folder: Path) -> bool:
 
 
 def remove_later(adapter: Path, step: int) -> None:
-    """Remove the checkpoints of later steps: they are torn, or of steps that will be done again."""
+    """Remove the checkpoints of later steps: they are incomplete, or their steps will be repeated."""
     for found, folder in _all(adapter):
         if found > step:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_all(adapter: Path) -> None:
-    """Remove the checkpoints of a finished run: the adapter is what stays."""
+    """Remove the checkpoints of a finished run: only the adapter is kept."""
     remove_later(adapter, -1)
 
 

@@ -1,4 +1,4 @@
-"""Reload the trained adapter in a process of its own, and let it answer beside its base model."""
+"""Reload the trained adapter in a separate process, and compare its answers with those of its base model."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ DOCUMENT = "examination.json"
 
 
 class HeldOutLosses(msgspec.Struct, frozen=True):
-    """Mean loss in nats over the answers' tokens: with the right answers, and with another question's.
+    """Mean loss over the answers' tokens, with the right answers and with another question's answers (mismatched).
 
-    None where it is not finite.
+    null: not finite.
     """
 
     held_out_loss: float | None
@@ -29,13 +29,15 @@ class HeldOutLosses(msgspec.Struct, frozen=True):
 
     @property
     def pairing(self) -> float | None:
-        """How much better the right answer is than another's, in nats a token."""
+        """How much lower the loss of the right answers is than that of mismatched ones."""
         if self.held_out_loss is None or self.mismatched_loss is None:
             return None
         return self.mismatched_loss - self.held_out_loss
 
 
 class AnswerPair(msgspec.Struct, frozen=True):
+    """The answers to one question before and after training."""
+
     question: str
     before: str
     after: str
@@ -49,7 +51,7 @@ class Examination(msgspec.Struct, frozen=True):
 
 
 def held_out_file(traits: Traits, folder: Path, own_data: bool) -> Path | None:
-    """The rows that were not trained on: the recipe's file, or the split that the worker saved."""
+    """The rows that were not trained on: the recipe's file, or the validation split that the worker saved."""
     name = traits.held_out
     if name and name != "split" and not own_data:
         return SAMPLES / name
@@ -74,9 +76,9 @@ def examine(
 ) -> Examination:
     """Losses and answers before and after, from the adapter in `folder`; raises OutsideFailed when it does not load.
 
-    `merged`: the plain model in this folder is asked instead, and there is only an "after". `exact`: on a processor too
-    the base is computed as it is, not in a faster and coarser form. A run that trained every
-    weight has no adapter: its base and its own model are asked, one after the other.
+    `merged`: examine the merged model in this folder instead; then there is only an "after". `exact`: compute the base
+    exactly on a CPU too, not in a faster and less exact form. A run that trained every weight has no adapter: its base
+    and its own model are examined one after the other.
     """
     out = out or folder / DOCUMENT
     if merged is None and not (folder / "adapter" / "adapter_config.json").is_file():
@@ -84,10 +86,8 @@ def examine(
         common = (held_out, environment, machine, emit, prompts, out, tokens, offline, device)
         before, after = (examine(base_model, folder, *common, merged=model) for model in whole)
         return _save(out, _combine(before, after))
-    words = (
-        "Asking the merged model" if merged else "Reloading the adapter and asking the same questions before and after"
-    )
-    emit(Event("start", STAGE, words))
+    words = "the merged model" if merged else "the base model and the trained adapter"
+    emit(Event("start", STAGE, f"Examining {words} with the same questions"))
     model = ["--merged", str(merged)] if merged else ["--base", base_model, "--adapter", str(folder / "adapter")]
     argv = [
         str(environment.python),
@@ -115,7 +115,7 @@ def examine(
             done += 1
             emit(Event("progress", STAGE, line, done, 1 if merged else 2, "passes"))
 
-    # an answer from before must not be taken for this one
+    # an earlier document must not be taken for this one
     out.unlink(missing_ok=True)
     with disk_errors(folder):
         outcome = machine.stream(
@@ -130,14 +130,14 @@ def examine(
             "The trained adapter does not load and answer",
             outcome.stdout,
             describe_exit(outcome.rc),
-            f"Look at {folder / 'examine.log'}; run the same command again.",
+            f"See {folder / 'examine.log'}; then run the same command again.",
         )
-    emit(Event("end", STAGE, "The merged model has answered" if merged else "Answers before and after are written"))
+    emit(Event("end", STAGE, "Examined the merged model" if merged else "Examined the model before and after training"))
     return read_examination(out)
 
 
 def _combine(before: Examination, after: Examination) -> Examination:
-    """What two whole models said, as one examination."""
+    """The examinations of two models as one, with before and after."""
     pairs = zip(before.answers, after.answers, strict=True)
     answers = tuple(AnswerPair(other.question, one.after, other.after) for one, other in pairs)
     return Examination(after.rows, before.after, after.after, answers)
@@ -149,7 +149,7 @@ def _save(out: Path, examination: Examination) -> Examination:
 
 
 def _in_4_bit(folder: Path) -> bool:
-    """Whether the run's base was quantised, as its config says."""
+    """Whether the run's config quantises the base to 4 bit."""
     import yaml
 
     try:

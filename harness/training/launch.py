@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -27,13 +27,16 @@ from machine.events import Emit, Event
 from machine.local import Machine
 
 DOCUMENT = "run.json"
-# held while the run's gpu-setup lives: a run marked as running whose lock is free was cut off
+# held while the run's gpu-setup is running: a run marked as running whose lock is free was killed
 LOCK = "run.lock"
 
 
+RunStatus = Literal["running", "done", "failed", "interrupted"]
+
+
 class CheckpointPolicy(msgspec.Struct, frozen=True):
-    """How a run is kept so that it can be gone on with: a checkpoint after so many seconds at the latest, and an early
-    stop after `patience` evaluations without a lower held-out loss (0: never).
+    """When to save a checkpoint (every `seconds` at the latest), and when to stop early: after `patience` evaluations
+    without a lower held-out loss (0: never).
     """
 
     seconds: float = 600.0
@@ -41,16 +44,17 @@ class CheckpointPolicy(msgspec.Struct, frozen=True):
 
 
 class RunRecord(msgspec.Struct, frozen=True):
-    """What was run, and how it ended: running, done, failed or interrupted. `problem`: the failure's code.
+    """What was run, and how it ended. `problem`: the failure's code.
 
-    `inputs` is the digest of everything that decides the run (harness/pipeline.py); `data`: a person's own data file;
-    `device`: the card that it was kept to; `resumed_from`: the steps that it was gone on from. `seconds`: all together.
+    `inputs`: digest of everything that decides the run (harness/pipeline.py); `data`: the user's own data file;
+    `device`: the only card that the run could use; `resumed_from`: the steps of the checkpoints that it was resumed
+    from; `seconds`: all sessions together.
     """
 
     recipe: str
     traits: Traits
     recipe_digest: str
-    status: str
+    status: RunStatus
     started_at: str
     base_model: str
     stack: str
@@ -66,7 +70,7 @@ class RunRecord(msgspec.Struct, frozen=True):
 
 
 def new_run_folder(runs: Path, recipe: Recipe) -> Path:
-    """A fresh folder for a run, named by time and recipe; a second one within the same second gets a number."""
+    """A new folder for a run, named by time and recipe; a second one within the same second gets a number."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     for number in range(1, 100):
         folder = runs / (f"{stamp}-{recipe.name}" + (f"-{number}" if number > 1 else ""))
@@ -78,7 +82,7 @@ def new_run_folder(runs: Path, recipe: Recipe) -> Path:
         except OSError as error:
             raise OutsideFailed(
                 "run.unwritable",
-                f"The run's folder {folder} cannot be made.",
+                f"The run's folder {folder} cannot be created.",
                 f"The system says: {error.strerror}.",
                 "Set GPU_SETUP_HOME to a folder that you can write, and run the same command again.",
             ) from error
@@ -100,11 +104,11 @@ def train(
     hung: HangLimits | None = None,
     budget: float | None = None,
 ) -> WorkerLog:
-    """Train, and return what the worker recorded. Raises Problem when it is no result; the folder stays, marked.
+    """Train, and return what the worker recorded. Raises Problem where the run has no result; its folder is kept.
 
-    Time left is told from the steps done; KeyboardInterrupt ends the process group and marks the run as interrupted.
-    With `keep`, a folder that was cut off is gone on with from its newest whole checkpoint, and the first Ctrl-C
-    makes another one before it ends. `budget`: after so many measured seconds the training ends by itself.
+    KeyboardInterrupt ends the process group and marks the run as interrupted. With `keep`, an interrupted run in this
+    folder resumes from its newest complete checkpoint, and the first Ctrl-C saves a checkpoint before the run ends.
+    `budget`: measured seconds after which the training ends early.
     """
     from filelock import FileLock
 
@@ -126,7 +130,7 @@ def train(
     )
     with FileLock(folder / LOCK):
         point = resume_point(folder) if keep is not None else None
-        # later ones are torn, or of steps that are done again
+        # later checkpoints are incomplete, or their steps will be repeated
         remove_later(folder / "adapter", point.step if point else -1)
         if point is not None:
             before = read_run(folder)
@@ -137,12 +141,12 @@ def train(
                 resumed_from=(*before.resumed_from, point.step),
             )
             config["resume_from_checkpoint"] = str(point.folder)
-            emit(Event("note", STAGE, f"Going on after step {point.step}, from {point.folder}"))
+            emit(Event("note", STAGE, f"Resuming after step {point.step}, from {point.folder}"))
         return _train(recipe, run, config, environment, folder, machine, emit, keep, hung or HangLimits(), budget)
 
 
 def resume_point(folder: Path) -> Checkpoint | None:
-    """The checkpoint that a cut run in this folder would go on from."""
+    """The checkpoint that an interrupted run in this folder would resume from."""
     log = read_worker_log(folder / "worker.jsonl")
     return newest_complete(folder / "adapter", log.begin.planned_steps if log and log.begin else None)
 
@@ -167,19 +171,19 @@ def _train(
     begin = time.monotonic()
     before = run.seconds or 0.0
 
-    def ended(status: str, problem: str | None = None) -> float:
+    def record_end(status: RunStatus, problem: str | None = None) -> float:
         seconds = before + time.monotonic() - begin
         _write(folder, msgspec.structs.replace(run, status=status, seconds=seconds, problem=problem))
         return seconds
 
-    # a model that was fetched needs no hub any more, and a person's own data never did
+    # a downloaded model does not need the hub any more, and the user's own data never did
     offline = recipe.traits.model != "hub" or (run.data is not None and Path(run.base_model).is_dir())
     variables = worker_environment(environment, folder, offline, run.device)
     if budget is not None:
         variables["GPU_SETUP_BUDGET"] = f"{budget} {recipe.traits.warmup_steps}"
     if keep is not None:
-        told = {"seconds": keep.seconds, "patience": keep.patience, "stop": str(folder / STOP)}
-        variables["GPU_SETUP_KEEP"] = msgspec.json.encode(told).decode()
+        settings = {"seconds": keep.seconds, "patience": keep.patience, "stop": str(folder / STOP)}
+        variables["GPU_SETUP_KEEP"] = msgspec.json.encode(settings).decode()
     try:
         with disk_errors(folder), watch_run(folder, emit, hung, keep is not None) as watch:
             outcome = machine.stream(
@@ -197,14 +201,16 @@ def _train(
                 log=str(folder / "axolotl.log"),
             )
     except BaseException as error:
-        status = "failed" if isinstance(error, Exception) else "interrupted"
         with suppress(OutsideFailed):
-            ended(status, error.code if isinstance(error, Problem) else None)
+            record_end(
+                "failed" if isinstance(error, Exception) else "interrupted",
+                error.code if isinstance(error, Problem) else None,
+            )
         raise
     log = read_worker_log(folder / "worker.jsonl")
     if log is not None and log.stop_request is not None and outcome.ok:
-        ended("interrupted")
-        raise Interrupted("train.stopped", f"Stopped after step {log.stop_request.step}, as asked.")
+        record_end("interrupted")
+        raise Interrupted("train.stopped", f"Stopped after step {log.stop_request.step}, as requested.")
     problem: Problem | None
     kernel = () if outcome.ok else kernel_lines_since(machine, begin)
     if watch.hung is not None:
@@ -215,10 +221,10 @@ def _train(
         )
     if problem is not None or log is None:
         assert problem is not None
-        ended("failed", problem.code)
+        record_end("failed", problem.code)
         problem.next = f"{problem.next} Run: {folder}"
         raise problem
-    seconds = ended("done")
+    seconds = record_end("done")
     emit(Event("end", STAGE, f"{len(log.steps)} steps in {seconds:.0f} s"))
     return log
 
@@ -228,9 +234,7 @@ def _missing_adapter(folder: Path) -> Problem | None:
     saved = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
     if any((folder / "adapter" / name).is_file() for name in saved):
         return None
-    return BadAnswer(
-        "train.no-adapter", "Training ended, but no adapter was saved.", "", "Look at axolotl.log of the run."
-    )
+    return BadAnswer("train.no-adapter", "Training ended, but no adapter was saved.", "", "See the run's axolotl.log.")
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -244,12 +248,12 @@ def read_run(folder: Path) -> RunRecord:
             "run.none",
             f"{folder} is not the folder of a run.",
             f"Its {DOCUMENT} cannot be read: {error}.",
-            "Give a run's folder.",
+            "Give the folder of a run.",
         ) from error
 
 
 def mark_interrupted(runs: Path) -> None:
-    """Mark as interrupted each run whose gpu-setup was killed and could not do it itself."""
+    """Mark each run as interrupted whose gpu-setup was killed before it could do so."""
     from filelock import FileLock, Timeout
 
     from machine.errors import BadUsage

@@ -1,4 +1,4 @@
-"""Looks on while a training process runs: tells its steps and the time left, notices a hung step, asks it to stop."""
+"""Watches a training process: reports its steps and the time left, detects a hung step, makes it stop on request."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ STAGE = "train"
 STOP = "stop"
 # Axolotl's imports and the model's loading, before the first step
 START_SECONDS = 25.0
-SKIP_REASONS = {"no-room": "there is no room for it on the disk", "not-finite": "the weights are not finite"}
+SKIP_REASONS = {"no-room": "the disk has no space for it", "not-finite": "the weights are not finite"}
 
 
 class HangLimits(NamedTuple):
-    """When a training that gives no sign is told of, and when it is ended: so many median steps, at least so long.
+    """When a training that writes nothing gets a warning, and when it is aborted: after so many median steps, but not
+    before so many seconds.
 
-    A sign is a line in the worker's log: of a step, a checkpoint, or a long evaluation (every 15 s). `first_seconds`:
-    how long the first step may take once the model is loaded; None: as long as it needs.
+    It writes a line to the worker's log for each step, each checkpoint, and every 15 s of a long evaluation.
+    `first_seconds`: the longest first step once the model is loaded; None: no limit.
     """
 
     warn_steps: float = 10.0
@@ -41,14 +42,14 @@ class HangLimits(NamedTuple):
         return max(self.warn_seconds, self.warn_steps * step)
 
     def abort_after(self, step: float | None) -> float:
-        """Seconds of silence that end it. `step`: a usual step's seconds, None before the first."""
+        """Seconds without a line until it is aborted. `step`: a typical step's seconds, None before the first."""
         if step is None:
             return inf if self.first_seconds is None else self.first_seconds
         return max(self.abort_seconds, self.abort_steps * step)
 
 
 class Watch:
-    """`cancel` ends the process; `hung`: how long it gave no sign before that. `asked`: the person wants it to stop."""
+    """`cancel` ends the process; `hung`: for how long it had written nothing. `stop_requested`: by the user."""
 
     def __init__(self, folder: Path) -> None:
         self.cancel = threading.Event()
@@ -58,7 +59,7 @@ class Watch:
         self._stop = folder / STOP
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """A signal: the first asks for a checkpoint and an end, where there is something to keep; the next one ends."""
+        """The first signal requests a checkpoint and a stop, if any step was done; the next one ends at once."""
         if self.stop_requested or not self.training_began:
             raise KeyboardInterrupt
         self.stop_requested = True
@@ -67,7 +68,7 @@ class Watch:
 
 @contextmanager
 def watch_run(folder: Path, emit: Emit, hung: HangLimits, keep: bool) -> Iterator[Watch]:
-    """Look on until the block ends. With `keep`, Ctrl-C and SIGTERM first ask the training to save and stop."""
+    """Watch until the block ends. With `keep`, Ctrl-C and SIGTERM first make the training save and stop."""
     watch, done = Watch(folder), threading.Event()
     (folder / STOP).unlink(missing_ok=True)
     path = folder / "worker.jsonl"
@@ -111,16 +112,16 @@ def _watch_log(
 ) -> None:
     """`earlier` sessions and `size` bytes were in the log before."""
     reporter = _ProgressReporter(emit)
-    begin = sign = time.monotonic()
+    begin = last_line = time.monotonic()
     reporter.report_start(begin)
     while not done.wait(0.5):
         if watch.stop_requested:
-            reporter.once("note", "Stopping after this step, with a checkpoint. Ctrl-C once more ends it at once.")
+            reporter.once("note", "Stopping after this step, with a checkpoint. Press Ctrl-C again to end at once.")
         grown = _size(path)
         now = time.monotonic()
         if grown != size:
-            size, sign = grown, now
-            reporter.report_silence(False)
+            size, last_line = grown, now
+            reporter.end_silence()
             log = read_worker_log(path)
             if log is None or log.sessions <= earlier or log.begin is None:
                 reporter.report_start(begin)
@@ -128,17 +129,17 @@ def _watch_log(
             watch.training_began = True
             reporter.report_progress(log)
             continue
-        silence = now - sign
+        silence = now - last_line
         if watch.training_began and silence > hung.abort_after(reporter.step):
             watch.hung = silence
             watch.cancel.set()
             return
         if watch.training_began and reporter.step is not None and silence > hung.warn_after(reporter.step):
-            reporter.report_silence(True, silence, reporter.step)
+            reporter.report_silence(silence, reporter.step)
 
 
 class _ProgressReporter:
-    """Says what is new in a log, each thing once. A terminal that has gone away ends nothing."""
+    """Reports what is new in a log, each thing once. A closed terminal does not end the training."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
@@ -161,17 +162,20 @@ class _ProgressReporter:
         left = max(0.0, START_SECONDS - time.monotonic() + begin)
         self._emit_safely(Event("progress", STAGE, "starting Axolotl", 0, None, "", left))
 
-    def report_silence(self, quiet: bool, silence: float = 0.0, step: float = 0.0) -> None:
-        if quiet and not self._silent:
-            text = f"No step for {silence:.0f} s; they took {step:.1f} s each. Ctrl-C ends it; what is saved stays."
+    def report_silence(self, silence: float, step: float) -> None:
+        if not self._silent:
+            text = (
+                f"No step for {silence:.0f} s; a step took {step:.1f} s before. Ctrl-C ends it; checkpoints are kept."
+            )
             self._emit_safely(Event("warning", STAGE, text))
-        self._silent = quiet
+        self._silent = True
+
+    def end_silence(self) -> None:
+        self._silent = False
 
     def report_progress(self, log: WorkerLog) -> None:
         for lost in log.skipped_saves[self._skipped :]:
-            text = (
-                f"No checkpoint at step {lost.step}: {SKIP_REASONS.get(lost.reason, lost.reason)}. An older one stays."
-            )
+            text = f"No checkpoint at step {lost.step}: {SKIP_REASONS.get(lost.reason, lost.reason)}. An older one is kept."
             self.once("warning", text)
         self._skipped = len(log.skipped_saves)
         if log.begin is None or len(log.steps) == self._last_step or not log.steps:

@@ -81,7 +81,7 @@ def test_a_checkpoint_that_was_left_out_is_told(tmp_path: Path) -> None:
     with watch_run(tmp_path, said.append, NEVER, keep=True):
         write(tmp_path, BeginEvent(planned_steps=10), step(1), SkippedSaveEvent(1, "no-room"))
         until(lambda: any(event.kind == "warning" for event in said))
-    assert "no room" in next(event.text for event in said if event.kind == "warning")
+    assert "no space" in next(event.text for event in said if event.kind == "warning")
 
 
 def test_the_first_ctrl_c_asks_and_the_second_ends(tmp_path: Path) -> None:

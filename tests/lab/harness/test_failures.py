@@ -101,7 +101,7 @@ def test_a_disk_that_is_full_at_a_checkpoint(small_disk: Path, data: Path) -> No
         filler.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - (1 << 20))))
         out, said = child.communicate(timeout=400)
     (run,) = runs(small_disk)
-    assert "no room for it on the disk" in said
+    assert "the disk has no space for it" in said
     (error,) = json.loads(out)["errors"]
     assert child.returncode == 4 and error["code"] in ("train.disk-full", "disk.unwritable"), said
     assert "--resume" in error["next"], "there is a checkpoint from before"

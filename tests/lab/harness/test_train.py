@@ -112,7 +112,7 @@ def test_killed_with_everything_and_gone_on_with(whole: Ended, work: tuple[str, 
 
     again = tool(own_home, *work)
     assert again.rc == 0, again.stderr
-    assert f"Going on after step {done[-2]}" in again.stderr
+    assert f"Resuming after step {done[-2]}" in again.stderr
     assert (again.data["folder"], again.data["resumed_from"]) == (str(cut), [done[-2]])
     same(again, whole)
     third = tool(own_home, *work)
@@ -132,7 +132,7 @@ def test_ctrl_c_makes_a_checkpoint_and_resume_needs_nothing_else(
         assert not trainings(own_home)
     (cut,) = runs(own_home)
     at = saved(own_home)[-1]
-    assert f"Stopped after step {at}, as asked." in said and f"The checkpoint of step {at} is kept." in said
+    assert f"Stopped after step {at}, as requested." in said and f"The checkpoint of step {at} is kept." in said
     assert f"gpu-setup train --resume {cut}" in said
     assert status(cut)["status"] == "interrupted"
     tried = tool(own_home, "try", str(cut))

@@ -56,7 +56,7 @@ def test_up_goes_on_where_it_was_killed_and_does_nothing_twice(own_home: Path, t
     third = tool(own_home, "up", "--yes", "--recipe", "tiny")
     assert third.rc == 0
     assert "already done with the same inputs" in third.stderr
-    assert "Training tiny with Axolotl" not in third.stderr and "Reloading the adapter" not in third.stderr
+    assert "Training tiny with Axolotl" not in third.stderr and "Examining the base model" not in third.stderr
     assert runs(own_home) == [cut, done]
     assert third.data["measurements"] == second.data["measurements"]
     assert third.data["answers"] == second.data["answers"]
