@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gpu_setup.commands.options import json_option
 from gpu_setup.envelope import Answer
+
+if TYPE_CHECKING:
+    from harness.jobs.merge import MergeDtype
 
 EPILOG = """\b
 Examples:
@@ -28,7 +32,7 @@ Exit codes: 0 written; 2 not a finished run; 3 the folder is there already; 4 th
     help="What the weights are written in.",
 )  # fmt: skip
 @click.option("--check/--no-check", default=True, help="Ask the merged model what the adapter was asked.")
-def command(as_json: bool, run: Path, out: Path, dtype: str, check: bool) -> Answer:
+def command(as_json: bool, run: Path, out: Path, dtype: MergeDtype, check: bool) -> Answer:
     """Merge the adapter of RUN_DIR into its base model.
 
     The adapter is added to the base as training had it (through NF4, for QLoRA), so that the merged model answers as
@@ -40,7 +44,7 @@ def command(as_json: bool, run: Path, out: Path, dtype: str, check: bool) -> Ans
     from gpu_setup.version import version
     from harness.jobs.merge import compare_merged, merge
     from harness.jobs.model_card import find_base_model, model_card_text, write_card
-    from harness.jobs.train import REQUEST, read_request, training_result
+    from harness.jobs.train import SPEC, read_spec, training_result
     from harness.process.worker_log import read_worker_log
     from harness.recipe.loader import load_recipe
     from harness.training.examination import DOCUMENT, read_examination
@@ -54,8 +58,8 @@ def command(as_json: bool, run: Path, out: Path, dtype: str, check: bool) -> Ans
         merge(made, run, out, dtype, environment, machine, emit)
         result = compare_merged(made, run, out, dtype, environment, machine, emit, check)
     log = read_worker_log(run / "worker.jsonl")
-    if (run / REQUEST).is_file() and log is not None:
-        asked = read_request(run)
+    if (run / SPEC).is_file() and log is not None:
+        asked = read_spec(run)
         recipe = load_recipe(asked.recipe)
         said = read_examination(run / DOCUMENT) if (run / DOCUMENT).is_file() else None
         told = training_result(asked, made, log, str(recipe.config["base_model"]), run, said)

@@ -17,7 +17,7 @@ from harness.environment.runtime import Runtime
 
 if TYPE_CHECKING:
     from checks.facts.host import Host
-    from harness.jobs.train import TrainingRequest, TrainingResult
+    from harness.jobs.train import TrainingResult, TrainingSpec
     from harness.jobs.workplace import Workplace
     from harness.pipeline import Job
 
@@ -123,24 +123,24 @@ def command(options: TrainOptions) -> Answer:
     if (options.data is None) == (options.resume is None):
         raise click.UsageError("Give DATA, or --resume RUN_DIR.")
     machine, paths = LocalMachine(), my_paths()
-    wish = TrainingSettings(
+    settings = TrainingSettings(
         options.epochs, options.steps, options.seed, options.save_steps, options.patience, 60 * options.save_minutes,
         options.hung_after,
     )  # fmt: skip
     request = TrainRequest(
-        options.data, options.resume, options.recipe_name, wish, options.accept_data, options.accept_memory
+        options.data, options.resume, options.recipe_name, settings, options.accept_data, options.accept_memory
     )
     host = read_host(machine)
     with reporter(options.as_json) as emit:
-        asked, job = plan_training(request, host, catalogue(), paths.models, emit)
+        spec, job = plan_training(request, host, catalogue(), paths.models, emit)
         here = Workplace(machine, paths, emit)
         if options.background:
-            return _start_in_background(options, asked, job, here)
+            return _start_in_background(options, spec, job, here)
         with keep_awake(bool(options.awake), machine, emit):
-            return _train(options, asked, job, host, here)
+            return _train(options, spec, job, host, here)
 
 
-def _train(options: TrainOptions, asked: TrainingRequest, job: Job, host: Host, here: Workplace) -> Answer:
+def _train(options: TrainOptions, spec: TrainingSpec, job: Job, host: Host, here: Workplace) -> Answer:
     from checks.catalogue import catalogue
     from gpu_setup.report_files import keep_report
     from gpu_setup.version import version
@@ -153,11 +153,11 @@ def _train(options: TrainOptions, asked: TrainingRequest, job: Job, host: Host, 
     out = chosen.absolute() if chosen is not None else None
     job, place = choose_workplace(job, host, catalogue(), options.runtime, here, (out,) if out else ())
     ready = prepare(job, *place)
-    asked = with_work_digest(asked, ready)
-    folder = choose_run_folder(asked, job, out, options.fresh, place.paths.runs)
-    run, log = run_training(asked, job, ready, folder, place.machine, place.emit)
+    spec = with_work_digest(spec, ready)
+    folder = choose_run_folder(spec, job, out, options.fresh, place.paths.runs)
+    run, log = run_training(spec, job, ready, folder, place.machine, place.emit)
     examination = examine_run(job, ready, folder, place.machine, place.emit) if options.examine else None
-    result = training_result(asked, run, log, str(job.recipe.config["base_model"]), folder, examination)
+    result = training_result(spec, run, log, str(job.recipe.config["base_model"]), folder, examination)
     write_adapter_card(result, job, ready, folder, version())
     if options.merge:
         result = with_merged(result, job, ready, folder, place, version())
@@ -166,7 +166,7 @@ def _train(options: TrainOptions, asked: TrainingRequest, job: Job, host: Host, 
     return _answer(result)
 
 
-def _start_in_background(options: TrainOptions, asked: TrainingRequest, job: Job, here: Workplace) -> Answer:
+def _start_in_background(options: TrainOptions, spec: TrainingSpec, job: Job, here: Workplace) -> Answer:
     """Start the same command without --background as a unit, in a folder that is known beforehand."""
     from harness.jobs.train import TrainingResult
     from harness.training.background import start_unit
@@ -188,7 +188,7 @@ def _start_in_background(options: TrainOptions, asked: TrainingRequest, job: Job
     base_model = str(job.recipe.config["base_model"])
     return _answer(
         TrainingResult(
-            job.recipe.name, base_model, "started", str(folder), asked.data_digest, asked.rows, background=unit,
+            job.recipe.name, base_model, "started", str(folder), spec.data_digest, spec.rows, background=unit,
             notes=notes,
         )
     )  # fmt: skip

@@ -1,9 +1,9 @@
-"""A benchmark as a short story: who uses the card? → does NF4 compute rightly? → (soak) → launches → documents.
+"""A benchmark: is the card in use? → is NF4 arithmetic correct? → (soak) → launches → documents.
 
     launch:  ceiling before ─▶ [axolotl train + sensors] ─▶ ceiling after
 
-Each launch is a process of its own with a seed of its own, so that the interval over launches holds what changes from
-process to process: memory layout, clocks, the order of the data. harness/measure/run_context.py reads what this leaves.
+Each launch is a separate process with its own seed, so that the interval over launches includes what changes from
+process to process: memory layout, clocks, the order of the data. harness/measure/run_context.py reads the documents.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FEWEST_RECORD_STEPS = 8
 
 
 class BenchSettings(msgspec.Struct, frozen=True):
-    """`tokens`: of a launch, for exact documents; `budget`: measured seconds after which a launch ends by itself."""
+    """`tokens`: per launch, for exact documents; `budget`: measured seconds after which a launch ends early."""
 
     mode: str
     workload: str
@@ -58,7 +58,7 @@ class BenchSettings(msgspec.Struct, frozen=True):
 def bench_settings(
     mode: str, gpu: bool, workload: str | None = None, steps: int | None = None, launches: int = 0
 ) -> BenchSettings:
-    """What each mode means. A number of steps that a person asked for has no time limit."""
+    """The settings of each mode. With a given number of steps there is no time limit."""
     kind = "gpu" if gpu else "cpu"
     if mode == "record":
         tokens = RECORD_TOKENS[kind]
@@ -69,15 +69,15 @@ def bench_settings(
 
 
 def describe_settings(chosen: BenchSettings, soak: Soak | None) -> str:
-    """What the figures are worth, in a few words."""
+    """How the figures were measured, in a few words."""
     launches = f"{chosen.launches} launches" if chosen.launches > 1 else "one launch"
     if soak is None:
         return f"{launches}, not soaked"
     if soak.settled is None:
-        return f"{launches}, heat not known: no sensor"
-    return (
-        f"{launches}, soaked" if soak.settled else f"{launches}, heat did not settle in {soak.seconds / 60:.0f} minutes"
-    )
+        return f"{launches}, temperature not known: no sensor"
+    if soak.settled:
+        return f"{launches}, soaked"
+    return f"{launches}, temperature not stable after {soak.seconds / 60:.0f} minutes"
 
 
 class BenchLaunch(NamedTuple):
@@ -112,7 +112,7 @@ def bench(
 
 
 def with_short_warmup(job: Job) -> Job:
-    """A quick benchmark has no time for steps that only warm up: one, and what the rule finds beyond it."""
+    """A quick benchmark has no time for many warm-up steps: one, and any more that the measurement finds."""
     traits = msgspec.structs.replace(job.recipe.traits, warmup_steps=1)
     return msgspec.structs.replace(job, recipe=msgspec.structs.replace(job.recipe, traits=traits))
 
@@ -120,7 +120,7 @@ def with_short_warmup(job: Job) -> Job:
 def prepare_launch(
     job: Job, ready: TrainingSetup, chosen: BenchSettings, seed: int, machine: Machine, paths: Paths, emit: Emit
 ) -> tuple[Workload, dict[str, Any]]:
-    """The workload of a launch and what it changes in the recipe's config; its documents are made where needed."""
+    """The workload of a launch and its changes to the recipe's config; its documents are made where needed."""
     if chosen.workload != EXACT:
         workload = Workload(chosen.workload)
         return workload, overrides_for(workload, None)
@@ -132,14 +132,14 @@ def prepare_launch(
 
 
 def with_min_steps(workload: Workload, steps: int) -> Workload:
-    """Long steps need more tokens than usual for enough of them."""
+    """The workload with at least so many steps: long steps need more tokens than usual."""
     if workload.steps is None or workload.tokens_per_step is None or workload.steps >= steps:
         return workload
     return msgspec.structs.replace(workload, steps=steps, token_budget=steps * workload.tokens_per_step)
 
 
 def check_preconditions(job: Job, ready: TrainingSetup, host: Host, machine: Machine, emit: Emit) -> None:
-    """What would make a speed worthless: a shared card (Refused), 4-bit products that are wrong (BadAnswer)."""
+    """Raises Refused for a card that other programs use, BadAnswer for wrong 4-bit arithmetic: no speed would count."""
     vendor = job.stack.vendor
     refuse_foreign(read_card_use(vendor, run_context.slot_of(host, vendor, job.device), machine))
     if job.recipe.config.get("load_in_4bit"):
@@ -149,7 +149,7 @@ def check_preconditions(job: Job, ready: TrainingSetup, host: Host, machine: Mac
 def run_launch(
     job: Job, ready: TrainingSetup, method: Method, host: Host, machine: Machine, runs: Path, emit: Emit
 ) -> Path:
-    """One launch: the ceiling before and after, and the sensors meanwhile. Returns its folder."""
+    """One launch, with the ceiling before and after, and the sensors during it. Returns its folder."""
     vendor = job.stack.vendor
     which = run_context.slot_of(host, vendor, job.device)
     use = read_card_use(vendor, which, machine)
@@ -167,7 +167,7 @@ def run_launch(
             recipe_for_verdict(job), ready.environment, ready.base_model, folder, machine, emit, ready.inputs, job.data,
             job.overrides, job.device, budget=job.budget,
         )  # fmt: skip
-    # a model whose shapes no table has shows them once it is loaded
+    # a model whose shapes are in no table: they are known once it was loaded
     products = products or products_seen(config, log.start)
     _ceiling(products, seconds, folder / run_context.AFTER, job, ready, machine, emit)
     return folder
@@ -182,7 +182,7 @@ def _ceiling(
     machine: Machine,
     emit: Emit,
 ) -> None:
-    """A run without a ceiling is still a run: what keeps it from being measured is told, and the figure is null."""
+    """Measure the ceiling. Without it the run is still valid: a failure is a warning, and the figure is null."""
     if products is None or not seconds:
         return
     try:

@@ -1,4 +1,4 @@
-"""Which recipe a machine gets when nobody names one, and whether its model can be had."""
+"""Which recipe a machine gets by default, and whether its model is available."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SYNTHETIC = "mistral-7b-qlora-synthetic"
 SMALL = "smollm2-135m-qlora"
 
 GIB = 2**30
-# what a desktop, the driver's own context and PyTorch's reserve may take of a card before the training does
+# memory that a desktop, the driver's context and PyTorch's reserve may use before the training starts
 SPARE_GIB = 2
 
 
@@ -24,8 +24,8 @@ class RecipeChoice(NamedTuple):
 
 
 def default_recipe(gpu: bool, free: int | None, model: bool, learns: bool) -> RecipeChoice:
-    """`free`: bytes of the card's memory, None where not known; `model`: the reference's weights are here or can be
-    had; `learns`: the run is judged by what it learnt, or is on a person's own data.
+    """`free`: the card's free memory in bytes, None: not known; `model`: the reference's weights are downloaded or can
+    be; `learns`: the run is judged by what it learnt, or trains on the user's own data.
     """
     if not gpu:
         return RecipeChoice(SMALL, "no supported GPU")
@@ -36,16 +36,18 @@ def default_recipe(gpu: bool, free: int | None, model: bool, learns: bool) -> Re
         )
     if not model:
         if learns:
-            return RecipeChoice(SMALL, "the model hub cannot be reached, and this model comes from a package")
-        return RecipeChoice(SYNTHETIC, "the model hub cannot be reached: Mistral 7B's shapes with drawn weights")
+            return RecipeChoice(SMALL, "the model hub cannot be reached, and this model comes from a Python package")
+        return RecipeChoice(
+            SYNTHETIC, "the model hub cannot be reached, so Mistral 7B with randomly initialised weights"
+        )
     return choose_preset(REFERENCE, free)
 
 
 def choose_preset(base: str, free: int | None) -> RecipeChoice:
-    """The preset of a recipe for so much free memory; the recipe itself where that is not known or it has none."""
+    """The recipe's preset for this much free memory; the recipe itself where that is not known or it has no presets."""
     presets = [load_recipe(name) for name in presets_of(base)]
     if free is None or not presets:
-        return RecipeChoice(base, "how much memory is free on the card is not known" if presets else "it has one size")
+        return RecipeChoice(base, "the card's free memory is not known" if presets else "it has no presets")
     fit = [made for made in presets if free >= ((made.traits.vram_gb or 0) - SPARE_GIB) * GIB]
     best = max(fit or presets[:1], key=lambda made: made.traits.vram_gb or 0)
     # a preset that changes nothing is the recipe itself
@@ -54,7 +56,7 @@ def choose_preset(base: str, free: int | None) -> RecipeChoice:
 
 
 def model_is_available(recipe: Recipe, models: Path) -> bool:
-    """Whether the recipe's model needs no hub, or was fetched whole before."""
+    """Whether the recipe's model needs no hub, or was completely downloaded before."""
     if recipe.traits.model != "hub":
         return True
     folder = model_folder(models, str(recipe.config["base_model"]), recipe.config.get("revision_of_model"))
@@ -62,7 +64,7 @@ def model_is_available(recipe: Recipe, models: Path) -> bool:
 
 
 def hub_reachable(environ: Mapping[str, str], seconds: float = 5.0) -> bool:
-    """Whether the model hub answers at all, through the person's proxy; whatever it answers, it is there."""
+    """Whether the model hub answers, through the user's proxy; an HTTP error is an answer too."""
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 

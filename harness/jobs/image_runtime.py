@@ -1,6 +1,6 @@
 """Training in the image: the same job, with the environment's programs in containers instead of a venv.
 
-image_spec(host) ─▶ the built image ─▶ a machine whose environment programs run in it + the Environment that it holds
+image_spec(host) ─▶ the built image ─▶ a machine that runs the environment's programs in it + the image's Environment
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from machine.events import Emit, Event
 from machine.local import Machine
 from machine.paths import Paths, make
 
-# they name places and processes of this machine, and the image has its own
+# these name paths and processes of this machine; the image has its own
 OUTSIDE_ONLY = frozenset({"PATH", "PYTHONPATH", "GPU_SETUP_PARENT", "CUDA_VISIBLE_DEVICES"})
 
 
@@ -45,9 +45,9 @@ def image_runtime(
     wanted: Wanted | None = None,
     writable: tuple[Path, ...] = (),
 ) -> tuple[Job, Machine, Environment]:
-    """The job on the image's stack, the machine to run it on, and its environment; raises Problem without one.
+    """The job on the image's stack, the machine to run it on, and its environment; raises Problem without an image.
 
-    `writable`: a person's own folders that the training writes to, beside ours.
+    `writable`: the user's own folders that the training writes to, in addition to ours.
     """
     wanted = wanted or Wanted()
     chosen = choose_engine(host, machine, engine)
@@ -61,13 +61,13 @@ def image_runtime(
     mounts += [Mount(make(folder), writable=True, ours=True) for folder in (*written, notes, *writable)]
     hub = job.recipe.traits.model == "hub"
     if job.device is not None and not wanted.gpus:
-        # the container gets this card only, so no variable has to choose it inside
+        # the container gets only this card, so no variable is needed inside to select it
         wanted = msgspec.structs.replace(wanted, gpus=(job.device,))
     made = container(
         spec, image, host, catalogue, chosen, machine, paths,
         msgspec.structs.replace(wanted, network=wanted.network or hub), environ, tuple(mounts),
     )  # fmt: skip
-    emit(Event("note", "environment", f"In the image {image.name} ({chosen.kind} {chosen.version or ''})".rstrip()))
+    emit(Event("note", "environment", f"Using the image {image.name} ({chosen.kind} {chosen.version or ''})".rstrip()))
     environment = Environment(
         stack=spec.stack,
         folder=ENVIRONMENT,

@@ -1,11 +1,12 @@
-"""A run's adapter merged into a plain model folder, and asked the same questions again: it must answer the same.
+"""A run's adapter merged into a plain model folder, which must then give the same answers to the same questions.
 
-run ─▶ gpu_setup_worker.merge ─▶ OUT/ ─▶ examine (the merged model alone) ─▶ Merged
+run ─▶ gpu_setup_worker.merge ─▶ OUT/ ─▶ examine (the merged model alone) ─▶ MergeResult
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -22,16 +23,19 @@ from machine.local import Machine
 STAGE = "merge"
 
 
-class MergeResult(msgspec.Struct, frozen=True):
-    """The answer of `merge`. Losses in nats a token on the held-out rows; None where it was not asked.
+MergeDtype = Literal["bfloat16", "float16", "float32"]
 
-    `same`: of so many `answers`, those that are the adapter's word for word.
+
+class MergeResult(msgspec.Struct, frozen=True):
+    """The result of `merge`. Losses on the held-out rows; null where the models were not compared.
+
+    `same`: how many of the `answers` are the same as the adapter's, word for word.
     """
 
     run: str
     folder: str
     bytes: int
-    dtype: str
+    dtype: MergeDtype
     held_out_adapter: float | None = None
     held_out_merged: float | None = None
     same: int | None = None
@@ -40,7 +44,7 @@ class MergeResult(msgspec.Struct, frozen=True):
 
 
 def is_four_bit(folder: Path) -> bool:
-    """Whether the run had its base in 4 bit; raises BadUsage for one without an adapter."""
+    """Whether the run's base was in 4 bit; raises BadUsage for a run without an adapter."""
     import yaml
 
     config = yaml.safe_load((folder / "config.yml").read_text(encoding="utf-8"))
@@ -49,22 +53,24 @@ def is_four_bit(folder: Path) -> bool:
             "merge.no-adapter",
             f"The run {folder} has no LoRA adapter, so there is nothing to merge.",
             "A full fine-tune writes a plain model folder itself.",
-            f"Its model lies in {folder}/adapter.",
+            f"Its model is in {folder}/adapter.",
         )
     return bool(config.get("load_in_4bit"))
 
 
 def merge(
-    run: RunRecord, folder: Path, out: Path, dtype: str, environment: Environment, machine: Machine, emit: Emit
+    run: RunRecord, folder: Path, out: Path, dtype: MergeDtype, environment: Environment, machine: Machine, emit: Emit
 ) -> Path:
-    """Write the merged model into `out`, which must not be there; raises Problem."""
+    """Write the merged model to `out`, which must not exist; raises Problem."""
     if out.exists():
-        raise Refused("merge.out-taken", f"{out} is there already.", "Nothing is written over.", "Give another --out.")
-    rounded = ("--four-bit",) if is_four_bit(folder) else ()
+        raise Refused(
+            "merge.out-taken", f"{out} exists already.", "gpu-setup does not overwrite it.", "Give another --out."
+        )
+    option = ("--four-bit",) if is_four_bit(folder) else ()
     emit(Event("start", STAGE, f"Merging the adapter into its base: {out}"))
     argv = (
         str(environment.python), "-m", "gpu_setup_worker.merge", "--base", run.base_model,
-        "--adapter", str(folder / "adapter"), "--out", str(out), "--dtype", dtype, *rounded,
+        "--adapter", str(folder / "adapter"), "--out", str(out), "--dtype", dtype, *option,
     )  # fmt: skip
 
     def on_line(line: str) -> None:
@@ -83,7 +89,7 @@ def merge(
             "The adapter could not be merged",
             outcome.stdout,
             describe_exit(outcome.rc),
-            f"Look at {folder / 'merge.log'}; run the same command again.",
+            f"See {folder / 'merge.log'}; then run the same command again.",
         )
     emit(Event("end", STAGE, f"Merged model: {out}"))
     return out
@@ -93,16 +99,18 @@ def compare_merged(
     run: RunRecord,
     folder: Path,
     out: Path,
-    dtype: str,
+    dtype: MergeDtype,
     environment: Environment,
     machine: Machine,
     emit: Emit,
     ask: bool = True,
 ) -> MergeResult:
-    """Ask the adapter on its base and the merged model the same; without `ask` nothing."""
+    """Compare the answers of the adapter on its base and of the merged model; not without `ask`."""
     size = sum(file.stat().st_size for file in out.glob("*"))
     if not ask:
-        return MergeResult(str(folder), str(out), size, dtype, notes=("The merged model was not asked anything.",))
+        return MergeResult(
+            str(folder), str(out), size, dtype, notes=("The merged model was not compared with the adapter.",)
+        )
     held_out = held_out_file(run.traits, folder, run.data is not None)
     common = (run.base_model, folder, held_out, environment, machine, emit, ())
     one = examine(*common, folder / "merge-adapter.json", device=run.device, exact=True)
@@ -112,7 +120,9 @@ def compare_merged(
     notes = []
     if same < len(pairs):
         exact = "" if dtype == "float32" else " --dtype float32 keeps them exact, at twice the size."
-        notes.append(f"{dtype} rounds the merged weights: {len(pairs) - same} answers differ in words.{exact}")
+        changed = len(pairs) - same
+        answers = "1 answer differs" if changed == 1 else f"{changed} answers differ"
+        notes.append(f"{dtype} rounds the merged weights: {answers}.{exact}")
     return MergeResult(
         str(folder),
         str(out),

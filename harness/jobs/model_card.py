@@ -1,6 +1,6 @@
-"""The card of a trained model: what it was made from, with what, and how well it does. README.md, as the hub reads it.
+"""The model card of a trained model: its base, data, software and results, as README.md for the hub.
 
-It names no file, folder, machine or person: the data stand in it as a digest and a number of rows.
+It names no file, folder, machine or person: of the data it gives only a digest and the number of rows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHOWN = (
 
 
 class BaseModel(msgspec.Struct, frozen=True):
-    """The base model as the card names it; `licence` is None where it is not known."""
+    """The base model as the model card names it; `licence` None: not known."""
 
     name: str
     revision: str | None = None
@@ -44,7 +44,7 @@ def _bundled_models() -> dict[str, dict[str, str]]:
 
 
 def find_base_model(recipe: Recipe, base_model: str) -> BaseModel:
-    """Where the base comes from: the hub's own words, or the row of bases.toml."""
+    """The base model as the hub describes it, or from bases.toml."""
     source = read_source(Path(base_model))
     if source is not None:
         return BaseModel(source.repo, source.revision, source.licence, from_hub=True)
@@ -57,26 +57,26 @@ def find_base_model(recipe: Recipe, base_model: str) -> BaseModel:
 def model_card_text(
     recipe: Recipe, run: RunRecord, log: WorkerLog, result: TrainingResult, base: BaseModel, tool: str, merged: bool
 ) -> str:
-    """The card's text; `tool` is gpu-setup's version, `merged` whether it is of the merged model."""
+    """The model card's text; `tool` is gpu-setup's version, `merged`: the card is for the merged model."""
     config = {**recipe.config, **{key: value for key, value in run.overrides.items() if value is not None}}
     if run.overrides.get("max_steps", 0) is None:
         config.pop("max_steps", None)
     start = log.start
     facts = [
         ("base model", base.name),
-        ("its revision", base.revision or "not known"),
-        ("its licence", base.licence or "not known: look it up before you pass the model on"),
+        ("base revision", base.revision or "not known"),
+        ("base licence", base.licence or "not known: check it before you share the model"),
         ("data", f"{result.rows:,} rows (Alpaca), sha256 `{result.data_sha256}`; a tenth held out"),
         ("recipe", f"{recipe.name}, sha256 `{recipe.digest}`"),
         ("steps", f"{result.steps} of {result.planned_steps}" + (", stopped early" if result.stopped_early else "")),
-        ("training loss", f"{_figure(result.loss_first)} → {_figure(result.loss_last)} nats a token"),
+        ("training loss", f"{_figure(result.loss_first)} → {_figure(result.loss_last)}"),
         ("held-out loss", _held_out(result)),
-        ("trained", run.started_at),
-        ("on", start.device if start and start.device_type == "gpu" else "a processor"),
+        ("trained at", run.started_at),
+        ("trained on", start.device if start and start.device_type == "gpu" else "a CPU"),
         ("software", _software(run, log)),
         ("made with", f"gpu-setup {tool}, stack {run.stack}, lock sha256 `{run.lock_digest}`"),
     ]
-    knobs = [(key, config[key]) for key in SHOWN if config.get(key) is not None]
+    settings = [(key, config[key]) for key in SHOWN if config.get(key) is not None]
     notes = [f"- {note}" for note in result.notes]
     return "\n".join(
         [
@@ -95,7 +95,7 @@ def model_card_text(
             *([*notes, ""] if notes else []),
             "## Settings",
             "",
-            *(f"- `{key}: {value}`" for key, value in knobs),
+            *(f"- `{key}: {value}`" for key, value in settings),
             "",
         ]
     )
@@ -118,8 +118,8 @@ def _front(base: BaseModel, merged: bool) -> list[str]:
 
 def _use(base: BaseModel, merged: bool) -> str:
     if merged:
-        return "A plain model folder: base and adapter in one. Any program that reads safetensors can use it."
-    return "A LoRA adapter: load it with PEFT on its base, which must be in NF4 as in training (`load_in_4bit`)."
+        return "A plain model folder with base and adapter merged. Any program that reads safetensors can use it."
+    return "A LoRA adapter: load it with PEFT on its base, in NF4 as in training (`load_in_4bit`)."
 
 
 def _software(run: RunRecord, log: WorkerLog) -> str:
@@ -131,9 +131,9 @@ def _software(run: RunRecord, log: WorkerLog) -> str:
 
 def _held_out(result: TrainingResult) -> str:
     if result.held_out_after is not None or not result.evaluations:
-        return f"{_figure(result.held_out_before)} → {_figure(result.held_out_after)} nats a token"
+        return f"{_figure(result.held_out_before)} → {_figure(result.held_out_after)}"
     kept = [each for each in result.evaluations if each.step == result.best_step] or result.evaluations[-1:]
-    return f"{_figure(kept[0].held_out_loss)} nats a token, by the trainer at step {kept[0].step}"
+    return f"{_figure(kept[0].held_out_loss)}, by the trainer at step {kept[0].step}"
 
 
 def _figure(value: float | None) -> str:
@@ -145,7 +145,7 @@ def write_card(folder: Path, text: str) -> Path:
 
 
 def write_base_name(adapter: Path, base: BaseModel, recipe: Recipe) -> None:
-    """Let the adapter name its base as the world knows it, not by a folder of this machine."""
+    """Write the base's public name into the adapter, instead of a folder of this machine."""
     file = adapter / "adapter_config.json"
     config = msgspec.json.decode(file.read_bytes())
     config["base_model_name_or_path"] = base.name if base.from_hub else str(recipe.config["base_model"])

@@ -16,13 +16,13 @@ from harness.jobs.job_choice import JobRequest, choose_job
 from harness.jobs.merge import merge
 from harness.jobs.model_card import find_base_model, model_card_text, write_base_name, write_card
 from harness.jobs.train import (
-    TrainingRequest,
     TrainingResult,
     TrainingSettings,
+    TrainingSpec,
     check_data,
-    read_request,
+    read_spec,
     refuse_too_large,
-    training_request,
+    training_spec,
 )
 from harness.jobs.workplace import Workplace
 from harness.memory.available import available_memory
@@ -39,27 +39,27 @@ class TrainRequest(NamedTuple):
     data: Path | None
     resume: Path | None
     recipe: str | None
-    wish: TrainingSettings
+    settings: TrainingSettings
     accept_data: bool = False
     accept_memory: bool = False
 
 
 def plan_training(
     request: TrainRequest, host: Host, catalogue: Catalogue, models: Path, emit: Emit
-) -> tuple[TrainingRequest, Job]:
+) -> tuple[TrainingSpec, Job]:
     """What is to be trained: from the request, or from the run that is resumed. Raises Problem for what cannot be."""
     if request.resume is not None:
-        asked, job = _resumed(request.resume, host, catalogue, models, emit)
+        spec, job = _resumed(request.resume, host, catalogue, models, emit)
     else:
-        asked, job = _new(request, host, catalogue, models, emit)
+        spec, job = _new(request, host, catalogue, models, emit)
     if job.stack.vendor != "cpu":
         room = available_memory(None, host, catalogue)
-        refuse_too_large(job.recipe, asked.overrides, room, request.accept_memory, emit)
-    return asked, job
+        refuse_too_large(job.recipe, spec.overrides, room, request.accept_memory, emit)
+    return spec, job
 
 
-def _resumed(run: Path, host: Host, catalogue: Catalogue, models: Path, emit: Emit) -> tuple[TrainingRequest, Job]:
-    before = read_request(run)
+def _resumed(run: Path, host: Host, catalogue: Catalogue, models: Path, emit: Emit) -> tuple[TrainingSpec, Job]:
+    before = read_spec(run)
     data = Path(before.data)
     job = choose_job(host, catalogue, JobRequest(before.recipe, data), models)
     digest, _ = check_data(data, True, emit)
@@ -73,9 +73,7 @@ def _resumed(run: Path, host: Host, catalogue: Catalogue, models: Path, emit: Em
     return before, job
 
 
-def _new(
-    request: TrainRequest, host: Host, catalogue: Catalogue, models: Path, emit: Emit
-) -> tuple[TrainingRequest, Job]:
+def _new(request: TrainRequest, host: Host, catalogue: Catalogue, models: Path, emit: Emit) -> tuple[TrainingSpec, Job]:
     assert request.data is not None
     job = choose_job(host, catalogue, JobRequest(request.recipe, request.data), models)
     if job.recipe.traits.throughput_only:
@@ -86,7 +84,7 @@ def _new(
             f"Take a recipe with pretrained weights, for example --recipe {SMALL}.",
         )
     digest, rows = check_data(request.data, request.accept_data, emit)
-    return training_request(job, request.wish, request.recipe or job.recipe.name, digest, rows), job
+    return training_spec(job, request.settings, request.recipe or job.recipe.name, digest, rows), job
 
 
 def write_adapter_card(result: TrainingResult, job: Job, ready: TrainingSetup, folder: Path, tool_version: str) -> None:

@@ -1,4 +1,4 @@
-"""Heat before a measurement: the device multiplies the model's own matrices until its heat and clock stand still."""
+"""Warms the device up before a measurement with the model's matrix products, until temperature and clock are stable."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ LOOK = 5.0
 
 
 def soak(job: Job, ready: TrainingSetup, host: Host, machine: Machine, paths: Paths, emit: Emit) -> Soak:
-    """Heat the device with the model's own products until heat and clock stand still, at most 20 minutes.
+    """Heat the device with the model's matrix products until temperature and clock are stable, for at most 20 minutes.
 
-    Without a sensor there is nothing to wait for.
+    Without a sensor it does not wait.
     """
     vendor, which = job.stack.vendor, slot_of(host, job.stack.vendor, job.device)
     products = products_of({**job.recipe.config, **job.overrides}, ready.base_model)
@@ -41,7 +41,7 @@ def soak(job: Job, ready: TrainingSetup, host: Host, machine: Machine, paths: Pa
         ),
         daemon=True,
     )
-    emit(Event("start", STAGE, "Soaking: heating the device until its heat and clock stand still"))
+    emit(Event("start", STAGE, "Soaking: heating the device until temperature and clock are stable"))
     with sensing(machine, vendor, which, file):
         heater.start()
         try:
@@ -65,9 +65,9 @@ def soak(job: Job, ready: TrainingSetup, host: Host, machine: Machine, paths: Pa
 
 def _describe_heat(soaked: Soak) -> str:
     if soaked.settled is None:
-        return "no sensor of heat or clock: nothing to wait for"
+        return "no temperature or clock sensor, so no soaking"
     if soaked.kelvin is None and soaked.clock_share is None:
         return "warming up"
-    heat = f"{soaked.kelvin:+.1f} K" if soaked.kelvin is not None else "heat not known"
+    heat = f"{soaked.kelvin:+.1f} K" if soaked.kelvin is not None else "temperature not known"
     clock = f"{soaked.clock_share:+.1%} clock" if soaked.clock_share is not None else "clock not known"
-    return f"{'settled' if soaked.settled else 'not settled'}: {heat}, {clock} in two minutes"
+    return f"{'stable' if soaked.settled else 'not stable yet'}: {heat}, {clock} in two minutes"

@@ -1,9 +1,9 @@
-"""Tuning as a short story: the untuned recipe → a change at a time, each in a process of its own → the two in turn.
+"""Tuning: the untuned recipe → one change at a time, each in a separate process → untuned and tuned recipe in turn.
 
-    fit (will it run?) ─▶ train for some seconds ─▶ faster? ─▶ prove the same losses at dropout 0 ─▶ tries/NN.json
+    fit (enough memory?) ─▶ train for some seconds ─▶ faster? ─▶ the same losses at dropout 0? ─▶ tries/NN.json
 
-Every try leaves a document in state/tune/DIGEST, so that a tuning that was stopped goes on where it was. A try that
-runs out of memory or crashes is a result like any other.
+Every try writes a document to state/tune/DIGEST, so that an interrupted tuning resumes where it was. A try that runs
+out of memory or crashes is a result like any other.
 """
 
 from __future__ import annotations
@@ -47,17 +47,18 @@ from machine.paths import Paths
 STAGE = "tune"
 PAIRS = 3
 SHORTEST, LONGEST = 10.0, 60.0
-# what a process takes on the host beside its tensors: Python, PyTorch, the data
+# what a process needs on the host in addition to its tensors: Python, PyTorch, the data
 HOST_RESERVE = 2_000_000_000
 DOCUMENTS, PROOF_STEPS, PROOF_LENGTH = 8, 3, 2048
-# a try whose first step takes so long is given up: on a processor compiling takes ten minutes and saves little
+# a try whose first step takes longer is aborted: on a CPU, compiling takes ten minutes and saves little
 PATIENCE = HangLimits(first_seconds=180.0)
 
 
 class TuneResult(msgspec.Struct, frozen=True):
-    """What came out: all tries, the best one's number, and the duel against the untuned recipe (null where none won).
+    """The result of tuning: all tries, the number of the best one, and `duel`, its comparison in turn with the untuned
+    recipe (null where no try was faster).
 
-    `recipe` is the tuned recipe's file. `complete`: nothing was left to try when it ended.
+    `recipe` is the tuned recipe's file. `complete`: nothing was left to try.
     """
 
     name: str
@@ -73,9 +74,9 @@ class TuneResult(msgspec.Struct, frozen=True):
 
 
 class TuneSettings(NamedTuple):
-    """`where`: the card's name, or the CPU; `room`: bytes that a run may take (None: not known, nothing is pruned).
+    """`where`: the card's name, or the CPU; `room`: bytes that a run may use (None: not known, every change is tried).
 
-    `packages`: attention and loss kernels that may be used beside Axolotl's own requirements.
+    `packages`: installed attention and loss kernels that Axolotl does not require.
     """
 
     minutes: float
@@ -99,14 +100,14 @@ def tune_settings(job: Job, ready: TrainingSetup, host: Host, catalogue: Catalog
 def tune(
     job: Job, ready: TrainingSetup, wanted: TuneSettings, machine: Machine, paths: Paths, emit: Emit
 ) -> TuneResult:
-    """Tune the job's recipe within the minutes that are wanted.
+    """Tune the job's recipe within the given minutes.
 
-    Raises Problem only where the untuned recipe itself does not run; Interrupted keeps what was tried.
+    Raises Problem only where the untuned recipe itself does not run; an interruption keeps the finished tries.
     """
     minutes, where = wanted.minutes, wanted.where
     folder = paths.state / "tune" / ready.inputs[:16]
     (folder / "runs").mkdir(parents=True, exist_ok=True)
-    shop = _Tuner(job, ready, folder, wanted.room, machine, emit, min(LONGEST, max(SHORTEST, minutes * 60 / 30)))
+    tuner = _Tuner(job, ready, folder, wanted.room, machine, emit, min(LONGEST, max(SHORTEST, minutes * 60 / 30)))
     begin = time.monotonic()
 
     def left() -> float:
@@ -114,27 +115,27 @@ def tune(
 
     tries = list(read_tries(folder))
     if tries:
-        emit(Event("note", STAGE, f"Going on after {len(tries)} tries: {folder}"))
+        emit(Event("note", STAGE, f"Resuming after {len(tries)} {'try' if len(tries) == 1 else 'tries'}: {folder}"))
     else:
-        tries.append(shop.untuned())
+        tries.append(tuner.measure_untuned())
     if tries[0].status != "measured":
         raise BadUsage(
             "tune.untuned", "The untuned recipe does not run.", tries[0].reason, "gpu-setup bench shows why."
         )
-    facts = TuneFacts(job.stack.vendor != "cpu", wanted.packages, _document_tokens(shop))
+    facts = TuneFacts(job.stack.vendor != "cpu", wanted.packages, _document_tokens(tuner))
     config = {**job.recipe.config, **job.overrides}
     complete = False
-    while left() > _finale_seconds(tries):
+    while left() > _final_seconds(tries):
         change = next_change(config, tries, facts)
         if change is None:
             complete = True
             break
         best = fastest_try(tries)
         assert best is not None
-        tries.append(shop.attempt(len(tries), change, best, tries[0]))
+        tries.append(tuner.try_change(len(tries), change, best, tries[0]))
     best = fastest_try(tries)
     assert best is not None
-    found = shop.duel(best, folder) if best.changes else None
+    found = tuner.run_duel(best, folder) if best.changes else None
     kept = found is not None and found.ratio > 1
     recipe = _write_recipe(job.recipe, best, found, where, folder) if kept else None
     return TuneResult(
@@ -144,7 +145,7 @@ def tune(
 
 
 def read_tries(folder: Path) -> tuple[TuneTry, ...]:
-    """The tries of a tuning that was begun, in order; a document that cannot be read ends them."""
+    """The tries of an earlier tuning, in order, up to the first document that cannot be read."""
     found: list[TuneTry] = []
     for path in sorted((folder / "tries").glob("*.json")):
         entry = read_if_valid(path, TuneTry)
@@ -155,7 +156,7 @@ def read_tries(folder: Path) -> tuple[TuneTry, ...]:
 
 
 class _Tuner(msgspec.Struct):
-    """Where tries are made: the job, its environment, and how long each is measured."""
+    """Runs the tries of one job in its environment; `seconds`: how long each is measured."""
 
     job: Job
     ready: TrainingSetup
@@ -165,39 +166,39 @@ class _Tuner(msgspec.Struct):
     emit: Emit
     seconds: float
 
-    def untuned(self) -> TuneTry:
+    def measure_untuned(self) -> TuneTry:
         begin = time.monotonic()
         try:
-            entry = self._measured(TuneTry(0, "untuned", "untuned", {}, "measured"), None)
-            return self._kept(msgspec.structs.replace(entry, seconds=time.monotonic() - begin))
+            entry = self._measure(TuneTry(0, "untuned", "untuned", {}, "measured"), None)
+            return self._save(msgspec.structs.replace(entry, seconds=time.monotonic() - begin))
         except Interrupted:
             raise
         except Problem as problem:
             problem.next = f"The untuned recipe itself does not run, so there is nothing to tune. {problem.next}"
             raise
 
-    def attempt(self, number: int, change: TuneChange, best: TuneTry, untuned: TuneTry) -> TuneTry:
-        """One change on top of the best so far: pruned, measured, and proved where it is faster."""
+    def try_change(self, number: int, change: TuneChange, best: TuneTry, untuned: TuneTry) -> TuneTry:
+        """One change on top of the best so far: skipped if too large, measured, and its losses compared if faster."""
         whole = {**best.changes, **change.changes}
         entry = TuneTry(number, change.group, change.label, whole, "measured", why=change.why)
         self.emit(Event("start", STAGE, f"Try {number}: {change.label} ({change.why})"))
-        needed = self._needed(whole)
+        needed = self._predicted_bytes(whole)
         if self.room is not None and needed is not None and needed > self.room:
-            told = f"needs {needed / 1e9:.1f} GB of {self.room / 1e9:.1f} GB, as gpu-setup fit predicts"
-            return self._kept(msgspec.structs.replace(entry, status="no-room", reason=told))
+            reason = f"needs {needed / 1e9:.1f} GB of {self.room / 1e9:.1f} GB, as gpu-setup fit predicts"
+            return self._save(msgspec.structs.replace(entry, status="no-room", reason=reason))
         begin = time.monotonic()
         try:
-            entry = self._measured(entry, best, untuned)
+            entry = self._measure(entry, best, untuned)
         except Interrupted:
             raise
         except Problem as problem:
             entry = msgspec.structs.replace(
                 entry, status="failed", reason=f"{problem.what} {problem.why}".strip()[:400]
             )
-        return self._kept(msgspec.structs.replace(entry, seconds=time.monotonic() - begin))
+        return self._save(msgspec.structs.replace(entry, seconds=time.monotonic() - begin))
 
-    def duel(self, best: TuneTry, folder: Path) -> Duel:
-        """Untuned and tuned in turn, PAIRS times; finished runs of a stopped duel are taken as they are."""
+    def run_duel(self, best: TuneTry, folder: Path) -> Duel:
+        """Untuned and tuned in turn, PAIRS times; finished runs of an interrupted comparison are reused."""
         kept = folder / f"duel-{changes_digest(best.changes)}.json"
         speeds: dict[str, list[float]] = {"untuned": [], "tuned": []}
         if kept.is_file():
@@ -211,7 +212,7 @@ class _Tuner(msgspec.Struct):
                 write_atomic(kept, msgspec.json.encode(speeds))
         return compare_in_pairs(speeds["untuned"], speeds["tuned"])
 
-    def _measured(self, entry: TuneTry, best: TuneTry | None, untuned: TuneTry | None = None) -> TuneTry:
+    def _measure(self, entry: TuneTry, best: TuneTry | None, untuned: TuneTry | None = None) -> TuneTry:
         begin = time.monotonic()
         log = self._train(entry.changes)
         found = measure(log, self.job.recipe.traits.warmup_steps)
@@ -228,36 +229,36 @@ class _Tuner(msgspec.Struct):
         )
         self.emit(Event("end", STAGE, f"{entry.label}: {entry.tokens_per_second:.1f} non-padding tokens/s"))
         if best is None:
-            return msgspec.structs.replace(entry, proof=self._prove(entry.changes))
+            return msgspec.structs.replace(entry, proof=self._measure_losses(entry.changes))
         assert untuned is not None
-        return entry if fastest_try((best, entry)) is best else self._judged(entry, untuned)
+        return entry if fastest_try((best, entry)) is best else self._check_result(entry, untuned)
 
-    def _judged(self, entry: TuneTry, untuned: TuneTry) -> TuneTry:
-        """Faster: does it compute the same, on the same rows?"""
+    def _check_result(self, entry: TuneTry, untuned: TuneTry) -> TuneTry:
+        """A faster try: does it compute the same, on the same rows?"""
         if entry.rows != untuned.rows:
-            told = f"trains on {entry.rows} rows instead of {untuned.rows}"
-            return msgspec.structs.replace(entry, status="different", reason=told)
-        entry = msgspec.structs.replace(entry, proof=self._prove(entry.changes))
+            reason = f"trains on {entry.rows} rows instead of {untuned.rows}"
+            return msgspec.structs.replace(entry, status="different", reason=reason)
+        entry = msgspec.structs.replace(entry, proof=self._measure_losses(entry.changes))
         if same_losses(entry.proof, untuned.proof, precision_of(self.job.recipe.config)):
             return entry
         losses = (", ".join(f"{loss:.5f}" for loss in proof) for proof in (entry.proof, untuned.proof))
         return msgspec.structs.replace(entry, status="different", reason="the losses {} instead of {}".format(*losses))
 
     def _train(self, changes: dict[str, Any]) -> WorkerLog:
-        """Some seconds of training with the changes: enough for a speed, not for an adapter worth keeping."""
+        """Some seconds of training with the changes: enough to measure the speed, not to get a useful adapter."""
         overrides = {
             **self.job.overrides, **changes, "max_steps": 1_000_000, "num_epochs": None, "val_set_size": 0,
             "save_strategy": "no", "evals_per_epoch": None, "saves_per_epoch": None,
         }  # fmt: skip
         return self._run(overrides, self.seconds, PATIENCE if changes else None)
 
-    def _prove(self, changes: dict[str, Any]) -> tuple[float, ...]:
+    def _measure_losses(self, changes: dict[str, Any]) -> tuple[float, ...]:
         """The losses of the same eight documents in each of three optimizer steps, whatever the batch."""
         now = {**self.job.recipe.config, **self.job.overrides, **changes}
         size = 1 if now.get("sample_packing") else gcd(DOCUMENTS, int(now.get("micro_batch_size") or 1))
         overrides = {
             **self.job.overrides, **changes,
-            "datasets": [{"path": str(self._rows()), "ds_type": "json", "type": "alpaca"}],
+            "datasets": [{"path": str(self._comparison_rows()), "ds_type": "json", "type": "alpaca"}],
             "num_epochs": PROOF_STEPS, "max_steps": PROOF_STEPS, "val_set_size": 0, "lora_dropout": 0.0,
             "lr_scheduler": "constant", "warmup_steps": 0, "warmup_ratio": None, "save_strategy": "no",
             "evals_per_epoch": None, "saves_per_epoch": None, "sequence_len": PROOF_LENGTH, "micro_batch_size": size,
@@ -274,11 +275,11 @@ class _Tuner(msgspec.Struct):
             self.ready.inputs, self.job.data, overrides, self.job.device, hung=hung, budget=seconds,
         )  # fmt: skip
 
-    def _rows(self) -> Path:
-        """Eight questions with one and the same answer.
+    def _comparison_rows(self) -> Path:
+        """A file of eight questions with the same answer.
 
-        Axolotl 0.19 weighs every micro batch alike, however many tokens it trains on (its trainer takes the model for
-        one that does not count them). Only answers of one length have the same loss in every grouping.
+        Axolotl 0.19 weights every micro batch equally, however many tokens it trains on (its trainer assumes that the
+        model does not count them). Only answers of one length have the same loss in every grouping.
         """
         path = self.folder / "proof.json"
         if not path.is_file():
@@ -287,8 +288,8 @@ class _Tuner(msgspec.Struct):
             write_atomic(path, msgspec.json.encode(same))
         return path
 
-    def _needed(self, changes: dict[str, Any]) -> int | None:
-        """What fit predicts, on a card; on the host the tensors alone. None for a model whose shapes are not known."""
+    def _predicted_bytes(self, changes: dict[str, Any]) -> int | None:
+        """The memory that fit predicts: on a card all of it, on the host the tensors alone. None: unknown shapes."""
         config = {**self.job.recipe.config, **self.job.overrides, **changes}
         try:
             found = predict(job_for(msgspec.structs.replace(self.job.recipe, config=config), FitOptions()))
@@ -296,7 +297,7 @@ class _Tuner(msgspec.Struct):
             return None
         return found.device if self.job.stack.vendor != "cpu" else found.allocated
 
-    def _kept(self, entry: TuneTry) -> TuneTry:
+    def _save(self, entry: TuneTry) -> TuneTry:
         (self.folder / "tries").mkdir(exist_ok=True)
         document = msgspec.json.format(msgspec.json.encode(entry))
         write_atomic(self.folder / "tries" / f"{entry.number:02}.json", document)
@@ -304,16 +305,16 @@ class _Tuner(msgspec.Struct):
 
 
 def _speed(log: WorkerLog) -> float:
-    """Non-padding tokens a second over all steps that count: steps of many lengths have no typical one."""
+    """Non-padding tokens per second over all steps after warm-up: steps of many lengths have no typical one."""
     found = measure(log, 1)
     steps = [step for step in log.steps if step.step > (found.warmup_steps or 1) and step.seconds > 0]
     steps = steps or [step for step in log.steps if step.seconds > 0]
     return sum(step.non_padding for step in steps) / sum(step.seconds for step in steps)
 
 
-def _document_tokens(shop: _Tuner) -> float | None:
-    """Tokens of an average document, as the untuned recipe's first run saw them."""
-    for folder in sorted((shop.folder / "runs").glob("*/")):
+def _document_tokens(tuner: _Tuner) -> float | None:
+    """Tokens of an average document in the untuned recipe's first run."""
+    for folder in sorted((tuner.folder / "runs").glob("*/")):
         log = read_worker_log(folder / "worker.jsonl")
         steps = [step for step in log.steps if step.documents] if log else []
         if steps:
@@ -321,14 +322,14 @@ def _document_tokens(shop: _Tuner) -> float | None:
     return None
 
 
-def _finale_seconds(tries: list[TuneTry]) -> float:
-    """What the duel will take, and one more try before it."""
+def _final_seconds(tries: list[TuneTry]) -> float:
+    """Seconds for the final comparison, and one more try before it."""
     longest = max((entry.seconds for entry in tries), default=0.0)
     return 2 * PAIRS * tries[0].run_seconds + longest
 
 
 def memory_limit(host: Host, gpu: int | None) -> int | None:
-    """Bytes for a run: the card's, or the host's less what a process takes beside its tensors."""
+    """Bytes that a run may use: the card's, or the host's minus what a process needs in addition to its tensors."""
     if gpu is not None:
         return gpu
     available = host.resources.memory_available
@@ -347,13 +348,13 @@ def _write_recipe(recipe: Recipe, best: TuneTry, found: Duel | None, where: str,
 def _notes(complete: bool, kept: bool, job: Job) -> list[str]:
     notes = []
     if not complete:
-        notes.append("The time was over before everything was tried; the same command goes on from here.")
+        notes.append("The time was over before every change was tried; run the same command again to continue.")
     if not kept:
-        notes.append("Nothing was faster than the recipe as it is.")
+        notes.append("No change was faster than the recipe as it is.")
     if job.stack.vendor == "cpu":
-        notes.append("Tuned for the processor: a card's fastest recipe is another one.")
+        notes.append("Tuned for the CPU: the fastest recipe for a GPU is different.")
     return notes
 
 
 def _quiet(_event: Event) -> None:
-    """A try's own progress would hide the tuning's."""
+    """Drop a try's own progress: it would hide the progress of the tuning."""

@@ -1,8 +1,8 @@
-"""The fastest recipe that computes the same thing: which change to try next, and what each try was worth. Pure.
+"""The search for the fastest recipe that computes the same: which change to try next, and the result of each try. Pure.
 
-A search goes group by group, always on top of the fastest recipe so far: packing, micro batch, checkpointing, kernels,
-loss, attention, optimizer, order, compile. What would change the result is never proposed: rank, learning rate,
-precision, 8-bit states, samples of an optimizer step. harness/jobs/tune_run.py runs the tries.
+The search tries one group after the other, always on top of the fastest recipe so far: packing, micro batch,
+checkpointing, kernels, loss, attention, optimizer, order, compile. It never changes what would change the result: rank,
+learning rate, precision, 8-bit states, samples per optimizer step. harness/jobs/tune_run.py runs the tries.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import msgspec
 
 Status = Literal["measured", "failed", "no-room", "different"]
 
-# a try must beat the best by this share to take its place
+# a try must be faster than the best by this share to replace it
 GAIN = 0.02
 CCE = "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"
 KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel")
-# losses of the proof may differ by this share: (first step, later steps); rounding grows through the optimizer
+# losses may differ by this share: (first step, later steps); the optimizer amplifies rounding
 TOLERANCE = {"fp32": (1e-4, 1e-3), "bf16": (5e-3, 2e-2), "fp16": (5e-3, 2e-2)}
-# without a micro batch of its own a packed sequence should hold several documents
+# a packed sequence should contain at least this many documents
 LEAST_PACKED = 4
 
 
 class TuneChange(msgspec.Struct, frozen=True):
-    """One thing to try: what it changes in the config, on top of the best so far, and why it may help."""
+    """One change to try on top of the best config so far, and why it may help."""
 
     group: str
     label: str
@@ -35,10 +35,11 @@ class TuneChange(msgspec.Struct, frozen=True):
 
 
 class TuneTry(msgspec.Struct, frozen=True):
-    """One try and what became of it. `changes` are all changes to the recipe; the untuned recipe has none.
+    """One try and its result. `changes`: all changes to the recipe; the untuned recipe has none.
 
-    `tokens_per_second`: non-padding. `rows`: what was kept of the data. `proof`: the losses of the same eight documents
-    over three steps at dropout 0. `run_seconds`: of the measured process alone, `seconds` with the proof's.
+    `tokens_per_second`: non-padding. `rows`: the training rows that Axolotl kept. `proof`: the losses of the same eight
+    documents over three steps at dropout 0. `run_seconds`: the measured process alone; `seconds`: with the comparison
+    of losses.
     """
 
     number: int
@@ -59,7 +60,7 @@ class TuneTry(msgspec.Struct, frozen=True):
 
 
 class Duel(msgspec.Struct, frozen=True):
-    """Untuned and tuned in turn, a process each time: non-padding tokens a second, and how many times as fast."""
+    """Untuned and tuned recipe in turn, each in a new process: non-padding tokens per second, and the speed-up."""
 
     untuned: tuple[float, ...]
     tuned: tuple[float, ...]
@@ -69,7 +70,7 @@ class Duel(msgspec.Struct, frozen=True):
 
 
 class TuneFacts(msgspec.Struct, frozen=True):
-    """What the search may use: `gpu`; `packages` beside Axolotl in the environment; tokens of an average document."""
+    """What the search may use: a GPU, optional packages of the environment. `document_tokens`: of an average document."""
 
     gpu: bool
     packages: frozenset[str] = frozenset()
@@ -78,7 +79,7 @@ class TuneFacts(msgspec.Struct, frozen=True):
 
 
 def next_change(config: dict[str, Any], tries: Sequence[TuneTry], facts: TuneFacts) -> TuneChange | None:
-    """The next thing to try, from what was tried already; None: nothing is left. `config` is the untuned recipe's."""
+    """The next change to try, given the earlier tries; None: none is left. `config` is the untuned recipe's."""
     best = fastest_try(tries)
     if best is None:
         return None
@@ -92,7 +93,7 @@ def next_change(config: dict[str, Any], tries: Sequence[TuneTry], facts: TuneFac
 
 
 def fastest_try(tries: Sequence[TuneTry]) -> TuneTry | None:
-    """The best so far; None before the untuned recipe was measured. An earlier one stays unless clearly beaten."""
+    """The fastest try so far; None before the untuned recipe was measured. A later try must be clearly faster."""
     best: TuneTry | None = None
     for entry in tries:
         if entry.status != "measured" or entry.tokens_per_second is None:
@@ -103,7 +104,7 @@ def fastest_try(tries: Sequence[TuneTry]) -> TuneTry | None:
 
 
 def propose_changes(now: dict[str, Any], tries: Sequence[TuneTry], facts: TuneFacts) -> Iterator[TuneChange]:
-    """Every change that makes sense on top of `now`, in the order of what they usually bring."""
+    """Every change that makes sense on top of `now`, the usually most effective ones first."""
     yield from _packing(now, facts)
     yield from _micro_batch(now, tries)
     if now.get("gradient_checkpointing"):
@@ -111,7 +112,7 @@ def propose_changes(now: dict[str, Any], tries: Sequence[TuneTry], facts: TuneFa
             "checkpointing",
             "no checkpointing",
             {"gradient_checkpointing": False},
-            "no second forward pass; needs memory",
+            "no second forward pass; needs more memory",
         )
     if facts.gpu and now.get("adapter") and not all(now.get(key) for key in KERNELS):
         yield TuneChange(
@@ -124,19 +125,21 @@ def propose_changes(now: dict[str, Any], tries: Sequence[TuneTry], facts: TuneFa
             "optimizer", "fused AdamW", {"optimizer": "adamw_torch_fused"}, "one kernel for all parameters"
         )
     if not now.get("sample_packing") and not now.get("group_by_length"):
-        yield TuneChange("order", "rows of like length together", {"group_by_length": True}, "less padding")
+        yield TuneChange("order", "rows of similar length together", {"group_by_length": True}, "less padding")
     if not now.get("torch_compile"):
-        yield TuneChange("compile", "compiled", {"torch_compile": True}, "fused elementwise operations; compiles first")
+        yield TuneChange(
+            "compile", "compiled", {"torch_compile": True}, "fused elementwise operations; needs time to compile"
+        )
 
 
 def _packing(now: dict[str, Any], facts: TuneFacts) -> Iterator[TuneChange]:
-    """Whole sequences of documents that do not see each other: no padding, and about the same tokens a step."""
+    """Sequences packed with documents that do not see each other: no padding, and about the same tokens per step."""
     if now.get("sample_packing") or not facts.packable or not facts.document_tokens:
         return
     samples = int(now.get("micro_batch_size") or 1) * int(now.get("gradient_accumulation_steps") or 1)
     length = int(now.get("sequence_len") or 2048)
     tokens = samples * facts.document_tokens
-    # long enough for the whole step where that is little, so that no sequence is half empty
+    # where a step has few tokens: one sequence for the whole step, so that no sequence is half empty
     longer = max(length, min(8 * length, 64 * round(tokens / 64)))
     for label, size in (("packed", length), ("packed, longer", longer)):
         if size < facts.document_tokens * LEAST_PACKED and size != longer:
@@ -157,7 +160,7 @@ def _packing(now: dict[str, Any], facts: TuneFacts) -> Iterator[TuneChange]:
 
 
 def _micro_batch(now: dict[str, Any], tries: Sequence[TuneTry]) -> Iterator[TuneChange]:
-    """Twice as many at a time, half as often: the same samples in each optimizer step. Ends where it helps no more."""
+    """Twice the micro-batch size, half the accumulation: the same samples per optimizer step. Stops when not faster."""
     size = int(now.get("micro_batch_size") or 1)
     times = int(now.get("gradient_accumulation_steps") or 1)
     best = fastest_try(tries)
@@ -177,25 +180,27 @@ def _loss(now: dict[str, Any], facts: TuneFacts) -> Iterator[TuneChange]:
     if any("CrossEntropy" in name for name in plugins) or now.get("chunked_cross_entropy"):
         return
     if facts.gpu and "cut_cross_entropy" in facts.packages:
-        yield TuneChange("loss", "cut cross entropy", {"plugins": [*plugins, CCE]}, "the logits are never all there")
-    yield TuneChange("loss", "loss in chunks", {"chunked_cross_entropy": True}, "the logits in 32 bit piece by piece")
+        yield TuneChange("loss", "cut cross entropy", {"plugins": [*plugins, CCE]}, "never holds all logits in memory")
+    yield TuneChange(
+        "loss", "loss in chunks", {"chunked_cross_entropy": True}, "32-bit logits only for one chunk at a time"
+    )
 
 
 def _attention(now: dict[str, Any], facts: TuneFacts) -> Iterator[TuneChange]:
     current = now.get("attn_implementation")
     if current == "eager":
-        yield TuneChange("attention", "sdpa", {"attn_implementation": "sdpa"}, "no matrix of scores in memory")
+        yield TuneChange("attention", "sdpa", {"attn_implementation": "sdpa"}, "no score matrix in memory")
     if facts.gpu and "flash_attn" in facts.packages and current != "flash_attention_2":
         yield TuneChange(
             "attention",
             "flash attention 2",
             {"attn_implementation": "flash_attention_2", "sdpa_varlen": None},
-            "its own kernel for packed documents",
+            "has a kernel for packed documents",
         )
 
 
 def same_losses(proof: Sequence[float], reference: Sequence[float], precision: str) -> bool:
-    """Whether two proofs are the same computation: forward by the first loss, gradients by those after it."""
+    """Whether two runs compute the same: the first loss compares the forward pass, the later ones the gradients."""
     first, later = TOLERANCE[precision]
     if len(proof) != len(reference) or not proof:
         return False
@@ -206,7 +211,7 @@ def same_losses(proof: Sequence[float], reference: Sequence[float], precision: s
 
 
 def compare_in_pairs(untuned: Sequence[float], tuned: Sequence[float]) -> Duel:
-    """Runs in pairs, one after the other: what slowed the machine for a while slowed both of a pair."""
+    """Compare runs in pairs, one after the other: a temporary slowdown of the machine affects both runs of a pair."""
     ratios = sorted(fast / slow for slow, fast in zip(untuned, tuned, strict=True))
     middle = len(ratios) // 2
     ratio = ratios[middle] if len(ratios) % 2 else (ratios[middle - 1] + ratios[middle]) / 2
@@ -214,27 +219,27 @@ def compare_in_pairs(untuned: Sequence[float], tuned: Sequence[float]) -> Duel:
 
 
 def changes_digest(changes: dict[str, Any]) -> str:
-    """The same for the same changes, in whatever order they came."""
+    """The same for the same changes, in any order."""
     return hashlib.sha256(msgspec.json.encode(changes, order="sorted")).hexdigest()[:12]
 
 
 def tuned_recipe_text(name: str, text: str, best: TuneTry, ratio: float | None, where: str) -> str:
-    """The recipe's text with the best changes in it, each with its reason; what had no line is put at the end."""
+    """The recipe's text with the best changes; keys that had no line are added at the end."""
     import re
 
-    speed = f", {ratio:.2f} times as fast as it in turn" if ratio else ""
-    told = f"# Tuned from {name} for {where}{speed}; last change: {best.label}.\n"
-    told += "# Measured by gpu-setup bench --tune, with the same losses at dropout 0.\n#\n"
+    speed = f", {ratio:.2f} times as fast" if ratio else ""
+    header = f"# Tuned from {name} for {where}{speed}; last change: {best.label}.\n"
+    header += "# Measured by gpu-setup bench --tune, with the same losses at dropout 0.\n#\n"
     added = []
     for key, value in best.changes.items():
         written = _yaml(value)
         pattern = rf"^{re.escape(key)}:(?:.*\n(?:(?:[ \t]+|- ).*\n)*)"
         line = f"# tuned\n{key}: {written}\n" if value is not None else ""
-        # a key without a line, and a list's lines below its key, go as one
+        # a key's line, and the lines of a list or mapping below it, are replaced together
         text, found = re.subn(pattern, line.replace("\\", r"\\"), text, count=1, flags=re.MULTILINE)
         if not found and line:
             added.append(line)
-    return told + text.rstrip("\n") + "\n" + ("\n" + "".join(added) if added else "")
+    return header + text.rstrip("\n") + "\n" + ("\n" + "".join(added) if added else "")
 
 
 def _yaml(value: Any) -> str:

@@ -59,7 +59,7 @@ class Watch:
         self._stop = folder / STOP
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """The first signal requests a checkpoint and a stop, if any step was done; the next one ends at once."""
+        """The first signal requests a checkpoint and a stop, once training began; the next one ends at once."""
         if self.stop_requested or not self.training_began:
             raise KeyboardInterrupt
         self.stop_requested = True
@@ -175,7 +175,8 @@ class _ProgressReporter:
 
     def report_progress(self, log: WorkerLog) -> None:
         for lost in log.skipped_saves[self._skipped :]:
-            text = f"No checkpoint at step {lost.step}: {SKIP_REASONS.get(lost.reason, lost.reason)}. An older one is kept."
+            reason = SKIP_REASONS.get(lost.reason, lost.reason)
+            text = f"No checkpoint at step {lost.step}: {reason}. An older one is kept."
             self.once("warning", text)
         self._skipped = len(log.skipped_saves)
         if log.begin is None or len(log.steps) == self._last_step or not log.steps:

@@ -65,7 +65,7 @@ def test_a_licence_that_nobody_knows_is_not_invented() -> None:
         recipe, run_of(recipe), log(), RESULT, find_base_model(recipe, "/models/tiny-0123"), "0.1.0", merged=False
     )
     assert "license" not in front(text) and "base_model" not in front(text)
-    assert "not known: look it up" in text
+    assert "not known: check it" in text
 
 
 def test_a_model_from_the_hub_by_its_source(tmp_path: Path) -> None:

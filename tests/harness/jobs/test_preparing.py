@@ -141,8 +141,8 @@ def test_a_quick_benchmark_has_one_step_to_warm_up() -> None:
     [
         (None, "3 launches, not soaked"),
         (Soak(700.0, True, 0.4, 0.001), "3 launches, soaked"),
-        (Soak(1200.0, False, 2.0, 0.0), "3 launches, heat did not settle in 20 minutes"),
-        (Soak(0.0, None), "3 launches, heat not known: no sensor"),
+        (Soak(1200.0, False, 2.0, 0.0), "3 launches, temperature not stable after 20 minutes"),
+        (Soak(0.0, None), "3 launches, temperature not known: no sensor"),
     ],
 )
 def test_labels(soak: Soak | None, words: str) -> None:

@@ -10,17 +10,17 @@ import msgspec
 import pytest
 
 from harness.jobs.train import (
-    REQUEST,
-    TrainingRequest,
+    SPEC,
     TrainingSettings,
+    TrainingSpec,
     check_data,
     choose_run_folder,
-    read_request,
+    read_spec,
     recipe_passes,
     refuse_too_large,
     training_overrides,
-    training_request,
     training_result,
+    training_spec,
     with_work_digest,
 )
 from harness.memory.available import AvailableMemory
@@ -45,8 +45,8 @@ def data(tmp_path: Path) -> Path:
     return file
 
 
-def asked(data: Path, **parts: object) -> TrainingRequest:
-    work = with_work_digest(training_request(job(data=data), TrainingSettings(), "tiny", "ab" * 32, 12), ready())
+def spec(data: Path, **parts: object) -> TrainingSpec:
+    work = with_work_digest(training_spec(job(data=data), TrainingSettings(), "tiny", "ab" * 32, 12), ready())
     return msgspec.structs.replace(work, **parts)
 
 
@@ -122,7 +122,7 @@ def test_one_row_is_too_few(data: Path) -> None:
 def cut_run(folder: Path, data: Path, **facts: object) -> Path:
     recipe = load_recipe("tiny")
     run_folder(folder, run_of(recipe, **{"status": "interrupted", **facts}))
-    (folder / REQUEST).write_bytes(msgspec.json.encode(asked(data)))
+    (folder / SPEC).write_bytes(msgspec.json.encode(spec(data)))
     return folder
 
 
@@ -130,63 +130,61 @@ def test_the_same_command_goes_on_in_the_newest_run(tmp_path: Path, data: Path) 
     runs = tmp_path / "runs"
     cut = cut_run(runs / "20261124-100000-tiny", data)
     cut_run(runs / "20261124-090000-tiny", data)
-    assert choose_run_folder(asked(data), job(data=data), None, False, runs) == cut
+    assert choose_run_folder(spec(data), job(data=data), None, False, runs) == cut
     done = cut_run(runs / "20261124-110000-tiny", data, status="done")
-    assert choose_run_folder(asked(data), job(data=data), None, False, runs) == done, "what is done is not done twice"
-    assert choose_run_folder(asked(data), job(data=data), None, True, runs) != cut
-    assert choose_run_folder(asked(data, work="other"), job(data=data), None, False, runs) != cut
+    assert choose_run_folder(spec(data), job(data=data), None, False, runs) == done, "what is done is not done twice"
+    assert choose_run_folder(spec(data), job(data=data), None, True, runs) != cut
+    assert choose_run_folder(spec(data, work="other"), job(data=data), None, False, runs) != cut
 
 
 def test_a_run_that_was_killed_is_gone_on_with_too(tmp_path: Path, data: Path) -> None:
     cut = cut_run(tmp_path / "20261124-100000-tiny", data, status="running")
-    assert choose_run_folder(asked(data), job(data=data), None, False, tmp_path) == cut
+    assert choose_run_folder(spec(data), job(data=data), None, False, tmp_path) == cut
 
 
 def test_a_folder_of_ones_own(tmp_path: Path, data: Path) -> None:
     out = tmp_path / "my-model"
-    assert choose_run_folder(asked(data), job(data=data), out, False, tmp_path) == out
+    assert choose_run_folder(spec(data), job(data=data), out, False, tmp_path) == out
     assert out.is_dir()
     (out / "notes.txt").write_text("mine")
     with pytest.raises(Refused) as refused:
-        choose_run_folder(asked(data), job(data=data), out, False, tmp_path)
+        choose_run_folder(spec(data), job(data=data), out, False, tmp_path)
     assert refused.value.code == "train.out-taken"
     cut_run(tmp_path / "cut", data)
-    assert choose_run_folder(asked(data), job(data=data), tmp_path / "cut", False, tmp_path) == tmp_path / "cut"
+    assert choose_run_folder(spec(data), job(data=data), tmp_path / "cut", False, tmp_path) == tmp_path / "cut"
     with pytest.raises(Refused) as refused:
-        choose_run_folder(asked(data, work="other"), job(data=data), tmp_path / "cut", False, tmp_path)
+        choose_run_folder(spec(data, work="other"), job(data=data), tmp_path / "cut", False, tmp_path)
     assert refused.value.code == "train.other-work"
     assert "--resume" in refused.value.next
 
 
 def test_what_was_asked_is_read_again(tmp_path: Path, data: Path) -> None:
     cut = cut_run(tmp_path / "cut", data)
-    assert read_request(cut) == asked(data)
+    assert read_spec(cut) == spec(data)
     with pytest.raises(BadUsage) as none:
-        read_request(tmp_path)
+        read_spec(tmp_path)
     assert none.value.code == "train.none"
 
 
 def test_a_recipe_that_was_changed_meanwhile_is_refused(tmp_path: Path, data: Path) -> None:
     cut = cut_run(tmp_path / "cut", data)
-    changed = asked(data, recipe_digest="cd" * 32)
-    (cut / REQUEST).write_bytes(msgspec.json.encode(changed))
+    changed = spec(data, recipe_digest="cd" * 32)
+    (cut / SPEC).write_bytes(msgspec.json.encode(changed))
     with pytest.raises(BadUsage) as refused:
-        read_request(cut)
+        read_spec(cut)
     assert refused.value.code == "train.recipe-changed"
 
 
 def test_the_work_is_not_the_machines(data: Path) -> None:
     """A new kernel or driver between two sessions is another machine, and the same work."""
-    one = with_work_digest(training_request(job(data=data), TrainingSettings(), "tiny", "ab" * 32, 12), ready())
+    one = with_work_digest(training_spec(job(data=data), TrainingSettings(), "tiny", "ab" * 32, 12), ready())
     other = with_work_digest(
-        training_request(job(data=data, conditions=("6.99.0",)), TrainingSettings(), "tiny", "ab" * 32, 12),
+        training_spec(job(data=data, conditions=("6.99.0",)), TrainingSettings(), "tiny", "ab" * 32, 12),
         ready("another"),
     )
     assert one.work == other.work
     assert (
-        with_work_digest(
-            training_request(job(data=data), TrainingSettings(seed=9), "tiny", "ab" * 32, 12), ready()
-        ).work
+        with_work_digest(training_spec(job(data=data), TrainingSettings(seed=9), "tiny", "ab" * 32, 12), ready()).work
         != one.work
     )
 
@@ -204,16 +202,16 @@ def test_an_early_stop_is_told(data: Path) -> None:
         evaluations=(EvaluationEvent(1, 3.5), EvaluationEvent(2, 3.0), EvaluationEvent(3, 3.4)),
         early_stop=EarlyStopEvent(3, 2),
     )  # fmt: skip
-    result = training_result(asked(data), finished(), recorded, "base", Path("/runs/x"), examination())
+    result = training_result(spec(data), finished(), recorded, "base", Path("/runs/x"), examination())
     assert (result.stopped_early, result.best_step, result.steps, result.resumed_from) == (True, 2, 3, (4,))
     assert (result.held_out_before, result.held_out_after) == (4.0, 2.0)
     assert any("weights of step 2" in note for note in result.notes)
-    assert any("flatters" in note for note in result.notes)
+    assert any("slightly too low" in note for note in result.notes)
 
 
 def test_without_patience_the_last_weights_count(data: Path) -> None:
     recorded = log(evaluations=(EvaluationEvent(2, 3.0), EvaluationEvent(4, "nan")))
-    kept = asked(data, keep=CheckpointPolicy(patience=0))
+    kept = spec(data, keep=CheckpointPolicy(patience=0))
     result = training_result(kept, finished(), recorded, "base", Path("/runs/x"), None)
     assert result.best_step is None and result.notes == ()
     assert result.evaluations[1].held_out_loss is None

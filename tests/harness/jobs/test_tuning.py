@@ -118,7 +118,7 @@ def test_out_of_memory_is_a_result(monkeypatch: pytest.MonkeyPatch, home: Path) 
     (failed,) = [entry for entry in found.tries if entry.status == "failed"]
     assert failed.label == "loss in chunks" and "memory is full" in failed.reason
     assert found.best == 0 and found.recipe is None
-    assert "Nothing was faster" in " ".join(found.notes)
+    assert "No change was faster" in " ".join(found.notes)
 
 
 def test_what_is_faster_and_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
