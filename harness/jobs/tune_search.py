@@ -70,7 +70,7 @@ class Duel(msgspec.Struct, frozen=True):
 
 
 class TuneFacts(msgspec.Struct, frozen=True):
-    """What the search may use: a GPU, optional packages of the environment. `document_tokens`: of an average document."""
+    """What the search may use: a GPU, optional packages. `document_tokens`: tokens of an average document."""
 
     gpu: bool
     packages: frozenset[str] = frozenset()
