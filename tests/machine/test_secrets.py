@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 from pathlib import Path
@@ -28,8 +29,12 @@ def statuses(report: DoctorReport) -> dict[str, Status]:
 
 
 def everything(data: bytes) -> bytes:
-    """All that a bundle shows: names, link targets, contents, and the archive's own bytes."""
-    parts = [data]
+    """All that a bundle shows: names, link targets, contents, and the archive's own bytes as they are unpacked.
+
+    Packed, its bytes are as good as random: three letters of a name appear in one archive of two hundred.
+    """
+    assert data[3] == 0, "the packed form says nothing beside the archive: no file name, no comment (RFC 1952, 2.3.1)"
+    parts = [gzip.decompress(data)]
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         for member in archive:
             parts += [
@@ -77,7 +82,7 @@ def test_no_secret_is_in_bundle_or_machine_file_and_the_diagnosis_is_the_same(tm
 
 
 def test_the_search_finds_what_is_there() -> None:
-    """The test above can fail: an archive that holds the secrets as planted shows nearly all of them."""
+    """The test above can fail: an archive that holds the secrets as planted shows all kinds of them."""
     found = secrets(seed=1)
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w:gz") as archive:
