@@ -208,8 +208,8 @@ SCRIPT = """
 import sys; sys.path.insert(0, {root!r})
 import msgspec
 from checks.catalogue import Stack
-from harness.environment import ensure
-from machine.door import LocalMachine
+from {ensure} import ensure
+from {machine} import LocalMachine
 from machine.paths import paths
 stack = msgspec.json.decode({stack!r}, type=Stack)
 ensure(stack, LocalMachine(), paths({{"GPU_SETUP_HOME": {home!r}}}), lambda event: print(event.text, flush=True))
@@ -223,7 +223,11 @@ def building(site: Site) -> Iterator[subprocess.Popen[bytes]]:
     import msgspec
 
     script = SCRIPT.format(
-        root=str(ROOT), stack=msgspec.json.encode(site.small.stack), home=str(site.paths.data.parent)
+        root=str(ROOT),
+        stack=msgspec.json.encode(site.small.stack),
+        home=str(site.paths.data.parent),
+        ensure=ensure.__module__,
+        machine=LocalMachine.__module__,
     )
     child = subprocess.Popen(
         [sys.executable, "-I", "-c", script],
