@@ -14,9 +14,10 @@ from containers.model import Vendor
 from containers.spec import image_spec
 from tests.containers.golden import FOLDER, cases, render
 from tests.containers.hosts import host
+from tests.subjects import for_each
 
 
-@pytest.mark.parametrize(("name", "vendor"), cases(), ids=lambda each: str(each))
+@for_each(("name", "vendor"), cases())
 def test_the_dockerfile_is_the_one_that_is_kept(name: str, vendor: Vendor) -> None:
     file, content = render(name, vendor)
     kept = FOLDER / file

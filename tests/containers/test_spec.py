@@ -11,6 +11,7 @@ from containers.model import Access, ImageSpec, Vendor
 from containers.spec import image_spec
 from machine.errors import BadUsage, Problem, Refused
 from tests.containers.hosts import host, with_cards, with_driver, with_gpus, with_kernel
+from tests.subjects import for_each
 
 RTX_3090 = ("10de", "2204", None)
 RTX_5090 = ("10de", "2b85", None)
@@ -145,7 +146,7 @@ def test_cards_that_no_image_covers_together_are_named() -> None:
     assert any("no kernels for" in note and "V100" in note for note in made.notes)
 
 
-@pytest.mark.parametrize("card", catalogue().cards, ids=lambda card: card.name)
+@for_each("card", catalogue().cards, ids=lambda card: card.name)
 def test_every_card_of_the_catalogue_gets_an_image_or_a_reason(card: Card) -> None:
     """On a machine whose driver and kernel are new enough."""
     machine = host("rtx3090-healthy" if card.vendor == "10de" else "rx9070xt-healthy")

@@ -10,6 +10,7 @@ import pytest
 from checks.facts.host import Host
 from checks.facts.read import read_host
 from tests.recorded_machines import load, names, tree
+from tests.subjects import for_each
 
 ALIKE = 10
 
@@ -97,7 +98,7 @@ def test_every_kernel_series_point_release_and_route_is_there(hosts: dict[str, H
     assert rocm == {"6.4.1", "7.2.4", "7.14.0", "10.0.0", "10.1.0"}
 
 
-@pytest.mark.parametrize("name", names())
+@for_each("name", names())
 def test_a_recording_stays_small(name: str) -> None:
     found = contents(name)
     assert len(found) < 140

@@ -6,6 +6,7 @@ from datetime import date
 import pytest
 
 from checks.catalogue import Card, catalogue
+from tests.subjects import for_each
 
 GENERATIONS = {
     "volta", "turing", "ampere", "ada", "hopper", "blackwell",
@@ -84,7 +85,7 @@ def test_no_name_is_given_twice() -> None:
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("card", catalogue().cards, ids=lambda card: card.name)
+@for_each("card", catalogue().cards, ids=lambda card: card.name)
 def test_a_row_is_whole(card: Card) -> None:
     assert card.vendor in ("10de", "1002")
     assert card.devices
@@ -105,7 +106,7 @@ def test_a_row_is_whole(card: Card) -> None:
     assert card.power_w is None or 70 <= card.power_w <= 1400
 
 
-@pytest.mark.parametrize("card", catalogue().cards, ids=lambda card: card.name)
+@for_each("card", catalogue().cards, ids=lambda card: card.name)
 def test_supported_means_that_a_stack_has_kernels_for_it(card: Card) -> None:
     in_a_stack = any(card.target in stack.targets for stack in catalogue().stacks)
     if card.supported:

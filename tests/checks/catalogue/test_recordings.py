@@ -11,6 +11,7 @@ from checks.facts.host import Host
 from checks.facts.read import read_host
 from tests.machines.make import MACHINES, make
 from tests.recorded_machines import load, machine_path, tree
+from tests.subjects import for_each
 
 
 @pytest.mark.long
@@ -33,7 +34,7 @@ def test_making_them_again_keeps_what_is_expected_of_them_and_nothing_else(tmp_p
     assert file.read_text() == changed
 
 
-@pytest.mark.parametrize("name", MACHINES)
+@for_each("name", MACHINES)
 def test_no_link_leads_back_to_a_folder_above_it(name: str) -> None:
     # sysfs is full of such circles; unpacked, they would be walked to no end
     for place, target in tree(name).links.items():
@@ -43,7 +44,7 @@ def test_no_link_leads_back_to_a_folder_above_it(name: str) -> None:
         assert not f"{above}/".startswith(f"{leads}/"), place
 
 
-@pytest.mark.parametrize("name", MACHINES)
+@for_each("name", MACHINES)
 def test_a_recording_is_small_and_says_that_it_was_made_up(name: str) -> None:
     found = tree(name)
     assert len(found.files) + len(found.links) < 140
@@ -109,7 +110,7 @@ VIRTUAL = {
 }
 
 
-@pytest.mark.parametrize("name", MACHINES)
+@for_each("name", MACHINES)
 def test_every_recording_can_be_read_whole(name: str) -> None:
     found = host(name)
     inside = name.startswith("container")

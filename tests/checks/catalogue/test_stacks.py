@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from checks.catalogue import VENDORS, Branch, Catalogue, PackageRule, Repository, catalogue
+from tests.subjects import for_each
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -117,7 +118,7 @@ WORDS: dict[str, str | int] = {
 }
 
 
-@pytest.mark.parametrize("rule", catalogue().packages, ids=lambda rule: f"{rule.key}-{rule.since_branch}")
+@for_each("rule", catalogue().packages, ids=lambda rule: f"{rule.key}-{rule.since_branch}")
 def test_names_can_be_filled_in_and_are_package_names(rule: PackageRule) -> None:
     used = {word for name in rule.names for _, word, _, _ in string.Formatter().parse(name) if word}
     assert used <= set(WORDS)
@@ -154,7 +155,7 @@ def test_rows_that_share_a_key_never_overlap() -> None:
             assert len(rows) <= 1, (key, branch)
 
 
-@pytest.mark.parametrize("row", catalogue().repositories, ids=lambda row: row.name)
+@for_each("row", catalogue().repositories, ids=lambda row: row.name)
 def test_a_repository_is_fetched_over_tls_and_signed_by_its_own_keyring(row: Repository) -> None:
     assert all(uri.startswith("https://") for uri in (*row.uris, row.key_url))
     assert row.keyring.startswith(("/usr/share/keyrings/", "/etc/apt/keyrings/"))

@@ -11,6 +11,7 @@ from checks.rules import kernel_log
 from tests.checks.faults.literals import literal_length, variants
 from tests.checks.faults.scoreboard import examine, healthy, look_alike_places, places
 from tests.checks.faults.table import Fault, Wording, faults, look_alikes
+from tests.subjects import for_each
 
 LONG = 25
 # patterns that a single wording feeds, because no version of the tool says it otherwise
@@ -96,7 +97,7 @@ def test_every_wording_says_where_and_when_it_was_read() -> None:
     assert unsourced / len(wordings) < 0.08
 
 
-@pytest.mark.parametrize("fault", [fault for fault in faults() if len(fault.wordings) > 1], ids=lambda fault: fault.id)
+@for_each("fault", [fault for fault in faults() if len(fault.wordings) > 1], ids=lambda fault: fault.id)
 def test_the_wordings_of_a_fault_differ(fault: Fault) -> None:
     wordings = fault.wordings
     assert len({wording.of for wording in wordings}) == len(wordings)

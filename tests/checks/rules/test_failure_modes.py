@@ -7,9 +7,9 @@ import tomllib
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from checks.registry import ALL
+from tests.subjects import for_each
 from tests.tool import ROOT
 
 HERE = Path(__file__).parent
@@ -37,7 +37,7 @@ def test_the_list_is_whole() -> None:
     assert f"{len(wanted)} known failures" in PAGE
 
 
-@pytest.mark.parametrize("failure", failures(), ids=lambda failure: failure.id)
+@for_each("failure", failures(), ids=lambda failure: failure.id)
 def test_a_known_failure_is_seen_by_a_check_or_told_with_the_reason(failure: Failure) -> None:
     assert failure.symptom and failure.cause
     assert set(failure.checks) <= IDS

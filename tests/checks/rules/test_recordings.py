@@ -10,6 +10,7 @@ from checks.model import DoctorReport, Status
 from checks.registry import ALL
 from checks.runner import exit_code, run
 from tests.recorded_machines import expected, load, names
+from tests.subjects import for_each
 
 TOLD = (Status.FAIL, Status.WARN, Status.UNKNOWN)
 
@@ -19,7 +20,7 @@ def doctor(name: str) -> DoctorReport:
     return run(read_host(load(name)), catalogue(), ALL)
 
 
-@pytest.mark.parametrize("name", names())
+@for_each("name", names())
 def test_a_recorded_machine_hears_what_is_wrong_with_it_and_no_more(name: str) -> None:
     wanted = expected(name)["doctor"]
     report = doctor(name)
@@ -28,13 +29,13 @@ def test_a_recorded_machine_hears_what_is_wrong_with_it_and_no_more(name: str) -
     assert exit_code(report) == (1 if wanted["fail"] else 0)
 
 
-@pytest.mark.parametrize("name", [name for name in names() if name.endswith("-healthy")])
+@for_each("name", [name for name in names() if name.endswith("-healthy")])
 def test_a_healthy_recording_hears_nothing_bad(name: str) -> None:
     report = doctor(name)
     assert [row.id for row in report.results if row.status in TOLD] == []
 
 
-@pytest.mark.parametrize("name", names())
+@for_each("name", names())
 def test_every_finding_on_a_recorded_machine_has_evidence_and_a_way_out(name: str) -> None:
     for result in doctor(name).results:
         assert result.reason

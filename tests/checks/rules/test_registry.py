@@ -8,14 +8,13 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from checks.catalogue import catalogue
 from checks.docs import page
 from checks.model import Check
 from checks.registry import ALL
 from checks.runner import run
 from tests.checks.rules.hosts import two_vendors
+from tests.subjects import for_each
 from tests.tool import ROOT
 
 IDS = Path(__file__).with_name("ids.txt").read_text(encoding="utf-8").split()
@@ -28,7 +27,7 @@ def test_ids_are_stable() -> None:
     assert len(set(IDS)) == len(IDS)
 
 
-@pytest.mark.parametrize("check", ALL, ids=lambda check: check.id)
+@for_each("check", ALL, ids=lambda check: check.id)
 def test_every_check_explains_itself(check: Check) -> None:
     assert re.fullmatch(r"[a-z]+\.[a-z0-9]+(-[a-z0-9]+)*", check.id)
     assert check.group == check.id.partition(".")[0]

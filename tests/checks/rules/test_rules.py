@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from checks.catalogue import catalogue
 from checks.model import Check, CheckResult, Severity, Status
 from checks.registry import ALL
@@ -19,6 +17,7 @@ from tests.checks.rules import (
 )
 from tests.checks.rules.case import Blind, Fault, LookAlike
 from tests.checks.rules.hosts import amd_card, but, healthy_amd
+from tests.subjects import for_each
 
 TABLES = (cases_amd_smi, cases_card, cases_driver, cases_hardware, cases_software, cases_training, cases_upkeep)
 FAULTS: list[Fault] = [case for table in TABLES for case in table.FAULTS]
@@ -35,7 +34,7 @@ def named(case: Fault | LookAlike | Blind) -> str:
     return f"{case.check}: {case[-1]}"
 
 
-@pytest.mark.parametrize("case", FAULTS, ids=named)
+@for_each("case", FAULTS, ids=named)
 def test_a_fault_is_found_with_evidence_and_a_way_out(case: Fault) -> None:
     result = ask(case)
     assert result.status is case.status, result.reason
@@ -49,14 +48,14 @@ def test_a_fault_is_found_with_evidence_and_a_way_out(case: Fault) -> None:
         assert not finding.fix.argv or finding.fix.argv[0] not in ("sudo", "sh", "bash", "unset", "export")
 
 
-@pytest.mark.parametrize("case", LOOK_ALIKES, ids=named)
+@for_each("case", LOOK_ALIKES, ids=named)
 def test_what_only_looks_like_it_is_left_alone(case: LookAlike) -> None:
     result = ask(case)
     assert result.status in (Status.PASS, Status.SKIP), result.reason
     assert not result.findings
 
 
-@pytest.mark.parametrize("case", BLIND, ids=named)
+@for_each("case", BLIND, ids=named)
 def test_what_cannot_be_read_is_unknown_and_says_what_would_help(case: Blind) -> None:
     result = ask(case)
     assert result.status is Status.UNKNOWN, result.reason

@@ -22,6 +22,7 @@ from gpu_setup.render.doctor import doctor_text, summary_text
 from gpu_setup.render.plain import clean
 from tests.recorded_machines import few_fast, load, machine_path, names
 from tests.schemas import validated
+from tests.subjects import for_each
 from tests.tool import ROOT, Cli
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
@@ -33,7 +34,7 @@ def shown(name: str, verbose: bool = False) -> list[str]:
     return ESCAPES.sub("", doctor_text(run(host, known, ALL), host, known, verbose)).splitlines()
 
 
-@pytest.mark.parametrize("name", names())
+@for_each("name", names())
 def test_every_machine_fits_80_columns(name: str) -> None:
     for verbose in (False, True):
         # a command stays whole, so that it can be copied; so does a path that is longer than the line

@@ -17,6 +17,7 @@ from provision.plan.planner import plan
 from provision.target import Target
 from tests.recorded_machines import load, machine_path, names
 from tests.schemas import validated
+from tests.subjects import for_each
 from tests.tool import Cli
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
@@ -74,7 +75,7 @@ def test_plan_of_every_machine(cli: Cli, name: str) -> None:
     assert cli("plan", "--check", *machine).returncode == (3 if data["refusals"] else int(todo))
 
 
-@pytest.mark.parametrize("name", names())
+@for_each("name", names())
 def test_plan_fits_80_columns_and_says_why(name: str) -> None:
     host, known = read_host(load(name)), catalogue()
     made = plan(host, known, Target())

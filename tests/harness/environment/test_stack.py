@@ -13,6 +13,7 @@ from checks.facts.read import read_host
 from harness.environment.stack_choice import choose_stack
 from machine.recording import RecordedMachine
 from tests.recorded_machines import names
+from tests.subjects import for_each
 
 # machine → stack, and a word of the reason
 CHOSEN = {
@@ -36,7 +37,7 @@ def test_recorded_machines(machine: Callable[[str], RecordedMachine], name: str)
     assert choice.gpu is (stack != "cpu")
 
 
-@pytest.mark.parametrize("name", names())
+@for_each("name", names())
 def test_every_recorded_machine_gets_a_stack_that_can_be_built(
     machine: Callable[[str], RecordedMachine], name: str
 ) -> None:

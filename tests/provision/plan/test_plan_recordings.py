@@ -10,6 +10,7 @@ from provision.model import Plan
 from provision.plan.planner import plan
 from provision.target import Target, Vendor
 from tests.recorded_machines import expected, load, names
+from tests.subjects import for_each
 
 
 def shape(found: Plan) -> dict[str, object]:
@@ -26,7 +27,7 @@ def plan_of(name: str, vendor: Vendor = Vendor.AUTO) -> Plan:
     return plan(read_host(load(name)), catalogue(), Target(vendor=vendor))
 
 
-@pytest.mark.parametrize("name", names())
+@for_each("name", names())
 def test_a_recorded_machine_gets_the_plan_that_is_expected_of_it(name: str) -> None:
     assert shape(plan_of(name)) == expected(name)["plan"]
 
@@ -38,6 +39,6 @@ def test_the_machine_of_two_vendors_has_a_plan_for_each(vendor: Vendor, first: s
     assert first in [step.id for step in found.steps[:2]]
 
 
-@pytest.mark.parametrize("name", names())
+@for_each("name", names())
 def test_reading_a_machine_twice_gives_one_plan(name: str) -> None:
     assert plan_of(name).digest == plan_of(name).digest
