@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,18 @@ if TYPE_CHECKING:
 PERSONS = dict(os.environ)
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folders in the place of `mktemp`'s, which looks through all that there are for each new one."""
+    place = tmp_path_factory.mktemp("homes")
+    return (place / str(number) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home for each test and the processes that it starts; no terminal settings of whoever runs the tests."""
-    place = tmp_path_factory.mktemp("home")
+    place = next(homes)
+    place.mkdir()
     monkeypatch.setenv("HOME", str(place))
     monkeypatch.setenv("GPU_SETUP_HOME", str(place / "gpu-setup"))
     for name in (
@@ -111,10 +120,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """`--dist loadscope` is by side (tests/lab_groups.py)."""
-    from tests.lab_groups import Sides
+    """`--dist loadscope` is by group (tests/lab_groups.py)."""
+    from tests.lab_groups import Groups
 
-    return Sides(config, log) if config.getvalue("dist") == "loadscope" else None
+    return Groups(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,25 +1,25 @@
-"""Two kinds of lab tests run side by side: those of guests and engines, and the trainings.
+"""Which lab tests share a process; the groups run beside each other, and whoever is free takes the next one.
 
-Two trainings at once would only wait for each other's threads; and what is made once for guests and engines (a base
-system, an image) is made by one process.
+What is made once for guests (a base system, repositories) and for engines (an image) is made by one process, and a file
+of trainings keeps the runs that several of its tests read. All others go wherever there is time.
 """
 
 from __future__ import annotations
 
 from xdist.scheduler import LoadScopeScheduling
 
-MACHINES = ("tests/lab/provision/", "tests/lab/containers/")
+FOLDERS = {"tests/lab/provision/": "guests", "tests/lab/containers/": "engines"}
 
 
-def side(nodeid: str) -> str:
-    """What runs in one process, one after the other; a test outside of the lab may run anywhere."""
-    if nodeid.startswith(MACHINES):
-        return "machines"
-    return "trainings" if nodeid.startswith("tests/lab/") else nodeid
+def group(nodeid: str) -> str:
+    """What runs in one process, one after the other."""
+    file, _, _ = nodeid.partition("::")
+    named = (name for folder, name in FOLDERS.items() if file.startswith(folder))
+    return next(named, file if file.startswith("tests/lab/harness/") else nodeid)
 
 
-class Sides(LoadScopeScheduling):
-    """xdist's grouping, by side in the place of module or class."""
+class Groups(LoadScopeScheduling):
+    """xdist's grouping, by these in the place of module or class; the largest group begins first."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return side(nodeid)
+        return group(nodeid)

@@ -7,8 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from machine.machine_file import load as load_file
 from machine.open_recording import open_recording
 from machine.recording import RecordedMachine
@@ -31,13 +29,8 @@ FEW = (
 
 
 def names() -> list[str]:
-    """Every recorded machine, sorted; for parametrize."""
+    """Every recorded machine, sorted."""
     return sorted(file.stem for file in FOLDER.glob(f"*{SUFFIX}"))
-
-
-def few_fast() -> list[object]:
-    """Every recorded machine, for parametrize; all but FEW are left to the long part."""
-    return [name if name in FEW else pytest.param(name, marks=pytest.mark.long) for name in names()]
 
 
 def machine_path(name: str) -> str:

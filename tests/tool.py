@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -31,3 +33,15 @@ def start(
         env={**os.environ, **(env or {})},
         **settings,
     )
+
+
+def answered(capture: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code and stdout of `gpu-setup ARGUMENTS` in this process; `capture` is capfd.
+
+    A start costs more than most answers. Where many answers are looked at, a few of them as a process are enough.
+    """
+    from gpu_setup.cli import run
+
+    capture.readouterr()
+    code = run(arguments)
+    return code, capture.readouterr().out

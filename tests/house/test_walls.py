@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from gpu_setup.extras import EXTRAS
 from gpu_setup.pip_install import pins
 
@@ -33,6 +35,7 @@ def test_format() -> None:
     run(beside_python("ruff"), "format", "--check", ".")
 
 
+@pytest.mark.long
 def test_types() -> None:
     run(sys.executable, "-m", "mypy")
 

@@ -23,11 +23,10 @@ from checks.catalogue import Stack, catalogue
 from tests.lab.serving import serving
 
 TORCH = "2.13.0"
-# many files in the last one: its installation can be caught in the middle
 PACKAGES = {
     "aardvark": ("1.0", {"aardvark.py": "answer = 42\n", "aardvark_more.py": "more = 1\n"}),
     "badger": ("2.1", {"badger/__init__.py": "answer = 7\n"}),
-    "camel": ("0.3", {"camel/__init__.py": "", **{f"camel/part{number}.py": "x = 1\n" * 40 for number in range(2000)}}),
+    "camel": ("0.3", {"camel/__init__.py": ""}),
 }
 
 
@@ -59,14 +58,18 @@ class SmallStack(NamedTuple):
     wheels: Path
 
 
-def small_stack(folder: Path, index: str) -> SmallStack:
-    """Wheels, lock and stack; `index` is where torch is asked for."""
+def small_stack(folder: Path, index: str, parts: int = 20) -> SmallStack:
+    """Wheels, lock and stack; `index` is where torch is asked for.
+
+    With some thousand `parts` the installation of the last package can be caught in the middle.
+    """
     wheels = folder / "wheels"
     wheels.mkdir(parents=True)
     wheel(wheels, "torch", TORCH, {"torch/__init__.py": "__version__ = '2.13.0'\n"})
     lock = ""
     for name, (version, files) in PACKAGES.items():
-        digest = hashlib.sha256(wheel(wheels, name, version, files).read_bytes()).hexdigest()
+        more = {f"{name}/part{number}.py": "x = 1\n" * 40 for number in range(parts)} if name == "camel" else {}
+        digest = hashlib.sha256(wheel(wheels, name, version, {**files, **more}).read_bytes()).hexdigest()
         lock += f"{name}=={version} \\\n    --hash=sha256:{digest}\n"
     (folder / "small.txt").write_text(lock)
     cpu = catalogue().stack("cpu")

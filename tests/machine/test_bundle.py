@@ -27,7 +27,8 @@ from machine.local import Unreadable
 from machine.open_recording import open_recording
 from machine.recorder import RecordingMachine
 from machine.whole_file import BUNDLE, save
-from tests.recorded_machines import few_fast, load, machine_path
+from tests.recorded_machines import FEW, load, machine_path, names
+from tests.subjects import for_each
 from tests.tool import Cli
 
 HEALTHY = machine_path("rtx3090-healthy")
@@ -37,14 +38,24 @@ def statuses(stdout: str) -> dict[str, str]:
     return {row["id"]: row["status"] for row in json.loads(stdout)["data"]["results"]}
 
 
-@pytest.mark.parametrize("name", few_fast())
-def test_every_recording_answers_the_same_as_a_bundle(name: str, tmp_path: Path) -> None:
+def answers_the_same_as_a_bundle(name: str, file: Path) -> None:
     seen = RecordingMachine(load(name))
     report = run(read_host(seen), catalogue(), ALL)
-    written = bundle.write(seen, report, catalogue(), str(tmp_path / "b.tar.gz"), force=False)
+    written = bundle.write(seen, report, catalogue(), str(file), force=False)
     again = run(read_host(open_recording(written.file)), catalogue(), ALL)
     assert [(row.id, row.status) for row in again.results] == [(row.id, row.status) for row in report.results]
     assert written.different == ()
+
+
+@for_each("name", FEW)
+def test_a_recording_answers_the_same_as_a_bundle(name: str, tmp_path: Path) -> None:
+    answers_the_same_as_a_bundle(name, tmp_path / f"{name}.tar.gz")
+
+
+@pytest.mark.long
+@for_each("name", [name for name in names() if name not in FEW])
+def test_every_recording_answers_the_same_as_a_bundle(name: str, tmp_path: Path) -> None:
+    answers_the_same_as_a_bundle(name, tmp_path / f"{name}.tar.gz")
 
 
 def test_this_machine_as_a_bundle(cli: Cli, tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ from checks.registry import ALL
 from checks.runner import run
 from gpu_setup.render.doctor import doctor_text, summary_text
 from gpu_setup.render.plain import clean
-from tests.recorded_machines import few_fast, load, machine_path, names
+from tests.recorded_machines import load, machine_path, names
 from tests.schemas import validated
 from tests.subjects import for_each
-from tests.tool import ROOT, Cli
+from tests.tool import ROOT, Cli, answered
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -44,14 +44,20 @@ def test_every_machine_fits_80_columns(name: str) -> None:
         assert long == []
 
 
-@pytest.mark.parametrize("name", few_fast())
-def test_every_machine_as_json(cli: Cli, name: str) -> None:
-    result = cli("doctor", "--json", "--machine", machine_path(name))
-    document = validated(result.stdout, "doctor")
+@for_each("name", names())
+def test_every_machine_as_json(capfd: pytest.CaptureFixture[str], name: str) -> None:
+    code, out = answered(capfd, "doctor", "--json", "--machine", machine_path(name))
+    document = validated(out, "doctor")
     data = document["data"]
     assert isinstance(data, dict)
-    assert document["exit_code"] == result.returncode == (1 if data["summary"]["fail"] else 0)
+    assert document["exit_code"] == code == (1 if data["summary"]["fail"] else 0)
     assert sum(data["summary"].values()) == len(data["results"])
+
+
+@pytest.mark.parametrize(("name", "code"), [("rtx4090-healthy", 0), ("rtx3090ti-fresh", 1), ("no-gpu", 0)])
+def test_the_process_ends_with_the_documents_exit_code(cli: Cli, name: str, code: int) -> None:
+    result = cli("doctor", "--json", "--machine", machine_path(name))
+    assert (json.loads(result.stdout)["exit_code"], result.returncode) == (code, code)
 
 
 @pytest.mark.parametrize("name", ["rtx3090-healthy", "rx7900xtx-healthy"])

@@ -18,19 +18,19 @@ from provision.target import Target
 from tests.recorded_machines import load, machine_path, names
 from tests.schemas import validated
 from tests.subjects import for_each
-from tests.tool import Cli
+from tests.tool import Cli, answered
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", names())
-def test_facts_of_every_machine(cli: Cli, name: str) -> None:
+@for_each("name", names())
+def test_facts_of_every_machine(capfd: pytest.CaptureFixture[str], name: str) -> None:
     host = read_host(load(name))
     text = ESCAPES.sub("", facts_text(host, catalogue()))
     assert max(map(len, text.splitlines())) <= 100
     assert host.os.pretty and host.os.pretty in text
-    validated(cli("facts", "--json", "--machine", machine_path(name)).stdout, "facts")
+    validated(answered(capfd, "facts", "--json", "--machine", machine_path(name))[1], "facts")
 
 
 def test_this_machines_facts(cli: Cli) -> None:
@@ -62,17 +62,17 @@ def test_a_recording_is_not_mixed_with_other_files(cli: Cli, tmp_path: Path) -> 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", names())
-def test_plan_of_every_machine(cli: Cli, name: str) -> None:
+@for_each("name", names())
+def test_plan_of_every_machine(capfd: pytest.CaptureFixture[str], name: str) -> None:
     machine = ("--machine", machine_path(name))
-    result = cli("plan", "--json", *machine)
-    document = validated(result.stdout, "plan")
+    code, out = answered(capfd, "plan", "--json", *machine)
+    document = validated(out, "plan")
     data = document["data"]
     assert isinstance(data, dict)
-    assert result.returncode == (3 if data["refusals"] else 0)
+    assert code == (3 if data["refusals"] else 0)
     assert len(document["errors"]) == len(data["refusals"])  # type: ignore[arg-type]
     todo = any(step["state"] != "done" for step in data["steps"])
-    assert cli("plan", "--check", *machine).returncode == (3 if data["refusals"] else int(todo))
+    assert answered(capfd, "plan", "--check", *machine)[0] == (3 if data["refusals"] else int(todo))
 
 
 @for_each("name", names())
