@@ -214,8 +214,8 @@ SCRIPT = """
 import sys; sys.path.insert(0, {root!r})
 import msgspec
 from checks.catalogue import Stack
-from {ensure} import ensure
-from {machine} import LocalMachine
+from {ensure.__module__} import {ensure.__name__} as ensure
+from {machine.__module__} import LocalMachine
 from machine.paths import paths
 stack = msgspec.json.decode({stack!r}, type=Stack)
 ensure(stack, LocalMachine(), paths({{"GPU_SETUP_HOME": {home!r}}}), lambda event: print(event.text, flush=True))
@@ -232,8 +232,8 @@ def building(site: Site) -> Iterator[subprocess.Popen[bytes]]:
         root=str(ROOT),
         stack=msgspec.json.encode(site.small.stack),
         home=str(site.paths.data.parent),
-        ensure=ensure.__module__,
-        machine=LocalMachine.__module__,
+        ensure=ensure_environment,
+        machine=LocalMachine,
     )
     child = subprocess.Popen(
         [sys.executable, "-I", "-c", script],
