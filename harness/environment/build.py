@@ -1,7 +1,7 @@
 """The training environment: a separate, locked venv, built once per lock, checked at every use, repaired where broken.
 
-    stack ─▶ lock ─▶ data/env/<lock>-py3.12 ── intact? ─▶ use
-                                            └─ else: venv → torch → the lock's other packages → document
+    stack ─▶ lock ─▶ data/env/<stack>-<digest>-py3.12 ── intact? ─▶ use
+                                                      └─ else: venv → torch → the lock's other packages → document
 
 torch is installed by a separate pip call, because its builds differ by index: pip first looks for a local copy without
 any index, then in the stack's index, then in the configured index. Only the lock's packages are checked by hash.
@@ -90,8 +90,8 @@ def find_python(machine: Machine, stack: Stack) -> PythonInterpreter:
     )
 
 
-def environment_folder(paths: Paths, lock: Lock, base: PythonInterpreter) -> Path:
-    return paths.environments / f"{Path(lock.name).stem}-{lock.digest[:12]}-py{base.version}"
+def environment_folder(paths: Paths, stack: Stack, lock: Lock, base: PythonInterpreter) -> Path:
+    return paths.environments / f"{stack.name}-{lock.digest[:12]}-py{base.version}"
 
 
 def read_document(folder: Path) -> Environment | None:
@@ -115,7 +115,7 @@ def ensure_environment(stack: Stack, machine: Machine, paths: Paths, emit: Emit)
         )
     base = find_python(machine, stack)
     lock = load_lock(stack.lock, base.version)
-    folder = environment_folder(paths, lock, base)
+    folder = environment_folder(paths, stack, lock, base)
     make(paths.environments)
     guard = FileLock(f"{folder}.lock")
     with disk_errors(folder):

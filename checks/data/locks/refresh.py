@@ -1,8 +1,8 @@
-"""Keeps the training stacks: writes their locks anew, checks that they fit together, asks registries what is newer.
+"""Keeps the training stacks: rewrites their locks, checks that they fit together, asks registries what is newer.
 
 `python checks/data/locks/refresh.py locks|check|registry [--write]`. `locks` needs uv and a package index and writes
-one file a stack, for Python 3.11 to 3.13, with the hashes of every wheel. torch is left out: its builds differ by
-index, so it is installed by a call of its own (harness/environment, containers/templates). `check` needs nothing.
+each lock (stacks may share one) for Python 3.11 to 3.13, with the hashes of every wheel. torch is left out: its builds
+differ by index, so a call of its own installs it (harness/environment, containers/templates). `check` needs nothing.
 `registry` prints what PyPI, torch's indexes and Docker Hub offer beside what is pinned, and says where one does not
 answer; with `--write` the bases' digests and their date go into stacks.toml. Run it from the checkout.
 """
@@ -51,7 +51,7 @@ def write_locks() -> None:
     plain = compiled("training.in", *without) + carriers
     # torch for ROCm brings triton-rocm, which lies at triton's place
     rocm = compiled("training.in", *without, "--no-emit-package", "triton") + carriers
-    texts = {"cpu": plain, "cu126": plain, "cu130": everything + carriers, "rocm7.2": rocm, "rocm10.0": rocm}
+    texts = {"common": plain, "cu130": everything + carriers, "rocm": rocm}
     for name, text in texts.items():
         (HERE / f"{name}.txt").write_text(text, encoding="utf-8")
 

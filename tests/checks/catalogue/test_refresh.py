@@ -59,6 +59,12 @@ def test_a_lock_for_another_axolotl_is_a_fault(refresh: ModuleType) -> None:
     assert refresh.wrong_lock(replace(cpu, lock="none.txt")) == ["cpu: no lock"]
 
 
+def test_every_lock_is_somebodys_and_no_two_are_the_same() -> None:
+    texts = {file.name: file.read_bytes() for file in SCRIPT.parent.glob("*.txt")}
+    assert set(texts) == {stack.lock for stack in catalogue().stacks if stack.lock}
+    assert len(set(texts.values())) == len(texts)
+
+
 ANSWERS = {
     "/pypi/axolotl/json": {"info": {"version": "0.20.0"}},
     "/pypi/axolotl/0.19.0/json": {"info": {"requires_dist": ["torch<=2.13.0,>=2.11.0", "peft==0.20.0"]}},

@@ -53,7 +53,7 @@ RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \
     /opt/gpu-setup/env/bin/pip freeze >/tmp/frozen; \
     grep '^torch==' /tmp/frozen >/opt/gpu-setup/constraints.txt
 
-# Everything else exactly as locked (rocm7.2.txt), without dependencies of its own: nothing can bring another torch.
+# Everything else exactly as locked (rocm.txt), without dependencies of its own: nothing can bring another torch.
 # A wheels/ that holds Axolotl is taken as complete, and no index is asked.
 COPY lock.txt /opt/gpu-setup/lock.txt
 RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \

@@ -52,7 +52,7 @@ RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \
     /opt/gpu-setup/env/bin/pip freeze >/tmp/frozen; \
     grep '^torch==' /tmp/frozen >/opt/gpu-setup/constraints.txt
 
-# Everything else exactly as locked (cpu.txt), without dependencies of its own: nothing can bring another torch.
+# Everything else exactly as locked (common.txt), without dependencies of its own: nothing can bring another torch.
 # A wheels/ that holds Axolotl is taken as complete, and no index is asked.
 COPY lock.txt /opt/gpu-setup/lock.txt
 RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \

@@ -75,7 +75,7 @@ def wheels(kept: Path, wanted: Distribution) -> Path:
         partial = place.with_name(f"{place.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         lock = kept / "lock.txt"
-        lock.write_bytes(lock_text("cpu.txt"))
+        lock.write_bytes(lock_text("common.txt"))
         fetch = [python, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(partial)]
         stack = catalogue().stack("cpu")
         for what in (["--require-hashes", "-r", str(lock)], [stack.torch_requirement], ["setuptools", "wheel"]):

@@ -144,7 +144,7 @@ def test_a_disk_that_becomes_full_is_explained(cramped: Engine, tmp_path: Path) 
 def _lock() -> list[str]:
     from containers.spec import lock_text
 
-    return lock_text("cpu.txt").decode().splitlines()
+    return lock_text("common.txt").decode().splitlines()
 
 
 def _python(site: Site) -> str:

@@ -389,8 +389,9 @@ def test_where_an_environment_lies(small: SmallStack, tmp_path: Path) -> None:
 
     assert small.stack.lock
     lock = load_lock(small.stack.lock, "3.12")
-    place = environment_folder(Paths(tmp_path, tmp_path, tmp_path), lock, PythonInterpreter("python3.12", "3.12"))
-    assert place == tmp_path / "env" / f"small-{lock.digest[:12]}-py3.12"
+    python = PythonInterpreter("python3.12", "3.12")
+    place = environment_folder(Paths(tmp_path, tmp_path, tmp_path), small.stack, lock, python)
+    assert place == tmp_path / "env" / f"{small.stack.name}-{lock.digest[:12]}-py3.12"
 
 
 @pytest.mark.full
