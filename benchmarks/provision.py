@@ -86,10 +86,10 @@ def tasks(plan: dict[str, Any], shops: Any, root: Path, files: Path) -> list[Tas
             (files / name).write_bytes(key.binary)
             found.append(Task("file", path=action.keyring, file=name))
         elif isinstance(action, (AptRepo, AptPin, WriteFile)):
-            (files / name).write_bytes(file_actions.wanted_text(action, None))
+            (files / name).write_bytes(file_actions.file_content(action, None))
             mode = f"{action.mode:04o}" if isinstance(action, WriteFile) else "0644"
             kind = "source" if isinstance(action, AptRepo) else "file"
-            path = file_actions.path_of(action)
+            path = file_actions.file_path(action)
             folder = "" if (root / path.lstrip("/")).parent.exists() else str(Path(path).parent)
             found.append(Task(kind, path=path, file=name, mode=mode, folder=folder))
         elif isinstance(action, Service):

@@ -10,32 +10,32 @@ import msgspec
 
 from machine.errors import FINE, OUTSIDE_FAILED, Problem, Refused
 from machine.events import Emit
-from provision.apply.journal import Request, Run, trouble
+from provision.apply.journal import ApplyRequest, ApplyRun, stored_problem
 from provision.model import Plan
-from provision.root.sudo import Line
+from provision.root.sudo import RootMessage
 
 
 def apply_inside() -> int:
     """Carry out the request that stdin holds."""
 
-    def do(emit: Emit) -> Run:
-        from provision.root.helper import work
+    def do(emit: Emit) -> ApplyRun:
+        from provision.root.helper import run_request
 
         try:
-            request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
+            request = msgspec.json.decode(sys.stdin.buffer.read(), type=ApplyRequest)
         except msgspec.MsgspecError as error:
             raise Refused("apply.request", "The privileged helper received an invalid request.", str(error)) from error
         verify(request)
-        return work(request, emit)
+        return run_request(request, emit)
 
     return answer(do)
 
 
 def resume_inside(*, at_boot: bool, reboot: bool) -> int:
     """Continue with the approved request. At boot the result is in the state: the unit itself never fails."""
-    from provision.root.helper import go_on
+    from provision.root.helper import resume_request
 
-    code = answer(lambda emit: go_on(emit, at_boot=at_boot, reboot=reboot))
+    code = answer(lambda emit: resume_request(emit, at_boot=at_boot, reboot=reboot))
     return FINE if at_boot else code
 
 
@@ -45,40 +45,40 @@ def plan_inside() -> int:
     def do(emit: Emit) -> Plan:
         from machine.local import LocalMachine
         from provision.apply.journal import Journal
-        from provision.apply_context import STATE, Site
-        from provision.rollback.rollback_plan import plan_back
-        from provision.root.helper import host_for
+        from provision.apply_context import STATE, ApplyContext
+        from provision.rollback.rollback_plan import plan_rollback
+        from provision.root.helper import read_host_for
 
-        site = Site(LocalMachine(), emit, STATE)
-        return plan_back(Journal(STATE).entries(), host_for(site.machine, None), site)
+        context = ApplyContext(LocalMachine(), emit, STATE)
+        return plan_rollback(Journal(STATE).entries(), read_host_for(context.machine, None), context)
 
     return answer(do)
 
 
-def verify(request: Request) -> None:
+def verify(request: ApplyRequest) -> None:
     """The plan that a person saw is the plan that is carried out."""
-    from provision.plan.plan_file import check
+    from provision.plan.plan_file import check_plan
 
-    check(request.plan, "the request")
+    check_plan(request.plan, "the request")
 
 
-def answer(do: Callable[[Emit], Run | Plan]) -> int:
+def answer(do: Callable[[Emit], ApplyRun | Plan]) -> int:
     """Run it as root and print its events and result; whoever watched may have gone away by now."""
     if os.geteuid() != 0:
         raise Refused("apply.not-root", "This part of gpu-setup runs as root.", "", "gpu-setup apply")
     try:
-        made = do(lambda event: print_line(Line(event=event)))
+        made = do(lambda event: print_line(RootMessage(event=event)))
     except Problem as problem:
-        print_line(Line(problem=trouble(problem)))
+        print_line(RootMessage(problem=stored_problem(problem)))
         return problem.exit_code
-    if isinstance(made, Run):
-        print_line(Line(run=made))
+    if isinstance(made, ApplyRun):
+        print_line(RootMessage(run=made))
         return FINE if made.problem is None else OUTSIDE_FAILED
-    print_line(Line(plan=made))
+    print_line(RootMessage(plan=made))
     return FINE
 
 
-def print_line(line: Line) -> None:
+def print_line(line: RootMessage) -> None:
     try:
         sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
         sys.stdout.flush()

@@ -17,10 +17,10 @@ from gpu_setup.render.progress import reporter
 from machine.errors import Refused
 from machine.events import Emit
 from machine.local import LocalMachine, Machine
-from provision.apply.journal import Request, Run
+from provision.apply.journal import ApplyRequest, ApplyRun
 from provision.model import Plan
 from provision.root.approval import driver_use, exit_code, make_request, nothing_to_do
-from provision.root.sudo import launch, launch_plan, problem_of
+from provision.root.sudo import launch, launch_plan, restore_problem
 
 
 class Consent(NamedTuple):
@@ -103,7 +103,7 @@ def roll_back(consent: Consent) -> Answer:
     )
 
 
-def run_as_root(arguments: tuple[str, ...], request: Request | None, as_json: bool) -> Answer:
+def run_as_root(arguments: tuple[str, ...], request: ApplyRequest | None, as_json: bool) -> Answer:
     """Hand over to root, show its events, and answer."""
     from gpu_setup.version import version
 
@@ -117,11 +117,11 @@ def progress(as_json: bool) -> AbstractContextManager[Emit]:
     return reporter(as_json or find_spec("rich") is None)
 
 
-def answer_of(run: Run) -> Answer:
+def answer_of(run: ApplyRun) -> Answer:
     def text() -> str:
         from gpu_setup.render.apply import run_text
 
         return run_text(run)
 
-    problems = () if run.problem is None else (problem_of(run.problem),)
+    problems = () if run.problem is None else (restore_problem(run.problem),)
     return Answer("apply", run, exit_code(run), text, problems)

@@ -27,7 +27,7 @@ from harness.recipe.loader import load_recipe
 from harness.report.run_report import Report
 from machine.errors import REBOOT_ARMED, Refused
 from machine.local import Machine
-from provision.apply.journal import Run
+from provision.apply.journal import ApplyRun
 from provision.model import Plan
 
 Ask = Callable[[str], bool]
@@ -57,11 +57,11 @@ def inspect(machine: Machine, catalogue: Catalogue) -> Seen:
     from checks.facts.read import read_host
     from checks.registry import ALL
     from checks.runner import run
-    from provision.plan.planner import plan
+    from provision.plan.planner import make_plan
     from provision.target import Target
 
     host = read_host(machine)
-    return Seen(host, run(host, catalogue, ALL), plan(host, catalogue, Target()), choose_stack(host, catalogue))
+    return Seen(host, run(host, catalogue, ALL), make_plan(host, catalogue, Target()), choose_stack(host, catalogue))
 
 
 def to_install(seen: Seen) -> bool:
@@ -71,12 +71,12 @@ def to_install(seen: Seen) -> bool:
 
 def with_versions(seen: Seen, machine: Machine, catalogue: Catalogue) -> Seen:
     """The plan with what apt answers to it, so that what is approved is what is then done."""
-    from provision.resolve.resolver import completed
+    from provision.resolve.resolver import resolve_plan
     from provision.root.approval import requesting_user
     from provision.root.helper import with_person
 
     host = with_person(seen.host, machine, requesting_user(machine))
-    return seen._replace(plan=completed(host, catalogue, seen.plan.target, machine))
+    return seen._replace(plan=resolve_plan(host, catalogue, seen.plan.target, machine))
 
 
 def inspect_and_install(machine: Machine, catalogue: Catalogue, person: Person) -> Seen | Answer:
@@ -109,20 +109,20 @@ def install(seen: Seen, machine: Machine, catalogue: Catalogue, person: Person) 
     After a reboot that was part of it, the remaining steps are done as in `resume`.
     """
     from gpu_setup.run_as_root import Consent, Target, answer_of, run_as_root, run_plan
-    from provision.apply.status import standing
+    from provision.apply.status import apply_status
     from provision.root.approval import can_be_done
 
     if not can_be_done(seen.plan):
         return None
     if not person.yes and (not sys.stdin.isatty() or not person.ask("Install what the plan lists now?")):
         return None
-    if standing(machine).standing == "restarted":
+    if apply_status(machine).standing == "restarted":
         answer = run_as_root(("resume", "--inside"), None, person.as_json)
     else:
         target = Target(machine, seen.host, catalogue)
         answer = run_plan("apply", seen.plan, target, Consent(person.yes, person.as_json))
     run = answer.data
-    if not isinstance(run, Run) or answer.exit_code != REBOOT_ARMED:
+    if not isinstance(run, ApplyRun) or answer.exit_code != REBOOT_ARMED:
         return answer
     # who came by `up` continues by `up`, which does the rest and then trains
     return answer_of(msgspec.structs.replace(run, next=run.next.replace("gpu-setup resume", "gpu-setup up")))

@@ -15,7 +15,7 @@ LIBRARY = Path("/usr/local/lib/gpu-setup")
 SYSTEMD = "/run/systemd/system"
 
 
-class Site(NamedTuple):
+class ApplyContext(NamedTuple):
     """`log` takes the raw words of apt and dpkg; `environ` are network settings for children (proxies, certificates).
 
     `systemd`: it is PID 1 here; in a container or a chroot it is not, and services are only switched on for later.

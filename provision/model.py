@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from provision.target import Source, Target
+from provision.target import DriverSource, Target
 
 
 class State(StrEnum):
@@ -19,15 +19,15 @@ class State(StrEnum):
     BLOCKED = "blocked"
 
 
-class Frozen(msgspec.Struct, frozen=True, kw_only=True):
+class PlanStruct(msgspec.Struct, frozen=True, kw_only=True):
     """Base of the plan's parts."""
 
 
-class Action(Frozen, frozen=True, kw_only=True, tag_field="kind"):
+class Action(PlanStruct, frozen=True, kw_only=True, tag_field="kind"):
     """One kind of change to the machine; the subclasses below are all there are."""
 
 
-class Wanted(Frozen, frozen=True, kw_only=True):
+class WantedPackage(PlanStruct, frozen=True, kw_only=True):
     """A package: `installed` is dpkg's version of it, `version` what apt's simulation chose (None: not asked).
 
     `at_least`: an older version does not do (None: any does).
@@ -79,10 +79,10 @@ class AptInstall(Action, frozen=True, kw_only=True, tag="apt-install"):
     `upgrade`: only the versions that are named will do, not any that is there.
     """
 
-    packages: tuple[Wanted, ...]
+    packages: tuple[WantedPackage, ...]
     remove: tuple[str, ...] = ()
     forbid: tuple[str, ...] = ()
-    brings: tuple[Wanted, ...] = ()
+    brings: tuple[WantedPackage, ...] = ()
     removes: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     upgrade: bool = False
@@ -198,7 +198,7 @@ AnyAction = (
 )
 
 
-class Step(Frozen, frozen=True, kw_only=True):
+class Step(PlanStruct, frozen=True, kw_only=True):
     """One change. `commands` show what it comes to, as root and without sudo; nothing runs from them.
 
     `diff`: what changes in the step's file, as a unified diff; empty without one, or when it was not looked at.
@@ -214,7 +214,7 @@ class Step(Frozen, frozen=True, kw_only=True):
     diff: str = ""
 
 
-class Refusal(Frozen, frozen=True, kw_only=True):
+class Refusal(PlanStruct, frozen=True, kw_only=True):
     """Why nothing is planned, and the way out; `code` is stable."""
 
     code: str
@@ -223,17 +223,17 @@ class Refusal(Frozen, frozen=True, kw_only=True):
     next: str
 
 
-class Part(Frozen, frozen=True, kw_only=True):
+class PlanPart(PlanStruct, frozen=True, kw_only=True):
     """What one planner contributes: steps in order, and apart from them the restart, which goes last in the plan."""
 
     steps: tuple[Step, ...] = ()
     restart: Step | None = None
     notes: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
-    source: Source | None = None
+    source: DriverSource | None = None
 
 
-class Plan(Frozen, frozen=True, kw_only=True):
+class Plan(PlanStruct, frozen=True, kw_only=True):
     """`vendor` is the one planned for, None without a supported card. `download_bytes` None: see `download_note`.
 
     `host_digest` covers only the facts that the plan depends on, so that a warmer card is the same machine; `facts`
@@ -275,7 +275,7 @@ def sha256(value: object) -> str:
     return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
 
 
-def sealed(plan: Plan) -> Plan:
+def seal(plan: Plan) -> Plan:
     """The plan with its digest, which covers everything else in it."""
     bare = msgspec.structs.replace(plan, digest="")
     return msgspec.structs.replace(bare, digest=sha256(bare))

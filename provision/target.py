@@ -7,13 +7,13 @@ from enum import StrEnum
 import msgspec
 
 
-class Vendor(StrEnum):
+class PlanVendor(StrEnum):
     AUTO = "auto"
     NVIDIA = "nvidia"
     AMD = "amd"
 
 
-class Source(StrEnum):
+class DriverSource(StrEnum):
     """Where the kernel driver comes from: `archive` and `nvidia` for NVIDIA, `in-tree` and `dkms` for AMD."""
 
     AUTO = "auto"
@@ -43,8 +43,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     `branch` asks for one NVIDIA driver branch, new-feature ones included.
     """
 
-    vendor: Vendor = Vendor.AUTO
-    source: Source = Source.AUTO
+    vendor: PlanVendor = PlanVendor.AUTO
+    source: DriverSource = DriverSource.AUTO
     display: Display = Display.AUTO
     rocm: Rocm = Rocm.CONTAINER
     branch: int | None = None

@@ -65,14 +65,14 @@ def command(options: ApplyOptions) -> Answer | int:
     from checks.facts.read import read_host
     from gpu_setup.run_as_root import Consent, Target, answer_of, approve_and_run
     from machine.local import LocalMachine
-    from provision.resolve.resolver import completed
+    from provision.resolve.resolver import resolve_plan
     from provision.root.approval import load_current, nothing_to_do, requesting_user, require_doable
     from provision.root.helper import with_person
 
     machine, known = LocalMachine(), catalogue()
     host = with_person(read_host(machine), machine, requesting_user(machine))
     if options.plan_file is None:
-        made = completed(host, known, options.wanted, machine)
+        made = resolve_plan(host, known, options.wanted, machine)
     else:
         made = load_current(options.plan_file, host, known)
     if not made.open_steps() and not made.refusals:

@@ -12,7 +12,7 @@ from gpu_setup.commands.options import Decorator, json_option, machine_option, o
 from gpu_setup.envelope import Answer
 from machine.errors import BAD_ANSWER, FINE, REFUSED
 from provision.model import Plan
-from provision.target import Display, Rocm, Source, Target, Vendor
+from provision.target import Display, DriverSource, PlanVendor, Rocm, Target
 
 EPILOG = """\b
 Examples:
@@ -37,12 +37,15 @@ def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 _TARGET_OPTIONS: tuple[Decorator, ...] = (
     click.option(
-        "--vendor", type=click.Choice(Vendor, case_sensitive=False), default=Vendor.AUTO, help="The vendor of the card."
+        "--vendor",
+        type=click.Choice(PlanVendor, case_sensitive=False),
+        default=PlanVendor.AUTO,
+        help="The vendor of the card.",
     ),
     click.option(
         "--source",
-        type=click.Choice(Source, case_sensitive=False),
-        default=Source.AUTO,
+        type=click.Choice(DriverSource, case_sensitive=False),
+        default=DriverSource.AUTO,
         help="Source of the kernel driver: Ubuntu's archive or NVIDIA's repository; in-tree or DKMS for AMD.",
     ),
     click.option(
@@ -89,12 +92,12 @@ def command(options: PlanOptions) -> Answer:
     """Show what would be installed and changed, and why. Changes nothing."""
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
-    from provision.resolve.resolver import completed
+    from provision.resolve.resolver import resolve_plan
     from provision.root.approval import refusal_problem
 
     machine, known = open_machine(options.recording), catalogue()
     host = read_host(machine)
-    made = completed(host, known, options.wanted, machine)
+    made = resolve_plan(host, known, options.wanted, machine)
 
     def text() -> str:
         from gpu_setup.render.machine import machine_line

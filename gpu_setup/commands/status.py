@@ -20,9 +20,9 @@ Examples:
 def command(as_json: bool) -> Answer:
     """Say where apply stands: at work, done, waiting for a restart or for you, failed and why. Needs no root."""
     from machine.local import LocalMachine
-    from provision.apply.status import standing
+    from provision.apply.status import apply_status
 
-    found = standing(LocalMachine())
+    found = apply_status(LocalMachine())
 
     def text() -> str:
         from gpu_setup.render.apply import status_text

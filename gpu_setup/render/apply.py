@@ -6,7 +6,7 @@ import click
 
 from gpu_setup.render.layout import labelled, wrapped
 from gpu_setup.render.plain import clean
-from provision.apply.journal import Run, Status
+from provision.apply.journal import ApplyRun, ApplyStatus
 
 SIGNS = {
     "done": ("✓", "green"),
@@ -35,24 +35,24 @@ BACK = {
 }
 
 
-def run_text(run: Run) -> str:
+def run_text(run: ApplyRun) -> str:
     """Head, the steps that were open, notes, the problem, what comes next."""
     nothing = run.standing == "done" and all(step.outcome == "already" for step in run.steps)
     return _text(run, "Nothing to do." if nothing and run.kind != "rollback" else _head(run, run.standing), run.next)
 
 
-def status_text(status: Status) -> str:
+def status_text(status: ApplyStatus) -> str:
     if status.run is None:
         return f"{HEADS['none']}\n{click.style('Next: ', bold=True)}{status.next}\n"
     armed = "\nAfter the next start it goes on by itself." if status.armed else ""
     return _text(status.run, _head(status.run, status.standing) + armed, status.next)
 
 
-def _head(run: Run, standing: str) -> str:
+def _head(run: ApplyRun, standing: str) -> str:
     return (BACK if run.kind == "rollback" and standing in BACK else HEADS).get(standing, standing)
 
 
-def _text(run: Run, head: str, next: str) -> str:
+def _text(run: ApplyRun, head: str, next: str) -> str:
     lines = [click.style(head, bold=True)]
     for step in run.steps:
         if step.outcome == "already":

@@ -9,7 +9,7 @@ import click
 from gpu_setup.render.facts import size
 from gpu_setup.render.layout import labelled, wrapped
 from gpu_setup.render.plain import clean
-from provision.model import AptInstall, AptRemove, Plan, Reboot, State, Step, Wanted
+from provision.model import AptInstall, AptRemove, Plan, Reboot, State, Step, WantedPackage
 
 SIGNS = {
     State.TODO: ("+", "green"),
@@ -60,7 +60,7 @@ def _step(step: Step, verbose: bool) -> list[str]:
 def _packages(action: AptInstall, verbose: bool) -> list[str]:
     """The named packages with their versions; with `verbose` also each that comes along, else how many do."""
 
-    def shown(wanted: Wanted) -> str:
+    def shown(wanted: WantedPackage) -> str:
         moved = f"{wanted.installed} → " if wanted.installed and wanted.installed != wanted.version else ""
         return wanted.name + (f" {moved}{wanted.version}" if wanted.version else "")
 

@@ -24,14 +24,14 @@ DRIVER_STEPS = (
 )
 
 
-class Busy(NamedTuple):
+class GpuUsers(NamedTuple):
     """Processes as `name (pid)`: those that use a GPU, and display servers."""
 
     computing: tuple[str, ...]
     displaying: tuple[str, ...]
 
 
-def busy(machine: Machine, host: Host | None = None) -> Busy:
+def gpu_users(machine: Machine, host: Host | None = None) -> GpuUsers:
     """Who holds the cards' nodes open, as far as this session may look (root: everywhere), and what NVML names."""
     computing: list[str] = []
     displaying: list[str] = []
@@ -43,12 +43,12 @@ def busy(machine: Machine, host: Host | None = None) -> Busy:
         comm = _word(machine, f"/proc/{name}/comm")
         if comm in DISPLAYS:
             displaying.append(f"{comm} ({name})")
-        elif int(name) in named or _holds(machine, name):
+        elif int(name) in named or _has_gpu_open(machine, name):
             computing.append(f"{comm or 'a process'} ({name})")
-    return Busy(tuple(computing), tuple(displaying))
+    return GpuUsers(tuple(computing), tuple(displaying))
 
 
-def touches_driver(plan: Plan) -> bool:
+def changes_driver(plan: Plan) -> bool:
     """Whether an open step changes the driver's packages."""
     return any(
         step.id in DRIVER_STEPS and step.state is State.TODO and isinstance(step.action, (AptInstall, AptRemove))
@@ -56,10 +56,10 @@ def touches_driver(plan: Plan) -> bool:
     )
 
 
-def against_restart(machine: Machine, environ: Mapping[str, str]) -> tuple[str, ...]:
+def reboot_blockers(machine: Machine, environ: Mapping[str, str]) -> tuple[str, ...]:
     """Why this machine should not be restarted unattended now, each as a sentence."""
     found = []
-    if environ.get("SSH_CONNECTION") and (disk := locked_root(machine)):
+    if environ.get("SSH_CONNECTION") and (disk := locked_root_disk(machine)):
         found.append(
             f"The root file system lies on the encrypted disk {disk}, which asks for its passphrase at the console, "
             "and you are here over SSH: the machine would wait for somebody to sit down at it."
@@ -82,7 +82,7 @@ def against_restart(machine: Machine, environ: Mapping[str, str]) -> tuple[str, 
     return tuple(found)
 
 
-def locked_root(machine: Machine) -> str | None:
+def locked_root_disk(machine: Machine) -> str | None:
     """The encrypted disk under / that nobody but a person can unlock; None where there is none."""
     source = next(
         (line.split()[0] for line in _text(machine, "/proc/self/mounts").splitlines() if line.split()[1:2] == ["/"]), ""
@@ -124,7 +124,7 @@ def _encrypted_below(machine: Machine, source: str) -> str | None:
     return None
 
 
-def _holds(machine: Machine, pid: str) -> bool:
+def _has_gpu_open(machine: Machine, pid: str) -> bool:
     for fd in _names(machine, f"/proc/{pid}/fd"):
         try:
             if GPU_NODES.search(machine.link(f"/proc/{pid}/fd/{fd}")):

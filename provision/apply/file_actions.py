@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from machine.errors import OutsideFailed, Problem
 from machine.events import Event
-from provision.apply_context import Site
+from provision.apply_context import ApplyContext
 from provision.model import AptKey, AptPin, AptRepo, RestoreFile, WriteFile
 from provision.plan.boot_guard import CHOICE, HOOK
 from provision.system import apt, keys, system_files
@@ -17,14 +17,14 @@ MODULE_SETTINGS = "/etc/modprobe.d/"
 INITRAMFS = "/usr/sbin/update-initramfs"
 
 
-class Left(NamedTuple):
+class ChangedFile(NamedTuple):
     """A file that is somebody else's by now and was left as it is; `difference` shows what it would have been."""
 
     path: str
     difference: str
 
 
-def path_of(action: AptKey | AptRepo | AptPin | WriteFile | RestoreFile) -> str:
+def file_path(action: AptKey | AptRepo | AptPin | WriteFile | RestoreFile) -> str:
     if isinstance(action, AptKey):
         return action.keyring
     return action.file if isinstance(action, (AptRepo, AptPin)) else action.path
@@ -55,57 +55,57 @@ def pin_text(action: AptPin) -> str:
     )
 
 
-def wanted_text(action: AptRepo | AptPin | WriteFile, now: bytes | None) -> bytes:
+def file_content(action: AptRepo | AptPin | WriteFile, now: bytes | None) -> bytes:
     """What the file is to hold, seen what it holds now."""
     if isinstance(action, AptRepo):
         return source_text(action).encode()
     if isinstance(action, AptPin):
         return pin_text(action).encode()
-    return system_files.merged(action.path, now, action.content) if action.merge else action.content.encode()
+    return system_files.merge_json(action.path, now, action.content) if action.merge else action.content.encode()
 
 
-def written(action: AptKey | AptRepo | AptPin | WriteFile, site: Site) -> bool:
+def is_written(action: AptKey | AptRepo | AptPin | WriteFile, context: ApplyContext) -> bool:
     """Whether the file holds what is wanted, and what is made of it (lists, initramfs) is no older."""
-    path = path_of(action)
-    now = system_files.current(path)
+    path = file_path(action)
+    now = system_files.read_current(path)
     if now is None:
         return False
     if isinstance(action, AptKey):
         found = keys.fingerprints(now)
         return bool(found) and set(found) <= {name.upper().replace(" ", "") for name in action.fingerprints}
     if isinstance(action, WriteFile) and action.merge:
-        return system_files.holds(now, action.content)
-    if now != wanted_text(action, now):
+        return system_files.contains_json(now, action.content)
+    if now != file_content(action, now):
         return False
     if isinstance(action, AptRepo):
-        return listed(action)
-    return not path.startswith(MODULE_SETTINGS) or not initramfs_stale(path)
+        return has_package_lists(action)
+    return not path.startswith(MODULE_SETTINGS) or not is_initramfs_stale(path)
 
 
-def restored(action: RestoreFile, site: Site) -> bool:
-    now = system_files.current(action.path)
+def is_restored(action: RestoreFile, context: ApplyContext) -> bool:
+    now = system_files.read_current(action.path)
     same = now is None if action.before is None else now is not None and system_files.digest(now) == action.before
-    return same and not (action.path.startswith(MODULE_SETTINGS) and initramfs_stale(action.path))
+    return same and not (action.path.startswith(MODULE_SETTINGS) and is_initramfs_stale(action.path))
 
 
-def listed(action: AptRepo) -> bool:
+def has_package_lists(action: AptRepo) -> bool:
     """Whether apt has the lists of every address."""
     try:
         names = os.listdir(apt.LISTS)
     except OSError:
         return False
-    return all(apt.listed(uri, names) for uri in action.uris)
+    return all(apt.has_lists(uri, names) for uri in action.uris)
 
 
-def write(action: AptKey | AptRepo | AptPin | WriteFile, site: Site, stage: str, title: str) -> None:
-    path = path_of(action)
-    now = system_files.current(path)
+def write(action: AptKey | AptRepo | AptPin | WriteFile, context: ApplyContext, stage: str, title: str) -> None:
+    path = file_path(action)
+    now = system_files.read_current(path)
     if isinstance(action, AptKey):
-        content = keys.trusted(keys.fetch(action.url), action.fingerprints, action.url)
+        content = keys.trusted_keyring(keys.fetch(action.url), action.fingerprints, action.url)
         # apt's own user _apt reads it
         system_files.write(path, content, 0o644)
         return
-    content = wanted_text(action, now)
+    content = file_content(action, now)
     if now != content:
         mode = action.mode if isinstance(action, WriteFile) else 0o644
         kept = os.stat(path) if now is not None and isinstance(action, WriteFile) and action.merge else None
@@ -114,15 +114,15 @@ def write(action: AptKey | AptRepo | AptPin | WriteFile, site: Site, stage: str,
         else:
             system_files.write(path, content, kept.st_mode & 0o7777, kept.st_uid, kept.st_gid)
     if isinstance(action, AptRepo):
-        _read_lists(path, now, site, stage, title)
+        _read_lists(path, now, context, stage, title)
     elif path.startswith(MODULE_SETTINGS):
-        rebuild_initramfs(site, stage, title)
+        rebuild_initramfs(context, stage, title)
 
 
-def _read_lists(path: str, before: bytes | None, site: Site, stage: str, title: str) -> None:
+def _read_lists(path: str, before: bytes | None, context: ApplyContext, stage: str, title: str) -> None:
     """A source whose lists cannot be read does not stay: every later apt-get update would fail by it."""
     try:
-        apt.update(site, stage, title, path)
+        apt.update(context, stage, title, path)
     except Problem:
         if before is None:
             system_files.remove(path)
@@ -131,33 +131,33 @@ def _read_lists(path: str, before: bytes | None, site: Site, stage: str, title: 
         raise
 
 
-def restore(action: RestoreFile, site: Site, stage: str, title: str) -> Left | None:
+def restore(action: RestoreFile, context: ApplyContext, stage: str, title: str) -> ChangedFile | None:
     """Put the old content back, or leave what is no longer ours and say how it differs."""
-    now = system_files.current(action.path)
+    now = system_files.read_current(action.path)
     old = None
     if action.before is not None:
-        old = system_files.current(str(site.backups / action.before))
+        old = system_files.read_current(str(context.backups / action.before))
         if old is None or system_files.digest(old) != action.before:
-            return Left(action.path, "the copy that was kept is gone or damaged\n")
-    if not restored(action, site) and (None if now is None else system_files.digest(now)) not in (
+            return ChangedFile(action.path, "the copy that was kept is gone or damaged\n")
+    if not is_restored(action, context) and (None if now is None else system_files.digest(now)) not in (
         action.ours,
         action.before,
     ):
-        return Left(action.path, system_files.difference(action.path, now, old))
+        return ChangedFile(action.path, system_files.difference(action.path, now, old))
     if old is None:
         system_files.remove(action.path)
         system_files.remove_empty(os.path.dirname(action.path), action.made)
     else:
         system_files.write(action.path, old, action.mode, action.uid, action.gid)
     if action.path.startswith(MODULE_SETTINGS):
-        rebuild_initramfs(site, stage, title)
+        rebuild_initramfs(context, stage, title)
     if action.path == HOOK and Path(CHOICE).exists():
         system_files.remove(CHOICE)
-        site.machine.run(("update-grub",), timeout=120, env=apt.ENVIRONMENT)
+        context.machine.run(("update-grub",), timeout=120, env=apt.ENVIRONMENT)
     return None
 
 
-def initramfs_stale(path: str) -> bool:
+def is_initramfs_stale(path: str) -> bool:
     """Whether some initramfs is older than the module settings; False where there is none."""
     try:
         newest = os.stat(os.path.dirname(path)).st_mtime
@@ -168,12 +168,12 @@ def initramfs_stale(path: str) -> bool:
         return False
 
 
-def rebuild_initramfs(site: Site, stage: str, title: str) -> None:
+def rebuild_initramfs(context: ApplyContext, stage: str, title: str) -> None:
     """Every kernel's, since any of them may be the next one."""
     if not Path(INITRAMFS).exists():
         return
-    site.emit(Event("note", stage, "rebuilding every initramfs"))
-    outcome = apt.call(site, stage, (INITRAMFS, "-u", "-k", "all"))
+    context.emit(Event("note", stage, "rebuilding every initramfs"))
+    outcome = apt.call(context, stage, (INITRAMFS, "-u", "-k", "all"))
     if not outcome.ok:
         raise OutsideFailed(
             "initramfs.failed",

@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from machine.errors import OutsideFailed, Problem, Refused
-from provision.model import AnyAction, Frozen, Plan, sha256
+from provision.model import AnyAction, Plan, PlanStruct, sha256
 from provision.system.system_files import flush_folder, write
 
 
-class Trouble(Frozen, frozen=True, kw_only=True):
+class StoredProblem(PlanStruct, frozen=True, kw_only=True):
     """A problem as it is kept; the three sentences and the code of machine.errors.Problem."""
 
     code: str
@@ -26,7 +26,7 @@ class Trouble(Frozen, frozen=True, kw_only=True):
     exit_code: int = 4
 
 
-class StepResult(Frozen, frozen=True, kw_only=True):
+class StepResult(PlanStruct, frozen=True, kw_only=True):
     """`outcome`: done, already (nothing was to do), left (no longer ours), manual, waiting, running, failed."""
 
     id: str
@@ -35,7 +35,7 @@ class StepResult(Frozen, frozen=True, kw_only=True):
     note: str = ""
 
 
-class Run(Frozen, frozen=True, kw_only=True):
+class ApplyRun(PlanStruct, frozen=True, kw_only=True):
     """One apply, resume or rollback.
 
     `standing`: running, done, restart (a restart comes next), person (a person has something to do), failed, cut-off.
@@ -50,20 +50,20 @@ class Run(Frozen, frozen=True, kw_only=True):
     boot_id: str | None = None
     steps: tuple[StepResult, ...] = ()
     notes: tuple[str, ...] = ()
-    problem: Trouble | None = None
+    problem: StoredProblem | None = None
     next: str = ""
 
 
-class Status(Frozen, frozen=True, kw_only=True):
+class ApplyStatus(PlanStruct, frozen=True, kw_only=True):
     """Where the machine stands: the last run, whether it still works, whether a resume is armed for the next start."""
 
     standing: str
-    run: Run | None
+    run: ApplyRun | None
     armed: bool
     next: str
 
 
-class Request(Frozen, frozen=True, kw_only=True):
+class ApplyRequest(PlanStruct, frozen=True, kw_only=True):
     """What a person agreed to. `person` is who stands behind sudo; `environ` holds proxies and certificates.
 
     `reboot`: restart by itself; `ssh`: the person came over the network.
@@ -78,7 +78,7 @@ class Request(Frozen, frozen=True, kw_only=True):
     environ: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-class Entry(Frozen, frozen=True, kw_only=True):
+class JournalEntry(PlanStruct, frozen=True, kw_only=True):
     """One line. `phase`: begin (with what was there before), done, failed, left; `end` closes a finished rollback."""
 
     time: str
@@ -96,8 +96,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def trouble(problem: Problem) -> Trouble:
-    return Trouble(
+def stored_problem(problem: Problem) -> StoredProblem:
+    return StoredProblem(
         code=problem.code, what=problem.what, why=problem.why, next=problem.next, exit_code=problem.exit_code
     )
 
@@ -128,7 +128,7 @@ class Journal:
             ) from error
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """One run at a time; the lock goes with the process, so a killed one leaves none behind."""
         import fcntl
 
@@ -147,20 +147,20 @@ class Journal:
         finally:
             os.close(handle)
 
-    def write(self, entry: Entry) -> None:
+    def write(self, entry: JournalEntry) -> None:
         """Append one line and let it reach the disk before the machine is changed."""
         self._append(self.file, msgspec.json.encode(entry))
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[JournalEntry, ...]:
         """Every whole line since the last finished rollback; a line that a power cut tore is left out."""
         try:
             content = self.file.read_bytes()
         except FileNotFoundError:
             return ()
-        found: list[Entry] = []
+        found: list[JournalEntry] = []
         for line in content.splitlines():
             try:
-                entry = msgspec.json.decode(line, type=Entry)
+                entry = msgspec.json.decode(line, type=JournalEntry)
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 continue
             if entry.phase == "end" and entry.kind == "rollback":
@@ -169,13 +169,13 @@ class Journal:
                 found.append(entry)
         return tuple(found)
 
-    def cut_off(self, step: str) -> bool:
+    def is_interrupted(self, step: str) -> bool:
         """Whether the step was begun last time and nobody came to say how it ended."""
         return next((entry.phase == "begin" for entry in reversed(self.entries()) if entry.step == step), False)
 
-    def begin(self, run: Run, step: str, title: str, action: AnyAction, facts: dict[str, Any]) -> None:
+    def record_start(self, run: ApplyRun, step: str, title: str, action: AnyAction, facts: dict[str, Any]) -> None:
         self.write(
-            Entry(
+            JournalEntry(
                 time=now(),
                 run=run.run,
                 kind=run.kind,
@@ -188,32 +188,34 @@ class Journal:
             )
         )
 
-    def end(self, run: Run, step: str, phase: str, action: AnyAction, facts: dict[str, Any]) -> None:
+    def record_end(self, run: ApplyRun, step: str, phase: str, action: AnyAction, facts: dict[str, Any]) -> None:
         self.write(
-            Entry(time=now(), run=run.run, kind=run.kind, phase=phase, step=step, digest=sha256(action), facts=facts)
+            JournalEntry(
+                time=now(), run=run.run, kind=run.kind, phase=phase, step=step, digest=sha256(action), facts=facts
+            )
         )
 
-    def show(self, run: Run) -> None:
+    def save_run(self, run: ApplyRun) -> None:
         """What `gpu-setup status` reads, for everyone."""
         write(str(self.place / "state.json"), msgspec.json.encode(run), 0o644, os.geteuid(), os.getegid())
 
-    def shown(self) -> Run | None:
+    def load_run(self) -> ApplyRun | None:
         try:
-            return msgspec.json.decode((self.place / "state.json").read_bytes(), type=Run)
+            return msgspec.json.decode((self.place / "state.json").read_bytes(), type=ApplyRun)
         except (OSError, msgspec.MsgspecError):
             return None
 
-    def remember(self, request: Request) -> None:
+    def save_request(self, request: ApplyRequest) -> None:
         """What a person agreed to, for `resume`."""
         write(str(self.place / "request.json"), msgspec.json.encode(request), 0o600, os.geteuid(), os.getegid())
 
-    def forget(self) -> None:
+    def delete_request(self) -> None:
         """Nothing is agreed to any more; nothing happens when nothing was."""
         (self.place / "request.json").unlink(missing_ok=True)
 
-    def remembered(self) -> Request | None:
+    def load_request(self) -> ApplyRequest | None:
         try:
-            return msgspec.json.decode((self.place / "request.json").read_bytes(), type=Request)
+            return msgspec.json.decode((self.place / "request.json").read_bytes(), type=ApplyRequest)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError) as error:

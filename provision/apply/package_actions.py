@@ -8,16 +8,16 @@ import msgspec
 
 from machine.errors import OutsideFailed, Problem, Refused
 from machine.events import Event
-from provision.apply_context import Site
-from provision.model import AptHold, AptInstall, AptMark, AptRemove, DpkgRepair, Wanted
-from provision.plan.package_steps import older
+from provision.apply_context import ApplyContext
+from provision.model import AptHold, AptInstall, AptMark, AptRemove, DpkgRepair, WantedPackage
+from provision.plan.package_steps import is_older
 from provision.system import apt, apt_errors, dpkg, system_files
-from provision.system.apt_simulation import Change
+from provision.system.apt_simulation import AptChange
 
 ARCHIVES = Path("/var/cache/apt/archives")
 
 
-class Packages(msgspec.Struct, frozen=True, kw_only=True):
+class PackageChanges(msgspec.Struct, frozen=True, kw_only=True):
     """What a transaction is about to change, for the journal and the way back. `auto`: marks as they were.
 
     `configured`: packages to come whose settings are here from an earlier time.
@@ -32,47 +32,47 @@ class Packages(msgspec.Struct, frozen=True, kw_only=True):
     configured: tuple[str, ...] = ()
 
 
-def installed(action: AptInstall, site: Site) -> bool:
+def is_installed(action: AptInstall, context: ApplyContext) -> bool:
     """Every wanted package in working order, none of those that give way, dpkg not cut off.
 
     What is forbidden may have been here before for something else (dkms): it only must not come with this.
     """
-    found = dpkg.read(site.machine)
+    found = dpkg.read(context.machine)
     there = found.present()
     exact = action.files or action.upgrade
     return (
         not found.interrupted
-        and all(_serves(wanted, found.version(wanted.name)) for wanted in action.packages)
+        and all(_is_sufficient(wanted, found.version(wanted.name)) for wanted in action.packages)
         and (not exact or all(found.version(w.name) == w.version for w in action.packages if w.version))
         and not any(name in there for name in action.remove)
     )
 
 
-def _serves(wanted: Wanted, version: str | None) -> bool:
-    return version is not None and (wanted.at_least is None or not older(version, wanted.at_least))
+def _is_sufficient(wanted: WantedPackage, version: str | None) -> bool:
+    return version is not None and (wanted.at_least is None or not is_older(version, wanted.at_least))
 
 
-def removed(action: AptRemove, site: Site) -> bool:
-    there = dpkg.read(site.machine).present()
+def is_removed(action: AptRemove, context: ApplyContext) -> bool:
+    there = dpkg.read(context.machine).present()
     return not any(name in there for name in action.packages)
 
 
-def marked(action: AptMark, site: Site) -> bool:
-    found = dpkg.read(site.machine)
+def is_marked(action: AptMark, context: ApplyContext) -> bool:
+    found = dpkg.read(context.machine)
     there = found.present()
     return all(name in found.auto for name in action.auto if name in there) and not any(
         name in found.auto for name in action.manual if name in there
     )
 
 
-def held(action: AptHold, site: Site) -> bool:
-    found = dpkg.read(site.machine)
+def is_held(action: AptHold, context: ApplyContext) -> bool:
+    found = dpkg.read(context.machine)
     wanted = {name for name in action.packages if name in found.records}
     return wanted <= found.held() if action.change == "hold" else not wanted & found.held()
 
 
-def mended(action: DpkgRepair, site: Site) -> bool:
-    found = dpkg.read(site.machine)
+def is_repaired(action: DpkgRepair, context: ApplyContext) -> bool:
+    found = dpkg.read(context.machine)
     return not found.interrupted and set(found.broken()) <= set(action.leaving)
 
 
@@ -82,20 +82,20 @@ def install_arguments(action: AptInstall) -> tuple[str, ...]:
     return (*extra, "install", *names, *(f"{name}-" for name in action.remove))
 
 
-def before_install(action: AptInstall, site: Site, stage: str, title: str) -> Packages:
+def packages_before_install(action: AptInstall, context: ApplyContext, stage: str, title: str) -> PackageChanges:
     """Ask apt what it would do, and refuse what was not agreed to. Keeps the archives of what is replaced.
 
     The package lists are read anew where they are old, or older than what the plan saw.
     """
-    read = not action.files and apt.stale(site.machine, apt.FRESH_SECONDS, site.lists_stamp)
+    read = not action.files and apt.are_lists_stale(context.machine, apt.FRESH_SECONDS, context.lists_stamp)
     if read:
-        _read_lists(site, stage, title)
-    change = apt.simulate(site, install_arguments(action))
+        _read_lists(context, stage, title)
+    change = apt.simulate(context, install_arguments(action))
     if not action.files and not read and _other_versions(action, change):
-        _read_lists(site, stage, title)
-        change = apt.simulate(site, install_arguments(action))
+        _read_lists(context, stage, title)
+        change = apt.simulate(context, install_arguments(action))
     if others := _other_versions(action, change):
-        site.emit(Event("note", stage, f"the archive has moved on since the plan: {', '.join(others)}"))
+        context.emit(Event("note", stage, f"the archive has moved on since the plan: {', '.join(others)}"))
     if slipped := change.matching(action.forbid):
         raise Refused(
             "apply.forbidden-package",
@@ -111,24 +111,24 @@ def before_install(action: AptInstall, site: Site, stage: str, title: str) -> Pa
             "The plan did not say so, and nothing is removed unasked.",
             "gpu-setup plan -v shows the plan as it is now; if apt is right, remove the packages yourself first.",
         )
-    return _before(change, tuple(wanted.name for wanted in action.packages), site)
+    return _packages_before(change, tuple(wanted.name for wanted in action.packages), context)
 
 
-def _read_lists(site: Site, stage: str, title: str) -> None:
-    site.emit(Event("progress", stage, "reading the package lists"))
-    apt.update(site, stage, title)
+def _read_lists(context: ApplyContext, stage: str, title: str) -> None:
+    context.emit(Event("progress", stage, "reading the package lists"))
+    apt.update(context, stage, title)
 
 
-def _other_versions(action: AptInstall, change: Change) -> tuple[str, ...]:
+def _other_versions(action: AptInstall, change: AptChange) -> tuple[str, ...]:
     """Wanted packages that apt would now install in another version than the plan names, or not at all."""
     pairs = ((wanted, change.version(wanted.name) or wanted.installed) for wanted in action.packages)
     return tuple(f"{wanted.name} {now}" for wanted, now in pairs if wanted.version and now and now != wanted.version)
 
 
-def before_remove(action: AptRemove, site: Site, title: str) -> Packages:
-    there = dpkg.read(site.machine).present()
+def packages_before_remove(action: AptRemove, context: ApplyContext, title: str) -> PackageChanges:
+    there = dpkg.read(context.machine).present()
     names = tuple(name for name in action.packages if name in there)
-    change = apt.simulate(site, ("remove", *names)) if names else Change({}, {}, {})
+    change = apt.simulate(context, ("remove", *names)) if names else AptChange({}, {}, {})
     if surprise := sorted(name for name in change.removes if name not in {*action.packages, *action.removes}):
         raise Refused(
             "apply.removes-more",
@@ -136,60 +136,62 @@ def before_remove(action: AptRemove, site: Site, title: str) -> Packages:
             "They need what is to go, and the plan did not say so.",
             "gpu-setup plan -v shows the plan as it is now; if apt is right, remove them yourself first.",
         )
-    return _before(change, (), site)
+    return _packages_before(change, (), context)
 
 
-def _before(change: Change, named: tuple[str, ...], site: Site) -> Packages:
-    found = dpkg.read(site.machine)
+def _packages_before(change: AptChange, named: tuple[str, ...], context: ApplyContext) -> PackageChanges:
+    found = dpkg.read(context.machine)
     touched = {*named, *change.upgrades, *change.removes}
-    _keep_archives({**change.removes, **{name: old for name, (old, _) in change.upgrades.items()}}, site)
-    return Packages(
+    _keep_archives({**change.removes, **{name: old for name, (old, _) in change.upgrades.items()}}, context)
+    return PackageChanges(
         install=change.installs,
         upgrade=change.upgrades,
         remove=change.removes,
         auto=tuple(sorted(name for name in touched if name in found.auto)),
         manual=tuple(sorted(name for name in touched if name in found.records and name not in found.auto)),
         held=tuple(sorted(found.held())),
-        configured=tuple(sorted(name for name in change.installs if name in settled(found))),
+        configured=tuple(sorted(name for name in change.installs if name in packages_with_settings_only(found))),
     )
 
 
-def settled(found: dpkg.Database) -> frozenset[str]:
+def packages_with_settings_only(found: dpkg.DpkgDatabase) -> frozenset[str]:
     """Packages that were removed and not purged: their settings are still known."""
     return frozenset(name for name, record in found.records.items() if record.state == "config-files")
 
 
-def _lost_settings(arguments: tuple[str, ...], site: Site) -> bool:
+def _needs_settings_again(arguments: tuple[str, ...], context: ApplyContext) -> bool:
     """Whether a package that comes would not bring its settings, since dpkg takes it for a person's wish.
 
     That is so after a rollback, which takes settings away with the packages that brought them.
     """
-    left, known = settled(dpkg.read(site.machine)), dpkg.conffiles(site.machine)
-    lost = {name for name in left if any(system_files.current(path) is None for path in known.get(name, ()))}
-    return bool(lost) and bool(lost & apt.simulate(site, arguments).installs.keys())
+    left, known = packages_with_settings_only(dpkg.read(context.machine)), dpkg.conffiles(context.machine)
+    lost = {name for name in left if any(system_files.read_current(path) is None for path in known.get(name, ()))}
+    return bool(lost) and bool(lost & apt.simulate(context, arguments).installs.keys())
 
 
-def _keep_archives(versions: dict[str, str], site: Site) -> None:
+def _keep_archives(versions: dict[str, str], context: ApplyContext) -> None:
     """Put aside the package files of what is about to go: the archive keeps only the newest. As far as they are had."""
-    missing = [(name, version) for name, version in versions.items() if kept_archive(name, version, site) is None]
+    missing = [(name, version) for name, version in versions.items() if kept_archive(name, version, context) is None]
     if not missing:
         return
-    site.archives.mkdir(parents=True, exist_ok=True, mode=0o755)
+    context.archives.mkdir(parents=True, exist_ok=True, mode=0o755)
     wanted = []
     for name, version in missing:
         cached = next(iter(ARCHIVES.glob(_archive_name(name, version))), None)
         if cached is not None:
-            (site.archives / cached.name).write_bytes(cached.read_bytes())
+            (context.archives / cached.name).write_bytes(cached.read_bytes())
         else:
             wanted.append(f"{name}={version}")
     for each in wanted:
         argv = ("apt-get", *apt.OPTIONS, "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=0", "download", each)
-        site.machine.stream(argv, lambda _line: None, env={**apt.ENVIRONMENT, **site.environ}, cwd=str(site.archives))
+        context.machine.stream(
+            argv, lambda _line: None, env={**apt.ENVIRONMENT, **context.environ}, cwd=str(context.archives)
+        )
 
 
-def kept_archive(name: str, version: str, site: Site) -> str | None:
+def kept_archive(name: str, version: str, context: ApplyContext) -> str | None:
     """Path of the package's archive that was put aside, if there is one."""
-    found = next(iter(site.archives.glob(_archive_name(name, version))), None) if site.archives.is_dir() else None
+    found = next(iter(context.archives.glob(_archive_name(name, version))), None) if context.archives.is_dir() else None
     return str(found) if found is not None else None
 
 
@@ -199,44 +201,44 @@ def _archive_name(name: str, version: str) -> str:
     return f"{plain}_{version.replace(':', '%3a')}_{arch or '*'}.deb"
 
 
-def install(action: AptInstall, site: Site, stage: str, title: str) -> None:
+def install(action: AptInstall, context: ApplyContext, stage: str, title: str) -> None:
     """One transaction. A failed one is taken back as far as dpkg needs to be in order again, then told."""
     arguments = install_arguments(action)
-    had = dpkg.read(site.machine).present()
-    options = apt.MISSING_SETTINGS if _lost_settings(arguments, site) else ()
+    had = dpkg.read(context.machine).present()
+    options = apt.MISSING_SETTINGS if _needs_settings_again(arguments, context) else ()
     try:
-        apt.transaction(site, stage, title, (*options, *arguments))
+        apt.transaction(context, stage, title, (*options, *arguments))
     except Problem as problem:
-        _recover(site, stage, had)
+        _recover(context, stage, had)
         raise problem
 
 
-def remove(action: AptRemove, site: Site, stage: str, title: str) -> None:
-    there = dpkg.read(site.machine).present()
+def remove(action: AptRemove, context: ApplyContext, stage: str, title: str) -> None:
+    there = dpkg.read(context.machine).present()
     names = tuple(name for name in action.packages if name in there)
     if names:
-        apt.transaction(site, stage, title, ("remove", *names))
+        apt.transaction(context, stage, title, ("remove", *names))
 
 
-def mark(action: AptMark, site: Site) -> None:
-    there = dpkg.read(site.machine).present()
+def mark(action: AptMark, context: ApplyContext) -> None:
+    there = dpkg.read(context.machine).present()
     for kind, names in (("auto", action.auto), ("manual", action.manual)):
         present = tuple(name for name in names if name in there)
         if present:
-            _tool(site, ("apt-mark", kind, *present))
+            _tool(context, ("apt-mark", kind, *present))
 
 
-def hold(action: AptHold, site: Site) -> None:
-    _tool(site, ("apt-mark", action.change, *action.packages))
+def hold(action: AptHold, context: ApplyContext) -> None:
+    _tool(context, ("apt-mark", action.change, *action.packages))
 
 
-def repair(action: DpkgRepair, site: Site, stage: str, title: str) -> None:
+def repair(action: DpkgRepair, context: ApplyContext, stage: str, title: str) -> None:
     """`dpkg --configure -a`; where that is not enough apt fetches what is missing, removing nothing unasked."""
-    outcome = apt.call(site, stage, ("dpkg", "--configure", "-a", "--force-confdef", "--force-confold"))
-    if mended(action, site):
+    outcome = apt.call(context, stage, ("dpkg", "--configure", "-a", "--force-confdef", "--force-confold"))
+    if is_repaired(action, context):
         return
-    change = apt.simulate(site, ("--fix-broken", "install"))
-    broken = set(dpkg.read(site.machine).broken())
+    change = apt.simulate(context, ("--fix-broken", "install"))
+    broken = set(dpkg.read(context.machine).broken())
     if surprise := sorted(name for name in change.removes if name not in broken | set(action.leaving)):
         raise Refused(
             "apply.removes-more",
@@ -245,33 +247,33 @@ def repair(action: DpkgRepair, site: Site, stage: str, title: str) -> None:
             "Look at it yourself: sudo apt-get --fix-broken install",
         )
     if not change.empty:
-        apt.transaction(site, stage, title, ("--fix-broken", "install"))
-    if not mended(action, site):
+        apt.transaction(context, stage, title, ("--fix-broken", "install"))
+    if not is_repaired(action, context):
         failed = apt_errors.apt_problem(("dpkg", "--configure", "-a"), outcome._replace(rc=outcome.rc or 1), title)
-        left = ", ".join(dpkg.read(site.machine).broken())
+        left = ", ".join(dpkg.read(context.machine).broken())
         failed.next = f"Mend or remove {left} (sudo apt-get remove {left.replace(',', '')}), then: gpu-setup apply"
         raise failed
 
 
-def _recover(site: Site, stage: str, had: dict[str, str]) -> None:
+def _recover(context: ApplyContext, stage: str, had: dict[str, str]) -> None:
     """Leave dpkg configured: finish what can be finished, take back what this transaction brought and cannot be."""
-    if not dpkg.read(site.machine).broken() and not dpkg.read(site.machine).interrupted:
+    if not dpkg.read(context.machine).broken() and not dpkg.read(context.machine).interrupted:
         return
-    site.emit(Event("note", stage, "finishing what dpkg was in the middle of"))
-    apt.call(site, stage, ("dpkg", "--configure", "-a", "--force-confdef", "--force-confold"))
-    found = dpkg.read(site.machine)
+    context.emit(Event("note", stage, "finishing what dpkg was in the middle of"))
+    apt.call(context, stage, ("dpkg", "--configure", "-a", "--force-confdef", "--force-confold"))
+    found = dpkg.read(context.machine)
     if all(name in had for name in found.broken()):
         return
     # the whole transaction: a driver without its module, or the other way round, is worse than neither
     going = set(found.present()) - set(had) | set(found.broken()) - set(had)
-    site.emit(Event("note", stage, f"taking back {', '.join(sorted(going))}, since not all of it can be configured"))
+    context.emit(Event("note", stage, f"taking back {', '.join(sorted(going))}, since not all of it can be configured"))
     argv = ("dpkg", "--remove", "--force-remove-reinstreq", *sorted(going))
-    if not apt.call(site, stage, argv).ok:
-        apt.call(site, stage, ("dpkg", "--remove", "--force-remove-reinstreq", "--force-depends", *sorted(going)))
+    if not apt.call(context, stage, argv).ok:
+        apt.call(context, stage, ("dpkg", "--remove", "--force-remove-reinstreq", "--force-depends", *sorted(going)))
 
 
-def _tool(site: Site, argv: tuple[str, ...]) -> None:
-    outcome = site.machine.run(argv, timeout=60, env=apt.ENVIRONMENT)
+def _tool(context: ApplyContext, argv: tuple[str, ...]) -> None:
+    outcome = context.machine.run(argv, timeout=60, env=apt.ENVIRONMENT)
     if not outcome.ok:
         raise OutsideFailed(
             "apt.mark", f"{' '.join(argv[:2])} failed.", (outcome.stderr or outcome.problem).strip()[:300], ""

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 
 from machine.errors import OutsideFailed
-from provision.apply.journal import Run
-from provision.apply_context import Site
-from provision.model import Frozen
+from provision.apply.journal import ApplyRun
+from provision.apply_context import ApplyContext
+from provision.model import PlanStruct
 from provision.system import system_files
 from provision.system.apt import ENVIRONMENT
 
@@ -38,44 +38,44 @@ WantedBy=multi-user.target
 """
 
 
-class Armed(Frozen, frozen=True, kw_only=True):
+class ArmedResume(PlanStruct, frozen=True, kw_only=True):
     """`boot_id` of the boot in which it was armed: only a later one counts. `attempts` made so far."""
 
     boot_id: str | None
     attempts: int = 0
 
 
-def armed(site: Site) -> Armed | None:
+def read_armed(context: ApplyContext) -> ArmedResume | None:
     try:
-        return msgspec.json.decode((site.state / "armed.json").read_bytes(), type=Armed)
+        return msgspec.json.decode((context.state / "armed.json").read_bytes(), type=ArmedResume)
     except (OSError, msgspec.MsgspecError):
         return None
 
 
-def arm(site: Site, command: tuple[str, ...], boot_id: str | None, attempts: int = 0) -> None:
+def arm(context: ApplyContext, command: tuple[str, ...], boot_id: str | None, attempts: int = 0) -> None:
     """Write the unit and what it goes by. `command` runs from root's copy: no home, no network needed."""
-    place = site.state / "armed.json"
-    system_files.write(str(place), msgspec.json.encode(Armed(boot_id=boot_id, attempts=attempts)), 0o600)
+    place = context.state / "armed.json"
+    system_files.write(str(place), msgspec.json.encode(ArmedResume(boot_id=boot_id, attempts=attempts)), 0o600)
     text = TEXT.format(armed=place, command=" ".join(command))
     system_files.write(UNIT, text.encode(), 0o644)
-    outcome = site.machine.run(("systemctl", "enable", Path(UNIT).name), timeout=30, env=ENVIRONMENT)
+    outcome = context.machine.run(("systemctl", "enable", Path(UNIT).name), timeout=30, env=ENVIRONMENT)
     if not outcome.ok:
-        disarm(site)
+        disarm(context)
         raise OutsideFailed(
             "resume.unit", "The unit that goes on after the restart could not be enabled.", outcome.stderr.strip(), ""
         )
 
 
-def disarm(site: Site) -> None:
+def disarm(context: ApplyContext) -> None:
     """Take the unit away again; nothing happens when there is none."""
     system_files.remove(WANTED)
     system_files.remove(UNIT)
-    system_files.remove(str(site.state / "armed.json"))
-    if site.systemd:
-        site.machine.run(("systemctl", "daemon-reload"), timeout=30, env=ENVIRONMENT)
+    system_files.remove(str(context.state / "armed.json"))
+    if context.systemd:
+        context.machine.run(("systemctl", "daemon-reload"), timeout=30, env=ENVIRONMENT)
 
 
-def leave_message(run: Run) -> None:
+def write_login_message(run: ApplyRun) -> None:
     """Two lines for the next login on a console or over SSH (pam_motd(8)); gone with the next restart."""
     said = {
         "done": "everything is in place. Next: gpu-setup up",

@@ -9,7 +9,7 @@ from checks.facts.kernel import read_kernel
 from checks.facts.person import parse_group
 from machine.errors import OutsideFailed
 from machine.local import Unreadable
-from provision.apply_context import Site
+from provision.apply_context import ApplyContext
 from provision.model import KernelModule, MokEnroll, Service, UserGroup
 from provision.plan.boot_guard import HOOK
 from provision.system import apt, mok
@@ -18,93 +18,99 @@ DOCKER = "docker.service"
 ON = ("enabled", "enabled-runtime", "static", "indirect", "generated", "alias", "linked")
 
 
-def member(action: UserGroup, site: Site) -> bool:
+def is_member(action: UserGroup, context: ApplyContext) -> bool:
     """Whether the group database has the person in all of these groups (or, on the way back, in none of them)."""
     if action.change == "delete":
-        return not set(action.groups) & set(group_names(site))
-    there = set(memberships(action.user, site))
+        return not set(action.groups) & set(group_names(context))
+    there = set(memberships(action.user, context))
     return set(action.groups) <= there if action.change == "add" else not set(action.groups) & there
 
 
-def memberships(user: str, site: Site) -> tuple[str, ...]:
+def memberships(user: str, context: ApplyContext) -> tuple[str, ...]:
     """Supplementary groups of the person, by /etc/group."""
-    return tuple(name for name, _, members in _groups(site) if user in members)
+    return tuple(name for name, _, members in _groups(context) if user in members)
 
 
-def group_names(site: Site) -> tuple[str, ...]:
-    return tuple(name for name, _, _ in _groups(site))
+def group_names(context: ApplyContext) -> tuple[str, ...]:
+    return tuple(name for name, _, _ in _groups(context))
 
 
-def unused(group: str, site: Site) -> bool:
+def is_unused_group(group: str, context: ApplyContext) -> bool:
     """A system's group (below 1000) without members, and nobody's own."""
-    row = next(((gid, members) for name, gid, members in _groups(site) if name == group), None)
+    row = next(((gid, members) for name, gid, members in _groups(context) if name == group), None)
     try:
-        passwd = site.machine.read("/etc/passwd").decode("utf-8", "replace")
+        passwd = context.machine.read("/etc/passwd").decode("utf-8", "replace")
     except Unreadable:
         return False
     own = {line.split(":")[3] for line in passwd.splitlines() if line.count(":") >= 6}
     return row is not None and row[0] < 1000 and not row[1] and str(row[0]) not in own
 
 
-def _groups(site: Site) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
+def _groups(context: ApplyContext) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
     try:
-        return parse_group(site.machine.read("/etc/group").decode("utf-8", "replace"))
+        return parse_group(context.machine.read("/etc/group").decode("utf-8", "replace"))
     except Unreadable:
         return ()
 
 
-def change_groups(action: UserGroup, site: Site, title: str) -> None:
-    there = set(memberships(action.user, site))
+def change_groups(action: UserGroup, context: ApplyContext, title: str) -> None:
+    there = set(memberships(action.user, context))
     if action.change == "add":
         missing = [name for name in action.groups if name not in there]
         commands: list[tuple[str, ...]] = [("usermod", "--append", "--groups", ",".join(missing), action.user)]
     elif action.change == "delete":
-        commands = [("groupdel", name) for name in action.groups if name in group_names(site)]
+        commands = [("groupdel", name) for name in action.groups if name in group_names(context)]
     else:
         commands = [("gpasswd", "--delete", action.user, name) for name in action.groups if name in there]
     for argv in commands:
-        _run(site, argv, title, "group.failed", "See that the user and the groups exist (getent passwd, getent group).")
+        _run(
+            context,
+            argv,
+            title,
+            "group.failed",
+            "See that the user and the groups exist (getent passwd, getent group).",
+        )
 
 
-def enabled(unit: str, site: Site) -> str:
+def unit_state(unit: str, context: ApplyContext) -> str:
     """systemctl is-enabled: enabled, disabled, static, not-found …; empty when systemd could not be asked."""
-    outcome = site.machine.run(("systemctl", "is-enabled", unit), timeout=20, env=apt.ENVIRONMENT)
+    outcome = context.machine.run(("systemctl", "is-enabled", unit), timeout=20, env=apt.ENVIRONMENT)
     return outcome.stdout.strip().splitlines()[0] if outcome.stdout.strip() else ""
 
 
-def active(unit: str, site: Site) -> bool:
-    return site.machine.run(("systemctl", "is-active", "--quiet", unit), timeout=20, env=apt.ENVIRONMENT).ok
+def is_active(unit: str, context: ApplyContext) -> bool:
+    return context.machine.run(("systemctl", "is-active", "--quiet", unit), timeout=20, env=apt.ENVIRONMENT).ok
 
 
-def served(action: Service, site: Site) -> bool:
+def is_service_ready(action: Service, context: ApplyContext) -> bool:
     """Whether the unit is as wanted. A reload has no state of its own: for Docker its runtimes tell."""
     if action.change == "enable":
-        runs = not site.systemd or not _started(action) or active(action.unit, site)
-        return runs and enabled(action.unit, site) in ON
+        runs = not context.systemd or not _starts_at_once(action) or is_active(action.unit, context)
+        return runs and unit_state(action.unit, context) in ON
     if action.change == "disable":
-        return enabled(action.unit, site) not in ("enabled", "enabled-runtime")
+        return unit_state(action.unit, context) not in ("enabled", "enabled-runtime")
     if action.change == "stop":
-        return not site.systemd or not active(action.unit, site)
-    if not site.systemd:
+        return not context.systemd or not is_active(action.unit, context)
+    if not context.systemd:
         # nobody to tell: what it reads is read when it starts
         return True
-    return action.unit == DOCKER and _docker_knows(site)
+    return action.unit == DOCKER and _docker_has_runtimes(context)
 
 
-def _started(action: Service) -> bool:
+def _starts_at_once(action: Service) -> bool:
     """Path units only watch, so they are started at once; what drives hardware waits for the restart."""
     return action.unit.endswith(".path")
 
 
-def _docker_knows(site: Site) -> bool:
+def _docker_has_runtimes(context: ApplyContext) -> bool:
     import msgspec
 
     try:
-        settings = msgspec.json.decode(site.machine.read("/etc/docker/daemon.json"))
+        settings = msgspec.json.decode(context.machine.read("/etc/docker/daemon.json"))
         wanted = set(settings.get("runtimes", {})) if isinstance(settings, dict) else set()
     except (Unreadable, msgspec.MsgspecError):
         wanted = set()
-    outcome = site.machine.run(("docker", "info", "--format", "{{json .Runtimes}}"), timeout=20)
+    outcome = context.machine.run(("docker", "info", "--format", "{{json .Runtimes}}"), timeout=20)
     if not outcome.ok:
         return False
     try:
@@ -114,55 +120,55 @@ def _docker_knows(site: Site) -> bool:
     return isinstance(known, dict) and wanted <= set(known)
 
 
-def serve(action: Service, site: Site, title: str) -> None:
+def change_service(action: Service, context: ApplyContext, title: str) -> None:
     unit, change = action.unit, action.change
     again = f"See why: systemctl status {unit}; journalctl -u {unit} -e"
     if change in ("reload", "restart"):
-        if not site.systemd:
+        if not context.systemd:
             return
-        verb = change if active(unit, site) else "start"
-        _run(site, ("systemctl", verb, unit), title, "service.failed", again)
+        verb = change if is_active(unit, context) else "start"
+        _run(context, ("systemctl", verb, unit), title, "service.failed", again)
         for _ in range(40):
-            if unit != DOCKER or _docker_knows(site):
+            if unit != DOCKER or _docker_has_runtimes(context):
                 return
             time.sleep(0.25)
         raise OutsideFailed(
             "service.deaf", f"{title.rstrip('.')}: docker does not know its new runtime.", "It was told to read its "
             "settings again and has not taken them over within 10 seconds.", again,
         )  # fmt: skip
-    if change == "enable" and enabled(unit, site) in ("", "not-found"):
-        _run(site, ("systemctl", "daemon-reload"), title, "service.failed", again) if site.systemd else None
+    if change == "enable" and unit_state(unit, context) in ("", "not-found"):
+        _run(context, ("systemctl", "daemon-reload"), title, "service.failed", again) if context.systemd else None
     if change == "enable":
-        if enabled(unit, site) not in ON:
-            _run(site, ("systemctl", "enable", unit), title, "service.failed", again)
-        if site.systemd and _started(action):
-            _run(site, ("systemctl", "start", unit), title, "service.failed", again)
+        if unit_state(unit, context) not in ON:
+            _run(context, ("systemctl", "enable", unit), title, "service.failed", again)
+        if context.systemd and _starts_at_once(action):
+            _run(context, ("systemctl", "start", unit), title, "service.failed", again)
     elif change == "disable":
-        _run(site, ("systemctl", "disable", unit), title, "service.failed", again)
-    elif change == "stop" and site.systemd:
-        _run(site, ("systemctl", "stop", unit), title, "service.failed", again)
+        _run(context, ("systemctl", "disable", unit), title, "service.failed", again)
+    elif change == "stop" and context.systemd:
+        _run(context, ("systemctl", "stop", unit), title, "service.failed", again)
 
 
-def chosen(action: KernelModule, site: Site) -> bool:
+def is_newest_kernel_allowed(action: KernelModule, context: ApplyContext) -> bool:
     """Whether no older kernel is kept as the default although the newest one has its module."""
-    if not exists(site.machine, action.file):
+    if not exists(context.machine, action.file):
         return True
-    kernel = read_kernel(site.machine, Gaps())
+    kernel = read_kernel(context.machine, Gaps())
     newest = kernel.installed[-1] if kernel.installed else None
     return newest not in {file.kernel for file in kernel.modules or () if file.name == action.name}
 
 
-def choose(action: KernelModule, site: Site, title: str) -> None:
+def update_kernel_choice(action: KernelModule, context: ApplyContext, title: str) -> None:
     for argv in ((HOOK,), ("update-grub",)):
-        _run(site, argv, title, "kernel.choice", f"Look at {action.file}; sudo update-grub")
+        _run(context, argv, title, "kernel.choice", f"Look at {action.file}; sudo update-grub")
 
 
-def enrolled(action: MokEnroll, site: Site) -> bool:
-    return mok.ask(site.machine, action.certificate, action.module).enrolled
+def is_enrolled(action: MokEnroll, context: ApplyContext) -> bool:
+    return mok.read_mok_key(context.machine, action.certificate, action.module).enrolled
 
 
-def _run(site: Site, argv: tuple[str, ...], title: str, code: str, next: str) -> None:
-    outcome = site.machine.run(argv, timeout=120, env=apt.ENVIRONMENT)
+def _run(context: ApplyContext, argv: tuple[str, ...], title: str, code: str, next: str) -> None:
+    outcome = context.machine.run(argv, timeout=120, env=apt.ENVIRONMENT)
     if not outcome.ok:
         said = (outcome.stderr or outcome.stdout or outcome.problem).strip()
         why = f"{' '.join(argv)}: {said[-300:] or f'ended with {outcome.rc}'}"

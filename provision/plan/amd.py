@@ -6,15 +6,22 @@ from fnmatch import fnmatchcase
 
 from checks.catalogue import Catalogue, Repository
 from checks.facts.host import Host
-from provision.model import AptRemove, KernelModule, Part, Refusal, State, Step, WriteFile
+from provision.model import AptRemove, KernelModule, PlanPart, Refusal, State, Step, WriteFile
 from provision.plan import repositories
-from provision.plan.boot_guard import guard
-from provision.plan.dkms import built
-from provision.plan.kernels import at_least, covering, flavours, module_missing, next_release, numbers
-from provision.plan.package_steps import explain, install, installed, names, reboot, state_of
-from provision.plan.plan_cards import Seen, listed
-from provision.plan.secure_boot import enrol
-from provision.target import Rocm, Source, Target
+from provision.plan.boot_guard import guard_step
+from provision.plan.dkms import module_step
+from provision.plan.kernels import (
+    at_least,
+    flavours,
+    kernel_without_module,
+    kernels_to_cover,
+    next_release,
+    version_numbers,
+)
+from provision.plan.package_steps import explain, install_step, installed_package, names, reboot_step, state_of
+from provision.plan.plan_cards import PlannedCard, card_list
+from provision.plan.secure_boot import enrol_step
+from provision.target import DriverSource, Rocm, Target
 
 MODULE = "amdgpu"
 LAYOUT = "amd.rocm."
@@ -23,10 +30,10 @@ OTHER_ROCM = ("rocm.legacy", "rocm.legacy.runtime", "rocm.legacy.core", "rocm.7.
 ROCM_NAMES = ("amdrocm*",)
 
 
-def plan(host: Host, catalogue: Catalogue, target: Target, cards: tuple[Seen, ...]) -> Part:
+def plan(host: Host, catalogue: Catalogue, target: Target, cards: tuple[PlannedCard, ...]) -> PlanPart:
     """Steps for kernel, module and ROCm, the restart that they need, or why there are none."""
-    if target.source not in (Source.AUTO, Source.IN_TREE, Source.DKMS):
-        return Part(
+    if target.source not in (DriverSource.AUTO, DriverSource.IN_TREE, DriverSource.DKMS):
+        return PlanPart(
             refusals=(
                 Refusal(
                     code="plan.source",
@@ -36,8 +43,8 @@ def plan(host: Host, catalogue: Catalogue, target: Target, cards: tuple[Seen, ..
                 ),
             )
         )
-    source = target.source if target.source is not Source.AUTO else _present_source(host, catalogue)
-    part = _dkms_route(host, catalogue) if source is Source.DKMS else _in_tree_route(host, catalogue, cards)
+    source = target.source if target.source is not DriverSource.AUTO else _present_source(host, catalogue)
+    part = _dkms_route(host, catalogue) if source is DriverSource.DKMS else _in_tree_route(host, catalogue, cards)
     if part.refusals:
         return part
     steps = (*_allow(host), *part.steps)
@@ -45,10 +52,10 @@ def plan(host: Host, catalogue: Catalogue, target: Target, cards: tuple[Seen, ..
     notes = () if target.rocm is Rocm.HOST else (_no_rocm_note(host),)
     if target.rocm is Rocm.HOST:
         steps = (*steps, *_rocm_on_host(host, catalogue, cards))
-    return Part(steps=steps, restart=restart, notes=notes, source=source)
+    return PlanPart(steps=steps, restart=restart, notes=notes, source=source)
 
 
-def floor(catalogue: Catalogue, cards: tuple[Seen, ...]) -> tuple[str | None, str]:
+def floor(catalogue: Catalogue, cards: tuple[PlannedCard, ...]) -> tuple[str | None, str]:
     """The oldest kernel whose own amdgpu drives every card, and the card that asks for it; None: not known."""
     asked = [
         (wanted, seen.card.target)
@@ -56,22 +63,22 @@ def floor(catalogue: Catalogue, cards: tuple[Seen, ...]) -> tuple[str | None, st
         for stack in catalogue.stacks_for(seen.card)[:1]
         if (wanted := stack.kernel_floors.get(seen.card.target) or stack.kernel_floor)
     ]
-    return max(asked, key=lambda pair: numbers(pair[0]), default=(None, ""))
+    return max(asked, key=lambda pair: version_numbers(pair[0]), default=(None, ""))
 
 
-def _present_source(host: Host, catalogue: Catalogue) -> Source:
+def _present_source(host: Host, catalogue: Catalogue) -> DriverSource:
     """AMD's DKMS driver stays where it works; otherwise the kernel's own."""
-    there = any(installed(host, name) for name in names(catalogue, "amdgpu.dkms"))
-    return Source.DKMS if there and host.amd.loaded and host.amd.module_version else Source.IN_TREE
+    there = any(installed_package(host, name) for name in names(catalogue, "amdgpu.dkms"))
+    return DriverSource.DKMS if there and host.amd.loaded and host.amd.module_version else DriverSource.IN_TREE
 
 
-def _in_tree_route(host: Host, catalogue: Catalogue, cards: tuple[Seen, ...]) -> Part:
+def _in_tree_route(host: Host, catalogue: Catalogue, cards: tuple[PlannedCard, ...]) -> PlanPart:
     lowest, gfx = floor(catalogue, cards)
     steps = [*_remove_dkms(host, catalogue), _kernel(host, catalogue, lowest, gfx)]
     enough = steps[-1].state is State.DONE
-    if enough and (release := module_missing(host, MODULE)):
+    if enough and (release := kernel_without_module(host, MODULE)):
         steps.append(
-            install(
+            install_step(
                 host,
                 "amdgpu-module",
                 f"Give the kernel {release} its amdgpu module",
@@ -85,8 +92,8 @@ def _in_tree_route(host: Host, catalogue: Catalogue, cards: tuple[Seen, ...]) ->
         because = (
             f"The kernel {next_release(host)} is installed, and the running {running} is below {lowest} for {gfx}."
         )
-        return Part(steps=tuple(steps), restart=reboot(because))
-    return Part(steps=tuple(steps))
+        return PlanPart(steps=tuple(steps), restart=reboot_step(because))
+    return PlanPart(steps=tuple(steps))
 
 
 def _kernel(host: Host, catalogue: Catalogue, lowest: str | None, gfx: str) -> Step:
@@ -96,18 +103,18 @@ def _kernel(host: Host, catalogue: Catalogue, lowest: str | None, gfx: str) -> S
     why = "amdgpu comes with the kernel, signed by Canonical, so Secure Boot asks for nothing. "
     if lowest is None:
         because = f"{why}No kernel floor is known for this card, so the kernel stays as it is."
-        return install(host, "kernel", "Kernel with amdgpu", (), because, done=True)
+        return install_step(host, "kernel", "Kernel with amdgpu", (), because, done=True)
     if release is None:
         because = f"{why}{gfx} needs {lowest} or newer, and the kernel here could not be read."
-        return install(host, "kernel", f"Install a kernel of at least {lowest}", wanted, because)
+        return install_step(host, "kernel", f"Install a kernel of at least {lowest}", wanted, because)
     if at_least(release, lowest):
         because = f"{why}{gfx} needs {lowest} or newer, and {release} is that."
-        return install(host, "kernel", f"Kernel {release}", (), because, done=True)
+        return install_step(host, "kernel", f"Kernel {release}", (), because, done=True)
     because = (
         f"{why}{gfx} needs {lowest} or newer, and {release} is older. Ubuntu's HWE kernel is newer and stays current; "
         "the older one stays in GRUB's menu."
     )
-    return install(host, "kernel", f"Install Ubuntu's HWE kernel ({lowest} or newer)", wanted, because, done=False)
+    return install_step(host, "kernel", f"Install Ubuntu's HWE kernel ({lowest} or newer)", wanted, because, done=False)
 
 
 def _remove_dkms(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
@@ -136,19 +143,21 @@ def _remove_dkms(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
     )
 
 
-def _dkms_route(host: Host, catalogue: Catalogue) -> Part:
+def _dkms_route(host: Host, catalogue: Catalogue) -> PlanPart:
     kernels = flavours(host, catalogue)
     newest, oldest = names(catalogue, "kernel.hwe"), names(catalogue, "kernel.ga")
     loaded = host.amd.loaded and host.amd.module_version
     if loaded:
         because = f"amdgpu-dkms {host.amd.module_version} is loaded: it stays as it is."
-        return Part(
-            steps=(install(host, "amdgpu", "AMD's amdgpu-dkms", names(catalogue, "amdgpu.dkms"), because, done=True),)
+        return PlanPart(
+            steps=(
+                install_step(host, "amdgpu", "AMD's amdgpu-dkms", names(catalogue, "amdgpu.dkms"), because, done=True),
+            )
         )
     image = names(catalogue, "kernel.image", flavour="")[0]
     ga = {name.removeprefix("linux-") for name in oldest}
     if host.apt.packages is not None and (other := [flavour for flavour in kernels if flavour not in ga]):
-        return Part(
+        return PlanPart(
             refusals=(
                 Refusal(
                     code="plan.dkms-kernel",
@@ -159,35 +168,39 @@ def _dkms_route(host: Host, catalogue: Catalogue) -> Part:
                 ),
             )
         )
-    added = repositories.add(
+    added = repositories.repository_steps(
         host, catalogue, row := catalogue.repository("amd.driver"), "You asked for AMD's own build of amdgpu."
     )
-    lead = repositories.pin(
+    lead = repositories.pin_step(
         host,
         f"pin-{row.name}",
         "Take only the driver from AMD's repository",
-        repositories.pinned(row, row.packages, row.priority or 600, "gpu-setup-amdgpu"),
+        repositories.origin_pin(row, row.packages, row.priority or 600, "gpu-setup-amdgpu"),
         "It also carries AMD's Mesa and libdrm, which would replace the desktop's.",
     )
     headers = tuple(
-        name for flavour in covering(host, catalogue) for name in names(catalogue, "kernel.headers", flavour=flavour)
+        name
+        for flavour in kernels_to_cover(host, catalogue)
+        for name in names(catalogue, "kernel.headers", flavour=flavour)
     )
     wanted = (*headers, *names(catalogue, "amdgpu.dkms"))
-    driver = install(
+    driver = install_step(
         host,
         "amdgpu",
         "Install amdgpu-dkms from AMD's repository",
         wanted,
         "You asked for AMD's own build. DKMS builds it on this machine, so the kernel's headers come first.",
     )
-    steps = (*added, lead, *(() if driver.state is State.DONE else (guard(MODULE),)), driver)
-    steps = (*steps, built(host, MODULE, "AMD's module", driver))
-    if enrolment := enrol(host, "amdgpu-dkms", MODULE):
+    steps = (*added, lead, *(() if driver.state is State.DONE else (guard_step(MODULE),)), driver)
+    steps = (*steps, module_step(host, MODULE, "AMD's module", driver))
+    if enrolment := enrol_step(host, "amdgpu-dkms", MODULE):
         steps = (*steps, enrolment)
     restart = (
-        reboot("AMD's module replaces the kernel's own at the next start.") if driver.state is not State.DONE else None
+        reboot_step("AMD's module replaces the kernel's own at the next start.")
+        if driver.state is not State.DONE
+        else None
     )
-    return Part(steps=steps, restart=restart)
+    return PlanPart(steps=steps, restart=restart)
 
 
 def _allow(host: Host) -> tuple[Step, ...]:
@@ -207,12 +220,12 @@ def _allow(host: Host) -> tuple[Step, ...]:
     )[:1]
 
 
-def _restart(host: Host, cards: tuple[Seen, ...], steps: tuple[Step, ...]) -> Step | None:
+def _restart(host: Host, cards: tuple[PlannedCard, ...], steps: tuple[Step, ...]) -> Step | None:
     if any(step.state is not State.DONE for step in steps):
-        return reboot("The kernel and its amdgpu change at the next start.")
+        return reboot_step("The kernel and its amdgpu change at the next start.")
     idle = tuple(seen for seen in cards if seen.pci.driver != MODULE)
     if host.amd.loaded is False or (idle and host.amd.loaded is not None):
-        return reboot(f"amdgpu does not drive {listed(idle) or 'the card'} yet; it takes it at the next start.")
+        return reboot_step(f"amdgpu does not drive {card_list(idle) or 'the card'} yet; it takes it at the next start.")
     return None
 
 
@@ -222,17 +235,17 @@ def _no_rocm_note(host: Host) -> str:
     return f"ROCm is not installed on the host: the training environment and images carry their own.{also}"
 
 
-def layout(catalogue: Catalogue, cards: tuple[Seen, ...]) -> tuple[Repository, str]:
+def layout(catalogue: Catalogue, cards: tuple[PlannedCard, ...]) -> tuple[Repository, str]:
     """Where AMD keeps the ROCm of the cards' stack, and the key of its packages: the names changed with 7.14 and 10.
 
     The newest layout that is no newer than the stack's release; the oldest (`legacy`) before the first numbered one.
     """
     stacks = [stack for seen in cards for stack in catalogue.stacks_for(seen.card)[:1]]
-    wanted = max((numbers(stack.runtime)[:2] for stack in stacks), default=())
+    wanted = max((version_numbers(stack.runtime)[:2] for stack in stacks), default=())
     rows = [row for row in catalogue.repositories if row.name.startswith(LAYOUT)]
-    fitting = [row for row in rows if numbers(_word(row)) and numbers(_word(row)) <= wanted]
-    chosen = max(fitting, key=lambda row: numbers(_word(row)), default=None)
-    chosen = chosen or next(row for row in rows if not numbers(_word(row)))
+    fitting = [row for row in rows if version_numbers(_word(row)) and version_numbers(_word(row)) <= wanted]
+    chosen = max(fitting, key=lambda row: version_numbers(_word(row)), default=None)
+    chosen = chosen or next(row for row in rows if not version_numbers(_word(row)))
     return chosen, f"rocm.{_word(chosen)}"
 
 
@@ -240,22 +253,22 @@ def _word(row: Repository) -> str:
     return row.name.removeprefix(LAYOUT)
 
 
-def _rocm_on_host(host: Host, catalogue: Catalogue, cards: tuple[Seen, ...]) -> tuple[Step, ...]:
+def _rocm_on_host(host: Host, catalogue: Catalogue, cards: tuple[PlannedCard, ...]) -> tuple[Step, ...]:
     row, key = layout(catalogue, cards)
     targets = tuple(dict.fromkeys(seen.card.target for seen in cards))
     stale = _old_sources(host, catalogue, row)
-    added = repositories.add(
+    added = repositories.repository_steps(
         host, catalogue, row, "You asked for ROCm on the host; Ubuntu's own packages of it are old."
     )
-    lead = repositories.pin(
+    lead = repositories.pin_step(
         host,
         f"pin-{row.name}",
         "Let AMD's ROCm packages lead, and only those",
-        repositories.pinned(row, row.packages or ROCM_NAMES, row.priority or 600, "gpu-setup-rocm"),
+        repositories.origin_pin(row, row.packages or ROCM_NAMES, row.priority or 600, "gpu-setup-rocm"),
         "A pin on everything would replace the desktop's Mesa and libdrm.",
     )
     named = tuple(dict.fromkeys(name for target in targets for name in names(catalogue, key, target=target)))
-    rocm = install(
+    rocm = install_step(
         host,
         "rocm",
         f"Install ROCm for {' and '.join(targets)}",
@@ -264,10 +277,10 @@ def _rocm_on_host(host: Host, catalogue: Catalogue, cards: tuple[Seen, ...]) -> 
         "built for, from the place where AMD keeps that one.",
     )
     if not row.fingerprints and added[0].state is not State.DONE:
-        lead, rocm = repositories.held_up(
+        lead, rocm = repositories.block_steps(
             (lead, rocm), "The repository's key cannot be checked, so nothing comes from it."
         )
-        stale = repositories.held_up(stale, "")
+        stale = repositories.block_steps(stale, "")
     return (*_remove_old(host, catalogue, key), *stale, *added, lead, rocm)
 
 
@@ -316,7 +329,7 @@ def _old_sources(host: Host, catalogue: Catalogue, row: Repository) -> tuple[Ste
             action=WriteFile(path=file, content="# taken out by gpu-setup: ROCm comes from another repository now\n"),
             state=State.TODO,
             because="apt would bring the other release back with the next upgrade.",
-            commands=(repositories.written(file),),
+            commands=(repositories.write_command(file),),
             undo=f"puts {file} back as it was",
         )
         for file in sorted(found)

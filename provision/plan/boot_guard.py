@@ -45,7 +45,7 @@ printf 'gpu-setup: kernel %s has no %s module yet; %s starts next. gpu-setup upd
 """
 
 
-def guard(module: str) -> Step:
+def guard_step(module: str) -> Step:
     """The step that writes the hook; before the driver's own, so that a driver is never there without it."""
     return Step(
         id="next-boot-guard",
@@ -59,7 +59,7 @@ def guard(module: str) -> Step:
     )
 
 
-def choice(module: str) -> Step:
+def choice_step(module: str) -> Step:
     """The step after modules came: the hook looks when a kernel comes, and this kernel may be here already."""
     return Step(
         id="next-boot-choice",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.facts.kernel import version_key
-from provision.model import Part, Service, State, Step, WriteFile
+from provision.model import PlanPart, Service, State, Step, WriteFile
 from provision.plan import repositories
-from provision.plan.package_steps import explain, install, installed, names, older, state_of
-from provision.target import Target, Vendor
+from provision.plan.package_steps import explain, install_step, installed_package, is_older, names, state_of
+from provision.target import PlanVendor, Target
 
 DAEMON_JSON = "/etc/docker/daemon.json"
 ROOTLESS_JSON = "~/.config/docker/daemon.json"
@@ -16,14 +16,14 @@ NVIDIA_RUNTIME = '{"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "
 NVIDIA_KIND = "nvidia"
 
 
-def plan(host: Host, catalogue: Catalogue, target: Target, vendor: Vendor) -> Part:
+def plan(host: Host, catalogue: Catalogue, target: Target, vendor: PlanVendor) -> PlanPart:
     """Steps for the engine and, with NVIDIA, its toolkit; AMD's cards need only their device nodes."""
     if not target.containers:
-        return Part(notes=("No container engine is planned, as asked: training runs in a Python environment.",))
+        return PlanPart(notes=("No container engine is planned, as asked: training runs in a Python environment.",))
     engine = _engine(host, catalogue)
     steps: tuple[Step, ...] = (engine,)
     notes: list[str] = []
-    if vendor is Vendor.NVIDIA:
+    if vendor is PlanVendor.NVIDIA:
         steps = (*steps, *_nvidia_toolkit(host, catalogue))
     else:
         notes.append(_amd_note(host))
@@ -39,7 +39,7 @@ def plan(host: Host, catalogue: Catalogue, target: Target, vendor: Vendor) -> Pa
             + "; ".join(f"sudo iptables -I DOCKER-USER -i {bridge} -j ACCEPT" for bridge in bridges)
             + " lets them out again (and with -o the answers in)."
         )
-    return Part(steps=steps, notes=tuple(notes))
+    return PlanPart(steps=steps, notes=tuple(notes))
 
 
 def _engine(host: Host, catalogue: Catalogue) -> Step:
@@ -47,8 +47,8 @@ def _engine(host: Host, catalogue: Catalogue) -> Step:
     kind, version = host.docker.kind, host.docker.version
     called = f"{kind} {version}" if version else kind or ""
     if kind == "snap":
-        step = install(host, "docker", "Install docker.io from Ubuntu's archive", wanted, "")
-        return repositories.held_up(
+        step = install_step(host, "docker", "Install docker.io from Ubuntu's archive", wanted, "")
+        return repositories.block_steps(
             (step,),
             "The snap of docker reads only its own settings and cannot reach the card. Its images and volumes go with "
             "it, so removing it is yours to do: save them, sudo snap remove docker, then plan again.",
@@ -57,10 +57,10 @@ def _engine(host: Host, catalogue: Catalogue) -> Step:
         because = (
             "Docker Desktop runs containers in a virtual machine without the card; Ubuntu's engine works beside it."
         )
-        return install(host, "docker", "Install docker.io beside Docker Desktop", wanted, because)
-    if kind == "docker.io" and not installed(host, wanted[1]) and host.apt.packages is not None:
+        return install_step(host, "docker", "Install docker.io beside Docker Desktop", wanted, because)
+    if kind == "docker.io" and not installed_package(host, wanted[1]) and host.apt.packages is not None:
         because = f"{called} is there and is kept; building images with cache mounts needs this plugin, which it lacks."
-        return install(host, "docker", "Add the builder to docker.io", wanted[1:], because)
+        return install_step(host, "docker", "Add the builder to docker.io", wanted[1:], because)
     if kind is not None:
         problem = (
             f" It does not answer: {host.docker.problem}."
@@ -68,21 +68,23 @@ def _engine(host: Host, catalogue: Catalogue) -> Step:
             else ""
         )
         because = f"{called} is there and is kept.{problem}"
-        return install(host, "docker", f"Container engine {called}", (), because, done=True)
+        return install_step(host, "docker", f"Container engine {called}", (), because, done=True)
     because = (
         "No container engine was found; Ubuntu's docker.io comes with security updates and needs no other repository."
     )
     if any(unread.source.startswith("docker") for unread in host.unread):
         because = "Whether an engine is there could not be read; Ubuntu's docker.io is planned."
-    return install(host, "docker", "Install docker.io from Ubuntu's archive", wanted, because)
+    return install_step(host, "docker", "Install docker.io from Ubuntu's archive", wanted, because)
 
 
 def _nvidia_toolkit(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
     toolkit = _toolkit(host, catalogue)
     row = catalogue.repository("nvidia.container-toolkit")
     added: tuple[Step, ...] = ()
-    if toolkit.state is not State.DONE or repositories.present(host, catalogue, row):
-        added = repositories.add(host, catalogue, row, "NVIDIA's toolkit is only in NVIDIA's own repository.")
+    if toolkit.state is not State.DONE or repositories.is_enabled(host, catalogue, row):
+        added = repositories.repository_steps(
+            host, catalogue, row, "NVIDIA's toolkit is only in NVIDIA's own repository."
+        )
     steps = (*added, toolkit)
     if host.docker.kind != "podman":
         steps = (*steps, *_runtime(host))
@@ -93,10 +95,10 @@ def _toolkit(host: Host, catalogue: Catalogue) -> Step:
     """The toolkit's packages, new enough and of one version; a newer one that is here stays."""
     wanted, floor = names(catalogue, "container.nvidia"), catalogue.package("container.nvidia").at_least
     because = "It hands the card to containers; Ubuntu's archive does not have it."
-    there = {name: found.version for name in wanted if (found := installed(host, name))}
+    there = {name: found.version for name in wanted if (found := installed_package(host, name))}
     version = there.get(wanted[0]) or host.nvidia.container_toolkit
     title, done = "Install the NVIDIA Container Toolkit", None
-    if version is not None and floor is not None and older(version, floor):
+    if version is not None and floor is not None and is_older(version, floor):
         title = f"Move the NVIDIA Container Toolkit from {version} to {floor} or newer"
         because = f"{version} is here; from {floor} on its own unit keeps the card's description for containers fresh."
     elif len(set(there.values())) > 1:
@@ -105,7 +107,7 @@ def _toolkit(host: Host, catalogue: Catalogue) -> Step:
         because = f"Its packages are of different versions here: {', '.join(f'{n} {v}' for n, v in there.items())}."
     elif version is not None:
         title, done, because = f"NVIDIA Container Toolkit {version}", True, f"{version} is here and new enough."
-    return install(host, "container-toolkit", title, wanted, because, done=done, at_least=floor)
+    return install_step(host, "container-toolkit", title, wanted, because, done=done, at_least=floor)
 
 
 def _runtime(host: Host) -> tuple[Step, ...]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from provision.model import Part, Step
+from provision.model import PlanPart, Step
 from provision.plan import repositories
 from provision.plan.nvidia import pin_drivers
-from provision.plan.package_steps import install, names
-from provision.target import Source, Target
+from provision.plan.package_steps import install_step, names
+from provision.target import DriverSource, Target
 
 NOT_NEEDED = (
     "The CUDA toolkit (nvcc) is not planned: torch's wheels and the images carry the CUDA libraries, and the driver is "
@@ -16,17 +16,17 @@ NOT_NEEDED = (
 )
 
 
-def plan(host: Host, catalogue: Catalogue, target: Target, source: Source | None) -> Part:
+def plan(host: Host, catalogue: Catalogue, target: Target, source: DriverSource | None) -> PlanPart:
     """The toolkit's repository, fenced off from an archive driver, and the toolkit."""
     if not target.toolkit:
-        return Part(notes=(NOT_NEEDED,))
+        return PlanPart(notes=(NOT_NEEDED,))
     row = catalogue.repository("nvidia.cuda")
-    steps: tuple[Step, ...] = repositories.add(
+    steps: tuple[Step, ...] = repositories.repository_steps(
         host, catalogue, row, "The CUDA toolkit that you asked for is only there."
     )
-    if source is not Source.NVIDIA:
+    if source is not DriverSource.NVIDIA:
         steps = (*steps, pin_drivers(host, catalogue))
     wanted = names(catalogue, "nvidia.repo.toolkit")
     because = "You asked for it: it compiles CUDA code. Training does not need it, and it brings no driver."
-    toolkit = install(host, "cuda-toolkit", "Install the CUDA toolkit", wanted, because)
-    return Part(steps=(*steps, toolkit))
+    toolkit = install_step(host, "cuda-toolkit", "Install the CUDA toolkit", wanted, because)
+    return PlanPart(steps=(*steps, toolkit))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from checks.facts.host import Host
-from provision.model import Part, State, Step, UserGroup
-from provision.target import Target, Vendor
+from provision.model import PlanPart, State, Step, UserGroup
+from provision.target import PlanVendor, Target
 
 AMD_GROUPS = ("render", "video")
 DOCKER_GROUP = "docker"
 
 
-def plan(host: Host, target: Target, vendor: Vendor) -> Part:
+def plan(host: Host, target: Target, vendor: PlanVendor) -> PlanPart:
     """AMD's nodes are open to render and video; NVIDIA's are open to everyone; docker only on request."""
     steps: list[Step] = []
-    if vendor is Vendor.AMD:
+    if vendor is PlanVendor.AMD:
         steps.append(
             _member(
                 host,
@@ -32,7 +32,7 @@ def plan(host: Host, target: Target, vendor: Vendor) -> Part:
                 "You asked for it. Members of docker can become root without a password.",
             )
         )
-    return Part(steps=tuple(steps))
+    return PlanPart(steps=tuple(steps))
 
 
 def _member(host: Host, id: str, groups: tuple[str, ...], because: str) -> Step:

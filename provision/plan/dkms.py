@@ -6,14 +6,14 @@ from checks.facts.gaps import Gaps
 from checks.facts.host import Host, Kernel
 from checks.facts.kernel import read_kernel
 from machine.errors import OutsideFailed
-from provision.apply_context import Site
+from provision.apply_context import ApplyContext
 from provision.model import KernelModule, State, Step
 from provision.system import apt
 
 
-def built(host: Host, module: str, title: str, driver: Step) -> Step:
+def module_step(host: Host, module: str, title: str, driver: Step) -> Step:
     """The step after a DKMS driver: DKMS passes over a kernel whose headers are missing without a word."""
-    missing = missing_for(module, host)
+    missing = missing_kernels(module, host)
     done = driver.state is State.DONE and missing == ()
     return Step(
         id=f"{module}-module",
@@ -32,14 +32,14 @@ def built(host: Host, module: str, title: str, driver: Step) -> Step:
     )
 
 
-def missing_for(module: str, host: Host) -> tuple[str, ...] | None:
+def missing_kernels(module: str, host: Host) -> tuple[str, ...] | None:
     """The next kernel, if it has no DKMS module; None where that could not be read."""
     return None if host.kernel.modules is None else _missing(module, host.kernel)
 
 
-def lacking(action: KernelModule, site: Site) -> tuple[str, ...]:
+def kernels_without_module(action: KernelModule, context: ApplyContext) -> tuple[str, ...]:
     """Read afresh: the kernel that starts next, if it has no module."""
-    return _missing(action.name, read_kernel(site.machine, Gaps()))
+    return _missing(action.name, read_kernel(context.machine, Gaps()))
 
 
 def _missing(module: str, kernel: Kernel) -> tuple[str, ...]:
@@ -48,11 +48,11 @@ def _missing(module: str, kernel: Kernel) -> tuple[str, ...]:
     return (upcoming,) if upcoming and upcoming not in have else ()
 
 
-def build(action: KernelModule, site: Site, stage: str, title: str) -> None:
+def build_module(action: KernelModule, context: ApplyContext, stage: str, title: str) -> None:
     """DKMS once more for what it left out; its failure is told with the log to read."""
-    for release in lacking(action, site):
-        outcome = apt.call(site, stage, ("dkms", "autoinstall", "--kernelver", release))
-        if release in lacking(action, site):
+    for release in kernels_without_module(action, context):
+        outcome = apt.call(context, stage, ("dkms", "autoinstall", "--kernelver", release))
+        if release in kernels_without_module(action, context):
             said = outcome.stdout.strip()[-300:] or outcome.problem or "it said nothing"
             raise OutsideFailed(
                 "module.not-built",

@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 from checks.catalogue import Branch, Catalogue
 from provision.model import Refusal
-from provision.plan.kernels import at_least, numbers
+from provision.plan.kernels import at_least, version_numbers
 from provision.plan.package_steps import sentence
-from provision.plan.plan_cards import Seen, listed
+from provision.plan.plan_cards import PlannedCard, card_list
 
 SUPPORTED_KINDS = ("production", "lts")
 
 
-class Choice(NamedTuple):
+class BranchChoice(NamedTuple):
     """`open`: the open kernel module; `floor`: the lowest driver that the stack runs on, None when no stack says."""
 
     branch: Branch
@@ -26,7 +26,7 @@ class Choice(NamedTuple):
         return "open" if self.open else "proprietary"
 
 
-def floor(catalogue: Catalogue, cards: tuple[Seen, ...]) -> tuple[str | None, str]:
+def driver_floor(catalogue: Catalogue, cards: tuple[PlannedCard, ...]) -> tuple[str | None, str]:
     """The driver floor of the preferred stack that runs on all of these cards, and the stack's name."""
     stacks = [catalogue.stacks_for(seen.card) for seen in cards]
     common = [stack for stack in stacks[0] if all(stack in others for others in stacks[1:])] if stacks else []
@@ -34,11 +34,11 @@ def floor(catalogue: Catalogue, cards: tuple[Seen, ...]) -> tuple[str | None, st
         return common[0].driver_floor, common[0].name
     # no stack for all: each card trains with its own, so the highest floor of them serves everyone
     firsts = [rows[0] for rows in stacks if rows and rows[0].driver_floor]
-    highest = max(firsts, key=lambda stack: numbers(stack.driver_floor or ""), default=None)
+    highest = max(firsts, key=lambda stack: version_numbers(stack.driver_floor or ""), default=None)
     return (highest.driver_floor, highest.name) if highest else (None, "")
 
 
-def fits(branch: Branch, open_module: bool | None, generations: frozenset[str]) -> str | None:
+def unsuitable_reason(branch: Branch, open_module: bool | None, generations: frozenset[str]) -> str | None:
     """Why this branch with this kind of module does not drive every generation; None when it does.
 
     `open_module` None: not known, and given the benefit of the doubt.
@@ -56,16 +56,16 @@ def fits(branch: Branch, open_module: bool | None, generations: frozenset[str]) 
     return None
 
 
-def choose(
-    catalogue: Catalogue, cards: tuple[Seen, ...], number: int | None, begun: bool, without: tuple[int, ...] = ()
-) -> Choice | Refusal:
+def choose_branch(
+    catalogue: Catalogue, cards: tuple[PlannedCard, ...], number: int | None, begun: bool, without: tuple[int, ...] = ()
+) -> BranchChoice | Refusal:
     """The newest production or long-term branch over the floor that drives every card, or `number` if it does.
 
     `begun`: `number` is not a person's wish but the branch whose packages are already there. `without`: branches that
     the archive has nothing of for this machine's kernels.
     """
     generations = frozenset(seen.card.generation for seen in cards)
-    lowest, stack = floor(catalogue, cards)
+    lowest, stack = driver_floor(catalogue, cards)
     over = f" and is over the floor {lowest} of the stack {stack}" if lowest else ""
     newest_first = sorted(catalogue.branches, key=lambda branch: branch.number, reverse=True)
     rows = [row for row in newest_first if (row.kind in SUPPORTED_KINDS if number is None else row.number == number)]
@@ -79,8 +79,8 @@ def choose(
     reasons: list[str] = []
     for row in rows:
         open_module = not generations & frozenset(row.proprietary_only)
-        unfit = fits(row, open_module, generations)
-        if unfit is None and lowest is not None and row.number < numbers(lowest)[0]:
+        unfit = unsuitable_reason(row, open_module, generations)
+        if unfit is None and lowest is not None and row.number < version_numbers(lowest)[0]:
             unfit = f"branch {row.number} is below {lowest}, which the stack {stack} needs"
         if unfit is None and row.number in without:
             unfit = f"the archive has no modules of branch {row.number} for the kernel here"
@@ -94,10 +94,10 @@ def choose(
         else:
             first = f"Branch {number} ({row.kind}) was asked for; it drives {_named(generations)}{over}"
         newer = f" ({reasons[0]})" if reasons else ""
-        return Choice(row, open_module, lowest, f"{first}{newer}; {_module(row, open_module, generations)}.")
+        return BranchChoice(row, open_module, lowest, f"{first}{newer}; {_module(row, open_module, generations)}.")
     return Refusal(
         code="plan.no-branch",
-        what=f"No NVIDIA driver branch suits {listed(cards)}.",
+        what=f"No NVIDIA driver branch suits {card_list(cards)}.",
         why=sentence("; ".join(dict.fromkeys(reasons))),
         next="reserve one of the cards for a virtual machine or take it out"
         if len(generations) > 1
@@ -117,5 +117,5 @@ def _module(branch: Branch, open_module: bool, generations: frozenset[str]) -> s
     return "its open module, NVIDIA's default for them"
 
 
-def below(version: str, lowest: str | None) -> bool:
+def is_below(version: str, lowest: str | None) -> bool:
     return lowest is not None and not at_least(version, lowest)

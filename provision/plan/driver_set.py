@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from checks.catalogue import Catalogue
 from checks.facts.host import Host, Package
 from provision.plan.package_steps import first_names, found, names
-from provision.target import Source
+from provision.target import DriverSource
 
 # `nvidia-driver-580-server-open`, `libnvidia-gl-580:i386`, `nvidia-firmware-580-580.173.02`: the first is the branch
 _BRANCH = re.compile(r"-([0-9]{3})(-server)?(?=[-:]|$)")
@@ -29,10 +29,10 @@ def members(host: Host, catalogue: Catalogue) -> tuple[Package, ...]:
     )
 
 
-def giving_way(
+def replaced_packages(
     host: Host,
     catalogue: Catalogue,
-    source: Source,
+    source: DriverSource,
     tag: str,
     wanted: tuple[str, ...],
     metas: tuple[str, ...],
@@ -53,13 +53,13 @@ def giving_way(
             continue
         if theirs is None:
             # NVIDIA's own have the driver's version and no number; Ubuntu's nvidia-settings has an older one
-            goes = source is Source.ARCHIVE and _leading(package.version) in _vendors(host, catalogue)
-        elif source is Source.NVIDIA and not numbered:
+            goes = source is DriverSource.ARCHIVE and _leading(package.version) in _vendors(host, catalogue)
+        elif source is DriverSource.NVIDIA and not numbered:
             goes = not name.startswith("nvidia-driver-pinning")
         else:
             goes = theirs != tag
         prebuilt = _PREBUILT.match(name) is not None
-        if prebuilt and (source is Source.NVIDIA or ("-open" in name) != open_module):
+        if prebuilt and (source is DriverSource.NVIDIA or ("-open" in name) != open_module):
             goes = True
         if goes or name in unwanted:
             going.append(name)
@@ -72,7 +72,7 @@ def tag_of(name: str) -> str | None:
     return f"{match[1]}{match[2] or ''}" if match else None
 
 
-def foreign(host: Host, catalogue: Catalogue, tag: str) -> tuple[str, ...]:
+def i386_packages(host: Host, catalogue: Catalogue, tag: str) -> tuple[str, ...]:
     """32-bit libraries that go with the driver `tag`: those that are here for another one, or what Steam needs."""
     there = tuple(
         dict.fromkeys(

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from provision.plan.driver_branch import SUPPORTED_KINDS, below, fits
+from provision.plan.driver_branch import SUPPORTED_KINDS, is_below, unsuitable_reason
 from provision.plan.driver_set import tag_of
-from provision.plan.kernels import numbers
+from provision.plan.kernels import version_numbers
 from provision.plan.package_steps import first_names, found
-from provision.plan.plan_cards import Seen
-from provision.target import Source, Target
+from provision.plan.plan_cards import PlannedCard
+from provision.target import DriverSource, Target
 
 DESKTOP = ("nvidia.archive.desktop.open", "nvidia.archive.desktop.proprietary")
 HEADLESS = ("nvidia.archive.headless.open", "nvidia.archive.headless.proprietary")
@@ -20,13 +20,13 @@ SERVER = "-server"
 VENDOR = ("nvidia.repo.pinning", "nvidia.repo.desktop.open", "nvidia.repo.desktop.proprietary")
 
 
-class Driver(NamedTuple):
+class InstalledDriver(NamedTuple):
     """`packages`: the metas that brought it; `version`: the loaded module's; `runfile`: from NVIDIA's .run file.
 
     `family`: `-server` for Ubuntu's packages of that name, which get updates of their own; empty for the others.
     """
 
-    source: Source | None
+    source: DriverSource | None
     branch: int | None
     packages: tuple[str, ...]
     version: str | None
@@ -35,15 +35,15 @@ class Driver(NamedTuple):
     family: str = ""
 
 
-def driver(host: Host, catalogue: Catalogue) -> Driver:
+def installed_driver(host: Host, catalogue: Catalogue) -> InstalledDriver:
     """Read off dpkg's database and the loaded module."""
     vendor = found(host, first_names(catalogue, VENDOR))
     archive = found(host, first_names(catalogue, ARCHIVE))
     version = host.nvidia.module_version
     packaged = [branch for _, branch in vendor or archive if branch is not None]
-    return Driver(
-        source=Source.NVIDIA if vendor else Source.ARCHIVE if archive else None,
-        branch=numbers(version)[0] if version and numbers(version) else max(packaged, default=None),
+    return InstalledDriver(
+        source=DriverSource.NVIDIA if vendor else DriverSource.ARCHIVE if archive else None,
+        branch=version_numbers(version)[0] if version and version_numbers(version) else max(packaged, default=None),
         packages=tuple(name for name, _ in vendor or archive),
         version=version,
         open=host.nvidia.open_module,
@@ -52,33 +52,40 @@ def driver(host: Host, catalogue: Catalogue) -> Driver:
     )
 
 
-def unfit(
-    host: Host, catalogue: Catalogue, target: Target, cards: tuple[Seen, ...], current: Driver, lowest: str | None
+def replace_reason(
+    host: Host,
+    catalogue: Catalogue,
+    target: Target,
+    cards: tuple[PlannedCard, ...],
+    current: InstalledDriver,
+    lowest: str | None,
 ) -> str | None:
     """Why the loaded driver cannot stay; None when it serves every card and is what was asked for."""
     if current.version is None:
         return "no NVIDIA kernel module is loaded"
-    if below(current.version, lowest):
+    if is_below(current.version, lowest):
         return f"the loaded driver {current.version} is below {lowest}, which training needs"
     row = catalogue.branch(current.branch) if current.branch is not None else None
-    if row and (reason := fits(row, current.open, generations(cards))):
+    if row and (reason := unsuitable_reason(row, current.open, generations(cards))):
         return f"the loaded driver is {current.version}, but {reason}"
     if host.nvidia.nvml_problem == "absent":
         return f"module {current.version} is loaded, but its libraries are not installed"
     if target.branch not in (None, current.branch):
         return f"branch {target.branch} was asked for and {current.branch} is loaded"
-    if target.source is not Source.AUTO and current.source not in (None, target.source):
+    if target.source is not DriverSource.AUTO and current.source not in (None, target.source):
         return f"the driver's packages come from elsewhere and the source {target.source.value} was asked for"
     return None
 
 
-def begun(catalogue: Catalogue, cards: tuple[Seen, ...], current: Driver, lowest: str | None) -> int | None:
+def unfinished_branch(
+    catalogue: Catalogue, cards: tuple[PlannedCard, ...], current: InstalledDriver, lowest: str | None
+) -> int | None:
     """The branch whose packages are there but whose module is not loaded, if it would serve: that one is finished."""
     row = catalogue.branch(current.branch) if current.version is None and current.branch is not None else None
-    if row is None or row.kind not in SUPPORTED_KINDS or fits(row, None, generations(cards)):
+    if row is None or row.kind not in SUPPORTED_KINDS or unsuitable_reason(row, None, generations(cards)):
         return None
-    return None if lowest and row.number < numbers(lowest)[0] else row.number
+    return None if lowest and row.number < version_numbers(lowest)[0] else row.number
 
 
-def generations(cards: tuple[Seen, ...]) -> frozenset[str]:
+def generations(cards: tuple[PlannedCard, ...]) -> frozenset[str]:
     return frozenset(seen.card.generation for seen in cards)

@@ -9,13 +9,13 @@ from checks.facts.host import Host
 from provision.plan.package_steps import PRESENT, names
 
 
-def numbers(version: str) -> tuple[int, ...]:
+def version_numbers(version: str) -> tuple[int, ...]:
     """`6.17.0-14-generic` and `6.17.0-14.14~24.04.1` → (6, 17, 0, 14, …): never compared as text."""
     return tuple(int(part) for part in re.findall(r"[0-9]{1,9}", version))
 
 
 def at_least(version: str, floor: str) -> bool:
-    return numbers(version) >= numbers(floor)
+    return version_numbers(version) >= version_numbers(floor)
 
 
 def flavours(host: Host, catalogue: Catalogue) -> tuple[str, ...]:
@@ -23,18 +23,18 @@ def flavours(host: Host, catalogue: Catalogue) -> tuple[str, ...]:
     return tuple(flavour for flavour, _ in _metas(host, catalogue))
 
 
-def covering(host: Host, catalogue: Catalogue) -> tuple[str, ...]:
+def kernels_to_cover(host: Host, catalogue: Catalogue) -> tuple[str, ...]:
     """What to put for {flavour} so that the running and the next kernel have a module, now and after updates.
 
     The flavour of each installed meta; and the exact release of a kernel that runs now or boots next and belongs to
     no meta's series. Empty: neither the packages nor the running release could be read.
     """
     metas = _metas(host, catalogue)
-    series = {numbers(version)[:3] for _, version in metas}
+    series = {version_numbers(version)[:3] for _, version in metas}
     alone = [
         release
         for release in (host.kernel.release, host.kernel.next_boot)
-        if release and numbers(release)[:3] not in series
+        if release and version_numbers(release)[:3] not in series
     ]
     return tuple(dict.fromkeys([*(flavour for flavour, _ in metas), *alone]))
 
@@ -51,7 +51,7 @@ def _metas(host: Host, catalogue: Catalogue) -> tuple[tuple[str, str], ...]:
     )
 
 
-def module_missing(host: Host, module: str) -> str | None:
+def kernel_without_module(host: Host, module: str) -> str | None:
     """The release that boots next, if it is known to have no file for this module; None otherwise or not known."""
     kernel = host.kernel
     if kernel.modules is None or kernel.next_boot is None:

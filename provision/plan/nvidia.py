@@ -6,18 +6,27 @@ import msgspec
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from provision.model import Part, Refusal, Service, State, Step, WriteFile
+from provision.model import PlanPart, Refusal, Service, State, Step, WriteFile
 from provision.plan import repositories, unattended
-from provision.plan.boot_guard import guard
-from provision.plan.dkms import built
-from provision.plan.driver_branch import Choice, choose, floor
-from provision.plan.driver_set import foreign, giving_way
-from provision.plan.installed_driver import ARCHIVE, DESKTOP, HEADLESS, VENDOR, Driver, begun, driver, unfit
-from provision.plan.kernels import covering, module_missing
-from provision.plan.package_steps import first_names, found, install, names, reboot, sentence
-from provision.plan.plan_cards import Seen, listed
-from provision.plan.secure_boot import enrol, needs_no_key
-from provision.target import Display, Source, Target
+from provision.plan.boot_guard import guard_step
+from provision.plan.dkms import module_step
+from provision.plan.driver_branch import BranchChoice, choose_branch, driver_floor
+from provision.plan.driver_set import i386_packages, replaced_packages
+from provision.plan.installed_driver import (
+    ARCHIVE,
+    DESKTOP,
+    HEADLESS,
+    VENDOR,
+    InstalledDriver,
+    installed_driver,
+    replace_reason,
+    unfinished_branch,
+)
+from provision.plan.kernels import kernel_without_module, kernels_to_cover
+from provision.plan.package_steps import first_names, found, install_step, names, reboot_step, sentence
+from provision.plan.plan_cards import PlannedCard, card_list
+from provision.plan.secure_boot import enrol_step, no_key_needed
+from provision.target import Display, DriverSource, Target
 
 FREE_DRIVERS = ("nouveau", "nova_core", "nova_drm")
 BUILT_HERE = ("nvidia.archive.dkms.open", "nvidia.archive.dkms.proprietary")
@@ -28,11 +37,11 @@ NO_KERNEL = "Neither the running nor the installed kernels could be read, so the
 
 
 def plan(
-    host: Host, catalogue: Catalogue, target: Target, cards: tuple[Seen, ...], without: tuple[int, ...] = ()
-) -> Part:
+    host: Host, catalogue: Catalogue, target: Target, cards: tuple[PlannedCard, ...], without: tuple[int, ...] = ()
+) -> PlanPart:
     """Steps for the driver and the restart that it needs, or why there are none."""
-    if target.source not in (Source.AUTO, Source.ARCHIVE, Source.NVIDIA):
-        return Part(
+    if target.source not in (DriverSource.AUTO, DriverSource.ARCHIVE, DriverSource.NVIDIA):
+        return PlanPart(
             refusals=(
                 Refusal(
                     code="plan.source",
@@ -42,15 +51,15 @@ def plan(
                 ),
             )
         )
-    lowest, _ = floor(catalogue, cards)
-    current = driver(host, catalogue)
-    wrong = unfit(host, catalogue, target, cards, current, lowest)
+    lowest, _ = driver_floor(catalogue, cards)
+    current = installed_driver(host, catalogue)
+    wrong = replace_reason(host, catalogue, target, cards, current, lowest)
     if wrong is None:
         kept = _kept(host, catalogue, cards, current)
         steps = (*kept.steps, *_blacklisted(host), *unattended.plan(host, catalogue))
         return msgspec.structs.replace(kept, steps=steps)
     if current.runfile:
-        return Part(
+        return PlanPart(
             refusals=(
                 Refusal(
                     code="plan.runfile",
@@ -60,22 +69,22 @@ def plan(
                 ),
             )
         )
-    wish = target.branch or begun(catalogue, cards, current, lowest)
-    choice = choose(catalogue, cards, wish, target.branch is None, without if wish is None else ())
+    wish = target.branch or unfinished_branch(catalogue, cards, current, lowest)
+    choice = choose_branch(catalogue, cards, wish, target.branch is None, without if wish is None else ())
     if isinstance(choice, Refusal):
-        return Part(refusals=(choice,))
-    source = target.source if target.source is not Source.AUTO else current.source or Source.ARCHIVE
-    if source is Source.NVIDIA:
+        return PlanPart(refusals=(choice,))
+    source = target.source if target.source is not DriverSource.AUTO else current.source or DriverSource.ARCHIVE
+    if source is DriverSource.NVIDIA:
         steps = _vendor_route(host, catalogue, target, cards, choice, sentence(wrong))
     else:
         steps = _archive_route(host, catalogue, target, cards, choice, sentence(wrong), current.family)
     notes = _hybrid(host, cards)
-    return Part(
+    return PlanPart(
         steps=(*steps, *unattended.plan(host, catalogue)), restart=_restart(cards, steps), source=source, notes=notes
     )
 
 
-def display(host: Host, catalogue: Catalogue, target: Target, cards: tuple[Seen, ...]) -> tuple[bool, str]:
+def display(host: Host, catalogue: Catalogue, target: Target, cards: tuple[PlannedCard, ...]) -> tuple[bool, str]:
     """True for desktop packages, and why; packages that are there are never changed to the other kind unasked."""
     if target.display is not Display.AUTO:
         return target.display is Display.DESKTOP, f"{target.display.value.capitalize()} packages, as asked for."
@@ -91,7 +100,7 @@ def display(host: Host, catalogue: Catalogue, target: Target, cards: tuple[Seen,
     return False, "Headless packages, since no desktop starts here and no monitor is connected to the card."
 
 
-def _hybrid(host: Host, cards: tuple[Seen, ...]) -> tuple[str, ...]:
+def _hybrid(host: Host, cards: tuple[PlannedCard, ...]) -> tuple[str, ...]:
     """Laptops that draw with another GPU: nothing of that is changed."""
     ours = {seen.pci.slot for seen in cards}
     other = next((pci for pci in host.cards or () if pci.boot_vga and pci.slot not in ours), None)
@@ -103,29 +112,29 @@ def _hybrid(host: Host, cards: tuple[Seen, ...]) -> tuple[str, ...]:
     return (said,)
 
 
-def _kept(host: Host, catalogue: Catalogue, cards: tuple[Seen, ...], current: Driver) -> Part:
+def _kept(host: Host, catalogue: Catalogue, cards: tuple[PlannedCard, ...], current: InstalledDriver) -> PlanPart:
     """A driver that serves stays, whatever brought it; only what the next start would miss is added."""
-    lowest, stack = floor(catalogue, cards)
+    lowest, stack = driver_floor(catalogue, cards)
     over = f" and is over the floor {lowest} of the stack {stack}" if lowest else ""
     because = f"Driver {current.version} is loaded, suits every card here{over}: it stays as it is."
     if idle := tuple(seen for seen in cards if seen.pci.driver != "nvidia"):
-        because += f" {listed(idle)} is not bound to it: see gpu-setup doctor."
+        because += f" {card_list(idle)} is not bound to it: see gpu-setup doctor."
     problem = host.nvidia.nvml_problem
     if problem not in (None, "mismatch"):
         because += f" NVML could not be asked ({problem}): see gpu-setup doctor."
     title = f"NVIDIA driver {current.version}"
-    steps = [install(host, "nvidia-driver", title, current.packages, because, done=True)]
-    if release := module_missing(host, "nvidia"):
+    steps = [install_step(host, "nvidia-driver", title, current.packages, because, done=True)]
+    if release := kernel_without_module(host, "nvidia"):
         steps.append(_next_kernel(host, catalogue, current, release))
     restart = None
     if problem == "mismatch":
-        restart = reboot("The libraries on disk are newer than the loaded module: they match after a restart.")
-    return Part(steps=tuple(steps), restart=restart, source=current.source)
+        restart = reboot_step("The libraries on disk are newer than the loaded module: they match after a restart.")
+    return PlanPart(steps=tuple(steps), restart=restart, source=current.source)
 
 
-def _next_kernel(host: Host, catalogue: Catalogue, current: Driver, release: str) -> Step:
+def _next_kernel(host: Host, catalogue: Catalogue, current: InstalledDriver, release: str) -> Step:
     because = f"The kernel {release} starts next and has no nvidia module: the card would not work after a restart."
-    if current.source is Source.ARCHIVE and current.branch is not None and not _built_here(host, catalogue):
+    if current.source is DriverSource.ARCHIVE and current.branch is not None and not _built_here(host, catalogue):
         module = "proprietary" if current.open is False else "open"
         key = f"nvidia.archive.modules.kernel.{module}"
         wanted = names(catalogue, key, current.branch, current.family, kernel=release)
@@ -133,71 +142,82 @@ def _next_kernel(host: Host, catalogue: Catalogue, current: Driver, release: str
     else:
         wanted = names(catalogue, "kernel.headers", flavour=release)
         because += " DKMS builds it once that kernel's headers are there."
-    return install(host, "nvidia-next-kernel", f"Give the kernel {release} its module", wanted, because, done=False)
+    return install_step(
+        host, "nvidia-next-kernel", f"Give the kernel {release} its module", wanted, because, done=False
+    )
 
 
 def _archive_route(
     host: Host,
     catalogue: Catalogue,
     target: Target,
-    cards: tuple[Seen, ...],
-    choice: Choice,
+    cards: tuple[PlannedCard, ...],
+    choice: BranchChoice,
     wrong: str,
     family: str = "",
 ) -> tuple[Step, ...]:
     """`family`: never changed silently, since Ubuntu's -server packages have updates of their own."""
     number, (desktop, why) = choice.branch.number, display(host, catalogue, target, cards)
-    kernels, tag = covering(host, catalogue), f"{choice.branch.number}{family}"
+    kernels, tag = kernels_to_cover(host, catalogue), f"{choice.branch.number}{family}"
     modules = tuple(
         name
         for flavour in kernels
         for name in names(catalogue, f"nvidia.archive.modules.{choice.module}", number, family, flavour=flavour)
     )
     key = f"nvidia.archive.{'desktop' if desktop else 'headless'}.{choice.module}"
-    more = foreign(host, catalogue, tag) if desktop else ()
+    more = i386_packages(host, catalogue, tag) if desktop else ()
     if more:
         why += " Steam or Wine is here: its 32-bit libraries come in the same transaction."
     if family:
         why += f" Ubuntu's {family} packages are here, and it stays with them."
     wanted = (*names(catalogue, key, number, family), *modules, *more)
-    driver_step = install(
+    driver_step = install_step(
         host,
         "nvidia-driver",
         f"Install NVIDIA driver {number} ({choice.module} modules) from Ubuntu's archive",
         wanted,
         f"{wrong} {choice.because} {why} The modules come prebuilt for {' and '.join(kernels) or 'your kernel'}, in "
-        f"the driver's own transaction, or apt would take the DKMS package instead. {needs_no_key(host)}".rstrip(),
-        remove=giving_way(host, catalogue, Source.ARCHIVE, tag, wanted, (*VENDOR, *BUILT_HERE, *ARCHIVE), choice.open),
+        f"the driver's own transaction, or apt would take the DKMS package instead. {no_key_needed(host)}".rstrip(),
+        remove=replaced_packages(
+            host, catalogue, DriverSource.ARCHIVE, tag, wanted, (*VENDOR, *BUILT_HERE, *ARCHIVE), choice.open
+        ),
         forbid=tuple(name for key in FORBIDDEN for name in catalogue.package(key).fill(branch="*")),
     )
     steps = [*_hold_back(host, catalogue), *_guarded(driver_step)]
-    if driver_step.state is State.DONE and (release := module_missing(host, "nvidia")):
+    if driver_step.state is State.DONE and (release := kernel_without_module(host, "nvidia")):
         steps.append(
-            _next_kernel(host, catalogue, Driver(Source.ARCHIVE, number, (), None, choice.open, False, family), release)
+            _next_kernel(
+                host,
+                catalogue,
+                InstalledDriver(DriverSource.ARCHIVE, number, (), None, choice.open, False, family),
+                release,
+            )
         )
     if not desktop:
         steps.append(_persistence(host))
-    return tuple(steps) if kernels else repositories.held_up(tuple(steps), NO_KERNEL)
+    return tuple(steps) if kernels else repositories.block_steps(tuple(steps), NO_KERNEL)
 
 
 def _vendor_route(
-    host: Host, catalogue: Catalogue, target: Target, cards: tuple[Seen, ...], choice: Choice, wrong: str
+    host: Host, catalogue: Catalogue, target: Target, cards: tuple[PlannedCard, ...], choice: BranchChoice, wrong: str
 ) -> tuple[Step, ...]:
     number, (desktop, why) = choice.branch.number, display(host, catalogue, target, cards)
-    kernels = covering(host, catalogue)
+    kernels = kernels_to_cover(host, catalogue)
     row = catalogue.repository("nvidia.cuda")
     asked = (
-        "You asked for NVIDIA's own packages." if target.source is Source.NVIDIA else "The driver here is NVIDIA's own."
+        "You asked for NVIDIA's own packages."
+        if target.source is DriverSource.NVIDIA
+        else "The driver here is NVIDIA's own."
     )
-    added = repositories.add(host, catalogue, row, asked)
-    lead = repositories.pin(
+    added = repositories.repository_steps(host, catalogue, row, asked)
+    lead = repositories.pin_step(
         host,
         "pin-nvidia.cuda",
         "Let NVIDIA's packages lead over Ubuntu's",
-        repositories.pinned(row, row.packages, row.priority or 600, "cuda-repository-pin-600"),
+        repositories.origin_pin(row, row.packages, row.priority or 600, "cuda-repository-pin-600"),
         "Both archives have packages of the same names, and a mixture of the two does not work.",
     )
-    lock = install(
+    lock = install_step(
         host,
         "nvidia-branch-lock",
         f"Lock the driver to branch {number}, first and alone",
@@ -208,42 +228,42 @@ def _vendor_route(
     headers = tuple(name for flavour in kernels for name in names(catalogue, "kernel.headers", flavour=flavour))
     key = f"nvidia.repo.{'desktop' if desktop else 'headless'}.{choice.module}"
     wanted = (*headers, *names(catalogue, key, branch=number))
-    driver_step = install(
+    driver_step = install_step(
         host,
         "nvidia-driver",
         f"Install NVIDIA driver {number} ({choice.module} modules) from NVIDIA's repository",
         wanted,
         f"{wrong} {choice.because} {why} DKMS builds the module on this machine, so the headers of "
         f"{' and '.join(kernels) or 'your kernel'} come first.",
-        remove=giving_way(host, catalogue, Source.NVIDIA, str(number), wanted, ARCHIVE, choice.open),
+        remove=replaced_packages(host, catalogue, DriverSource.NVIDIA, str(number), wanted, ARCHIVE, choice.open),
     )
-    steps = [*added, lead, lock, *_guarded(driver_step), built(host, "nvidia", "NVIDIA's module", driver_step)]
+    steps = [*added, lead, lock, *_guarded(driver_step), module_step(host, "nvidia", "NVIDIA's module", driver_step)]
     steps += _blacklist(host, cards)
-    if enrolment := enrol(host, "NVIDIA's module", "nvidia"):
+    if enrolment := enrol_step(host, "NVIDIA's module", "nvidia"):
         steps.append(enrolment)
-    return tuple(steps) if kernels else repositories.held_up(tuple(steps), NO_KERNEL)
+    return tuple(steps) if kernels else repositories.block_steps(tuple(steps), NO_KERNEL)
 
 
 def _guarded(driver_step: Step) -> tuple[Step, ...]:
     """A driver that comes is preceded by the hook that looks after the kernels to come."""
-    return (driver_step,) if driver_step.state is State.DONE else (guard("nvidia"), driver_step)
+    return (driver_step,) if driver_step.state is State.DONE else (guard_step("nvidia"), driver_step)
 
 
 def _hold_back(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
     """Where NVIDIA's repository is enabled beside an archive driver, its higher priority would swap the driver."""
     row = catalogue.repository("nvidia.cuda")
-    if not repositories.present(host, catalogue, row):
+    if not repositories.is_enabled(host, catalogue, row):
         return ()
     return (pin_drivers(host, catalogue),)
 
 
 def pin_drivers(host: Host, catalogue: Catalogue) -> Step:
     row = catalogue.repository("nvidia.cuda")
-    return repositories.pin(
+    return repositories.pin_step(
         host,
         "pin-nvidia.drivers",
         "Keep NVIDIA's repository from replacing the driver",
-        repositories.pinned(row, names(catalogue, "nvidia.repo.drivers"), -1, "gpu-setup-nvidia-drivers"),
+        repositories.origin_pin(row, names(catalogue, "nvidia.repo.drivers"), -1, "gpu-setup-nvidia-drivers"),
         f"Its priority {row.priority} is above Ubuntu's: the next upgrade would swap the archive's driver for its own.",
     )
 
@@ -266,7 +286,7 @@ def _persistence(host: Host) -> Step:
     )
 
 
-def _blacklist(host: Host, cards: tuple[Seen, ...]) -> tuple[Step, ...]:
+def _blacklist(host: Host, cards: tuple[PlannedCard, ...]) -> tuple[Step, ...]:
     """Outside the archive nobody keeps nouveau away; last, so that the card is not left without any driver."""
     holders = {seen.pci.driver for seen in cards} | set(host.kernel.loaded or ())
     free = [name for name in FREE_DRIVERS if name in holders]
@@ -282,7 +302,7 @@ def _blacklist(host: Host, cards: tuple[Seen, ...]) -> tuple[Step, ...]:
             state=State.DONE if done else State.TODO,
             because=f"{' and '.join(free)} is loaded and would bind the card before NVIDIA's module. Written after "
             "that module is built: with neither of them a new card shows only a plain framebuffer.",
-            commands=() if done else (repositories.written(BLACKLIST), ("update-initramfs", "-u", "-k", "all")),
+            commands=() if done else (repositories.write_command(BLACKLIST), ("update-initramfs", "-u", "-k", "all")),
             undo="" if done else f"removes {BLACKLIST} and rebuilds every initramfs",
         ),
     )
@@ -303,13 +323,15 @@ def _blacklisted(host: Host) -> tuple[Step, ...]:
     )
 
 
-def _restart(cards: tuple[Seen, ...], steps: tuple[Step, ...]) -> Step | None:
+def _restart(cards: tuple[PlannedCard, ...], steps: tuple[Step, ...]) -> Step | None:
     """A restart where a driver is to be installed, or is there but does not hold the cards yet."""
     idle = tuple(seen for seen in cards if seen.pci.driver != "nvidia")
     holders = sorted({seen.pci.driver for seen in idle if seen.pci.driver})
     now = f" Until then {' and '.join(holders)} has the card." if holders else ""
     if any(step.state is not State.DONE for step in steps):
-        return reboot(f"The new module takes over at the next start: it is never swapped under a running display.{now}")
+        return reboot_step(
+            f"The new module takes over at the next start: it is never swapped under a running display.{now}"
+        )
     if idle:
-        return reboot(f"The driver's packages are complete, but {listed(idle)} is not driven by it yet.{now}")
+        return reboot_step(f"The driver's packages are complete, but {card_list(idle)} is not driven by it yet.{now}")
     return None

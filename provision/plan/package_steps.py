@@ -7,7 +7,7 @@ import re
 from checks.catalogue import Catalogue
 from checks.facts.host import Host, Package
 from checks.facts.kernel import version_key
-from provision.model import AptInstall, DpkgRepair, Reboot, State, Step, Wanted
+from provision.model import AptInstall, DpkgRepair, Reboot, State, Step, WantedPackage
 
 # dpkg states in which the files are unpacked and the package is known to work or nearly so
 PRESENT = ("installed", "triggers-pending", "triggers-awaited")
@@ -40,7 +40,7 @@ def found(host: Host, patterns: tuple[str, ...]) -> tuple[tuple[str, int | None]
     return tuple(made)
 
 
-def installed(host: Host, name: str) -> Package | None:
+def installed_package(host: Host, name: str) -> Package | None:
     """The package, if dpkg has it in working order; None also when dpkg's database could not be read."""
     for package in host.apt.packages or ():
         if package.name == name and package.state in PRESENT:
@@ -48,7 +48,7 @@ def installed(host: Host, name: str) -> Package | None:
     return None
 
 
-def older(version: str, than: str) -> bool:
+def is_older(version: str, than: str) -> bool:
     """By dpkg's order of versions, as far as these go: numbers as numbers, `~` before the end, epochs first."""
     return _order(version) < _order(than)
 
@@ -58,7 +58,7 @@ def _order(version: str) -> tuple[int, tuple[tuple[int, int, str], ...]]:
     return (int(epoch) if colon and epoch.isdecimal() else 0, version_key(rest if colon else version))
 
 
-def repair(host: Host) -> str | None:
+def dpkg_problem(host: Host) -> str | None:
     """What must be run before apt can do anything, and why; None when dpkg is in order or could not be asked."""
     if host.apt.interrupted:
         return "dpkg was interrupted and refuses all work until it is finished: sudo dpkg --configure -a"
@@ -70,7 +70,7 @@ def repair(host: Host) -> str | None:
 
 def repair_step(host: Host, leaving: tuple[str, ...]) -> Step | None:
     """What comes before everything else where dpkg was cut off; `leaving`: what later steps remove anyway."""
-    why = repair(host)
+    why = dpkg_problem(host)
     if why is None:
         return None
     stuck = tuple(name for name in host.apt.broken or () if name in leaving)
@@ -103,7 +103,7 @@ def sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
-def install(
+def install_step(
     host: Host,
     id: str,
     title: str,
@@ -119,8 +119,8 @@ def install(
 
     `at_least`: an older version of these packages does not do.
     """
-    have = {name: package.version for name in wanted if (package := installed(host, name))}
-    enough = {name for name, version in have.items() if at_least is None or not older(version, at_least)}
+    have = {name: package.version for name in wanted if (package := installed_package(host, name))}
+    enough = {name for name, version in have.items() if at_least is None or not is_older(version, at_least)}
     complete = len(enough) == len(wanted) and not remove if done is None else done
     state = state_of(host, not complete)
     missing = tuple(name for name in wanted if name not in enough)
@@ -128,7 +128,7 @@ def install(
         id=id,
         title=title,
         action=AptInstall(
-            packages=tuple(Wanted(name=name, installed=have.get(name), at_least=at_least) for name in wanted),
+            packages=tuple(WantedPackage(name=name, installed=have.get(name), at_least=at_least) for name in wanted),
             remove=remove,
             forbid=forbid,
         ),
@@ -147,7 +147,7 @@ def _undo(added: tuple[str, ...], removed: tuple[str, ...]) -> str:
     return "; ".join(parts)
 
 
-def reboot(because: str, state: State = State.TODO) -> Step:
+def reboot_step(because: str, state: State = State.TODO) -> Step:
     return Step(
         id="reboot",
         title="Restart the machine",

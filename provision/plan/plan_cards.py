@@ -6,20 +6,20 @@ from typing import NamedTuple
 
 from checks.catalogue import Card, Catalogue
 from checks.facts.host import Host, PciCard
-from provision.target import Vendor
+from provision.target import PlanVendor
 
-VENDOR_IDS = {"10de": Vendor.NVIDIA, "1002": Vendor.AMD}
+VENDOR_IDS = {"10de": PlanVendor.NVIDIA, "1002": PlanVendor.AMD}
 RESERVED = "vfio-pci"
 
 
-class Seen(NamedTuple):
+class PlannedCard(NamedTuple):
     """A card of this machine and its row in the catalogue."""
 
     pci: PciCard
     card: Card
 
     @property
-    def vendor(self) -> Vendor:
+    def vendor(self) -> PlanVendor:
         return VENDOR_IDS[self.pci.vendor]
 
     @property
@@ -30,10 +30,10 @@ class Seen(NamedTuple):
         return f"{self.card.name} ({self.pci.slot})"
 
 
-def supported(host: Host, catalogue: Catalogue) -> tuple[Seen, ...]:
+def supported_cards(host: Host, catalogue: Catalogue) -> tuple[PlannedCard, ...]:
     """Cards that training can use, reserved ones included; an integrated GPU counts only where there is no other."""
     rows = (
-        Seen(pci, row)
+        PlannedCard(pci, row)
         for pci in host.cards or ()
         if pci.vendor in VENDOR_IDS and (row := catalogue.card(pci.vendor, pci.device, pci.revision)) is not None
     )
@@ -42,9 +42,9 @@ def supported(host: Host, catalogue: Catalogue) -> tuple[Seen, ...]:
     return discrete or found
 
 
-def left_out(host: Host, catalogue: Catalogue) -> tuple[str, ...]:
+def unplanned_cards(host: Host, catalogue: Catalogue) -> tuple[str, ...]:
     """A sentence for each card of a known vendor that no plan is made for."""
-    chosen = {seen.pci.slot for seen in supported(host, catalogue)}
+    chosen = {seen.pci.slot for seen in supported_cards(host, catalogue)}
     notes = []
     for pci in host.cards or ():
         if pci.vendor not in VENDOR_IDS or pci.slot in chosen:
@@ -60,5 +60,5 @@ def left_out(host: Host, catalogue: Catalogue) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def listed(cards: tuple[Seen, ...]) -> str:
+def card_list(cards: tuple[PlannedCard, ...]) -> str:
     return ", ".join(str(seen) for seen in cards)

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from machine.errors import BadUsage, Refused
-from provision.model import Plan, sealed
+from provision.model import Plan, seal
 
 
 class _Envelope(msgspec.Struct):
@@ -15,7 +15,7 @@ class _Envelope(msgspec.Struct):
     data: Plan
 
 
-def load(path: str) -> Plan:
+def load_plan(path: str) -> Plan:
     """The plan in a file that `gpu-setup plan --out` wrote. Refuses one whose digest does not fit its content."""
     try:
         content = Path(path).read_bytes()
@@ -29,13 +29,13 @@ def load(path: str) -> Plan:
         raise BadUsage(
             "plan.no-plan", f"{path} is no plan of gpu-setup.", str(error), "gpu-setup plan --out FILE writes one."
         ) from error
-    check(found.data, path)
+    check_plan(found.data, path)
     return found.data
 
 
-def check(plan: Plan, where: str) -> None:
+def check_plan(plan: Plan, where: str) -> None:
     """Refuse a plan that was changed after it was made."""
-    if sealed(plan).digest != plan.digest:
+    if seal(plan).digest != plan.digest:
         raise Refused(
             "plan.tampered",
             f"The plan in {where} was changed after it was made.",

@@ -7,21 +7,21 @@ import msgspec
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.facts.kernel import module_name
-from provision.model import AptInstall, AptRemove, Part, Plan, Refusal, State, sealed, sha256
+from provision.model import AptInstall, AptRemove, Plan, PlanPart, Refusal, State, seal, sha256
 from provision.plan import amd, container_engine, cuda_toolkit, device_groups, nvidia, refusals, training_needs
 from provision.plan.package_steps import repair_step
-from provision.plan.plan_cards import Seen, left_out, supported
-from provision.target import Target, Vendor
+from provision.plan.plan_cards import PlannedCard, supported_cards, unplanned_cards
+from provision.target import PlanVendor, Target
 
 NOTHING = "No supported GPU: nothing to install."
 SIZE_UNKNOWN = "Sizes and versions are known once apt has been asked; these facts do not hold them."
 NO_DOWNLOAD = "No package is to be fetched."
 
 
-def plan(host: Host, catalogue: Catalogue, target: Target, without: tuple[int, ...] = ()) -> Plan:
+def make_plan(host: Host, catalogue: Catalogue, target: Target, without: tuple[int, ...] = ()) -> Plan:
     """What would bring this machine to the target, each step with its reason; or refusals, and then no steps.
 
-    `without`: NVIDIA branches that apt has nothing of (see completion.py). Same facts, same plan: the digest says so.
+    `without`: NVIDIA branches that apt has nothing of (see resolver.py). Same facts, same plan: the digest says so.
     Raises nothing for what a machine can hold.
     """
     windows = refusals.under_windows(host)
@@ -29,9 +29,9 @@ def plan(host: Host, catalogue: Catalogue, target: Target, without: tuple[int, .
         return _refused(host, target, None, (windows,))
     if host.cards is None:
         return _refused(host, target, None, (refusals.cards_unknown(),))
-    cards, notes = supported(host, catalogue), left_out(host, catalogue)
+    cards, notes = supported_cards(host, catalogue), unplanned_cards(host, catalogue)
     if not cards:
-        return _sealed(host, target, None, Part(notes=(NOTHING, *notes)))
+        return _sealed(host, target, None, PlanPart(notes=(NOTHING, *notes)))
     free = tuple(seen for seen in cards if not seen.reserved)
     if not free:
         return _refused(host, target, None, (refusals.reserved(cards),), notes)
@@ -41,24 +41,24 @@ def plan(host: Host, catalogue: Catalogue, target: Target, without: tuple[int, .
     vendor = chosen[0].vendor
     if left_alone := refusals.machine(host, catalogue):
         return _refused(host, target, vendor, left_alone, notes)
-    part = _joined(host, catalogue, target, chosen, (*notes, *_aside(cards, chosen)), without)
-    return sealed(msgspec.structs.replace(_sealed(host, target, vendor, part), without=without))
+    part = _joined(host, catalogue, target, chosen, (*notes, *_other_cards(cards, chosen)), without)
+    return seal(msgspec.structs.replace(_sealed(host, target, vendor, part), without=without))
 
 
-def _choose(target: Target, cards: tuple[Seen, ...]) -> tuple[Seen, ...] | Refusal:
+def _choose(target: Target, cards: tuple[PlannedCard, ...]) -> tuple[PlannedCard, ...] | Refusal:
     """The cards of one vendor; never a silent choice between two."""
     by_vendor = {
-        vendor: tuple(seen for seen in cards if seen.vendor is vendor) for vendor in (Vendor.NVIDIA, Vendor.AMD)
+        vendor: tuple(seen for seen in cards if seen.vendor is vendor) for vendor in (PlanVendor.NVIDIA, PlanVendor.AMD)
     }
     present = [vendor for vendor, seen in by_vendor.items() if seen]
-    if target.vendor is not Vendor.AUTO:
+    if target.vendor is not PlanVendor.AUTO:
         return by_vendor[target.vendor] or refusals.vendor_absent(target, present[0])
     if len(present) > 1:
-        return refusals.two_vendors(by_vendor[Vendor.NVIDIA], by_vendor[Vendor.AMD])
+        return refusals.two_vendors(by_vendor[PlanVendor.NVIDIA], by_vendor[PlanVendor.AMD])
     return by_vendor[present[0]]
 
 
-def _aside(cards: tuple[Seen, ...], chosen: tuple[Seen, ...]) -> tuple[str, ...]:
+def _other_cards(cards: tuple[PlannedCard, ...], chosen: tuple[PlannedCard, ...]) -> tuple[str, ...]:
     return tuple(
         f"{seen} is reserved for a virtual machine (vfio-pci): it is left alone."
         if seen.reserved
@@ -72,25 +72,25 @@ def _joined(
     host: Host,
     catalogue: Catalogue,
     target: Target,
-    cards: tuple[Seen, ...],
+    cards: tuple[PlannedCard, ...],
     notes: tuple[str, ...],
     without: tuple[int, ...],
-) -> Part:
+) -> PlanPart:
     """Driver, access, containers, toolkit; the restart after all of them, so that there is one."""
     vendor = cards[0].vendor
-    if vendor is Vendor.NVIDIA:
+    if vendor is PlanVendor.NVIDIA:
         driver = nvidia.plan(host, catalogue, target, cards, without)
     else:
         driver = amd.plan(host, catalogue, target, cards)
     if driver.refusals:
-        return Part(refusals=driver.refusals, notes=notes)
+        return PlanPart(refusals=driver.refusals, notes=notes)
     parts = [
         driver,
         device_groups.plan(host, target, vendor),
         container_engine.plan(host, catalogue, target, vendor),
         training_needs.plan(host, catalogue),
     ]
-    if vendor is Vendor.NVIDIA:
+    if vendor is PlanVendor.NVIDIA:
         parts.append(cuda_toolkit.plan(host, catalogue, target, driver.source))
     steps = [step for part in parts for step in part.steps]
     going = [name for step in steps if isinstance(step.action, AptRemove) for name in step.action.packages]
@@ -100,7 +100,7 @@ def _joined(
     steps += [part.restart for part in parts if part.restart][:1]
     firsts = {step.id: step for step in reversed(steps)}
     ordered = tuple(dict.fromkeys(firsts[step.id] for step in steps))
-    return Part(steps=ordered, notes=(*notes, *_conditions(host), *(note for part in parts for note in part.notes)))
+    return PlanPart(steps=ordered, notes=(*notes, *_conditions(host), *(note for part in parts for note in part.notes)))
 
 
 def _conditions(host: Host) -> tuple[str, ...]:
@@ -122,14 +122,14 @@ def _conditions(host: Host) -> tuple[str, ...]:
 
 
 def _refused(
-    host: Host, target: Target, vendor: Vendor | None, why: tuple[Refusal, ...], notes: tuple[str, ...] = ()
+    host: Host, target: Target, vendor: PlanVendor | None, why: tuple[Refusal, ...], notes: tuple[str, ...] = ()
 ) -> Plan:
-    return _sealed(host, target, vendor, Part(refusals=why, notes=notes))
+    return _sealed(host, target, vendor, PlanPart(refusals=why, notes=notes))
 
 
-def _sealed(host: Host, target: Target, vendor: Vendor | None, part: Part) -> Plan:
+def _sealed(host: Host, target: Target, vendor: PlanVendor | None, part: PlanPart) -> Plan:
     fetches = any(isinstance(step.action, AptInstall) and step.state is not State.DONE for step in part.steps)
-    return sealed(
+    return seal(
         Plan(
             machine=host.machine,
             vendor=vendor.value if vendor else None,
@@ -190,7 +190,7 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def differences(made: Plan, fresh: Plan) -> tuple[str, ...]:
+def changed_facts(made: Plan, fresh: Plan) -> tuple[str, ...]:
     """What of the facts that a plan rests on is no longer so; empty when the machine is the same."""
     before, after = made.facts, fresh.facts
     names = sorted(before.keys() | after.keys())

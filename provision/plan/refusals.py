@@ -7,8 +7,8 @@ import re
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from provision.model import Refusal
-from provision.plan.plan_cards import Seen, listed
-from provision.target import Target, Vendor
+from provision.plan.plan_cards import PlannedCard, card_list
+from provision.target import PlanVendor, Target
 
 CONTAINERS = ("docker", "podman", "lxc", "lxc-libvirt", "systemd-nspawn", "openvz", "container-other", "rkt", "proot")
 # NVML's name of a vGPU ends in its profile: "GRID A100-10C", "NVIDIA A40-48Q" (NVIDIA vGPU user guide)
@@ -102,25 +102,25 @@ def cards_unknown() -> Refusal:
     )
 
 
-def reserved(cards: tuple[Seen, ...]) -> Refusal:
+def reserved(cards: tuple[PlannedCard, ...]) -> Refusal:
     return Refusal(
         code="plan.reserved",
-        what=f"{listed(cards)} is reserved for a virtual machine (bound to vfio-pci).",
+        what=f"{card_list(cards)} is reserved for a virtual machine (bound to vfio-pci).",
         why="A driver on this machine would take it away from there.",
         next="take the vfio-pci binding back (modprobe.d, kernel command line), restart, then gpu-setup plan",
     )
 
 
-def two_vendors(nvidia: tuple[Seen, ...], amd: tuple[Seen, ...]) -> Refusal:
+def two_vendors(nvidia: tuple[PlannedCard, ...], amd: tuple[PlannedCard, ...]) -> Refusal:
     return Refusal(
         code="plan.two-vendors",
-        what=f"There are cards of both vendors: {listed(nvidia)} and {listed(amd)}.",
+        what=f"There are cards of both vendors: {card_list(nvidia)} and {card_list(amd)}.",
         why="A training stack is for one vendor, and which one is meant is not guessed.",
         next="gpu-setup plan --vendor nvidia, or --vendor amd",
     )
 
 
-def vendor_absent(target: Target, present: Vendor) -> Refusal:
+def vendor_absent(target: Target, present: PlanVendor) -> Refusal:
     return Refusal(
         code="plan.vendor-absent",
         what=f"There is no supported {target.vendor.value.upper()} card in this machine.",

@@ -10,7 +10,7 @@ from provision.model import AptKey, AptPin, AptRepo, State, Step
 from provision.plan.package_steps import explain, state_of
 
 
-def present(host: Host, catalogue: Catalogue, row: Repository) -> bool:
+def is_enabled(host: Host, catalogue: Catalogue, row: Repository) -> bool:
     """An enabled source for it is there, by address or, where no other row has its owner, by owner.
 
     False also when the sources could not be read.
@@ -22,9 +22,9 @@ def present(host: Host, catalogue: Catalogue, row: Repository) -> bool:
     )
 
 
-def add(host: Host, catalogue: Catalogue, row: Repository, because: str) -> tuple[Step, ...]:
+def repository_steps(host: Host, catalogue: Catalogue, row: Repository, because: str) -> tuple[Step, ...]:
     """The key and the source. Both are done when the source is enabled, whatever its file is called."""
-    there = present(host, catalogue, row)
+    there = is_enabled(host, catalogue, row)
     state = state_of(host, not there)
     if host.apt.sources is None:
         because += " The apt sources could not be read, so it is planned as if it were not there."
@@ -54,7 +54,7 @@ def add(host: Host, catalogue: Catalogue, row: Repository, because: str) -> tupl
         ),
         state=state,
         because=explain(host, because, state),
-        commands=() if state is not State.TODO else (written(row.file), ("apt-get", "update", "--error-on=any")),
+        commands=() if state is not State.TODO else (write_command(row.file), ("apt-get", "update", "--error-on=any")),
         undo="" if there else f"removes {row.file} and reads the package lists again",
     )
     return key, source
@@ -72,18 +72,18 @@ def _key_commands(row: Repository) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def written(file: str, mode: int = 0o644) -> tuple[str, ...]:
+def write_command(file: str, mode: int = 0o644) -> tuple[str, ...]:
     """A file that is written whole, from what the step's diff shows."""
     return ("install", "-D", f"--mode={mode:04o}", "/dev/stdin", file)
 
 
-def pinned(row: Repository, packages: tuple[str, ...], priority: int, name: str) -> AptPin:
+def origin_pin(row: Repository, packages: tuple[str, ...], priority: int, name: str) -> AptPin:
     return AptPin(
         file=f"/etc/apt/preferences.d/{name}", packages=packages, pin=f"origin {row.origin}", priority=priority
     )
 
 
-def pin(host: Host, id: str, title: str, action: AptPin, because: str) -> Step:
+def pin_step(host: Host, id: str, title: str, action: AptPin, because: str) -> Step:
     """Done when apt already has a preferences file of this name with this priority."""
     there = any(found.file == action.file and found.priority == action.priority for found in host.apt.pins or ())
     if host.apt.pins is None:
@@ -94,12 +94,12 @@ def pin(host: Host, id: str, title: str, action: AptPin, because: str) -> Step:
         action=action,
         state=State.DONE if there else State.TODO,
         because=because,
-        commands=() if there else (written(action.file),),
+        commands=() if there else (write_command(action.file),),
         undo="" if there else f"removes {action.file}",
     )
 
 
-def held_up(steps: tuple[Step, ...], because: str) -> tuple[Step, ...]:
+def block_steps(steps: tuple[Step, ...], because: str) -> tuple[Step, ...]:
     """The steps, each that was to do blocked for this reason."""
     return tuple(
         msgspec.structs.replace(step, state=State.BLOCKED, because=f"{step.because} {because}", commands=())

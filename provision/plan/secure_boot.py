@@ -10,7 +10,7 @@ from provision.system.mok import PASSWORD
 CERTIFICATE = "/var/lib/shim-signed/mok/MOK.der"
 
 
-def needs_no_key(host: Host) -> str:
+def no_key_needed(host: Host) -> str:
     """The sentence that says what Secure Boot means for modules that Canonical signed."""
     if host.firmware.secure_boot:
         return "Secure Boot is on: these modules are signed by Canonical, so no key of yours has to be enrolled."
@@ -19,7 +19,7 @@ def needs_no_key(host: Host) -> str:
     return ""
 
 
-def enforced(host: Host) -> bool:
+def is_enforced(host: Host) -> bool:
     """Whether the kernel may refuse a module of ours: the firmware's word alone is not enough."""
     firmware = host.firmware
     off = firmware.uefi is False or firmware.secure_boot is False
@@ -27,9 +27,9 @@ def enforced(host: Host) -> bool:
     return not (off or firmware.shim_validation_disabled or firmware.lockdown == "none")
 
 
-def enrol(host: Host, title: str, module: str) -> Step | None:
+def enrol_step(host: Host, title: str, module: str) -> Step | None:
     """The step that makes the firmware trust DKMS's key; None where Secure Boot does not check modules."""
-    if not enforced(host):
+    if not is_enforced(host):
         return None
     firmware = host.firmware
     certificate = firmware.mok_certificate or CERTIFICATE

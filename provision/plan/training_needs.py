@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from provision.model import Part
-from provision.plan.package_steps import install, names
+from provision.model import PlanPart
+from provision.plan.package_steps import install_step, names
 
 
-def plan(host: Host, catalogue: Catalogue) -> Part:
+def plan(host: Host, catalogue: Catalogue) -> PlanPart:
     """A C compiler and Python.h, unless both were found or their packages are there; venv where Python lacks it."""
     both = bool(host.python.compiler and host.python.headers)
     because = "Triton compiles its kernels while training: without a C compiler and Python.h the first step fails."
     if host.python.compiler is None and host.apt.packages is None:
         because += " Whether they are there could not be read."
     title = "C compiler and Python headers"
-    steps = [install(host, "compiler", title, names(catalogue, "build-tools"), because, done=True if both else None)]
+    steps = [
+        install_step(host, "compiler", title, names(catalogue, "build-tools"), because, done=True if both else None)
+    ]
     if host.python.venv is False:
         steps.append(
-            install(
+            install_step(
                 host,
                 "python-venv",
                 "Python's venv",
@@ -26,4 +28,4 @@ def plan(host: Host, catalogue: Catalogue) -> Part:
                 "Ubuntu's python3 leaves it out, and the training environment is made with it.",
             )
         )
-    return Part(steps=tuple(steps))
+    return PlanPart(steps=tuple(steps))

@@ -7,7 +7,7 @@ from checks.facts.host import Host
 from checks.rules.apt.updates import still_moving
 from provision.model import State, Step, WriteFile
 from provision.plan.package_steps import names
-from provision.plan.repositories import written
+from provision.plan.repositories import write_command
 
 # apt reads apt.conf.d in order and adds to lists: after 50unattended-upgrades
 FILE = "/etc/apt/apt.conf.d/52gpu-setup-unattended"
@@ -32,7 +32,7 @@ def plan(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
             because=f"Somebody keeps a part of it back here, and {' and '.join(moving)} would move by night: then "
             "module, library and kernel no longer fit. All of the set or none of it. Kernels, security updates "
             "included, then come by gpu-setup update, which moves both together.",
-            commands=(written(FILE),),
+            commands=(write_command(FILE),),
             undo=f"removes {FILE}",
         ),
     )

@@ -17,8 +17,8 @@ from machine.local import Machine, Outcome
 from provision.apply import file_actions
 from provision.model import AptKey, AptPin, AptRepo
 from provision.system import apt_errors, keys
-from provision.system.apt import ENVIRONMENT, LISTS, stale
-from provision.system.apt_simulation import Change, parse, parse_missing, parse_uris
+from provision.system.apt import ENVIRONMENT, LISTS, are_lists_stale
+from provision.system.apt_simulation import AptChange, parse_missing, parse_simulation, parse_uris
 
 OLD_SECONDS = 24 * 3600
 PATIENCE = 120.0
@@ -47,7 +47,7 @@ Dir::Log "{tree}/log";
 """
 
 
-class Unknown(Exception):
+class UnknownPackages(Exception):
     """apt does not know these packages."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -55,7 +55,7 @@ class Unknown(Exception):
         self.names = names
 
 
-class Tree(NamedTuple):
+class AptSandbox(NamedTuple):
     """`notes` say what could not be had: a list that is old, a repository that does not answer."""
 
     machine: Machine
@@ -66,13 +66,13 @@ class Tree(NamedTuple):
         argv = ("apt-get", "-q", "-c", str(self.place / "apt.conf"), *arguments)
         return self.machine.run(argv, timeout=timeout, env=ENVIRONMENT)
 
-    def simulate(self, arguments: Sequence[str]) -> Change:
+    def simulate(self, arguments: Sequence[str]) -> AptChange:
         """What apt would do. Raises Unknown for packages that it has not, Problem for everything else."""
         outcome = self.apt("-s", "--yes", *arguments)
         if outcome.ok:
-            return parse(outcome.stdout)
+            return parse_simulation(outcome.stdout)
         if missing := parse_missing(outcome.stdout + "\n" + outcome.stderr):
-            raise Unknown(missing)
+            raise UnknownPackages(missing)
         raise apt_errors.apt_problem(outcome.argv, outcome, "Asking apt what it would do")
 
     def size(self, arguments: Sequence[str]) -> int | None:
@@ -125,71 +125,71 @@ class Tree(NamedTuple):
 
 
 @contextmanager
-def private(
+def open_sandbox(
     machine: Machine, new_keys: Sequence[AptKey], sources: Sequence[AptRepo], pins: Sequence[AptPin]
-) -> Iterator[Tree]:
+) -> Iterator[AptSandbox]:
     """The tree with the system's sources and these new ones, whose keys are fetched and compared; gone afterwards."""
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="gpu-setup-apt-") as name:
-        tree = Tree(machine, Path(name), [])
-        _lay(tree)
-        rings = _keyrings(tree, new_keys)
+        sandbox = AptSandbox(machine, Path(name), [])
+        _copy_settings(sandbox)
+        rings = _keyrings(sandbox, new_keys)
         added = []
         for source in sources:
             ring = rings.get(source.signed_by, source.signed_by)
             if ring is None:
                 continue
             text = file_actions.source_text(source).replace(source.signed_by, ring)
-            file = tree.place / "etc/sources.list.d" / Path(source.file).name
+            file = sandbox.place / "etc/sources.list.d" / Path(source.file).name
             file.write_text(text, encoding="utf-8")
             added.append(str(file))
         for pin in pins:
-            (tree.place / "etc/preferences.d" / Path(pin.file).name).write_text(
+            (sandbox.place / "etc/preferences.d" / Path(pin.file).name).write_text(
                 file_actions.pin_text(pin), encoding="utf-8"
             )
-        _refresh(tree, added)
-        yield tree
+        _update_lists(sandbox, added)
+        yield sandbox
 
 
-def _lay(tree: Tree) -> None:
+def _copy_settings(sandbox: AptSandbox) -> None:
     for folder in ("etc/sources.list.d", "etc/preferences.d", "lists/partial", "cache/archives/partial", "log", "keys"):
-        (tree.place / folder).mkdir(parents=True)
-    (tree.place / "apt.conf").write_text(SETTINGS.format(tree=tree.place), encoding="utf-8")
+        (sandbox.place / folder).mkdir(parents=True)
+    (sandbox.place / "apt.conf").write_text(SETTINGS.format(tree=sandbox.place), encoding="utf-8")
     for kind, own in (("sources.list", "sources.list"), ("preferences", "preferences")):
-        _copy(Path("/etc/apt") / kind, tree.place / "etc" / own)
+        _copy(Path("/etc/apt") / kind, sandbox.place / "etc" / own)
         for file in _names(Path(f"/etc/apt/{kind}.d")):
-            _copy(Path(f"/etc/apt/{kind}.d/{file}"), tree.place / f"etc/{own}.d" / file)
+            _copy(Path(f"/etc/apt/{kind}.d/{file}"), sandbox.place / f"etc/{own}.d" / file)
     for file in _names(Path(LISTS)):
         if file not in ("lock", "partial", "auxfiles"):
-            (tree.place / "lists" / file).symlink_to(f"{LISTS}/{file}")
+            (sandbox.place / "lists" / file).symlink_to(f"{LISTS}/{file}")
 
 
-def _keyrings(tree: Tree, new_keys: Sequence[AptKey]) -> dict[str, str | None]:
+def _keyrings(sandbox: AptSandbox, new_keys: Sequence[AptKey]) -> dict[str, str | None]:
     """Where the tree has each new keyring; None for one that could not be had, which is noted."""
     rings: dict[str, str | None] = {}
     for key in new_keys:
-        ring = tree.place / "keys" / Path(key.keyring).name
+        ring = sandbox.place / "keys" / Path(key.keyring).name
         try:
-            ring.write_bytes(keys.trusted(keys.fetch(key.url), key.fingerprints, key.url))
+            ring.write_bytes(keys.trusted_keyring(keys.fetch(key.url), key.fingerprints, key.url))
             # apt's own user reads it where apt runs as root
             ring.chmod(0o644)
             rings[key.keyring] = str(ring)
         except Problem as problem:
-            tree.notes.append(f"{problem.what} {problem.why}".strip())
+            sandbox.notes.append(f"{problem.what} {problem.why}".strip())
             rings[key.keyring] = None
     return rings
 
 
-def _refresh(tree: Tree, added: Sequence[str]) -> None:
+def _update_lists(sandbox: AptSandbox, added: Sequence[str]) -> None:
     """Lists of the new sources always; of all where the system's are missing or older than a day."""
-    if stale(tree.machine, OLD_SECONDS):
-        problem = tree.update()
+    if are_lists_stale(sandbox.machine, OLD_SECONDS):
+        problem = sandbox.update()
         if problem is None:
             return
-        tree.notes.append(f"The package lists are old or missing and cannot be read anew: {problem.why}")
-    if added and (problem := tree.update(*added)):
-        tree.notes.append(f"{problem.what} {problem.why}".strip())
+        sandbox.notes.append(f"The package lists are old or missing and cannot be read anew: {problem.why}")
+    if added and (problem := sandbox.update(*added)):
+        sandbox.notes.append(f"{problem.what} {problem.why}".strip())
 
 
 def _names(folder: Path) -> list[str]:

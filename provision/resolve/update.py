@@ -11,18 +11,18 @@ from checks.facts.host import Host
 from checks.facts.kernel import version_key
 from machine.errors import Refused
 from machine.local import LocalMachine, Machine
-from provision.model import AptInstall, Plan, Refusal, State, Step, Wanted, sealed
-from provision.plan.boot_guard import choice, guard
+from provision.model import AptInstall, Plan, Refusal, State, Step, WantedPackage, seal
+from provision.plan.boot_guard import choice_step, guard_step
 from provision.plan.driver_set import members
-from provision.plan.installed_driver import driver
+from provision.plan.installed_driver import installed_driver
 from provision.plan.kernels import flavours
 from provision.plan.nvidia import FORBIDDEN
-from provision.plan.package_steps import PRESENT, names, reboot, repair_step
+from provision.plan.package_steps import PRESENT, names, reboot_step, repair_step
 from provision.plan.planner import host_digest, host_facts
-from provision.resolve.apt_sandbox import Unknown, private
-from provision.resolve.resolver import filled, next_kernel
-from provision.system.apt_simulation import Change
-from provision.target import Source, Target
+from provision.resolve.apt_sandbox import UnknownPackages, open_sandbox
+from provision.resolve.resolver import next_kernel, with_versions
+from provision.system.apt_simulation import AptChange
+from provision.target import DriverSource, Target
 
 _RELEASE = re.compile(r"-[0-9]+\.[0-9]+\.[0-9]+-[0-9]+-")
 _META = re.compile(r"linux-modules-nvidia-([0-9]{3}(?:-server)?(?:-open)?)-[a-z].*")
@@ -36,29 +36,29 @@ def plan_update(host: Host, catalogue: Catalogue, machine: Machine) -> Plan:
     if not isinstance(machine, LocalMachine):
         raise Refused("update.elsewhere", "What is newer is known only to apt on the machine itself.")
     if mend := repair_step(host, ()):
-        return _made(host, (mend,), (), None, ("Kernel and driver are looked at once dpkg is in order again.",))
-    wanted = the_set(host, catalogue)
+        return _new_plan(host, (mend,), (), None, ("Kernel and driver are looked at once dpkg is in order again.",))
+    wanted = installed_set(host, catalogue)
     if not wanted:
-        return _made(host, (), (), 0, ("No kernel package and no driver package is installed: nothing to update.",))
-    with private(machine, (), (), ()) as tree:
-        if problem := tree.update():
+        return _new_plan(host, (), (), 0, ("No kernel package and no driver package is installed: nothing to update.",))
+    with open_sandbox(machine, (), (), ()) as sandbox:
+        if problem := sandbox.update():
             raise problem
-        action = AptInstall(packages=tuple(Wanted(name=n, installed=v) for n, v in wanted), upgrade=True)
-        if driver(host, catalogue).source is Source.ARCHIVE and not _built_here(host):
+        action = AptInstall(packages=tuple(WantedPackage(name=n, installed=v) for n, v in wanted), upgrade=True)
+        if installed_driver(host, catalogue).source is DriverSource.ARCHIVE and not _has_dkms_driver(host):
             forbid = tuple(name for key in FORBIDDEN for name in catalogue.package(key).fill(branch="*"))
             action = msgspec.structs.replace(action, forbid=forbid)
         try:
-            change = tree.simulate(("install", *(name for name, _ in wanted)))
-        except Unknown as error:
+            change = sandbox.simulate(("install", *(name for name, _ in wanted)))
+        except UnknownPackages as error:
             raise Refused("update.unknown", f"apt no longer has {error}.", "", "gpu-setup doctor") from error
-        size = tree.size(("install", *(name for name, _ in wanted)))
-        notes = tuple(tree.notes)
-    if refusal := stranded(host, action, change):
-        return _made(host, (), (refusal,), 0, notes)
-    return _made(host, _steps(action, change), (), size, notes)
+        size = sandbox.size(("install", *(name for name, _ in wanted)))
+        notes = tuple(sandbox.notes)
+    if refusal := missing_module(host, action, change):
+        return _new_plan(host, (), (refusal,), 0, notes)
+    return _new_plan(host, _steps(action, change), (), size, notes)
 
 
-def the_set(host: Host, catalogue: Catalogue) -> tuple[tuple[str, str], ...]:
+def installed_set(host: Host, catalogue: Catalogue) -> tuple[tuple[str, str], ...]:
     """(name, version) of the installed kernel metas and of all that is one set with them: NVIDIA's packages of the
     kernel module's version, AMD's DKMS driver.
     """
@@ -77,11 +77,11 @@ def the_set(host: Host, catalogue: Catalogue) -> tuple[tuple[str, str], ...]:
     )
 
 
-def stranded(host: Host, action: AptInstall, change: Change) -> Refusal | None:
+def missing_module(host: Host, action: AptInstall, change: AptChange) -> Refusal | None:
     """Why this must not be done now: the next kernel would have no module; None where it would have one."""
     if slipped := change.matching(action.forbid):
         why = f"apt would build the module here ({', '.join(slipped)}), since the archive has no prebuilt one."
-        return _wait(host, why)
+        return _refuse_for_now(host, why)
     meta = next((match for wanted in action.packages if (match := _META.fullmatch(wanted.name))), None)
     # also one that is here already, and that the next-boot guard keeps from being started
     coming = (next_kernel(host, change), *(host.kernel.installed or ()))
@@ -92,10 +92,12 @@ def stranded(host: Host, action: AptInstall, change: Change) -> Refusal | None:
     here = {package.name for package in host.apt.packages or () if package.state in PRESENT}
     if change.version(module) is not None or module in here:
         return None
-    return _wait(host, f"The kernel {upcoming} would come without its module: {module} is not in the archive yet.")
+    return _refuse_for_now(
+        host, f"The kernel {upcoming} would come without its module: {module} is not in the archive yet."
+    )
 
 
-def _wait(host: Host, why: str) -> Refusal:
+def _refuse_for_now(host: Host, why: str) -> Refusal:
     return Refusal(
         code="update.no-module",
         what="Kernel and driver are not updated now.",
@@ -104,13 +106,13 @@ def _wait(host: Host, why: str) -> Refusal:
     )
 
 
-def _built_here(host: Host) -> bool:
+def _has_dkms_driver(host: Host) -> bool:
     return any(
         package.name.startswith("nvidia-dkms-") and package.state in PRESENT for package in host.apt.packages or ()
     )
 
 
-def _steps(action: AptInstall, change: Change) -> tuple[Step, ...]:
+def _steps(action: AptInstall, change: AptChange) -> tuple[Step, ...]:
     if change.empty:
         return (
             Step(
@@ -121,7 +123,7 @@ def _steps(action: AptInstall, change: Change) -> tuple[Step, ...]:
                 because="The archive has nothing newer.",
             ),
         )
-    whole = filled(action, change)
+    whole = with_versions(action, change)
     assert isinstance(whole, AptInstall)
     moved = sorted(change.upgrades)
     step = Step(
@@ -135,14 +137,14 @@ def _steps(action: AptInstall, change: Change) -> tuple[Step, ...]:
         undo="puts the old package files back, which are kept before; the older kernel stays in GRUB's menu",
     )
     module = "nvidia" if any("nvidia" in wanted.name for wanted in action.packages) else "amdgpu"
-    restart = reboot("The new kernel and its driver take over at the next start.")
-    return (guard(module), step, choice(module), restart)
+    restart = reboot_step("The new kernel and its driver take over at the next start.")
+    return (guard_step(module), step, choice_step(module), restart)
 
 
-def _made(
+def _new_plan(
     host: Host, steps: tuple[Step, ...], refusals: tuple[Refusal, ...], size: int | None, notes: tuple[str, ...]
 ) -> Plan:
-    return sealed(
+    return seal(
         Plan(
             machine=host.machine,
             vendor=None,

@@ -5,23 +5,25 @@ from __future__ import annotations
 import hashlib
 
 from provision.apply import file_actions
-from provision.apply.file_actions import restored
-from provision.apply.journal import Entry
-from provision.apply_context import Site
+from provision.apply.file_actions import is_restored
+from provision.apply.journal import JournalEntry
+from provision.apply_context import ApplyContext
 from provision.model import AptKey, AptPin, AptRepo, RestoreFile, Service, State, Step, WriteFile
 from provision.system import dpkg, keys, system_files
-from provision.system.system_files import Before
+from provision.system.system_files import FileBefore
 
 
-def files_back(entries: tuple[Entry, ...], begun: tuple[Entry, ...], site: Site, engine: bool) -> list[Step]:
-    first: dict[str, Before] = {}
-    owner: dict[str, Entry] = {}
+def restore_steps(
+    entries: tuple[JournalEntry, ...], started_entries: tuple[JournalEntry, ...], context: ApplyContext, engine: bool
+) -> list[Step]:
+    first: dict[str, FileBefore] = {}
+    owner: dict[str, JournalEntry] = {}
     ours: dict[str, str] = {}
     paths: dict[tuple[str, str], str] = {}
-    for entry in begun:
+    for entry in started_entries:
         if isinstance(entry.action, (AptKey, AptRepo, AptPin, WriteFile)):
-            path = file_actions.path_of(entry.action)
-            first.setdefault(path, Before(**entry.facts["file"]))
+            path = file_actions.file_path(entry.action)
+            first.setdefault(path, FileBefore(**entry.facts["file"]))
             owner[path] = entry
             paths[(entry.run, entry.step)] = path
             if "sha256" in entry.facts:
@@ -30,7 +32,7 @@ def files_back(entries: tuple[Entry, ...], begun: tuple[Entry, ...], site: Site,
         if entry.phase == "done" and (entry.run, entry.step) in paths and "sha256" in entry.facts:
             ours[paths[(entry.run, entry.step)]] = entry.facts["sha256"]
     steps = [
-        _restore(path, before, ours.get(path) or _by_content(owner[path], path) or "", site)
+        _restore(path, before, ours.get(path) or _by_content(owner[path], path) or "", context)
         for path, before in reversed(first.items())
     ]
     if any(step.state is State.TODO and step.id == "restore-/etc/docker/daemon.json" for step in steps):
@@ -47,16 +49,16 @@ def files_back(entries: tuple[Entry, ...], begun: tuple[Entry, ...], site: Site,
     return steps
 
 
-def settings_left(names: frozenset[str], site: Site) -> tuple[list[Step], list[str]]:
+def settings_steps(names: frozenset[str], context: ApplyContext) -> tuple[list[Step], list[str]]:
     """Settings that these packages leave in /etc when they are removed, as they brought them; and notes on the others.
 
     They would still do something there: NVIDIA's pinning package is nothing but a preferences file.
     """
     steps, notes = [], []
-    known = dpkg.conffiles(site.machine)
+    known = dpkg.conffiles(context.machine)
     for name in sorted(names & known.keys()):
         for path, digest in known[name].items():
-            now = system_files.current(path)
+            now = system_files.read_current(path)
             if now is None:
                 continue
             if hashlib.md5(now, usedforsecurity=False).hexdigest() != digest:
@@ -76,21 +78,21 @@ def settings_left(names: frozenset[str], site: Site) -> tuple[list[Step], list[s
     return steps, notes
 
 
-def _by_content(entry: Entry, path: str) -> str | None:
+def _by_content(entry: JournalEntry, path: str) -> str | None:
     """A keyring that was cut off before its digest was kept is told by the keys in it."""
     if not isinstance(entry.action, AptKey):
         return None
-    now = system_files.current(path)
+    now = system_files.read_current(path)
     found = keys.fingerprints(now) if now is not None else ()
     known = {name.upper().replace(" ", "") for name in entry.action.fingerprints}
     return system_files.digest(now) if now is not None and found and set(found) <= known else None
 
 
-def _restore(path: str, before: Before, ours: str, site: Site) -> Step:
+def _restore(path: str, before: FileBefore, ours: str, context: ApplyContext) -> Step:
     action = RestoreFile(
         path=path, ours=ours, before=before.sha256, mode=before.mode, uid=before.uid, gid=before.gid, made=before.made
     )
-    done = restored(action, site)
+    done = is_restored(action, context)
     what = f"Remove {path}" if before.sha256 is None else f"Put {path} back as it was"
     return Step(
         id=f"restore-{path}",

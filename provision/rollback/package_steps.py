@@ -8,20 +8,24 @@ from collections.abc import Mapping
 import msgspec
 
 from checks.facts.host import Host
-from provision.apply.journal import Entry
-from provision.apply.package_actions import Packages, kept_archive
-from provision.apply_context import Site
-from provision.model import AptInstall, AptMark, AptRemove, KernelModule, State, Step, Wanted
+from provision.apply.journal import JournalEntry
+from provision.apply.package_actions import PackageChanges, kept_archive
+from provision.apply_context import ApplyContext
+from provision.model import AptInstall, AptMark, AptRemove, KernelModule, State, Step, WantedPackage
 from provision.system import dpkg
 
 # the packages that make a kernel bootable, by the release in their names
 _KERNEL = re.compile(r"linux-(?:image|image-unsigned|modules|modules-extra)-([0-9][0-9a-z.~+-]*)")
 
 
-def brought(begun: tuple[Entry, ...]) -> frozenset[str]:
+def added_packages(started_entries: tuple[JournalEntry, ...]) -> frozenset[str]:
     """Packages that were not here before the first of these entries, nor settings of theirs."""
-    changes = [msgspec.convert(entry.facts["packages"], Packages) for entry in begun if "packages" in entry.facts]
-    before, _, _ = first_state(begun)
+    changes = [
+        msgspec.convert(entry.facts["packages"], PackageChanges)
+        for entry in started_entries
+        if "packages" in entry.facts
+    ]
+    before, _, _ = first_state(started_entries)
     known = {name for change in changes[:1] for name in change.configured}
     seen = {name for change in changes[:1] for name in change.install}
     for change in changes[1:]:
@@ -30,15 +34,17 @@ def brought(begun: tuple[Entry, ...]) -> frozenset[str]:
     return frozenset(name for name, version in before.items() if version is None) - known
 
 
-def first_state(begun: tuple[Entry, ...]) -> tuple[dict[str, str | None], dict[str, str], dict[str, bool]]:
+def first_state(
+    started_entries: tuple[JournalEntry, ...],
+) -> tuple[dict[str, str | None], dict[str, str], dict[str, bool]]:
     """Of every package that was touched: its version before (None: not there), ours, and its mark before (auto)."""
     before: dict[str, str | None] = {}
     ours: dict[str, str] = {}
     auto: dict[str, bool] = {}
-    for entry in begun:
+    for entry in started_entries:
         if "packages" not in entry.facts:
             continue
-        change = msgspec.convert(entry.facts["packages"], Packages)
+        change = msgspec.convert(entry.facts["packages"], PackageChanges)
         for name, version in change.install.items():
             before.setdefault(name, None)
             ours[name] = version
@@ -65,8 +71,14 @@ def kept_kernels(going: frozenset[str], host: Host) -> frozenset[str]:
     return frozenset(name for name, release in releases.items() if release in safe)
 
 
-def packages(begun: tuple[Entry, ...], database: dpkg.Database, host: Host, site: Site, notes: list[str]) -> list[Step]:
-    before, ours, auto = first_state(begun)
+def package_steps(
+    started_entries: tuple[JournalEntry, ...],
+    database: dpkg.DpkgDatabase,
+    host: Host,
+    context: ApplyContext,
+    notes: list[str],
+) -> list[Step]:
+    before, ours, auto = first_state(started_entries)
     there = database.present()
     added = frozenset(name for name, version in before.items() if version is None and name in there)
     kernels = kept_kernels(added, host)
@@ -81,7 +93,7 @@ def packages(begun: tuple[Entry, ...], database: dpkg.Database, host: Host, site
         if name in there and there[name] != ours.get(name):
             notes.append(f"{name} is {there[name]}, which is not what gpu-setup installed: it stays.")
             continue
-        archive = kept_archive(name, version, site)
+        archive = kept_archive(name, version, context)
         if archive is not None:
             files_back[name] = (version, archive)
         elif name in there:
@@ -99,7 +111,7 @@ def packages(begun: tuple[Entry, ...], database: dpkg.Database, host: Host, site
     return [*steps, *marks]
 
 
-def _needed_by_kernel(name: str, kernels: frozenset[str], database: dpkg.Database) -> bool:
+def _needed_by_kernel(name: str, kernels: frozenset[str], database: dpkg.DpkgDatabase) -> bool:
     waiting, seen = list(kernels), set(kernels)
     while waiting:
         record = database.records.get(waiting.pop())
@@ -129,7 +141,7 @@ def _reinstall(back: Mapping[str, tuple[str, str]], going: frozenset[str]) -> St
         id="packages-restore",
         title=f"Put {len(names)} packages back as they were" + (f" and remove {len(going)}" if going else ""),
         action=AptInstall(
-            packages=tuple(Wanted(name=name, version=back[name][0]) for name in names),
+            packages=tuple(WantedPackage(name=name, version=back[name][0]) for name in names),
             remove=tuple(sorted(going)),
             files=archives,
         ),
@@ -154,7 +166,7 @@ def _kernel_stays(kernels: frozenset[str], host: Host) -> Step:
 
 
 def _marks(
-    auto: Mapping[str, bool], before: Mapping[str, str | None], going: frozenset[str], database: dpkg.Database
+    auto: Mapping[str, bool], before: Mapping[str, str | None], going: frozenset[str], database: dpkg.DpkgDatabase
 ) -> list[Step]:
     there = database.present()
     stays = [name for name, version in before.items() if version is not None] + [

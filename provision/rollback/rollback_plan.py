@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from checks.facts.host import Host
-from provision.apply.journal import Entry
-from provision.apply_context import Site
-from provision.model import AptInstall, AptRemove, DpkgRepair, Plan, State, Step, sealed
+from provision.apply.journal import JournalEntry
+from provision.apply_context import ApplyContext
+from provision.model import AptInstall, AptRemove, DpkgRepair, Plan, State, Step, seal
 from provision.plan.planner import host_digest
-from provision.rollback.file_steps import files_back, settings_left
-from provision.rollback.package_steps import brought, packages
-from provision.rollback.system_steps import groups, holds, made_groups, services
+from provision.rollback.file_steps import restore_steps, settings_steps
+from provision.rollback.package_steps import added_packages, package_steps
+from provision.rollback.system_steps import created_group_steps, group_steps, hold_steps, service_steps
 from provision.system import dpkg
 from provision.target import Target
 
@@ -17,33 +17,35 @@ ENGINES = ("docker.io", "docker-ce")
 RESTART = "Restart afterwards: what is loaded now goes only then, and what was there before comes back."
 
 
-def plan_back(entries: tuple[Entry, ...], host: Host, site: Site) -> Plan:
+def plan_rollback(entries: tuple[JournalEntry, ...], host: Host, context: ApplyContext) -> Plan:
     """What would bring the machine back to before the first of these entries. Changes nothing."""
-    begun = tuple(entry for entry in entries if entry.phase == "begin" and entry.kind != "rollback" and entry.action)
-    database = dpkg.read(site.machine)
+    started_entries = tuple(
+        entry for entry in entries if entry.phase == "begin" and entry.kind != "rollback" and entry.action
+    )
+    database = dpkg.read(context.machine)
     notes: list[str] = []
     steps: list[Step] = []
     if database.interrupted or database.broken():
         steps.append(_repair())
-    steps += services(begun, site)
-    steps += packages(begun, database, host, site, notes)
+    steps += service_steps(started_entries, context)
+    steps += package_steps(started_entries, database, host, context, notes)
     going = {
         name
         for step in steps
         if isinstance(step.action, (AptRemove, AptInstall))
         for name in (step.action.packages if isinstance(step.action, AptRemove) else step.action.remove)
     }
-    left, more = settings_left(brought(begun) & gone(going, database), site)
+    left, more = settings_steps(added_packages(started_entries) & absent_packages(going, database), context)
     steps += left
     notes += more
-    engine = _has_docker(site) and not going & set(ENGINES)
-    steps += files_back(entries, begun, site, engine)
-    steps += groups(begun, site)
-    steps += made_groups(entries, site)
-    steps += holds(begun, database)
+    engine = _has_docker(context) and not going & set(ENGINES)
+    steps += restore_steps(entries, started_entries, context, engine)
+    steps += group_steps(started_entries, context)
+    steps += created_group_steps(entries, context)
+    steps += hold_steps(started_entries, database)
     if any(step.state is State.TODO and isinstance(step.action, (AptRemove, AptInstall)) for step in steps):
         notes.append(RESTART)
-    return sealed(
+    return seal(
         Plan(
             machine=host.machine,
             vendor=None,
@@ -59,16 +61,16 @@ def plan_back(entries: tuple[Entry, ...], host: Host, site: Site) -> Plan:
     )
 
 
-def gone(going: set[str], database: dpkg.Database) -> frozenset[str]:
+def absent_packages(going: set[str], database: dpkg.DpkgDatabase) -> frozenset[str]:
     """What will not be here after this: what goes now, and what is gone already but for its settings."""
     return frozenset(going) | {name for name, record in database.records.items() if record.state == "config-files"}
 
 
-def _has_docker(site: Site) -> bool:
+def _has_docker(context: ApplyContext) -> bool:
     """Whether a Docker is there at all."""
     from checks.facts.gaps import on_path
 
-    return on_path(site.machine, "docker") is not None
+    return on_path(context.machine, "docker") is not None
 
 
 def _repair() -> Step:

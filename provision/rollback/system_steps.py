@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from provision.apply.journal import Entry
-from provision.apply.system_actions import ON, group_names, memberships, served, unused
-from provision.apply_context import Site
+from provision.apply.journal import JournalEntry
+from provision.apply.system_actions import ON, group_names, is_service_ready, is_unused_group, memberships
+from provision.apply_context import ApplyContext
 from provision.model import AptHold, Service, State, Step, UserGroup
 from provision.system import dpkg
 
 
-def services(begun: tuple[Entry, ...], site: Site) -> list[Step]:
+def service_steps(started_entries: tuple[JournalEntry, ...], context: ApplyContext) -> list[Step]:
     steps = []
     first: dict[str, dict[str, Any]] = {}
-    for entry in begun:
+    for entry in started_entries:
         if isinstance(entry.action, Service) and entry.action.change == "enable":
             first.setdefault(entry.action.unit, entry.facts)
     for unit, facts in reversed(first.items()):
@@ -27,7 +27,7 @@ def services(begun: tuple[Entry, ...], site: Site) -> list[Step]:
                     id=f"{change}-{unit}",
                     title=f"{change.capitalize()} {unit}",
                     action=action,
-                    state=State.DONE if served(action, site) else State.TODO,
+                    state=State.DONE if is_service_ready(action, context) else State.TODO,
                     because=f"It was not {'active' if change == 'stop' else 'enabled'} before.",
                     commands=(("systemctl", change, unit),),
                 )
@@ -35,13 +35,13 @@ def services(begun: tuple[Entry, ...], site: Site) -> list[Step]:
     return steps
 
 
-def groups(begun: tuple[Entry, ...], site: Site) -> list[Step]:
+def group_steps(started_entries: tuple[JournalEntry, ...], context: ApplyContext) -> list[Step]:
     steps: list[Step] = []
-    for entry in begun:
+    for entry in started_entries:
         if not isinstance(entry.action, UserGroup):
             continue
         user, had = entry.action.user, set(entry.facts.get("groups", ()))
-        there = memberships(user, site)
+        there = memberships(user, context)
         back = tuple(name for name in entry.action.groups if name not in had and name in there)
         if back and all(step.id != f"groups-{user}-{'-'.join(back)}" for step in steps):
             steps.append(
@@ -57,19 +57,19 @@ def groups(begun: tuple[Entry, ...], site: Site) -> list[Step]:
     return steps
 
 
-def made_groups(entries: tuple[Entry, ...], site: Site) -> list[Step]:
+def created_group_steps(entries: tuple[JournalEntry, ...], context: ApplyContext) -> list[Step]:
     """Groups that packages made while they were installed, and that nobody is in: docker's."""
-    now = group_names(site)
-    begun = [entry for entry in entries if entry.phase == "begin" and "all_groups" in entry.facts]
+    now = group_names(context)
+    started_entries = [entry for entry in entries if entry.phase == "begin" and "all_groups" in entry.facts]
     done = {(entry.run, entry.step): entry for entry in entries if entry.phase == "done"}
     made: set[str] = set()
-    for index, entry in enumerate(begun):
+    for index, entry in enumerate(started_entries):
         ended = done.get((entry.run, entry.step))
         after = ended.facts.get("all_groups", now) if ended is not None else now
-        if ended is None and index + 1 < len(begun):
-            after = begun[index + 1].facts["all_groups"]
+        if ended is None and index + 1 < len(started_entries):
+            after = started_entries[index + 1].facts["all_groups"]
         made |= set(after) - set(entry.facts["all_groups"])
-    empty = tuple(sorted(name for name in made & set(now) if unused(name, site)))
+    empty = tuple(sorted(name for name in made & set(now) if is_unused_group(name, context)))
     if not empty:
         return []
     return [
@@ -84,10 +84,10 @@ def made_groups(entries: tuple[Entry, ...], site: Site) -> list[Step]:
     ]
 
 
-def holds(begun: tuple[Entry, ...], database: dpkg.Database) -> list[Step]:
+def hold_steps(started_entries: tuple[JournalEntry, ...], database: dpkg.DpkgDatabase) -> list[Step]:
     ours = {
         name
-        for entry in begun
+        for entry in started_entries
         if isinstance(entry.action, AptHold) and entry.action.change == "hold"
         for name in entry.action.packages
         if name not in entry.facts.get("held", ())

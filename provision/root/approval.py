@@ -9,11 +9,11 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from machine.errors import FINE, REBOOT_ARMED, Refused
 from machine.local import Machine
-from provision.apply.blockers import busy, touches_driver
-from provision.apply.journal import Request, Run, StepResult, now
+from provision.apply.blockers import changes_driver, gpu_users
+from provision.apply.journal import ApplyRequest, ApplyRun, StepResult, now
 from provision.model import Plan, Refusal, State
-from provision.plan.plan_file import load
-from provision.plan.planner import differences, plan
+from provision.plan.plan_file import load_plan
+from provision.plan.planner import changed_facts, make_plan
 from provision.root.helper import network_settings
 
 
@@ -34,8 +34,8 @@ def requesting_user(machine: Machine) -> str | None:
 
 def load_current(path: str, host: Host, catalogue: Catalogue) -> Plan:
     """The plan of the file, if nobody changed it and the machine is still as it was; raises Refused."""
-    made = load(path)
-    if changed := differences(made, plan(host, catalogue, made.target)):
+    made = load_plan(path)
+    if changed := changed_facts(made, make_plan(host, catalogue, made.target)):
         raise Refused(
             "apply.changed",
             "The machine is not as it was when this plan was made.",
@@ -71,9 +71,9 @@ def can_be_done(made: Plan) -> bool:
 
 def driver_use(machine: Machine, host: Host, made: Plan) -> DriverUse | None:
     """Who uses the driver that the plan changes; None: nobody, or the plan does not touch the driver."""
-    if not touches_driver(made):
+    if not changes_driver(made):
         return None
-    found = busy(machine, host)
+    found = gpu_users(machine, host)
     if found.computing:
         who = ", ".join(found.computing[:4])
         why = "Its libraries would be replaced under the running program."
@@ -91,10 +91,16 @@ def driver_use(machine: Machine, host: Host, made: Plan) -> DriverUse | None:
 
 
 def make_request(
-    kind: str, made: Plan, machine: Machine, environ: Mapping[str, str], *, busy: bool = False, reboot: bool = False
-) -> Request:
+    kind: str,
+    made: Plan,
+    machine: Machine,
+    environ: Mapping[str, str],
+    *,
+    busy: bool = False,
+    reboot: bool = False,
+) -> ApplyRequest:
     """What root gets: the approved plan, who approved it, and their way to the network."""
-    return Request(
+    return ApplyRequest(
         kind=kind,
         plan=made,
         person=requesting_user(machine),
@@ -105,11 +111,11 @@ def make_request(
     )
 
 
-def nothing_to_do(made: Plan, kind: str = "apply") -> Run:
+def nothing_to_do(made: Plan, kind: str = "apply") -> ApplyRun:
     """The run where every step is done already: no root, no apt, no question."""
     moment = now()
     rollback = kind == "rollback"
-    return Run(
+    return ApplyRun(
         run="",
         kind=kind,
         standing="done",
@@ -122,7 +128,7 @@ def nothing_to_do(made: Plan, kind: str = "apply") -> Run:
     )
 
 
-def exit_code(run: Run) -> int:
+def exit_code(run: ApplyRun) -> int:
     """0 done; 5 a reboot or a person's part comes next; else the problem's own code."""
     if run.problem is not None:
         return run.problem.exit_code

@@ -19,12 +19,12 @@ from machine.errors import BadAnswer, Refused
 from machine.events import Emit, Event
 from machine.local import LocalMachine, Machine, Unreadable
 from provision.apply import blockers, resume_unit
-from provision.apply.executor import WAY_BACK, begin, carry_out, identity
-from provision.apply.journal import Entry, Journal, Request, Run, now, trouble
-from provision.apply.status import reopened
-from provision.apply_context import LIBRARY, STATE, SYSTEMD, Site
+from provision.apply.executor import ROLLBACK, new_run, read_boot_id, run_plan
+from provision.apply.journal import ApplyRequest, ApplyRun, Journal, JournalEntry, now, stored_problem
+from provision.apply.status import reopen_interrupted
+from provision.apply_context import LIBRARY, STATE, SYSTEMD, ApplyContext
 from provision.model import Plan, Reboot, State
-from provision.plan.planner import plan
+from provision.plan.planner import make_plan
 from provision.root.tool_copy import here
 
 # what root's children need of a person's settings: the way to the network, and nothing else
@@ -36,19 +36,19 @@ def network_settings(environ: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name.lower() in NETWORK or name in CERTIFICATES}
 
 
-def name_of_run() -> str:
+def new_run_name() -> str:
     """`20261124T204500-3f9a`: sorts by time."""
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
 
 
-def site_for(name: str, machine: Machine, emit: Emit, environ: dict[str, str]) -> Site:
+def new_context(name: str, machine: Machine, emit: Emit, environ: dict[str, str]) -> ApplyContext:
     log = STATE / "runs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
     os.close(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    return Site(machine, emit, STATE, str(log), environ, os.path.isdir(SYSTEMD))
+    return ApplyContext(machine, emit, STATE, str(log), environ, os.path.isdir(SYSTEMD))
 
 
-def host_for(machine: Machine, person: str | None) -> Host:
+def read_host_for(machine: Machine, person: str | None) -> Host:
     """The facts as root reads them, with the person who stands behind sudo in root's place."""
     host = read_host(machine)
     return with_person(host, machine, person)
@@ -72,7 +72,7 @@ def with_person(host: Host, machine: Machine, person: str | None) -> Host:
     return msgspec.structs.replace(host, person=behind)
 
 
-def work(request: Request, emit: Emit) -> Run:
+def run_request(request: ApplyRequest, emit: Emit) -> ApplyRun:
     """Carry the request out, to the end or to a restart. Raises Problem only for what stops it before it begins."""
     os.umask(0o022)
     os.environ.update(request.environ)
@@ -81,29 +81,29 @@ def work(request: Request, emit: Emit) -> Run:
     stop = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(sign, lambda number, frame: stop.set())
-    name = name_of_run()
-    site = site_for(name, LocalMachine(), emit, request.environ)
-    with journal.locked():
+    name = new_run_name()
+    context = new_context(name, LocalMachine(), emit, request.environ)
+    with journal.lock():
         if request.kind == "rollback":
             # nothing may take up again what is being undone: not the next start, not a person's resume
-            resume_unit.disarm(site)
-            journal.forget()
+            resume_unit.disarm(context)
+            journal.delete_request()
         else:
-            _idle(request, site)
-            journal.remember(request)
-        run = carry_out(request, site, journal, begin(request, site, name), stop)
+            _check_gpu_idle(request, context)
+            journal.save_request(request)
+        run = run_plan(request, context, journal, new_run(request, context, name), stop)
         if request.kind == "rollback" and run.standing == "done":
-            journal.write(Entry(time=now(), run=run.run, kind="rollback", phase="end"))
+            journal.write(JournalEntry(time=now(), run=run.run, kind="rollback", phase="end"))
         if run.standing == "restart" and request.reboot:
-            run = _restart(request, site, journal, run, 0)
+            run = _reboot(request, context, journal, run, 0)
     return run
 
 
-def _idle(request: Request, site: Site) -> None:
+def _check_gpu_idle(request: ApplyRequest, context: ApplyContext) -> None:
     """Root sees every process, others only their own: looked at once more before anything begins."""
-    if request.busy or not blockers.touches_driver(request.plan):
+    if request.busy or not blockers.changes_driver(request.plan):
         return
-    if found := blockers.busy(site.machine).computing:
+    if found := blockers.gpu_users(context.machine).computing:
         raise Refused(
             "apply.busy",
             f"The card is in use by {', '.join(found[:4])}.",
@@ -112,7 +112,7 @@ def _idle(request: Request, site: Site) -> None:
         )
 
 
-def go_on(emit: Emit, *, at_boot: bool, reboot: bool = False) -> Run:
+def resume_request(emit: Emit, *, at_boot: bool, reboot: bool = False) -> ApplyRun:
     """Resume: plan anew from the facts, and do what is left of what a person agreed to.
 
     Raises Refused when there is nothing to go on with, or when the facts ask for what nobody agreed to.
@@ -120,51 +120,51 @@ def go_on(emit: Emit, *, at_boot: bool, reboot: bool = False) -> Run:
     os.umask(0o022)
     journal = Journal(STATE)
     journal.open()
-    request = journal.remembered()
+    request = journal.load_request()
     if request is None:
-        raise _nothing(journal.shown())
+        raise _nothing_to_resume(journal.load_run())
     machine = LocalMachine()
     os.environ.update(request.environ)
-    name = name_of_run()
-    site = site_for(name, machine, emit, request.environ)
-    attempt = resume_unit.armed(site)
+    name = new_run_name()
+    context = new_context(name, machine, emit, request.environ)
+    attempt = resume_unit.read_armed(context)
     if at_boot:
         if attempt is None:
             raise Refused("resume.not-armed", "No resume is armed.")
-        if attempt.boot_id is not None and attempt.boot_id == identity(site):
+        if attempt.boot_id is not None and attempt.boot_id == read_boot_id(context):
             raise Refused("resume.same-boot", "The machine was not restarted since.", "", "sudo reboot")
     reboot = reboot or (at_boot and request.reboot)
-    before = journal.shown()
-    with journal.locked():
+    before = journal.load_run()
+    with journal.lock():
         if at_boot and attempt is not None:
-            resume_unit.arm(site, copy_command("resume", "--at-boot"), attempt.boot_id, attempt.attempts + 1)
-        host = host_for(machine, request.person)
+            resume_unit.arm(context, copy_command("resume", "--at-boot"), attempt.boot_id, attempt.attempts + 1)
+        host = read_host_for(machine, request.person)
         if request.kind == "update":
             # what apt has now was asked when it was agreed to; what of it is done, each step sees for itself
-            fresh = _since(request.plan, before, identity(site))
+            fresh = _with_reboot_done(request.plan, before, read_boot_id(context))
         else:
-            fresh = plan(host, catalogue(), request.plan.target, request.plan.without)
-            fresh = msgspec.structs.replace(fresh, steps=reopened(fresh.steps, before))
-        run = _continued(request, fresh, site, journal, name)
+            fresh = make_plan(host, catalogue(), request.plan.target, request.plan.without)
+            fresh = msgspec.structs.replace(fresh, steps=reopen_interrupted(fresh.steps, before))
+        run = _finish_without_work(request, fresh, context, journal, name)
         if run is None:
             agreed = msgspec.structs.replace(request, plan=fresh, kind="resume", reboot=reboot)
             stop = threading.Event()
             for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(sign, lambda number, frame: stop.set())
-            run = carry_out(agreed, site, journal, begin(agreed, site, name), stop)
-            run = _driven(run, fresh, before, journal)
+            run = run_plan(agreed, context, journal, new_run(agreed, context, name), stop)
+            run = _check_driver_bound(run, fresh, before, journal)
         attempts = attempt.attempts + 1 if at_boot and attempt else 0
         if run.standing == "restart" and reboot and attempts < resume_unit.ATTEMPTS:
-            run = _restart(msgspec.structs.replace(request, reboot=True), site, journal, run, attempts)
+            run = _reboot(msgspec.structs.replace(request, reboot=True), context, journal, run, attempts)
         else:
             # the word first: cut off between the two, the next start only says it once more
             if at_boot:
-                resume_unit.leave_message(run)
-            resume_unit.disarm(site)
+                resume_unit.write_login_message(run)
+            resume_unit.disarm(context)
     return run
 
 
-def _nothing(last: Run | None) -> Refused:
+def _nothing_to_resume(last: ApplyRun | None) -> Refused:
     if last is not None and last.kind == "rollback" and last.standing != "done":
         return Refused(
             "resume.rollback",
@@ -175,7 +175,7 @@ def _nothing(last: Run | None) -> Refused:
     return Refused("resume.nothing", "There is nothing to go on with.", "No apply was begun here.", "gpu-setup apply")
 
 
-def _since(agreed: Plan, before: Run | None, boot_id: str | None) -> Plan:
+def _with_reboot_done(agreed: Plan, before: ApplyRun | None, boot_id: str | None) -> Plan:
     """The agreed plan, its restart done if the machine was restarted since it was asked for."""
     restarted = before is not None and before.standing == "restart" and before.boot_id != boot_id
     steps = tuple(
@@ -185,15 +185,17 @@ def _since(agreed: Plan, before: Run | None, boot_id: str | None) -> Plan:
     return msgspec.structs.replace(agreed, steps=steps)
 
 
-def _continued(request: Request, fresh: Plan, site: Site, journal: Journal, name: str) -> Run | None:
+def _finish_without_work(
+    request: ApplyRequest, fresh: Plan, context: ApplyContext, journal: Journal, name: str
+) -> ApplyRun | None:
     """A finished run when the facts leave nothing to do, or forbid going on; None to carry the fresh plan out."""
     agreed = msgspec.structs.replace(request, plan=fresh, kind="resume")
-    run = begin(agreed, site, name)
+    run = new_run(agreed, context, name)
 
-    def stopped(code: str, what: str, why: str, next: str) -> Run:
-        problem = trouble(Refused(code, what, why, next))
+    def stopped(code: str, what: str, why: str, next: str) -> ApplyRun:
+        problem = stored_problem(Refused(code, what, why, next))
         ended = msgspec.structs.replace(run, standing="failed", problem=problem, next=next)
-        journal.show(ended)
+        journal.save_run(ended)
         return ended
 
     if fresh.refusals:
@@ -211,7 +213,7 @@ def _continued(request: Request, fresh: Plan, site: Site, journal: Journal, name
     return None
 
 
-def _driven(run: Run, fresh: Plan, before: Run | None, journal: Journal) -> Run:
+def _check_driver_bound(run: ApplyRun, fresh: Plan, before: ApplyRun | None, journal: Journal) -> ApplyRun:
     """A restart that changed nothing is not asked for twice: then something keeps the driver from the card."""
     restarted = before is not None and before.boot_id not in (None, run.boot_id)
     if run.standing != "restart" or not restarted or any(step.outcome == "done" for step in run.steps):
@@ -221,45 +223,47 @@ def _driven(run: Run, fresh: Plan, before: Run | None, journal: Journal) -> Run:
         "resume.not-driven",
         "The machine was restarted, and the driver still does not drive the card.",
         because,
-        f"gpu-setup doctor says what is in the way; the way back: {WAY_BACK}",
+        f"gpu-setup doctor says what is in the way; the way back: {ROLLBACK}",
     )
-    run = msgspec.structs.replace(run, standing="failed", problem=trouble(problem), next=problem.next)
-    journal.show(run)
+    run = msgspec.structs.replace(run, standing="failed", problem=stored_problem(problem), next=problem.next)
+    journal.save_run(run)
     return run
 
 
-def _restart(request: Request, site: Site, journal: Journal, run: Run, attempts: int) -> Run:
+def _reboot(request: ApplyRequest, context: ApplyContext, journal: Journal, run: ApplyRun, attempts: int) -> ApplyRun:
     """Arm the unit, say the way back, and restart; refused where nobody could unlock the disk."""
     environ = {"SSH_CONNECTION": "yes"} if request.ssh else {}
-    against = blockers.against_restart(site.machine, environ)
-    if not site.systemd:
+    against = blockers.reboot_blockers(context.machine, environ)
+    if not context.systemd:
         against = ("systemd does not run here, so nothing could go on after the restart.", *against)
     if against:
         said = f"Not restarted: {' '.join(against)} Restart when it suits (sudo reboot), then: gpu-setup resume"
         run = msgspec.structs.replace(run, next=said, notes=(*run.notes, *against))
-        journal.show(run)
+        journal.save_run(run)
         return run
-    resume_unit.arm(site, copy_command("resume", "--at-boot"), identity(site), attempts)
-    for line in way_back(site):
-        site.emit(Event("note", "restart", line))
+    resume_unit.arm(context, copy_command("resume", "--at-boot"), read_boot_id(context), attempts)
+    for line in recovery_notes(context):
+        context.emit(Event("note", "restart", line))
     run = msgspec.structs.replace(
-        run, next="The machine restarts now and goes on by itself; afterwards: gpu-setup status", notes=way_back(site)
+        run,
+        next="The machine restarts now and goes on by itself; afterwards: gpu-setup status",
+        notes=recovery_notes(context),
     )
-    journal.show(run)
+    journal.save_run(run)
     os.sync()
-    outcome = site.machine.run(("systemctl", "reboot", "--no-wall"), timeout=60)
+    outcome = context.machine.run(("systemctl", "reboot", "--no-wall"), timeout=60)
     if not outcome.ok:
-        resume_unit.disarm(site)
+        resume_unit.disarm(context)
         run = msgspec.structs.replace(run, next=f"systemctl reboot failed: {outcome.stderr.strip()}")
-        journal.show(run)
+        journal.save_run(run)
     return run
 
 
-def way_back(site: Site) -> tuple[str, ...]:
+def recovery_notes(context: ApplyContext) -> tuple[str, ...]:
     """What to do when the machine does not come back as it should: said before it goes down."""
     return (
         "If the screen stays black: hold Esc (or Shift) while it starts, choose Advanced options and an older kernel",
-        f"or its recovery mode, and there: {WAY_BACK.removeprefix('sudo ')}",
+        f"or its recovery mode, and there: {ROLLBACK.removeprefix('sudo ')}",
     )
 
 

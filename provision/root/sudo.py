@@ -10,22 +10,22 @@ import msgspec
 from machine.errors import Interrupted, OutsideFailed, Refused
 from machine.events import Emit, Event
 from machine.local import ABSENT, LocalMachine
-from provision.apply.journal import Request, Run, Trouble
+from provision.apply.journal import ApplyRequest, ApplyRun, StoredProblem
 from provision.apply_context import LIBRARY, SYSTEMD
-from provision.model import Frozen, Plan
+from provision.model import Plan, PlanStruct
 from provision.root import tool_copy
 
 SUDO = ("sudo", "--")
 CLEAN = ("/usr/bin/env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8")
 
 
-class Line(Frozen, frozen=True, kw_only=True):
+class RootMessage(PlanStruct, frozen=True, kw_only=True):
     """One line of root's process: an event, and at the end the run or the problem that kept it from beginning."""
 
     event: Event | None = None
-    run: Run | None = None
+    run: ApplyRun | None = None
     plan: Plan | None = None
-    problem: Trouble | None = None
+    problem: StoredProblem | None = None
 
 
 def unit_name() -> str:
@@ -52,7 +52,7 @@ def root_command(copy_command: tuple[str, ...], unit: str | None) -> tuple[str, 
     )
 
 
-def in_unit() -> bool:
+def can_use_unit() -> bool:
     """Whether systemd can take it: it is PID 1, and not in a rescue shell, where units may not start."""
     if not os.path.isdir(SYSTEMD):
         return False
@@ -60,9 +60,9 @@ def in_unit() -> bool:
     return state not in ("maintenance", "stopping", "offline", "unknown", "initializing")
 
 
-def launch(arguments: tuple[str, ...], request: Request | None, version: str, emit: Emit) -> Run:
+def launch(arguments: tuple[str, ...], request: ApplyRequest | None, version: str, emit: Emit) -> ApplyRun:
     """Run `gpu-setup ARGUMENTS` as root and follow it to its end. Raises Problem for what root could not begin."""
-    last = _launch(arguments, request, version, emit, in_unit())
+    last = _launch(arguments, request, version, emit, can_use_unit())
     if last.run is None:
         raise OutsideFailed("apply.ended", "Root's part ended without a result.", "", "gpu-setup status")
     return last.run
@@ -76,7 +76,9 @@ def launch_plan(arguments: tuple[str, ...], version: str, emit: Emit) -> Plan:
     return last.plan
 
 
-def _launch(arguments: tuple[str, ...], request: Request | None, version: str, emit: Emit, unit: bool | None) -> Line:
+def _launch(
+    arguments: tuple[str, ...], request: ApplyRequest | None, version: str, emit: Emit, unit: bool | None
+) -> RootMessage:
     """`unit`: in a unit of systemd's; None: not worth one."""
     machine = LocalMachine()
     uid = machine.session().uid
@@ -87,7 +89,7 @@ def _launch(arguments: tuple[str, ...], request: Request | None, version: str, e
 
         argv: tuple[str, ...] = root_command(copy_command(*arguments), name)
     else:
-        copy = tool_copy.make(version)
+        copy = tool_copy.make_copy(version)
         argv = root_command(copy.command(*arguments), name)
         if not copy.place.is_dir():
             size = str(len(copy.content))
@@ -98,11 +100,11 @@ def _launch(arguments: tuple[str, ...], request: Request | None, version: str, e
     if unit is False:
         said = "systemd does not run here: it is done in this process, so keep the terminal open"
         emit(Event("note", "apply", said))
-    ended: list[Line] = []
+    ended: list[RootMessage] = []
 
     def line(text: str) -> None:
         try:
-            found = msgspec.json.decode(text.encode("utf-8", "replace"), type=Line)
+            found = msgspec.json.decode(text.encode("utf-8", "replace"), type=RootMessage)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             emit(Event("note", "apply", text))
             return
@@ -122,9 +124,9 @@ def _launch(arguments: tuple[str, ...], request: Request | None, version: str, e
             "It runs in a unit of its own, so that nothing is cut off half-way.",
             f"gpu-setup status shows how far it is; sudo systemctl stop {name} ends it after the step at work.",
         ) from stop
-    last = ended[-1] if ended else Line()
+    last = ended[-1] if ended else RootMessage()
     if last.problem is not None:
-        raise problem_of(last.problem)
+        raise restore_problem(last.problem)
     if last.run is not None or last.plan is not None:
         return last
     if outcome.problem == ABSENT:
@@ -142,7 +144,7 @@ def _launch(arguments: tuple[str, ...], request: Request | None, version: str, e
     )
 
 
-def problem_of(kept: Trouble) -> OutsideFailed:
+def restore_problem(kept: StoredProblem) -> OutsideFailed:
     """The problem again, with the exit code that it had."""
     made = OutsideFailed(kept.code, kept.what, kept.why, kept.next)
     made.exit_code = kept.exit_code

@@ -27,7 +27,7 @@ _KEPT = (".py", ".toml", ".json", ".so", ".typed", ".sh")
 SYSTEM_PYTHON = "/usr/bin/python3"
 
 
-class Copy(NamedTuple):
+class ToolCopy(NamedTuple):
     """`content` is the archive that root unpacks; `python` the interpreter that it will run with."""
 
     digest: str
@@ -53,7 +53,7 @@ def is_copy() -> bool:
     return here().is_relative_to(LIBRARY)
 
 
-def make(version: str) -> Copy:
+def make_copy(version: str) -> ToolCopy:
     """Pack the running tool: the same tool, the same bytes, the same digest. Refused without a Python of root's."""
     python = interpreter()
     numbers = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -70,17 +70,17 @@ def make(version: str) -> Copy:
         for name in (*PACKAGES, *BINDINGS):
             _package(archive, name, f"lib/python{numbers}/site-packages")
     content = buffer.getvalue()
-    return Copy(hashlib.sha256(content).hexdigest(), content, python)
+    return ToolCopy(hashlib.sha256(content).hexdigest(), content, python)
 
 
 def interpreter() -> str:
     """A Python of this one's version that only root can write, with its library; refuses where there is none."""
     own = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
     library = os.path.realpath(os.__file__)
-    if roots_own(own) and roots_own(library):
+    if is_owned_by_root(own) and is_owned_by_root(library):
         return own
     system = os.path.realpath(SYSTEM_PYTHON)
-    if system.endswith(f"python{sys.version_info.major}.{sys.version_info.minor}") and roots_own(system):
+    if system.endswith(f"python{sys.version_info.major}.{sys.version_info.minor}") and is_owned_by_root(system):
         return system
     raise Refused(
         "apply.python",
@@ -91,7 +91,7 @@ def interpreter() -> str:
     )
 
 
-def roots_own(path: str) -> bool:
+def is_owned_by_root(path: str) -> bool:
     """Whether the file and every folder above it belong to root and nobody else can write them."""
     for place in (path, *(str(parent) for parent in Path(path).parents)):
         try:

@@ -14,9 +14,9 @@ from checks.facts.apt_sources import owner, read_sources
 from checks.facts.gaps import Gaps
 from machine.events import Event
 from machine.local import Machine, Outcome
-from provision.apply_context import Site
+from provision.apply_context import ApplyContext
 from provision.system.apt_errors import apt_problem, failing_addresses, is_lists_locked
-from provision.system.apt_simulation import Change, parse
+from provision.system.apt_simulation import AptChange, parse_simulation
 from provision.system.system_files import write
 
 PATIENCE = 600
@@ -50,7 +50,7 @@ FRESH_SECONDS = 3600
 STRANGERS = ("ppa", "other")
 
 
-class Progress(NamedTuple):
+class AptProgress(NamedTuple):
     """One line of APT::Status-Fd: `fetch` or `work`, per cent, apt's own words."""
 
     phase: str
@@ -58,13 +58,13 @@ class Progress(NamedTuple):
     text: str
 
 
-def parse_progress(line: str) -> Progress | None:
+def parse_progress(line: str) -> AptProgress | None:
     """`dlstatus:1:20.5:Retrieving file 1 of 5` and `pmstatus:nvidia-utils:40.0:Installing nvidia-utils (amd64)`."""
     # on the same pipe as apt's words, of which one may be without its line's end
     match = re.search(r"(dlstatus|pmstatus):([^:]*(?::[a-z0-9]+)?):([0-9]{1,3}(?:\.[0-9]+)?):(.*)", line)
     if match is None:
         return None
-    return Progress("fetch" if match[1] == "dlstatus" else "work", min(float(match[3]), 100.0), match[4].strip())
+    return AptProgress("fetch" if match[1] == "dlstatus" else "work", min(float(match[3]), 100.0), match[4].strip())
 
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
@@ -76,11 +76,11 @@ def parse_need(line: str) -> int | None:
     return int(float(match[1].replace(",", "")) * _UNITS[match[2]]) if match else None
 
 
-class Teller:
+class ProgressReporter:
     """Turns apt's lines into events of one stage: bytes while it fetches, per cent while it installs."""
 
-    def __init__(self, site: Site, stage: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._site, self._stage, self._clock = site, stage, clock
+    def __init__(self, context: ApplyContext, stage: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._context, self._stage, self._clock = context, stage, clock
         self._total: int | None = None
         self._begun = {"fetch": clock()}
         self.lines: list[str] = []
@@ -102,15 +102,15 @@ class Teller:
         left = spent * (100 - found.percent) / found.percent if found.percent >= 2 and spent > 1 else None
         if found.phase == "fetch" and self._total:
             done = self._total * found.percent / 100
-            self._site.emit(Event("progress", self._stage, found.text, done, float(self._total), "bytes", left))
+            self._context.emit(Event("progress", self._stage, found.text, done, float(self._total), "bytes", left))
         else:
-            self._site.emit(Event("progress", self._stage, found.text, found.percent, 100.0, "%", left))
+            self._context.emit(Event("progress", self._stage, found.text, found.percent, 100.0, "%", left))
 
     def _say(self, kind: str, text: str) -> None:
-        self._site.emit(Event(kind, self._stage, text))
+        self._context.emit(Event(kind, self._stage, text))
 
 
-def call(site: Site, stage: str, argv: Sequence[str]) -> Outcome:
+def call(context: ApplyContext, stage: str, argv: Sequence[str]) -> Outcome:
     """Run an apt-get or dpkg command to the end; the outcome's stdout holds its last lines, progress left out.
 
     Waits for the lock of the package lists too, for which apt has no option of its own.
@@ -118,36 +118,38 @@ def call(site: Site, stage: str, argv: Sequence[str]) -> Outcome:
     until = time.monotonic() + PATIENCE
     told = False
     while True:
-        teller = Teller(site, stage)
-        outcome = site.machine.stream(argv, teller.line, env={**ENVIRONMENT, **site.environ}, cwd="/", log=site.log)
+        teller = ProgressReporter(context, stage)
+        outcome = context.machine.stream(
+            argv, teller.line, env={**ENVIRONMENT, **context.environ}, cwd="/", log=context.log
+        )
         outcome = outcome._replace(stdout="\n".join(teller.lines) or outcome.stdout)
         if outcome.ok or not is_lists_locked(outcome.stdout) or time.monotonic() > until:
             return outcome
         if not told:
             told = True
             said = f"apt's lists are in use: waiting up to {PATIENCE // 60} minutes"
-            site.emit(Event("note", stage, said))
+            context.emit(Event("note", stage, said))
         time.sleep(2)
 
 
-def simulate(site: Site, arguments: Sequence[str]) -> Change:
+def simulate(context: ApplyContext, arguments: Sequence[str]) -> AptChange:
     """What apt-get would do with these arguments, from the lists that are there. Raises Problem when it cannot."""
     argv = ("apt-get", "-s", *OPTIONS, "-o", "Debug::NoLocking=1", "--yes", *arguments)
-    outcome = site.machine.run(argv, timeout=120, env={**ENVIRONMENT, **site.environ})
+    outcome = context.machine.run(argv, timeout=120, env={**ENVIRONMENT, **context.environ})
     if not outcome.ok:
         raise apt_problem(argv, outcome, "apt's simulation")
-    return parse(outcome.stdout)
+    return parse_simulation(outcome.stdout)
 
 
-def transaction(site: Site, stage: str, title: str, arguments: Sequence[str]) -> None:
+def transaction(context: ApplyContext, stage: str, title: str, arguments: Sequence[str]) -> None:
     """One apt-get run that changes packages, with progress. Raises Problem with cause and next step."""
     argv = ("apt-get", *OPTIONS, *KEEP_CONFIGURATION, "-o", "APT::Status-Fd=3", "--yes", *arguments)
-    outcome = call(site, stage, (sys.executable, "-I", "-S", "-c", WITH_STATUS, *argv))._replace(argv=argv)
+    outcome = call(context, stage, (sys.executable, "-I", "-S", "-c", WITH_STATUS, *argv))._replace(argv=argv)
     if not outcome.ok:
         raise apt_problem(argv, outcome, title)
 
 
-def update(site: Site, stage: str, title: str, file: str | None = None) -> None:
+def update(context: ApplyContext, stage: str, title: str, file: str | None = None) -> None:
     """Read the package lists: all of them, or those of one source file. Any source that fails is an error."""
     only = (
         ()
@@ -155,22 +157,22 @@ def update(site: Site, stage: str, title: str, file: str | None = None) -> None:
         else ("-o", f"Dir::Etc::SourceList={file}", "-o", "Dir::Etc::SourceParts=-", "-o", "APT::Get::List-Cleanup=0")
     )
     argv = ("apt-get", *OPTIONS, *only, "update", "--error-on=any")
-    outcome = call(site, stage, argv)
+    outcome = call(context, stage, argv)
     if outcome.ok:
         if file is None:
-            write(str(site.lists_stamp), b"", 0o644)
+            write(str(context.lists_stamp), b"", 0o644)
         return
     failing = failing_addresses(outcome.stdout)
     own = {owner(address) for address in failing}
-    known = {source.owner for source in read_sources(site.machine, Gaps()) or ()}
+    known = {source.owner for source in read_sources(context.machine, Gaps()) or ()}
     if file is None and failing and own <= set(STRANGERS) and "ubuntu" in known:
         said = f"{', '.join(failing)} could not be read; nothing of this plan comes from there"
-        site.emit(Event("warning", stage, said))
+        context.emit(Event("warning", stage, said))
         return
     raise apt_problem(argv, outcome, title)
 
 
-def stale(machine: Machine, oldest: float, stamp: Path | None = None) -> bool:
+def are_lists_stale(machine: Machine, oldest: float, stamp: Path | None = None) -> bool:
     """Whether the lists are older than this many seconds, or some enabled source has none.
 
     `stamp` is touched by each of our own full updates; without one the folder's time has to do, which a partial
@@ -182,10 +184,10 @@ def stale(machine: Machine, oldest: float, stamp: Path | None = None) -> bool:
     except OSError:
         return True
     sources = read_sources(machine, Gaps()) or ()
-    return abs(time.time() - read) > oldest or not all(listed(source.uri, names) for source in sources)
+    return abs(time.time() - read) > oldest or not all(has_lists(source.uri, names) for source in sources)
 
 
-def listed(uri: str, names: Sequence[str]) -> bool:
+def has_lists(uri: str, names: Sequence[str]) -> bool:
     """Whether apt's lists hold the Release file of this address.
 
     Names as apt-pkg/contrib/strutl.cc (URItoFileName) makes them: scheme and password off, / to _.

@@ -13,7 +13,7 @@ _REMV = re.compile(r"^(?:Remv|Purg) (\S+)(?: \[([^\]]*)\])?")
 _URI = re.compile(r"^'([^']+)' (\S+) ([0-9]{1,15}) ")
 
 
-class Change(NamedTuple):
+class AptChange(NamedTuple):
     """`installs`: name → version; `upgrades`: name → (old, new); `removes`: name → version."""
 
     installs: dict[str, str]
@@ -34,19 +34,19 @@ class Change(NamedTuple):
         """New packages that one of these shell patterns matches."""
         return tuple(sorted(name for name in self.installs if any(fnmatchcase(name, pattern) for pattern in patterns)))
 
-    def without(self, earlier: Change) -> Change:
+    def without(self, earlier: AptChange) -> AptChange:
         """What this adds to an earlier change of the same machine."""
-        return Change(
+        return AptChange(
             {name: version for name, version in self.installs.items() if name not in earlier.installs},
             {name: pair for name, pair in self.upgrades.items() if name not in earlier.upgrades},
             {name: version for name, version in self.removes.items() if name not in earlier.removes},
         )
 
 
-NO_CHANGE = Change({}, {}, {})
+NO_CHANGE = AptChange({}, {}, {})
 
 
-def parse(content: str) -> Change:
+def parse_simulation(content: str) -> AptChange:
     """The Inst and Remv lines of a simulation."""
     installs: dict[str, str] = {}
     upgrades: dict[str, tuple[str, str]] = {}
@@ -60,7 +60,7 @@ def parse(content: str) -> Change:
                 installs[name] = new
         elif match := _REMV.match(line):
             removes[match[1]] = match[2] or ""
-    return Change(installs, upgrades, removes)
+    return AptChange(installs, upgrades, removes)
 
 
 def parse_uris(content: str) -> dict[str, int]:

@@ -17,7 +17,7 @@ THERE = ("installed", "triggers-pending", "triggers-awaited", "half-configured",
 UNFINISHED = ("half-installed", "half-configured", "unpacked", "triggers-awaited", "triggers-pending")
 
 
-class Record(NamedTuple):
+class PackageRecord(NamedTuple):
     """One package: `want` is install, hold, deinstall …; `state` installed, half-configured, config-files …"""
 
     version: str
@@ -36,10 +36,10 @@ class Record(NamedTuple):
         return self.state in ("installed", "triggers-pending", "triggers-awaited") and self.flag == "ok"
 
 
-class Database(NamedTuple):
+class DpkgDatabase(NamedTuple):
     """`records` by name, foreign architectures as `name:arch`; `auto`: came as a dependency (apt's own marks)."""
 
-    records: Mapping[str, Record]
+    records: Mapping[str, PackageRecord]
     auto: frozenset[str]
     interrupted: bool
 
@@ -67,9 +67,9 @@ class Database(NamedTuple):
 _FIELD = re.compile(rb"^(Package|Status|Version|Architecture|Pre-Depends|Depends|Provides): (.*)$", re.MULTILINE)
 
 
-def parse_status(content: bytes) -> dict[str, Record]:
+def parse_status(content: bytes) -> dict[str, PackageRecord]:
     """/var/lib/dpkg/status whole. Packages of another architecture than dpkg's own are called `name:arch`."""
-    found: dict[str, Record] = {}
+    found: dict[str, PackageRecord] = {}
     own = b""
     rows = []
     for paragraph in content.split(b"\n\n"):
@@ -86,7 +86,7 @@ def parse_status(content: bytes) -> dict[str, Record]:
         if own and arch not in (own.strip(), b"all", b""):
             name += ":" + _text(arch)
         depends = b", ".join(fields[key] for key in (b"Pre-Depends", b"Depends") if key in fields)
-        found[name] = Record(
+        found[name] = PackageRecord(
             _text(fields.get(b"Version", b"").strip()),
             _text(want),
             _text(state),
@@ -133,19 +133,19 @@ def conffiles(machine: Machine) -> dict[str, dict[str, str]]:
 _NAME = re.compile(r"\s*([a-z0-9][a-z0-9.+-]*)")
 
 
-def clauses(record: Record) -> tuple[tuple[str, ...], ...]:
+def clauses(record: PackageRecord) -> tuple[tuple[str, ...], ...]:
     """The package's Depends and Pre-Depends: one tuple of alternatives for each clause, versions left out."""
     parts = (part.split("|") for part in record.depends.split(","))
     found = (tuple(match[1] for each in part if (match := _NAME.match(each))) for part in parts)
     return tuple(clause for clause in found if clause)
 
 
-def needs(record: Record) -> frozenset[str]:
+def needs(record: PackageRecord) -> frozenset[str]:
     """Names in the package's Depends and Pre-Depends, alternatives included."""
     return frozenset(name for clause in clauses(record) for name in clause)
 
 
-def removable(going: frozenset[str], database: Database) -> frozenset[str]:
+def removable(going: frozenset[str], database: DpkgDatabase) -> frozenset[str]:
     """Those of `going` that no package that stays needs, by itself or by what it provides."""
     stays = {name for name, record in database.records.items() if record.there} - going
     going = going & {name for name, record in database.records.items() if record.there}
@@ -164,7 +164,7 @@ def removable(going: frozenset[str], database: Database) -> frozenset[str]:
         going, stays = going - kept, stays | kept
 
 
-def _provided(record: Record) -> tuple[str, ...]:
+def _provided(record: PackageRecord) -> tuple[str, ...]:
     return tuple(match[1] for part in record.provides.split(",") if (match := _NAME.match(part)))
 
 
@@ -172,7 +172,7 @@ def _bare(name: str) -> str:
     return name.partition(":")[0]
 
 
-def read(machine: Machine) -> Database:
+def read(machine: Machine) -> DpkgDatabase:
     """The database afresh; empty on a machine without dpkg."""
     try:
         content = machine.read(STATUS, STATUS_LIMIT)
@@ -187,7 +187,7 @@ def read(machine: Machine) -> Database:
     except Unreadable:
         waiting = False
     native = re.search(rb"^Package: dpkg\n(?:.+\n)*?Architecture: (\S+)", content, re.MULTILINE)
-    return Database(parse_status(content), parse_auto(extended, _text(native[1]) if native else ""), waiting)
+    return DpkgDatabase(parse_status(content), parse_auto(extended, _text(native[1]) if native else ""), waiting)
 
 
 def _text(raw: bytes) -> str:

@@ -22,20 +22,20 @@ _BLOCK = re.compile(
 )
 
 
-class Key(NamedTuple):
+class SigningKey(NamedTuple):
     """One primary key with everything that belongs to it, in binary form."""
 
     fingerprint: str
     content: bytes
 
 
-class NoKey(Exception):
+class InvalidKey(Exception):
     """The bytes are no OpenPGP public keys; the text says why."""
 
 
-def parse(content: bytes) -> tuple[Key, ...]:
+def parse(content: bytes) -> tuple[SigningKey, ...]:
     """The primary keys in a file: binary, armoured, or the one after the other; each key once. Raises NoKey."""
-    found: dict[str, Key] = {}
+    found: dict[str, SigningKey] = {}
     begin = content.find(b"-----BEGIN PGP")
     binary, armoured = (content, b"") if begin < 0 else (content[:begin], content[begin:])
     parts = [binary] if binary.strip() else []
@@ -44,21 +44,21 @@ def parse(content: bytes) -> tuple[Key, ...]:
         try:
             parts.append(base64.b64decode(body, validate=True))
         except (binascii.Error, ValueError) as error:
-            raise NoKey(f"its armour is damaged ({error})") from error
+            raise InvalidKey(f"its armour is damaged ({error})") from error
     for part in parts:
         for key in _keys(part):
             found.setdefault(key.fingerprint, key)
     if not found:
-        raise NoKey("there is no public key in it")
+        raise InvalidKey("there is no public key in it")
     return tuple(found.values())
 
 
-def trusted(content: bytes, fingerprints: tuple[str, ...], url: str) -> bytes:
+def trusted_keyring(content: bytes, fingerprints: tuple[str, ...], url: str) -> bytes:
     """The keyring of the wanted keys and no others; refuses a file that has none of them."""
     wanted = {_plain(fingerprint) for fingerprint in fingerprints}
     try:
         keys = parse(content)
-    except NoKey as error:
+    except InvalidKey as error:
         raise Refused(
             "key.unreadable",
             f"What {url} sent is not a signing key: {error}.",
@@ -82,7 +82,7 @@ def fingerprints(keyring: bytes) -> tuple[str, ...]:
     """Fingerprints in a keyring on disk; empty for what is none."""
     try:
         return tuple(key.fingerprint for key in parse(keyring))
-    except NoKey:
+    except InvalidKey:
         return ()
 
 
@@ -123,18 +123,18 @@ def _unfetched(url: str, why: str) -> OutsideFailed:
     )
 
 
-def _keys(content: bytes) -> Iterator[Key]:
+def _keys(content: bytes) -> Iterator[SigningKey]:
     """Primary keys with their user ids, subkeys and signatures, in the file's order."""
     fingerprint, start = "", 0
     for kind, begin, body, end in _packets(content):
         if kind in _SECRET:
-            raise NoKey("it holds a secret key")
+            raise InvalidKey("it holds a secret key")
         if kind == _PUBLIC_KEY:
             if fingerprint:
-                yield Key(fingerprint, content[start:begin])
+                yield SigningKey(fingerprint, content[start:begin])
             fingerprint, start = _fingerprint(content[body:end]), begin
     if fingerprint:
-        yield Key(fingerprint, content[start:])
+        yield SigningKey(fingerprint, content[start:])
 
 
 def _packets(content: bytes) -> Iterator[tuple[int, int, int, int]]:
@@ -143,7 +143,7 @@ def _packets(content: bytes) -> Iterator[tuple[int, int, int, int]]:
     while at < len(content):
         begin, head = at, content[at]
         if not head & 0x80:
-            raise NoKey("it is not in OpenPGP's form")
+            raise InvalidKey("it is not in OpenPGP's form")
         try:
             if head & 0x40:
                 kind, first = head & 0x3F, content[at + 1]
@@ -154,16 +154,16 @@ def _packets(content: bytes) -> Iterator[tuple[int, int, int, int]]:
                 elif first == 255:
                     size, at = int.from_bytes(content[at + 2 : at + 6], "big"), at + 6
                 else:
-                    raise NoKey("a part of it has no length")
+                    raise InvalidKey("a part of it has no length")
             else:
                 kind, width = (head >> 2) & 0x0F, (1, 2, 4, 0)[head & 3]
                 if not width:
-                    raise NoKey("a part of it has no length")
+                    raise InvalidKey("a part of it has no length")
                 size, at = int.from_bytes(content[at + 1 : at + 1 + width], "big"), at + 1 + width
         except IndexError as error:
-            raise NoKey("it is cut short") from error
+            raise InvalidKey("it is cut short") from error
         if at + size > len(content):
-            raise NoKey("it is cut short")
+            raise InvalidKey("it is cut short")
         yield kind, begin, at, at + size
         at += size
 
@@ -175,7 +175,7 @@ def _fingerprint(body: bytes) -> str:
         return hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body, usedforsecurity=False).hexdigest().upper()
     if version == 6:
         return hashlib.sha256(b"\x9b" + len(body).to_bytes(4, "big") + body).hexdigest().upper()
-    raise NoKey(f"its version {version} is not known")
+    raise InvalidKey(f"its version {version} is not known")
 
 
 def _plain(fingerprint: str) -> str:

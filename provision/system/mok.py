@@ -12,7 +12,7 @@ from machine.local import Machine, Unreadable
 PASSWORD = "a one-time password without a q w z y m and symbols, since the blue screen has a US keyboard"
 
 
-class Key(NamedTuple):
+class MokKey(NamedTuple):
     """`enrolled`: the firmware trusts it; `pending`: asked for, and not answered at the console yet (None: not known).
 
     `exposed`: the private key can be read by others than root.
@@ -24,17 +24,17 @@ class Key(NamedTuple):
     exposed: str | None
 
 
-def ask(machine: Machine, fallback: str, module: str = "") -> Key:
+def read_mok_key(machine: Machine, fallback: str, module: str = "") -> MokKey:
     """mokutil's --test-key and --list-new for the certificate that signs; both, since the prompt may be missed."""
-    certificate = signing(machine, fallback, module)
+    certificate = signing_certificate(machine, fallback, module)
     tested = machine.run(("mokutil", "--test-key", certificate), timeout=20)
     said = tested.stdout + tested.stderr
     new = machine.run(LIST_NEW, timeout=20)
     pending = None if new.rc is None else parse_new(new.stdout) or "enrollment request" in said
-    return Key(certificate, parse_test_key(said) is True, pending, exposed(machine, certificate))
+    return MokKey(certificate, parse_test_key(said) is True, pending, exposed_private_key(machine, certificate))
 
 
-def signing(machine: Machine, fallback: str, module: str = "") -> str:
+def signing_certificate(machine: Machine, fallback: str, module: str = "") -> str:
     """The certificate whose key signed the module that is built; without a module that says it, the likeliest one."""
     found = certificates(machine)
     if module and len(found) > 1:
@@ -46,7 +46,7 @@ def signing(machine: Machine, fallback: str, module: str = "") -> str:
     return found[0] if found else fallback
 
 
-def exposed(machine: Machine, certificate: str) -> str | None:
+def exposed_private_key(machine: Machine, certificate: str) -> str | None:
     """The private key beside the certificate, if others than its owner may read it."""
     stem = certificate.rpartition(".")[0]
     for path in (f"{stem}.priv", f"{stem}.key"):
@@ -60,12 +60,12 @@ def exposed(machine: Machine, certificate: str) -> str | None:
 
 def _number(machine: Machine, path: str) -> str:
     try:
-        return serial(machine.read(path))
+        return serial_number(machine.read(path))
     except Unreadable:
         return ""
 
 
-def serial(certificate: bytes) -> str:
+def serial_number(certificate: bytes) -> str:
     """The serial number of a certificate in DER, in hex without leading zeros; empty for what is none.
 
     X.509 (RFC 5280): SEQUENCE { SEQUENCE { [0] version, INTEGER serial …, and `modinfo -F sig_key` shows that number.
@@ -88,7 +88,7 @@ def _inside(data: bytes, at: int, tag: int) -> int:
     return at + 2 + (length & 0x7F if length & 0x80 else 0)
 
 
-def words(key: Key) -> str:
+def enrolment_steps(key: MokKey) -> str:
     """What the person does next. The password is typed into mokutil and the blue screen, nowhere else."""
     tail = "at the console: Enroll MOK, Continue, Yes, the password, Reboot. Then: gpu-setup resume"
     if key.pending:

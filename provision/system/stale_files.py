@@ -19,7 +19,7 @@ _ACCOUNT = re.compile(r"(passwd|group|shadow|gshadow|subuid|subgid)(?:\.(lock|\d
 _STATES = re.compile(r"extended_states\.[A-Za-z0-9]{6}")
 
 
-def clear(machine: Machine) -> tuple[str, ...]:
+def remove_stale(machine: Machine) -> tuple[str, ...]:
     """Take away what belongs to no living process, and say which paths; what a living one holds is left alone."""
     left = [*account_files(ACCOUNTS, PROCESSES), *([] if lock_holder(machine, Gaps()) else apt_files(APT))]
     for path in left:

@@ -13,7 +13,7 @@ import msgspec
 from machine.errors import OutsideFailed, Refused
 
 
-class Before(NamedTuple):
+class FileBefore(NamedTuple):
     """What was at a path. `sha256` None: nothing; a kept copy lies in the backups under that name.
 
     `made`: the topmost folder that will be made for the file, empty when all are there.
@@ -31,7 +31,7 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def current(path: str) -> bytes | None:
+def read_current(path: str) -> bytes | None:
     """The file's bytes; None when there is none."""
     try:
         return Path(path).read_bytes()
@@ -41,18 +41,18 @@ def current(path: str) -> bytes | None:
         raise _failed(path, error, "read") from error
 
 
-def keep(path: str, backups: Path) -> Before:
+def back_up(path: str, backups: Path) -> FileBefore:
     """Copy what is at the path into `backups`, under its own digest, and say what it was."""
-    content = current(path)
+    content = read_current(path)
     if content is None:
         missing = [str(folder) for folder in Path(path).parents if not folder.exists()]
-        return Before(path, None, 0o644, 0, 0, missing[-1] if missing else "")
+        return FileBefore(path, None, 0o644, 0, 0, missing[-1] if missing else "")
     found = os.stat(path)
     named = digest(content)
     if not (backups / named).exists():
         backups.mkdir(parents=True, exist_ok=True, mode=0o700)
         write(str(backups / named), content, 0o600)
-    return Before(path, named, found.st_mode & 0o7777, found.st_uid, found.st_gid)
+    return FileBefore(path, named, found.st_mode & 0o7777, found.st_uid, found.st_gid)
 
 
 def write(path: str, content: bytes, mode: int = 0o644, uid: int = 0, gid: int = 0) -> None:
@@ -113,7 +113,7 @@ def flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def merged(path: str, now: bytes | None, wanted: str) -> bytes:
+def merge_json(path: str, now: bytes | None, wanted: str) -> bytes:
     """The JSON document that is there with the wanted keys set in it; refuses one that is no JSON object."""
     document: object = {}
     if now is not None and now.strip():
@@ -127,7 +127,7 @@ def merged(path: str, now: bytes | None, wanted: str) -> bytes:
     return msgspec.json.format(msgspec.json.encode(whole), indent=4) + b"\n"
 
 
-def holds(now: bytes | None, wanted: str) -> bool:
+def contains_json(now: bytes | None, wanted: str) -> bool:
     """Whether every wanted key is in the JSON document with the wanted value."""
     if now is None or not now.strip():
         return False

@@ -11,11 +11,11 @@ import pytest
 from machine.errors import Refused
 from machine.events import Event
 from provision.apply import executor
-from provision.apply.executor import begin, carry_out
-from provision.apply.journal import Entry, Journal, Request, Run
-from provision.apply_context import Site
-from provision.model import AnyAction, KernelModule, MokEnroll, Plan, Reboot, Service, State, Step, WriteFile, sealed
-from provision.plan.plan_file import check, load
+from provision.apply.executor import new_run, run_plan
+from provision.apply.journal import ApplyRequest, ApplyRun, Journal, JournalEntry
+from provision.apply_context import ApplyContext
+from provision.model import AnyAction, KernelModule, MokEnroll, Plan, Reboot, Service, State, Step, WriteFile, seal
+from provision.plan.plan_file import check_plan, load_plan
 from provision.root.approval import exit_code
 from provision.target import Target
 from tests.provision.hosts import Nowhere
@@ -36,24 +36,24 @@ def plan_of(*actions: AnyAction) -> Plan:
         machine="m", vendor=None, target=Target(), steps=steps, reboots=0, download_bytes=0, download_note="",
         refusals=(), notes=(), host_digest="",
     )  # fmt: skip
-    return sealed(bare)
+    return seal(bare)
 
 
 def carried(
     tmp_path: Path, plan: Plan, stop: threading.Event | None = None, kind: str = "apply"
-) -> tuple[Run, Journal, list[Event]]:
+) -> tuple[ApplyRun, Journal, list[Event]]:
     told: list[Event] = []
-    site = Site(Nowhere(), told.append, tmp_path / "state")
+    context = ApplyContext(Nowhere(), told.append, tmp_path / "state")
     journal = Journal(tmp_path / "state")
     journal.open()
-    request = Request(kind=kind, plan=plan)
-    return carry_out(request, site, journal, begin(request, site, "r1"), stop), journal, told
+    request = ApplyRequest(kind=kind, plan=plan)
+    return run_plan(request, context, journal, new_run(request, context, "r1"), stop), journal, told
 
 
 @pytest.fixture(autouse=True)
 def anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests' machine may have a read-only /usr: these steps write only into the test's own folder."""
-    monkeypatch.setattr(executor, "_ready", lambda site: None)
+    monkeypatch.setattr(executor, "_check_system", lambda context: None)
 
 
 def test_a_step_is_done_verified_and_kept(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_way_back_that_waits_for_an_older_kernel_says_how_to_end_it(tmp_path: 
         state=State.MANUAL,
         because="Start the older kernel; then gpu-setup rollback.",
     )
-    plan = sealed(msgspec.structs.replace(plan_of(), steps=(stays,)))
+    plan = seal(msgspec.structs.replace(plan_of(), steps=(stays,)))
     run, _, _ = carried(tmp_path, plan, kind="rollback")
     assert (run.standing, run.next) == ("person", "Start the older kernel; then gpu-setup rollback.")
     assert exit_code(run) == 5
@@ -127,25 +127,25 @@ def test_asked_to_stop_it_stops_between_two_steps(tmp_path: Path) -> None:
 def test_two_at_once_are_refused(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "state")
     journal.open()
-    with journal.locked(), pytest.raises(Refused) as refused, Journal(tmp_path / "state").locked():
+    with journal.lock(), pytest.raises(Refused) as refused, Journal(tmp_path / "state").lock():
         pass
     assert refused.value.code == "apply.running"
 
 
 def test_a_line_that_a_power_cut_tore_is_left_out_and_the_next_begins_anew(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.write(Entry(time="1", run="r", kind="apply", phase="begin"))
+    journal.write(JournalEntry(time="1", run="r", kind="apply", phase="begin"))
     with journal.file.open("ab") as file:
         file.write(b'{"time":"2","run":"r","ki')
-    journal.write(Entry(time="3", run="r", kind="apply", phase="begin"))
+    journal.write(JournalEntry(time="3", run="r", kind="apply", phase="begin"))
     assert [entry.time for entry in journal.entries()] == ["1", "3"]
 
 
 def test_a_step_that_was_begun_and_never_ended_was_cut_off(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for phase, step in (("begin", "a"), ("done", "a"), ("begin", "b"), ("begin", "c"), ("failed", "c"), ("begin", "c")):
-        journal.write(Entry(time="1", run="r", kind="apply", phase=phase, step=step))
-    assert [step for step in "abcd" if journal.cut_off(step)] == ["b", "c"]
+        journal.write(JournalEntry(time="1", run="r", kind="apply", phase=phase, step=step))
+    assert [step for step in "abcd" if journal.is_interrupted(step)] == ["b", "c"]
 
 
 def test_what_was_cut_off_and_is_found_done_is_said_to_be_done(tmp_path: Path) -> None:
@@ -153,17 +153,17 @@ def test_what_was_cut_off_and_is_found_done_is_said_to_be_done(tmp_path: Path) -
     plan = plan_of(WriteFile(path=str(tmp_path / "a"), content="x\n"))
     (tmp_path / "a").write_text("x\n")
     (tmp_path / "a").chmod(0o644)
-    Journal(tmp_path / "state").write(Entry(time="1", run="r0", kind="apply", phase="begin", step="s0"))
+    Journal(tmp_path / "state").write(JournalEntry(time="1", run="r0", kind="apply", phase="begin", step="s0"))
     run, journal, _ = carried(tmp_path, plan)
     assert [step.outcome for step in run.steps] == ["already"]
     assert [entry.phase for entry in journal.entries()] == ["begin", "done"]
-    assert not journal.cut_off("s0")
+    assert not journal.is_interrupted("s0")
 
 
 def test_after_a_finished_rollback_the_account_begins_anew(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.write(Entry(time="1", run="r", kind="apply", phase="begin"))
-    journal.write(Entry(time="2", run="r", kind="rollback", phase="end"))
+    journal.write(JournalEntry(time="1", run="r", kind="apply", phase="begin"))
+    journal.write(JournalEntry(time="2", run="r", kind="rollback", phase="end"))
     assert journal.entries() == ()
 
 
@@ -177,12 +177,12 @@ def test_somebody_elses_folder_is_not_trusted(tmp_path: Path) -> None:
 
 def test_a_changed_plan_is_refused(tmp_path: Path) -> None:
     plan = plan_of(WriteFile(path="/etc/a", content="x"))
-    check(plan, "here")
+    check_plan(plan, "here")
     file = tmp_path / "plan.json"
     document = {"schema": "gpu-setup/plan/1", "data": msgspec.to_builtins(plan)}
     file.write_bytes(msgspec.json.encode(document))
-    assert load(str(file)) == plan
+    assert load_plan(str(file)) == plan
     file.write_bytes(msgspec.json.encode(document).replace(b"/etc/a", b"/etc/b"))
     with pytest.raises(Refused) as refused:
-        load(str(file))
+        load_plan(str(file))
     assert refused.value.code == "plan.tampered"

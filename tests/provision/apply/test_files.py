@@ -8,18 +8,27 @@ import pytest
 
 from machine.errors import OutsideFailed, Refused
 from provision.apply import file_actions
-from provision.apply.file_actions import Left
-from provision.apply_context import Site
+from provision.apply.file_actions import ChangedFile
+from provision.apply_context import ApplyContext
 from provision.model import AptPin, AptRepo, RestoreFile, WriteFile
 from provision.system import system_files
-from provision.system.system_files import current, difference, digest, holds, keep, merged, remove_empty, write
+from provision.system.system_files import (
+    back_up,
+    contains_json,
+    difference,
+    digest,
+    merge_json,
+    read_current,
+    remove_empty,
+    write,
+)
 from tests.provision.hosts import Nowhere
 
 RUNTIME = '{"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": []}}}'
 
 
-def site(place: Path) -> Site:
-    return Site(Nowhere(), state=place)
+def context(place: Path) -> ApplyContext:
+    return ApplyContext(Nowhere(), state=place)
 
 
 def test_writing_replaces_the_whole_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -54,16 +63,16 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 def test_json_keys_are_set_and_the_rest_stays() -> None:
     before = b'{"data-root": "/big", "runtimes": {"kata": {"path": "kata"}}}'
-    after = merged("daemon.json", before, RUNTIME)
-    assert b'"/big"' in after and b"kata" in after and holds(after, RUNTIME)
-    assert not holds(before, RUNTIME)
-    assert merged("daemon.json", after, RUNTIME) == after
+    after = merge_json("daemon.json", before, RUNTIME)
+    assert b'"/big"' in after and b"kata" in after and contains_json(after, RUNTIME)
+    assert not contains_json(before, RUNTIME)
+    assert merge_json("daemon.json", after, RUNTIME) == after
 
 
 @pytest.mark.parametrize("broken", [b"{ bad", b"[1]", b"\xff"])
 def test_broken_json_is_refused_and_not_overwritten(broken: bytes) -> None:
     with pytest.raises(Refused) as refused:
-        merged("/etc/docker/daemon.json", broken, RUNTIME)
+        merge_json("/etc/docker/daemon.json", broken, RUNTIME)
     assert refused.value.code == "file.broken"
 
 
@@ -71,33 +80,33 @@ def test_a_file_goes_back_to_what_it_was(tmp_path: Path) -> None:
     path = tmp_path / "daemon.json"
     path.write_text("{}\n")
     path.chmod(0o600)
-    before = keep(str(path), tmp_path / "backups")
+    before = back_up(str(path), tmp_path / "backups")
     write(str(path), b"ours\n")
     action = RestoreFile(path=str(path), ours=digest(b"ours\n"), before=before.sha256, mode=before.mode)
-    assert file_actions.restore(action, site(tmp_path), "stage", "title") is None
+    assert file_actions.restore(action, context(tmp_path), "stage", "title") is None
     assert path.read_text() == "{}\n"
     assert path.stat().st_mode & 0o777 == 0o600
-    assert file_actions.restored(action, site(tmp_path))
+    assert file_actions.is_restored(action, context(tmp_path))
 
 
 def test_a_file_that_somebody_changed_since_is_left_and_shown(tmp_path: Path) -> None:
     path = tmp_path / "pin"
-    before = keep(str(path), tmp_path / "backups")
+    before = back_up(str(path), tmp_path / "backups")
     write(str(path), b"theirs\n")
     action = RestoreFile(path=str(path), ours=digest(b"ours\n"), before=before.sha256)
-    left = file_actions.restore(action, site(tmp_path), "stage", "title")
-    assert isinstance(left, Left)
+    left = file_actions.restore(action, context(tmp_path), "stage", "title")
+    assert isinstance(left, ChangedFile)
     assert "-theirs" in left.difference
     assert path.read_text() == "theirs\n"
 
 
 def test_a_new_file_goes_with_the_folders_that_were_made_for_it(tmp_path: Path) -> None:
     path = tmp_path / "etc" / "docker" / "daemon.json"
-    before = keep(str(path), tmp_path / "backups")
+    before = back_up(str(path), tmp_path / "backups")
     assert before.made == str(tmp_path / "etc")
     write(str(path), b"ours\n")
     action = RestoreFile(path=str(path), ours=digest(b"ours\n"), made=before.made)
-    file_actions.restore(action, site(tmp_path), "stage", "title")
+    file_actions.restore(action, context(tmp_path), "stage", "title")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -111,10 +120,10 @@ def test_folders_that_others_use_by_now_stay(tmp_path: Path) -> None:
 def test_a_kept_copy_is_kept_once_and_by_its_content(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("same")
-    first, second = keep(str(path), tmp_path / "backups"), keep(str(path), tmp_path / "backups")
+    first, second = back_up(str(path), tmp_path / "backups"), back_up(str(path), tmp_path / "backups")
     assert first == second
     assert [place.read_text() for place in (tmp_path / "backups").iterdir()] == ["same"]
-    assert current(str(tmp_path / "nothing")) is None
+    assert read_current(str(tmp_path / "nothing")) is None
 
 
 def test_differences_are_unified_diffs() -> None:
@@ -147,9 +156,9 @@ def test_a_pin_is_written_as_apt_reads_it() -> None:
 
 def test_a_step_that_wrote_its_file_is_done_and_one_that_did_not_is_not(tmp_path: Path) -> None:
     action = WriteFile(path=str(tmp_path / "a.conf"), content="x\n")
-    assert not file_actions.written(action, site(tmp_path))
-    file_actions.write(action, site(tmp_path), "stage", "title")
-    assert file_actions.written(action, site(tmp_path))
+    assert not file_actions.is_written(action, context(tmp_path))
+    file_actions.write(action, context(tmp_path), "stage", "title")
+    assert file_actions.is_written(action, context(tmp_path))
     (tmp_path / "a.conf").write_text("y\n")
-    assert not file_actions.written(action, site(tmp_path))
+    assert not file_actions.is_written(action, context(tmp_path))
     assert system_files.digest(b"y\n") != system_files.digest(b"x\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.apply.blockers import against_restart, busy, locked_root
+from provision.apply.blockers import gpu_users, locked_root_disk, reboot_blockers
 from tests.provision.hosts import Folder
 from tests.provision.plan.machines import RTX_3090_TI, ubuntu
 
@@ -29,33 +29,33 @@ def encrypted(tmp_path: Path) -> Folder:
 
 
 def test_an_encrypted_disk_that_asks_at_the_console_forbids_a_restart_over_ssh(encrypted: Folder) -> None:
-    (why,) = against_restart(encrypted, SSH)
+    (why,) = reboot_blockers(encrypted, SSH)
     assert "nvme0n1p3_crypt" in why
-    assert against_restart(encrypted, {}) == ()
+    assert reboot_blockers(encrypted, {}) == ()
 
 
 @pytest.mark.parametrize("options", ["none luks,tpm2-device=auto", "/root/key luks"])
 def test_one_that_unlocks_itself_does_not(encrypted: Folder, options: str) -> None:
     encrypted.put("/etc/crypttab", f"nvme0n1p3_crypt UUID=1 {options}\n")
-    assert locked_root(encrypted) is None
+    assert locked_root_disk(encrypted) is None
 
 
 def test_nor_one_that_can_be_unlocked_over_the_network(encrypted: Folder) -> None:
     encrypted.put("/etc/dropbear/initramfs/authorized_keys", "ssh-ed25519 AAAA\n")
-    assert locked_root(encrypted) is None
+    assert locked_root_disk(encrypted) is None
 
 
 def test_a_plain_disk_asks_for_nothing(tmp_path: Path) -> None:
     machine = Folder(tmp_path)
     machine.put("/proc/self/mounts", "/dev/nvme0n1p2 / ext4 rw 0 0\n")
-    assert locked_root(machine) is None
+    assert locked_root_disk(machine) is None
 
 
 def test_others_containers_and_a_raid_at_work_are_named(tmp_path: Path) -> None:
     machine = Folder(tmp_path, who="bob pts/1 2026-11-24\n", docker="ab12\ncd34\n")
     machine.put("/proc/self/mounts", "/dev/sda1 / ext4 rw 0 0\n")
     machine.put("/proc/mdstat", "md0 : active raid1\n      [=>...]  resync = 12.6% (1/2) finish=1min\n")
-    said = " ".join(against_restart(machine, {}))
+    said = " ".join(reboot_blockers(machine, {}))
     assert "bob" in said and "2 containers" in said and "12.6%" in said
 
 
@@ -69,6 +69,6 @@ def test_who_uses_the_card_and_who_only_draws_with_it(tmp_path: Path) -> None:
         machine.put(f"/proc/{pid}/comm", f"{comm}\n")
         (tmp_path / f"proc/{pid}/fd").mkdir()
         (tmp_path / f"proc/{pid}/fd/3").symlink_to(node)
-    found = busy(machine, ubuntu(RTX_3090_TI))
+    found = gpu_users(machine, ubuntu(RTX_3090_TI))
     assert found.computing == ("python3 (41)",)
     assert found.displaying == ("Xorg (42)",)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from provision.apply.journal import Run, StepResult
-from provision.apply.status import reopened
+from provision.apply.journal import ApplyRun, StepResult
+from provision.apply.status import reopen_interrupted
 from provision.model import Service, State, Step, WriteFile
 
 WRITE = Step(
@@ -24,9 +24,9 @@ RELOAD = Step(
 )
 
 
-def _run(kind: str = "apply", **outcomes: str) -> Run:
+def _run(kind: str = "apply", **outcomes: str) -> ApplyRun:
     results = tuple(StepResult(id=id.replace("_", "-"), title="", outcome=word) for id, word in outcomes.items())
-    return Run(run="1", kind=kind, standing="running", plan_digest="", began="", steps=results)
+    return ApplyRun(run="1", kind=kind, standing="running", plan_digest="", began="", steps=results)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def _run(kind: str = "apply", **outcomes: str) -> Run:
         (_run("rollback", nouveau_blacklist="running"), []),
     ],
 )
-def test_steps_that_a_run_was_cut_off_in_are_open_again(run: Run | None, open: list[str]) -> None:
-    steps = reopened((WRITE, RELOAD), run)
+def test_steps_that_a_run_was_cut_off_in_are_open_again(run: ApplyRun | None, open: list[str]) -> None:
+    steps = reopen_interrupted((WRITE, RELOAD), run)
     assert [step.id for step in steps if step.state is State.TODO] == open
     assert all("last run was ended" in step.because for step in steps if step.state is State.TODO)

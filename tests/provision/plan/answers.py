@@ -7,12 +7,12 @@ import msgspec
 from checks.catalogue import catalogue
 from checks.facts.host import Host
 from provision.model import AptInstall, Plan, Step
-from provision.plan.planner import plan
+from provision.plan.planner import make_plan
 from provision.target import Target
 
 
 def planned(host: Host, **target: object) -> Plan:
-    return plan(host, catalogue(), msgspec.convert(target, Target))
+    return make_plan(host, catalogue(), msgspec.convert(target, Target))
 
 
 def step(found: Plan, id: str) -> Step:

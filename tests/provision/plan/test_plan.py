@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from checks.catalogue import catalogue
 from checks.facts.host import AptSource, Host, NvmlGpu, Os
-from provision.model import Plan, sealed
-from provision.plan.planner import plan
-from provision.target import Rocm, Source, Target, Vendor
+from provision.model import Plan, seal
+from provision.plan.planner import make_plan
+from provision.target import DriverSource, PlanVendor, Rocm, Target
 from tests.provision.plan.answers import planned, states
 from tests.provision.plan.machines import (
     RAPHAEL,
@@ -153,9 +153,9 @@ def test_the_same_facts_give_the_same_plan() -> None:
 
 def test_the_digest_covers_the_whole_plan() -> None:
     found = planned(ubuntu(RTX_3090_TI))
-    assert sealed(found) == found
+    assert seal(found) == found
     tampered = msgspec.structs.replace(found, steps=found.steps[:-1])
-    assert sealed(tampered).digest != found.digest
+    assert seal(tampered).digest != found.digest
     assert planned(ubuntu(RTX_3090_TI), source="nvidia").digest != found.digest
 
 
@@ -226,16 +226,16 @@ GAPS = sorted(
 @given(
     host=st.sampled_from(MACHINES),
     gaps=st.sets(st.sampled_from(GAPS), max_size=len(GAPS)),
-    vendor=st.sampled_from(Vendor),
-    source=st.sampled_from(Source),
+    vendor=st.sampled_from(PlanVendor),
+    source=st.sampled_from(DriverSource),
     rocm=st.sampled_from(Rocm),
     toolkit=st.booleans(),
 )
 def test_whatever_could_not_be_read_there_is_a_plan_or_a_refusal(
-    host: Host, gaps: set[str], vendor: Vendor, source: Source, rocm: Rocm, toolkit: bool
+    host: Host, gaps: set[str], vendor: PlanVendor, source: DriverSource, rocm: Rocm, toolkit: bool
 ) -> None:
     target = Target(vendor=vendor, source=source, rocm=rocm, toolkit=toolkit)
-    found = plan(forgotten(host, gaps), catalogue(), target)
+    found = make_plan(forgotten(host, gaps), catalogue(), target)
     assert bool(found.refusals) != bool(found.steps)
     assert all(step.because for step in found.steps)
     assert found.reboots in (0, 1)

@@ -8,8 +8,8 @@ import pytest
 from checks.catalogue import catalogue
 from checks.facts.host import AptSource, Docker, Firmware, Kernel, ModuleFile, Nvidia, NvmlGpu, Person
 from provision.model import AptInstall, AptPin, AptRepo, State
-from provision.plan.planner import plan
-from provision.target import Display, Source, Target
+from provision.plan.planner import make_plan
+from provision.target import Display, DriverSource, Target
 from tests.provision.plan.answers import install, planned, states, step
 from tests.provision.plan.machines import (
     GA,
@@ -284,7 +284,7 @@ def test_a_run_file_that_cannot_stay_is_refused() -> None:
 
 
 def test_amds_sources_are_not_nvidias() -> None:
-    assert [r.code for r in planned(ubuntu(RTX_3090_TI), source=Source.IN_TREE).refusals] == ["plan.source"]
+    assert [r.code for r in planned(ubuntu(RTX_3090_TI), source=DriverSource.IN_TREE).refusals] == ["plan.source"]
 
 
 @pytest.mark.parametrize(
@@ -352,10 +352,10 @@ def test_dpkg_in_the_middle_of_something_is_mended_before_everything_else() -> N
 
 
 def test_a_branch_that_the_archive_has_nothing_of_is_left_out() -> None:
-    found = plan(ubuntu(RTX_3090_TI), catalogue(), Target(), without=(595,))
+    found = make_plan(ubuntu(RTX_3090_TI), catalogue(), Target(), without=(595,))
     assert install(found)[0] == "nvidia-driver-580-open"
     assert "no modules of branch 595" in step(found, "nvidia-driver").because
-    refused = plan(ubuntu(RTX_5090), catalogue(), Target(), without=(595, 580))
+    refused = make_plan(ubuntu(RTX_5090), catalogue(), Target(), without=(595, 580))
     assert [refusal.code for refusal in refused.refusals] == ["plan.no-branch"]
 
 

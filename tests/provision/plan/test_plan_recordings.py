@@ -7,8 +7,8 @@ import pytest
 from checks.catalogue import catalogue
 from checks.facts.read import read_host
 from provision.model import Plan
-from provision.plan.planner import plan
-from provision.target import Target, Vendor
+from provision.plan.planner import make_plan
+from provision.target import PlanVendor, Target
 from tests.recorded_machines import expected, load, names
 from tests.subjects import for_each
 
@@ -23,8 +23,8 @@ def shape(found: Plan) -> dict[str, object]:
     }
 
 
-def plan_of(name: str, vendor: Vendor = Vendor.AUTO) -> Plan:
-    return plan(read_host(load(name)), catalogue(), Target(vendor=vendor))
+def plan_of(name: str, vendor: PlanVendor = PlanVendor.AUTO) -> Plan:
+    return make_plan(read_host(load(name)), catalogue(), Target(vendor=vendor))
 
 
 @for_each("name", names())
@@ -32,8 +32,8 @@ def test_a_recorded_machine_gets_the_plan_that_is_expected_of_it(name: str) -> N
     assert shape(plan_of(name)) == expected(name)["plan"]
 
 
-@pytest.mark.parametrize(("vendor", "first"), [(Vendor.NVIDIA, "nvidia-driver"), (Vendor.AMD, "kernel")])
-def test_the_machine_of_two_vendors_has_a_plan_for_each(vendor: Vendor, first: str) -> None:
+@pytest.mark.parametrize(("vendor", "first"), [(PlanVendor.NVIDIA, "nvidia-driver"), (PlanVendor.AMD, "kernel")])
+def test_the_machine_of_two_vendors_has_a_plan_for_each(vendor: PlanVendor, first: str) -> None:
     found = plan_of("two-vendors", vendor)
     assert found.refusals == ()
     assert first in [step.id for step in found.steps[:2]]

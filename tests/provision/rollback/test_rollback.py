@@ -9,31 +9,41 @@ import msgspec
 import pytest
 
 from checks.facts.host import Host
-from provision.apply.journal import Entry
-from provision.apply.package_actions import Packages
-from provision.apply_context import Site
-from provision.model import AnyAction, AptInstall, AptMark, AptRemove, Plan, RestoreFile, State, UserGroup, Wanted
+from provision.apply.journal import JournalEntry
+from provision.apply.package_actions import PackageChanges
+from provision.apply_context import ApplyContext
+from provision.model import (
+    AnyAction,
+    AptInstall,
+    AptMark,
+    AptRemove,
+    Plan,
+    RestoreFile,
+    State,
+    UserGroup,
+    WantedPackage,
+)
 from provision.rollback.package_steps import kept_kernels
-from provision.rollback.rollback_plan import plan_back
+from provision.rollback.rollback_plan import plan_rollback
 from provision.system import dpkg
 from tests.provision.hosts import Folder, status
 from tests.provision.plan.machines import GA, HWE, ubuntu
 
 
-def began(step: str, action: AnyAction, facts: dict[str, Any]) -> Entry:
-    return Entry(time="", run="r1", kind="apply", phase="begin", step=step, action=action, facts=facts)
+def began(step: str, action: AnyAction, facts: dict[str, Any]) -> JournalEntry:
+    return JournalEntry(time="", run="r1", kind="apply", phase="begin", step=step, action=action, facts=facts)
 
 
-def installed(step: str, **change: Any) -> Entry:
-    packages = msgspec.to_builtins(Packages(**change))
-    return began(step, AptInstall(packages=(Wanted(name="x"),)), {"packages": packages})
+def installed(step: str, **change: Any) -> JournalEntry:
+    packages = msgspec.to_builtins(PackageChanges(**change))
+    return began(step, AptInstall(packages=(WantedPackage(name="x"),)), {"packages": packages})
 
 
-def back(tmp_path: Path, status_file: str, *entries: Entry, host: Host | None = None, auto: str = "") -> Plan:
+def back(tmp_path: Path, status_file: str, *entries: JournalEntry, host: Host | None = None, auto: str = "") -> Plan:
     machine = Folder(tmp_path)
     machine.put("/var/lib/dpkg/status", status_file)
     machine.put("/var/lib/apt/extended_states", auto)
-    return plan_back(entries, host or ubuntu(), Site(machine, state=tmp_path / "state"))
+    return plan_rollback(entries, host or ubuntu(), ApplyContext(machine, state=tmp_path / "state"))
 
 
 def removed(plan: Plan) -> tuple[str, ...]:
@@ -150,7 +160,10 @@ def test_dpkgs_database_as_facts(tmp_path: Path) -> None:
     assert found.version("b") is None
     assert found.broken() == ("b",)
     assert found.interrupted
-    assert dpkg.clauses(dpkg.Record("1", "install", "installed", "ok", "a (>= 1), b | c:any")) == (("a",), ("b", "c"))
+    assert dpkg.clauses(dpkg.PackageRecord("1", "install", "installed", "ok", "a (>= 1), b | c:any")) == (
+        ("a",),
+        ("b", "c"),
+    )
 
 
 SETTINGS = "; Conffiles:\n /etc/apt/preferences.d/pin d41d8cd98f00b204e9800998ecf8427e\nDescription: x"
@@ -196,7 +209,9 @@ def test_groups_that_packages_made_go_when_nobody_is_in_them(tmp_path: Path, row
     machine.put("/etc/passwd", "ada:x:1000:1000::/home/ada:/bin/sh\n")
     begin = installed("docker", install={"docker.io": "1"})
     begin = msgspec.structs.replace(begin, facts={**begin.facts, "all_groups": ["root"]})
-    end = Entry(time="", run="r1", kind="apply", phase="done", step="docker", facts={"all_groups": ["root", "docker"]})
+    end = JournalEntry(
+        time="", run="r1", kind="apply", phase="done", step="docker", facts={"all_groups": ["root", "docker"]}
+    )
     found = back(tmp_path, status("docker.io 1"), begin, end)
     made = [step.action for step in found.steps if isinstance(step.action, UserGroup)]
     # a group that somebody made afterwards is theirs

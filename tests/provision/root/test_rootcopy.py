@@ -14,7 +14,7 @@ import pytest
 
 from machine.errors import Refused
 from provision.root import bootstrap, sudo, tool_copy
-from provision.root.tool_copy import bootstrap_source, make, roots_own
+from provision.root.tool_copy import bootstrap_source, is_owned_by_root, make_copy
 
 
 def archive(**files: bytes) -> bytes:
@@ -28,15 +28,15 @@ def archive(**files: bytes) -> bytes:
 
 
 def test_the_same_tool_gives_the_same_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tool_copy, "roots_own", lambda path: True)
-    first, second = make("1.0"), make("1.0")
+    monkeypatch.setattr(tool_copy, "is_owned_by_root", lambda path: True)
+    first, second = make_copy("1.0"), make_copy("1.0")
     assert first.digest == second.digest == hashlib.sha256(first.content).hexdigest()
-    assert make("1.1").digest != first.digest
+    assert make_copy("1.1").digest != first.digest
 
 
 def test_the_copy_starts_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tool_copy, "roots_own", lambda path: True)
-    copy = make("9.9")
+    monkeypatch.setattr(tool_copy, "is_owned_by_root", lambda path: True)
+    copy = make_copy("9.9")
     library = tmp_path / "library"
     command = [f"{library}/{copy.digest}/bin/python", "-I", f"{library}/{copy.digest}/tool/gpu_setup/__main__.py"]
     argv = [sys.executable, "-I", "-S", "-c", bootstrap_source(), str(library), copy.digest, str(len(copy.content))]
@@ -75,12 +75,12 @@ def test_a_library_that_others_can_write_is_not_used(tmp_path: Path) -> None:
 
 
 def test_a_python_that_a_person_can_write_is_not_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert roots_own("/usr/bin/env")
+    assert is_owned_by_root("/usr/bin/env")
     mine = tmp_path / "python"
     mine.write_text("")
     mine.chmod(0o777)
-    assert not roots_own(str(mine))
-    monkeypatch.setattr(tool_copy, "roots_own", lambda path: False)
+    assert not is_owned_by_root(str(mine))
+    monkeypatch.setattr(tool_copy, "is_owned_by_root", lambda path: False)
     with pytest.raises(Refused) as refused:
         tool_copy.interpreter()
     assert refused.value.code == "apply.python"

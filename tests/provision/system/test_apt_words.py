@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from machine.errors import OUTSIDE_FAILED, REFUSED
 from machine.events import Event
 from machine.local import Outcome
-from provision.apply_context import Site
-from provision.system.apt import Progress, Teller, parse_progress
+from provision.apply_context import ApplyContext
+from provision.system.apt import AptProgress, ProgressReporter, parse_progress
 from provision.system.apt_errors import apt_problem, failing_addresses
-from provision.system.apt_simulation import parse, parse_missing, parse_uris
+from provision.system.apt_simulation import parse_missing, parse_simulation, parse_uris
 from tests.provision.hosts import Nowhere
 
 SIMULATED = """\
@@ -28,7 +28,7 @@ Conf libnvidia-compute-580 (580.173.02-0ubuntu0.24.04.1 Ubuntu:24.04/noble-updat
 
 
 def test_a_simulation_tells_what_comes_what_moves_and_what_goes() -> None:
-    change = parse(SIMULATED)
+    change = parse_simulation(SIMULATED)
     assert set(change.installs) == {
         "libnvidia-compute-580",
         "linux-modules-nvidia-580-open-6.8.0-88-generic",
@@ -41,8 +41,8 @@ def test_a_simulation_tells_what_comes_what_moves_and_what_goes() -> None:
 
 
 def test_what_a_second_transaction_adds_to_the_first() -> None:
-    first = parse("Inst a (1 X [amd64])\n")
-    both = parse("Inst a (1 X [amd64])\nInst b [1] (2 X [amd64])\n")
+    first = parse_simulation("Inst a (1 X [amd64])\n")
+    both = parse_simulation("Inst a (1 X [amd64])\nInst b [1] (2 X [amd64])\n")
     assert both.without(first).installs == {}
     assert both.without(first).upgrades == {"b": ("1", "2")}
 
@@ -58,10 +58,10 @@ def test_names_that_apt_does_not_have() -> None:
 
 
 def test_progress_is_read_also_after_a_line_without_an_end() -> None:
-    assert parse_progress("(Reading database ... dlstatus:3:20.5:Retrieving file 1 of 5") == Progress(
+    assert parse_progress("(Reading database ... dlstatus:3:20.5:Retrieving file 1 of 5") == AptProgress(
         "fetch", 20.5, "Retrieving file 1 of 5"
     )
-    assert parse_progress("pmstatus:libc6:amd64:40.0:Installing libc6 (amd64)") == Progress(
+    assert parse_progress("pmstatus:libc6:amd64:40.0:Installing libc6 (amd64)") == AptProgress(
         "work", 40.0, "Installing libc6 (amd64)"
     )
     assert parse_progress("Setting up libc6 (2.39) ...") is None
@@ -70,7 +70,7 @@ def test_progress_is_read_also_after_a_line_without_an_end() -> None:
 def test_bytes_and_time_left() -> None:
     told: list[Event] = []
     moments = iter((0.0, 10.0))
-    teller = Teller(Site(Nowhere(), told.append), "driver", lambda: next(moments))
+    teller = ProgressReporter(ApplyContext(Nowhere(), told.append), "driver", lambda: next(moments))
     teller.line("Need to get 1,000 B/3,072 kB of archives.")
     teller.line("dlstatus:1:25.0:Retrieving file 1 of 4")
     assert (told[0].done, told[0].total, told[0].unit, told[0].seconds_left) == (250.0, 1000.0, "bytes", 30.0)
@@ -78,7 +78,7 @@ def test_bytes_and_time_left() -> None:
 
 def test_who_holds_the_lock_is_said() -> None:
     told: list[Event] = []
-    Teller(Site(Nowhere(), told.append), "driver").line(
+    ProgressReporter(ApplyContext(Nowhere(), told.append), "driver").line(
         "Waiting for cache lock: Could not get lock /var/lib/dpkg/lock-frontend. "
         "It is held by process 812 (unattended-upgr)"
     )
@@ -134,6 +134,6 @@ def test_passwords_in_addresses_are_never_told() -> None:
 
 @given(st.text(max_size=300))
 def test_any_words_make_a_message(said: str) -> None:
-    parse(said)
+    parse_simulation(said)
     parse_progress(said)
     assert apt_problem(("apt-get",), Outcome((), 100, said, "", 1.0), "Install").what

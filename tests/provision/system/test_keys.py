@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from machine.errors import Refused
-from provision.system.keys import NoKey, fingerprints, parse, trusted
+from provision.system.keys import InvalidKey, fingerprints, parse, trusted_keyring
 
 
 def gpg(home: Path, *arguments: str) -> bytes:
@@ -40,20 +40,20 @@ def test_the_fingerprint_is_gpgs(ring: tuple[bytes, bytes, str]) -> None:
 
 def test_binary_and_armour_in_one_file_are_one_key(ring: tuple[bytes, bytes, str]) -> None:
     binary, armoured, fingerprint = ring
-    keyring = trusted(binary + armoured, (fingerprint,), "https://example.invalid/key")
+    keyring = trusted_keyring(binary + armoured, (fingerprint,), "https://example.invalid/key")
     assert keyring == binary
 
 
 def test_spaces_in_a_known_fingerprint_do_not_matter(ring: tuple[bytes, bytes, str]) -> None:
     binary, _, fingerprint = ring
     spaced = " ".join(fingerprint[at : at + 4] for at in range(0, 40, 4)).lower()
-    assert trusted(binary, (spaced,), "https://example.invalid/key") == binary
+    assert trusted_keyring(binary, (spaced,), "https://example.invalid/key") == binary
 
 
 def test_another_key_is_refused_and_named(ring: tuple[bytes, bytes, str]) -> None:
     binary, _, fingerprint = ring
     with pytest.raises(Refused) as refused:
-        trusted(binary, ("A" * 40,), "https://example.invalid/key")
+        trusted_keyring(binary, ("A" * 40,), "https://example.invalid/key")
     assert refused.value.code == "key.wrong"
     assert fingerprint in refused.value.why
 
@@ -63,22 +63,24 @@ def test_a_strangers_key_beside_the_wanted_one_is_left_out(ring: tuple[bytes, by
     tmp_path.chmod(0o700)
     gpg(tmp_path, "--passphrase", "", "--quick-gen-key", "Other <other@example.invalid>", "ed25519", "sign", "0")
     other = gpg(tmp_path, "--export")
-    assert fingerprints(trusted(other + binary, (fingerprint,), "https://example.invalid/key")) == (fingerprint,)
+    assert fingerprints(trusted_keyring(other + binary, (fingerprint,), "https://example.invalid/key")) == (
+        fingerprint,
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>Please log in</html>", b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n"])
 def test_what_is_no_key_is_refused(content: bytes) -> None:
     with pytest.raises(Refused) as refused:
-        trusted(content, ("A" * 40,), "https://example.invalid/key")
+        trusted_keyring(content, ("A" * 40,), "https://example.invalid/key")
     assert refused.value.code == "key.unreadable"
 
 
 def test_a_key_cut_short_is_no_key(ring: tuple[bytes, bytes, str]) -> None:
-    with pytest.raises(NoKey):
+    with pytest.raises(InvalidKey):
         parse(ring[0][:-7])
 
 
 @given(st.binary(max_size=400))
 def test_any_bytes_are_a_key_or_not(content: bytes) -> None:
-    with suppress(NoKey):
+    with suppress(InvalidKey):
         assert parse(content)

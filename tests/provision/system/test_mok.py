@@ -9,7 +9,7 @@ import pytest
 
 from checks.facts.host import Firmware
 from machine.local import Outcome
-from provision.plan.secure_boot import CERTIFICATE, enforced
+from provision.plan.secure_boot import CERTIFICATE, is_enforced
 from provision.system import mok
 from tests.provision.hosts import Folder
 from tests.provision.plan.machines import RTX_3090_TI, ubuntu
@@ -39,11 +39,11 @@ def certificate(number: int) -> bytes:
 
 def test_ubuntus_key_before_dkms_own(tmp_path: Path) -> None:
     machine = Firm(tmp_path)
-    assert mok.signing(machine, SHIM) == SHIM
+    assert mok.signing_certificate(machine, SHIM) == SHIM
     machine.put(DKMS, certificate(7))
-    assert mok.signing(machine, SHIM) == DKMS
+    assert mok.signing_certificate(machine, SHIM) == DKMS
     machine.put(SHIM, certificate(9))
-    assert mok.signing(machine, SHIM) == SHIM
+    assert mok.signing_certificate(machine, SHIM) == SHIM
 
 
 @pytest.mark.parametrize("file", [FRAMEWORK, "/etc/dkms/framework.conf.d/company.conf"])
@@ -54,14 +54,14 @@ def test_a_key_that_dkms_is_told_of_comes_first(tmp_path: Path, file: str) -> No
     machine.put(
         file, '# mok_certificate=/old\nmok_signing_key="/srv/company.priv"\nmok_certificate="/srv/company.der"\n'
     )
-    assert mok.signing(machine, SHIM) == "/srv/company.der"
+    assert mok.signing_certificate(machine, SHIM) == "/srv/company.der"
 
 
 def test_the_module_itself_says_whose_key_it_carries(tmp_path: Path) -> None:
     machine = Firm(tmp_path, key="0B:C5:2E:70")
     machine.put(SHIM, certificate(9))
     machine.put(DKMS, certificate(0x0BC52E70))
-    assert mok.signing(machine, SHIM, "nvidia") == DKMS
+    assert mok.signing_certificate(machine, SHIM, "nvidia") == DKMS
 
 
 def test_serial_numbers_of_real_certificates(tmp_path: Path) -> None:
@@ -73,22 +73,22 @@ def test_serial_numbers_of_real_certificates(tmp_path: Path) -> None:
         capture_output=True,
         check=True,
     ).stdout
-    assert mok.serial(made) == "bc52e70a1"
-    assert mok.serial(made[:6]) == mok.serial(b"no certificate") == mok.serial(b"") == ""
+    assert mok.serial_number(made) == "bc52e70a1"
+    assert mok.serial_number(made[:6]) == mok.serial_number(b"no certificate") == mok.serial_number(b"") == ""
 
 
 def test_asked_for_but_missed_at_the_console(tmp_path: Path) -> None:
     machine = Firm(tmp_path, "is already in the enrollment request", "[key 1]\nSHA1 Fingerprint: 00:11")
-    key = mok.ask(machine, SHIM)
+    key = mok.read_mok_key(machine, SHIM)
     assert (key.enrolled, key.pending) == (False, True)
-    assert "at the next start" in mok.words(key)
-    assert "--import" not in mok.words(key)
+    assert "at the next start" in mok.enrolment_steps(key)
+    assert "--import" not in mok.enrolment_steps(key)
 
 
 def test_not_asked_for_yet(tmp_path: Path) -> None:
-    key = mok.ask(Firm(tmp_path), SHIM)
+    key = mok.read_mok_key(Firm(tmp_path), SHIM)
     assert (key.enrolled, key.pending) == (False, False)
-    said = mok.words(key)
+    said = mok.enrolment_steps(key)
     assert f"sudo mokutil --import {SHIM}" in said
     assert "a q w z y m and symbols" in said
     assert "recovery key" in said
@@ -97,7 +97,7 @@ def test_not_asked_for_yet(tmp_path: Path) -> None:
 
 
 def test_an_enrolled_key_is_known(tmp_path: Path) -> None:
-    assert mok.ask(Firm(tmp_path, "is already enrolled"), SHIM).enrolled
+    assert mok.read_mok_key(Firm(tmp_path, "is already enrolled"), SHIM).enrolled
 
 
 def test_a_private_key_that_others_can_read_is_told(tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_a_private_key_that_others_can_read_is_told(tmp_path: Path) -> None:
     machine.put("/var/lib/shim-signed/mok/MOK.priv", b"secret")
     key = tmp_path / "var/lib/shim-signed/mok/MOK.priv"
     key.chmod(0o644)
-    assert "sudo chmod 600" in mok.words(mok.ask(machine, SHIM))
+    assert "sudo chmod 600" in mok.enrolment_steps(mok.read_mok_key(machine, SHIM))
     key.chmod(0o600)
-    assert "chmod" not in mok.words(mok.ask(machine, SHIM))
+    assert "chmod" not in mok.enrolment_steps(mok.read_mok_key(machine, SHIM))
 
 
 @pytest.mark.parametrize(
@@ -122,4 +122,4 @@ def test_a_private_key_that_others_can_read_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_the_firmwares_word_alone_is_a_false_alarm(firmware: Firmware, wanted: bool) -> None:
-    assert enforced(ubuntu(RTX_3090_TI, firmware=firmware)) is wanted
+    assert is_enforced(ubuntu(RTX_3090_TI, firmware=firmware)) is wanted
