@@ -17,7 +17,7 @@ from gpu_setup.render.progress import reporter
 from machine.errors import Refused
 from machine.events import Emit
 from machine.local import LocalMachine, Machine
-from provision.apply.journal import ApplyRequest, ApplyRun
+from provision.apply.journal import ApplyRequest, ApplyRun, RunKind
 from provision.model import Plan
 from provision.root.approval import driver_use, exit_code, make_request, nothing_to_do
 from provision.root.sudo import launch, launch_plan, restore_problem
@@ -41,7 +41,7 @@ class Target(NamedTuple):
     catalogue: Catalogue
 
 
-def approve_and_run(kind: str, plan: Plan, target: Target, consent: Consent) -> Answer:
+def approve_and_run(kind: RunKind, plan: Plan, target: Target, consent: Consent) -> Answer:
     """Show the plan, ask, and let root carry it out; refused where nobody can answer."""
     from gpu_setup.render.machine import machine_line
 
@@ -50,7 +50,7 @@ def approve_and_run(kind: str, plan: Plan, target: Target, consent: Consent) -> 
     return run_plan(kind, plan, target, consent)
 
 
-def run_plan(kind: str, plan: Plan, target: Target, consent: Consent) -> Answer:
+def run_plan(kind: RunKind, plan: Plan, target: Target, consent: Consent) -> Answer:
     """Let root carry out a plan that was approved; a driver in use is asked about first."""
     agreed = ask_while_busy(plan, target, consent)
     request = make_request(kind, plan, target.machine, os.environ, busy=agreed, reboot=consent.reboot)

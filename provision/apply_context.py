@@ -1,4 +1,4 @@
-"""Where actions happen: the machine, where root keeps its things, and whom to tell."""
+"""What an action needs beside itself: the machine, the folders of root's files, the step, and where events go."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import NamedTuple
 from machine.events import Emit, silent
 from machine.local import Machine
 
-# Root's part of the house. The folder is open to read (0755), what may name a person's settings is not (0600).
+# Root's folders. Everyone may read the folder (0755), but not the files that may hold a person's settings (0600).
 STATE = Path("/var/lib/gpu-setup")
 LIBRARY = Path("/usr/local/lib/gpu-setup")
 SYSTEMD = "/run/systemd/system"
 
 
 class ApplyContext(NamedTuple):
-    """`log` takes the raw words of apt and dpkg; `environ` are network settings for children (proxies, certificates).
+    """`log` is the file for the full output of apt and dpkg; `environ` has the network settings for children (proxies,
+    certificates). `systemd`: it is PID 1 here; in a container or a chroot it is not, and services are only enabled.
 
-    `systemd`: it is PID 1 here; in a container or a chroot it is not, and services are only switched on for later.
+    `stage` and `title` are the id and the title of the step at work, for events and messages.
     """
 
     machine: Machine
@@ -27,6 +28,8 @@ class ApplyContext(NamedTuple):
     log: str | None = None
     environ: Mapping[str, str] = {}
     systemd: bool = False
+    stage: str = "apply"
+    title: str = ""
 
     @property
     def backups(self) -> Path:
@@ -34,10 +37,10 @@ class ApplyContext(NamedTuple):
 
     @property
     def lists_stamp(self) -> Path:
-        """Its time is that of our last reading of all package lists."""
+        """Its modification time is that of our last update of all package lists."""
         return self.state / "lists-read"
 
     @property
     def archives(self) -> Path:
-        """Package files that were replaced or removed, for the way back."""
+        """Package files that were replaced or removed, for the rollback."""
         return self.state / "debs"

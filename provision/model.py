@@ -1,9 +1,10 @@
-"""The plan as a document: steps made of typed actions, refusals, and a digest that changes when any of it does."""
+"""The plan document: steps with typed actions, refusals, and a digest that changes when any of them does."""
 
 from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
@@ -11,7 +12,7 @@ from provision.target import DriverSource, Target
 
 
 class State(StrEnum):
-    """`manual` needs a person, at the console or with their own data; `blocked` waits for what `because` names."""
+    """`manual` is for a person: at the console, or with their own files; `blocked` waits for what `because` names."""
 
     TODO = "todo"
     DONE = "done"
@@ -20,17 +21,17 @@ class State(StrEnum):
 
 
 class PlanStruct(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of the plan's parts."""
+    """Base of the types in a plan."""
 
 
 class Action(PlanStruct, frozen=True, kw_only=True, tag_field="kind"):
-    """One kind of change to the machine; the subclasses below are all there are."""
+    """One kind of change to the machine; the subclasses below are all kinds."""
 
 
 class WantedPackage(PlanStruct, frozen=True, kw_only=True):
-    """A package: `installed` is dpkg's version of it, `version` what apt's simulation chose (None: not asked).
+    """A package: `installed` is dpkg's version, `version` the one that apt's simulation chose (None: not asked).
 
-    `at_least`: an older version does not do (None: any does).
+    `at_least`: an older version is not enough (None: any version is).
     """
 
     name: str
@@ -40,9 +41,9 @@ class WantedPackage(PlanStruct, frozen=True, kw_only=True):
 
 
 class AptKey(Action, frozen=True, kw_only=True, tag="apt-key"):
-    """Fetch a signing key, trust it only if its fingerprint is among these, write it 0644 to `keyring`.
+    """Download a signing key, trust it only if its fingerprint is among these, write it to `keyring` with mode 0644.
 
-    `bundle`: the file holds the same key twice and goes through gpg first, or apt refuses it.
+    `bundle`: the file holds the same key twice and must be converted first, or apt refuses it.
     """
 
     url: str
@@ -72,11 +73,11 @@ class AptPin(Action, frozen=True, kw_only=True, tag="apt-pin"):
 
 
 class AptInstall(Action, frozen=True, kw_only=True, tag="apt-install"):
-    """One apt transaction, in which `remove` goes; not begun if apt's simulation installs what `forbid` matches.
+    """One apt transaction, which also removes `remove`; refused if apt's simulation installs what `forbid` matches.
 
-    `brings` and `removes` are what apt's simulation adds to and takes from the machine beyond the named packages,
-    empty when it was not asked. `files`: archives on this machine that hold the packages, in place of a repository.
-    `upgrade`: only the versions that are named will do, not any that is there.
+    `brings` and `removes` are what apt's simulation installs and removes besides the named packages; empty when apt
+    was not asked. `files`: package files on this machine, used instead of a repository. `upgrade`: only the named
+    versions are enough, not any installed version.
     """
 
     packages: tuple[WantedPackage, ...]
@@ -89,34 +90,34 @@ class AptInstall(Action, frozen=True, kw_only=True, tag="apt-install"):
 
 
 class AptRemove(Action, frozen=True, kw_only=True, tag="apt-remove"):
-    """Remove, never purge. `removes`: what apt's simulation takes away besides."""
+    """Remove, never purge. `removes`: what apt's simulation removes besides."""
 
     packages: tuple[str, ...]
     removes: tuple[str, ...] = ()
 
 
 class AptHold(Action, frozen=True, kw_only=True, tag="apt-hold"):
-    """`change`: hold, unhold."""
+    """Put packages on hold, so that upgrades keep their version, or release them."""
 
     packages: tuple[str, ...]
-    change: str = "hold"
+    change: Literal["hold", "unhold"] = "hold"
 
 
 class AptMark(Action, frozen=True, kw_only=True, tag="apt-mark"):
-    """Say which packages came as a dependency (`auto`) and which a person asked for (`manual`)."""
+    """Mark which packages were installed as a dependency (`auto`) and which a person asked for (`manual`)."""
 
     auto: tuple[str, ...] = ()
     manual: tuple[str, ...] = ()
 
 
 class DpkgRepair(Action, frozen=True, kw_only=True, tag="dpkg-repair"):
-    """Finish what dpkg was cut off in. `leaving`: packages that a later step removes, so they may stay unfinished."""
+    """Finish an interrupted dpkg run. `leaving`: packages that a later step removes, so they may stay unfinished."""
 
     leaving: tuple[str, ...] = ()
 
 
 class WriteFile(Action, frozen=True, kw_only=True, tag="write-file"):
-    """Write `content` whole, or, with `merge`, set these keys in the JSON document that is there and keep the rest."""
+    """Write `content` as the whole file; with `merge`, set these keys in the JSON document and keep the rest."""
 
     path: str
     content: str
@@ -125,10 +126,10 @@ class WriteFile(Action, frozen=True, kw_only=True, tag="write-file"):
 
 
 class RestoreFile(Action, frozen=True, kw_only=True, tag="restore-file"):
-    """Put back what was at `path` before, if it still is as we wrote it (`ours`, SHA-256 hex), else leave it.
+    """Restore the earlier file at `path` if gpu-setup wrote the current one (`ours`, SHA-256 hex); else keep it.
 
-    `before` is the SHA-256 of the kept copy, None where there was no file; `made` the topmost folder that
-    was made for it.
+    `before` is the SHA-256 of the backup, None where there was no file; `made` is the topmost folder that was created
+    for the file.
     """
 
     path: str
@@ -141,34 +142,34 @@ class RestoreFile(Action, frozen=True, kw_only=True, tag="restore-file"):
 
 
 class KernelModule(Action, frozen=True, kw_only=True, tag="kernel-module"):
-    """`change`: allow takes the line off the blacklist in `file`; build has DKMS make the module for the kernel
-    that starts next; keep names kernel packages that stay; choose lets the next-boot guard decide anew.
+    """allow: remove the blacklist line in `file`; build: DKMS builds the module for the kernel that boots next; keep:
+    these kernel packages are not removed; choose: the next-boot guard chooses the kernel again.
     """
 
     name: str
-    change: str
+    change: Literal["allow", "build", "keep", "choose"]
     file: str = ""
 
 
 class UserGroup(Action, frozen=True, kw_only=True, tag="user-group"):
-    """`change`: add, remove; delete takes the groups themselves away, and `user` is empty."""
+    """add, remove: the user's membership; delete: remove the groups themselves, with an empty `user`."""
 
     user: str
     groups: tuple[str, ...]
-    change: str = "add"
+    change: Literal["add", "remove", "delete"] = "add"
 
 
 class Service(Action, frozen=True, kw_only=True, tag="service"):
-    """`change`: enable, reload, restart; disable and stop on the way back."""
+    """Change the state of a systemd unit; disable and stop are for the rollback."""
 
     unit: str
-    change: str
+    change: Literal["enable", "reload", "restart", "disable", "stop"]
 
 
 class MokEnroll(Action, frozen=True, kw_only=True, tag="mok-enroll"):
-    """Ask the firmware's shim to trust the key that signs DKMS modules; the last part happens at the console.
+    """Enrol the key that signs DKMS modules in the firmware (shim); a person confirms it at the console.
 
-    `certificate` is the likeliest one; the one whose key signed `module` counts, once it is built.
+    `certificate` is the most likely one; once `module` is built, the certificate whose key signed it is used.
     """
 
     certificate: str
@@ -199,9 +200,9 @@ AnyAction = (
 
 
 class Step(PlanStruct, frozen=True, kw_only=True):
-    """One change. `commands` show what it comes to, as root and without sudo; nothing runs from them.
+    """One change. `commands` show the equivalent commands for root; they are never executed.
 
-    `diff`: what changes in the step's file, as a unified diff; empty without one, or when it was not looked at.
+    `diff`: the change of the step's file as a unified diff; empty without a file, or when it was not read.
     """
 
     id: str
@@ -215,7 +216,7 @@ class Step(PlanStruct, frozen=True, kw_only=True):
 
 
 class Refusal(PlanStruct, frozen=True, kw_only=True):
-    """Why nothing is planned, and the way out; `code` is stable."""
+    """Why nothing is planned, and what to do next; `code` is stable."""
 
     code: str
     what: str
@@ -224,7 +225,7 @@ class Refusal(PlanStruct, frozen=True, kw_only=True):
 
 
 class PlanPart(PlanStruct, frozen=True, kw_only=True):
-    """What one planner contributes: steps in order, and apart from them the restart, which goes last in the plan."""
+    """What one planner contributes: steps in order, and separately the reboot, which is the last step of the plan."""
 
     steps: tuple[Step, ...] = ()
     restart: Step | None = None
@@ -234,15 +235,15 @@ class PlanPart(PlanStruct, frozen=True, kw_only=True):
 
 
 class Plan(PlanStruct, frozen=True, kw_only=True):
-    """`vendor` is the one planned for, None without a supported card. `download_bytes` None: see `download_note`.
+    """`vendor`: whose cards the plan is for; None without a supported card. `download_bytes` None: see `download_note`.
 
-    `host_digest` covers only the facts that the plan depends on, so that a warmer card is the same machine; `facts`
-    are these by name, so that `apply` can say what has changed since. `without`: driver branches that apt was asked
-    about and that have no packages or modules for this machine.
+    `host_digest` covers only the facts that the plan depends on, so a change of temperature does not matter; `facts`
+    lists these facts by name, so that `apply` can report what has changed since. `without`: driver branches that have
+    no packages or modules for this machine, according to apt.
     """
 
     machine: str
-    vendor: str | None
+    vendor: Literal["nvidia", "amd"] | None
     target: Target
     steps: tuple[Step, ...]
     reboots: int
@@ -256,11 +257,11 @@ class Plan(PlanStruct, frozen=True, kw_only=True):
     facts: dict[str, str] = msgspec.field(default_factory=dict)
 
     def open_steps(self) -> tuple[Step, ...]:
-        """What is not done yet: the answer of `plan --check`."""
+        """The steps that are not done yet: the answer of `plan --check`."""
         return tuple(step for step in self.steps if step.state is not State.DONE)
 
     def packages(self) -> tuple[str, ...]:
-        """Names that the open steps would add, in order."""
+        """Names of the packages that the open steps would install, in order."""
         return tuple(
             wanted.name
             for step in self.open_steps()
@@ -276,6 +277,6 @@ def sha256(value: object) -> str:
 
 
 def seal(plan: Plan) -> Plan:
-    """The plan with its digest, which covers everything else in it."""
+    """The plan with its digest, which covers all other fields."""
     bare = msgspec.structs.replace(plan, digest="")
     return msgspec.structs.replace(bare, digest=sha256(bare))

@@ -1,4 +1,4 @@
-"""What the person wants of this machine: the choices that the facts cannot make."""
+"""What the person wants for this machine: the choices that the facts cannot make."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DriverSource(StrEnum):
 
 
 class Rocm(StrEnum):
-    """Where ROCm's libraries live: in the training image or environment, or installed on the host as well."""
+    """Where ROCm's libraries are: in the training image or environment, or installed on the host as well."""
 
     CONTAINER = "container"
     HOST = "host"
@@ -37,10 +37,10 @@ class Display(StrEnum):
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """`toolkit`: also the CUDA compiler on the host; `containers`: also an engine that reaches the card.
+    """`toolkit`: also install the CUDA compiler on the host; `containers`: also an engine with access to the GPU.
 
-    `docker_group` adds the person to `docker`, which is root by another name: only ever on request.
-    `branch` asks for one NVIDIA driver branch, new-feature ones included.
+    `docker_group` adds the person to the group `docker`, which equals root access, so only on request.
+    `branch` requests one NVIDIA driver branch; new-feature branches are allowed.
     """
 
     vendor: PlanVendor = PlanVendor.AUTO

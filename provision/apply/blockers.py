@@ -1,4 +1,4 @@
-"""What stands in the way of changing the driver or restarting: people, processes, disks that ask for a passphrase."""
+"""What prevents a driver change or a reboot: logged-in users, processes, disks that ask for a passphrase."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from provision.model import AptInstall, AptRemove, Plan, State
 
 GPU_NODES = re.compile(r"/dev/(?:nvidia[0-9]+|nvidia-uvm|kfd)$")
 DISPLAYS = ("Xorg", "Xwayland", "gnome-shell", "kwin_wayland", "kwin_x11", "sway", "weston", "gdm-wayland-ses")
-# the desktop holds the card's nodes too; it is named apart from what computes on them
+# the desktop has the device nodes open too; it is listed separately from compute programs
 DRIVER_STEPS = (
     "nvidia-driver",
     "update",
@@ -32,7 +32,7 @@ class GpuUsers(NamedTuple):
 
 
 def gpu_users(machine: Machine, host: Host | None = None) -> GpuUsers:
-    """Who holds the cards' nodes open, as far as this session may look (root: everywhere), and what NVML names."""
+    """Processes that have the GPU's device nodes open, as far as this session may see, and those that NVML lists."""
     computing: list[str] = []
     displaying: list[str] = []
     gpus = host.nvidia.nvml if host is not None else None
@@ -57,12 +57,12 @@ def changes_driver(plan: Plan) -> bool:
 
 
 def reboot_blockers(machine: Machine, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Why this machine should not be restarted unattended now, each as a sentence."""
+    """Why this machine should not be rebooted unattended now, each as a sentence."""
     found = []
     if environ.get("SSH_CONNECTION") and (disk := locked_root_disk(machine)):
         found.append(
-            f"The root file system lies on the encrypted disk {disk}, which asks for its passphrase at the console, "
-            "and you are here over SSH: the machine would wait for somebody to sit down at it."
+            f"The root file system is on the encrypted disk {disk}, which asks for its passphrase at the console, and "
+            "you are connected over SSH: the machine would wait for a person at the console."
         )
     if resync := re.search(r"\b(resync|recovery|reshape)\b\s*=\s*([0-9.]+%)", _text(machine, "/proc/mdstat")):
         found.append(f"A RAID array is in {resync[1]} ({resync[2]}).")
@@ -70,20 +70,20 @@ def reboot_blockers(machine: Machine, environ: Mapping[str, str]) -> tuple[str, 
         {line.split()[0] for line in _logins(machine)} - {machine.session().user, environ.get("SUDO_USER", "")}
     )
     if others:
-        found.append(f"Others are logged in: {', '.join(others)}.")
+        found.append(f"Other users are logged in: {', '.join(others)}.")
     running = machine.run(("docker", "ps", "--quiet"), timeout=10)
     if running.ok and running.stdout.split():
-        found.append(f"{len(running.stdout.split())} containers run.")
+        found.append(f"{len(running.stdout.split())} containers are running.")
     inhibitors = machine.run(("systemd-inhibit", "--list", "--no-legend", "--mode=block"), timeout=10)
     if inhibitors.ok:
         blocking = [line for line in inhibitors.stdout.splitlines() if "shutdown" in line]
         if blocking:
-            found.append(f"A program asks not to be shut down now: {blocking[0].split()[0]}.")
+            found.append(f"A program blocks the shutdown now: {blocking[0].split()[0]}.")
     return tuple(found)
 
 
 def locked_root_disk(machine: Machine) -> str | None:
-    """The encrypted disk under / that nobody but a person can unlock; None where there is none."""
+    """The encrypted disk under / that only a person can unlock; None where there is none."""
     source = next(
         (line.split()[0] for line in _text(machine, "/proc/self/mounts").splitlines() if line.split()[1:2] == ["/"]), ""
     )
@@ -107,7 +107,7 @@ def locked_root_disk(machine: Machine) -> str | None:
 
 
 def _encrypted_below(machine: Machine, source: str) -> str | None:
-    """Walks /sys/class/block from the mounted device down its slaves to a dm-crypt one."""
+    """Follows /sys/class/block from the mounted device through its slaves to a dm-crypt device."""
     try:
         name = machine.link(source).rpartition("/")[2] if source.startswith("/dev/mapper/") else source[5:]
     except Unreadable:

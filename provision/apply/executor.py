@@ -1,4 +1,4 @@
-"""Carrying a plan out: each step checked, done and checked again, on facts read afresh; told and kept as it goes."""
+"""Runs a plan: each step is checked, done and verified on facts read again, reported and recorded in the journal."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ import msgspec
 
 from machine.errors import Interrupted, OutsideFailed, Problem, Refused
 from machine.events import Event
-from provision.apply import handlers
-from provision.apply.journal import ApplyRequest, ApplyRun, Journal, StepResult, now, stored_problem
+from provision.apply.handlers import handler_of
+from provision.apply.journal import (
+    ApplyRequest,
+    ApplyRun,
+    Journal,
+    Standing,
+    StepOutcome,
+    StepResult,
+    now,
+    stored_problem,
+)
 from provision.apply_context import ApplyContext
 from provision.model import MokEnroll, Plan, Reboot, State, Step
 from provision.system import mok, stale_files
@@ -19,7 +28,7 @@ ROLLBACK = "sudo /usr/local/lib/gpu-setup/gpu-setup rollback"
 
 
 def read_boot_id(context: ApplyContext) -> str | None:
-    """This boot's id."""
+    """The id of the current boot."""
     try:
         return context.machine.read("/proc/sys/kernel/random/boot_id").decode().strip()
     except Exception:
@@ -44,126 +53,124 @@ def new_run(request: ApplyRequest, context: ApplyContext, name: str) -> ApplyRun
 def run_plan(
     request: ApplyRequest, context: ApplyContext, journal: Journal, run: ApplyRun, stop: threading.Event | None = None
 ) -> ApplyRun:
-    """Do the plan's open steps in order. Returns how it stands; raises nothing for what a step runs into.
+    """Do the plan's open steps in order and return the run; a step's failure is recorded in it, not raised.
 
-    Stops before a restart and says so: whether and how to restart is the caller's. `stop`: end after this step.
+    Stops before a reboot, which the caller decides about. `stop`: stop after the current step.
     """
-    keeper = _RunRecorder(journal, run)
+    recorder = _RunRecorder(journal, run)
     try:
         _check_system(context)
         for step in request.plan.steps:
             if stop is not None and stop.is_set():
                 raise Interrupted(
-                    "apply.stopped", "Stopped between two steps.", "You asked for it.", "gpu-setup resume goes on."
+                    "apply.stopped", "Stopped between two steps.", "You asked for it.", "Continue: gpu-setup resume"
                 )
-            _run_step(step, context, journal, keeper)
+            _run_step(step, context, journal, recorder)
     except Problem as problem:
-        return keeper.close("failed", problem)
+        return recorder.close("failed", problem)
     except Exception as error:
-        keeper.close(
+        recorder.close(
             "failed",
             OutsideFailed("apply.bug", "gpu-setup has a bug.", f"{type(error).__name__}: {error}", "Please report it."),
         )
         raise
-    return keeper.finish(request.plan)
+    return recorder.finish(request.plan)
 
 
-def _run_step(step: Step, context: ApplyContext, journal: Journal, keeper: _RunRecorder) -> None:
-    action = step.action
+def _run_step(step: Step, context: ApplyContext, journal: Journal, recorder: _RunRecorder) -> None:
+    action, handler = step.action, handler_of(step.action)
     if step.state is State.DONE or isinstance(action, Reboot):
         return
     if isinstance(action, MokEnroll):
-        if handlers.satisfied(action, context):
-            keeper.set(step.id, "already")
+        if handler.is_satisfied(action, context):
+            recorder.set(step.id, "already")
         else:
-            keeper.set(
-                step.id,
-                "manual",
-                mok.enrolment_steps(mok.read_mok_key(context.machine, action.certificate, action.module)),
-            )
+            key = mok.read_mok_key(context.machine, action.certificate, action.module)
+            recorder.set(step.id, "manual", mok.enrolment_steps(key))
         return
     if step.state is not State.TODO:
-        keeper.set(step.id, "manual")
+        recorder.set(step.id, "manual")
         return
-    cut_off = journal.is_interrupted(step.id)
-    if handlers.satisfied(action, context):
-        if cut_off:
-            # cut off here once more, the next run sees that it was at work
-            keeper.set(step.id, "running")
-            handlers.settle(action, context, step.id, step.title)
-            journal.record_end(keeper.run, step.id, "done", action, handlers.after(action, context))
-        keeper.set(step.id, "already")
+    context = context._replace(stage=step.id, title=step.title.rstrip("."))
+    was_interrupted = journal.is_interrupted(step.id)
+    if handler.is_satisfied(action, context):
+        if was_interrupted:
+            # if this is interrupted too, the next run sees that this step was at work
+            recorder.set(step.id, "running")
+            handler.finish_interrupted(action, context)
+            journal.record_end(recorder.run, step.id, "done", action, handler.facts_after(action, context))
+        recorder.set(step.id, "already")
         return
     context.emit(Event("start", step.id, step.title))
-    keeper.set(step.id, "running")
+    recorder.set(step.id, "running")
     try:
-        facts = handlers.before(action, context, step.id, step.title) | handlers.expected(action, context)
-        journal.record_start(keeper.run, step.id, step.title, action, facts)
-        left = handlers.act(action, context, step.id, step.title)
-        if left is not None:
-            journal.record_end(keeper.run, step.id, "left", action, {"path": left.path})
-            context.emit(
-                Event("warning", step.id, f"{left.path} was changed since and is left as it is:\n{left.difference}")
-            )
-            keeper.set(step.id, "left", left.difference)
+        facts = handler.facts_before(action, context) | handler.facts_expected(action, context)
+        journal.record_start(recorder.run, step.id, step.title, action, facts)
+        changed = handler.carry_out(action, context)
+        if changed is not None:
+            journal.record_end(recorder.run, step.id, "left", action, {"path": changed.path})
+            text = f"{changed.path} was changed by someone else and is kept:\n{changed.difference}"
+            context.emit(Event("warning", step.id, text))
+            recorder.set(step.id, "left", changed.difference)
             return
-        if not handlers.satisfied(action, context):
+        if not handler.is_satisfied(action, context):
             raise OutsideFailed(
                 "apply.not-verified",
-                f"{step.title.rstrip('.')}: everything ran, and yet it is not done.",
-                "The machine was looked at again and is not as this step wants it.",
-                f"See {context.log or 'the log'}; gpu-setup doctor says more.",
+                f"{context.title}: every command succeeded, but the step is not done.",
+                "Verification failed: the expected state was not reached.",
+                f"See {context.log or 'the log'}; gpu-setup doctor shows more.",
             )
-        if cut_off:
-            handlers.settle(action, context, step.id, step.title)
+        if was_interrupted:
+            handler.finish_interrupted(action, context)
     except Problem as problem:
-        journal.record_end(keeper.run, step.id, "failed", action, {"code": problem.code})
-        keeper.set(step.id, "failed", problem.what)
+        journal.record_end(recorder.run, step.id, "failed", action, {"code": problem.code})
+        recorder.set(step.id, "failed", problem.what)
         raise
-    journal.record_end(keeper.run, step.id, "done", action, handlers.after(action, context))
-    keeper.set(step.id, "done")
+    journal.record_end(recorder.run, step.id, "done", action, handler.facts_after(action, context))
+    recorder.set(step.id, "done")
     context.emit(Event("end", step.id, "done"))
 
 
 class _RunRecorder:
-    """Keeps the run's state and shows it after every change."""
+    """Records the state of the run and publishes it after every change."""
 
     def __init__(self, journal: Journal, run: ApplyRun) -> None:
         self._journal, self.run = journal, run
         journal.save_run(run)
 
-    def set(self, id: str, outcome: str, note: str = "") -> None:
+    def set(self, id: str, outcome: StepOutcome, note: str = "") -> None:
         steps = tuple(
             msgspec.structs.replace(step, outcome=outcome, note=note) if step.id == id else step
             for step in self.run.steps
         )
         self._replace(steps=steps)
 
-    def close(self, standing: str, problem: Problem) -> ApplyRun:
+    def close(self, standing: Standing, problem: Problem) -> ApplyRun:
         self._replace(standing=standing, ended=now(), problem=stored_problem(problem), next=problem.next)
         return self.run
 
     def finish(self, plan: Plan) -> ApplyRun:
-        """Done, or what is left: a person's part, a restart, or both."""
+        """The run is done, or waits for a person, a reboot, or both."""
         outcomes = {step.id: step.outcome for step in self.run.steps}
         manual = [step for step in plan.steps if outcomes.get(step.id) == "manual"]
         restart = [step for step in plan.steps if isinstance(step.action, Reboot) and step.state is not State.DONE]
         keys = [step for step in manual if isinstance(step.action, MokEnroll)]
+        standing: Standing
         if keys and restart:
             notes = {step.id: step.note for step in self.run.steps}
-            standing, words = "person", notes[keys[0].id]
+            standing, next = "person", notes[keys[0].id]
         elif restart:
-            standing, words = "restart", "Restart when it suits you (sudo reboot), then: gpu-setup resume"
+            standing, next = "restart", "Reboot when it suits you (sudo reboot), then: gpu-setup resume"
         elif manual and self.run.kind == "rollback":
-            standing, words = "person", " ".join(step.because for step in manual)
+            standing, next = "person", " ".join(step.because for step in manual)
         elif manual:
-            standing, words = (
+            standing, next = (
                 "person",
-                f"Yours to do: {'; '.join(step.title for step in manual)}. See gpu-setup plan -v",
+                f"To do by hand: {'; '.join(step.title for step in manual)}. See gpu-setup plan -v",
             )
         else:
-            standing, words = "done", "gpu-setup up" if self.run.kind != "rollback" else ""
-        self._replace(standing=standing, ended=now(), next=words)
+            standing, next = "done", "gpu-setup up" if self.run.kind != "rollback" else ""
+        self._replace(standing=standing, ended=now(), next=next)
         return self.run
 
     def _replace(self, **changes: object) -> None:
@@ -172,14 +179,14 @@ class _RunRecorder:
 
 
 def _check_system(context: ApplyContext) -> None:
-    """Refuse before anything is changed where the system's folders cannot be written; clear what a cut-off run left."""
+    """Refuse, before any change, a system whose folders cannot be written; remove stale files of killed processes."""
     for folder in ("/etc", "/usr", "/var/lib/dpkg", "/var/cache/apt"):
         if os.path.isdir(folder) and not os.access(folder, os.W_OK):
             raise Refused(
                 "file.read-only",
                 f"{folder} cannot be written.",
                 "Its file system is mounted read-only: after a disk error, or because the system is built that way.",
-                "See why (sudo dmesg | grep -i remount), mount it writable, then: gpu-setup apply",
+                "Find out why (sudo dmesg | grep -i remount), mount it writable, then: gpu-setup apply",
             )
     for path in stale_files.remove_stale(context.machine):
-        context.emit(Event("note", "apply", f"{path} was left by a process that is gone, and is taken away."))
+        context.emit(Event("note", "apply", f"removing the stale file {path} of a process that has ended"))

@@ -1,4 +1,4 @@
-"""Files that steps write: keyrings, sources, pins, settings; and putting back what was there."""
+"""Files that steps write (keyrings, sources, pins, settings), and how they are restored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INITRAMFS = "/usr/sbin/update-initramfs"
 
 
 class ChangedFile(NamedTuple):
-    """A file that is somebody else's by now and was left as it is; `difference` shows what it would have been."""
+    """A file that someone else changed since, so it is kept; `difference` shows what would have been restored."""
 
     path: str
     difference: str
@@ -31,7 +31,7 @@ def file_path(action: AptKey | AptRepo | AptPin | WriteFile | RestoreFile) -> st
 
 
 def source_text(action: AptRepo) -> str:
-    """The source file in the form that its name asks for (sources.list(5)): deb822 in .sources, else one line each."""
+    """The source file in the format of its name (sources.list(5)): deb822 in .sources, else one line for each URI."""
     if action.file.endswith(".sources"):
         fields = [
             ("Types", "deb"),
@@ -56,7 +56,7 @@ def pin_text(action: AptPin) -> str:
 
 
 def file_content(action: AptRepo | AptPin | WriteFile, now: bytes | None) -> bytes:
-    """What the file is to hold, seen what it holds now."""
+    """What the file should contain, given what it contains now."""
     if isinstance(action, AptRepo):
         return source_text(action).encode()
     if isinstance(action, AptPin):
@@ -65,7 +65,7 @@ def file_content(action: AptRepo | AptPin | WriteFile, now: bytes | None) -> byt
 
 
 def is_written(action: AptKey | AptRepo | AptPin | WriteFile, context: ApplyContext) -> bool:
-    """Whether the file holds what is wanted, and what is made of it (lists, initramfs) is no older."""
+    """Whether the file has the wanted content, and what is made from it (package lists, initramfs) is not older."""
     path = file_path(action)
     now = system_files.read_current(path)
     if now is None:
@@ -89,7 +89,7 @@ def is_restored(action: RestoreFile, context: ApplyContext) -> bool:
 
 
 def has_package_lists(action: AptRepo) -> bool:
-    """Whether apt has the lists of every address."""
+    """Whether apt has the package lists of every address."""
     try:
         names = os.listdir(apt.LISTS)
     except OSError:
@@ -97,7 +97,7 @@ def has_package_lists(action: AptRepo) -> bool:
     return all(apt.has_lists(uri, names) for uri in action.uris)
 
 
-def write(action: AptKey | AptRepo | AptPin | WriteFile, context: ApplyContext, stage: str, title: str) -> None:
+def write(action: AptKey | AptRepo | AptPin | WriteFile, context: ApplyContext) -> None:
     path = file_path(action)
     now = system_files.read_current(path)
     if isinstance(action, AptKey):
@@ -114,15 +114,15 @@ def write(action: AptKey | AptRepo | AptPin | WriteFile, context: ApplyContext, 
         else:
             system_files.write(path, content, kept.st_mode & 0o7777, kept.st_uid, kept.st_gid)
     if isinstance(action, AptRepo):
-        _read_lists(path, now, context, stage, title)
+        _read_lists(path, now, context)
     elif path.startswith(MODULE_SETTINGS):
-        rebuild_initramfs(context, stage, title)
+        rebuild_initramfs(context)
 
 
-def _read_lists(path: str, before: bytes | None, context: ApplyContext, stage: str, title: str) -> None:
-    """A source whose lists cannot be read does not stay: every later apt-get update would fail by it."""
+def _read_lists(path: str, before: bytes | None, context: ApplyContext) -> None:
+    """A source whose lists cannot be read is removed again: otherwise every later apt-get update would fail."""
     try:
-        apt.update(context, stage, title, path)
+        apt.update(context, path)
     except Problem:
         if before is None:
             system_files.remove(path)
@@ -131,14 +131,14 @@ def _read_lists(path: str, before: bytes | None, context: ApplyContext, stage: s
         raise
 
 
-def restore(action: RestoreFile, context: ApplyContext, stage: str, title: str) -> ChangedFile | None:
-    """Put the old content back, or leave what is no longer ours and say how it differs."""
+def restore(action: RestoreFile, context: ApplyContext) -> ChangedFile | None:
+    """Restore the old content; a file that someone else changed is kept, and the difference returned."""
     now = system_files.read_current(action.path)
     old = None
     if action.before is not None:
         old = system_files.read_current(str(context.backups / action.before))
         if old is None or system_files.digest(old) != action.before:
-            return ChangedFile(action.path, "the copy that was kept is gone or damaged\n")
+            return ChangedFile(action.path, "the backup is missing or damaged\n")
     if not is_restored(action, context) and (None if now is None else system_files.digest(now)) not in (
         action.ours,
         action.before,
@@ -150,7 +150,7 @@ def restore(action: RestoreFile, context: ApplyContext, stage: str, title: str) 
     else:
         system_files.write(action.path, old, action.mode, action.uid, action.gid)
     if action.path.startswith(MODULE_SETTINGS):
-        rebuild_initramfs(context, stage, title)
+        rebuild_initramfs(context)
     if action.path == HOOK and Path(CHOICE).exists():
         system_files.remove(CHOICE)
         context.machine.run(("update-grub",), timeout=120, env=apt.ENVIRONMENT)
@@ -158,7 +158,7 @@ def restore(action: RestoreFile, context: ApplyContext, stage: str, title: str) 
 
 
 def is_initramfs_stale(path: str) -> bool:
-    """Whether some initramfs is older than the module settings; False where there is none."""
+    """Whether any initramfs is older than the module settings; False where there is none."""
     try:
         newest = os.stat(os.path.dirname(path)).st_mtime
         newest = max(newest, os.stat(path).st_mtime if os.path.exists(path) else 0.0)
@@ -168,16 +168,16 @@ def is_initramfs_stale(path: str) -> bool:
         return False
 
 
-def rebuild_initramfs(context: ApplyContext, stage: str, title: str) -> None:
-    """Every kernel's, since any of them may be the next one."""
+def rebuild_initramfs(context: ApplyContext) -> None:
+    """For every kernel, since any of them may boot next."""
     if not Path(INITRAMFS).exists():
         return
-    context.emit(Event("note", stage, "rebuilding every initramfs"))
-    outcome = apt.call(context, stage, (INITRAMFS, "-u", "-k", "all"))
+    context.emit(Event("note", context.stage, "rebuilding every initramfs"))
+    outcome = apt.call(context, (INITRAMFS, "-u", "-k", "all"))
     if not outcome.ok:
         raise OutsideFailed(
             "initramfs.failed",
-            f"{title.rstrip('.')}: update-initramfs failed.",
-            outcome.stdout.strip()[-300:] or "It said nothing.",
+            f"{context.title}: update-initramfs failed.",
+            outcome.stdout.strip()[-300:] or "It printed nothing.",
             "Often /boot is full: df -h /boot; remove old kernels (sudo apt-get autoremove), then: gpu-setup apply",
         )

@@ -1,8 +1,9 @@
-"""Every kind of action: is it done already, what was there before, do it. Verified by asking the first again."""
+"""How each kind of action is done: one row for each action type. A new kind is a type in model.py and a row here."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,119 +29,118 @@ from provision.model import (
     UserGroup,
     WriteFile,
 )
-from provision.plan import dkms
 from provision.system import dpkg, system_files
 
 Facts = dict[str, Any]
 
 
-def satisfied(action: AnyAction, context: ApplyContext) -> bool:
-    """Whether the machine is as the action wants it, read afresh."""
-    match action:
-        case AptKey() | AptRepo() | AptPin() | WriteFile():
-            return file_actions.is_written(action, context)
-        case RestoreFile():
-            return file_actions.is_restored(action, context)
-        case AptInstall():
-            return package_actions.is_installed(action, context)
-        case AptRemove():
-            return package_actions.is_removed(action, context)
-        case AptMark():
-            return package_actions.is_marked(action, context)
-        case AptHold():
-            return package_actions.is_held(action, context)
-        case DpkgRepair():
-            return package_actions.is_repaired(action, context)
-        case UserGroup():
-            return system_actions.is_member(action, context)
-        case Service():
-            return system_actions.is_service_ready(action, context)
-        case MokEnroll():
-            return system_actions.is_enrolled(action, context)
-        case KernelModule(change="build"):
-            return not dkms.kernels_without_module(action, context)
-        case KernelModule(change="choose"):
-            return system_actions.is_newest_kernel_allowed(action, context)
-        case KernelModule() | Reboot():
-            return False
+def _no_facts(action: AnyAction, context: ApplyContext) -> Facts:
+    return {}
 
 
-def before(action: AnyAction, context: ApplyContext, stage: str, title: str) -> Facts:
-    """What the way back needs to know, kept before anything changes. Raises Refused for what was not agreed to."""
-    match action:
-        case AptKey() | AptRepo() | AptPin() | WriteFile() | RestoreFile():
-            return {"file": system_files.back_up(file_actions.file_path(action), context.backups)._asdict()}
-        case AptInstall():
-            change = package_actions.packages_before_install(action, context, stage, title)
-            return {"packages": msgspec.to_builtins(change), "all_groups": system_actions.group_names(context)}
-        case AptRemove():
-            return {"packages": msgspec.to_builtins(package_actions.packages_before_remove(action, context, title))}
-        case UserGroup():
-            there = system_actions.memberships(action.user, context)
-            return {"groups": [name for name in action.groups if name in there]}
-        case AptHold():
-            return {"held": [name for name in action.packages if name in dpkg.read(context.machine).held()]}
-        case Service():
-            return {
-                "enabled": system_actions.unit_state(action.unit, context),
-                "active": context.systemd and system_actions.is_active(action.unit, context),
-            }
-        case _:
-            return {}
+def _do_nothing(action: AnyAction, context: ApplyContext) -> None:
+    pass
 
 
-def act(action: AnyAction, context: ApplyContext, stage: str, title: str) -> ChangedFile | None:
-    """Do it. Raises Problem with cause and next step; a file that is no longer ours is left, and told."""
-    match action:
-        case AptKey() | AptRepo() | AptPin() | WriteFile():
-            file_actions.write(action, context, stage, title)
-        case RestoreFile():
-            return file_actions.restore(action, context, stage, title)
-        case AptInstall():
-            package_actions.install(action, context, stage, title)
-        case AptRemove():
-            package_actions.remove(action, context, stage, title)
-        case AptMark():
-            package_actions.mark(action, context)
-        case AptHold():
-            package_actions.hold(action, context)
-        case DpkgRepair():
-            package_actions.repair(action, context, stage, title)
-        case UserGroup():
-            system_actions.change_groups(action, context, title)
-        case Service():
-            system_actions.change_service(action, context, title)
-        case KernelModule(change="build"):
-            dkms.build_module(action, context, stage, title)
-        case KernelModule(change="choose"):
-            system_actions.update_kernel_choice(action, context, title)
-        case MokEnroll() | KernelModule() | Reboot():
-            raise AssertionError(f"{type(action).__name__} is a person's to do")
-    return None
+def _by_person(action: AnyAction, context: ApplyContext) -> None:
+    raise AssertionError(f"{type(action).__name__} is done by a person")
 
 
-def settle(action: AnyAction, context: ApplyContext, stage: str, title: str) -> None:
-    """What an action needs besides, if it was once cut off: dpkg went on in another order than it would have.
+class Handler(NamedTuple):
+    """`is_satisfied` reads the machine afresh, before and after `carry_out`; both raise Problem.
 
-    A package that made the initramfs may then have done so before the driver's modules were there.
+    The facts go into the journal for the rollback: what there was before, what is expected afterwards (so that a file
+    is known as ours even after an interruption) and what there is afterwards. `finish_interrupted` repeats what depends
+    on the order inside the action when an earlier run was interrupted in it.
     """
-    if isinstance(action, (AptInstall, AptRemove)) and stage in DRIVER_STEPS:
-        file_actions.rebuild_initramfs(context, stage, title)
+
+    is_satisfied: Callable[[Any, ApplyContext], bool]
+    carry_out: Callable[[Any, ApplyContext], ChangedFile | None]
+    facts_before: Callable[[Any, ApplyContext], Facts] = _no_facts
+    facts_expected: Callable[[Any, ApplyContext], Facts] = _no_facts
+    facts_after: Callable[[Any, ApplyContext], Facts] = _no_facts
+    finish_interrupted: Callable[[Any, ApplyContext], None] = _do_nothing
 
 
-def after(action: AnyAction, context: ApplyContext) -> Facts:
-    """What the action left, for the way back: the digest of a file that we wrote, the groups after a transaction."""
-    if isinstance(action, AptInstall):
-        return {"all_groups": system_actions.group_names(context)}
-    if isinstance(action, (AptKey, AptRepo, AptPin, WriteFile)):
-        now = system_files.read_current(file_actions.file_path(action))
-        return {"sha256": system_files.digest(now)} if now is not None else {}
-    return {}
+def _file_before(action: AptKey | AptRepo | AptPin | WriteFile | RestoreFile, context: ApplyContext) -> Facts:
+    return {"file": system_files.back_up(file_actions.file_path(action), context.backups)._asdict()}
 
 
-def expected(action: AnyAction, context: ApplyContext) -> Facts:
-    """Like `after`, before it is done: so that a file can be told to be ours even when nobody came to say so."""
-    if isinstance(action, (AptRepo, AptPin, WriteFile)):
-        path = file_actions.file_path(action)
-        return {"sha256": system_files.digest(file_actions.file_content(action, system_files.read_current(path)))}
-    return {}
+def _file_expected(action: AptRepo | AptPin | WriteFile, context: ApplyContext) -> Facts:
+    now = system_files.read_current(file_actions.file_path(action))
+    return {"sha256": system_files.digest(file_actions.file_content(action, now))}
+
+
+def _file_after(action: AptKey | AptRepo | AptPin | WriteFile, context: ApplyContext) -> Facts:
+    now = system_files.read_current(file_actions.file_path(action))
+    return {"sha256": system_files.digest(now)} if now is not None else {}
+
+
+def _install_before(action: AptInstall, context: ApplyContext) -> Facts:
+    change = package_actions.packages_before_install(action, context)
+    return {"packages": msgspec.to_builtins(change), **_all_groups(action, context)}
+
+
+def _remove_before(action: AptRemove, context: ApplyContext) -> Facts:
+    return {"packages": msgspec.to_builtins(package_actions.packages_before_remove(action, context))}
+
+
+def _all_groups(action: AptInstall, context: ApplyContext) -> Facts:
+    return {"all_groups": system_actions.group_names(context)}
+
+
+def _rebuild_initramfs(action: AptInstall | AptRemove, context: ApplyContext) -> None:
+    """After an interruption dpkg works in another order: a package may have built the initramfs before the driver's
+    modules were installed.
+    """
+    if context.stage in DRIVER_STEPS:
+        file_actions.rebuild_initramfs(context)
+
+
+def _held_before(action: AptHold, context: ApplyContext) -> Facts:
+    held = dpkg.read(context.machine).held()
+    return {"held": [name for name in action.packages if name in held]}
+
+
+def _groups_before(action: UserGroup, context: ApplyContext) -> Facts:
+    memberships = system_actions.memberships(action.user, context)
+    return {"groups": [name for name in action.groups if name in memberships]}
+
+
+def _service_before(action: Service, context: ApplyContext) -> Facts:
+    active = context.systemd and system_actions.is_active(action.unit, context)
+    return {"enabled": system_actions.unit_state(action.unit, context), "active": active}
+
+
+_FILE = Handler(file_actions.is_written, file_actions.write, _file_before, _file_expected, _file_after)
+
+HANDLERS: Mapping[type[AnyAction], Handler] = {
+    # what a key's file will hold is known only once it is fetched
+    AptKey: _FILE._replace(facts_expected=_no_facts),
+    AptRepo: _FILE,
+    AptPin: _FILE,
+    WriteFile: _FILE,
+    RestoreFile: Handler(file_actions.is_restored, file_actions.restore, _file_before),
+    AptInstall: Handler(
+        package_actions.is_installed,
+        package_actions.install,
+        _install_before,
+        facts_after=_all_groups,
+        finish_interrupted=_rebuild_initramfs,
+    ),
+    AptRemove: Handler(
+        package_actions.is_removed, package_actions.remove, _remove_before, finish_interrupted=_rebuild_initramfs
+    ),
+    AptMark: Handler(package_actions.is_marked, package_actions.mark),
+    AptHold: Handler(package_actions.is_held, package_actions.hold, _held_before),
+    DpkgRepair: Handler(package_actions.is_repaired, package_actions.repair),
+    UserGroup: Handler(system_actions.is_member, system_actions.change_groups, _groups_before),
+    Service: Handler(system_actions.is_service_ready, system_actions.change_service, _service_before),
+    KernelModule: Handler(system_actions.is_module_ready, system_actions.change_module),
+    MokEnroll: Handler(system_actions.is_enrolled, _by_person),
+    Reboot: Handler(lambda action, context: False, _by_person),
+}
+
+
+def handler_of(action: AnyAction) -> Handler:
+    return HANDLERS[type(action)]

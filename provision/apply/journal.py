@@ -1,4 +1,4 @@
-"""What was tried, line by line and flushed: for the way back, never for the truth of what is done (facts are that)."""
+"""What each run tried, one flushed line a step: for the rollback and for resuming; what is done, the facts say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -15,9 +15,18 @@ from machine.errors import OutsideFailed, Problem, Refused
 from provision.model import AnyAction, Plan, PlanStruct, sha256
 from provision.system.system_files import flush_folder, write
 
+RunKind = Literal["apply", "update", "resume", "rollback"]
+# already: nothing was to do; left: the file was changed by someone else and is kept
+StepOutcome = Literal["waiting", "running", "done", "already", "left", "manual", "failed"]
+# restart: a reboot comes next; person: a person has something to do
+Standing = Literal["running", "done", "restart", "person", "failed"]
+# cut-off: the process ended before its run did; restarted: the machine was rebooted since, so resume can continue
+MachineStanding = Literal["none", "running", "done", "restart", "person", "failed", "cut-off", "restarted"]
+Phase = Literal["begin", "done", "failed", "left", "end"]
+
 
 class StoredProblem(PlanStruct, frozen=True, kw_only=True):
-    """A problem as it is kept; the three sentences and the code of machine.errors.Problem."""
+    """A problem as it is stored: the three sentences and the code of machine.errors.Problem."""
 
     code: str
     what: str
@@ -27,23 +36,20 @@ class StoredProblem(PlanStruct, frozen=True, kw_only=True):
 
 
 class StepResult(PlanStruct, frozen=True, kw_only=True):
-    """`outcome`: done, already (nothing was to do), left (no longer ours), manual, waiting, running, failed."""
+    """What became of one step in this run."""
 
     id: str
     title: str
-    outcome: str
+    outcome: StepOutcome
     note: str = ""
 
 
 class ApplyRun(PlanStruct, frozen=True, kw_only=True):
-    """One apply, resume or rollback.
-
-    `standing`: running, done, restart (a restart comes next), person (a person has something to do), failed, cut-off.
-    """
+    """One run of apply, update, resume or rollback."""
 
     run: str
-    kind: str
-    standing: str
+    kind: RunKind
+    standing: Standing
     plan_digest: str
     began: str
     ended: str | None = None
@@ -55,21 +61,22 @@ class ApplyRun(PlanStruct, frozen=True, kw_only=True):
 
 
 class ApplyStatus(PlanStruct, frozen=True, kw_only=True):
-    """Where the machine stands: the last run, whether it still works, whether a resume is armed for the next start."""
+    """The last run, its state now, and whether a resume is armed for the next boot."""
 
-    standing: str
+    standing: MachineStanding
     run: ApplyRun | None
     armed: bool
     next: str
 
 
 class ApplyRequest(PlanStruct, frozen=True, kw_only=True):
-    """What a person agreed to. `person` is who stands behind sudo; `environ` holds proxies and certificates.
+    """The plan that a person approved. `person` is the user who called sudo; `environ` has proxies and certificates.
 
-    `reboot`: restart by itself; `ssh`: the person came over the network.
+    `reboot`: reboot without asking; `ssh`: the person is connected over the network; `busy`: also while programs use
+    the GPU.
     """
 
-    kind: str
+    kind: RunKind
     plan: Plan
     person: str | None = None
     reboot: bool = False
@@ -79,12 +86,12 @@ class ApplyRequest(PlanStruct, frozen=True, kw_only=True):
 
 
 class JournalEntry(PlanStruct, frozen=True, kw_only=True):
-    """One line. `phase`: begin (with what was there before), done, failed, left; `end` closes a finished rollback."""
+    """One line. Phase `begin` has the state before the step in `facts`; `end` closes a finished rollback."""
 
     time: str
     run: str
-    kind: str
-    phase: str
+    kind: RunKind
+    phase: Phase
     step: str = ""
     title: str = ""
     digest: str = ""
@@ -103,23 +110,23 @@ def stored_problem(problem: Problem) -> StoredProblem:
 
 
 class Journal:
-    """The files in /var/lib/gpu-setup. Only root writes; `state.json` may be read by everyone."""
+    """The files in /var/lib/gpu-setup. Only root writes them; everyone may read `state.json`."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
         self.file = place / "journal.jsonl"
 
     def open(self) -> None:
-        """Make the folder, closed to writing for all but root; refuses one that somebody else owns."""
+        """Create the folder, writable only by root; refuses a folder that another user owns."""
         try:
             self.place.mkdir(parents=True, exist_ok=True, mode=0o755)
             found = self.place.lstat()
             if found.st_uid != os.geteuid() or not self.place.is_dir() or self.place.is_symlink():
                 raise Refused(
                     "journal.foreign",
-                    f"{self.place} is not root's own folder.",
-                    "What root remembers and later runs by must not lie where others can write.",
-                    f"Look at it (ls -ld {self.place}) and move it away.",
+                    f"{self.place} does not belong to root.",
+                    "The journal and the approved plan, which root later follows, must not be writable by others.",
+                    f"Check it (ls -ld {self.place}) and move it away.",
                 )
             self.place.chmod(0o755)
         except OSError as error:
@@ -129,7 +136,7 @@ class Journal:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """One run at a time; the lock goes with the process, so a killed one leaves none behind."""
+        """One run at a time. The kernel releases the lock with its process, so a killed run leaves no stale lock."""
         import fcntl
 
         handle = os.open(self.place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -139,20 +146,20 @@ class Journal:
             except BlockingIOError as error:
                 raise Refused(
                     "apply.running",
-                    "gpu-setup is already at work on this machine.",
-                    "Two at once would change the same files and packages.",
-                    "gpu-setup status shows how far it is.",
+                    "gpu-setup is already running on this machine.",
+                    "Two runs at once would change the same files and packages.",
+                    "gpu-setup status shows its progress.",
                 ) from error
             yield
         finally:
             os.close(handle)
 
     def write(self, entry: JournalEntry) -> None:
-        """Append one line and let it reach the disk before the machine is changed."""
+        """Append one line and flush it to the disk before the machine is changed."""
         self._append(self.file, msgspec.json.encode(entry))
 
     def entries(self) -> tuple[JournalEntry, ...]:
-        """Every whole line since the last finished rollback; a line that a power cut tore is left out."""
+        """Every complete line since the last finished rollback; a line that a power cut left incomplete is skipped."""
         try:
             content = self.file.read_bytes()
         except FileNotFoundError:
@@ -170,7 +177,7 @@ class Journal:
         return tuple(found)
 
     def is_interrupted(self, step: str) -> bool:
-        """Whether the step was begun last time and nobody came to say how it ended."""
+        """Whether the step was started last time and its end was never recorded."""
         return next((entry.phase == "begin" for entry in reversed(self.entries()) if entry.step == step), False)
 
     def record_start(self, run: ApplyRun, step: str, title: str, action: AnyAction, facts: dict[str, Any]) -> None:
@@ -188,7 +195,7 @@ class Journal:
             )
         )
 
-    def record_end(self, run: ApplyRun, step: str, phase: str, action: AnyAction, facts: dict[str, Any]) -> None:
+    def record_end(self, run: ApplyRun, step: str, phase: Phase, action: AnyAction, facts: dict[str, Any]) -> None:
         self.write(
             JournalEntry(
                 time=now(), run=run.run, kind=run.kind, phase=phase, step=step, digest=sha256(action), facts=facts
@@ -196,7 +203,7 @@ class Journal:
         )
 
     def save_run(self, run: ApplyRun) -> None:
-        """What `gpu-setup status` reads, for everyone."""
+        """Write what `gpu-setup status` reads; every user may read it."""
         write(str(self.place / "state.json"), msgspec.json.encode(run), 0o644, os.geteuid(), os.getegid())
 
     def load_run(self) -> ApplyRun | None:
@@ -206,11 +213,11 @@ class Journal:
             return None
 
     def save_request(self, request: ApplyRequest) -> None:
-        """What a person agreed to, for `resume`."""
+        """Keep the approved plan for `resume`."""
         write(str(self.place / "request.json"), msgspec.json.encode(request), 0o600, os.geteuid(), os.getegid())
 
     def delete_request(self) -> None:
-        """Nothing is agreed to any more; nothing happens when nothing was."""
+        """Remove the approved plan; nothing happens without one."""
         (self.place / "request.json").unlink(missing_ok=True)
 
     def load_request(self) -> ApplyRequest | None:
@@ -223,7 +230,7 @@ class Journal:
                 "journal.damaged",
                 f"{self.place / 'request.json'} cannot be read.",
                 str(error),
-                "gpu-setup apply makes a plan anew and goes on from what is done.",
+                "gpu-setup apply makes a new plan and continues from what is done.",
             ) from error
 
     def _append(self, file: Path, line: bytes) -> None:
@@ -231,9 +238,9 @@ class Journal:
         handle = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             size = os.fstat(handle).st_size
-            # after a torn line a new one begins on its own
-            torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
-            os.write(handle, (b"\n" if torn else b"") + line + b"\n")
+            # an incomplete last line is closed first
+            incomplete = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+            os.write(handle, (b"\n" if incomplete else b"") + line + b"\n")
             os.fsync(handle)
         finally:
             os.close(handle)

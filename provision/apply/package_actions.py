@@ -1,4 +1,4 @@
-"""Packages: what a transaction would change, what was there before, the transaction, and mending a broken one."""
+"""Packages: what a transaction would change, the state before it, the transaction, and the repair of a failed one."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ARCHIVES = Path("/var/cache/apt/archives")
 
 
 class PackageChanges(msgspec.Struct, frozen=True, kw_only=True):
-    """What a transaction is about to change, for the journal and the way back. `auto`: marks as they were.
+    """What a transaction will change, for the journal and the rollback. `auto`, `manual`: apt's marks before it.
 
-    `configured`: packages to come whose settings are here from an earlier time.
+    `configured`: packages to install whose settings files exist from an earlier installation.
     """
 
     install: dict[str, str] = msgspec.field(default_factory=dict)
@@ -33,9 +33,9 @@ class PackageChanges(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_installed(action: AptInstall, context: ApplyContext) -> bool:
-    """Every wanted package in working order, none of those that give way, dpkg not cut off.
+    """Every wanted package works, none of those to remove is installed, and dpkg was not interrupted.
 
-    What is forbidden may have been here before for something else (dkms): it only must not come with this.
+    A forbidden package may have been installed before for another purpose (dkms): this transaction must not install it.
     """
     found = dpkg.read(context.machine)
     there = found.present()
@@ -82,59 +82,59 @@ def install_arguments(action: AptInstall) -> tuple[str, ...]:
     return (*extra, "install", *names, *(f"{name}-" for name in action.remove))
 
 
-def packages_before_install(action: AptInstall, context: ApplyContext, stage: str, title: str) -> PackageChanges:
-    """Ask apt what it would do, and refuse what was not agreed to. Keeps the archives of what is replaced.
+def packages_before_install(action: AptInstall, context: ApplyContext) -> PackageChanges:
+    """Ask apt what it would do, and refuse what was not approved. Keeps the package files of what is replaced.
 
-    The package lists are read anew where they are old, or older than what the plan saw.
+    The package lists are updated if they are old, or older than those that the plan used.
     """
     read = not action.files and apt.are_lists_stale(context.machine, apt.FRESH_SECONDS, context.lists_stamp)
     if read:
-        _read_lists(context, stage, title)
+        _read_lists(context)
     change = apt.simulate(context, install_arguments(action))
     if not action.files and not read and _other_versions(action, change):
-        _read_lists(context, stage, title)
+        _read_lists(context)
         change = apt.simulate(context, install_arguments(action))
     if others := _other_versions(action, change):
-        context.emit(Event("note", stage, f"the archive has moved on since the plan: {', '.join(others)}"))
+        context.emit(Event("note", context.stage, f"the archive has newer versions than the plan: {', '.join(others)}"))
     if slipped := change.matching(action.forbid):
         raise Refused(
             "apply.forbidden-package",
-            f"{title}: not begun, since apt would also install {', '.join(slipped)}.",
-            "The prebuilt, signed module is what this route is for; a second one built here would take its place.",
-            "gpu-setup plan shows what the archive offers now; sudo apt-get update first if its lists are old.",
+            f"{context.title}: not started, because apt would also install {', '.join(slipped)}.",
+            "This plan installs the prebuilt, signed module; a module built on this machine would replace it.",
+            "gpu-setup plan shows what the archive offers now; run sudo apt-get update first if its lists are old.",
         )
     agreed = {*action.remove, *action.removes}
     if surprise := sorted(name for name in change.removes if name not in agreed):
         raise Refused(
             "apply.removes-more",
-            f"{title}: not begun, since apt would remove {', '.join(surprise[:8])}.",
-            "The plan did not say so, and nothing is removed unasked.",
-            "gpu-setup plan -v shows the plan as it is now; if apt is right, remove the packages yourself first.",
+            f"{context.title}: not started, because apt would remove {', '.join(surprise[:8])}.",
+            "The plan did not list this, and nothing is removed without approval.",
+            "gpu-setup plan -v shows the current plan; if apt is right, remove the packages yourself first.",
         )
     return _packages_before(change, tuple(wanted.name for wanted in action.packages), context)
 
 
-def _read_lists(context: ApplyContext, stage: str, title: str) -> None:
-    context.emit(Event("progress", stage, "reading the package lists"))
-    apt.update(context, stage, title)
+def _read_lists(context: ApplyContext) -> None:
+    context.emit(Event("progress", context.stage, "updating the package lists"))
+    apt.update(context)
 
 
 def _other_versions(action: AptInstall, change: AptChange) -> tuple[str, ...]:
-    """Wanted packages that apt would now install in another version than the plan names, or not at all."""
+    """Wanted packages of which apt would now install another version than the plan names."""
     pairs = ((wanted, change.version(wanted.name) or wanted.installed) for wanted in action.packages)
     return tuple(f"{wanted.name} {now}" for wanted, now in pairs if wanted.version and now and now != wanted.version)
 
 
-def packages_before_remove(action: AptRemove, context: ApplyContext, title: str) -> PackageChanges:
+def packages_before_remove(action: AptRemove, context: ApplyContext) -> PackageChanges:
     there = dpkg.read(context.machine).present()
     names = tuple(name for name in action.packages if name in there)
     change = apt.simulate(context, ("remove", *names)) if names else AptChange({}, {}, {})
     if surprise := sorted(name for name in change.removes if name not in {*action.packages, *action.removes}):
         raise Refused(
             "apply.removes-more",
-            f"{title}: not begun, since apt would also remove {', '.join(surprise[:8])}.",
-            "They need what is to go, and the plan did not say so.",
-            "gpu-setup plan -v shows the plan as it is now; if apt is right, remove them yourself first.",
+            f"{context.title}: not started, because apt would also remove {', '.join(surprise[:8])}.",
+            "They depend on what is removed, and the plan did not list them.",
+            "gpu-setup plan -v shows the current plan; if apt is right, remove them yourself first.",
         )
     return _packages_before(change, (), context)
 
@@ -155,14 +155,14 @@ def _packages_before(change: AptChange, named: tuple[str, ...], context: ApplyCo
 
 
 def packages_with_settings_only(found: dpkg.DpkgDatabase) -> frozenset[str]:
-    """Packages that were removed and not purged: their settings are still known."""
+    """Packages that were removed and not purged, so their settings files remain."""
     return frozenset(name for name, record in found.records.items() if record.state == "config-files")
 
 
 def _needs_settings_again(arguments: tuple[str, ...], context: ApplyContext) -> bool:
-    """Whether a package that comes would not bring its settings, since dpkg takes it for a person's wish.
+    """Whether a package would be installed without its settings files, because dpkg assumes that a person deleted them.
 
-    That is so after a rollback, which takes settings away with the packages that brought them.
+    This happens after a rollback, which removes the settings files together with their packages.
     """
     left, known = packages_with_settings_only(dpkg.read(context.machine)), dpkg.conffiles(context.machine)
     lost = {name for name in left if any(system_files.read_current(path) is None for path in known.get(name, ()))}
@@ -170,7 +170,7 @@ def _needs_settings_again(arguments: tuple[str, ...], context: ApplyContext) -> 
 
 
 def _keep_archives(versions: dict[str, str], context: ApplyContext) -> None:
-    """Put aside the package files of what is about to go: the archive keeps only the newest. As far as they are had."""
+    """Keep the available package files of what is replaced or removed: archives keep only the newest version."""
     missing = [(name, version) for name, version in versions.items() if kept_archive(name, version, context) is None]
     if not missing:
         return
@@ -190,7 +190,7 @@ def _keep_archives(versions: dict[str, str], context: ApplyContext) -> None:
 
 
 def kept_archive(name: str, version: str, context: ApplyContext) -> str | None:
-    """Path of the package's archive that was put aside, if there is one."""
+    """Path of the kept package file, if there is one."""
     found = next(iter(context.archives.glob(_archive_name(name, version))), None) if context.archives.is_dir() else None
     return str(found) if found is not None else None
 
@@ -201,23 +201,23 @@ def _archive_name(name: str, version: str) -> str:
     return f"{plain}_{version.replace(':', '%3a')}_{arch or '*'}.deb"
 
 
-def install(action: AptInstall, context: ApplyContext, stage: str, title: str) -> None:
-    """One transaction. A failed one is taken back as far as dpkg needs to be in order again, then told."""
+def install(action: AptInstall, context: ApplyContext) -> None:
+    """One transaction. A failed one is undone until dpkg is in order again, then its problem is raised."""
     arguments = install_arguments(action)
     had = dpkg.read(context.machine).present()
     options = apt.MISSING_SETTINGS if _needs_settings_again(arguments, context) else ()
     try:
-        apt.transaction(context, stage, title, (*options, *arguments))
+        apt.transaction(context, (*options, *arguments))
     except Problem as problem:
-        _recover(context, stage, had)
+        _recover(context, had)
         raise problem
 
 
-def remove(action: AptRemove, context: ApplyContext, stage: str, title: str) -> None:
+def remove(action: AptRemove, context: ApplyContext) -> None:
     there = dpkg.read(context.machine).present()
     names = tuple(name for name in action.packages if name in there)
     if names:
-        apt.transaction(context, stage, title, ("remove", *names))
+        apt.transaction(context, ("remove", *names))
 
 
 def mark(action: AptMark, context: ApplyContext) -> None:
@@ -232,9 +232,9 @@ def hold(action: AptHold, context: ApplyContext) -> None:
     _tool(context, ("apt-mark", action.change, *action.packages))
 
 
-def repair(action: DpkgRepair, context: ApplyContext, stage: str, title: str) -> None:
-    """`dpkg --configure -a`; where that is not enough apt fetches what is missing, removing nothing unasked."""
-    outcome = apt.call(context, stage, ("dpkg", "--configure", "-a", "--force-confdef", "--force-confold"))
+def repair(action: DpkgRepair, context: ApplyContext) -> None:
+    """`dpkg --configure -a`; where that is not enough, apt installs what is missing and removes nothing unapproved."""
+    outcome = apt.call(context, ("dpkg", "--configure", "-a", "--force-confdef", "--force-confold"))
     if is_repaired(action, context):
         return
     change = apt.simulate(context, ("--fix-broken", "install"))
@@ -242,34 +242,38 @@ def repair(action: DpkgRepair, context: ApplyContext, stage: str, title: str) ->
     if surprise := sorted(name for name in change.removes if name not in broken | set(action.leaving)):
         raise Refused(
             "apply.removes-more",
-            f"{title}: apt would remove {', '.join(surprise[:8])} to get dpkg in order.",
-            "Nothing is removed unasked.",
-            "Look at it yourself: sudo apt-get --fix-broken install",
+            f"{context.title}: apt would remove {', '.join(surprise[:8])} to get dpkg in order.",
+            "Nothing is removed without approval.",
+            "Check it by hand: sudo apt-get --fix-broken install",
         )
     if not change.empty:
-        apt.transaction(context, stage, title, ("--fix-broken", "install"))
+        apt.transaction(context, ("--fix-broken", "install"))
     if not is_repaired(action, context):
-        failed = apt_errors.apt_problem(("dpkg", "--configure", "-a"), outcome._replace(rc=outcome.rc or 1), title)
+        failed = apt_errors.apt_problem(
+            ("dpkg", "--configure", "-a"), outcome._replace(rc=outcome.rc or 1), context.title
+        )
         left = ", ".join(dpkg.read(context.machine).broken())
-        failed.next = f"Mend or remove {left} (sudo apt-get remove {left.replace(',', '')}), then: gpu-setup apply"
+        failed.next = f"Repair or remove {left} (sudo apt-get remove {left.replace(',', '')}), then: gpu-setup apply"
         raise failed
 
 
-def _recover(context: ApplyContext, stage: str, had: dict[str, str]) -> None:
-    """Leave dpkg configured: finish what can be finished, take back what this transaction brought and cannot be."""
+def _recover(context: ApplyContext, had: dict[str, str]) -> None:
+    """Repair dpkg: finish what can be finished, remove what this transaction installed and cannot configure."""
     if not dpkg.read(context.machine).broken() and not dpkg.read(context.machine).interrupted:
         return
-    context.emit(Event("note", stage, "finishing what dpkg was in the middle of"))
-    apt.call(context, stage, ("dpkg", "--configure", "-a", "--force-confdef", "--force-confold"))
+    context.emit(Event("note", context.stage, "finishing the interrupted dpkg run"))
+    apt.call(context, ("dpkg", "--configure", "-a", "--force-confdef", "--force-confold"))
     found = dpkg.read(context.machine)
     if all(name in had for name in found.broken()):
         return
-    # the whole transaction: a driver without its module, or the other way round, is worse than neither
+    # the whole transaction: a driver without its module, or a module without its driver, is worse than neither
     going = set(found.present()) - set(had) | set(found.broken()) - set(had)
-    context.emit(Event("note", stage, f"taking back {', '.join(sorted(going))}, since not all of it can be configured"))
+    context.emit(
+        Event("note", context.stage, f"removing {', '.join(sorted(going))}, because not all of them can be configured")
+    )
     argv = ("dpkg", "--remove", "--force-remove-reinstreq", *sorted(going))
-    if not apt.call(context, stage, argv).ok:
-        apt.call(context, stage, ("dpkg", "--remove", "--force-remove-reinstreq", "--force-depends", *sorted(going)))
+    if not apt.call(context, argv).ok:
+        apt.call(context, ("dpkg", "--remove", "--force-remove-reinstreq", "--force-depends", *sorted(going)))
 
 
 def _tool(context: ApplyContext, argv: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Going on after a restart: a unit that runs once, from root's own copy, and takes itself away."""
+"""Resuming after a reboot: a systemd unit that runs once, from root's own copy of the tool, and removes itself."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ WANTED = "/etc/systemd/system/multi-user.target.wants/gpu-setup-resume.service"
 MESSAGE = "/run/motd.d/gpu-setup"
 ATTEMPTS = 3
 
-# Nothing at boot waits for it: it is wanted by the target, ordered after it, and simple, so it holds nobody up.
+# Nothing at boot waits for it: it is wanted by the target, ordered after it, and of type simple.
 TEXT = """\
-# written by gpu-setup apply --reboot; takes itself away after it has run
+# written by gpu-setup apply --reboot; removes itself after it has run
 [Unit]
-Description=gpu-setup goes on after the restart
+Description=gpu-setup resumes after the reboot
 After=multi-user.target
 ConditionPathExists={armed}
 
@@ -39,7 +39,7 @@ WantedBy=multi-user.target
 
 
 class ArmedResume(PlanStruct, frozen=True, kw_only=True):
-    """`boot_id` of the boot in which it was armed: only a later one counts. `attempts` made so far."""
+    """`boot_id`: the boot in which it was armed; only a later boot counts. `attempts`: how many were made so far."""
 
     boot_id: str | None
     attempts: int = 0
@@ -53,7 +53,7 @@ def read_armed(context: ApplyContext) -> ArmedResume | None:
 
 
 def arm(context: ApplyContext, command: tuple[str, ...], boot_id: str | None, attempts: int = 0) -> None:
-    """Write the unit and what it goes by. `command` runs from root's copy: no home, no network needed."""
+    """Write the unit and its state file. `command` runs from root's copy: it needs no home and no network."""
     place = context.state / "armed.json"
     system_files.write(str(place), msgspec.json.encode(ArmedResume(boot_id=boot_id, attempts=attempts)), 0o600)
     text = TEXT.format(armed=place, command=" ".join(command))
@@ -62,12 +62,15 @@ def arm(context: ApplyContext, command: tuple[str, ...], boot_id: str | None, at
     if not outcome.ok:
         disarm(context)
         raise OutsideFailed(
-            "resume.unit", "The unit that goes on after the restart could not be enabled.", outcome.stderr.strip(), ""
+            "resume.unit",
+            "The systemd unit that resumes after the reboot could not be enabled.",
+            outcome.stderr.strip(),
+            "",
         )
 
 
 def disarm(context: ApplyContext) -> None:
-    """Take the unit away again; nothing happens when there is none."""
+    """Remove the unit; nothing happens when there is none."""
     system_files.remove(WANTED)
     system_files.remove(UNIT)
     system_files.remove(str(context.state / "armed.json"))
@@ -76,12 +79,12 @@ def disarm(context: ApplyContext) -> None:
 
 
 def write_login_message(run: ApplyRun) -> None:
-    """Two lines for the next login on a console or over SSH (pam_motd(8)); gone with the next restart."""
+    """Two lines for the next login on a console or over SSH (pam_motd(8)); the next reboot removes them."""
     said = {
-        "done": "everything is in place. Next: gpu-setup up",
+        "done": "everything is installed. Next: gpu-setup up",
         "person": f"it waits for you. {run.next}",
-        "restart": f"another restart is needed. {run.next}",
+        "restart": f"another reboot is needed. {run.next}",
     }.get(run.standing, f"{run.problem.what if run.problem else 'stopped'} Next: {run.next or 'gpu-setup status'}")
     system_files.write(
-        MESSAGE, f"gpu-setup went on after the restart: {said}\n  gpu-setup status tells more.\n".encode(), 0o644
+        MESSAGE, f"gpu-setup resumed after the reboot: {said}\n  gpu-setup status shows more.\n".encode(), 0o644
     )

@@ -1,4 +1,4 @@
-"""Where the last run stands, from what root shows and what the machine says: no root needed, nothing written."""
+"""The state of the last run, from the file that root publishes and from the machine; needs no root, writes nothing."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import msgspec
 from checks.facts.apt import parse_lock_pids
 from machine.local import LocalMachine, Machine, Unreadable
 from provision.apply.executor import read_boot_id
-from provision.apply.journal import ApplyRun, ApplyStatus, Journal
+from provision.apply.journal import ApplyRun, ApplyStatus, Journal, MachineStanding
 from provision.apply.resume_unit import UNIT
 from provision.apply_context import STATE, ApplyContext
 from provision.model import Service, State, Step
 
 
 def apply_status(machine: Machine) -> ApplyStatus:
-    """`standing`: none, running, cut-off, restart, restarted, person, done, failed."""
     run = Journal(STATE).load_run()
     armed = os.path.exists(UNIT)
     if run is None:
@@ -26,15 +25,15 @@ def apply_status(machine: Machine) -> ApplyStatus:
 
 
 def last_run(machine: Machine) -> ApplyRun | None:
-    """The last run here, as root shows it to everyone; of another machine's nothing is known."""
+    """The last run on this machine; None for another machine, of which nothing is known."""
     return Journal(STATE).load_run() if isinstance(machine, LocalMachine) else None
 
 
 def reopen_interrupted(steps: tuple[Step, ...], run: ApplyRun | None) -> tuple[Step, ...]:
-    """The steps, and those again that the last run was cut off in though they look done.
+    """The steps, with those open again that the last run was interrupted in, although they look done.
 
-    A file may be there before what is made of it (lists, initramfs); whether a program has read its settings anew is
-    in no file at all. Where each stands, the step itself sees as root.
+    A file can exist before what is made from it (package lists, initramfs), and no file shows whether a program has
+    reloaded its settings. As root, each step checks its own state.
     """
     if run is None or run.kind == "rollback":
         return steps
@@ -44,15 +43,15 @@ def reopen_interrupted(steps: tuple[Step, ...], run: ApplyRun | None) -> tuple[S
 
 def _reopen(step: Step, outcome: str) -> Step:
     reload = isinstance(step.action, Service) and step.action.change in ("reload", "restart")
-    cut_off = outcome in ("running", "failed") or (reload and outcome == "waiting")
-    if step.state is not State.DONE or not cut_off:
+    interrupted = outcome in ("running", "failed") or (reload and outcome == "waiting")
+    if step.state is not State.DONE or not interrupted:
         return step
-    because = f"{step.because} The last run was ended before this was seen to be done."
+    because = f"{step.because} The last run ended before this was verified."
     return msgspec.structs.replace(step, state=State.TODO, because=because)
 
 
 def is_running(machine: Machine) -> bool:
-    """Whether a process holds the journal's lock (a lock goes with its process)."""
+    """Whether a process holds the journal's lock (the kernel releases it with the process)."""
     try:
         inode = machine.stat(str(STATE / "lock")).inode
         content = machine.read("/proc/locks").decode("utf-8", "replace")
@@ -61,12 +60,12 @@ def is_running(machine: Machine) -> bool:
     return bool(parse_lock_pids(content, inode))
 
 
-def _current_state(run: ApplyRun, machine: Machine) -> tuple[str, str]:
+def _current_state(run: ApplyRun, machine: Machine) -> tuple[MachineStanding, str]:
     if run.standing == "running":
         if is_running(machine):
             return "running", ""
         again = "rollback" if run.kind == "rollback" else "apply"
-        return "cut-off", f"gpu-setup {again}: what is done stays done, and it goes on from there"
+        return "cut-off", f"gpu-setup {again} continues; finished steps are kept"
     if run.kind == "rollback":
         return run.standing, run.next
     restarted = run.boot_id is not None and run.boot_id != read_boot_id(ApplyContext(machine))

@@ -1,4 +1,4 @@
-"""Groups, services and the firmware's keys: asked, changed, asked again."""
+"""Groups, services, kernel modules and the firmware's keys: how their state is read and changed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from machine.errors import OutsideFailed
 from machine.local import Unreadable
 from provision.apply_context import ApplyContext
 from provision.model import KernelModule, MokEnroll, Service, UserGroup
+from provision.plan import dkms
 from provision.plan.boot_guard import HOOK
 from provision.system import apt, mok
 
@@ -19,7 +20,7 @@ ON = ("enabled", "enabled-runtime", "static", "indirect", "generated", "alias", 
 
 
 def is_member(action: UserGroup, context: ApplyContext) -> bool:
-    """Whether the group database has the person in all of these groups (or, on the way back, in none of them)."""
+    """Whether the group database has the person in all of these groups (when removing: in none of them)."""
     if action.change == "delete":
         return not set(action.groups) & set(group_names(context))
     there = set(memberships(action.user, context))
@@ -36,7 +37,7 @@ def group_names(context: ApplyContext) -> tuple[str, ...]:
 
 
 def is_unused_group(group: str, context: ApplyContext) -> bool:
-    """A system's group (below 1000) without members, and nobody's own."""
+    """A system group (GID below 1000) without members that is nobody's primary group."""
     row = next(((gid, members) for name, gid, members in _groups(context) if name == group), None)
     try:
         passwd = context.machine.read("/etc/passwd").decode("utf-8", "replace")
@@ -53,7 +54,7 @@ def _groups(context: ApplyContext) -> tuple[tuple[str, int, tuple[str, ...]], ..
         return ()
 
 
-def change_groups(action: UserGroup, context: ApplyContext, title: str) -> None:
+def change_groups(action: UserGroup, context: ApplyContext) -> None:
     there = set(memberships(action.user, context))
     if action.change == "add":
         missing = [name for name in action.groups if name not in there]
@@ -66,9 +67,8 @@ def change_groups(action: UserGroup, context: ApplyContext, title: str) -> None:
         _run(
             context,
             argv,
-            title,
             "group.failed",
-            "See that the user and the groups exist (getent passwd, getent group).",
+            "Check that the user and the groups exist (getent passwd, getent group).",
         )
 
 
@@ -83,7 +83,7 @@ def is_active(unit: str, context: ApplyContext) -> bool:
 
 
 def is_service_ready(action: Service, context: ApplyContext) -> bool:
-    """Whether the unit is as wanted. A reload has no state of its own: for Docker its runtimes tell."""
+    """Whether the unit is as wanted. A reload has no state of its own; for Docker its runtimes show it."""
     if action.change == "enable":
         runs = not context.systemd or not _starts_at_once(action) or is_active(action.unit, context)
         return runs and unit_state(action.unit, context) in ON
@@ -92,13 +92,13 @@ def is_service_ready(action: Service, context: ApplyContext) -> bool:
     if action.change == "stop":
         return not context.systemd or not is_active(action.unit, context)
     if not context.systemd:
-        # nobody to tell: what it reads is read when it starts
+        # nothing to reload: it reads its settings when it starts
         return True
     return action.unit == DOCKER and _docker_has_runtimes(context)
 
 
 def _starts_at_once(action: Service) -> bool:
-    """Path units only watch, so they are started at once; what drives hardware waits for the restart."""
+    """Path units only watch files, so they start at once; units for hardware start with the reboot."""
     return action.unit.endswith(".path")
 
 
@@ -120,36 +120,43 @@ def _docker_has_runtimes(context: ApplyContext) -> bool:
     return isinstance(known, dict) and wanted <= set(known)
 
 
-def change_service(action: Service, context: ApplyContext, title: str) -> None:
+def change_service(action: Service, context: ApplyContext) -> None:
     unit, change = action.unit, action.change
-    again = f"See why: systemctl status {unit}; journalctl -u {unit} -e"
+    again = f"Find out why: systemctl status {unit}; journalctl -u {unit} -e"
     if change in ("reload", "restart"):
         if not context.systemd:
             return
         verb = change if is_active(unit, context) else "start"
-        _run(context, ("systemctl", verb, unit), title, "service.failed", again)
+        _run(context, ("systemctl", verb, unit), "service.failed", again)
         for _ in range(40):
             if unit != DOCKER or _docker_has_runtimes(context):
                 return
             time.sleep(0.25)
         raise OutsideFailed(
-            "service.deaf", f"{title.rstrip('.')}: docker does not know its new runtime.", "It was told to read its "
-            "settings again and has not taken them over within 10 seconds.", again,
+            "service.deaf", f"{context.title}: Docker does not have its new runtime.", "Docker was reloaded and did "
+            "not use its new settings within 10 seconds.", again,
         )  # fmt: skip
     if change == "enable" and unit_state(unit, context) in ("", "not-found"):
-        _run(context, ("systemctl", "daemon-reload"), title, "service.failed", again) if context.systemd else None
+        _run(context, ("systemctl", "daemon-reload"), "service.failed", again) if context.systemd else None
     if change == "enable":
         if unit_state(unit, context) not in ON:
-            _run(context, ("systemctl", "enable", unit), title, "service.failed", again)
+            _run(context, ("systemctl", "enable", unit), "service.failed", again)
         if context.systemd and _starts_at_once(action):
-            _run(context, ("systemctl", "start", unit), title, "service.failed", again)
+            _run(context, ("systemctl", "start", unit), "service.failed", again)
     elif change == "disable":
-        _run(context, ("systemctl", "disable", unit), title, "service.failed", again)
+        _run(context, ("systemctl", "disable", unit), "service.failed", again)
     elif change == "stop" and context.systemd:
-        _run(context, ("systemctl", "stop", unit), title, "service.failed", again)
+        _run(context, ("systemctl", "stop", unit), "service.failed", again)
 
 
-def is_newest_kernel_allowed(action: KernelModule, context: ApplyContext) -> bool:
+def is_module_ready(action: KernelModule, context: ApplyContext) -> bool:
+    """`build`: the next kernel has the module; `choose`: the newest kernel is the default if it has the module."""
+    if action.change == "build":
+        return not dkms.kernels_without_module(action, context)
+    return action.change == "choose" and _is_newest_kernel_allowed(action, context)
+
+
+def _is_newest_kernel_allowed(action: KernelModule, context: ApplyContext) -> bool:
     """Whether no older kernel is kept as the default although the newest one has its module."""
     if not exists(context.machine, action.file):
         return True
@@ -158,18 +165,23 @@ def is_newest_kernel_allowed(action: KernelModule, context: ApplyContext) -> boo
     return newest not in {file.kernel for file in kernel.modules or () if file.name == action.name}
 
 
-def update_kernel_choice(action: KernelModule, context: ApplyContext, title: str) -> None:
-    for argv in ((HOOK,), ("update-grub",)):
-        _run(context, argv, title, "kernel.choice", f"Look at {action.file}; sudo update-grub")
+def change_module(action: KernelModule, context: ApplyContext) -> None:
+    if action.change == "build":
+        dkms.build_module(action, context)
+    elif action.change == "choose":
+        for argv in ((HOOK,), ("update-grub",)):
+            _run(context, argv, "kernel.choice", f"Check {action.file}; sudo update-grub")
+    else:
+        raise AssertionError(f"{action.change} is done by a person")
 
 
 def is_enrolled(action: MokEnroll, context: ApplyContext) -> bool:
     return mok.read_mok_key(context.machine, action.certificate, action.module).enrolled
 
 
-def _run(context: ApplyContext, argv: tuple[str, ...], title: str, code: str, next: str) -> None:
+def _run(context: ApplyContext, argv: tuple[str, ...], code: str, next: str) -> None:
     outcome = context.machine.run(argv, timeout=120, env=apt.ENVIRONMENT)
     if not outcome.ok:
         said = (outcome.stderr or outcome.stdout or outcome.problem).strip()
-        why = f"{' '.join(argv)}: {said[-300:] or f'ended with {outcome.rc}'}"
-        raise OutsideFailed(code, f"{title.rstrip('.')}: {argv[0]} failed.", why, next)
+        why = f"{' '.join(argv)}: {said[-300:] or f'exit status {outcome.rc}'}"
+        raise OutsideFailed(code, f"{context.title}: {argv[0]} failed.", why, next)

@@ -1,4 +1,4 @@
-"""AMD: the kernel's own amdgpu, new enough for the card; ROCm in the training environment, on the host on request."""
+"""AMD: the kernel's amdgpu, new enough for the GPU; ROCm in the training environment, on the host only on request."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ ROCM_NAMES = ("amdrocm*",)
 
 
 def plan(host: Host, catalogue: Catalogue, target: Target, cards: tuple[PlannedCard, ...]) -> PlanPart:
-    """Steps for kernel, module and ROCm, the restart that they need, or why there are none."""
+    """Steps for kernel, module and ROCm, and their reboot, or why there are none."""
     if target.source not in (DriverSource.AUTO, DriverSource.IN_TREE, DriverSource.DKMS):
         return PlanPart(
             refusals=(
                 Refusal(
                     code="plan.source",
-                    what=f"AMD's driver does not come from the source {target.source.value}.",
-                    why="amdgpu is part of the kernel; AMD's own build of it is the package amdgpu-dkms.",
+                    what=f"AMD's driver is not available from the source {target.source.value}.",
+                    why="amdgpu is part of the kernel; AMD's build of it is the package amdgpu-dkms.",
                     next="gpu-setup plan --source in-tree, or --source dkms",
                 ),
             )
@@ -56,7 +56,7 @@ def plan(host: Host, catalogue: Catalogue, target: Target, cards: tuple[PlannedC
 
 
 def floor(catalogue: Catalogue, cards: tuple[PlannedCard, ...]) -> tuple[str | None, str]:
-    """The oldest kernel whose own amdgpu drives every card, and the card that asks for it; None: not known."""
+    """The oldest kernel whose amdgpu supports every GPU, and the GPU that needs it; None: not known."""
     asked = [
         (wanted, seen.card.target)
         for seen in cards
@@ -67,7 +67,7 @@ def floor(catalogue: Catalogue, cards: tuple[PlannedCard, ...]) -> tuple[str | N
 
 
 def _present_source(host: Host, catalogue: Catalogue) -> DriverSource:
-    """AMD's DKMS driver stays where it works; otherwise the kernel's own."""
+    """AMD's DKMS driver is kept where it works; otherwise the kernel's driver."""
     there = any(installed_package(host, name) for name in names(catalogue, "amdgpu.dkms"))
     return DriverSource.DKMS if there and host.amd.loaded and host.amd.module_version else DriverSource.IN_TREE
 
@@ -81,38 +81,39 @@ def _in_tree_route(host: Host, catalogue: Catalogue, cards: tuple[PlannedCard, .
             install_step(
                 host,
                 "amdgpu-module",
-                f"Give the kernel {release} its amdgpu module",
+                f"Install the amdgpu module for the kernel {release}",
                 names(catalogue, "kernel.modules-extra", kernel=release),
-                f"The kernel {release} starts next and has no amdgpu: minimal and cloud kernels leave it out.",
+                f"The kernel {release} boots next and has no amdgpu: minimal and cloud kernels do not include it.",
                 done=False,
             )
         )
     running = host.kernel.release
     if enough and lowest and running and not at_least(running, lowest):
         because = (
-            f"The kernel {next_release(host)} is installed, and the running {running} is below {lowest} for {gfx}."
+            f"The kernel {next_release(host)} is installed; the running {running} is older than {lowest}, which {gfx} "
+            "needs."
         )
         return PlanPart(steps=tuple(steps), restart=reboot_step(because))
     return PlanPart(steps=tuple(steps))
 
 
 def _kernel(host: Host, catalogue: Catalogue, lowest: str | None, gfx: str) -> Step:
-    """The kernel is part of the driver here: new enough now or at the next start, or the HWE one."""
+    """The kernel is part of the driver here: new enough now or at the next boot, or Ubuntu's HWE kernel."""
     release = next_release(host)
     wanted = names(catalogue, "kernel.hwe")
-    why = "amdgpu comes with the kernel, signed by Canonical, so Secure Boot asks for nothing. "
+    why = "amdgpu is part of the kernel and signed by Canonical, so Secure Boot needs no key. "
     if lowest is None:
-        because = f"{why}No kernel floor is known for this card, so the kernel stays as it is."
+        because = f"{why}No minimum kernel is known for this GPU, so the kernel is kept."
         return install_step(host, "kernel", "Kernel with amdgpu", (), because, done=True)
     if release is None:
-        because = f"{why}{gfx} needs {lowest} or newer, and the kernel here could not be read."
+        because = f"{why}{gfx} needs {lowest} or newer, and the kernel could not be read."
         return install_step(host, "kernel", f"Install a kernel of at least {lowest}", wanted, because)
     if at_least(release, lowest):
-        because = f"{why}{gfx} needs {lowest} or newer, and {release} is that."
+        because = f"{why}{gfx} needs {lowest} or newer, and {release} is new enough."
         return install_step(host, "kernel", f"Kernel {release}", (), because, done=True)
     because = (
-        f"{why}{gfx} needs {lowest} or newer, and {release} is older. Ubuntu's HWE kernel is newer and stays current; "
-        "the older one stays in GRUB's menu."
+        f"{why}{gfx} needs {lowest} or newer, and {release} is older. Ubuntu's HWE kernel is newer and gets updates; "
+        "the older kernel is kept in GRUB's menu."
     )
     return install_step(host, "kernel", f"Install Ubuntu's HWE kernel ({lowest} or newer)", wanted, because, done=False)
 
@@ -127,8 +128,8 @@ def _remove_dkms(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
         return ()
     state = state_of(host, True)
     because = (
-        "amdgpu-dkms is installed, but its module is not what runs: it is built for few kernels, and a failed build "
-        "leaves dpkg half-configured. The kernel's own amdgpu serves; the firmware package goes with it."
+        "amdgpu-dkms is installed, but its module is not loaded: it supports few kernels, and a failed build leaves "
+        "dpkg half-configured. The kernel's amdgpu is used instead; the firmware package is removed too."
     )
     return (
         Step(
@@ -148,7 +149,7 @@ def _dkms_route(host: Host, catalogue: Catalogue) -> PlanPart:
     newest, oldest = names(catalogue, "kernel.hwe"), names(catalogue, "kernel.ga")
     loaded = host.amd.loaded and host.amd.module_version
     if loaded:
-        because = f"amdgpu-dkms {host.amd.module_version} is loaded: it stays as it is."
+        because = f"amdgpu-dkms {host.amd.module_version} is loaded: it is kept."
         return PlanPart(
             steps=(
                 install_step(host, "amdgpu", "AMD's amdgpu-dkms", names(catalogue, "amdgpu.dkms"), because, done=True),
@@ -161,22 +162,22 @@ def _dkms_route(host: Host, catalogue: Catalogue) -> PlanPart:
             refusals=(
                 Refusal(
                     code="plan.dkms-kernel",
-                    what=f"amdgpu-dkms does not go with the kernel {image}{other[0]}.",
-                    why="AMD builds it for the kernel that this Ubuntu came with; on a newer one the build often fails "
+                    what=f"amdgpu-dkms does not support the kernel {image}{other[0]}.",
+                    why="AMD supports the first kernel of this Ubuntu release; with a newer one the build often fails "
                     "and leaves dpkg half-configured.",
                     next=f"gpu-setup plan --source in-tree, or move to {oldest[0]} (and remove {newest[0]}) first",
                 ),
             )
         )
     added = repositories.repository_steps(
-        host, catalogue, row := catalogue.repository("amd.driver"), "You asked for AMD's own build of amdgpu."
+        host, catalogue, row := catalogue.repository("amd.driver"), "You asked for AMD's build of amdgpu."
     )
     lead = repositories.pin_step(
         host,
         f"pin-{row.name}",
-        "Take only the driver from AMD's repository",
+        "Install only the driver from AMD's repository",
         repositories.origin_pin(row, row.packages, row.priority or 600, "gpu-setup-amdgpu"),
-        "It also carries AMD's Mesa and libdrm, which would replace the desktop's.",
+        "It also has AMD's Mesa and libdrm, which would replace the desktop's.",
     )
     headers = tuple(
         name
@@ -189,14 +190,14 @@ def _dkms_route(host: Host, catalogue: Catalogue) -> PlanPart:
         "amdgpu",
         "Install amdgpu-dkms from AMD's repository",
         wanted,
-        "You asked for AMD's own build. DKMS builds it on this machine, so the kernel's headers come first.",
+        "You asked for AMD's build. DKMS builds it on this machine, which needs the kernel's headers.",
     )
     steps = (*added, lead, *(() if driver.state is State.DONE else (guard_step(MODULE),)), driver)
     steps = (*steps, module_step(host, MODULE, "AMD's module", driver))
     if enrolment := enrol_step(host, "amdgpu-dkms", MODULE):
         steps = (*steps, enrolment)
     restart = (
-        reboot_step("AMD's module replaces the kernel's own at the next start.")
+        reboot_step("AMD's module replaces the kernel's module at the next boot.")
         if driver.state is not State.DONE
         else None
     )
@@ -204,14 +205,14 @@ def _dkms_route(host: Host, catalogue: Catalogue) -> PlanPart:
 
 
 def _allow(host: Host) -> tuple[Step, ...]:
-    """A blacklist line is somebody's decision: it is shown, and taken back by hand."""
+    """A blacklist line is a person's decision: it is shown, and removed by hand."""
     return tuple(
         Step(
             id="amdgpu-allow",
-            title=f"Take amdgpu off the blacklist in {file}",
+            title=f"Remove amdgpu from the blacklist in {file}",
             action=KernelModule(name=MODULE, change="allow", file=file),
             state=State.MANUAL,
-            because=f"{file} keeps amdgpu from loading, and who wrote the line there is not known: remove it yourself.",
+            because=f"{file} prevents amdgpu from loading, and it is not known who wrote the line: remove it yourself.",
             commands=(("update-initramfs", "-u", "-k", "all"),),
             undo=f"nothing: {file} is yours",
         )
@@ -222,23 +223,23 @@ def _allow(host: Host) -> tuple[Step, ...]:
 
 def _restart(host: Host, cards: tuple[PlannedCard, ...], steps: tuple[Step, ...]) -> Step | None:
     if any(step.state is not State.DONE for step in steps):
-        return reboot_step("The kernel and its amdgpu change at the next start.")
+        return reboot_step("The kernel and its amdgpu change at the next boot.")
     idle = tuple(seen for seen in cards if seen.pci.driver != MODULE)
     if host.amd.loaded is False or (idle and host.amd.loaded is not None):
-        return reboot_step(f"amdgpu does not drive {card_list(idle) or 'the card'} yet; it takes it at the next start.")
+        return reboot_step(f"amdgpu does not control {card_list(idle) or 'the GPU'} yet; it does from the next boot.")
     return None
 
 
 def _no_rocm_note(host: Host) -> str:
     there = ", ".join(found.path for found in host.amd.rocm or ())
-    also = f" {there} stays untouched and is not used." if there else ""
-    return f"ROCm is not installed on the host: the training environment and images carry their own.{also}"
+    also = f" {there} is kept and not used." if there else ""
+    return f"ROCm is not installed on the host: the training environment and images include their own.{also}"
 
 
 def layout(catalogue: Catalogue, cards: tuple[PlannedCard, ...]) -> tuple[Repository, str]:
-    """Where AMD keeps the ROCm of the cards' stack, and the key of its packages: the names changed with 7.14 and 10.
+    """AMD's repository with the ROCm of the GPUs' stack, and the key of its packages: names changed with 7.14 and 10.
 
-    The newest layout that is no newer than the stack's release; the oldest (`legacy`) before the first numbered one.
+    The newest layout that is not newer than the stack's release; the oldest (`legacy`) before the first numbered one.
     """
     stacks = [stack for seen in cards for stack in catalogue.stacks_for(seen.card)[:1]]
     wanted = max((version_numbers(stack.runtime)[:2] for stack in stacks), default=())
@@ -258,14 +259,14 @@ def _rocm_on_host(host: Host, catalogue: Catalogue, cards: tuple[PlannedCard, ..
     targets = tuple(dict.fromkeys(seen.card.target for seen in cards))
     stale = _old_sources(host, catalogue, row)
     added = repositories.repository_steps(
-        host, catalogue, row, "You asked for ROCm on the host; Ubuntu's own packages of it are old."
+        host, catalogue, row, "You asked for ROCm on the host; Ubuntu's packages of it are old."
     )
     lead = repositories.pin_step(
         host,
         f"pin-{row.name}",
-        "Let AMD's ROCm packages lead, and only those",
+        "Prefer AMD's packages, for ROCm only",
         repositories.origin_pin(row, row.packages or ROCM_NAMES, row.priority or 600, "gpu-setup-rocm"),
-        "A pin on everything would replace the desktop's Mesa and libdrm.",
+        "A pin on all packages would replace the desktop's Mesa and libdrm.",
     )
     named = tuple(dict.fromkeys(name for target in targets for name in names(catalogue, key, target=target)))
     rocm = install_step(
@@ -273,19 +274,19 @@ def _rocm_on_host(host: Host, catalogue: Catalogue, cards: tuple[PlannedCard, ..
         "rocm",
         f"Install ROCm for {' and '.join(targets)}",
         (*named, *names(catalogue, "rocm.10.libraries")),
-        "You asked for it; training does not need it. It is the release that the training stack of these cards is "
-        "built for, from the place where AMD keeps that one.",
+        "You asked for it; training does not need it. This is the release that the training stack of these GPUs is "
+        "built for, from AMD's repository of that release.",
     )
     if not row.fingerprints and added[0].state is not State.DONE:
         lead, rocm = repositories.block_steps(
-            (lead, rocm), "The repository's key cannot be checked, so nothing comes from it."
+            (lead, rocm), "The repository's key cannot be checked, so nothing is installed from it."
         )
         stale = repositories.block_steps(stale, "")
     return (*_remove_old(host, catalogue, key), *stale, *added, lead, rocm)
 
 
 def _remove_old(host: Host, catalogue: Catalogue, key: str) -> tuple[Step, ...]:
-    """ROCm of another layout goes first: the packages conflict, and the links in /opt/rocm would be fought over."""
+    """ROCm of another layout is removed first: the packages conflict, and both would own the links in /opt/rocm."""
     patterns = [
         pattern
         for rule in catalogue.packages
@@ -306,7 +307,7 @@ def _remove_old(host: Host, catalogue: Catalogue, key: str) -> tuple[Step, ...]:
             title="Remove the other ROCm",
             action=AptRemove(packages=old),
             state=state,
-            because=explain(host, "ROCm of another release conflicts with this one and must go first.", state),
+            because=explain(host, "ROCm of another release conflicts with this one and must be removed first.", state),
             commands=(("apt-get", "remove", "--yes", *old),),
             undo=f"installs {', '.join(old)} again",
         ),
@@ -314,7 +315,7 @@ def _remove_old(host: Host, catalogue: Catalogue, key: str) -> tuple[Step, ...]:
 
 
 def _old_sources(host: Host, catalogue: Catalogue, row: Repository) -> tuple[Step, ...]:
-    """Source files of the other layouts are emptied: their pins and packages would come back with the next upgrade."""
+    """Source files of the other layouts are emptied: the next upgrade would install their packages again."""
     others = [other for other in catalogue.repositories if other.name.startswith(LAYOUT) and other is not row]
     found = {
         source.file
@@ -325,12 +326,14 @@ def _old_sources(host: Host, catalogue: Catalogue, row: Repository) -> tuple[Ste
     return tuple(
         Step(
             id=f"rocm-old-source-{file.rpartition('/')[2]}",
-            title=f"Take the other ROCm's repository out of {file}",
-            action=WriteFile(path=file, content="# taken out by gpu-setup: ROCm comes from another repository now\n"),
+            title=f"Remove the other ROCm's repository from {file}",
+            action=WriteFile(
+                path=file, content="# emptied by gpu-setup: ROCm is installed from another repository now\n"
+            ),
             state=State.TODO,
-            because="apt would bring the other release back with the next upgrade.",
+            because="apt would install the other release again with the next upgrade.",
             commands=(repositories.write_command(file),),
-            undo=f"puts {file} back as it was",
+            undo=f"restores {file}",
         )
         for file in sorted(found)
     )

@@ -1,4 +1,4 @@
-"""The next-boot guard: a hook for when a kernel comes, so that one without the GPU's module is not started next."""
+"""The next-boot guard: a hook for new kernels, so that a kernel without the GPU's module does not boot next."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from provision.model import KernelModule, State, Step, WriteFile
 # run-parts takes them in order: after DKMS's own hook (dkms), before GRUB's (zz-update-grub)
 HOOK = "/etc/kernel/postinst.d/zz-gpu-setup"
 CHOICE = "/etc/default/grub.d/gpu-setup-next-kernel.cfg"
-# `dpkg-query` as well as the files: prebuilt modules are unpacked in the kernel's own run and linked only after it.
+# `dpkg-query` as well as the files: prebuilt modules are unpacked in the kernel's run of dpkg and linked only after it.
 SCRIPT = """\
 #!/bin/sh
-# written by gpu-setup: a kernel without a module for the GPU is not started next; gpu-setup rollback removes this file
+# written by gpu-setup: a kernel without a module for the GPU does not boot next; gpu-setup rollback removes this file
 set -eu
 module=@MODULE@
 choice=@CHOICE@
@@ -40,33 +40,33 @@ mkdir -p "${choice%/*}" "${notice%/*}"
 printf '# written by gpu-setup\\nGRUB_DEFAULT="gnulinux-advanced-%s>gnulinux-%s-advanced-%s"\\n' \\
     "$disk" "$good" "$disk" >"$choice.new"
 mv "$choice.new" "$choice"
-printf 'gpu-setup: kernel %s has no %s module yet; %s starts next. gpu-setup update moves both.\\n' \\
+printf 'gpu-setup: kernel %s has no %s module yet; %s boots next. gpu-setup update upgrades both.\\n' \\
     "$newest" "$module" "$good" >"$notice"
 """
 
 
 def guard_step(module: str) -> Step:
-    """The step that writes the hook; before the driver's own, so that a driver is never there without it."""
+    """The step that writes the hook; before the driver's step, so that no driver is installed without it."""
     return Step(
         id="next-boot-guard",
-        title="Keep a kernel without the GPU's module from being started next",
+        title="Prevent booting a kernel that has no GPU driver",
         action=WriteFile(path=HOOK, content=SCRIPT.replace("@MODULE@", module).replace("@CHOICE@", CHOICE), mode=0o755),
         state=State.TODO,
-        because="Kernels come with security updates, and their module may come later or fail to build: the machine "
-        "would start without its card. The hook looks when a kernel comes; no update is held back.",
+        because="Security updates install new kernels, and their module may come later or fail to build: the machine "
+        "would boot without its GPU. The hook checks each new kernel; no update is held back.",
         commands=(("install", "-D", "--mode=0755", "/dev/stdin", HOOK),),
-        undo=f"removes {HOOK} and what it chose",
+        undo=f"removes {HOOK} and its choice of kernel",
     )
 
 
 def choice_step(module: str) -> Step:
-    """The step after modules came: the hook looks when a kernel comes, and this kernel may be here already."""
+    """The step after modules were installed: the hook checks only new kernels, and this kernel may be older."""
     return Step(
         id="next-boot-choice",
-        title="Let the newest kernel be started again if it has its module now",
+        title="Boot the newest kernel again if it has its module now",
         action=KernelModule(name=module, change="choose", file=CHOICE),
         state=State.TODO,
-        because="A kernel that came before its module is kept from being started; what came now may be that module.",
+        because="A kernel without its module is not booted; the packages of this step may have added the module.",
         commands=((HOOK,), ("update-grub",)),
-        undo="nothing: the hook decides anew with each kernel",
+        undo="nothing to undo: the hook decides again with each kernel",
     )

@@ -1,4 +1,4 @@
-"""Containers that reach the card: an engine, and what hands the device over to it."""
+"""Containers with access to the GPU: an engine, and the toolkit that gives it the devices."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ NVIDIA_KIND = "nvidia"
 
 
 def plan(host: Host, catalogue: Catalogue, target: Target, vendor: PlanVendor) -> PlanPart:
-    """Steps for the engine and, with NVIDIA, its toolkit; AMD's cards need only their device nodes."""
+    """Steps for the engine and, for NVIDIA, its toolkit; AMD GPUs need only their device nodes."""
     if not target.containers:
-        return PlanPart(notes=("No container engine is planned, as asked: training runs in a Python environment.",))
+        return PlanPart(notes=("No container engine is planned, as requested: training runs in a Python environment.",))
     engine = _engine(host, catalogue)
     steps: tuple[Step, ...] = (engine,)
     notes: list[str] = []
@@ -29,15 +29,15 @@ def plan(host: Host, catalogue: Catalogue, target: Target, vendor: PlanVendor) -
         notes.append(_amd_note(host))
     if host.docker.kind != "podman" and not target.docker_group and "docker" not in (host.person.database_groups or ()):
         notes.append(
-            "The docker group is root by another name and is never added silently: use sudo docker, or plan with "
-            "--docker-group."
+            "Membership in the docker group equals root access and is added only on request: use sudo docker, or plan "
+            "with --docker-group."
         )
     if (bridges := host.os.virtual_networks) and host.docker.kind not in ("podman", "snap", "desktop"):
         notes.append(
-            f"Docker drops packets that this machine passes on, so virtual machines on {' and '.join(bridges)} lose "
-            "their network while it runs: "
+            f"Docker drops packets that this machine forwards, so virtual machines on {' and '.join(bridges)} have no "
+            "network while it runs: "
             + "; ".join(f"sudo iptables -I DOCKER-USER -i {bridge} -j ACCEPT" for bridge in bridges)
-            + " lets them out again (and with -o the answers in)."
+            + " allows their traffic (add the same rule with -o for the answers)."
         )
     return PlanPart(steps=steps, notes=tuple(notes))
 
@@ -50,16 +50,19 @@ def _engine(host: Host, catalogue: Catalogue) -> Step:
         step = install_step(host, "docker", "Install docker.io from Ubuntu's archive", wanted, "")
         return repositories.block_steps(
             (step,),
-            "The snap of docker reads only its own settings and cannot reach the card. Its images and volumes go with "
-            "it, so removing it is yours to do: save them, sudo snap remove docker, then plan again.",
+            "The docker snap reads only its own settings and has no access to the GPU. Removing it also removes its "
+            "images and volumes, so do it yourself: save them, sudo snap remove docker, then plan again.",
         )[0]
     if kind == "desktop":
         because = (
-            "Docker Desktop runs containers in a virtual machine without the card; Ubuntu's engine works beside it."
+            "Docker Desktop runs containers in a virtual machine without the GPU; Ubuntu's engine can be installed "
+            "besides it."
         )
-        return install_step(host, "docker", "Install docker.io beside Docker Desktop", wanted, because)
+        return install_step(host, "docker", "Install docker.io besides Docker Desktop", wanted, because)
     if kind == "docker.io" and not installed_package(host, wanted[1]) and host.apt.packages is not None:
-        because = f"{called} is there and is kept; building images with cache mounts needs this plugin, which it lacks."
+        because = (
+            f"{called} is installed and kept; it lacks this plugin, which builds of images with cache mounts need."
+        )
         return install_step(host, "docker", "Add the builder to docker.io", wanted[1:], because)
     if kind is not None:
         problem = (
@@ -67,13 +70,11 @@ def _engine(host: Host, catalogue: Catalogue) -> Step:
             if host.docker.answers is False and host.docker.problem
             else ""
         )
-        because = f"{called} is there and is kept.{problem}"
+        because = f"{called} is installed and kept.{problem}"
         return install_step(host, "docker", f"Container engine {called}", (), because, done=True)
-    because = (
-        "No container engine was found; Ubuntu's docker.io comes with security updates and needs no other repository."
-    )
+    because = "No container engine was found; Ubuntu's docker.io gets security updates and needs no other repository."
     if any(unread.source.startswith("docker") for unread in host.unread):
-        because = "Whether an engine is there could not be read; Ubuntu's docker.io is planned."
+        because = "Whether an engine is installed could not be read; Ubuntu's docker.io is planned."
     return install_step(host, "docker", "Install docker.io from Ubuntu's archive", wanted, because)
 
 
@@ -82,9 +83,7 @@ def _nvidia_toolkit(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
     row = catalogue.repository("nvidia.container-toolkit")
     added: tuple[Step, ...] = ()
     if toolkit.state is not State.DONE or repositories.is_enabled(host, catalogue, row):
-        added = repositories.repository_steps(
-            host, catalogue, row, "NVIDIA's toolkit is only in NVIDIA's own repository."
-        )
+        added = repositories.repository_steps(host, catalogue, row, "The toolkit is only in NVIDIA's repository.")
     steps = (*added, toolkit)
     if host.docker.kind != "podman":
         steps = (*steps, *_runtime(host))
@@ -92,71 +91,71 @@ def _nvidia_toolkit(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
 
 
 def _toolkit(host: Host, catalogue: Catalogue) -> Step:
-    """The toolkit's packages, new enough and of one version; a newer one that is here stays."""
+    """The toolkit's packages, new enough and of one version; an installed newer version is kept."""
     wanted, floor = names(catalogue, "container.nvidia"), catalogue.package("container.nvidia").at_least
-    because = "It hands the card to containers; Ubuntu's archive does not have it."
+    because = "It gives containers access to the GPU; Ubuntu's archive does not have it."
     there = {name: found.version for name in wanted if (found := installed_package(host, name))}
     version = there.get(wanted[0]) or host.nvidia.container_toolkit
     title, done = "Install the NVIDIA Container Toolkit", None
     if version is not None and floor is not None and is_older(version, floor):
-        title = f"Move the NVIDIA Container Toolkit from {version} to {floor} or newer"
-        because = f"{version} is here; from {floor} on its own unit keeps the card's description for containers fresh."
+        title = f"Upgrade the NVIDIA Container Toolkit from {version} to {floor} or newer"
+        because = (
+            f"{version} is installed; from {floor} on, its systemd unit keeps the GPU's CDI description up to date."
+        )
     elif len(set(there.values())) > 1:
         floor = max(there.values(), key=version_key)
-        title = f"Bring the NVIDIA Container Toolkit to one version ({floor})"
-        because = f"Its packages are of different versions here: {', '.join(f'{n} {v}' for n, v in there.items())}."
+        title = f"Upgrade all packages of the NVIDIA Container Toolkit to {floor}"
+        because = f"Its packages have different versions: {', '.join(f'{n} {v}' for n, v in there.items())}."
     elif version is not None:
-        title, done, because = f"NVIDIA Container Toolkit {version}", True, f"{version} is here and new enough."
+        title, done, because = f"NVIDIA Container Toolkit {version}", True, f"{version} is installed and new enough."
     return install_step(host, "container-toolkit", title, wanted, because, done=done, at_least=floor)
 
 
 def _runtime(host: Host) -> tuple[Step, ...]:
-    """Docker learns of the card by CDI where `docker info` shows it on, else by the runtime in daemon.json."""
+    """Docker finds the GPU with CDI if `docker info` shows it enabled, else with the runtime in daemon.json."""
     docker = host.docker
     cdi = bool(docker.cdi_dirs)
     known = docker.runtimes is not None and NVIDIA_KIND in docker.runtimes
     if docker.rootless and not (known or cdi):
         return (_rootless(),)
     broken = docker.daemon_json_valid is False
-    # who is not in the group docker may not ask the engine; its settings can be read by all
+    # users outside the group docker may not ask the engine, but everyone can read its settings
     written = docker.runtimes is None and NVIDIA_KIND in (docker.daemon_json_runtimes or ())
     if known or cdi:
-        how = "already lists the nvidia runtime" if known else "has CDI on and finds the card by its CDI name"
+        how = "already lists the nvidia runtime" if known else "has CDI enabled and finds the GPU by its CDI name"
         state, because = State.DONE, f"docker info: the engine {how}."
     elif written:
         state = State.DONE
-        because = f"{DAEMON_JSON} names the nvidia runtime; the engine itself could not be asked ({docker.problem})."
+        because = f"{DAEMON_JSON} has the nvidia runtime; the engine does not answer ({docker.problem})."
     elif broken:
         state = State.BLOCKED
         because = (
             f"{DAEMON_JSON} is not valid JSON ({docker.daemon_json_problem or 'no detail'}): Docker would not start "
-            "again. Mend it first; it is yours."
+            "again. Repair it yourself first."
         )
     else:
         state = state_of(host, True)
         unread = " docker info could not be read, so it is planned." if docker.kind and docker.runtimes is None else ""
         because = explain(
-            host, f"Docker has to know the runtime that hands over the card; other settings stay.{unread}", state
+            host, f"Docker needs the runtime that gives containers the GPU; other settings are kept.{unread}", state
         )
     write = Step(
         id="docker-runtime",
-        title=f"Name the nvidia runtime in {DAEMON_JSON}",
+        title=f"Add the nvidia runtime to {DAEMON_JSON}",
         action=WriteFile(path=DAEMON_JSON, content=NVIDIA_RUNTIME, merge=True),
         state=state,
         because=because,
         commands=() if state is State.DONE else (("nvidia-ctk", "runtime", "configure", "--runtime=docker"),),
-        undo=""
-        if state is State.DONE
-        else f"restores {DAEMON_JSON} if it still is as written, else shows the difference",
+        undo="" if state is State.DONE else f"restores {DAEMON_JSON} if nobody changed it, else shows the difference",
     )
     if state is State.DONE and not written:
         return (write,)
     reload = Step(
         id="docker-reload",
-        title="Let Docker read its settings again",
+        title="Reload Docker",
         action=Service(unit="docker.service", change="reload"),
         state=state,
-        because="A reload is enough for runtimes and leaves running containers alone.",
+        because="Docker reads new runtimes at a reload, which does not affect running containers.",
         commands=() if state is State.DONE else (("systemctl", "reload", "docker.service"),),
         undo="" if state is State.DONE else "reloads once more after the file is restored",
     )
@@ -164,14 +163,14 @@ def _runtime(host: Host) -> tuple[Step, ...]:
 
 
 def _rootless() -> Step:
-    """The settings of a rootless engine lie in the person's home, where nothing of ours writes as root."""
+    """The settings of a rootless engine are in the person's home, where root writes nothing."""
     return Step(
         id="docker-runtime",
-        title="Name the nvidia runtime in your rootless Docker's settings",
+        title="Add the nvidia runtime to your rootless Docker's settings",
         action=WriteFile(path=ROOTLESS_JSON, content=NVIDIA_RUNTIME, merge=True),
         state=State.MANUAL,
-        because="Docker runs rootless here: its settings lie in your home, so they are yours to write. The second "
-        "command, as root, keeps the toolkit from touching cgroups, which a rootless engine may not.",
+        because="Docker runs rootless here: its settings are in your home, so write them yourself. The second command, "
+        "as root, keeps the toolkit from changing cgroups, which a rootless engine may not do.",
         commands=(
             ("nvidia-ctk", "runtime", "configure", "--runtime=docker", f"--config={ROOTLESS_JSON}"),
             ("nvidia-ctk", "config", "--set", "nvidia-container-cli.no-cgroups", "--in-place"),
@@ -184,22 +183,24 @@ def _cdi(host: Host) -> Step:
     specs = host.nvidia.cdi_specs
     there = any(NVIDIA_KIND in spec for spec in specs or ())
     twice = len({spec.rpartition("/")[0] for spec in specs or () if NVIDIA_KIND in spec}) > 1
-    because = "The toolkit's own unit writes the CDI specification at each start and each driver change."
+    because = "The toolkit's systemd unit writes the CDI specification at each boot and each driver change."
     if there:
-        because = f"{', '.join(spec for spec in specs or () if NVIDIA_KIND in spec)} describes the card."
+        because = f"{', '.join(spec for spec in specs or () if NVIDIA_KIND in spec)} describes the GPU."
     if twice:
-        because += " The same kind in two folders is a conflict: see gpu-setup doctor."
+        because += " The same kind is described in two folders, which is a conflict: see gpu-setup doctor."
     if specs is None:
         because += " The specifications could not be read."
     state = State.DONE if there else state_of(host, True)
     return Step(
         id="cdi",
-        title="Describe the card for containers (CDI)",
+        title="Describe the GPU for containers (CDI)",
         action=Service(unit="nvidia-cdi-refresh.path", change="enable"),
         state=state,
         because=explain(host, because, state),
         commands=() if there else (("systemctl", "enable", "--now", "nvidia-cdi-refresh.path"),),
-        undo="" if there else "disables the unit if it was not enabled before; the specification goes with the toolkit",
+        undo=""
+        if there
+        else "disables the unit if it was not enabled before; the specification is removed with the toolkit",
     )
 
 
@@ -208,6 +209,6 @@ def _amd_note(host: Host) -> str:
     gids = ", ".join(f"{node.group}" for node in {node.group: node for node in nodes}.values())
     which = f"--group-add {gids}" if gids else "--group-add GID, the host's render group"
     return (
-        f"Containers get the card by --device /dev/kfd --device /dev/dri {which} (as a number, since images have "
-        "no such group). AMD's container toolkit is optional and is not planned."
+        f"Containers get the GPU with --device /dev/kfd --device /dev/dri {which} (as a number, because images do not "
+        "have this group). AMD's container toolkit is optional and is not planned."
     )

@@ -1,4 +1,4 @@
-"""The CUDA compiler on the host: only on request, and never at the price of the driver."""
+"""The CUDA compiler on the host: only on request, and without changing the driver."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from provision.plan.package_steps import install_step, names
 from provision.target import DriverSource, Target
 
 NOT_NEEDED = (
-    "The CUDA toolkit (nvcc) is not planned: torch's wheels and the images carry the CUDA libraries, and the driver is "
-    "all that the host has to give. --toolkit adds it."
+    "The CUDA toolkit (nvcc) is not planned: torch's wheels and the images include the CUDA libraries, so the host "
+    "needs only the driver. --toolkit adds it."
 )
 
 
 def plan(host: Host, catalogue: Catalogue, target: Target, source: DriverSource | None) -> PlanPart:
-    """The toolkit's repository, fenced off from an archive driver, and the toolkit."""
+    """The toolkit's repository, pinned so that it does not replace an archive driver, and the toolkit."""
     if not target.toolkit:
         return PlanPart(notes=(NOT_NEEDED,))
     row = catalogue.repository("nvidia.cuda")
     steps: tuple[Step, ...] = repositories.repository_steps(
-        host, catalogue, row, "The CUDA toolkit that you asked for is only there."
+        host, catalogue, row, "Only NVIDIA's repository has the CUDA toolkit that you asked for."
     )
     if source is not DriverSource.NVIDIA:
         steps = (*steps, pin_drivers(host, catalogue))
     wanted = names(catalogue, "nvidia.repo.toolkit")
-    because = "You asked for it: it compiles CUDA code. Training does not need it, and it brings no driver."
+    because = "You asked for it: it compiles CUDA code. Training does not need it, and it installs no driver."
     toolkit = install_step(host, "cuda-toolkit", "Install the CUDA toolkit", wanted, because)
     return PlanPart(steps=(*steps, toolkit))

@@ -1,4 +1,4 @@
-"""Who may use the card: groups for the person behind the machine, never more than asked for."""
+"""Who may use the GPU: groups for the user, only the necessary or requested ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DOCKER_GROUP = "docker"
 
 
 def plan(host: Host, target: Target, vendor: PlanVendor) -> PlanPart:
-    """AMD's nodes are open to render and video; NVIDIA's are open to everyone; docker only on request."""
+    """AMD's device nodes are for the groups render and video, NVIDIA's for everyone; docker only on request."""
     steps: list[Step] = []
     if vendor is PlanVendor.AMD:
         steps.append(
@@ -19,8 +19,8 @@ def plan(host: Host, target: Target, vendor: PlanVendor) -> PlanPart:
                 host,
                 "groups",
                 AMD_GROUPS,
-                "/dev/kfd and the render nodes are open to these groups; opening them to everyone would let every "
-                "local account read the card's memory.",
+                "These groups may use /dev/kfd and the render nodes; if everyone could, every local account could read "
+                "the GPU's memory.",
             )
         )
     if target.docker_group:
@@ -29,7 +29,7 @@ def plan(host: Host, target: Target, vendor: PlanVendor) -> PlanPart:
                 host,
                 "docker-group",
                 (DOCKER_GROUP,),
-                "You asked for it. Members of docker can become root without a password.",
+                "You asked for it. Membership in docker equals root access without a password.",
             )
         )
     return PlanPart(steps=tuple(steps))
@@ -43,18 +43,18 @@ def _member(host: Host, id: str, groups: tuple[str, ...], because: str) -> Step:
         state, title, why = State.DONE, f"Groups {wanted}", f"{because} root needs no group."
     elif user is None:
         state, title = State.MANUAL, f"Add yourself to {wanted}"
-        why = f"{because} Who you are could not be read: put your name in place of USER."
+        why = f"{because} Your user name could not be read: write it in place of USER."
     elif person.database_groups is None:
         state, title = State.TODO, f"Add {user} to {wanted}"
-        why = f"{because} The group database could not be read, so it is planned as if {user} were in none of them."
+        why = f"{because} The group database could not be read, so it is planned as if {user} were not a member."
     elif set(groups) <= set(person.database_groups):
         state, title, why = State.DONE, f"{user} is in {wanted}", because
         if person.groups is not None and not set(groups) <= set(person.groups):
-            why += " This session began before that: log out and in again."
+            why += " This session is older than the membership: log out and in again."
     else:
         missing = [group for group in groups if group not in person.database_groups]
         state, title = State.TODO, f"Add {user} to {' and '.join(missing)}"
-        why = f"{because} It holds from the next login on."
+        why = f"{because} It takes effect at the next login."
     name = user or "USER"
     missing_now = tuple(group for group in groups if group not in (person.database_groups or ()))
     return Step(
@@ -64,5 +64,5 @@ def _member(host: Host, id: str, groups: tuple[str, ...], because: str) -> Step:
         state=state,
         because=why,
         commands=() if state is State.DONE else (("usermod", "--append", "--groups", ",".join(missing_now), name),),
-        undo="" if state is State.DONE else f"takes {name} out of the groups that it was not in before",
+        undo="" if state is State.DONE else f"removes {name} from {' and '.join(missing_now)}",
     )

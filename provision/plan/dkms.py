@@ -1,4 +1,4 @@
-"""Modules that DKMS builds on this machine: whether the kernel that starts next has one, and building it if not."""
+"""Modules that DKMS builds on this machine: whether the kernel that boots next has one, and the build if not."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from provision.system import apt
 
 
 def module_step(host: Host, module: str, title: str, driver: Step) -> Step:
-    """The step after a DKMS driver: DKMS passes over a kernel whose headers are missing without a word."""
+    """The step after a DKMS driver: DKMS silently skips a kernel whose headers are missing."""
     missing = missing_kernels(module, host)
     done = driver.state is State.DONE and missing == ()
     return Step(
         id=f"{module}-module",
-        title=f"See that the kernel that starts next has {title}",
+        title=f"Verify that the kernel that boots next has {title}",
         action=KernelModule(name=module, change="build"),
         state=State.DONE if done else State.TODO,
-        because="DKMS leaves a kernel out whose headers are not there, and says so only in its log: the machine would "
-        "start without its card.",
+        because="DKMS skips a kernel whose headers are missing, and reports it only in its log: the machine would boot "
+        "without its GPU.",
         commands=()
         if done
         else tuple(
             ("dkms", "autoinstall", "--kernelver", release)
             for release in (missing or (host.kernel.next_boot or "RELEASE",))
         ),
-        undo="" if done else "DKMS takes its modules away with its packages",
+        undo="" if done else "DKMS removes its modules with its packages",
     )
 
 
@@ -38,7 +38,7 @@ def missing_kernels(module: str, host: Host) -> tuple[str, ...] | None:
 
 
 def kernels_without_module(action: KernelModule, context: ApplyContext) -> tuple[str, ...]:
-    """Read afresh: the kernel that starts next, if it has no module."""
+    """The kernel that boots next, if it has no module, read again from the machine."""
     return _missing(action.name, read_kernel(context.machine, Gaps()))
 
 
@@ -48,16 +48,16 @@ def _missing(module: str, kernel: Kernel) -> tuple[str, ...]:
     return (upcoming,) if upcoming and upcoming not in have else ()
 
 
-def build_module(action: KernelModule, context: ApplyContext, stage: str, title: str) -> None:
-    """DKMS once more for what it left out; its failure is told with the log to read."""
+def build_module(action: KernelModule, context: ApplyContext) -> None:
+    """Run DKMS again for the kernel that it skipped; a failure names the log to read."""
     for release in kernels_without_module(action, context):
-        outcome = apt.call(context, stage, ("dkms", "autoinstall", "--kernelver", release))
+        outcome = apt.call(context, ("dkms", "autoinstall", "--kernelver", release))
         if release in kernels_without_module(action, context):
-            said = outcome.stdout.strip()[-300:] or outcome.problem or "it said nothing"
+            said = outcome.stdout.strip()[-300:] or outcome.problem or "it printed nothing"
             raise OutsideFailed(
                 "module.not-built",
-                f"{title.rstrip('.')}: the kernel {release} has no {action.name} module.",
+                f"{context.title}: the kernel {release} has no {action.name} module.",
                 f"DKMS did not build it: {said}",
-                f"Are its headers there (linux-headers-{release})? DKMS's log: /var/lib/dkms/{action.name}/*/build/"
-                "make.log. Nothing else was changed by this step; then: gpu-setup apply",
+                f"Check that its headers are installed (linux-headers-{release}), and DKMS's log: "
+                f"/var/lib/dkms/{action.name}/*/build/make.log. This step changed nothing else. Then: gpu-setup apply",
             )

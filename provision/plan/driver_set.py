@@ -1,4 +1,4 @@
-"""What is one set with NVIDIA's kernel module: which of it is here, and what of it gives way to a new driver."""
+"""The packages that belong to NVIDIA's kernel module: which are installed, and which a new driver replaces."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from provision.target import DriverSource
 # `nvidia-driver-580-server-open`, `libnvidia-gl-580:i386`, `nvidia-firmware-580-580.173.02`: the first is the branch
 _BRANCH = re.compile(r"-([0-9]{3})(-server)?(?=[-:]|$)")
 _PREBUILT = re.compile(r"linux-(?:modules|objects|signatures)-nvidia-")
-# NVIDIA's driver versions, by which its own packages without a number in their names are told
+# NVIDIA's driver versions, which identify its packages without a branch in their names
 _VERSION = re.compile(r"(?:[0-9]+:)?([0-9]{3})[.-][0-9]")
 
 
 def members(host: Host, catalogue: Catalogue) -> tuple[Package, ...]:
-    """Every package of the set that is here, half-configured ones too; foreign architectures are called `name:i386`."""
+    """Every installed package of the set, half-configured ones too; other architectures are called `name:i386`."""
     ours, others = names(catalogue, "nvidia.driver-set"), names(catalogue, "nvidia.driver-set.not")
     return tuple(
         package
@@ -38,11 +38,11 @@ def replaced_packages(
     metas: tuple[str, ...],
     open_module: bool,
 ) -> tuple[str, ...]:
-    """Packages of another driver, which go in the new one's transaction: the meta alone would leave its libraries.
+    """Packages of another driver, removed in the new one's transaction: removing its meta package would keep libraries.
 
-    `tag`: the new driver's branch as names carry it (`595`, `580-server`). `metas`: keys of metas that the new driver
-    does without. From 590 on NVIDIA's own packages carry no number; before that they are Ubuntu's by name, and what
-    is of the same branch is replaced by name.
+    `tag`: the new driver's branch as in package names (`595`, `580-server`). `metas`: keys of meta packages that the
+    new driver does not need. From 590 on, names of NVIDIA's packages have no number; before, they are the same as
+    Ubuntu's, so packages of the same branch are replaced by name.
     """
     unwanted = {name for name, _ in found(host, first_names(catalogue, metas))} - set(wanted)
     numbered = any(tag_of(name) for name in wanted)
@@ -52,7 +52,7 @@ def replaced_packages(
         if name in wanted:
             continue
         if theirs is None:
-            # NVIDIA's own have the driver's version and no number; Ubuntu's nvidia-settings has an older one
+            # NVIDIA's packages have the driver's version and no number; Ubuntu's nvidia-settings has an older version
             goes = source is DriverSource.ARCHIVE and _leading(package.version) in _vendors(host, catalogue)
         elif source is DriverSource.NVIDIA and not numbered:
             goes = not name.startswith("nvidia-driver-pinning")
@@ -73,7 +73,7 @@ def tag_of(name: str) -> str | None:
 
 
 def i386_packages(host: Host, catalogue: Catalogue, tag: str) -> tuple[str, ...]:
-    """32-bit libraries that go with the driver `tag`: those that are here for another one, or what Steam needs."""
+    """32-bit libraries for the driver `tag`: those that are installed for another driver, or that Steam needs."""
     there = tuple(
         dict.fromkeys(
             _BRANCH.sub(f"-{tag}", package.name, count=1)
@@ -94,7 +94,7 @@ def i386_packages(host: Host, catalogue: Catalogue, tag: str) -> tuple[str, ...]
 
 
 def _vendors(host: Host, catalogue: Catalogue) -> frozenset[str]:
-    """Branches of NVIDIA's own packages that are here."""
+    """Branches of NVIDIA's packages that are installed."""
     keys = ("nvidia.repo.pinning", "nvidia.repo.desktop.open", "nvidia.repo.desktop.proprietary")
     there = {name for name, _ in found(host, first_names(catalogue, keys))}
     return frozenset(_leading(package.version) for package in members(host, catalogue) if package.name in there) - {""}

@@ -1,4 +1,4 @@
-"""The NVIDIA driver that is already on the machine, and whether it may stay."""
+"""The NVIDIA driver that is already installed, and whether it can be kept."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ VENDOR = ("nvidia.repo.pinning", "nvidia.repo.desktop.open", "nvidia.repo.deskto
 
 
 class InstalledDriver(NamedTuple):
-    """`packages`: the metas that brought it; `version`: the loaded module's; `runfile`: from NVIDIA's .run file.
+    """`packages`: its meta packages; `version`: of the loaded module; `runfile`: from NVIDIA's .run file.
 
-    `family`: `-server` for Ubuntu's packages of that name, which get updates of their own; empty for the others.
+    `family`: `-server` for Ubuntu's packages of that name, which get separate updates; empty for the others.
     """
 
     source: DriverSource | None
@@ -36,7 +36,7 @@ class InstalledDriver(NamedTuple):
 
 
 def installed_driver(host: Host, catalogue: Catalogue) -> InstalledDriver:
-    """Read off dpkg's database and the loaded module."""
+    """From dpkg's database and the loaded module."""
     vendor = found(host, first_names(catalogue, VENDOR))
     archive = found(host, first_names(catalogue, ARCHIVE))
     version = host.nvidia.module_version
@@ -60,27 +60,27 @@ def replace_reason(
     current: InstalledDriver,
     lowest: str | None,
 ) -> str | None:
-    """Why the loaded driver cannot stay; None when it serves every card and is what was asked for."""
+    """Why the loaded driver must be replaced; None when it supports every GPU and is what was requested."""
     if current.version is None:
         return "no NVIDIA kernel module is loaded"
     if is_below(current.version, lowest):
-        return f"the loaded driver {current.version} is below {lowest}, which training needs"
+        return f"the loaded driver {current.version} is older than {lowest}, which training needs"
     row = catalogue.branch(current.branch) if current.branch is not None else None
     if row and (reason := unsuitable_reason(row, current.open, generations(cards))):
         return f"the loaded driver is {current.version}, but {reason}"
     if host.nvidia.nvml_problem == "absent":
         return f"module {current.version} is loaded, but its libraries are not installed"
     if target.branch not in (None, current.branch):
-        return f"branch {target.branch} was asked for and {current.branch} is loaded"
+        return f"branch {target.branch} was requested and {current.branch} is loaded"
     if target.source is not DriverSource.AUTO and current.source not in (None, target.source):
-        return f"the driver's packages come from elsewhere and the source {target.source.value} was asked for"
+        return f"the driver's packages are from another source, and the source {target.source.value} was requested"
     return None
 
 
 def unfinished_branch(
     catalogue: Catalogue, cards: tuple[PlannedCard, ...], current: InstalledDriver, lowest: str | None
 ) -> int | None:
-    """The branch whose packages are there but whose module is not loaded, if it would serve: that one is finished."""
+    """The branch whose packages are installed but not loaded, if it is suitable: its installation is finished."""
     row = catalogue.branch(current.branch) if current.version is None and current.branch is not None else None
     if row is None or row.kind not in SUPPORTED_KINDS or unsuitable_reason(row, None, generations(cards)):
         return None

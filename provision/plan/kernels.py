@@ -1,4 +1,4 @@
-"""Which kernels a driver must work with: the metas that follow updates, and releases that no meta follows."""
+"""Which kernels a driver must work with: meta packages, which follow updates, and releases without a meta package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from provision.plan.package_steps import PRESENT, names
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """`6.17.0-14-generic` and `6.17.0-14.14~24.04.1` → (6, 17, 0, 14, …): never compared as text."""
+    """`6.17.0-14-generic` and `6.17.0-14.14~24.04.1` → (6, 17, 0, 14, …): versions are never compared as text."""
     return tuple(int(part) for part in re.findall(r"[0-9]{1,9}", version))
 
 
@@ -19,15 +19,15 @@ def at_least(version: str, floor: str) -> bool:
 
 
 def flavours(host: Host, catalogue: Catalogue) -> tuple[str, ...]:
-    """Flavours of the installed kernel metas (`generic`, `generic-hwe-24.04`, `oem-24.04` …), in dpkg's order."""
+    """Flavours of the installed kernel meta packages (`generic`, `oem-24.04` …), as dpkg lists them."""
     return tuple(flavour for flavour, _ in _metas(host, catalogue))
 
 
 def kernels_to_cover(host: Host, catalogue: Catalogue) -> tuple[str, ...]:
     """What to put for {flavour} so that the running and the next kernel have a module, now and after updates.
 
-    The flavour of each installed meta; and the exact release of a kernel that runs now or boots next and belongs to
-    no meta's series. Empty: neither the packages nor the running release could be read.
+    The flavour of each installed meta package; and the exact release of a kernel that runs now or boots next and is not
+    in the series of a meta package. Empty: neither the packages nor the running release could be read.
     """
     metas = _metas(host, catalogue)
     series = {version_numbers(version)[:3] for _, version in metas}
@@ -40,7 +40,7 @@ def kernels_to_cover(host: Host, catalogue: Catalogue) -> tuple[str, ...]:
 
 
 def _metas(host: Host, catalogue: Catalogue) -> tuple[tuple[str, str], ...]:
-    """(flavour, version) of each installed `linux-image-FLAVOUR`; `linux-image-6.8…` and `-unsigned-…` are no metas."""
+    """(flavour, version) of each installed `linux-image-FLAVOUR`; `linux-image-6.8…` and `-unsigned-…` are none."""
     prefixes = tuple(name.partition("{flavour}")[0] for name in names(catalogue, "kernel.image", flavour="{flavour}"))
     return tuple(
         (package.name.removeprefix(prefix), package.version)

@@ -9,27 +9,27 @@ from checks.facts.host import Host, Package
 from checks.facts.kernel import version_key
 from provision.model import AptInstall, DpkgRepair, Reboot, State, Step, WantedPackage
 
-# dpkg states in which the files are unpacked and the package is known to work or nearly so
+# dpkg states of packages that are unpacked and work
 PRESENT = ("installed", "triggers-pending", "triggers-awaited")
 
 
 def names(catalogue: Catalogue, key: str, branch: int | None = None, family: str = "", **words: str) -> tuple[str, ...]:
     """The names that the catalogue has under `key`, filled in; raises KeyError without a row.
 
-    `family`: what Ubuntu's names carry after the branch (`-server`), empty for the ordinary packages.
+    `family`: the suffix after the branch in Ubuntu's names (`-server`), empty for the ordinary packages.
     """
     return catalogue.package(key, branch).fill(**words, **({} if branch is None else {"branch": f"{branch}{family}"}))
 
 
 def first_names(catalogue: Catalogue, keys: tuple[str, ...]) -> tuple[str, ...]:
-    """The meta of each row under these keys: what names the choice, where the rest is shared between choices."""
+    """The first name of each row under these keys: the meta package, which no other row has."""
     return tuple(row.names[0] for row in catalogue.packages if row.key in keys)
 
 
 def found(host: Host, patterns: tuple[str, ...]) -> tuple[tuple[str, int | None], ...]:
-    """Installed packages that one of these name patterns makes, each with the branch in its name if it carries one.
+    """Installed packages that match one of these name patterns, each with the branch in its name if it has one.
 
-    Ubuntu's -server family counts as what its names say beside that.
+    Packages of Ubuntu's -server family match the patterns without `-server`.
     """
     made = []
     for pattern in patterns:
@@ -41,7 +41,7 @@ def found(host: Host, patterns: tuple[str, ...]) -> tuple[tuple[str, int | None]
 
 
 def installed_package(host: Host, name: str) -> Package | None:
-    """The package, if dpkg has it in working order; None also when dpkg's database could not be read."""
+    """The package, if it is installed and works; None also when dpkg's database could not be read."""
     for package in host.apt.packages or ():
         if package.name == name and package.state in PRESENT:
             return package
@@ -49,7 +49,7 @@ def installed_package(host: Host, name: str) -> Package | None:
 
 
 def is_older(version: str, than: str) -> bool:
-    """By dpkg's order of versions, as far as these go: numbers as numbers, `~` before the end, epochs first."""
+    """By dpkg's order of versions, as far as needed here: numbers as numbers, `~` before the end, epochs first."""
     return _order(version) < _order(than)
 
 
@@ -59,7 +59,7 @@ def _order(version: str) -> tuple[int, tuple[tuple[int, int, str], ...]]:
 
 
 def dpkg_problem(host: Host) -> str | None:
-    """What must be run before apt can do anything, and why; None when dpkg is in order or could not be asked."""
+    """Why dpkg must be repaired before apt can work, and how; None when dpkg is in order or could not be asked."""
     if host.apt.interrupted:
         return "dpkg was interrupted and refuses all work until it is finished: sudo dpkg --configure -a"
     if host.apt.broken:
@@ -69,19 +69,19 @@ def dpkg_problem(host: Host) -> str | None:
 
 
 def repair_step(host: Host, leaving: tuple[str, ...]) -> Step | None:
-    """What comes before everything else where dpkg was cut off; `leaving`: what later steps remove anyway."""
+    """The first step if dpkg was interrupted; `leaving`: packages that later steps remove."""
     why = dpkg_problem(host)
     if why is None:
         return None
     stuck = tuple(name for name in host.apt.broken or () if name in leaving)
     return Step(
         id="dpkg-repair",
-        title="Finish what dpkg was cut off in",
+        title="Finish the interrupted dpkg run",
         action=DpkgRepair(leaving=stuck),
         state=State.TODO,
         because=sentence(why.partition(":")[0]),
         commands=(("dpkg", "--configure", "-a"), ("apt-get", "--fix-broken", "install", "--yes")),
-        undo="nothing: dpkg is in order afterwards",
+        undo="nothing to undo: dpkg is in order afterwards",
     )
 
 
@@ -99,7 +99,7 @@ def explain(host: Host, because: str, state: State) -> str:
 
 
 def sentence(text: str) -> str:
-    """First letter up, one full stop at the end; the rest as it is (`PCI` stays `PCI`)."""
+    """First letter in upper case, one full stop at the end; the rest unchanged (`PCI` stays `PCI`)."""
     return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
@@ -117,7 +117,7 @@ def install_step(
 ) -> Step:
     """One apt transaction; done when dpkg has all of it and none of `remove`, or when `done` says so.
 
-    `at_least`: an older version of these packages does not do.
+    `at_least`: an older version of these packages is not enough.
     """
     have = {name: package.version for name in wanted if (package := installed_package(host, name))}
     enough = {name for name, version in have.items() if at_least is None or not is_older(version, at_least)}
@@ -142,18 +142,18 @@ def install_step(
 
 
 def _undo(added: tuple[str, ...], removed: tuple[str, ...]) -> str:
-    parts = [f"removes {', '.join(added)} and what came with them; purges nothing"] if added else []
-    parts += [f"installs {', '.join(removed)} again, in the versions that were there"] if removed else []
+    parts = [f"removes {', '.join(added)} and their new dependencies; purges nothing"] if added else []
+    parts += [f"installs {', '.join(removed)} again, in the same versions"] if removed else []
     return "; ".join(parts)
 
 
 def reboot_step(because: str, state: State = State.TODO) -> Step:
     return Step(
         id="reboot",
-        title="Restart the machine",
+        title="Reboot the machine",
         action=Reboot(),
         state=state,
         because=because,
         commands=(("systemctl", "reboot"),),
-        undo="nothing to undo; the way back is the older kernel in GRUB's menu (hold Esc while it starts)",
+        undo="nothing to undo; the older kernel is in GRUB's menu (hold Esc while the machine boots)",
     )

@@ -1,4 +1,4 @@
-"""Which cards a plan is about: known and supported, and an integrated one only where there is no other."""
+"""Which cards a plan is for: known and supported ones, and an integrated GPU only where there is no other."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PlannedCard(NamedTuple):
 
 
 def supported_cards(host: Host, catalogue: Catalogue) -> tuple[PlannedCard, ...]:
-    """Cards that training can use, reserved ones included; an integrated GPU counts only where there is no other."""
+    """Cards that training can use, reserved ones included; an integrated GPU only where there is no other."""
     rows = (
         PlannedCard(pci, row)
         for pci in host.cards or ()
@@ -43,7 +43,7 @@ def supported_cards(host: Host, catalogue: Catalogue) -> tuple[PlannedCard, ...]
 
 
 def unplanned_cards(host: Host, catalogue: Catalogue) -> tuple[str, ...]:
-    """A sentence for each card of a known vendor that no plan is made for."""
+    """A sentence for each card of a known vendor that is not part of the plan."""
     chosen = {seen.pci.slot for seen in supported_cards(host, catalogue)}
     notes = []
     for pci in host.cards or ():
@@ -53,7 +53,7 @@ def unplanned_cards(host: Host, catalogue: Catalogue) -> tuple[str, ...]:
         if row is None:
             notes.append(f"{pci.slot} ({pci.vendor}:{pci.device}) is not in the catalogue: nothing is planned for it.")
         elif row.integrated:
-            notes.append(f"{pci.slot} {row.name} is an integrated GPU: it is left as it is.")
+            notes.append(f"{pci.slot} {row.name} is an integrated GPU: it is not changed.")
         else:
             because = f" ({row.note})" if row.note else ""
             notes.append(f"{pci.slot} {row.name} has no training stack{because}: nothing is planned for it.")

@@ -1,4 +1,4 @@
-"""A plan as a file: read back, and known to be the one that was written."""
+"""A plan as a file: read again, and verified to be unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Envelope(msgspec.Struct):
 
 
 def load_plan(path: str) -> Plan:
-    """The plan in a file that `gpu-setup plan --out` wrote. Refuses one whose digest does not fit its content."""
+    """The plan in a file that `gpu-setup plan --out` wrote. Refuses one whose digest does not match its content."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -27,7 +27,7 @@ def load_plan(path: str) -> Plan:
         found = msgspec.json.decode(content, type=_Envelope)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadUsage(
-            "plan.no-plan", f"{path} is no plan of gpu-setup.", str(error), "gpu-setup plan --out FILE writes one."
+            "plan.no-plan", f"{path} is not a plan of gpu-setup.", str(error), "gpu-setup plan --out FILE writes one."
         ) from error
     check_plan(found.data, path)
     return found.data
@@ -39,6 +39,6 @@ def check_plan(plan: Plan, where: str) -> None:
         raise Refused(
             "plan.tampered",
             f"The plan in {where} was changed after it was made.",
-            "Its digest does not fit its content, so it is not what somebody reviewed.",
-            "gpu-setup plan --out FILE makes it anew.",
+            "Its digest does not match its content, so it is not the plan that was reviewed.",
+            "Make a new plan: gpu-setup plan --out FILE",
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal
+
 import msgspec
 
 from checks.catalogue import Catalogue
@@ -14,15 +17,16 @@ from provision.plan.plan_cards import PlannedCard, supported_cards, unplanned_ca
 from provision.target import PlanVendor, Target
 
 NOTHING = "No supported GPU: nothing to install."
-SIZE_UNKNOWN = "Sizes and versions are known once apt has been asked; these facts do not hold them."
-NO_DOWNLOAD = "No package is to be fetched."
+SIZE_UNKNOWN = "Sizes and versions are not known: these facts do not include apt's answers."
+NO_DOWNLOAD = "No package to download."
+_VENDOR_NAMES: Mapping[PlanVendor, Literal["nvidia", "amd"]] = {PlanVendor.NVIDIA: "nvidia", PlanVendor.AMD: "amd"}
 
 
 def make_plan(host: Host, catalogue: Catalogue, target: Target, without: tuple[int, ...] = ()) -> Plan:
-    """What would bring this machine to the target, each step with its reason; or refusals, and then no steps.
+    """The steps that bring this machine to the target, each with its reason; or refusals, and then no steps.
 
-    `without`: NVIDIA branches that apt has nothing of (see resolver.py). Same facts, same plan: the digest says so.
-    Raises nothing for what a machine can hold.
+    `without`: NVIDIA branches that apt has no packages for (see resolver.py). The same facts give the same plan, with
+    the same digest. Raises nothing, whatever the machine is.
     """
     windows = refusals.under_windows(host)
     if windows:
@@ -39,14 +43,14 @@ def make_plan(host: Host, catalogue: Catalogue, target: Target, without: tuple[i
     if isinstance(chosen, Refusal):
         return _refused(host, target, None, (chosen,), notes)
     vendor = chosen[0].vendor
-    if left_alone := refusals.machine(host, catalogue):
-        return _refused(host, target, vendor, left_alone, notes)
+    if refused := refusals.machine(host, catalogue):
+        return _refused(host, target, vendor, refused, notes)
     part = _joined(host, catalogue, target, chosen, (*notes, *_other_cards(cards, chosen)), without)
     return seal(msgspec.structs.replace(_sealed(host, target, vendor, part), without=without))
 
 
 def _choose(target: Target, cards: tuple[PlannedCard, ...]) -> tuple[PlannedCard, ...] | Refusal:
-    """The cards of one vendor; never a silent choice between two."""
+    """The cards of one vendor; never a silent choice between two vendors."""
     by_vendor = {
         vendor: tuple(seen for seen in cards if seen.vendor is vendor) for vendor in (PlanVendor.NVIDIA, PlanVendor.AMD)
     }
@@ -60,9 +64,9 @@ def _choose(target: Target, cards: tuple[PlannedCard, ...]) -> tuple[PlannedCard
 
 def _other_cards(cards: tuple[PlannedCard, ...], chosen: tuple[PlannedCard, ...]) -> tuple[str, ...]:
     return tuple(
-        f"{seen} is reserved for a virtual machine (vfio-pci): it is left alone."
+        f"{seen} is reserved for a virtual machine (vfio-pci): it is not changed."
         if seen.reserved
-        else f"{seen} is left as it is: this plan is for {chosen[0].vendor.value.upper()}."
+        else f"{seen} is not changed: this plan is for {chosen[0].vendor.value.upper()}."
         for seen in cards
         if seen not in chosen
     )
@@ -76,7 +80,7 @@ def _joined(
     notes: tuple[str, ...],
     without: tuple[int, ...],
 ) -> PlanPart:
-    """Driver, access, containers, toolkit; the restart after all of them, so that there is one."""
+    """Driver, access, containers, toolkit; one reboot, after all of them."""
     vendor = cards[0].vendor
     if vendor is PlanVendor.NVIDIA:
         driver = nvidia.plan(host, catalogue, target, cards, without)
@@ -93,10 +97,10 @@ def _joined(
     if vendor is PlanVendor.NVIDIA:
         parts.append(cuda_toolkit.plan(host, catalogue, target, driver.source))
     steps = [step for part in parts for step in part.steps]
-    going = [name for step in steps if isinstance(step.action, AptRemove) for name in step.action.packages]
-    going += [name for step in steps if isinstance(step.action, AptInstall) for name in step.action.remove]
-    if mend := repair_step(host, tuple(going)):
-        steps.insert(0, mend)
+    removed = [name for step in steps if isinstance(step.action, AptRemove) for name in step.action.packages]
+    removed += [name for step in steps if isinstance(step.action, AptInstall) for name in step.action.remove]
+    if repair := repair_step(host, tuple(removed)):
+        steps.insert(0, repair)
     steps += [part.restart for part in parts if part.restart][:1]
     firsts = {step.id: step for step in reversed(steps)}
     ordered = tuple(dict.fromkeys(firsts[step.id] for step in steps))
@@ -104,19 +108,19 @@ def _joined(
 
 
 def _conditions(host: Host) -> tuple[str, ...]:
-    """What stands in the way or is worth knowing before anything is applied."""
+    """What a person should know before applying the plan."""
     notes = []
     if host.apt.reboot_required and host.kernel.release != host.kernel.next_boot:
         notes.append(
-            f"A restart is already due: {host.kernel.release} runs, {host.kernel.next_boot or 'another'} comes "
-            "next. Restart before applying, so that the plan is for the kernel that then runs."
+            f"A reboot is already pending: {host.kernel.release} is running, {host.kernel.next_boot or 'another'} "
+            "boots next. Reboot before applying, so that the plan is for the kernel that runs then."
         )
     if host.apt.lock_holder:
         notes.append(f"apt is in use by {host.apt.lock_holder}: apply waits until it has finished.")
     if host.os.virtualisation not in (None, "none"):
         notes.append(
-            f"This is a virtual machine ({host.os.virtualisation}): the plan holds for a card that is passed through "
-            "whole. Whether it is a slice of one (vGPU) cannot be told without a driver."
+            f"This is a virtual machine ({host.os.virtualisation}): the plan is for a GPU that is passed through "
+            "whole. Whether it is a vGPU (a slice of a GPU) is not known until a driver is installed."
         )
     return tuple(notes)
 
@@ -132,7 +136,7 @@ def _sealed(host: Host, target: Target, vendor: PlanVendor | None, part: PlanPar
     return seal(
         Plan(
             machine=host.machine,
-            vendor=vendor.value if vendor else None,
+            vendor=_VENDOR_NAMES[vendor] if vendor else None,
             target=target,
             steps=part.steps,
             reboots=sum(step.id == "reboot" and step.state is not State.DONE for step in part.steps),
@@ -147,12 +151,12 @@ def _sealed(host: Host, target: Target, vendor: PlanVendor | None, part: PlanPar
 
 
 def host_digest(host: Host) -> str:
-    """Digest of the facts that a plan depends on; temperatures, logs and free memory are not among them."""
+    """Digest of the facts that a plan depends on, which exclude temperatures, logs and free memory."""
     return sha256(host_facts(host))
 
 
 def host_facts(host: Host) -> dict[str, str]:
-    """The facts that a plan depends on, each by name, so that a change can be named. Much alike for root and others."""
+    """The facts that a plan depends on, by name, so that a change can be named. Mostly the same for root and users."""
     kernel, nvidia, amd, docker, person = host.kernel, host.nvidia, host.amd, host.docker, host.person
     found: dict[str, object] = {
         "system": (host.os.id, host.os.version_id, host.os.arch, host.os.virtualisation, host.os.graphical),
@@ -191,11 +195,11 @@ def _plain(value: object) -> str:
 
 
 def changed_facts(made: Plan, fresh: Plan) -> tuple[str, ...]:
-    """What of the facts that a plan rests on is no longer so; empty when the machine is the same."""
+    """The facts of the plan that have changed since; empty when the machine is the same."""
     before, after = made.facts, fresh.facts
     names = sorted(before.keys() | after.keys())
     return tuple(
-        f"{name}: {before.get(name) or 'nothing'} then, {after.get(name) or 'nothing'} now"
+        f"{name}: {before.get(name) or 'nothing'} before, {after.get(name) or 'nothing'} now"
         for name in names
         if before.get(name) != after.get(name)
     )

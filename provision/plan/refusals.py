@@ -1,4 +1,4 @@
-"""Machines that are left alone, each with the reason and the way out."""
+"""Machines on which nothing is changed, each with the reason and what to do next."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def under_windows(host: Host) -> Refusal | None:
     return Refusal(
         code="plan.wsl",
         what="This is Linux under Windows (WSL): no driver is installed here.",
-        why="The card's driver belongs to Windows, which lends it to WSL; a Linux driver would break that.",
+        why="WSL uses the GPU driver of Windows; a Linux driver would break that.",
         next="install the vendor's current driver in Windows, then gpu-setup doctor here",
     )
 
@@ -40,7 +40,7 @@ def _container(host: Host) -> Refusal | None:
     return Refusal(
         code="plan.container",
         what=f"This is a container ({host.os.virtualisation}): drivers are not installed from inside one.",
-        why="The kernel, and with it the driver, belongs to the machine that runs the container.",
+        why="A container uses the kernel and the driver of the machine that runs it.",
         next="gpu-setup plan on that machine",
     )
 
@@ -62,9 +62,9 @@ def _system(host: Host, catalogue: Catalogue) -> Refusal | None:
     here = host.os.pretty or f"{host.os.id} {host.os.version_id}"
     return Refusal(
         code="plan.os",
-        what=f"{here}{f' on {host.os.arch}' if host.os.arch else ''} is not a system that is provisioned.",
+        what=f"{here}{f' on {host.os.arch}' if host.os.arch else ''} is not a supported system.",
         why=f"Package names, repositories and kernels are known for {known} only.",
-        next="install the driver by your system's own means, then gpu-setup doctor checks it",
+        next="install the driver with your system's tools; then gpu-setup doctor checks it",
     )
 
 
@@ -73,9 +73,9 @@ def _sealed(host: Host) -> Refusal | None:
         return None
     return Refusal(
         code="plan.tpm-encryption",
-        what="This Ubuntu was installed with disk encryption that is sealed to the TPM.",
-        why="Its kernel comes as a snap: apt's kernels and modules are not what it boots, and changing its boot chain "
-        "can lock the disk.",
+        what="This Ubuntu was installed with disk encryption that the TPM unlocks.",
+        why="It boots a kernel from a snap, not apt's kernels and modules, and a change of its boot chain can lock the "
+        "disk.",
         next="use a driver snap for pc-kernel, or install Ubuntu with a passphrase instead",
     )
 
@@ -87,16 +87,16 @@ def _vgpu(host: Host) -> Refusal | None:
         return None
     return Refusal(
         code="plan.vgpu",
-        what=f"The card is a slice of one ({named or package}).",
-        why="A vGPU works only with the GRID driver that belongs to its host, which no public archive has.",
-        next="ask whoever runs the host for its GRID driver and licence",
+        what=f"The GPU is a vGPU, a slice of a GPU ({named or package}).",
+        why="A vGPU works only with the GRID driver that matches its host, which no public archive has.",
+        next="ask the administrator of the host for its GRID driver and licence",
     )
 
 
 def cards_unknown() -> Refusal:
     return Refusal(
         code="plan.cards-unknown",
-        what="The PCI devices could not be read, so it is not known whether there is a card.",
+        what="The PCI devices could not be read, so it is not known whether there is a GPU.",
         why="Nothing is planned on a guess.",
         next="gpu-setup facts shows what could not be read, and why",
     )
@@ -106,16 +106,16 @@ def reserved(cards: tuple[PlannedCard, ...]) -> Refusal:
     return Refusal(
         code="plan.reserved",
         what=f"{card_list(cards)} is reserved for a virtual machine (bound to vfio-pci).",
-        why="A driver on this machine would take it away from there.",
-        next="take the vfio-pci binding back (modprobe.d, kernel command line), restart, then gpu-setup plan",
+        why="A driver on this machine would take it away from the virtual machine.",
+        next="remove the vfio-pci binding (modprobe.d, kernel command line), reboot, then gpu-setup plan",
     )
 
 
 def two_vendors(nvidia: tuple[PlannedCard, ...], amd: tuple[PlannedCard, ...]) -> Refusal:
     return Refusal(
         code="plan.two-vendors",
-        what=f"There are cards of both vendors: {card_list(nvidia)} and {card_list(amd)}.",
-        why="A training stack is for one vendor, and which one is meant is not guessed.",
+        what=f"There are GPUs of both vendors: {card_list(nvidia)} and {card_list(amd)}.",
+        why="A training stack is for one vendor, and gpu-setup does not guess which one you mean.",
         next="gpu-setup plan --vendor nvidia, or --vendor amd",
     )
 
@@ -123,7 +123,7 @@ def two_vendors(nvidia: tuple[PlannedCard, ...], amd: tuple[PlannedCard, ...]) -
 def vendor_absent(target: Target, present: PlanVendor) -> Refusal:
     return Refusal(
         code="plan.vendor-absent",
-        what=f"There is no supported {target.vendor.value.upper()} card in this machine.",
-        why=f"Its cards are {present.value.upper()}'s.",
+        what=f"There is no supported {target.vendor.value.upper()} GPU in this machine.",
+        why=f"Its GPUs are from {present.value.upper()}.",
         next="gpu-setup plan without --vendor",
     )

@@ -1,4 +1,4 @@
-"""Steps that let apt see a vendor's packages: the key by fingerprint, the source, and pins that fence it in."""
+"""Steps that add a vendor's repository: the key by fingerprint, the source, and pins that limit it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from provision.plan.package_steps import explain, state_of
 
 
 def is_enabled(host: Host, catalogue: Catalogue, row: Repository) -> bool:
-    """An enabled source for it is there, by address or, where no other row has its owner, by owner.
+    """Whether a source for it is enabled, by address or, if no other row has its owner, by owner.
 
     False also when the sources could not be read.
     """
@@ -27,11 +27,11 @@ def repository_steps(host: Host, catalogue: Catalogue, row: Repository, because:
     there = is_enabled(host, catalogue, row)
     state = state_of(host, not there)
     if host.apt.sources is None:
-        because += " The apt sources could not be read, so it is planned as if it were not there."
-    key_because = f"apt trusts {row.uris[0]} only by this key, and this key only for that one source."
+        because += " The apt sources could not be read, so it is planned as if it were missing."
+    key_because = f"apt trusts {row.uris[0]} only with this key, and this key only for that source."
     if not there and not row.fingerprints:
         state = State.BLOCKED
-        key_because += " No source gave the key's fingerprint, and a key without one is never trusted."
+        key_because += " The key's fingerprint is not known, and a key without a known fingerprint is never trusted."
     key = Step(
         id=f"key-{row.name}",
         title=f"Trust the signing key of {row.name}, after comparing its fingerprint",
@@ -61,7 +61,7 @@ def repository_steps(host: Host, catalogue: Catalogue, row: Repository, because:
 
 
 def _key_commands(row: Repository) -> tuple[tuple[str, ...], ...]:
-    """What fetching, comparing and trusting a key comes to by hand; gpg shows the fingerprint that has to be ours."""
+    """The commands to download, compare and trust a key by hand; gpg must show the known fingerprint."""
     fetched = f"{row.keyring}.fetched"
     return (
         ("curl", "--fail", "--location", "--output", fetched, row.key_url),
@@ -73,7 +73,7 @@ def _key_commands(row: Repository) -> tuple[tuple[str, ...], ...]:
 
 
 def write_command(file: str, mode: int = 0o644) -> tuple[str, ...]:
-    """A file that is written whole, from what the step's diff shows."""
+    """The command that writes the whole file, with the content that the step's diff shows."""
     return ("install", "-D", f"--mode={mode:04o}", "/dev/stdin", file)
 
 
@@ -84,7 +84,7 @@ def origin_pin(row: Repository, packages: tuple[str, ...], priority: int, name: 
 
 
 def pin_step(host: Host, id: str, title: str, action: AptPin, because: str) -> Step:
-    """Done when apt already has a preferences file of this name with this priority."""
+    """Done when apt already has a preferences file with this name and priority."""
     there = any(found.file == action.file and found.priority == action.priority for found in host.apt.pins or ())
     if host.apt.pins is None:
         because += " The pins could not be read, so it is planned as if there were none."
@@ -100,7 +100,7 @@ def pin_step(host: Host, id: str, title: str, action: AptPin, because: str) -> S
 
 
 def block_steps(steps: tuple[Step, ...], because: str) -> tuple[Step, ...]:
-    """The steps, each that was to do blocked for this reason."""
+    """The steps, with the open ones blocked for this reason."""
     return tuple(
         msgspec.structs.replace(step, state=State.BLOCKED, because=f"{step.because} {because}", commands=())
         if step.state is State.TODO

@@ -1,4 +1,4 @@
-"""Unattended upgrades and the driver: the whole set of kernel and driver is kept from them, or nothing of it."""
+"""Unattended upgrades and the driver: all packages of kernel and driver are excluded from them, or none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE = "/etc/apt/apt.conf.d/52gpu-setup-unattended"
 
 
 def plan(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
-    """The step that completes a blacklist of somebody's that leaves a part of the set to move by itself."""
+    """The step that completes a person's blacklist from which part of the set is missing."""
     moving = still_moving(host) if host.apt.unattended else None
     if not moving:
         return ()
@@ -22,16 +22,16 @@ def plan(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
     return (
         Step(
             id="unattended-set",
-            title="Keep the rest of kernel and driver from unattended upgrades too",
+            title="Exclude the rest of kernel and driver from unattended upgrades too",
             action=WriteFile(
                 path=FILE,
-                content="// written by gpu-setup: kernel and NVIDIA driver are one set, of which a part was kept back\n"
+                content="// written by gpu-setup: kernel and NVIDIA driver are one set; a part was already excluded\n"
                 f"Unattended-Upgrade::Package-Blacklist {{\n{listed}}};\n",
             ),
             state=State.TODO,
-            because=f"Somebody keeps a part of it back here, and {' and '.join(moving)} would move by night: then "
-            "module, library and kernel no longer fit. All of the set or none of it. Kernels, security updates "
-            "included, then come by gpu-setup update, which moves both together.",
+            because=f"The blacklist here excludes a part of the set, but unattended upgrades would still change "
+            f"{' and '.join(moving)}: module, libraries and kernel would then not match. Afterwards `gpu-setup update` "
+            "upgrades kernels, security updates included, together with the driver.",
             commands=(write_command(FILE),),
             undo=f"removes {FILE}",
         ),

@@ -1,6 +1,6 @@
-"""A private apt tree: own lists, cache, sources, keys and preferences over dpkg's real status. Needs no root.
+"""A sandbox for apt: its own lists, cache, sources, keys and preferences with dpkg's real status. Needs no root.
 
-So that apt can be asked about repositories that are not added yet, and so that asking leaves nothing on the system.
+It lets apt answer about repositories that are not added yet, and leaves nothing on the system.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from provision.system.apt_simulation import AptChange, parse_missing, parse_simu
 
 OLD_SECONDS = 24 * 3600
 PATIENCE = 120.0
-# Hooks of the system's own apt (appstream, update-notifier, motd) would write outside the tree.
+# Hooks of the system's apt (appstream, update-notifier, motd) would write outside the sandbox.
 SETTINGS = """\
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
@@ -36,19 +36,19 @@ Debug::NoLocking "true";
 Acquire::Retries "0";
 Acquire::http::Timeout "20";
 Acquire::https::Timeout "20";
-Dir::Etc::SourceList "{tree}/etc/sources.list";
-Dir::Etc::SourceParts "{tree}/etc/sources.list.d";
-Dir::Etc::Preferences "{tree}/etc/preferences";
-Dir::Etc::PreferencesParts "{tree}/etc/preferences.d";
-Dir::State::Lists "{tree}/lists";
-Dir::Cache "{tree}/cache";
-Dir::Cache::Archives "{tree}/cache/archives";
-Dir::Log "{tree}/log";
+Dir::Etc::SourceList "{sandbox}/etc/sources.list";
+Dir::Etc::SourceParts "{sandbox}/etc/sources.list.d";
+Dir::Etc::Preferences "{sandbox}/etc/preferences";
+Dir::Etc::PreferencesParts "{sandbox}/etc/preferences.d";
+Dir::State::Lists "{sandbox}/lists";
+Dir::Cache "{sandbox}/cache";
+Dir::Cache::Archives "{sandbox}/cache/archives";
+Dir::Log "{sandbox}/log";
 """
 
 
 class UnknownPackages(Exception):
-    """apt does not know these packages."""
+    """apt does not have these packages."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         super().__init__(", ".join(names))
@@ -56,7 +56,7 @@ class UnknownPackages(Exception):
 
 
 class AptSandbox(NamedTuple):
-    """`notes` say what could not be had: a list that is old, a repository that does not answer."""
+    """`notes` say what is missing: package lists that are old, a repository that does not answer."""
 
     machine: Machine
     place: Path
@@ -67,7 +67,7 @@ class AptSandbox(NamedTuple):
         return self.machine.run(argv, timeout=timeout, env=ENVIRONMENT)
 
     def simulate(self, arguments: Sequence[str]) -> AptChange:
-        """What apt would do. Raises Unknown for packages that it has not, Problem for everything else."""
+        """What apt would do. Raises UnknownPackages for packages that it does not have, Problem for other failures."""
         outcome = self.apt("-s", "--yes", *arguments)
         if outcome.ok:
             return parse_simulation(outcome.stdout)
@@ -76,7 +76,7 @@ class AptSandbox(NamedTuple):
         raise apt_errors.apt_problem(outcome.argv, outcome, "Asking apt what it would do")
 
     def size(self, arguments: Sequence[str]) -> int | None:
-        """Bytes to fetch for it; archives that lie in the system's cache already do not count."""
+        """Bytes to download for it; package files in the system's cache do not count."""
         outcome = self.apt("--print-uris", "--yes", *arguments)
         if not outcome.ok:
             return None
@@ -84,7 +84,7 @@ class AptSandbox(NamedTuple):
         return sum(size for name, size in parse_uris(outcome.stdout).items() if name not in have)
 
     def update(self, *only: str) -> Problem | None:
-        """Read the lists of all sources, or of these files; what is wrong where that fails."""
+        """Update the lists of all sources, or of these files; returns the problem if that fails."""
         for file in only or ("",):
             limited = (
                 (
@@ -104,7 +104,7 @@ class AptSandbox(NamedTuple):
         return None
 
     def apply_pins_of(self, package: str) -> bool:
-        """Fetch a package that brings preferences and put them into the tree, as its installation would."""
+        """Download a package that contains preferences and copy them into the sandbox, as its installation would."""
         folder = self.place / "packages"
         folder.mkdir(exist_ok=True)
         found = self.machine.stream(
@@ -128,7 +128,7 @@ class AptSandbox(NamedTuple):
 def open_sandbox(
     machine: Machine, new_keys: Sequence[AptKey], sources: Sequence[AptRepo], pins: Sequence[AptPin]
 ) -> Iterator[AptSandbox]:
-    """The tree with the system's sources and these new ones, whose keys are fetched and compared; gone afterwards."""
+    """A temporary sandbox with the system's sources and these new ones, whose keys are downloaded and compared."""
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="gpu-setup-apt-") as name:
@@ -155,7 +155,7 @@ def open_sandbox(
 def _copy_settings(sandbox: AptSandbox) -> None:
     for folder in ("etc/sources.list.d", "etc/preferences.d", "lists/partial", "cache/archives/partial", "log", "keys"):
         (sandbox.place / folder).mkdir(parents=True)
-    (sandbox.place / "apt.conf").write_text(SETTINGS.format(tree=sandbox.place), encoding="utf-8")
+    (sandbox.place / "apt.conf").write_text(SETTINGS.format(sandbox=sandbox.place), encoding="utf-8")
     for kind, own in (("sources.list", "sources.list"), ("preferences", "preferences")):
         _copy(Path("/etc/apt") / kind, sandbox.place / "etc" / own)
         for file in _names(Path(f"/etc/apt/{kind}.d")):
@@ -166,13 +166,13 @@ def _copy_settings(sandbox: AptSandbox) -> None:
 
 
 def _keyrings(sandbox: AptSandbox, new_keys: Sequence[AptKey]) -> dict[str, str | None]:
-    """Where the tree has each new keyring; None for one that could not be had, which is noted."""
+    """Where the sandbox has each new keyring; None for one that is not available, which is noted."""
     rings: dict[str, str | None] = {}
     for key in new_keys:
         ring = sandbox.place / "keys" / Path(key.keyring).name
         try:
             ring.write_bytes(keys.trusted_keyring(keys.fetch(key.url), key.fingerprints, key.url))
-            # apt's own user reads it where apt runs as root
+            # apt's user _apt reads it where apt runs as root
             ring.chmod(0o644)
             rings[key.keyring] = str(ring)
         except Problem as problem:
@@ -182,12 +182,12 @@ def _keyrings(sandbox: AptSandbox, new_keys: Sequence[AptKey]) -> dict[str, str 
 
 
 def _update_lists(sandbox: AptSandbox, added: Sequence[str]) -> None:
-    """Lists of the new sources always; of all where the system's are missing or older than a day."""
+    """Update the lists of the new sources; of all sources if the system's lists are missing or older than a day."""
     if are_lists_stale(sandbox.machine, OLD_SECONDS):
         problem = sandbox.update()
         if problem is None:
             return
-        sandbox.notes.append(f"The package lists are old or missing and cannot be read anew: {problem.why}")
+        sandbox.notes.append(f"The package lists are old or missing and cannot be updated: {problem.why}")
     if added and (problem := sandbox.update(*added)):
         sandbox.notes.append(f"{problem.what} {problem.why}".strip())
 
@@ -200,7 +200,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """As far as it may be read: a source that only root may read stays out, and with it what only it has."""
+    """Copy the file if it may be read: a source that only root can read is not in the sandbox, nor are its packages."""
     try:
         if source.is_file():
             shutil.copyfile(source, target)

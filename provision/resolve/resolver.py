@@ -1,4 +1,4 @@
-"""What apt itself says to a plan: exact versions, what comes and what goes, bytes; and which branch has modules."""
+"""Completes a plan with apt's answers: exact versions, installs and removals, bytes; and which branch has modules."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ from provision.system.apt_simulation import NO_CHANGE, AptChange
 from provision.target import Target
 
 ELSEWHERE = "Versions and sizes are not known: apt can be asked only on the machine itself."
-UNFINISHED = "Versions and sizes are not known: apt answers once dpkg is in order again."
-# what they bring changes what is asked for after them
+UNFINISHED = "Versions and sizes are not known until dpkg is repaired."
+# what they install changes apt's answers to the steps after them
 ALONE = ("nvidia-driver", "nvidia-branch-lock")
 _IMAGE = re.compile(r"linux-image-(?:unsigned-)?([0-9][0-9a-z.~+-]*)")
 _MODULES = re.compile(r"linux-modules-nvidia-(([0-9]{3})(?:-server)?(?:-open)?)-(.+)")
 
 
 class BranchUnavailable(Exception):
-    """The driver's packages do not do for this machine; the text says why."""
+    """The driver's packages are not suitable for this machine; the text says why."""
 
 
 class AptAnswers(NamedTuple):
@@ -56,10 +56,10 @@ class AptAnswers(NamedTuple):
 
 
 def resolve_plan(host: Host, catalogue: Catalogue, target: Target, machine: Machine) -> Plan:
-    """The plan, and where it is for this machine what apt says to it. Writes only into a temporary folder.
+    """The plan, with apt's answers if it is for this machine. Writes only into a temporary folder.
 
-    A branch without packages or without modules for the next kernel is left out, and the next one tried. The next
-    kernel is also the one that apt has for the kernel packages here, which comes with the next upgrade.
+    A branch without packages, or without modules for the next kernel, is skipped, and the next one tried. The next
+    kernel is the one that boots next, and also the one that the next upgrade installs.
     """
     without: tuple[int, ...] = ()
     lags: list[str] = []
@@ -67,7 +67,7 @@ def resolve_plan(host: Host, catalogue: Catalogue, target: Target, machine: Mach
     while True:
         made = with_differences(make_plan(host, catalogue, target, without), machine)
         if lags and made.refusals and ahead:
-            # no branch has modules for the kernel to come: then for the one that is here, and the guard keeps it
+            # no branch has modules for the kernel of the next upgrade: choose for the current, which the guard boots
             without, lags, ahead, behind = (), [], False, lags[0]
             continue
         if made.refusals or not any(_needs_apt(step) for step in made.steps):
@@ -94,7 +94,7 @@ def resolve_plan(host: Host, catalogue: Catalogue, target: Target, machine: Mach
                 Refusal(
                     code="plan.unknown-package",
                     what=f"apt has no package {unknown}.",
-                    why="The repositories that are enabled here, and the ones that the plan adds, do not carry it.",
+                    why="The repositories that are enabled here, and those that the plan adds, do not have it.",
                     next="sudo apt-get update, then gpu-setup plan; a mirror may lack restricted or universe",
                 ),
             )
@@ -103,12 +103,12 @@ def resolve_plan(host: Host, catalogue: Catalogue, target: Target, machine: Mach
 
 
 def _with_kernel_note(made: Plan, lag: str) -> Plan:
-    note = f"{sentence(lag)} The kernel that is here keeps being started until there is (next-boot-guard)."
+    note = f"{sentence(lag)} The current kernel keeps booting until then (next-boot-guard)."
     return seal(msgspec.structs.replace(made, notes=(*made.notes, note)))
 
 
 def with_differences(made: Plan, machine: Machine) -> Plan:
-    """The plan with what each step changes in its file, and with the steps that the last run was cut off in."""
+    """The plan with the change of each step's file, and with the steps that the last run was interrupted in."""
     steps = tuple(_with_difference(step, machine) for step in reopen_interrupted(made.steps, last_run(machine)))
     return made if steps == made.steps else seal(msgspec.structs.replace(made, steps=steps))
 
@@ -127,7 +127,7 @@ def _with_difference(step: Step, machine: Machine) -> Step:
     try:
         wanted = file_actions.file_content(action, now)
     except Problem as problem:
-        # found out before anything is begun: somebody has to mend it first
+        # found before anything is started: a person must repair it first
         because = f"{step.because} {problem.what} {problem.next}"
         return msgspec.structs.replace(step, state=State.BLOCKED, because=because, commands=())
     return msgspec.structs.replace(step, diff=system_files.difference(path, now, wanted))
@@ -144,7 +144,7 @@ def _kernel_metas(host: Host, catalogue: Catalogue) -> tuple[str, ...]:
 
 
 def _ask_apt(made: Plan, host: Host, machine: Machine, metas: tuple[str, ...]) -> Plan:
-    """`metas`: the kernel packages whose next release counts as the next kernel; none of them: what is here counts."""
+    """`metas`: the kernel meta packages whose next release is also a next kernel; empty: only the installed kernels."""
     todo = [step for step in made.steps if step.state is State.TODO]
     new_keys = [step.action for step in todo if isinstance(step.action, AptKey)]
     sources = [step.action for step in todo if isinstance(step.action, AptRepo)]
@@ -163,7 +163,7 @@ def _ask_apt(made: Plan, host: Host, machine: Machine, metas: tuple[str, ...]) -
 
 
 def _simulate_steps(made: Plan, host: Host, sandbox: AptSandbox, metas: tuple[str, ...]) -> AptAnswers:
-    """Each transaction simulated on top of the ones before it, since none of them is done yet."""
+    """Each transaction simulated together with the ones before it, because none of them is done yet."""
     arguments: tuple[str, ...] = ()
     before = NO_CHANGE
     steps: list[Step] = []
@@ -184,7 +184,7 @@ def _simulate_steps(made: Plan, host: Host, sandbox: AptSandbox, metas: tuple[st
                 raise BranchUnavailable(f"the archive has no {error}") from error
             if not sandbox.notes:
                 raise
-            # a repository did not answer: what only it has cannot be known
+            # a repository did not answer: its packages are not known
             unknown.append(step.title)
             steps.append(step)
             continue
@@ -196,12 +196,14 @@ def _simulate_steps(made: Plan, host: Host, sandbox: AptSandbox, metas: tuple[st
                 _check_next_upgrade(action, change, host, sandbox, metas)
                 more = _arguments(action)
             if step.id == "nvidia-branch-lock" and not sandbox.apply_pins_of(action.packages[0].name):
-                sandbox.notes.append(f"{action.packages[0].name} could not be fetched, so its pin is not counted in.")
+                sandbox.notes.append(
+                    f"{action.packages[0].name} could not be downloaded, so its pin is not considered."
+                )
         steps.append(msgspec.structs.replace(step, action=with_versions(action, change.without(before))))
         arguments, before = (*arguments, *more), change
     notes = [*sandbox.notes]
     if unknown:
-        notes.append(f"Versions and size of these are not known until then: {'; '.join(unknown)}.")
+        notes.append(f"Versions and size of these steps are not known: {'; '.join(unknown)}.")
     size = None if unknown else sandbox.size(("install", *arguments))
     return AptAnswers(tuple(steps), size, tuple(notes))
 
@@ -209,9 +211,9 @@ def _simulate_steps(made: Plan, host: Host, sandbox: AptSandbox, metas: tuple[st
 def _simulate_together(
     steps: tuple[Step, ...], arguments: tuple[str, ...], sandbox: AptSandbox
 ) -> dict[tuple[str, ...], AptChange]:
-    """Several simulations side by side: what each asks for is known before the first has answered.
+    """Several simulations in parallel: the arguments of each are known before the first has answered.
 
-    Those that fail are left out and asked again in their turn.
+    Those that fail are not in the answer, and are run again in their turn.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -261,7 +263,7 @@ def with_versions(action: AptInstall | AptRemove, change: AptChange) -> AptInsta
 def _with_modules(
     action: AptInstall, change: AptChange, earlier: tuple[str, ...], host: Host, sandbox: AptSandbox
 ) -> tuple[AptChange, AptInstall]:
-    """See to it that the running and the next kernel have a module; Lag when the next one would have none."""
+    """Add modules for the running and the next kernel; raises BranchUnavailable if the next would have none."""
     parts = _module_package(action)
     if parts is None:
         return change, action
@@ -279,16 +281,14 @@ def _with_modules(
                 raise BranchUnavailable(
                     f"there are no modules of branch {parts[2]} for the kernel {release} yet"
                 ) from error
-            sandbox.notes.append(
-                f"The kernel {release} that runs now has no module of branch {parts[2]} in the archive."
-            )
+            sandbox.notes.append(f"The archive has no module of branch {parts[2]} for the running kernel {release}.")
     return change, action
 
 
 def _check_next_upgrade(
     action: AptInstall, change: AptChange, host: Host, sandbox: AptSandbox, metas: tuple[str, ...]
 ) -> None:
-    """Lag where the kernel that the next upgrade brings has no module in the archive; none of it is installed now."""
+    """Raise BranchUnavailable if the archive has no module for the kernel of the next upgrade."""
     parts = _module_package(action)
     if parts is None or not metas:
         return
@@ -302,11 +302,13 @@ def _check_next_upgrade(
     try:
         sandbox.simulate(("install", name))
     except (UnknownPackages, Problem) as error:
-        raise BranchUnavailable(f"the next upgrade brings the kernel {coming}, and there is no {name} yet") from error
+        raise BranchUnavailable(
+            f"the next upgrade installs the kernel {coming}, and the archive has no {name} yet"
+        ) from error
 
 
 def next_kernel(host: Host, change: AptChange) -> str | None:
-    """What boots after this change: a new image that is newer than all, else what boots next now."""
+    """The kernel that boots after this change: the newest new one, or the one that boots next now."""
     images = [match[1] for name in change.installs if (match := _IMAGE.fullmatch(name))]
     now = host.kernel.next_boot or host.kernel.release
     return max([*images, *([now] if now else [])], key=version_key, default=None)
@@ -337,10 +339,10 @@ def _refuse_no_modules(made: Plan, lags: list[str]) -> Plan:
         made,
         Refusal(
             code="plan.no-modules",
-            what="No driver branch in Ubuntu's archive goes with the kernel here.",
+            what="No driver branch in Ubuntu's archive has modules for the kernel here.",
             why=f"{'; '.join(dict.fromkeys(lags))}.".capitalize(),
-            next="sudo apt-get update and upgrade, restart, then gpu-setup plan; or gpu-setup plan --source nvidia, "
-            "whose module is built on this machine",
+            next="sudo apt-get update and upgrade, reboot, then gpu-setup plan; or gpu-setup plan --source nvidia, "
+            "which builds the module on this machine",
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Kernel and driver moved together: one transaction, and only when the next kernel has its module."""
+"""Upgrades kernel and driver together: in one transaction, and only when the next kernel has its module."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _META = re.compile(r"linux-modules-nvidia-([0-9]{3}(?:-server)?(?:-open)?)-[a-z]
 
 
 def plan_update(host: Host, catalogue: Catalogue, machine: Machine) -> Plan:
-    """What moves kernel and driver to what the archive has now; refused while the new kernel has no module.
+    """The upgrade of kernel and driver to what the archive has now; refused while the new kernel has no module.
 
-    Only on the machine itself: what is newer is known to apt alone. Raises Refused elsewhere.
+    Only on the machine itself, because only its apt knows what is newer. Raises Refused elsewhere.
     """
     if not isinstance(machine, LocalMachine):
-        raise Refused("update.elsewhere", "What is newer is known only to apt on the machine itself.")
-    if mend := repair_step(host, ()):
-        return _new_plan(host, (mend,), (), None, ("Kernel and driver are looked at once dpkg is in order again.",))
+        raise Refused("update.elsewhere", "Only apt on the machine itself knows what is newer.")
+    if repair := repair_step(host, ()):
+        return _new_plan(host, (repair,), (), None, ("Kernel and driver are checked once dpkg is repaired.",))
     wanted = installed_set(host, catalogue)
     if not wanted:
         return _new_plan(host, (), (), 0, ("No kernel package and no driver package is installed: nothing to update.",))
@@ -59,8 +59,8 @@ def plan_update(host: Host, catalogue: Catalogue, machine: Machine) -> Plan:
 
 
 def installed_set(host: Host, catalogue: Catalogue) -> tuple[tuple[str, str], ...]:
-    """(name, version) of the installed kernel metas and of all that is one set with them: NVIDIA's packages of the
-    kernel module's version, AMD's DKMS driver.
+    """(name, version) of the installed kernel meta packages and of all packages that must match them: NVIDIA's driver
+    packages, AMD's DKMS driver.
     """
     metas = {
         name
@@ -78,12 +78,12 @@ def installed_set(host: Host, catalogue: Catalogue) -> tuple[tuple[str, str], ..
 
 
 def missing_module(host: Host, action: AptInstall, change: AptChange) -> Refusal | None:
-    """Why this must not be done now: the next kernel would have no module; None where it would have one."""
+    """The refusal if the next kernel would have no module; None if it would have one."""
     if slipped := change.matching(action.forbid):
-        why = f"apt would build the module here ({', '.join(slipped)}), since the archive has no prebuilt one."
+        why = f"apt would build the module here ({', '.join(slipped)}), because the archive has no prebuilt one."
         return _refuse_for_now(host, why)
     meta = next((match for wanted in action.packages if (match := _META.fullmatch(wanted.name))), None)
-    # also one that is here already, and that the next-boot guard keeps from being started
+    # also a kernel that is already installed, and that the next-boot guard does not boot
     coming = (next_kernel(host, change), *(host.kernel.installed or ()))
     upcoming = max(filter(None, coming), key=version_key, default=None)
     if meta is None or upcoming is None:
@@ -92,9 +92,7 @@ def missing_module(host: Host, action: AptInstall, change: AptChange) -> Refusal
     here = {package.name for package in host.apt.packages or () if package.state in PRESENT}
     if change.version(module) is not None or module in here:
         return None
-    return _refuse_for_now(
-        host, f"The kernel {upcoming} would come without its module: {module} is not in the archive yet."
-    )
+    return _refuse_for_now(host, f"The kernel {upcoming} would have no module: {module} is not in the archive yet.")
 
 
 def _refuse_for_now(host: Host, why: str) -> Refusal:
@@ -102,7 +100,7 @@ def _refuse_for_now(host: Host, why: str) -> Refusal:
         code="update.no-module",
         what="Kernel and driver are not updated now.",
         why=why,
-        next=f"The kernel {host.kernel.release or 'that runs'} and its driver stay; try again in some days.",
+        next=f"The kernel {host.kernel.release or 'that runs'} and its driver are kept; try again in some days.",
     )
 
 
@@ -128,16 +126,15 @@ def _steps(action: AptInstall, change: AptChange) -> tuple[Step, ...]:
     moved = sorted(change.upgrades)
     step = Step(
         id="update",
-        title=f"Move kernel and driver together ({len(moved) + len(change.installs)} packages)",
+        title=f"Upgrade kernel and driver in one transaction ({len(moved) + len(change.installs)} packages)",
         action=whole,
         state=State.TODO,
-        because="In one transaction, and only since the next kernel has its module: the one without the other would "
-        "leave the machine without its card.",
+        because="The next kernel has its module. A kernel or a driver alone would leave the machine without its GPU.",
         commands=(("apt-get", "install", "--yes", *(wanted.name for wanted in action.packages)),),
-        undo="puts the old package files back, which are kept before; the older kernel stays in GRUB's menu",
+        undo="installs the old package files again, which are kept; the older kernel is kept in GRUB's menu",
     )
     module = "nvidia" if any("nvidia" in wanted.name for wanted in action.packages) else "amdgpu"
-    restart = reboot_step("The new kernel and its driver take over at the next start.")
+    restart = reboot_step("The new kernel and its driver are used from the next boot.")
     return (guard_step(module), step, choice_step(module), restart)
 
 

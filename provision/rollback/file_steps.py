@@ -1,4 +1,4 @@
-"""The way back of files: each put back as it was before the first step that wrote it, if it still is as we left it."""
+"""Rollback of files: each is restored as before the first step that wrote it, unless someone changed it since."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def restore_steps(
         steps.append(
             Step(
                 id="docker-reload-back",
-                title="Let Docker read its settings again",
+                title="Reload Docker",
                 action=Service(unit="docker.service", change="reload"),
                 state=State.TODO if engine else State.DONE,
-                because="Its settings are as they were before.",
+                because="Its old settings are restored.",
                 commands=(("systemctl", "reload", "docker.service"),),
             )
         )
@@ -50,9 +50,8 @@ def restore_steps(
 
 
 def settings_steps(names: frozenset[str], context: ApplyContext) -> tuple[list[Step], list[str]]:
-    """Settings that these packages leave in /etc when they are removed, as they brought them; and notes on the others.
-
-    They would still do something there: NVIDIA's pinning package is nothing but a preferences file.
+    """Steps for the unchanged settings files that these packages leave in /etc when they are removed; notes on changed
+    ones. Such files would still have an effect: NVIDIA's pinning package is only a preferences file.
     """
     steps, notes = [], []
     known = dpkg.conffiles(context.machine)
@@ -62,24 +61,24 @@ def settings_steps(names: frozenset[str], context: ApplyContext) -> tuple[list[S
             if now is None:
                 continue
             if hashlib.md5(now, usedforsecurity=False).hexdigest() != digest:
-                notes.append(f"{path} of {name} was changed since and stays.")
+                notes.append(f"{path} of {name} was changed since and is kept.")
                 continue
             steps.append(
                 Step(
                     id=f"settings-{path}",
-                    title=f"Remove {path}, which {name} leaves behind",
+                    title=f"Remove {path}, which stays after {name} is removed",
                     action=RestoreFile(path=path, ours=system_files.digest(now)),
                     state=State.TODO,
-                    because="It came with the package, nobody has changed it, and it would go on having its effect.",
+                    because="The package installed it, nobody has changed it, and it would still have an effect.",
                     commands=(("rm", path),),
-                    undo="gpu-setup apply brings it again with its package",
+                    undo="gpu-setup apply installs it again with its package",
                 )
             )
     return steps, notes
 
 
 def _by_content(entry: JournalEntry, path: str) -> str | None:
-    """A keyring that was cut off before its digest was kept is told by the keys in it."""
+    """The digest of a keyring whose step was interrupted before it was recorded: its keys show that it is ours."""
     if not isinstance(entry.action, AptKey):
         return None
     now = system_files.read_current(path)
@@ -93,14 +92,14 @@ def _restore(path: str, before: FileBefore, ours: str, context: ApplyContext) ->
         path=path, ours=ours, before=before.sha256, mode=before.mode, uid=before.uid, gid=before.gid, made=before.made
     )
     done = is_restored(action, context)
-    what = f"Remove {path}" if before.sha256 is None else f"Put {path} back as it was"
+    what = f"Remove {path}" if before.sha256 is None else f"Restore {path}"
     return Step(
         id=f"restore-{path}",
         title=what,
         action=action,
         state=State.DONE if done else State.TODO,
-        because="It was not there before."
+        because="It did not exist before."
         if before.sha256 is None
-        else "It was changed, and its old content was kept.",
+        else "gpu-setup changed it and kept the old content.",
         undo="gpu-setup apply writes it again",
     )

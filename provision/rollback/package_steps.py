@@ -1,4 +1,4 @@
-"""The way back of packages: what came goes, what was there comes back, marks as before. Removes, never purges."""
+"""Rollback of packages: remove what was added, reinstall what was replaced or removed, restore marks. Never purges."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KERNEL = re.compile(r"linux-(?:image|image-unsigned|modules|modules-extra)-([0-
 
 
 def added_packages(started_entries: tuple[JournalEntry, ...]) -> frozenset[str]:
-    """Packages that were not here before the first of these entries, nor settings of theirs."""
+    """Packages that were not installed before the first of these entries, and had no settings files here."""
     changes = [
         msgspec.convert(entry.facts["packages"], PackageChanges)
         for entry in started_entries
@@ -37,7 +37,7 @@ def added_packages(started_entries: tuple[JournalEntry, ...]) -> frozenset[str]:
 def first_state(
     started_entries: tuple[JournalEntry, ...],
 ) -> tuple[dict[str, str | None], dict[str, str], dict[str, bool]]:
-    """Of every package that was touched: its version before (None: not there), ours, and its mark before (auto)."""
+    """Of every changed package: its version before (None: not installed), our version, and its mark before (auto)."""
     before: dict[str, str | None] = {}
     ours: dict[str, str] = {}
     auto: dict[str, bool] = {}
@@ -61,7 +61,7 @@ def first_state(
 
 
 def kept_kernels(going: frozenset[str], host: Host) -> frozenset[str]:
-    """Packages of the running kernel, and of the newest one if none would be left to start."""
+    """Packages of the running kernel, and of the newest kernel if no other would be left to boot."""
     releases = {name: match[1] for name in going if (match := _KERNEL.fullmatch(name))}
     images = {release for name, release in releases.items() if name.startswith("linux-image")}
     safe = {host.kernel.release}
@@ -85,21 +85,21 @@ def package_steps(
     going = dpkg.removable(added - kernels, database)
     needed = sorted(added - kernels - going - {name for name in added if _needed_by_kernel(name, kernels, database)})
     if needed:
-        notes.append(f"{', '.join(needed)} came with gpu-setup and stays: other packages need it by now.")
+        notes.append(f"{', '.join(needed)} was installed by gpu-setup and is kept: other packages need it now.")
     files_back: dict[str, tuple[str, str]] = {}
     for name, version in before.items():
         if version is None or there.get(name) == version:
             continue
         if name in there and there[name] != ours.get(name):
-            notes.append(f"{name} is {there[name]}, which is not what gpu-setup installed: it stays.")
+            notes.append(f"{name} has version {there[name]}, which gpu-setup did not install: it is kept.")
             continue
         archive = kept_archive(name, version, context)
         if archive is not None:
             files_back[name] = (version, archive)
         elif name in there:
-            notes.append(f"{name} stays {there[name]}: its package file {version} was not to be had any more.")
+            notes.append(f"{name} keeps version {there[name]}: the package file of {version} was no longer available.")
         else:
-            notes.append(f"{name} {version} was removed and its package file is not here: sudo apt-get install {name}")
+            notes.append(f"{name} {version} was removed and its package file was not kept: sudo apt-get install {name}")
     steps = []
     if files_back:
         steps.append(_reinstall(files_back, going))
@@ -125,10 +125,10 @@ def _needed_by_kernel(name: str, kernels: frozenset[str], database: dpkg.DpkgDat
 def _remove(names: tuple[str, ...]) -> Step:
     return Step(
         id="packages-remove",
-        title=f"Remove the {len(names)} packages that gpu-setup brought",
+        title=f"Remove the {len(names)} packages that gpu-setup installed",
         action=AptRemove(packages=names),
         state=State.TODO,
-        because="They were not here before. Removed, not purged: settings and data stay.",
+        because="They were not installed before. Removed, not purged: settings and data are kept.",
         commands=(("apt-get", "remove", "--yes", *names),),
         undo="gpu-setup apply installs them again",
     )
@@ -139,14 +139,14 @@ def _reinstall(back: Mapping[str, tuple[str, str]], going: frozenset[str]) -> St
     archives = tuple(back[name][1] for name in names)
     return Step(
         id="packages-restore",
-        title=f"Put {len(names)} packages back as they were" + (f" and remove {len(going)}" if going else ""),
+        title=f"Restore {len(names)} packages" + (f" and remove {len(going)}" if going else ""),
         action=AptInstall(
             packages=tuple(WantedPackage(name=name, version=back[name][0]) for name in names),
             remove=tuple(sorted(going)),
             files=archives,
         ),
         state=State.TODO,
-        because="Their package files were put aside before they were replaced or removed, so no network is needed.",
+        because="Their package files were kept before they were replaced or removed, so no network is needed.",
         commands=(
             ("apt-get", "install", "--yes", "--allow-downgrades", *archives, *(f"{name}-" for name in sorted(going))),
         ),
@@ -157,11 +157,11 @@ def _reinstall(back: Mapping[str, tuple[str, str]], going: frozenset[str]) -> St
 def _kernel_stays(kernels: frozenset[str], host: Host) -> Step:
     return Step(
         id="kernel-stays",
-        title=f"Start an older kernel, then roll back once more: {host.kernel.release or 'this one'} stays for now",
+        title=f"Boot an older kernel, then roll back again: {host.kernel.release or 'this one'} is kept for now",
         action=KernelModule(name=", ".join(sorted(kernels)), change="keep", file=""),
         state=State.MANUAL,
-        because="The kernel that runs, or the last one that can be started, is never removed. "
-        "Hold Esc while the machine starts, Advanced options, the older kernel; then gpu-setup rollback.",
+        because="The running kernel, and the last one that can boot, is never removed. Hold Esc while the machine "
+        "boots, choose Advanced options and an older kernel; then: gpu-setup rollback",
     )
 
 
@@ -180,10 +180,10 @@ def _marks(
     return [
         Step(
             id="package-marks",
-            title="Mark packages as they were: asked for, or come as a dependency",
+            title="Restore apt's marks: installed by request, or as a dependency",
             action=AptMark(auto=to_auto, manual=to_manual),
             state=State.TODO,
-            because="apt decides by these marks what an autoremove takes away.",
+            because="These marks decide what apt's autoremove removes.",
             commands=commands,
         )
     ]

@@ -1,4 +1,4 @@
-"""The way back as a plan: from what the journal says was there, and what is there now. Removes, never purges."""
+"""The rollback as a plan: from the state that the journal recorded, and the state now. Removes, never purges."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from provision.system import dpkg
 from provision.target import Target
 
 ENGINES = ("docker.io", "docker-ce")
-RESTART = "Restart afterwards: what is loaded now goes only then, and what was there before comes back."
+RESTART = "Reboot afterwards: only then the loaded driver is removed and the earlier one is used again."
 
 
 def plan_rollback(entries: tuple[JournalEntry, ...], host: Host, context: ApplyContext) -> Plan:
-    """What would bring the machine back to before the first of these entries. Changes nothing."""
+    """The plan that returns the machine to the state before the first of these entries. Changes nothing."""
     started_entries = tuple(
         entry for entry in entries if entry.phase == "begin" and entry.kind != "rollback" and entry.action
     )
@@ -53,7 +53,7 @@ def plan_rollback(entries: tuple[JournalEntry, ...], host: Host, context: ApplyC
             steps=tuple(steps),
             reboots=0,
             download_bytes=0,
-            download_note="Nothing is to be fetched.",
+            download_note="Nothing to download.",
             refusals=(),
             notes=tuple(notes),
             host_digest=host_digest(host),
@@ -62,12 +62,12 @@ def plan_rollback(entries: tuple[JournalEntry, ...], host: Host, context: ApplyC
 
 
 def absent_packages(going: set[str], database: dpkg.DpkgDatabase) -> frozenset[str]:
-    """What will not be here after this: what goes now, and what is gone already but for its settings."""
+    """Packages that are absent afterwards: those removed now, and those of which only settings files remain."""
     return frozenset(going) | {name for name, record in database.records.items() if record.state == "config-files"}
 
 
 def _has_docker(context: ApplyContext) -> bool:
-    """Whether a Docker is there at all."""
+    """Whether Docker is installed."""
     from checks.facts.gaps import on_path
 
     return on_path(context.machine, "docker") is not None
@@ -76,7 +76,7 @@ def _has_docker(context: ApplyContext) -> bool:
 def _repair() -> Step:
     return Step(
         id="dpkg-repair",
-        title="Finish what dpkg was cut off in",
+        title="Finish the interrupted dpkg run",
         action=DpkgRepair(),
         state=State.TODO,
         because="dpkg refuses all other work until then.",

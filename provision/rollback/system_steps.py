@@ -1,8 +1,8 @@
-"""The way back of services, groups and holds: only what was not so before is undone."""
+"""Rollback of services, groups and holds: only what was different before is undone."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from provision.apply.journal import JournalEntry
 from provision.apply.system_actions import ON, group_names, is_service_ready, is_unused_group, memberships
@@ -18,7 +18,11 @@ def service_steps(started_entries: tuple[JournalEntry, ...], context: ApplyConte
         if isinstance(entry.action, Service) and entry.action.change == "enable":
             first.setdefault(entry.action.unit, entry.facts)
     for unit, facts in reversed(first.items()):
-        for change, was in (("stop", facts.get("active")), ("disable", facts.get("enabled") in ON)):
+        found: tuple[tuple[Literal["stop", "disable"], bool], ...] = (
+            ("stop", bool(facts.get("active"))),
+            ("disable", facts.get("enabled") in ON),
+        )
+        for change, was in found:
             if was:
                 continue
             action = Service(unit=unit, change=change)
@@ -47,10 +51,10 @@ def group_steps(started_entries: tuple[JournalEntry, ...], context: ApplyContext
             steps.append(
                 Step(
                     id=f"groups-{user}-{'-'.join(back)}",
-                    title=f"Take {user} out of {' and '.join(back)}",
+                    title=f"Remove {user} from {' and '.join(back)}",
                     action=UserGroup(user=user, groups=back, change="remove"),
                     state=State.TODO,
-                    because=f"{user} was not in it before.",
+                    because=f"{user} was not a member before.",
                     commands=tuple(("gpasswd", "--delete", user, name) for name in back),
                 )
             )
@@ -58,7 +62,7 @@ def group_steps(started_entries: tuple[JournalEntry, ...], context: ApplyContext
 
 
 def created_group_steps(entries: tuple[JournalEntry, ...], context: ApplyContext) -> list[Step]:
-    """Groups that packages made while they were installed, and that nobody is in: docker's."""
+    """Groups that packages created while they were installed and that have no members, such as docker."""
     now = group_names(context)
     started_entries = [entry for entry in entries if entry.phase == "begin" and "all_groups" in entry.facts]
     done = {(entry.run, entry.step): entry for entry in entries if entry.phase == "done"}
@@ -78,7 +82,7 @@ def created_group_steps(entries: tuple[JournalEntry, ...], context: ApplyContext
             title=f"Remove the group{'s' if len(empty) > 1 else ''} {', '.join(empty)}",
             action=UserGroup(user="", groups=empty, change="delete"),
             state=State.TODO,
-            because="It came with a package, and nobody is in it.",
+            because="A package created it, and it has no members.",
             commands=tuple(("groupdel", name) for name in empty),
         )
     ]

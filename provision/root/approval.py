@@ -10,7 +10,7 @@ from checks.facts.host import Host
 from machine.errors import FINE, REBOOT_ARMED, Refused
 from machine.local import Machine
 from provision.apply.blockers import changes_driver, gpu_users
-from provision.apply.journal import ApplyRequest, ApplyRun, StepResult, now
+from provision.apply.journal import ApplyRequest, ApplyRun, RunKind, StepResult, now
 from provision.model import Plan, Refusal, State
 from provision.plan.plan_file import load_plan
 from provision.plan.planner import changed_facts, make_plan
@@ -91,7 +91,7 @@ def driver_use(machine: Machine, host: Host, made: Plan) -> DriverUse | None:
 
 
 def make_request(
-    kind: str,
+    kind: RunKind,
     made: Plan,
     machine: Machine,
     environ: Mapping[str, str],
@@ -111,7 +111,7 @@ def make_request(
     )
 
 
-def nothing_to_do(made: Plan, kind: str = "apply") -> ApplyRun:
+def nothing_to_do(made: Plan, kind: RunKind = "apply") -> ApplyRun:
     """The run where every step is done already: no root, no apt, no question."""
     moment = now()
     rollback = kind == "rollback"

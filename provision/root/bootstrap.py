@@ -1,9 +1,9 @@
-"""The first thing that root runs: put the tool's copy in place, then start what was asked for with it.
+"""The first program that root runs: install root's copy of the tool, then run the command with it.
 
-Its source goes to `python3 -I -S -c`, since nothing of the tool is root's yet. The copy's bytes come on stdin, and only
-they are taken from there: what follows belongs to the command. Standard library only; Python 3.11 or newer.
+Its source is passed to `python3 -I -S -c`, since root has no copy of the tool yet. The copy's bytes come first on
+stdin; what follows them is for the command. Standard library only; Python 3.11 or newer.
 
-    bootstrap LIBRARY DIGEST SIZE COMMAND …      LIBRARY/DIGEST is made, owned by root, and COMMAND takes this place
+    bootstrap LIBRARY DIGEST SIZE COMMAND …      creates LIBRARY/DIGEST, owned by root, then executes COMMAND
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tarfile
 
 
 def receive(size: int) -> bytes:
-    """Exactly this many bytes of stdin, past no buffer: the rest is for the command."""
+    """Exactly this many bytes of stdin, unbuffered: the rest is for the command."""
     parts = []
     while size > 0 and (part := os.read(0, min(size, 1 << 20))):
         parts.append(part)
@@ -26,13 +26,13 @@ def receive(size: int) -> bytes:
 
 
 def place(library: str, digest: str, content: bytes) -> str | None:
-    """Make LIBRARY/DIGEST from the archive; what is wrong with it, or None."""
+    """Create LIBRARY/DIGEST from the archive; returns what is wrong, or None."""
     if hashlib.sha256(content).hexdigest() != digest:
-        return "the tool's copy was changed on the way"
+        return "the tool's copy was changed during the transfer"
     os.makedirs(library, mode=0o755, exist_ok=True)
     found = os.lstat(library)
     if os.path.islink(library) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        return f"{library} is not root's own folder"
+        return f"{library} does not belong to root, or others can write to it"
     target = os.path.join(library, digest)
     if os.path.isdir(target):
         return None
@@ -41,7 +41,7 @@ def place(library: str, digest: str, content: bytes) -> str | None:
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         for member in archive:
             if not _plain(member):
-                return f"the tool's copy holds {member.name}"
+                return f"the tool's copy contains the unexpected entry {member.name}"
             path = os.path.join(making, member.name)
             os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
             if member.issym():
@@ -49,7 +49,7 @@ def place(library: str, digest: str, content: bytes) -> str | None:
                 continue
             source = archive.extractfile(member)
             if source is None:
-                return f"the tool's copy holds {member.name}"
+                return f"the tool's copy contains the unexpected entry {member.name}"
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755 if member.mode & 0o100 else 0o644)
             with os.fdopen(handle, "wb") as file:
                 file.write(source.read())
@@ -61,7 +61,7 @@ def place(library: str, digest: str, content: bytes) -> str | None:
 
 
 def _plain(member: tarfile.TarInfo) -> bool:
-    """A file with a name below the folder; the one link is the interpreter, to a place of the system."""
+    """A file with a name below the folder; the only link is the interpreter, to a path of the system."""
     parts = member.name.split("/")
     if member.name.startswith("/") or ".." in parts:
         return False
@@ -69,7 +69,7 @@ def _plain(member: tarfile.TarInfo) -> bool:
 
 
 def _launcher(library: str, target: str) -> None:
-    """LIBRARY/gpu-setup starts the newest copy: for recovery mode, where nothing else may be there."""
+    """LIBRARY/gpu-setup starts the newest copy: for recovery mode, where nothing else may be available."""
     path = os.path.join(library, "gpu-setup")
     beside = f"{path}.{os.getpid()}"
     handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755)

@@ -1,4 +1,4 @@
-"""What root does, from its own copy of the tool: the one place where a request becomes changes."""
+"""What root does, from its own copy of the tool: the only place where a request becomes changes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from provision.model import Plan, Reboot, State
 from provision.plan.planner import make_plan
 from provision.root.tool_copy import here
 
-# what root's children need of a person's settings: the way to the network, and nothing else
+# the only settings of a person that root's child processes need: those for the network
 NETWORK = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "ftp_proxy")
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 
@@ -49,7 +49,7 @@ def new_context(name: str, machine: Machine, emit: Emit, environ: dict[str, str]
 
 
 def read_host_for(machine: Machine, person: str | None) -> Host:
-    """The facts as root reads them, with the person who stands behind sudo in root's place."""
+    """The facts as root reads them, with the user who called sudo in root's place."""
     host = read_host(machine)
     return with_person(host, machine, person)
 
@@ -73,7 +73,7 @@ def with_person(host: Host, machine: Machine, person: str | None) -> Host:
 
 
 def run_request(request: ApplyRequest, emit: Emit) -> ApplyRun:
-    """Carry the request out, to the end or to a restart. Raises Problem only for what stops it before it begins."""
+    """Run the request until it ends or needs a reboot. Raises Problem only for what prevents its start."""
     os.umask(0o022)
     os.environ.update(request.environ)
     journal = Journal(STATE)
@@ -85,7 +85,7 @@ def run_request(request: ApplyRequest, emit: Emit) -> ApplyRun:
     context = new_context(name, LocalMachine(), emit, request.environ)
     with journal.lock():
         if request.kind == "rollback":
-            # nothing may take up again what is being undone: not the next start, not a person's resume
+            # neither the next boot nor a person's resume may continue what is being undone
             resume_unit.disarm(context)
             journal.delete_request()
         else:
@@ -100,22 +100,22 @@ def run_request(request: ApplyRequest, emit: Emit) -> ApplyRun:
 
 
 def _check_gpu_idle(request: ApplyRequest, context: ApplyContext) -> None:
-    """Root sees every process, others only their own: looked at once more before anything begins."""
+    """Root sees every process, other users only their own: checked once more before anything starts."""
     if request.busy or not blockers.changes_driver(request.plan):
         return
     if found := blockers.gpu_users(context.machine).computing:
         raise Refused(
             "apply.busy",
-            f"The card is in use by {', '.join(found[:4])}.",
-            "Its libraries would be replaced under the running program.",
-            "Wait until it has finished or end it; or: gpu-setup apply --while-busy",
+            f"The GPU is in use by {', '.join(found[:4])}.",
+            "Its libraries would be replaced while the program runs.",
+            "Wait until it has finished or stop it; or: gpu-setup apply --while-busy",
         )
 
 
 def resume_request(emit: Emit, *, at_boot: bool, reboot: bool = False) -> ApplyRun:
-    """Resume: plan anew from the facts, and do what is left of what a person agreed to.
+    """Make a new plan from the facts, and do the open steps of the approved plan.
 
-    Raises Refused when there is nothing to go on with, or when the facts ask for what nobody agreed to.
+    Raises Refused when there is nothing to resume.
     """
     os.umask(0o022)
     journal = Journal(STATE)
@@ -132,7 +132,7 @@ def resume_request(emit: Emit, *, at_boot: bool, reboot: bool = False) -> ApplyR
         if attempt is None:
             raise Refused("resume.not-armed", "No resume is armed.")
         if attempt.boot_id is not None and attempt.boot_id == read_boot_id(context):
-            raise Refused("resume.same-boot", "The machine was not restarted since.", "", "sudo reboot")
+            raise Refused("resume.same-boot", "The machine was not rebooted since.", "", "sudo reboot")
     reboot = reboot or (at_boot and request.reboot)
     before = journal.load_run()
     with journal.lock():
@@ -140,7 +140,7 @@ def resume_request(emit: Emit, *, at_boot: bool, reboot: bool = False) -> ApplyR
             resume_unit.arm(context, copy_command("resume", "--at-boot"), attempt.boot_id, attempt.attempts + 1)
         host = read_host_for(machine, request.person)
         if request.kind == "update":
-            # what apt has now was asked when it was agreed to; what of it is done, each step sees for itself
+            # apt was asked when the plan was approved; each step checks by itself what of it is done
             fresh = _with_reboot_done(request.plan, before, read_boot_id(context))
         else:
             fresh = make_plan(host, catalogue(), request.plan.target, request.plan.without)
@@ -157,7 +157,7 @@ def resume_request(emit: Emit, *, at_boot: bool, reboot: bool = False) -> ApplyR
         if run.standing == "restart" and reboot and attempts < resume_unit.ATTEMPTS:
             run = _reboot(msgspec.structs.replace(request, reboot=True), context, journal, run, attempts)
         else:
-            # the word first: cut off between the two, the next start only says it once more
+            # the message first: after an interruption between the two, the next boot only writes it again
             if at_boot:
                 resume_unit.write_login_message(run)
             resume_unit.disarm(context)
@@ -168,15 +168,15 @@ def _nothing_to_resume(last: ApplyRun | None) -> Refused:
     if last is not None and last.kind == "rollback" and last.standing != "done":
         return Refused(
             "resume.rollback",
-            "What was begun last is the way back, and it is not at its end.",
-            "Nothing is agreed to any more that could go on.",
-            "gpu-setup rollback goes on with it; gpu-setup apply installs anew.",
+            "A rollback was started and has not finished.",
+            "There is no approved plan left to resume.",
+            "gpu-setup rollback continues it; gpu-setup apply installs again.",
         )
-    return Refused("resume.nothing", "There is nothing to go on with.", "No apply was begun here.", "gpu-setup apply")
+    return Refused("resume.nothing", "There is nothing to resume.", "No apply was started here.", "gpu-setup apply")
 
 
 def _with_reboot_done(agreed: Plan, before: ApplyRun | None, boot_id: str | None) -> Plan:
-    """The agreed plan, its restart done if the machine was restarted since it was asked for."""
+    """The approved plan, with its reboot done if the machine was rebooted since."""
     restarted = before is not None and before.standing == "restart" and before.boot_id != boot_id
     steps = tuple(
         msgspec.structs.replace(step, state=State.DONE) if restarted and isinstance(step.action, Reboot) else step
@@ -188,7 +188,7 @@ def _with_reboot_done(agreed: Plan, before: ApplyRun | None, boot_id: str | None
 def _finish_without_work(
     request: ApplyRequest, fresh: Plan, context: ApplyContext, journal: Journal, name: str
 ) -> ApplyRun | None:
-    """A finished run when the facts leave nothing to do, or forbid going on; None to carry the fresh plan out."""
+    """A finished run when the facts do not allow to continue; None when the new plan can be run."""
     agreed = msgspec.structs.replace(request, plan=fresh, kind="resume")
     run = new_run(agreed, context, name)
 
@@ -207,23 +207,23 @@ def _finish_without_work(
         return stopped(
             "resume.changed",
             f"The machine has changed: the plan would now also {new[0].title[:1].lower()}{new[0].title[1:]}.",
-            "Nobody agreed to that, so nothing was done.",
-            "gpu-setup plan shows what is left, gpu-setup apply does it.",
+            "Nobody approved that, so nothing was done.",
+            "gpu-setup plan shows the open steps, gpu-setup apply does them.",
         )
     return None
 
 
 def _check_driver_bound(run: ApplyRun, fresh: Plan, before: ApplyRun | None, journal: Journal) -> ApplyRun:
-    """A restart that changed nothing is not asked for twice: then something keeps the driver from the card."""
+    """A reboot that changed nothing is not requested twice: then something prevents the driver from using the GPU."""
     restarted = before is not None and before.boot_id not in (None, run.boot_id)
     if run.standing != "restart" or not restarted or any(step.outcome == "done" for step in run.steps):
         return run
     because = next((step.because for step in fresh.steps if isinstance(step.action, Reboot)), "")
     problem = BadAnswer(
         "resume.not-driven",
-        "The machine was restarted, and the driver still does not drive the card.",
+        "The machine was rebooted, and the driver still does not control the GPU.",
         because,
-        f"gpu-setup doctor says what is in the way; the way back: {ROLLBACK}",
+        f"gpu-setup doctor shows the cause; to undo: {ROLLBACK}",
     )
     run = msgspec.structs.replace(run, standing="failed", problem=stored_problem(problem), next=problem.next)
     journal.save_run(run)
@@ -231,13 +231,13 @@ def _check_driver_bound(run: ApplyRun, fresh: Plan, before: ApplyRun | None, jou
 
 
 def _reboot(request: ApplyRequest, context: ApplyContext, journal: Journal, run: ApplyRun, attempts: int) -> ApplyRun:
-    """Arm the unit, say the way back, and restart; refused where nobody could unlock the disk."""
+    """Arm the resume unit, print how to undo, and reboot; not where something prevents an unattended reboot."""
     environ = {"SSH_CONNECTION": "yes"} if request.ssh else {}
     against = blockers.reboot_blockers(context.machine, environ)
     if not context.systemd:
-        against = ("systemd does not run here, so nothing could go on after the restart.", *against)
+        against = ("systemd does not run here, so nothing could resume after the reboot.", *against)
     if against:
-        said = f"Not restarted: {' '.join(against)} Restart when it suits (sudo reboot), then: gpu-setup resume"
+        said = f"Not rebooted: {' '.join(against)} Reboot when it suits you (sudo reboot), then: gpu-setup resume"
         run = msgspec.structs.replace(run, next=said, notes=(*run.notes, *against))
         journal.save_run(run)
         return run
@@ -246,7 +246,7 @@ def _reboot(request: ApplyRequest, context: ApplyContext, journal: Journal, run:
         context.emit(Event("note", "restart", line))
     run = msgspec.structs.replace(
         run,
-        next="The machine restarts now and goes on by itself; afterwards: gpu-setup status",
+        next="The machine reboots now and continues by itself; afterwards: gpu-setup status",
         notes=recovery_notes(context),
     )
     journal.save_run(run)
@@ -260,9 +260,9 @@ def _reboot(request: ApplyRequest, context: ApplyContext, journal: Journal, run:
 
 
 def recovery_notes(context: ApplyContext) -> tuple[str, ...]:
-    """What to do when the machine does not come back as it should: said before it goes down."""
+    """What to do when the machine does not boot as expected: printed before the reboot."""
     return (
-        "If the screen stays black: hold Esc (or Shift) while it starts, choose Advanced options and an older kernel",
+        "If the screen stays black: hold Esc (or Shift) while it boots, choose Advanced options and an older kernel",
         f"or its recovery mode, and there: {ROLLBACK.removeprefix('sudo ')}",
     )
 
@@ -271,5 +271,5 @@ def copy_command(*arguments: str) -> tuple[str, ...]:
     """argv of this copy; only root's own copy is ever put into a unit."""
     place = here()
     if not place.is_relative_to(LIBRARY):
-        raise AssertionError("the unit would run what is not root's")
+        raise AssertionError("the unit would run a program that does not belong to root")
     return (str(Path(place).parent / "bin/python"), "-I", str(place / "gpu_setup/__main__.py"), *arguments)

@@ -1,4 +1,4 @@
-"""From a person's process to root's: sudo once, root's own copy of the tool, a transient systemd unit."""
+"""Runs the tool as root: sudo once, root's own copy of the tool, a transient systemd unit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLEAN = ("/usr/bin/env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/u
 
 
 class RootMessage(PlanStruct, frozen=True, kw_only=True):
-    """One line of root's process: an event, and at the end the run or the problem that kept it from beginning."""
+    """One line from root's process: an event, and at the end the run, or the problem that prevented its start."""
 
     event: Event | None = None
     run: ApplyRun | None = None
@@ -33,7 +33,7 @@ def unit_name() -> str:
 
 
 def root_command(copy_command: tuple[str, ...], unit: str | None) -> tuple[str, ...]:
-    """argv that root starts: in a unit of its own, so that a dying terminal, SSH or desktop cannot cut it off."""
+    """argv that root runs: in its own unit, so that the end of a terminal, SSH or desktop does not interrupt it."""
     if unit is None:
         return (*CLEAN, *copy_command)
     return (
@@ -45,7 +45,7 @@ def root_command(copy_command: tuple[str, ...], unit: str | None) -> tuple[str, 
         "--wait",
         "--pipe",
         "--service-type=exec",
-        # ending the unit lets the step at work finish: only the tool is told, not apt and dpkg under it
+        # stopping the unit lets the current step finish: only the tool gets the signal, not apt and dpkg
         "--property=KillMode=mixed",
         "--property=TimeoutStopSec=15min",
         *copy_command,
@@ -53,7 +53,7 @@ def root_command(copy_command: tuple[str, ...], unit: str | None) -> tuple[str, 
 
 
 def can_use_unit() -> bool:
-    """Whether systemd can take it: it is PID 1, and not in a rescue shell, where units may not start."""
+    """Whether systemd can run the unit: it is PID 1, and not in a rescue shell, where units may not start."""
     if not os.path.isdir(SYSTEMD):
         return False
     state = LocalMachine().run(("systemctl", "is-system-running"), timeout=10).stdout.strip()
@@ -61,25 +61,25 @@ def can_use_unit() -> bool:
 
 
 def launch(arguments: tuple[str, ...], request: ApplyRequest | None, version: str, emit: Emit) -> ApplyRun:
-    """Run `gpu-setup ARGUMENTS` as root and follow it to its end. Raises Problem for what root could not begin."""
+    """Run `gpu-setup ARGUMENTS` as root and follow it until it ends. Raises Problem when root could not start."""
     last = _launch(arguments, request, version, emit, can_use_unit())
     if last.run is None:
-        raise OutsideFailed("apply.ended", "Root's part ended without a result.", "", "gpu-setup status")
+        raise OutsideFailed("apply.ended", "The privileged helper ended without a result.", "", "gpu-setup status")
     return last.run
 
 
 def launch_plan(arguments: tuple[str, ...], version: str, emit: Emit) -> Plan:
-    """The same for a command of root's that only reads, and answers with a plan."""
+    """The same for a command that only reads as root, and returns a plan."""
     last = _launch(arguments, None, version, emit, None)
     if last.plan is None:
-        raise OutsideFailed("apply.ended", "Root's part ended without a plan.", "", "gpu-setup status")
+        raise OutsideFailed("apply.ended", "The privileged helper ended without a plan.", "", "gpu-setup status")
     return last.plan
 
 
 def _launch(
     arguments: tuple[str, ...], request: ApplyRequest | None, version: str, emit: Emit, unit: bool | None
 ) -> RootMessage:
-    """`unit`: in a unit of systemd's; None: not worth one."""
+    """`unit`: run in a systemd unit; None: not needed."""
     machine = LocalMachine()
     uid = machine.session().uid
     name = unit_name() if unit else None
@@ -98,7 +98,7 @@ def _launch(
     if uid != 0:
         argv = (*SUDO, *argv)
     if unit is False:
-        said = "systemd does not run here: it is done in this process, so keep the terminal open"
+        said = "systemd does not run here: the work runs in this process, so keep the terminal open"
         emit(Event("note", "apply", said))
     ended: list[RootMessage] = []
 
@@ -120,9 +120,9 @@ def _launch(
             raise
         raise Interrupted(
             "apply.goes-on",
-            "You no longer watch; the work itself goes on in the background.",
-            "It runs in a unit of its own, so that nothing is cut off half-way.",
-            f"gpu-setup status shows how far it is; sudo systemctl stop {name} ends it after the step at work.",
+            "You no longer see the progress; the work continues in the background.",
+            "It runs in its own systemd unit, so that nothing is interrupted half-way.",
+            f"gpu-setup status shows its progress; sudo systemctl stop {name} stops it after the current step.",
         ) from stop
     last = ended[-1] if ended else RootMessage()
     if last.problem is not None:
@@ -132,20 +132,20 @@ def _launch(
     if outcome.problem == ABSENT:
         raise Refused(
             "apply.no-sudo",
-            "This needs root, and there is no sudo here.",
-            "Packages and settings of the system are changed.",
+            "This needs root, and sudo is not installed.",
+            "It changes packages and settings of the system.",
             "Run the same command as root.",
         )
     raise OutsideFailed(
         "apply.ended",
-        "Root's part ended without a word.",
-        f"{argv[0]} ended with {outcome.rc}: sudo was refused, or the process was killed.",
-        "gpu-setup status; then gpu-setup apply again: what is done stays done.",
+        "The privileged helper ended without output.",
+        f"{argv[0]}: exit status {outcome.rc}. sudo was refused, or the process was killed.",
+        "gpu-setup status; then gpu-setup apply again: finished steps are kept.",
     )
 
 
 def restore_problem(kept: StoredProblem) -> OutsideFailed:
-    """The problem again, with the exit code that it had."""
+    """The stored problem as an exception, with its exit code."""
     made = OutsideFailed(kept.code, kept.what, kept.why, kept.next)
     made.exit_code = kept.exit_code
     return made

@@ -1,4 +1,4 @@
-"""apt-get as a child: one way to call it, its progress as events, its failures as problems."""
+"""apt-get as a child process: one way to call it, its progress as events, its failures as problems."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from provision.system.apt_simulation import AptChange, parse_simulation
 from provision.system.system_files import write
 
 PATIENCE = 600
-# A terminal's answers, prompts and restarts by needrestart are all kept out; a person's changed settings stay.
+# No prompts, no answers from a terminal, no restarts by needrestart; settings that a person changed are kept.
 ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
     "DEBCONF_NONINTERACTIVE_SEEN": "true",
@@ -46,12 +46,12 @@ LISTS = "/var/lib/apt/lists"
 # apt closes its status descriptor for dpkg's scripts, so it cannot be one that these write to
 WITH_STATUS = "import os, sys; os.dup2(1, 3); os.execvp(sys.argv[1], sys.argv[1:])"
 FRESH_SECONDS = 3600
-# owners of sources whose trouble need not stop anything that this tool installs
+# owners of sources whose failure does not affect what this tool installs
 STRANGERS = ("ppa", "other")
 
 
 class AptProgress(NamedTuple):
-    """One line of APT::Status-Fd: `fetch` or `work`, per cent, apt's own words."""
+    """One line of APT::Status-Fd: `fetch` or `work`, per cent, apt's text."""
 
     phase: str
     percent: float
@@ -60,7 +60,7 @@ class AptProgress(NamedTuple):
 
 def parse_progress(line: str) -> AptProgress | None:
     """`dlstatus:1:20.5:Retrieving file 1 of 5` and `pmstatus:nvidia-utils:40.0:Installing nvidia-utils (amd64)`."""
-    # on the same pipe as apt's words, of which one may be without its line's end
+    # on the same pipe as apt's output, where the line before may have no line end
     match = re.search(r"(dlstatus|pmstatus):([^:]*(?::[a-z0-9]+)?):([0-9]{1,3}(?:\.[0-9]+)?):(.*)", line)
     if match is None:
         return None
@@ -71,7 +71,7 @@ _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
 
 def parse_need(line: str) -> int | None:
-    """`Need to get 12.3 MB/45.6 MB of archives.` → 12300000: what is still to fetch, before the stroke."""
+    """`Need to get 12.3 MB/45.6 MB of archives.` → 12300000: what is still to download, before the slash."""
     match = re.match(r"Need to get ([0-9][0-9.,]*) ([kMG]?)B[/ ]", line)
     return int(float(match[1].replace(",", "")) * _UNITS[match[2]]) if match else None
 
@@ -79,8 +79,8 @@ def parse_need(line: str) -> int | None:
 class ProgressReporter:
     """Turns apt's lines into events of one stage: bytes while it fetches, per cent while it installs."""
 
-    def __init__(self, context: ApplyContext, stage: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._context, self._stage, self._clock = context, stage, clock
+    def __init__(self, context: ApplyContext, clock: Callable[[], float] = time.monotonic) -> None:
+        self._context, self._clock = context, clock
         self._total: int | None = None
         self._begun = {"fetch": clock()}
         self.lines: list[str] = []
@@ -102,38 +102,40 @@ class ProgressReporter:
         left = spent * (100 - found.percent) / found.percent if found.percent >= 2 and spent > 1 else None
         if found.phase == "fetch" and self._total:
             done = self._total * found.percent / 100
-            self._context.emit(Event("progress", self._stage, found.text, done, float(self._total), "bytes", left))
+            self._context.emit(
+                Event("progress", self._context.stage, found.text, done, float(self._total), "bytes", left)
+            )
         else:
-            self._context.emit(Event("progress", self._stage, found.text, found.percent, 100.0, "%", left))
+            self._context.emit(Event("progress", self._context.stage, found.text, found.percent, 100.0, "%", left))
 
     def _say(self, kind: str, text: str) -> None:
-        self._context.emit(Event(kind, self._stage, text))
+        self._context.emit(Event(kind, self._context.stage, text))
 
 
-def call(context: ApplyContext, stage: str, argv: Sequence[str]) -> Outcome:
+def call(context: ApplyContext, argv: Sequence[str]) -> Outcome:
     """Run an apt-get or dpkg command to the end; the outcome's stdout holds its last lines, progress left out.
 
-    Waits for the lock of the package lists too, for which apt has no option of its own.
+    Waits for the lock of the package lists too, for which apt has no option.
     """
     until = time.monotonic() + PATIENCE
-    told = False
+    reported = False
     while True:
-        teller = ProgressReporter(context, stage)
+        teller = ProgressReporter(context)
         outcome = context.machine.stream(
             argv, teller.line, env={**ENVIRONMENT, **context.environ}, cwd="/", log=context.log
         )
         outcome = outcome._replace(stdout="\n".join(teller.lines) or outcome.stdout)
         if outcome.ok or not is_lists_locked(outcome.stdout) or time.monotonic() > until:
             return outcome
-        if not told:
-            told = True
-            said = f"apt's lists are in use: waiting up to {PATIENCE // 60} minutes"
-            context.emit(Event("note", stage, said))
+        if not reported:
+            reported = True
+            text = f"apt's lists are in use: waiting up to {PATIENCE // 60} minutes"
+            context.emit(Event("note", context.stage, text))
         time.sleep(2)
 
 
 def simulate(context: ApplyContext, arguments: Sequence[str]) -> AptChange:
-    """What apt-get would do with these arguments, from the lists that are there. Raises Problem when it cannot."""
+    """What apt-get would do with these arguments, according to the current lists. Raises Problem when it fails."""
     argv = ("apt-get", "-s", *OPTIONS, "-o", "Debug::NoLocking=1", "--yes", *arguments)
     outcome = context.machine.run(argv, timeout=120, env={**ENVIRONMENT, **context.environ})
     if not outcome.ok:
@@ -141,23 +143,23 @@ def simulate(context: ApplyContext, arguments: Sequence[str]) -> AptChange:
     return parse_simulation(outcome.stdout)
 
 
-def transaction(context: ApplyContext, stage: str, title: str, arguments: Sequence[str]) -> None:
+def transaction(context: ApplyContext, arguments: Sequence[str]) -> None:
     """One apt-get run that changes packages, with progress. Raises Problem with cause and next step."""
     argv = ("apt-get", *OPTIONS, *KEEP_CONFIGURATION, "-o", "APT::Status-Fd=3", "--yes", *arguments)
-    outcome = call(context, stage, (sys.executable, "-I", "-S", "-c", WITH_STATUS, *argv))._replace(argv=argv)
+    outcome = call(context, (sys.executable, "-I", "-S", "-c", WITH_STATUS, *argv))._replace(argv=argv)
     if not outcome.ok:
-        raise apt_problem(argv, outcome, title)
+        raise apt_problem(argv, outcome, context.title)
 
 
-def update(context: ApplyContext, stage: str, title: str, file: str | None = None) -> None:
-    """Read the package lists: all of them, or those of one source file. Any source that fails is an error."""
+def update(context: ApplyContext, file: str | None = None) -> None:
+    """Update the package lists: all of them, or those of one source file. Any source that fails is an error."""
     only = (
         ()
         if file is None
         else ("-o", f"Dir::Etc::SourceList={file}", "-o", "Dir::Etc::SourceParts=-", "-o", "APT::Get::List-Cleanup=0")
     )
     argv = ("apt-get", *OPTIONS, *only, "update", "--error-on=any")
-    outcome = call(context, stage, argv)
+    outcome = call(context, argv)
     if outcome.ok:
         if file is None:
             write(str(context.lists_stamp), b"", 0o644)
@@ -166,17 +168,17 @@ def update(context: ApplyContext, stage: str, title: str, file: str | None = Non
     own = {owner(address) for address in failing}
     known = {source.owner for source in read_sources(context.machine, Gaps()) or ()}
     if file is None and failing and own <= set(STRANGERS) and "ubuntu" in known:
-        said = f"{', '.join(failing)} could not be read; nothing of this plan comes from there"
-        context.emit(Event("warning", stage, said))
+        text = f"{', '.join(failing)} could not be read; the plan installs nothing from there"
+        context.emit(Event("warning", context.stage, text))
         return
-    raise apt_problem(argv, outcome, title)
+    raise apt_problem(argv, outcome, context.title)
 
 
 def are_lists_stale(machine: Machine, oldest: float, stamp: Path | None = None) -> bool:
     """Whether the lists are older than this many seconds, or some enabled source has none.
 
-    `stamp` is touched by each of our own full updates; without one the folder's time has to do, which a partial
-    update moves too.
+    `stamp` is touched by each of our own full updates; without one the folder's time is used, which a partial update
+    changes too.
     """
     try:
         names = os.listdir(LISTS)

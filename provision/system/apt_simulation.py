@@ -1,4 +1,4 @@
-"""What apt says that it would do: the lines of `apt-get -s` and of `--print-uris`, as facts."""
+"""What apt would do: the output of `apt-get -s` and of `--print-uris`, as facts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AptChange(NamedTuple):
         return not (self.installs or self.upgrades or self.removes)
 
     def version(self, name: str) -> str | None:
-        """The version that the package would have; None for one that is not touched."""
+        """The version that the package would have; None if it does not change."""
         if name in self.installs:
             return self.installs[name]
         return self.upgrades[name][1] if name in self.upgrades else None
@@ -64,7 +64,7 @@ def parse_simulation(content: str) -> AptChange:
 
 
 def parse_uris(content: str) -> dict[str, int]:
-    """Archive file name → bytes, for what is still to fetch."""
+    """Archive file name → bytes, for what is still to download."""
     return {match[2]: int(match[3]) for line in content.splitlines() if (match := _URI.match(line))}
 
 

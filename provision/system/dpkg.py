@@ -1,4 +1,4 @@
-"""dpkg's database as it stands: every package, which came as a dependency, which are held."""
+"""dpkg's database: every package, which were installed as a dependency, which are on hold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from machine.local import Machine, Unreadable
 
 EXTENDED = "/var/lib/apt/extended_states"
 UPDATES = "/var/lib/dpkg/updates"
-# dpkg(1): states in which the package's files are there
+# dpkg(1): states in which the package's files are installed
 THERE = ("installed", "triggers-pending", "triggers-awaited", "half-configured", "unpacked")
 UNFINISHED = ("half-installed", "half-configured", "unpacked", "triggers-awaited", "triggers-pending")
 
@@ -37,14 +37,14 @@ class PackageRecord(NamedTuple):
 
 
 class DpkgDatabase(NamedTuple):
-    """`records` by name, foreign architectures as `name:arch`; `auto`: came as a dependency (apt's own marks)."""
+    """`records` by name, foreign architectures as `name:arch`; `auto`: installed as a dependency (apt's marks)."""
 
     records: Mapping[str, PackageRecord]
     auto: frozenset[str]
     interrupted: bool
 
     def version(self, name: str) -> str | None:
-        """The version whose files are there and work; None otherwise."""
+        """The version, if the package is installed and configured; None otherwise."""
         found = self.records.get(name)
         return found.version if found is not None and found.fine else None
 
@@ -68,7 +68,7 @@ _FIELD = re.compile(rb"^(Package|Status|Version|Architecture|Pre-Depends|Depends
 
 
 def parse_status(content: bytes) -> dict[str, PackageRecord]:
-    """/var/lib/dpkg/status whole. Packages of another architecture than dpkg's own are called `name:arch`."""
+    """The whole of /var/lib/dpkg/status. Packages of another architecture than dpkg's are called `name:arch`."""
     found: dict[str, PackageRecord] = {}
     own = b""
     rows = []
@@ -111,9 +111,9 @@ _SETTINGS = re.compile(rb"^Conffiles:\n((?: .*\n?)+)", re.MULTILINE)
 
 
 def conffiles(machine: Machine) -> dict[str, dict[str, str]]:
-    """Package → its settings' paths, each with the MD5 (hex) that dpkg keeps of what the package brought.
+    """Package → its settings' paths, each with the MD5 (hex) that dpkg keeps of the package's version.
 
-    Packages that are removed and not purged are among them; files marked obsolete or not taken over yet are not.
+    Includes packages that are removed and not purged; excludes files that are obsolete or not installed yet.
     """
     try:
         content = machine.read(STATUS, STATUS_LIMIT)
@@ -146,7 +146,7 @@ def needs(record: PackageRecord) -> frozenset[str]:
 
 
 def removable(going: frozenset[str], database: DpkgDatabase) -> frozenset[str]:
-    """Those of `going` that no package that stays needs, by itself or by what it provides."""
+    """Those of `going` that no remaining package needs, by their name or by what they provide."""
     stays = {name for name, record in database.records.items() if record.there} - going
     going = going & {name for name, record in database.records.items() if record.there}
     while True:
@@ -173,7 +173,7 @@ def _bare(name: str) -> str:
 
 
 def read(machine: Machine) -> DpkgDatabase:
-    """The database afresh; empty on a machine without dpkg."""
+    """The database as it is now; empty on a machine without dpkg."""
     try:
         content = machine.read(STATUS, STATUS_LIMIT)
     except Unreadable:

@@ -23,18 +23,18 @@ _BLOCK = re.compile(
 
 
 class SigningKey(NamedTuple):
-    """One primary key with everything that belongs to it, in binary form."""
+    """One primary key with its user ids, subkeys and signatures, in binary form."""
 
     fingerprint: str
     content: bytes
 
 
 class InvalidKey(Exception):
-    """The bytes are no OpenPGP public keys; the text says why."""
+    """The bytes are not OpenPGP public keys; the text says why."""
 
 
 def parse(content: bytes) -> tuple[SigningKey, ...]:
-    """The primary keys in a file: binary, armoured, or the one after the other; each key once. Raises NoKey."""
+    """The primary keys in a file: binary, armoured, or both in sequence; each key once. Raises NoKey."""
     found: dict[str, SigningKey] = {}
     begin = content.find(b"-----BEGIN PGP")
     binary, armoured = (content, b"") if begin < 0 else (content[:begin], content[begin:])
@@ -49,28 +49,28 @@ def parse(content: bytes) -> tuple[SigningKey, ...]:
         for key in _keys(part):
             found.setdefault(key.fingerprint, key)
     if not found:
-        raise InvalidKey("there is no public key in it")
+        raise InvalidKey("it contains no public key")
     return tuple(found.values())
 
 
 def trusted_keyring(content: bytes, fingerprints: tuple[str, ...], url: str) -> bytes:
-    """The keyring of the wanted keys and no others; refuses a file that has none of them."""
+    """The keyring with only the wanted keys; refuses a file that has none of them."""
     wanted = {_plain(fingerprint) for fingerprint in fingerprints}
     try:
         keys = parse(content)
     except InvalidKey as error:
         raise Refused(
             "key.unreadable",
-            f"What {url} sent is not a signing key: {error}.",
-            "A proxy's page or a broken download comes in its place.",
-            "Open the address in a browser; behind a proxy set https_proxy, then run it again.",
+            f"{url} did not send a signing key: {error}.",
+            "Often a proxy sends its own page, or the download was incomplete.",
+            "Open the address in a browser; behind a proxy set https_proxy, then run the command again.",
         ) from error
     kept = [key.content for key in keys if key.fingerprint in wanted]
     if not kept:
         raise Refused(
             "key.wrong",
-            f"The signing key at {url} is not the one that is known.",
-            f"It has the fingerprint {', '.join(key.fingerprint for key in keys)}; known is "
+            f"The signing key at {url} is not the expected one.",
+            f"Its fingerprint is {', '.join(key.fingerprint for key in keys)}; expected: "
             f"{', '.join(sorted(wanted)) or 'none'}. It was not trusted, and nothing was installed.",
             "The vendor may have changed its key: read the vendor's announcement; a newer gpu-setup will know it. "
             "Do not add the key by hand before that.",
@@ -79,7 +79,7 @@ def trusted_keyring(content: bytes, fingerprints: tuple[str, ...], url: str) -> 
 
 
 def fingerprints(keyring: bytes) -> tuple[str, ...]:
-    """Fingerprints in a keyring on disk; empty for what is none."""
+    """Fingerprints in a keyring on disk; empty if it is not a keyring."""
     try:
         return tuple(key.fingerprint for key in parse(keyring))
     except InvalidKey:
@@ -87,7 +87,7 @@ def fingerprints(keyring: bytes) -> tuple[str, ...]:
 
 
 def fetch(url: str, timeout: float = 30.0, largest: int = LARGEST) -> bytes:
-    """The bytes at the address, by the environment's proxies and certificates; never more than `largest`."""
+    """The bytes at the address, through the environment's proxies and certificates; at most `largest`."""
     import os
     import ssl
     from urllib.error import HTTPError, URLError
@@ -107,9 +107,11 @@ def fetch(url: str, timeout: float = 30.0, largest: int = LARGEST) -> bytes:
     except (OSError, ValueError) as error:
         raise _unfetched(url, f"{error}.") from error
     if len(content) > largest:
-        raise Refused("key.large", f"What {url} sends is larger than any key.", f"More than {largest} bytes came.", "")
+        raise Refused(
+            "key.large", f"The file at {url} is larger than any key.", f"It has more than {largest} bytes.", ""
+        )
     if length is not None and length.isdecimal() and len(content) < int(length):
-        raise _unfetched(url, f"The download broke after {len(content)} of {length} bytes.")
+        raise _unfetched(url, f"The download stopped after {len(content)} of {length} bytes.")
     return content
 
 
@@ -118,8 +120,8 @@ def _unfetched(url: str, why: str) -> OutsideFailed:
         "key.unfetched",
         f"The signing key could not be fetched from {url}.",
         f"{why[:1].upper()}{why[1:]}",
-        "Check the network; behind a proxy set https_proxy, behind a company's certificate SSL_CERT_FILE. "
-        "Then run it again: nothing was changed by this step.",
+        "Check the network; behind a proxy set https_proxy, with a company's certificate set SSL_CERT_FILE. "
+        "Then run the command again: this step changed nothing.",
     )
 
 
@@ -128,7 +130,7 @@ def _keys(content: bytes) -> Iterator[SigningKey]:
     fingerprint, start = "", 0
     for kind, begin, body, end in _packets(content):
         if kind in _SECRET:
-            raise InvalidKey("it holds a secret key")
+            raise InvalidKey("it contains a secret key")
         if kind == _PUBLIC_KEY:
             if fingerprint:
                 yield SigningKey(fingerprint, content[start:begin])
@@ -138,12 +140,12 @@ def _keys(content: bytes) -> Iterator[SigningKey]:
 
 
 def _packets(content: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """(type, begin, begin of the body, end) of each packet (RFC 9580, 4.2). Raises NoKey on what is cut short."""
+    """(type, begin, begin of the body, end) of each packet (RFC 9580, 4.2). Raises InvalidKey on truncated content."""
     at = 0
     while at < len(content):
         begin, head = at, content[at]
         if not head & 0x80:
-            raise InvalidKey("it is not in OpenPGP's form")
+            raise InvalidKey("it is not in OpenPGP format")
         try:
             if head & 0x40:
                 kind, first = head & 0x3F, content[at + 1]
@@ -161,9 +163,9 @@ def _packets(content: bytes) -> Iterator[tuple[int, int, int, int]]:
                     raise InvalidKey("a part of it has no length")
                 size, at = int.from_bytes(content[at + 1 : at + 1 + width], "big"), at + 1 + width
         except IndexError as error:
-            raise InvalidKey("it is cut short") from error
+            raise InvalidKey("it is truncated") from error
         if at + size > len(content):
-            raise InvalidKey("it is cut short")
+            raise InvalidKey("it is truncated")
         yield kind, begin, at, at + size
         at += size
 
@@ -175,7 +177,7 @@ def _fingerprint(body: bytes) -> str:
         return hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body, usedforsecurity=False).hexdigest().upper()
     if version == 6:
         return hashlib.sha256(b"\x9b" + len(body).to_bytes(4, "big") + body).hexdigest().upper()
-    raise InvalidKey(f"its version {version} is not known")
+    raise InvalidKey(f"its version {version} is not supported")
 
 
 def _plain(fingerprint: str) -> str:

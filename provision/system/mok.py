@@ -1,4 +1,4 @@
-"""The key that signs modules built on this machine: which one it is, and how far its enrolment has come."""
+"""The key that signs modules built on this machine: which one it is, and the state of its enrolment."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import NamedTuple
 from checks.facts.firmware import LIST_NEW, certificates, parse_new, parse_test_key
 from machine.local import Machine, Unreadable
 
-# field knowledge: MokManager reads the keyboard as a US one, whatever it is
-PASSWORD = "a one-time password without a q w z y m and symbols, since the blue screen has a US keyboard"
+RECOVERY_KEY = "Have the recovery key of an encrypted disk ready: enrolling can lock a disk that the TPM unlocks."
+# from experience: MokManager assumes a US keyboard
+PASSWORD = "a one-time password without a q w z y m and symbols, since the blue screen assumes a US keyboard"
 
 
 class MokKey(NamedTuple):
-    """`enrolled`: the firmware trusts it; `pending`: asked for, and not answered at the console yet (None: not known).
+    """`enrolled`: the firmware trusts it; `pending`: requested, and not confirmed at the console yet (None: not known).
 
-    `exposed`: the private key can be read by others than root.
+    `exposed`: the path of a private key that users other than root can read.
     """
 
     certificate: str
@@ -25,7 +26,7 @@ class MokKey(NamedTuple):
 
 
 def read_mok_key(machine: Machine, fallback: str, module: str = "") -> MokKey:
-    """mokutil's --test-key and --list-new for the certificate that signs; both, since the prompt may be missed."""
+    """The result of mokutil's --test-key and --list-new for the signing certificate."""
     certificate = signing_certificate(machine, fallback, module)
     tested = machine.run(("mokutil", "--test-key", certificate), timeout=20)
     said = tested.stdout + tested.stderr
@@ -35,7 +36,7 @@ def read_mok_key(machine: Machine, fallback: str, module: str = "") -> MokKey:
 
 
 def signing_certificate(machine: Machine, fallback: str, module: str = "") -> str:
-    """The certificate whose key signed the module that is built; without a module that says it, the likeliest one."""
+    """The certificate whose key signed the built module; if no module shows it, the most likely one."""
     found = certificates(machine)
     if module and len(found) > 1:
         said = machine.run(("modinfo", "-F", "sig_key", module), timeout=20).stdout
@@ -66,7 +67,7 @@ def _number(machine: Machine, path: str) -> str:
 
 
 def serial_number(certificate: bytes) -> str:
-    """The serial number of a certificate in DER, in hex without leading zeros; empty for what is none.
+    """The serial number of a certificate in DER, in hex without leading zeros; empty if it is not one.
 
     X.509 (RFC 5280): SEQUENCE { SEQUENCE { [0] version, INTEGER serial …, and `modinfo -F sig_key` shows that number.
     """
@@ -81,7 +82,7 @@ def serial_number(certificate: bytes) -> str:
 
 
 def _inside(data: bytes, at: int, tag: int) -> int:
-    """Where the content of the element at `at` begins. Raises ValueError for another tag."""
+    """Where the content of the element at `at` starts. Raises ValueError for another tag."""
     if data[at] != tag:
         raise ValueError(tag)
     length = data[at + 1]
@@ -89,15 +90,15 @@ def _inside(data: bytes, at: int, tag: int) -> int:
 
 
 def enrolment_steps(key: MokKey) -> str:
-    """What the person does next. The password is typed into mokutil and the blue screen, nowhere else."""
+    """What the person does next. The password is typed only into mokutil and the blue screen."""
     tail = "at the console: Enroll MOK, Continue, Yes, the password, Reboot. Then: gpu-setup resume"
     if key.pending:
         begin = (
-            f"{key.certificate} is asked for and not enrolled yet: the blue screen comes at the next start and does "
-            f"not wait long. Restart, {tail}"
+            f"The enrolment of {key.certificate} is requested and not confirmed yet: the blue screen appears at the "
+            f"next boot for a short time. Reboot, {tail}"
         )
     else:
         asked = f"sudo mokutil --import {key.certificate} (choose {PASSWORD}), sudo mokutil --timeout -1"
-        begin = f"{asked}, restart, and {tail}"
-    closed = f" First close the private key: sudo chmod 600 {key.exposed}." if key.exposed else ""
-    return f"{begin}. Have the recovery key of an encrypted disk at hand: enrolling can trip a TPM-sealed one.{closed}"
+        begin = f"{asked}, reboot, and {tail}"
+    closed = f" First make the private key readable only by root: sudo chmod 600 {key.exposed}." if key.exposed else ""
+    return f"{begin}. {RECOVERY_KEY}{closed}"

@@ -1,4 +1,4 @@
-"""What killed tools of the system leave behind: files under passing names, which nobody takes away any more."""
+"""Stale files of killed system tools: temporary names that no program removes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from machine.local import Machine
 from provision.system import system_files
 
 ACCOUNTS, APT, PROCESSES = "/etc", "/var/lib/apt", "/proc"
-# To lock FILE, shadow-utils writes its own number (and a NUL) to FILE.NUMBER, links that to FILE.lock and takes the
-# first name away; it writes FILE anew as FILE+ and renames it (its lib/commonio.c). A lock whose owner is gone is
-# broken by the next who wants it; the other two names stay for ever.
+# To lock FILE, shadow-utils writes its PID (and a NUL) to FILE.PID, links that to FILE.lock and removes the first name;
+# it writes the new FILE as FILE+ and renames it (its lib/commonio.c). The next program breaks a lock whose owner has
+# ended; the other two names are never removed.
 _ACCOUNT = re.compile(r"(passwd|group|shadow|gshadow|subuid|subgid)(?:\.(lock|\d+)|(\+))")
-# apt writes a file anew under its name and six signs of mkstemp's (its fileutl.cc), while it holds dpkg's lock
+# apt writes the new file under its name and six characters of mkstemp's (its fileutl.cc), while it holds dpkg's lock
 _STATES = re.compile(r"extended_states\.[A-Za-z0-9]{6}")
 
 
 def remove_stale(machine: Machine) -> tuple[str, ...]:
-    """Take away what belongs to no living process, and say which paths; what a living one holds is left alone."""
-    left = [*account_files(ACCOUNTS, PROCESSES), *([] if lock_holder(machine, Gaps()) else apt_files(APT))]
-    for path in left:
+    """Remove files that belong to no running process, and return their paths; files of a running process are kept."""
+    stale = [*account_files(ACCOUNTS, PROCESSES), *([] if lock_holder(machine, Gaps()) else apt_files(APT))]
+    for path in stale:
         system_files.remove(path)
-    return tuple(left)
+    return tuple(stale)
 
 
 def account_files(folder: str, processes: str) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ def _names(folder: str, pattern: re.Pattern[str]) -> list[str]:
 
 
 def _owned(path: Path, processes: Path) -> bool:
-    """Whether a living process made the file. What names no process (vipw's lock, say) is a person's to judge."""
+    """Whether a running process made the file. A file that names no process (vipw's lock) counts as owned."""
     try:
         number = path.read_bytes().strip(b"\0\n ").decode("ascii", "replace")
     except OSError:

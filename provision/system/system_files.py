@@ -1,4 +1,4 @@
-"""Files of the system, changed whole or not at all: written beside, flushed, renamed; the old one kept before."""
+"""System files, replaced atomically: written to a temporary name, flushed, renamed; with a backup of the old file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from machine.errors import OutsideFailed, Refused
 
 
 class FileBefore(NamedTuple):
-    """What was at a path. `sha256` None: nothing; a kept copy lies in the backups under that name.
+    """What was at a path. `sha256` None: nothing; otherwise the backup has that name.
 
-    `made`: the topmost folder that will be made for the file, empty when all are there.
+    `made`: the topmost folder that will be created for the file; empty when all exist.
     """
 
     path: str
@@ -42,7 +42,7 @@ def read_current(path: str) -> bytes | None:
 
 
 def back_up(path: str, backups: Path) -> FileBefore:
-    """Copy what is at the path into `backups`, under its own digest, and say what it was."""
+    """Copy the file at the path into `backups`, named by its digest, and return its description."""
     content = read_current(path)
     if content is None:
         missing = [str(folder) for folder in Path(path).parents if not folder.exists()]
@@ -56,18 +56,18 @@ def back_up(path: str, backups: Path) -> FileBefore:
 
 
 def write(path: str, content: bytes, mode: int = 0o644, uid: int = 0, gid: int = 0) -> None:
-    """Replace the file in one step; folders that are missing are made. A link is followed, so that it stays one."""
+    """Replace the file atomically; missing folders are created. A link is followed, so it remains a link."""
     real = Path(os.path.realpath(path))
-    # one fixed name beside it: what a power cut leaves is replaced by the next try, and no reader takes it for its own
+    # one fixed temporary name: after a power cut the next try replaces it, and no program reads it
     beside = real.with_name(f".{real.name}.gpu-setup")
     try:
         real.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         beside.unlink(missing_ok=True)
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            left = memoryview(content)
-            while left:
-                left = left[os.write(handle, left) :]
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(handle, rest) :]
             os.fchmod(handle, mode)
             if os.geteuid() == 0:
                 os.fchown(handle, uid, gid)
@@ -83,7 +83,7 @@ def write(path: str, content: bytes, mode: int = 0o644, uid: int = 0, gid: int =
 
 
 def remove(path: str) -> None:
-    """Take the file away; nothing happens when there is none."""
+    """Remove the file; nothing happens when there is none."""
     try:
         Path(path).unlink(missing_ok=True)
         flush_folder(Path(path).parent)
@@ -92,7 +92,7 @@ def remove(path: str) -> None:
 
 
 def remove_empty(folder: str, top: str) -> None:
-    """Take empty folders away, from `folder` up to `top`, which were made for a file that is gone."""
+    """Remove empty folders from `folder` up to `top`, which were created for a removed file."""
     place = Path(folder)
     while top and place.is_relative_to(top):
         try:
@@ -103,7 +103,7 @@ def remove_empty(folder: str, top: str) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Let a rename reach the disk: what comes after a power cut is the old file or the new one."""
+    """Flush a rename to the disk: after a power cut there is the old file or the new one."""
     if not folder.is_dir():
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -114,7 +114,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def merge_json(path: str, now: bytes | None, wanted: str) -> bytes:
-    """The JSON document that is there with the wanted keys set in it; refuses one that is no JSON object."""
+    """The existing JSON document with the wanted keys set; refuses content that is not a JSON object."""
     document: object = {}
     if now is not None and now.strip():
         try:
@@ -170,8 +170,8 @@ def _broken(path: str, detail: str) -> Refused:
     return Refused(
         "file.broken",
         f"{path} is not valid JSON ({detail}).",
-        "Writing into it would lose what somebody meant there, and its reader would not start again.",
-        f"Mend {path}, then run gpu-setup apply again.",
+        "A change would lose its current content, and the program that reads it would not start.",
+        f"Repair {path}, then run gpu-setup apply again.",
     )
 
 
@@ -182,8 +182,8 @@ def _failed(path: str, error: OSError, done: str) -> OutsideFailed:
         return OutsideFailed(
             "file.read-only",
             f"{path} cannot be {done}: its file system is mounted read-only.",
-            "Linux mounts it so after a disk error, and some systems are built that way.",
-            "See why (sudo dmesg | grep -i remount), put it right (sudo mount -o remount,rw /), then: gpu-setup apply",
+            "Linux does this after a disk error, and some systems are built that way.",
+            "Find out why (sudo dmesg | grep -i remount), fix it (sudo mount -o remount,rw /), then: gpu-setup apply",
         )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutsideFailed(
@@ -196,5 +196,5 @@ def _failed(path: str, error: OSError, done: str) -> OutsideFailed:
         "file.failed",
         f"{path} cannot be {done}.",
         f"The system says: {error.strerror or error}.",
-        "Put that right, then: gpu-setup apply",
+        "Fix that, then: gpu-setup apply",
     )

@@ -116,7 +116,7 @@ def test_restart_and_resume_by_itself(name: str, hosts: Hosts, shops: Repositori
         _until_idle(guest)
         status = guest.tool("status").data
         assert (status["standing"], status["run"]["kind"], status["armed"]) == ("done", "resume", False)
-        assert "everything is in place" in guest.run("cat", "/run/motd.d/gpu-setup").stdout
+        assert "everything is installed" in guest.run("cat", "/run/motd.d/gpu-setup").stdout
         assert not guest.path("/etc/systemd/system/gpu-setup-resume.service").exists()
         _proven(guest, route)
 

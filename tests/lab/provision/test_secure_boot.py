@@ -55,7 +55,7 @@ def test_a_module_built_here_stops_for_its_key_and_goes_on_once_it_is_enrolled(
         guest.reboot()
         missed = guest.tool("resume")
         assert missed.rc == 5
-        assert "at the next start" in missed.data["next"] and "--import" not in missed.data["next"]
+        assert "at the next boot" in missed.data["next"] and "--import" not in missed.data["next"]
 
         _restart_and_enrol(guest)
         resumed = guest.tool("resume")

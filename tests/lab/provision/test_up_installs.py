@@ -73,7 +73,7 @@ def test_up_installs_the_driver_and_says_how_it_goes_on(hosts: Hosts, shops: Rep
         assert "nvidia-driver-595-open 595.84" in shown
         assert "to download" in shown
         assert "A restart comes next." in after
-        assert re.search(r"Next: Restart .*sudo reboot.*\n?.*then: gpu-setup up", after.replace("\n      ", " ")), after
+        assert re.search(r"Next: Reboot .*sudo reboot.*\n?.*then: gpu-setup up", after.replace("\n      ", " ")), after
         assert "nvidia-driver-595-open" in state.of(guest).packages
 
         guest.reboot()

@@ -57,7 +57,7 @@ def test_after_a_route_everything_is_as_before(name: str, hosts: Hosts, shops: R
 def _from_the_kernel_that_was_here(guest: Guest, kernel: str, rolled: Ended) -> None:
     """The kernel that came along runs by now and is not removed: the older one is started, and the way back ends."""
     assert (rolled.rc, rolled.data["standing"]) == (5, "person"), rolled.document
-    assert "the older kernel; then gpu-setup rollback" in rolled.data["next"]
+    assert "choose Advanced options and an older kernel; then: gpu-setup rollback" in rolled.data["next"]
     assert "nvidia-driver-595-open" not in state.of(guest).packages
     guest.reboot(kernel=kernel)
     status = guest.tool("status").data

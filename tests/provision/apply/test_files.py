@@ -83,7 +83,7 @@ def test_a_file_goes_back_to_what_it_was(tmp_path: Path) -> None:
     before = back_up(str(path), tmp_path / "backups")
     write(str(path), b"ours\n")
     action = RestoreFile(path=str(path), ours=digest(b"ours\n"), before=before.sha256, mode=before.mode)
-    assert file_actions.restore(action, context(tmp_path), "stage", "title") is None
+    assert file_actions.restore(action, context(tmp_path)) is None
     assert path.read_text() == "{}\n"
     assert path.stat().st_mode & 0o777 == 0o600
     assert file_actions.is_restored(action, context(tmp_path))
@@ -94,7 +94,7 @@ def test_a_file_that_somebody_changed_since_is_left_and_shown(tmp_path: Path) ->
     before = back_up(str(path), tmp_path / "backups")
     write(str(path), b"theirs\n")
     action = RestoreFile(path=str(path), ours=digest(b"ours\n"), before=before.sha256)
-    left = file_actions.restore(action, context(tmp_path), "stage", "title")
+    left = file_actions.restore(action, context(tmp_path))
     assert isinstance(left, ChangedFile)
     assert "-theirs" in left.difference
     assert path.read_text() == "theirs\n"
@@ -106,7 +106,7 @@ def test_a_new_file_goes_with_the_folders_that_were_made_for_it(tmp_path: Path) 
     assert before.made == str(tmp_path / "etc")
     write(str(path), b"ours\n")
     action = RestoreFile(path=str(path), ours=digest(b"ours\n"), made=before.made)
-    file_actions.restore(action, context(tmp_path), "stage", "title")
+    file_actions.restore(action, context(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -157,7 +157,7 @@ def test_a_pin_is_written_as_apt_reads_it() -> None:
 def test_a_step_that_wrote_its_file_is_done_and_one_that_did_not_is_not(tmp_path: Path) -> None:
     action = WriteFile(path=str(tmp_path / "a.conf"), content="x\n")
     assert not file_actions.is_written(action, context(tmp_path))
-    file_actions.write(action, context(tmp_path), "stage", "title")
+    file_actions.write(action, context(tmp_path))
     assert file_actions.is_written(action, context(tmp_path))
     (tmp_path / "a.conf").write_text("y\n")
     assert not file_actions.is_written(action, context(tmp_path))

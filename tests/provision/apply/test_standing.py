@@ -45,4 +45,4 @@ def _run(kind: str = "apply", **outcomes: str) -> ApplyRun:
 def test_steps_that_a_run_was_cut_off_in_are_open_again(run: ApplyRun | None, open: list[str]) -> None:
     steps = reopen_interrupted((WRITE, RELOAD), run)
     assert [step.id for step in steps if step.state is State.TODO] == open
-    assert all("last run was ended" in step.because for step in steps if step.state is State.TODO)
+    assert all("last run ended before this was verified" in step.because for step in steps if step.state is State.TODO)

@@ -60,7 +60,7 @@ def test_two_vendors_are_a_choice_of_the_person() -> None:
     assert "groups" not in states(nvidia)
     assert "groups" in states(amd)
     assert "nvidia-driver" not in states(amd)
-    assert any("RTX 3090 Ti" in note and "left as it is" in note for note in amd.notes)
+    assert any("RTX 3090 Ti" in note and "is not changed" in note for note in amd.notes)
 
 
 def test_an_integrated_gpu_does_not_make_two_vendors() -> None:

@@ -144,7 +144,7 @@ def test_rocm_on_the_host_is_blocked_while_its_key_cannot_be_checked() -> None:
 def test_rocm_that_is_there_is_left_alone_and_the_old_one_goes_before_a_new_one() -> None:
     amd = msgspec.structs.replace(amd_at_work("gfx1100"), rocm=(RocmInstall(path="/opt/rocm-7.2.4", version="7.2.4"),))
     host = ubuntu(W7900, amd=amd, installed=packages("rocm", "rocm-core"))
-    assert any("/opt/rocm-7.2.4 stays untouched" in note for note in planned(host).notes)
+    assert any("/opt/rocm-7.2.4 is kept" in note for note in planned(host).notes)
     assert "rocm-remove-old" not in states(planned(host, rocm="host"))
     newer = planned(ubuntu(RX_6900_XT, amd=amd, installed=packages("rocm", "rocm-core")), rocm="host")
     remove = step(newer, "rocm-remove-old").action

@@ -113,13 +113,13 @@ def test_a_v100_stays_on_580_with_the_proprietary_module() -> None:
         "nvidia-compute-utils-580",
         "linux-modules-nvidia-580-generic-hwe-24.04",
     ]
-    assert "branch 595 no longer drives Volta" in step(found, "nvidia-driver").because
+    assert "branch 595 no longer supports Volta" in step(found, "nvidia-driver").because
 
 
 def test_an_rtx_5090_works_only_with_the_open_module() -> None:
     found = planned(ubuntu(RTX_5090))
     assert install(found)[0] == "nvidia-driver-595-open"
-    assert "the only kind that drives them" in step(found, "nvidia-driver").because
+    assert "the only kind that supports them" in step(found, "nvidia-driver").because
 
 
 def test_a_5090_under_the_proprietary_module_gets_the_open_one() -> None:
@@ -202,7 +202,7 @@ def test_an_unknown_branch_and_one_under_the_floor_are_refused() -> None:
     assert [r.code for r in planned(ubuntu(RTX_3090_TI), branch=599).refusals] == ["plan.branch-unknown"]
     below = planned(ubuntu(RTX_3090_TI), branch=550).refusals[0]
     assert below.code == "plan.no-branch"
-    assert "below 580" in below.why
+    assert "older than 580" in below.why
 
 
 def test_libraries_newer_than_the_module_need_only_a_restart() -> None:
@@ -255,7 +255,7 @@ def test_a_finished_installation_waits_only_for_the_restart() -> None:
     )
     found = planned(msgspec.structs.replace(host, kernel=kernel))
     assert states(found)["nvidia-driver"] == "done"
-    assert "not driven by it yet" in step(found, "reboot").because
+    assert "the driver does not control" in step(found, "reboot").because
 
 
 def test_nvidias_repository_beside_an_archive_driver_is_fenced_off() -> None:
@@ -372,7 +372,7 @@ def test_nvml_that_hangs_does_not_make_a_loaded_driver_wrong() -> None:
     host = healthy_3090()
     slow = msgspec.structs.replace(host.nvidia, nvml=None, nvml_problem="timed-out")
     because = step(planned(msgspec.structs.replace(host, nvidia=slow)), "nvidia-driver").because
-    assert "NVML could not be asked (timed-out)" in because
+    assert "NVML does not answer (timed-out)" in because
 
 
 def test_two_cards_of_one_vendor_share_a_driver() -> None:

@@ -67,7 +67,7 @@ def test_a_package_that_others_need_by_now_stays(tmp_path: Path) -> None:
         installed("driver", install={"driver": "1", "libdriver": "1"}),
     )
     assert removed(found) == ("driver",)
-    assert any("libdriver" in note and "stays" in note for note in found.notes)
+    assert any("libdriver" in note and "is kept" in note for note in found.notes)
 
 
 def test_what_others_need_only_as_one_of_two_may_go(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_an_upgrade_goes_back_to_the_package_file_that_was_kept(tmp_path: Path) 
 def test_an_upgrade_whose_old_file_is_gone_is_told(tmp_path: Path) -> None:
     found = back(tmp_path, status("libc6 2.39"), installed("s", upgrade={"libc6": ("2.38", "2.39")}))
     assert found.open_steps() == ()
-    assert any("libc6 stays 2.39" in note for note in found.notes)
+    assert any("libc6 keeps version 2.39" in note for note in found.notes)
 
 
 def test_a_version_that_is_not_ours_is_left(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_settings_that_a_package_brought_go_with_it_unless_somebody_changed_them
     pin.write_text("mine")
     found = back(tmp_path, status(f"pinning 1{listed}"), came)
     assert restored_files(found) == []
-    assert any(str(pin) in note and "stays" in note for note in found.notes)
+    assert any(str(pin) in note and "is kept" in note for note in found.notes)
 
 
 def test_settings_that_were_there_before_the_package_came_stay(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_progress_is_read_also_after_a_line_without_an_end() -> None:
 def test_bytes_and_time_left() -> None:
     told: list[Event] = []
     moments = iter((0.0, 10.0))
-    teller = ProgressReporter(ApplyContext(Nowhere(), told.append), "driver", lambda: next(moments))
+    teller = ProgressReporter(ApplyContext(Nowhere(), told.append), lambda: next(moments))
     teller.line("Need to get 1,000 B/3,072 kB of archives.")
     teller.line("dlstatus:1:25.0:Retrieving file 1 of 4")
     assert (told[0].done, told[0].total, told[0].unit, told[0].seconds_left) == (250.0, 1000.0, "bytes", 30.0)
@@ -78,7 +78,7 @@ def test_bytes_and_time_left() -> None:
 
 def test_who_holds_the_lock_is_said() -> None:
     told: list[Event] = []
-    ProgressReporter(ApplyContext(Nowhere(), told.append), "driver").line(
+    ProgressReporter(ApplyContext(Nowhere(), told.append)).line(
         "Waiting for cache lock: Could not get lock /var/lib/dpkg/lock-frontend. "
         "It is held by process 812 (unattended-upgr)"
     )

@@ -81,7 +81,7 @@ def test_asked_for_but_missed_at_the_console(tmp_path: Path) -> None:
     machine = Firm(tmp_path, "is already in the enrollment request", "[key 1]\nSHA1 Fingerprint: 00:11")
     key = mok.read_mok_key(machine, SHIM)
     assert (key.enrolled, key.pending) == (False, True)
-    assert "at the next start" in mok.enrolment_steps(key)
+    assert "at the next boot" in mok.enrolment_steps(key)
     assert "--import" not in mok.enrolment_steps(key)
 
 
