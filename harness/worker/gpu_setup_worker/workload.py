@@ -42,7 +42,7 @@ def random_tokens(model: Path, chance: random.Random) -> Iterator[int]:
 
 
 def write_documents(tokens: Iterator[int], length: int, documents: int, out: Path) -> None:
-    """One JSON object per line, with the three columns that tell Axolotl that the data are already tokenised."""
+    """One JSON object per line, with the three columns of data that Axolotl does not tokenise again."""
     with out.open("w", encoding="utf-8") as file:
         for _ in range(documents):
             ids = list(islice(tokens, length))

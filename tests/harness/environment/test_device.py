@@ -74,7 +74,7 @@ def hub_is_gone() -> bool:
     return False
 
 
-def test_up_asks_before_it_trains_without_a_card_that_is_there(machine: Load, tmp_path: Path) -> None:
+def test_up_asks_before_it_trains_without_the_installed_card(machine: Load, tmp_path: Path) -> None:
     seen = inspect(machine("rtx3090ti-fresh"), catalogue())
     asked: list[str] = []
 
@@ -112,7 +112,7 @@ def test_without_a_hub_up_draws_the_weights_and_downloads_nothing(machine: Load,
     assert own.recipe.name == "smollm2-135m-qlora", "a person's data are learnt by real weights or not at all"
 
 
-def test_drawn_weights_are_not_taken_for_learning() -> None:
+def test_random_weights_are_not_taken_for_learning() -> None:
     with pytest.raises(BadUsage, match="learns nothing") as caught:
         require_pretrained(load_recipe("mistral-7b-qlora-synthetic"))
     assert caught.value.next == "gpu-setup bench --recipe mistral-7b-qlora-synthetic"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.environment.pip import time_left
 
 
-def test_the_first_packages_tell_nothing() -> None:
+def test_the_first_packages_give_no_estimate() -> None:
     """torch alone takes as long as fifty others."""
     assert time_left(10.0, 2, 2, 120) is None
 

@@ -25,7 +25,7 @@ def mine(tmp_path: Path, count: int = 4) -> Path:
     return file
 
 
-def test_rows_left_out_are_told() -> None:
+def test_dropped_rows_are_reported() -> None:
     recipe = load_recipe("smollm2-135m-qlora")
     recorded = log(start=StartEvent(rows=85, held_out_rows=10))
     found = build_report(recipe, run_of(recipe), recorded, ENVIRONMENT, HOST, RUN, None, given=100)
@@ -85,7 +85,7 @@ def test_the_loss_band_holds_for_the_recipe_as_it_is_written(tmp_path: Path) -> 
     assert loss_band(job("tiny")) is None
 
 
-def test_drawn_weights_are_marked() -> None:
+def test_random_weights_are_marked() -> None:
     recipe = load_recipe("mistral-7b-qlora-synthetic")
     found = build_report(recipe, run_of(recipe), log(), ENVIRONMENT, HOST, RUN, None)
     assert found.notes[0].startswith("Throughput only")

@@ -178,7 +178,7 @@ def test_wrong_products_and_a_check_that_does_not_run_stop_it(outcome: Outcome, 
     assert caught.value.what and caught.value.next
 
 
-def test_another_card_driver_or_build_is_checked_anew() -> None:
+def test_another_card_driver_or_build_is_checked_again() -> None:
     usual = digest(ENVIRONMENT, "GPU-1", ("driver 580",))
     other = msgspec.structs.replace(ENVIRONMENT, torch="2.14.0")
     assert len({usual, digest(ENVIRONMENT, "GPU-2", ("driver 580",)), digest(ENVIRONMENT, "GPU-1", ("driver 590",)),

@@ -72,7 +72,7 @@ def test_a_recipe_with_passes_keeps_them() -> None:
     assert config["save_steps"] == 0.2
 
 
-def test_what_a_person_wishes_comes_first() -> None:
+def test_the_users_options_come_first() -> None:
     recipe = load_recipe("tiny")
     assert (
         training_overrides(recipe, TrainingSettings(steps=7, save_steps=2, patience=0, seed=3)).items()
@@ -126,7 +126,7 @@ def cut_run(folder: Path, data: Path, **facts: object) -> Path:
     return folder
 
 
-def test_the_same_command_goes_on_in_the_newest_run(tmp_path: Path, data: Path) -> None:
+def test_the_same_command_resumes_the_newest_run(tmp_path: Path, data: Path) -> None:
     runs = tmp_path / "runs"
     cut = cut_run(runs / "20261124-100000-tiny", data)
     cut_run(runs / "20261124-090000-tiny", data)
@@ -137,7 +137,7 @@ def test_the_same_command_goes_on_in_the_newest_run(tmp_path: Path, data: Path) 
     assert choose_run_folder(spec(data, work="other"), job(data=data), None, False, runs) != cut
 
 
-def test_a_run_that_was_killed_is_gone_on_with_too(tmp_path: Path, data: Path) -> None:
+def test_a_run_that_was_killed_is_resumed_too(tmp_path: Path, data: Path) -> None:
     cut = cut_run(tmp_path / "20261124-100000-tiny", data, status="running")
     assert choose_run_folder(spec(data), job(data=data), None, False, tmp_path) == cut
 
@@ -166,7 +166,7 @@ def test_what_was_asked_is_read_again(tmp_path: Path, data: Path) -> None:
     assert none.value.code == "train.none"
 
 
-def test_a_recipe_that_was_changed_meanwhile_is_refused(tmp_path: Path, data: Path) -> None:
+def test_a_recipe_that_was_changed_since_is_refused(tmp_path: Path, data: Path) -> None:
     cut = cut_run(tmp_path / "cut", data)
     changed = spec(data, recipe_digest="cd" * 32)
     (cut / SPEC).write_bytes(msgspec.json.encode(changed))
@@ -196,7 +196,7 @@ def finished() -> RunRecord:
     return run_of(load_recipe("tiny"), resumed_from=(4,), data="/home/ada/mine.json")
 
 
-def test_an_early_stop_is_told(data: Path) -> None:
+def test_an_early_stop_is_reported(data: Path) -> None:
     recorded = log(
         step(1, loss=4.0), step(2, loss=3.0), step(3, loss=2.0),
         evaluations=(EvaluationEvent(1, 3.5), EvaluationEvent(2, 3.0), EvaluationEvent(3, 3.4)),
@@ -220,7 +220,7 @@ def test_without_patience_the_last_weights_count(data: Path) -> None:
 # Whether it fits
 
 
-def test_a_card_that_is_too_small_is_told_before_anything_long() -> None:
+def test_a_card_that_is_too_small_is_reported_before_anything_long() -> None:
     recipe, said = load_recipe("mistral-7b-qlora"), list[Event]()
     small = AvailableMemory("RTX 3060", 8 * 10**9, "8.0 GB free now", True)
     with pytest.raises(BadAnswer) as refused:

@@ -107,7 +107,7 @@ def test_what_would_change_the_result_is_never_proposed(name: str, facts: TuneFa
         }  # fmt: skip
 
 
-def test_kernels_and_card_only_packages_are_left_out_on_the_processor() -> None:
+def test_kernels_and_card_only_packages_are_skipped_on_the_cpu() -> None:
     labels = {entry.label for entry in searched(SMALL.config, CPU, {})}
     assert not labels & {"LoRA kernels", "cut cross entropy", "flash attention 2"}
     labels = {entry.label for entry in searched(SMALL.config, GPU, {})}

@@ -88,7 +88,7 @@ def test_the_duel_goes_turn_by_turn(monkeypatch: pytest.MonkeyPatch, home: Path)
     assert last == [False, True] * tune_run.PAIRS
 
 
-def test_a_stopped_tuning_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+def test_a_stopped_tuning_resumes_where_it_was(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     calls = 0
 
     def stopped(config: dict[str, Any]) -> float | Exception:
@@ -155,7 +155,7 @@ def test_what_has_no_room_is_not_run(monkeypatch: pytest.MonkeyPatch, home: Path
     assert len(trainings.ran) == 2, "the untuned recipe and its proof"
 
 
-def test_an_untuned_recipe_that_does_not_run_is_told(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+def test_an_untuned_recipe_that_does_not_run_is_reported(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     trainings = Trainings(monkeypatch, home, lambda config: OutsideFailed("train.bad", "It broke."))
     with pytest.raises(OutsideFailed, match="does not run"):
         trainings.tune()

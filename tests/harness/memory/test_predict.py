@@ -126,7 +126,7 @@ def test_every_recipe_has_a_prediction_and_fits_the_card_that_it_is_made_for(nam
         assert found.device + constants().reserve <= recipe.traits.vram_gb * 2**30
 
 
-def test_an_unknown_optimizer_is_told_with_its_neighbours() -> None:
+def test_an_unknown_optimizer_is_reported_with_similar_names() -> None:
     with pytest.raises(BadUsage, match="adamw_bnb_8bit"):
         find_optimizer("adamw_bnb_8bits")
 

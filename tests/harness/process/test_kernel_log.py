@@ -48,7 +48,7 @@ def test_the_message_alone_is_enough() -> None:
     assert found is not None and found[0].code == "gpu-lost"
 
 
-def test_a_number_that_programs_cause_does_not_hide_their_own_words() -> None:
+def test_a_number_that_programs_cause_does_not_hide_their_message() -> None:
     problem = training_failure(1, "torch.OutOfMemoryError: CUDA out of memory.\n", None, [FAULT])
     assert problem is not None and problem.code == "train.out-of-memory-device"
 

@@ -88,7 +88,7 @@ def test_an_error_that_was_got_over_does_not_hide_the_last_one() -> None:
     assert problem is not None and problem.code == "train.out-of-memory-host"
 
 
-def test_killed_says_the_signal_whatever_stood_before() -> None:
+def test_killed_says_the_signal_whatever_was_printed_before() -> None:
     problem = training_failure(-9, "ModuleNotFoundError: No module named 'x'\n", log(step(1), step(2), end=None))
     assert problem is not None
     assert (problem.code, problem.exit_code) == ("train.killed", OUTSIDE_FAILED)
@@ -153,7 +153,7 @@ def test_any_text(tail: str, rc: int | None) -> None:
     assert problem is not None and problem.what and problem.next
 
 
-def test_another_process_that_failed_is_told_with_its_cause_or_with_where_to_look() -> None:
+def test_another_process_that_failed_is_reported_with_its_cause_or_its_log() -> None:
     known = process_failure(
         "merge.failed", "The adapter could not be merged", "MemoryError\n", "exit code 1", "Look there."
     )

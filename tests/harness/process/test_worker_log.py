@@ -50,7 +50,7 @@ def test_what_a_newer_worker_adds_is_passed_over() -> None:
     assert len(parse_worker_log(b'{"event": "energy", "joules": 3}\n' + newer).steps) == 1
 
 
-def test_a_run_that_was_gone_on_with_counts_each_step_once() -> None:
+def test_a_resumed_run_counts_each_step_once() -> None:
     """Cut after step 3, gone on with from the checkpoint of step 2."""
     numbered = [STEP.replace(b'"step": 1,', b'"step": %d,' % number) for number in range(6)]
     again = [line.replace(b"4.5", b"4.25") for line in numbered]

@@ -50,7 +50,7 @@ def test_what_runs_without_a_gpu() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if load_recipe(name).traits.model == "hub"])
-def test_a_model_of_the_hub_is_pinned_and_its_size_is_told(name: str) -> None:
+def test_a_model_of_the_hub_is_pinned_and_its_size_is_known(name: str) -> None:
     recipe = load_recipe(name)
     assert len(recipe.config["revision_of_model"]) == 40
     assert recipe.traits.download_bytes
@@ -132,7 +132,7 @@ def test_a_persons_own_data_have_no_measured_limits() -> None:
     assert (own_data.model, own_data.must_fall, own_data.held_out) == ("smollm2", 0.02, "split")
 
 
-def test_the_drawn_model_is_the_real_ones_shapes_and_spread() -> None:
+def test_the_synthetic_model_has_the_real_ones_shapes_and_spread() -> None:
     drawn = synthetic_model("mistral-7b")
     real = shapes_of("mistralai/Mistral-7B-v0.1")
     assert real is not None
@@ -193,7 +193,7 @@ def test_values_of_the_wrong_shape(tmp_path: Path, text: str, code: str) -> None
     assert caught.value.why and caught.value.next
 
 
-def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
+def test_a_file_that_does_not_exist_or_is_not_text(tmp_path: Path) -> None:
     with pytest.raises(BadUsage, match=r"does not exist"):
         load_recipe(str(tmp_path / "none.yaml"))
     file = tmp_path / "mine.yaml"
@@ -255,7 +255,7 @@ def prepared(recipe: Recipe, tmp_path: Path, data: Path | None = None) -> None:
     prepare(msgspec.structs.replace(job, recipe=recipe), LocalMachine(), Paths(nowhere, nowhere, nowhere), silent)
 
 
-def test_bad_data_beside_the_recipe_is_told_before_anything_long(tmp_path: Path) -> None:
+def test_bad_data_beside_the_recipe_is_reported_before_anything_long(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text('[{"instruction": "Greet."}]')
     mine = copy_of("tiny", tmp_path, ("house-style.json", "mine.json"))
     with pytest.raises(BadAnswer) as caught:

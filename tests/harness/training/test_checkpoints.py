@@ -40,7 +40,7 @@ def test_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["cut", "changed", "gone", "unmarked", "mark cut", "mark of another"])
-def test_one_that_is_torn_is_passed_over(tmp_path: Path, what: str) -> None:
+def test_an_incomplete_one_is_skipped(tmp_path: Path, what: str) -> None:
     checkpoint(tmp_path, 4)
     torn = checkpoint(tmp_path, 8)
     weights, mark = torn / "optimizer.pt", torn / "whole.json"
@@ -70,7 +70,7 @@ def test_from_the_last_step_the_trainer_would_go_one_too_far(tmp_path: Path) -> 
     assert found is not None and found.step == 8
 
 
-def test_later_ones_are_removed_before_going_on(tmp_path: Path) -> None:
+def test_later_ones_are_removed_before_resuming(tmp_path: Path) -> None:
     for step in (4, 8, 12):
         checkpoint(tmp_path, step)
     (tmp_path / "adapter_config.json").write_text("{}")

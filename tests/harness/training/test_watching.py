@@ -33,7 +33,7 @@ def until(what: Callable[[], object], seconds: float = 10.0) -> None:
         time.sleep(0.01)
 
 
-def test_steps_are_told_with_the_time_left(tmp_path: Path) -> None:
+def test_steps_are_reported_with_the_time_left(tmp_path: Path) -> None:
     said: list[Event] = []
     with watch_run(tmp_path, said.append, NEVER, keep=True):
         write(tmp_path, BeginEvent(planned_steps=10), step(1, seconds=2.0), step(2, seconds=2.0))
@@ -52,7 +52,7 @@ def test_what_an_earlier_sitting_wrote_is_not_this_one(tmp_path: Path) -> None:
         until(lambda: watch.training_began)
 
 
-def test_a_hung_step_is_told_and_then_ended(tmp_path: Path) -> None:
+def test_a_hung_step_gets_a_warning_and_is_then_aborted(tmp_path: Path) -> None:
     said: list[Event] = []
     hung = HangLimits(warn_steps=2, warn_seconds=0.6, abort_steps=4, abort_seconds=1.5)
     with watch_run(tmp_path, said.append, hung, keep=False) as watch:
@@ -76,7 +76,7 @@ def test_a_first_step_takes_what_it_needs_unless_somebody_has_no_time(tmp_path: 
         assert watch.hung is not None and watch.hung >= 0.6
 
 
-def test_a_checkpoint_that_was_left_out_is_told(tmp_path: Path) -> None:
+def test_a_checkpoint_that_was_skipped_is_reported(tmp_path: Path) -> None:
     said: list[Event] = []
     with watch_run(tmp_path, said.append, NEVER, keep=True):
         write(tmp_path, BeginEvent(planned_steps=10), step(1), SkippedSaveEvent(1, "no-room"))

@@ -143,7 +143,7 @@ def test_broken_packages_are_repaired_alone(site: Site, index: Index) -> None:
     assert [event.kind for event in site.events] == ["end"]
 
 
-def test_a_python_that_is_gone_or_a_home_that_was_moved_makes_the_whole_anew(
+def test_a_python_that_is_gone_or_a_home_that_was_moved_rebuilds_the_whole(
     site: Site, small: SmallStack, tmp_path: Path
 ) -> None:
     environment = site.ensure()
@@ -328,7 +328,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
         yield disk
 
 
-def test_too_little_room_is_told_before_anything_is_done(tiny_disk: Path) -> None:
+def test_too_little_space_is_reported_before_anything_is_done(tiny_disk: Path) -> None:
     told = subprocess.run(
         [sys.executable, "-I", str(ROOT / "gpu_setup" / "__main__.py"), "environment", "--json"],
         env={**os.environ, "GPU_SETUP_HOME": str(tiny_disk)},
@@ -384,7 +384,7 @@ def test_a_python_without_a_lock_is_refused(small: SmallStack, tmp_path: Path, m
     assert caught.value.code == "environment.no-lock"
 
 
-def test_where_an_environment_lies(small: SmallStack, tmp_path: Path) -> None:
+def test_where_an_environment_is(small: SmallStack, tmp_path: Path) -> None:
     from harness.environment.build import PythonInterpreter
 
     assert small.stack.lock

@@ -31,7 +31,7 @@ def words(data: Path, recipe: str = "tiny", count: int = 200, every: int = 4) ->
     )  # fmt: skip
 
 
-def told(ended: Ended, code: str, rc: int = 4) -> dict[str, str]:
+def error_of(ended: Ended, code: str, rc: int = 4) -> dict[str, str]:
     assert (ended.rc, ended.error["code"]) == (rc, code), ended.stderr
     assert ended.error["why"] and ended.error["next"]
     return ended.error
@@ -57,7 +57,7 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoints_before_it(own_home: Pa
         tmp_path, ("learning_rate: 0.003", "learning_rate: 1.0e+37"), ("warmup_steps: 3", "warmup_steps: 0")
     )
     ended = tool(own_home, *words(data, str(recipe), 20, every=2))
-    error = told(ended, "train.loss-not-finite", rc=1)
+    error = error_of(ended, "train.loss-not-finite", rc=1)
     assert "learning_rate" in error["next"]
     (run,) = runs(own_home)
     events = [json.loads(line) for line in (run / "worker.jsonl").read_text().splitlines()]
@@ -79,7 +79,7 @@ def test_the_out_of_memory_killer(own_home: Path, data: Path) -> None:
     finally:
         wait_for(lambda: not (group / "cgroup.procs").read_text().split(), 30)
         group.rmdir()
-    error = told(ended, "train.out-of-memory-host")
+    error = error_of(ended, "train.out-of-memory-host")
     # the kernel's own line told a full limit from a full machine
     assert "was reached" in error["what"] and "Killed process" in error["why"]
     assert "micro_batch_size" in error["next"]
@@ -114,14 +114,14 @@ def test_a_disk_that_is_full_at_a_checkpoint(small_disk: Path, data: Path) -> No
 def test_a_library_that_is_missing(own_home: Path, data: Path, tmp_path: Path) -> None:
     """An optimizer of Axolotl's whose package is not in the lock. (What is in it is looked at before each run.)"""
     recipe = own_recipe(tmp_path, ("optimizer: adamw_torch", "optimizer: came_pytorch"))
-    error = told(tool(own_home, *words(data, str(recipe), 2)), "train.library-missing")
+    error = error_of(tool(own_home, *words(data, str(recipe), 2)), "train.library-missing")
     assert "came_pytorch" in error["why"]
     assert "gpu-setup environment" in error["next"]
 
 
 def test_a_model_that_wants_to_run_code(own_home: Path, data: Path, tmp_path: Path) -> None:
     recipe = own_recipe(tmp_path, ("load_in_4bit: true", "load_in_4bit: true\ntrust_remote_code: true"))
-    error = told(tool(own_home, *words(data, str(recipe))), "recipe.remote-code", rc=2)
+    error = error_of(tool(own_home, *words(data, str(recipe))), "recipe.remote-code", rc=2)
     assert "trust_remote_code" in error["what"]
     assert not runs(own_home)
 
@@ -132,14 +132,14 @@ def test_a_folder_of_pickles_is_not_loaded(own_home: Path, data: Path, tmp_path:
     (model / "config.json").write_text("{}")
     (model / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     recipe = own_recipe(tmp_path, ("base_model: tiny-random-mistral", f"base_model: {model}"))
-    told(tool(own_home, *words(data, str(recipe))), "model.no-safetensors", rc=3)
+    error_of(tool(own_home, *words(data, str(recipe))), "model.no-safetensors", rc=3)
 
 
 def test_two_at_once(own_home: Path, data: Path, tmp_path: Path) -> None:
     """The second one does not write into the first one's folder."""
     with started(own_home, *words(data), "--out", str(tmp_path / "mine")):
         wait_for(lambda: (tmp_path / "mine" / "run.json").exists())
-        error = told(tool(own_home, *words(data), "--out", str(tmp_path / "mine")), "train.running", rc=3)
+        error = error_of(tool(own_home, *words(data), "--out", str(tmp_path / "mine")), "train.running", rc=3)
         assert str(tmp_path / "mine") in error["what"]
     wait_for(lambda: not trainings(own_home), 20)
     assert status(tmp_path / "mine")["status"] == "running", "nobody could say otherwise"

@@ -75,9 +75,7 @@ def test_size_first_then_every_file_checked_and_no_pickles(training: Training, h
     assert hub.asked == [], "a model that is there needs no hub"
 
 
-def test_a_cut_connection_is_gone_on_with_in_the_middle_of_the_file(
-    training: Training, hub: Hub, tmp_path: Path
-) -> None:
+def test_a_lost_connection_resumes_in_the_middle_of_the_file(training: Training, hub: Hub, tmp_path: Path) -> None:
     hub.cut, hub.cuts = CUT, 1
     folder = get(training, tmp_path / "home")
     assert (folder / "model.safetensors").read_bytes() == (hub.models[NAME] / "model.safetensors").read_bytes()
@@ -85,7 +83,7 @@ def test_a_cut_connection_is_gone_on_with_in_the_middle_of_the_file(
     assert starts == [PIECE]
 
 
-def test_what_a_dead_hub_leaves_is_gone_on_with_later(training: Training, hub: Hub, tmp_path: Path) -> None:
+def test_what_a_dead_hub_leaves_is_resumed_later(training: Training, hub: Hub, tmp_path: Path) -> None:
     hub.cut, hub.cuts, hub.dies = CUT, 1, True
     with pytest.raises(OutsideFailed) as failed:
         get(training, tmp_path / "home")

@@ -70,7 +70,7 @@ def test_as_json_it_is_one_document_and_the_facts_name_the_gaps(cli: Cli, hangin
     assert any("kernel log" in gap["source"] for gap in facts["unread"])
 
 
-def test_no_process_is_left_behind(cli: Cli, hanging: dict[str, str], tmp_path: Path) -> None:
+def test_no_process_is_orphaned(cli: Cli, hanging: dict[str, str], tmp_path: Path) -> None:
     cli("doctor", "--only", "driver", env=hanging)
     marks = (str(tmp_path / "bin"), "bindings.py")
     left = []

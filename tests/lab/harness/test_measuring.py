@@ -207,7 +207,7 @@ def test_an_amd_card_is_sensed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert found.card and {(each.temperature, each.memory_used) for each in found.card} == {(47.0, 858434218)}
 
 
-def test_soaking_ends_when_heat_and_clock_stand_still(
+def test_soaking_ends_when_temperature_and_clock_are_stable(
     training: Training, nvml: Path, monkeypatch: pytest.MonkeyPatch, own_home: Path
 ) -> None:
     """The real heater, beside a card whose heat never changes; two minutes are shortened to three seconds."""

@@ -64,7 +64,7 @@ def in_the_environment(
 # Drawn weights
 
 
-def test_drawn_weights_train_and_are_not_judged(training: Training, own_home: Path) -> None:
+def test_random_weights_train_and_are_not_judged(training: Training, own_home: Path) -> None:
     """mistral-7b-qlora-synthetic with small shapes, from recipe to report: no hub, no download, no judgement."""
     machine, places = LocalMachine(), paths({"GPU_SETUP_HOME": str(own_home)})
     changed = {
@@ -155,7 +155,7 @@ def synthetic_folder(training: Training, own_home: Path) -> str:
     return ensure_model(recipe, training.environment, LocalMachine(), places, silent)
 
 
-def test_what_is_drawn_has_the_real_spread(training: Training, own_home: Path) -> None:
+def test_random_weights_have_the_real_spread(training: Training, own_home: Path) -> None:
     """After NF4 and back: each kind's standard deviation, zero in the middle, and a normal distribution's tails."""
     folder = synthetic_folder(training, own_home)
     narrow = {"hidden_size": 1024, "intermediate_size": 3584, "num_attention_heads": 8, "num_key_value_heads": 2}
@@ -394,7 +394,7 @@ def test_a_sibling_runs_with_a_small_model_in_its_place(
 # What Axolotl leaves out
 
 
-def test_rows_that_are_too_long_are_told(own_home: Path, tmp_path: Path) -> None:
+def test_rows_that_are_too_long_are_reported(own_home: Path, tmp_path: Path) -> None:
     """Axolotl drops them with one line in its log; the report says how many of how many."""
     rows = json.loads((SAMPLES / "house-style.json").read_text())[:30]
     for row in rows[:3]:

@@ -97,7 +97,7 @@ def test_the_answer(whole: Ended) -> None:
     assert "mine.json" not in card and str(folder) not in card
 
 
-def test_killed_with_everything_and_gone_on_with(whole: Ended, work: tuple[str, ...], own_home: Path) -> None:
+def test_killed_with_everything_and_resumed(whole: Ended, work: tuple[str, ...], own_home: Path) -> None:
     """SIGKILL from outside to the tool and the training, and the newest checkpoint torn as a power cut tears it."""
     with started(own_home, *work) as child:
         wait_for(lambda: len(saved(own_home)) >= 2)
@@ -170,7 +170,7 @@ def test_ctrl_c_at_any_moment(whole: Ended, work: tuple[str, ...], own_home: Pat
 
 
 @pytest.mark.full
-def test_an_early_stop_keeps_the_best_weights_also_when_it_was_cut(
+def test_an_early_stop_keeps_the_best_weights_also_when_interrupted(
     work: tuple[str, ...], own_home: Path, tmp_path: Path
 ) -> None:
     """A rate far too high: the held-out loss rises at once. The run is cut after its best step and gone on with."""
@@ -198,7 +198,7 @@ def test_an_early_stop_keeps_the_best_weights_also_when_it_was_cut(
     same(again, first)
 
 
-def test_data_that_must_be_mended_first(work: tuple[str, ...], own_home: Path, tmp_path: Path) -> None:
+def test_data_that_must_be_corrected_first(work: tuple[str, ...], own_home: Path, tmp_path: Path) -> None:
     key = "ghp_" + "R8q2LmT5vX9zKc3WbN7yPd4JhG6sFa1QeUoZ"
     rows = json.loads(Path(work[1]).read_text())
     file = tmp_path / "leaky.json"

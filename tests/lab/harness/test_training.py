@@ -48,7 +48,7 @@ def folder_of(ended: Ended) -> Path:
 # What passes
 
 
-def test_tiny_trains_rightly(tiny_run: Ended) -> None:
+def test_tiny_trains_correctly(tiny_run: Ended) -> None:
     assert (tiny_run.rc, tiny_run.data["verdict"]) == (0, "pass")
     assert tiny_run.document["schema"] == "gpu-setup/smoke/1"
     valid(tiny_run)
@@ -189,7 +189,7 @@ def test_a_learning_rate_of_0_fails(own_home: Path, tmp_path: Path) -> None:
     assert ended.data["smoke"]["held_out_before"] == ended.data["smoke"]["held_out_after"]
 
 
-def test_a_plugin_that_is_not_there_fails(training: Training, own_home: Path, tmp_path: Path) -> None:
+def test_a_missing_plugin_fails(training: Training, own_home: Path, tmp_path: Path) -> None:
     """Axolotl only logs it and trains on: a checkout whose plugin is missing must not look like a success."""
     checkout = tmp_path / "checkout"
     for room in ("gpu_setup", "harness", "provision", "containers", "checks", "machine"):

@@ -30,7 +30,7 @@ def test_the_small_recipe_becomes_at_least_a_fifth_faster(training: Training, ow
 
 
 @pytest.mark.full
-def test_a_minute_is_kept_and_the_next_start_goes_on(training: Training, own_home: Path) -> None:
+def test_a_minute_is_kept_and_the_next_start_resumes(training: Training, own_home: Path) -> None:
     """A minute is enough for the untuned recipe and its proof alone; the second start makes neither again."""
     first = tool(own_home, "bench", "--tune", "1", "--recipe", "tiny")
     assert first.rc == 0 and not first.data["complete"]

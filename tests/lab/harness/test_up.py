@@ -27,7 +27,7 @@ from tests.schemas import must_follow
 pytestmark = pytest.mark.lab
 
 
-def test_up_goes_on_where_it_was_killed_and_does_nothing_twice(own_home: Path, tiny_run: Ended) -> None:
+def test_up_resumes_where_it_was_killed_and_does_nothing_twice(own_home: Path, tiny_run: Ended) -> None:
     with started(own_home, "up", "--yes", "--recipe", "tiny") as child:
         wait_for(at_step(own_home, 2))
         os.killpg(child.pid, signal.SIGKILL)
@@ -62,7 +62,7 @@ def test_up_goes_on_where_it_was_killed_and_does_nothing_twice(own_home: Path, t
     assert third.data["answers"] == second.data["answers"]
 
 
-def test_up_tells_its_story_to_a_person(tiny_run: Ended) -> None:
+def test_up_reports_its_stages_to_a_person(tiny_run: Ended) -> None:
     """The stages on stderr, the report on stdout, and where it lies."""
     home = Path(tiny_run.data["folder"]).parents[2]
     told = subprocess.run(
@@ -108,7 +108,7 @@ def test_try_and_report_on_what_is_no_run(own_home: Path, tmp_path: Path, tiny_r
     assert "interrupted" in ended.error["what"]
 
 
-def test_the_environment_is_told(own_home: Path) -> None:
+def test_the_environment_is_reported(own_home: Path) -> None:
     ended = tool(own_home, "environment")
     assert ended.rc == 0
     must_follow(ended.document, "environment")
