@@ -19,7 +19,7 @@ from containers.errors import engine_problem, known_cause
 from containers.model import Engine
 from containers.orphans import OWNER_LABEL, TOKEN_FILE, owner
 from machine.errors import OutsideFailed
-from machine.local import Entry, LocalMachine, Machine, Outcome, Session, Space, Unreadable
+from machine.local import FileStatus, LocalMachine, Machine, Outcome, Session, Space, Unreadable
 
 # of the shared memory that data loaders use; Docker's own 64 MB end in a bus error
 SHM = "8g"
@@ -199,7 +199,7 @@ class ContainerMachine:
     def link(self, path: str) -> str:
         return self._machine.link(path)
 
-    def stat(self, path: str) -> Entry:
+    def stat(self, path: str) -> FileStatus:
         return self._machine.stat(path)
 
     def access(self, path: str, wanted: int) -> bool | None:
@@ -242,7 +242,7 @@ def run_in(
     hand_over(container)
     with with_token(container, machine) as given:
         try:
-            outcome = machine.handed_over(run_argv(given, name, argv, cwd=cwd, attached=attached_here()))
+            outcome = machine.run_in_foreground(run_argv(given, name, argv, cwd=cwd, attached=attached_here()))
         finally:
             remove(container.engine, name, machine)
     if may_not_lift(outcome, container):

@@ -14,7 +14,7 @@ from gpu_setup.envelope import Answer, encode
 from gpu_setup.version import version
 from machine import bundle
 from machine.local import Machine
-from machine.recorder import RecordingMachine, tree, whom
+from machine.recorder import RecordingMachine, identities_of, tree
 from machine.recording import RecordedMachine
 from machine.recording_files import MemoryTree
 from machine.whole_file import BUNDLE, save
@@ -57,7 +57,7 @@ def write(seen: RecordingMachine, report: DoctorReport, known: Catalogue, file: 
 
 
 def _smallest(seen: RecordingMachine, known: Catalogue) -> tuple[MemoryTree, bytes, DoctorReport]:
-    who = whom(seen.machine)
+    who = identities_of(seen.machine)
     about = {"name": "bundle", "tool_version": version(), "note": "", "synthetic": _synthetic(seen.machine)}
     for most in _PORTIONS:
         made = tree(seen, bundle.TOP, who, about, REDUCE, most)

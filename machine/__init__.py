@@ -1,1 +1,1 @@
-"""Ground floor: the one door to the machine. Standard library only."""
+"""Ground floor: files, processes and recordings of a machine. Standard library only."""

@@ -8,7 +8,7 @@ its stdout closes or its parent ends) and imports nothing of this tool, because 
 
 problem: null when the library answered; absent (no library), no-binding (no Python package), mismatch (the loaded
 module has another version than the library), not-loaded (no kernel module), lost (the GPU fell off the bus),
-not-permitted, else the library's own words. `detail` holds the raw error. A value that cannot be read is null.
+not-permitted, else the library's message. `detail` holds the raw error. A value that cannot be read is null.
 Units: bytes, Celsius, watts, joules, MHz, per cent; time in seconds since 1970, only with --every.
 """
 
@@ -95,7 +95,7 @@ def _empty(vendor: str, problem: str | None = None, detail: str = "") -> Documen
 
 
 def _ask(call: Callable[..., Any], *arguments: Any) -> Any:
-    """The call's value; None for whatever it raises: a binding may raise anything, and one value is not all."""
+    """The call's value; None for whatever it raises: a binding may raise anything, and the other values still count."""
     try:
         return call(*arguments)
     except Exception:
@@ -109,7 +109,7 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any, factor: float = 1.0, low: float = 0.0, high: float = math.inf) -> float | None:
-    """The number times `factor` if it lies in [low, high]: a binding older than its library reads shifted fields."""
+    """The number times `factor` if it is in [low, high]: a binding older than its library reads shifted fields."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     value = value * factor
@@ -134,20 +134,20 @@ def _comm(pid: int) -> str:
         return ""
 
 
-def _kept_open(
+def _keep_open(
     start: Callable[[], None],
     stop: Callable[[], None],
     look: Callable[[], Document],
     problem: Callable[[Exception], tuple[str, str]],
     vendor: str,
 ) -> Callable[[], Document]:
-    """Looks through a library that stays initialised: without persistence mode each new start takes seconds a GPU.
+    """A reader that keeps the library initialised: without persistence mode each new start takes seconds for each GPU.
 
-    After a problem it starts afresh, because handles kept over a lost GPU or a module reload answer with old values.
+    After a problem it initialises the library again: handles kept over a lost GPU or a module reload give old values.
     """
     ready = False
 
-    def looked() -> Document:
+    def read_document() -> Document:
         nonlocal ready
         if not ready:
             try:
@@ -160,7 +160,7 @@ def _kept_open(
             _ask(stop)
         return document
 
-    return looked
+    return read_document
 
 
 # ---- NVIDIA -----------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def _nvidia() -> Callable[[], Document]:
     except Exception as error:
         failed = _empty("nvidia", "no-binding", f"{type(error).__name__}: {error}")
         return lambda: dict(failed)
-    return _kept_open(pynvml.nvmlInit, pynvml.nvmlShutdown, lambda: _nvml(pynvml), _nvml_problem, "nvidia")
+    return _keep_open(pynvml.nvmlInit, pynvml.nvmlShutdown, lambda: _nvml(pynvml), _nvml_problem, "nvidia")
 
 
 def _nvml(nvml: Any) -> Document:
@@ -207,7 +207,7 @@ def _nvml_gpu(nvml: Any, index: int) -> Document:
     def ask(call: str, *more: Any) -> Any:
         return _ask(getattr(nvml, call, None) or _absent, handle, *more)
 
-    # version 2 tells used and reserved memory apart; libraries before R510 have only version 1
+    # version 2 separates used and reserved memory; libraries before R510 have only version 1
     memory = ask("nvmlDeviceGetMemoryInfo", getattr(nvml, "nvmlMemory_v2", None)) or ask("nvmlDeviceGetMemoryInfo")
     mode = ask("nvmlDeviceGetComputeMode")
     mig = ask("nvmlDeviceGetMigMode")
@@ -255,7 +255,7 @@ def _nvml_gpu(nvml: Any, index: int) -> Document:
 
 
 def _absent(*_: Any) -> None:
-    """Stands for a function that this version of the binding does not have."""
+    """Used instead of a function that this version of the binding lacks."""
 
 
 def _mig_instances(ask: Callable[..., Any], nvml: Any, handle: Any) -> int | None:
@@ -281,7 +281,7 @@ def _processes(ask: Callable[..., Any]) -> list[tuple[int, str]] | None:
 
 def _amd() -> Callable[[], Document]:
     """The binding that ROCm brought with its library, which fits it; without one the tool's own."""
-    own, failed = _rocms_own(), []
+    own, failed = _rocm_binding(), []
     for folder in (own, None) if own else (None,):
         if folder:
             sys.path.insert(0, folder)
@@ -296,7 +296,7 @@ def _amd() -> Callable[[], Document]:
             # AttributeError names the first symbol that an older library lacks
             failed.append(("the library does not fit the binding", f"{type(error).__name__}: {error}"))
         else:
-            return _kept_open(amdsmi.amdsmi_init, amdsmi.amdsmi_shut_down, lambda: _smi(amdsmi), _smi_problem, "amd")
+            return _keep_open(amdsmi.amdsmi_init, amdsmi.amdsmi_shut_down, lambda: _smi(amdsmi), _smi_problem, "amd")
         if folder:
             sys.path.remove(folder)
             for name in [name for name in sys.modules if name.partition(".")[0] == "amdsmi"]:
@@ -305,7 +305,7 @@ def _amd() -> Callable[[], Document]:
     return lambda: dict(document)
 
 
-def _rocms_own() -> str | None:
+def _rocm_binding() -> str | None:
     """The folder of ROCm's own amdsmi package. Root takes it only from where nobody else can write."""
     folder = os.path.join(os.environ.get("ROCM_PATH") or "/opt/rocm", "share", "amd_smi")
     try:

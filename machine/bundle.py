@@ -45,26 +45,26 @@ def unpack(file: str) -> MemoryTree:
     import zlib
 
     try:
-        return _tree(file, _unfolded(file))
+        return _tree(file, _decompress(file))
     except (zlib.error, EOFError, OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise _refused(file, f"It is no complete .tar.gz archive: {' '.join(why.split())[:200]}.") from error
+        raise _broken(file, f"It is no complete .tar.gz archive: {' '.join(why.split())[:200]}.") from error
 
 
-def _unfolded(file: str) -> bytes:
+def _decompress(file: str) -> bytes:
     """The archive without its compression, never more than LARGEST + 1 bytes in memory."""
     import gzip
 
     with open(file, "rb") as packed:  # noqa: PTH123
         size = os.fstat(packed.fileno()).st_size
         if size > LARGEST_FILE:
-            raise _refused(file, f"It has {size} bytes; a bundle has less than {MOST}.")
+            raise _broken(file, f"It has {size} bytes; a bundle has less than {MOST}.")
         if packed.peek(4)[:2] == b"PK":
-            raise _refused(file, "It is a ZIP archive.", "Unpack it and name the folder that it holds.")
+            raise _broken(file, "It is a ZIP archive.", "Unpack it and name the folder that it holds.")
         with gzip.GzipFile(fileobj=packed) as plain:
             data = plain.read(LARGEST + 1)
     if len(data) > LARGEST:
-        raise _refused(file, f"It unfolds to more than {LARGEST >> 20} MiB, which no recording does.")
+        raise _broken(file, f"It unfolds to more than {LARGEST >> 20} MiB, which no recording does.")
     return data
 
 
@@ -74,10 +74,10 @@ def _tree(file: str, data: bytes) -> MemoryTree:
     folders = set()
     for number, (kind, name, target, content) in enumerate(members(data)):
         if number >= _MOST_MEMBERS:
-            raise _refused(file, f"It holds more than {_MOST_MEMBERS} files.")
+            raise _broken(file, f"It holds more than {_MOST_MEMBERS} files.")
         path = _plain(file, name)
         if path in files or path in links:
-            raise _refused(file, f"It holds {path[:80]!r} twice.")
+            raise _broken(file, f"It holds {path[:80]!r} twice.")
         if kind == b"5":
             folders.add(path)
         elif kind == b"2":
@@ -85,30 +85,30 @@ def _tree(file: str, data: bytes) -> MemoryTree:
         elif kind in (b"0", b"\0"):
             files[path] = content
         else:
-            raise _refused(file, f"{path[:80]!r} in it is neither a file, a folder nor a symbolic link.")
+            raise _broken(file, f"{path[:80]!r} in it is neither a file, a folder nor a symbolic link.")
     return _under_one_folder(file, files, links, folders)
 
 
 def _plain(file: str, name: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name:
-        raise _refused(file, f"{name[:80]!r} in it would lie outside.")
+        raise _broken(file, f"{name[:80]!r} in it is a path outside the bundle.")
     return "/".join(parts)
 
 
 def _under_one_folder(file: str, files: dict[str, bytes], links: dict[str, str], folders: set[str]) -> MemoryTree:
-    """The tree of what lies in the archive itself, or in the one folder that it holds."""
+    """The tree of what is in the archive itself, or in the one folder that it holds."""
     tops = {path.partition("/")[0] for path in (*files, *links, *folders) if path}
     if "sysroot" not in tops and len(tops) == 1:
         files = {path.partition("/")[2]: data for path, data in files.items()}
         links = {path.partition("/")[2]: target for path, target in links.items()}
         folders = {path.partition("/")[2] for path in folders}
     if "" in files or "" in links:
-        raise _refused(file, "It holds one file and no recording.")
+        raise _broken(file, "It holds one file and no recording.")
     return MemoryTree(file, files, links, folders)
 
 
-def _refused(
+def _broken(
     file: str, why: str, next: str = "Ask for a new one, made with: gpu-setup doctor --bundle FILE."
 ) -> BadUsage:
     return BadUsage("bundle.broken", f"{file} is no bundle that can be read.", why, next)

@@ -16,7 +16,7 @@ _alive: set[subprocess.Popen[bytes]] = set()
 
 @contextmanager
 def remember(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """While this lasts, leaving the interpreter ends the child too (a probe's thread dies without a word at exit)."""
+    """While this lasts, leaving the interpreter ends the child too (a probe's thread is killed silently at exit)."""
     if not _alive:
         atexit.unregister(_end_all)
         atexit.register(_end_all)
@@ -45,7 +45,7 @@ def watch(
 
 
 def end(child: subprocess.Popen[bytes], polite: float = 3.0, forced: float = 1.0) -> None:
-    """End the child's whole group: SIGTERM and `polite` seconds, then SIGKILL and `forced`. The rest is left behind.
+    """End the child's whole group: SIGTERM and `polite` seconds, then SIGKILL and `forced`. The rest is abandoned.
 
     The child must lead a group of its own (start_new_session).
     """
@@ -75,7 +75,7 @@ def end_alone(child: subprocess.Popen[bytes], polite: float = 3.0) -> None:
 
 
 def collect(child: subprocess.Popen[bytes]) -> None:
-    """Wait for a child that was left behind, in the background, so that it does not stay as a zombie."""
+    """Wait for an abandoned child in the background, so that it does not stay as a zombie."""
     if child.poll() is None:
         threading.Thread(target=child.wait, name=f"collect {child.pid}", daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""The errors that a person may see: each says what, why and next, and carries its exit code."""
+"""The errors that a user sees: each says what, why and next, and has its exit status."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ INTERRUPTED = 130
 
 
 class Problem(Exception):
-    """Something that stops a command, told so that a person can go on.
+    """Something that stops a command, described so that the user can continue.
 
     `code` is a stable dotted word for scripts (`recipe.unknown`), `exit_code` one of the constants above.
     """
@@ -35,7 +35,7 @@ class BadAnswer(Problem):
 
 
 class BadUsage(Problem):
-    """The person asked for something that does not exist or does not parse (exit 2)."""
+    """The user asked for something that does not exist or does not parse (exit 2)."""
 
     exit_code = USAGE
 
@@ -53,6 +53,6 @@ class OutsideFailed(Problem):
 
 
 class Interrupted(Problem):
-    """The person pressed Ctrl-C (exit 130); what was done stays."""
+    """The user pressed Ctrl-C (exit 130); finished work is kept."""
 
     exit_code = INTERRUPTED

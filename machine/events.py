@@ -1,4 +1,4 @@
-"""What rooms say while they work. A room emits events; only the top floor prints them."""
+"""Progress of long work. Rooms emit events; only the top floor prints them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 class Event(NamedTuple):
     """One moment of long work.
 
-    `stage` is the stage's stable name (`environment`, `train`), `text` a short sentence for a person.
+    `stage` is the stage's stable name (`environment`, `train`), `text` a short sentence for the user.
     `done` and `total` count in `unit`; `seconds_left` is an estimate, None while there is none.
     `kind`: `start`, `progress`, `note`, `warning`, `end`.
     """

@@ -1,4 +1,4 @@
-"""Where the vendors' user-space libraries lie: the folders of Debian and Ubuntu, WSL, ROCm and LD_LIBRARY_PATH."""
+"""Where the vendors' user-space libraries are: the folders of Debian and Ubuntu, WSL, ROCm and LD_LIBRARY_PATH."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Names = Callable[[str], Sequence[str]]
 
 
 def library_folders(vendor: str, environ: Mapping[str, str], names: Names) -> tuple[str, ...]:
-    """Folders to look in, in the loader's order. `names(folder)` lists a folder, empty when it is not there."""
+    """Folders to look in, in the loader's order. `names(folder)` lists a folder, empty when it is missing."""
     found = [folder for folder in environ.get("LD_LIBRARY_PATH", "").split(":") if folder.startswith("/")]
     if vendor == "amd":
         found += [
@@ -34,7 +34,7 @@ def library_folders(vendor: str, environ: Mapping[str, str], names: Names) -> tu
 
 
 def rocm_folders(names: Names) -> tuple[str, ...]:
-    """/opt/rocm, /opt/rocm-7.2.4 (to 7.2) and /opt/rocm/core-10.0 (from 7.14), as far as they are there."""
+    """/opt/rocm, /opt/rocm-7.2.4 (to 7.2) and /opt/rocm/core-10.0 (from 7.14), those of them that exist."""
     tops = [f"/opt/{name}" for name in names("/opt") if name == "rocm" or name.startswith("rocm-")]
     cores = [f"/opt/rocm/{name}" for name in (names("/opt/rocm") if "/opt/rocm" in tops else ()) if name[:5] == "core-"]
     return (*tops, *cores)

@@ -1,4 +1,4 @@
-"""The one door to the machine: files, links, processes. The only place that starts a process."""
+"""Files, links and processes of the machine that the tool runs on; no other module starts a process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Unreadable(Exception):
 
 
 class Outcome(NamedTuple):
-    """How a process ended. `rc` is None when it was not found, refused or timed out; `problem` then says which."""
+    """The result of a process. `rc` is None when it was not found, refused or timed out; `problem` says which."""
 
     argv: tuple[str, ...]
     rc: int | None
@@ -47,8 +47,8 @@ class Outcome(NamedTuple):
         return self.rc == 0
 
 
-class Entry(NamedTuple):
-    """What stat(2) says: `kind` is file, folder, char, block, link or other; `size` in bytes; `inode` 0: not known."""
+class FileStatus(NamedTuple):
+    """A stat(2) result: `kind` is file, folder, char, block, link or other; `size` in bytes; `inode` 0: not known."""
 
     kind: str
     mode: int
@@ -69,7 +69,7 @@ class Space(NamedTuple):
 
 
 class Session(NamedTuple):
-    """Who asks: numbers and names of this process's user and groups, and the environment."""
+    """User and groups of this process, by number and name, and its environment."""
 
     uid: int
     user: str
@@ -78,7 +78,7 @@ class Session(NamedTuple):
 
 
 class Machine(Protocol):
-    """Every read of, and every process on, a machine goes through here: the real one or a recording."""
+    """A machine: the real one or a recording. All reads and all processes use this interface."""
 
     name: str
 
@@ -94,7 +94,7 @@ class Machine(Protocol):
         """Where the symbolic link points, as written; raises Unreadable."""
         ...
 
-    def stat(self, path: str) -> Entry:
+    def stat(self, path: str) -> FileStatus:
         """stat(2) of the path, links followed; raises Unreadable."""
         ...
 
@@ -242,12 +242,12 @@ class LocalMachine:
         except OSError as error:
             raise Unreadable(path, _reason(error), error.strerror or "") from error
 
-    def stat(self, path: str) -> Entry:
+    def stat(self, path: str) -> FileStatus:
         try:
             found = os.stat(path)
         except OSError as error:
             raise Unreadable(path, _reason(error), error.strerror or "") from error
-        return Entry(
+        return FileStatus(
             _kind(found.st_mode),
             stat_bits.S_IMODE(found.st_mode),
             found.st_uid,
@@ -326,8 +326,8 @@ class LocalMachine:
         with open(log or os.devnull, "ab") as sink:  # noqa: PTH123
             return self._stream(argv, on_line, cancel, child_environment(os.environ, env), cwd, sink)
 
-    def attended(self, argv: Sequence[str], feed: bytes, on_line: Callable[[str], None]) -> Outcome:
-        """Run a child that may talk with the person (sudo asks for a password): it keeps the terminal.
+    def run_on_terminal(self, argv: Sequence[str], feed: bytes, on_line: Callable[[str], None]) -> Outcome:
+        """Run a child that may ask the person something (sudo: a password): it keeps the terminal.
 
         Unlike all other children it stays in this process's group, so that Ctrl-C reaches it. `feed` is its stdin,
         each line of its stdout goes to `on_line`, its stderr to the terminal.
@@ -345,7 +345,7 @@ class LocalMachine:
                 with child.stdin or open(os.devnull, "wb") as pipe:  # noqa: PTH123
                     pipe.write(feed)
             except OSError:
-                # it ended before it had read all: its exit code says why
+                # it exited before it had read everything: its exit status says why
                 pass
 
         threading.Thread(target=write, daemon=True).start()
@@ -356,7 +356,7 @@ class LocalMachine:
         child.wait()
         return Outcome(tuple(argv), child.returncode, "", "", time.monotonic() - begin)
 
-    def handed_over(self, argv: Sequence[str]) -> Outcome:
+    def run_in_foreground(self, argv: Sequence[str]) -> Outcome:
         """Run a child with this process's own stdin and stdout, as a shell would; its stderr is passed on as it comes.
 
         It stays in this process's group, so that the terminal is its own. The outcome holds the end of its stderr.
@@ -375,7 +375,7 @@ class LocalMachine:
                     try:
                         os.write(2, part)
                     except OSError:
-                        # nobody reads it: the work goes on
+                        # nobody reads stderr: the child continues
                         continue
             child.wait()
         finally:

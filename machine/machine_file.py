@@ -147,7 +147,7 @@ class _Sections:
         kind, _, subject = header.decode().partition(" ")
         if kind == "escaped":
             kind, _, subject = subject.partition(" ")
-            content = self._unescaped(content)
+            content = self._unescape(content)
         if kind in _ROWS and not subject:
             self._table(kind, content)
         elif kind in self._kinds:
@@ -155,7 +155,7 @@ class _Sections:
         else:
             raise ValueError(f"{header.decode()[:80]!r} is not the header of a section")
 
-    def _unescaped(self, content: bytes) -> bytes:
+    def _unescape(self, content: bytes) -> bytes:
         end = _ESCAPES.match(content).end()  # type: ignore[union-attr]
         if end < len(content):
             self._row = 1 + content.count(b"\n", 0, end)
@@ -197,7 +197,7 @@ class _Sections:
         if not is_name(name) or name == "sysroot" or name in ("paths.json", "commands.json"):
             raise ValueError(f"no document may be called {name[:80]!r}")
         if name in self.documents:
-            raise ValueError(f"the document {name[:80]!r} is there twice")
+            raise ValueError(f"the document {name[:80]!r} is listed twice")
         self.documents[name] = self._number
         self.files[name] = content
         if name in DECODED:
@@ -213,7 +213,7 @@ class _Sections:
             raise ValueError("`command exit N, S s $ ARGV` is expected (instead of exit: `problem WORD`)")
         argv = words(match[4] or "")
         if tuple(argv) in self._commands:
-            raise ValueError(f"the command {' '.join(argv)[:80]!r} is there twice")
+            raise ValueError(f"the command {' '.join(argv)[:80]!r} is listed twice")
         self._commands[tuple(argv)] = {
             "argv": argv,
             "rc": _number(match[1]) if match[1] else None,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from machine.errors import BadUsage
 from machine.machine_file import DECODED, HEADER, MAGIC, RIGHTS
 from machine.recording import DOCUMENTS, RecordedMachine
-from machine.recording_files import Tree
+from machine.recording_files import RecordingTree
 from machine.untrusted_json import LARGEST, contents, value_of
 from machine.words import quote
 
@@ -17,7 +17,7 @@ from machine.words import quote
 KEPT = (*DECODED, "expect.json", *DOCUMENTS.values())
 
 
-class Parts(NamedTuple):
+class RecordingParts(NamedTuple):
     """A recording: `files` and `links` by absolute path, `folders` that may be empty, `documents` as text by name.
 
     `paths` and `commands` are what paths.json and commands.json hold (recording.py).
@@ -31,14 +31,14 @@ class Parts(NamedTuple):
     commands: Iterable[Mapping[str, Any]]
 
 
-def text(parts: Parts) -> bytes:
+def text(parts: RecordingParts) -> bytes:
     """The machine file."""
     found = [MAGIC + b"\n"]
     found += [_section(f"document {quote(name)}", data) for name, data in parts.documents.items()]
     for row in {tuple(row["argv"]): row for row in parts.commands}.values():
-        found.append(_section(_command(row), _encoded(row.get("stdout", ""))))
+        found.append(_section(_command(row), _encode(row.get("stdout", ""))))
         if row.get("stderr"):
-            found.append(_section("stderr", _encoded(row["stderr"])))
+            found.append(_section("stderr", _encode(row["stderr"])))
     tables = {"stat": _stat, "space": _space, "access": _access, "unreadable": _unreadable}
     for name, line in tables.items():
         rows = sorted(parts.paths.get(name, {}).items())
@@ -47,7 +47,7 @@ def text(parts: Parts) -> bytes:
     return b"".join([*found, *(section for _, section in sorted(_sections_by_path(parts))), HEADER + b"end\n"])
 
 
-def parts_of(tree: Tree) -> Parts:
+def parts_of(tree: RecordingTree) -> RecordingParts:
     """The parts of a recording in a folder, a bundle or a machine file; raises BadUsage for what it may not hold."""
     # refuses documents that no reader understands
     RecordedMachine(tree)
@@ -68,10 +68,10 @@ def parts_of(tree: Tree) -> Parts:
             files[absolute] = _content(tree, path)
     documents = {name: data.encode() for name in KEPT if (data := contents(tree, name)) is not None}
     paths, commands = value_of(tree, "paths.json", {}), value_of(tree, "commands.json", [])
-    return Parts(files, links, folders, documents, paths, commands)
+    return RecordingParts(files, links, folders, documents, paths, commands)
 
 
-def _content(tree: Tree, path: str) -> bytes:
+def _content(tree: RecordingTree, path: str) -> bytes:
     try:
         data = tree.data(path, LARGEST)
     except OSError as error:
@@ -88,7 +88,7 @@ def _content(tree: Tree, path: str) -> bytes:
     return data
 
 
-def _sections_by_path(parts: Parts) -> Iterator[tuple[tuple[str, str], bytes]]:
+def _sections_by_path(parts: RecordingParts) -> Iterator[tuple[tuple[str, str], bytes]]:
     for path, names in parts.paths.get("names", {}).items():
         lines = "".join(f"{quote(name)}\n" for name in sorted(names))
         yield (path, "names"), _section(f"names {quote(path)}", lines.encode())
@@ -103,7 +103,7 @@ def _sections_by_path(parts: Parts) -> Iterator[tuple[tuple[str, str], bytes]]:
 def _section(header: str, content: bytes) -> bytes:
     if _is_clean(content):
         return HEADER + header.encode() + b"\n" + content
-    return HEADER + b"escaped " + header.encode() + b"\n" + _escaped(content)
+    return HEADER + b"escaped " + header.encode() + b"\n" + _escape_content(content)
 
 
 def _is_clean(content: bytes) -> bool:
@@ -114,13 +114,13 @@ def _is_clean(content: bytes) -> bool:
     return plain and content[-1:] in (b"", b"\n") and b"\n" + HEADER not in b"\n" + content
 
 
-def _escaped(content: bytes) -> bytes:
-    text = "".join(map(_escape, content.decode("utf-8", "surrogateescape")))
+def _escape_content(content: bytes) -> bytes:
+    text = "".join(map(_escape_character, content.decode("utf-8", "surrogateescape")))
     marked = f"\n{text}".replace("\n=== ", "\n\\x3d== ")[1:]
     return (marked if marked.endswith("\n") else f"{marked}\\\n").encode()
 
 
-def _escape(character: str) -> str:
+def _escape_character(character: str) -> str:
     if character == "\\":
         return "\\\\"
     if character in "\n\t" or character.isprintable():
@@ -128,7 +128,7 @@ def _escape(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
-def _encoded(said: str) -> bytes:
+def _encode(said: str) -> bytes:
     return said.encode("utf-8", "surrogateescape")
 
 

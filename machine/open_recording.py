@@ -1,4 +1,4 @@
-"""The recorded machine in a folder, a bundle or a machine file, told apart by their content."""
+"""The recorded machine in a folder, a bundle or a machine file; their content decides which of them it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the tool keeps its things: GPU_SETUP_HOME, else the XDG folders."""
+"""The folders that the tool writes to: GPU_SETUP_HOME, else the XDG folders."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Paths(NamedTuple):
 
 
 def paths(environ: Mapping[str, str]) -> Paths:
-    """The folders for this person, not yet made. `GPU_SETUP_HOME` puts all of them under one folder."""
+    """The folders for this user, not yet created. `GPU_SETUP_HOME` puts all of them under one folder."""
     home = environ.get("GPU_SETUP_HOME")
     if home:
         top = Path(home).absolute()
@@ -48,13 +48,13 @@ def paths(environ: Mapping[str, str]) -> Paths:
 
 
 def make(folder: Path) -> Path:
-    """Make the folder and its parents; a home that cannot be written is told with the way out."""
+    """Create the folder and its parents; the error for a home that is not writable names GPU_SETUP_HOME."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutsideFailed(
             "paths.unwritable",
-            f"The folder {folder} cannot be made.",
+            f"The folder {folder} cannot be created.",
             f"The system says: {error.strerror or error}.",
             "Set GPU_SETUP_HOME to a folder that you can write, for example: GPU_SETUP_HOME=/var/tmp/gpu-setup.",
         ) from error

@@ -19,18 +19,18 @@ from machine.local import (
     SMALL_FILE,
     TIMED_OUT,
     TOO_LARGE,
-    Entry,
+    FileStatus,
     Machine,
     Outcome,
     Session,
     Space,
     Unreadable,
 )
-from machine.machine_file_writer import Parts, text
+from machine.machine_file_writer import RecordingParts, text
 from machine.recording import DOCUMENTS
 from machine.recording_files import MemoryTree
 
-# what a reader may want to know of the environment; everything else stays on the machine
+# variables that a diagnosis needs; all others are not recorded
 VARIABLES = frozenset(
     {
         *("PATH", "HOME", "LD_LIBRARY_PATH", "LD_PRELOAD", "TMPDIR", "LANG", "SSH_CONNECTION", "XDG_SESSION_TYPE"),
@@ -58,14 +58,14 @@ _LONG = 1 << 20
 
 
 class RecordingMachine:
-    """Passes every question on to `machine` and remembers question and answer; safe to use from several threads."""
+    """Forwards every read to `machine` and keeps its result; safe to use from several threads."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine, self.name = machine, machine.name
         self.files: dict[str, bytes] = {}
         self.folders: dict[str, tuple[str, ...]] = {}
         self.links: dict[str, str] = {}
-        self.stats: dict[str, Entry] = {}
+        self.stats: dict[str, FileStatus] = {}
         self.rights: dict[str, dict[str, bool]] = {}
         self.spaces: dict[str, Space] = {}
         self.unreadable: dict[str, Unreadable] = {}
@@ -97,7 +97,7 @@ class RecordingMachine:
         self.links[path] = target = self.machine.link(path)
         return target
 
-    def stat(self, path: str) -> Entry:
+    def stat(self, path: str) -> FileStatus:
         self.stats[path] = entry = self.machine.stat(path)
         return entry
 
@@ -124,7 +124,7 @@ class RecordingMachine:
         return self.machine.session()
 
     def binding(self, vendor: str, timeout: float = 4.0) -> Outcome:
-        # what never comes back is a recording of that
+        # recorded as timed out until it returns
         self.bindings[vendor] = Outcome((vendor,), None, "", "", timeout, TIMED_OUT)
         self.bindings[vendor] = outcome = self.machine.binding(vendor, timeout)
         return outcome
@@ -149,7 +149,7 @@ class RecordingMachine:
 def tree(
     seen: RecordingMachine,
     place: str,
-    who: scrub.Who,
+    who: scrub.Identities,
     about: Mapping[str, object],
     reduce: Mapping[str, Reduce] | None = None,
     most: int = 0,
@@ -160,7 +160,7 @@ def tree(
     function that keeps only what the readers use of it. A file of more than `most` bytes is left out, as too large, and
     the beginning of an output that long; 0: nothing is.
     """
-    found = _scrubbed(seen, who, about, reduce or {}, most)
+    found = _scrub(seen, who, about, reduce or {}, most)
     files = {f"sysroot{path}": data for path, data in found.files.items()}
     files |= found.documents
     for name, content in (("paths.json", found.paths), ("commands.json", found.commands)):
@@ -169,20 +169,23 @@ def tree(
 
 
 def machine_file(
-    seen: RecordingMachine, who: scrub.Who, about: Mapping[str, object], reduce: Mapping[str, Reduce] | None = None
+    seen: RecordingMachine,
+    who: scrub.Identities,
+    about: Mapping[str, object],
+    reduce: Mapping[str, Reduce] | None = None,
 ) -> bytes:
     """The same as one text file (machine_file.py)."""
-    return text(_scrubbed(seen, who, about, reduce or {}, _LONG))
+    return text(_scrub(seen, who, about, reduce or {}, _LONG))
 
 
-def _scrubbed(
-    seen: RecordingMachine, who: scrub.Who, about: Mapping[str, object], reduce: Mapping[str, Reduce], most: int
-) -> Parts:
+def _scrub(
+    seen: RecordingMachine, who: scrub.Identities, about: Mapping[str, object], reduce: Mapping[str, Reduce], most: int
+) -> RecordingParts:
     layout = _Layout({_safe(path, who): scrub.text(target, who) for path, target in dict(seen.links).items()})
     files, unreadable = {}, dict(seen.unreadable)
     for path, data in dict(seen.files).items():
-        if scrub.stays(path):
-            unreadable[path] = Unreadable(path, DENIED, "such a file never leaves the machine")
+        if scrub.must_stay(path):
+            unreadable[path] = Unreadable(path, DENIED, "such a file is never recorded")
             continue
         kept = reduce.get(path, bytes)(data)
         if most and len(kept) > most:
@@ -199,8 +202,8 @@ def _scrubbed(
             if (document := _binding(vendor, outcome, who)) is not None
         },
     }
-    return Parts(
-        *_apart(files, links),
+    return RecordingParts(
+        *_without_overlaps(files, links),
         folders=(),
         documents={name: _json(content) for name, content in documents.items()},
         paths=_paths(seen, who, files, layout, unreadable),
@@ -213,7 +216,7 @@ def _json(content: object) -> bytes:
     return found.encode("utf-8", "backslashreplace")
 
 
-def _apart(files: dict[str, bytes], links: dict[str, str]) -> tuple[dict[str, bytes], dict[str, str]]:
+def _without_overlaps(files: dict[str, bytes], links: dict[str, str]) -> tuple[dict[str, bytes], dict[str, str]]:
     """Without what is a folder for others: a machine that changes while it is read may show a path as both."""
     above = {folder for path in (*files, *links) for folder in _parents(path)}
     kept = {path: data for path, data in files.items() if path not in above}
@@ -223,7 +226,7 @@ def _apart(files: dict[str, bytes], links: dict[str, str]) -> tuple[dict[str, by
 def write(
     seen: RecordingMachine,
     folder: Path,
-    who: scrub.Who,
+    who: scrub.Identities,
     about: Mapping[str, object],
     reduce: Mapping[str, Reduce] | None = None,
 ) -> None:
@@ -257,7 +260,7 @@ def write(
         ) from error
 
 
-def whom(machine: Machine) -> scrub.Who:
+def identities_of(machine: Machine) -> scrub.Identities:
     """Whom and what a recording of this machine must hide.
 
     Its people (from uid 1000 on) with their full names and homes, its name, and the values of variables that are named
@@ -274,7 +277,7 @@ def whom(machine: Machine) -> scrub.Who:
             full.append(fields[4].partition(",")[0])
     for name in ("SUDO_USER", "LOGNAME", "USER"):
         people.append(session.environ.get(name, ""))
-    return scrub.Who(
+    return scrub.Identities(
         tuple(dict.fromkeys(filter(None, people))),
         _text(machine, "/proc/sys/kernel/hostname").strip() or _text(machine, "/etc/hostname").strip(),
         tuple(homes),
@@ -291,12 +294,12 @@ def _text(machine: Machine, path: str) -> str:
         return ""
 
 
-def _safe(path: str, who: scrub.Who) -> str:
+def _safe(path: str, who: scrub.Identities) -> str:
     return "/" + posixpath.normpath(scrub.text(path, who)).lstrip("/")
 
 
 class _Layout:
-    """Where a path's content lies in sysroot when parts of it are recorded as links."""
+    """Where a path's content is in sysroot when parts of it are recorded as links."""
 
     def __init__(self, links: Mapping[str, str]) -> None:
         self.links = dict(links)
@@ -325,7 +328,7 @@ class _Layout:
 
 def _paths(
     seen: RecordingMachine,
-    who: scrub.Who,
+    who: scrub.Identities,
     files: Iterable[str],
     layout: _Layout,
     unreadable: Mapping[str, Unreadable],
@@ -358,19 +361,19 @@ def _parents(path: str) -> Iterable[str]:
         yield path
 
 
-def _command(outcome: Outcome, who: scrub.Who, reduce: Mapping[str, Reduce], most: int = 0) -> dict[str, Any]:
+def _command(outcome: Outcome, who: scrub.Identities, reduce: Mapping[str, Reduce], most: int = 0) -> dict[str, Any]:
     shorten = reduce.get(posixpath.basename(outcome.argv[0]), bytes)
     said = shorten(outcome.stdout.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
     return {
         **outcome._asdict(),
         "argv": [scrub.text(word, who) for word in outcome.argv],
-        "stdout": scrub.text(_last(said, most), who),
-        "stderr": scrub.text(_last(outcome.stderr, most), who),
+        "stdout": scrub.text(_newest_lines(said, most), who),
+        "stderr": scrub.text(_newest_lines(outcome.stderr, most), who),
         "seconds": round(outcome.seconds, 3),
     }
 
 
-def _last(said: str, most: int) -> str:
+def _newest_lines(said: str, most: int) -> str:
     """The whole lines at its end that fit: in a log the newest count, and the first line shows that it was read."""
     if not most or len(said) <= most:
         return said
@@ -378,7 +381,7 @@ def _last(said: str, most: int) -> str:
     return f"{first}\n{said[-most:].partition(chr(10))[2]}"
 
 
-def _session(session: Session, who: scrub.Who) -> dict[str, Any]:
+def _session(session: Session, who: scrub.Identities) -> dict[str, Any]:
     return {
         "uid": session.uid,
         "user": scrub.aliases(who).get(session.user, session.user),
@@ -387,8 +390,8 @@ def _session(session: Session, who: scrub.Who) -> dict[str, Any]:
     }
 
 
-def _binding(vendor: str, outcome: Outcome, who: scrub.Who) -> dict[str, Any] | None:
-    """The document as printed; one that only tells the problem when none was printed; None without the library."""
+def _binding(vendor: str, outcome: Outcome, who: scrub.Identities) -> dict[str, Any] | None:
+    """The document as printed; one with only the problem when none was printed; None without the library."""
     if outcome.problem == ABSENT:
         return None
     if outcome.ok:
@@ -398,5 +401,5 @@ def _binding(vendor: str, outcome: Outcome, who: scrub.Who) -> dict[str, Any] | 
             found = None
         if isinstance(found, dict):
             return found
-    problem = outcome.problem or f"ended with {outcome.rc}"
+    problem = outcome.problem or f"exit status {outcome.rc}"
     return {"vendor": vendor, "problem": problem, "detail": scrub.text(outcome.stderr[-500:], who), "gpus": []}

@@ -10,8 +10,8 @@ DIR/nvml.json, DIR/amdsmi.json   what bindings.py printed; no file: no library
 DIR/session.json    {uid, user, gids, environ}
 DIR/machine.json    {name, taken_at, tool_version, note, synthetic}
 
-A recording may come from a stranger: links that lead out, files that are no files, huge or broken ones are refused.
-A path that stands only in paths.json exists, but has no content. Only DIR/sysroot is required.
+A recording may come from a stranger: links that lead outside, pipes and devices, huge or broken files are refused.
+A path that is only in paths.json exists, but has no content. Only DIR/sysroot is required.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from machine.errors import BadUsage, Refused
-from machine.local import ABSENT, DENIED, FAILED, SMALL_FILE, TOO_LARGE, Entry, Outcome, Session, Space, Unreadable
-from machine.recording_files import FolderTree, Tree
-from machine.untrusted_json import Document, contents, rows
+from machine.local import ABSENT, DENIED, FAILED, SMALL_FILE, TOO_LARGE, FileStatus, Outcome, Session, Space, Unreadable
+from machine.recording_files import FolderTree, RecordingTree
+from machine.untrusted_json import JsonObject, contents, rows
 
 NOT_RECORDED = "not-recorded"
 DOCUMENTS = {"nvidia": "nvml.json", "amd": "amdsmi.json"}
@@ -39,17 +39,17 @@ class RecordedMachine:
     Raises BadUsage for a place that holds no recording or a document that cannot be understood.
     """
 
-    def __init__(self, place: str | Path | Tree, strict: bool = False) -> None:
-        self.tree: Tree = FolderTree(Path(place)) if isinstance(place, (str, Path)) else place
+    def __init__(self, place: str | Path | RecordingTree, strict: bool = False) -> None:
+        self.tree: RecordingTree = FolderTree(Path(place)) if isinstance(place, (str, Path)) else place
         self.strict = strict
         if not stat_bits.S_ISDIR(self.tree.mode("sysroot")):
             raise BadUsage(
                 "recording.none",
                 f"{self.tree.place} is not a recording of a machine.",
                 "It has no folder `sysroot`.",
-                "Write one on the machine in question: gpu-setup facts record DIR.",
+                "Record one on the machine in question: gpu-setup facts record --one-file FILE.",
             )
-        paths = Document.read(self.tree, "paths.json")
+        paths = JsonObject.read(self.tree, "paths.json")
         self._unreadable = paths.by_path("unreadable", lambda row: (row.text("reason"), row.text("detail", "")))
         self._stat = paths.by_path("stat", _entry)
         self._space = paths.by_path("space", _space)
@@ -57,8 +57,8 @@ class RecordedMachine:
         self._names = _known_names(paths.names("names"), self._stat, self._unreadable)
         self._outcomes = {row.argv: row for row in map(_outcome, rows(self.tree, "commands.json"))}
         self._documents = {vendor: contents(self.tree, name) for vendor, name in DOCUMENTS.items()}
-        self._session = _session(Document.read(self.tree, "session.json"))
-        about = Document.read(self.tree, "machine.json")
+        self._session = _session(JsonObject.read(self.tree, "session.json"))
+        about = JsonObject.read(self.tree, "machine.json")
         self.name = about.text("name", "") or os.path.basename(os.path.abspath(self.tree.place))
         self.taken_at = about.text("taken_at", "")
 
@@ -91,7 +91,7 @@ class RecordedMachine:
         except OSError as error:
             raise Unreadable(path, FAILED, "not a symbolic link") from error
 
-    def stat(self, path: str) -> Entry:
+    def stat(self, path: str) -> FileStatus:
         plain = _plain(path)
         if plain in self._stat:
             return self._stat[plain]
@@ -100,11 +100,11 @@ class RecordedMachine:
         except Unreadable as error:
             if error.reason == ABSENT or not self._exists(plain):
                 raise
-            # it stands in paths.json only: what holds names is a folder, the rest counts as a plain file
-            return Entry("folder", 0o755, 0, 0, 0) if plain in self._names else Entry("file", 0o644, 0, 0, 0)
+            # it is in paths.json only: what holds names is a folder, the rest counts as a plain file
+            return FileStatus("folder", 0o755, 0, 0, 0) if plain in self._names else FileStatus("file", 0o644, 0, 0, 0)
         mode = self.tree.mode(real)
         kind = "folder" if stat_bits.S_ISDIR(mode) else "file"
-        return Entry(kind, stat_bits.S_IMODE(mode), 0, 0, self.tree.size(real))
+        return FileStatus(kind, stat_bits.S_IMODE(mode), 0, 0, self.tree.size(real))
 
     def access(self, path: str, wanted: int) -> bool | None:
         plain = _plain(path)
@@ -154,8 +154,8 @@ class RecordedMachine:
         raise Refused(
             "recording.read-only",
             f"`{' '.join(argv)}` cannot run on a recording.",
-            f"{self.name} is a recording in {self.tree.place}: it can be looked at, not changed.",
-            "Leave --machine away to work on this machine.",
+            f"{self.name} is a recording in {self.tree.place}: it can be read, not changed.",
+            "Omit --machine to work on this machine.",
         )
 
     def _refuse_unreadable(self, path: str) -> None:
@@ -207,7 +207,7 @@ def _plain(path: str) -> str:
     return "/" + posixpath.normpath(path).lstrip("/")
 
 
-def _allowed(entry: Entry, session: Session) -> int:
+def _allowed(entry: FileStatus, session: Session) -> int:
     """What the mode bits allow this session, as access(2) bits."""
     if session.uid == 0:
         return os.R_OK | os.W_OK | (os.X_OK if entry.mode & 0o111 or entry.kind == "folder" else 0)
@@ -215,31 +215,31 @@ def _allowed(entry: Entry, session: Session) -> int:
     return entry.mode >> shift & 0o7
 
 
-def _entry(row: Document) -> Entry:
+def _entry(row: JsonObject) -> FileStatus:
     sizes = [row.number(key, 0) for key in ("mode", "uid", "gid", "size", "inode")]
-    return Entry(row.text("kind"), *sizes)
+    return FileStatus(row.text("kind"), *sizes)
 
 
-def _space(row: Document) -> Space:
+def _space(row: JsonObject) -> Space:
     inodes = None if row.value.get("inodes_free") is None else row.number("inodes_free")
     return Space(row.number("free"), row.number("total"), inodes, row.text("fstype", ""), row.texts("options"))
 
 
-def _outcome(row: Document) -> Outcome:
+def _outcome(row: JsonObject) -> Outcome:
     rc = None if row.value.get("rc") is None else row.number("rc")
     said = (row.text("stdout", ""), row.text("stderr", ""))
     return Outcome(row.texts("argv"), rc, *said, row.amount("seconds", 0.0), row.text("problem", ""))
 
 
-def _session(row: Document) -> Session:
-    environ = Document(row.path, row.value.get("environ", {}))
-    gids = tuple(Document(row.path, {"gids": gid}).number("gids") for gid in row.list("gids"))
+def _session(row: JsonObject) -> Session:
+    environ = JsonObject(row.path, row.value.get("environ", {}))
+    gids = tuple(JsonObject(row.path, {"gids": gid}).number("gids") for gid in row.list("gids"))
     variables = {name: environ.text(name) for name in environ.value}
     return Session(row.number("uid", 1000), row.text("user", "user"), gids, variables)
 
 
 def _known_names(
-    names: Mapping[str, Sequence[str]], stat: Mapping[str, Entry], unreadable: Mapping[str, object]
+    names: Mapping[str, Sequence[str]], stat: Mapping[str, FileStatus], unreadable: Mapping[str, object]
 ) -> dict[str, frozenset[str]]:
     """Folder → names that it holds although sysroot may not; what has a stat or a reason exists in its folder too."""
     found: dict[str, set[str]] = {folder: set(held) for folder, held in names.items()}

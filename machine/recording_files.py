@@ -1,4 +1,4 @@
-"""The files of a recording: in a folder, or in memory where they came out of a bundle and never touch the disk."""
+"""The files of a recording: in a folder, or (of a bundle or a machine file) in memory only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FILE = stat_bits.S_IFREG | 0o644
 LINK = stat_bits.S_IFLNK | 0o777
 
 
-class Tree(Protocol):
+class RecordingTree(Protocol):
     """Paths are relative (`sysroot/etc/fstab`) and no part but the last may be a link; the last is never followed."""
 
     place: str
@@ -25,7 +25,7 @@ class Tree(Protocol):
         ...
 
     def mode(self, path: str) -> int:
-        """The mode of lstat(2), 0 for what is not there."""
+        """The mode of lstat(2), 0 for what is missing."""
         ...
 
     def size(self, path: str) -> int: ...
@@ -35,7 +35,7 @@ class Tree(Protocol):
         ...
 
     def names(self, path: str) -> list[str]:
-        """What stands in a folder; raises OSError for everything else."""
+        """What a folder holds; raises OSError for everything else."""
         ...
 
     def data(self, path: str, limit: int) -> bytes:
@@ -94,7 +94,7 @@ class TwoKinds(ValueError):
 
 
 class MemoryTree:
-    """Files and links by relative path; folders are what stands above them. Raises TwoKinds if one is both."""
+    """Files and links by relative path; their parents are folders. Raises TwoKinds if one is both."""
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ def members(data: bytes) -> Iterator[Member]:
     while at < len(data):
         head = data[at : at + _BLOCK]
         if len(head) < _BLOCK:
-            raise ValueError("the archive is cut short")
+            raise ValueError("the archive is incomplete")
         if not head.strip(b"\0"):
             return
         if _number(head[148:156]) != sum(head[:148]) + 8 * 32 + sum(head[156:]):
@@ -36,7 +36,7 @@ def members(data: bytes) -> Iterator[Member]:
         kind, size = head[156:157], _number(head[124:136])
         content = data[at + _BLOCK : at + _BLOCK + size]
         if len(content) < size:
-            raise ValueError("the archive is cut short")
+            raise ValueError("the archive is incomplete")
         at += _BLOCK + -(-size // _BLOCK) * _BLOCK
         if kind in b"xLK" and kind:
             more.update(_long(kind, content))
@@ -50,7 +50,7 @@ def members(data: bytes) -> Iterator[Member]:
                 content,
             )
             more = {}
-    raise ValueError("the archive is cut short")
+    raise ValueError("the archive is incomplete")
 
 
 def _long(kind: bytes, content: bytes) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """What never leaves the machine: names of people and the machine, addresses, ids of disks, passwords, tokens.
 
-Pure functions. One value always becomes the same pseudonym within one `Who` (so that two lines can still be compared),
-and scrubbing twice changes nothing. What a diagnosis needs stays: PCI addresses, versions, kernel releases, package
-names, public repositories. Text that is not UTF-8 passes byte by byte.
+Pure functions. One value always becomes the same pseudonym within one `Identities`, so that two lines can still be
+compared, and scrubbing twice changes nothing. What a diagnosis needs is kept: PCI addresses, versions, kernel
+releases, package names, public repositories. Text that is not UTF-8 passes byte by byte.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from machine import secrets
-from machine.secrets import GONE
+from machine.secrets import REDACTED
 
 
-class Who(NamedTuple):
-    """Whom to hide. `users` begins with the session's; `salt` makes pseudonyms of one recording unlike another's.
+class Identities(NamedTuple):
+    """Names to hide. `users` begins with the session's; `salt` makes pseudonyms of one recording unlike another's.
 
-    `full_names` are people's, `literals` texts that are hidden wherever they stand (tokens.literals).
+    `full_names` are people's, `literals` texts that are hidden wherever they occur (secrets.literals).
     """
 
     users: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Who(NamedTuple):
     literals: tuple[str, ...] = ()
 
 
-# words that are also names of accounts or machines: hidden only where a name must stand, or whole files would suffer
+# words that are also names of accounts or machines: hidden only where a name must be, or whole files would suffer
 _WORDS = frozenset(
     {
         *("root", "user", "users", "admin", "daemon", "systemd", "default", "test", "worker", "vagrant", "pi", "dev"),
@@ -109,7 +109,7 @@ _VERSION_BEFORE = re.compile(r"(?i)(?:version|release|\([<>=]{1,2})\s*:?\s*[\"']
 
 _FULL_MAIL = re.compile(r"(?<![\w.+-])[\w.+-]+%40[\w-]+(?:\.[\w-]+)+")
 # files that hold secrets and nothing else: not even a scrubbed copy leaves
-_STAYS = re.compile(
+_MUST_STAY = re.compile(
     r"/etc/apt/auth\.conf(?:\.d/.*)?$|/etc/(?:g?shadow|gshadow|sudoers|krb5\.keytab|opasswd)\b|/\.?netrc$|/\.ssh/|/etc/ssh/"
     r"|/\.gnupg/|/system-connections/|/etc/wireguard/|/wpa_supplicant[^/]*\.conf$|/\.docker/config\.json$|/auth\.json$"
     r"|/gh/hosts\.yml$|/huggingface/(?:token|stored_tokens)$|/\.aws/|/\.kube/|/\.env$|/\.git-credentials$|/\.pypirc$"
@@ -129,15 +129,15 @@ _ENGINE_KEYS = frozenset(
         *("containerd-snapshotter", "max-size", "max-file", "shutdown-timeout", "selinux-enabled", "builder", "gc"),
     }
 )
-NOBODY = Who()
+NOBODY = Identities()
 _MOST_PASSES = 8
 
-stays = _STAYS.search
+must_stay = _MUST_STAY.search
 literals = secrets.literals
 
 
-def text(value: str, who: Who = NOBODY) -> str:
-    """The text without what must stay here."""
+def text(value: str, who: Identities = NOBODY) -> str:
+    """The text with everything replaced that must not leave the machine."""
     # what one pass puts in may, with its neighbours, look like something to hide: until nothing changes
     for _ in range(_MOST_PASSES):
         before, value = value, _pass(value, who)
@@ -146,59 +146,59 @@ def text(value: str, who: Who = NOBODY) -> str:
     return value
 
 
-def _pass(value: str, who: Who) -> str:
-    def coded(kind: str, found: str) -> str:
+def _pass(value: str, who: Identities) -> str:
+    def pseudonym(kind: str, found: str) -> str:
         # keyed, so that an address cannot be found by trying all of them
         raw = found.lower().encode("utf-8", "surrogateescape")
         return f"{kind}-{hashlib.blake2s(raw, key=who.salt[:32], digest_size=4).hexdigest()}"
 
     for literal in who.literals:
-        value = value.replace(literal, GONE)
-    value = secrets.without(_names(value, who))
-    value = _REGISTRIES.sub(rf'\1"{GONE}"]', value)
+        value = value.replace(literal, REDACTED)
+    value = secrets.redact(_scrub_names(value, who))
+    value = _REGISTRIES.sub(rf'\1"{REDACTED}"]', value)
     value = _JOURNAL.sub(r"\1host", value)
-    value = _UUID.sub(lambda m: m[0] if m[0].lower() in _PUBLIC_UUIDS else coded("uuid", m[0]), value)
-    value = _DISK_ID.sub(lambda m: m[1] + (m[2] if _is_coded(m[2]) else coded("disk", m[2])), value)
-    value = _FS_UUID.sub(lambda m: m[1] + coded("disk", m[2]), value)
-    value = _DISK_NAME.sub(lambda m: m[1] + coded("disk", m[2]), value)
-    value = _VOLUME.sub(lambda m: m[1] + coded("disk", m[2]), value)
-    value = _SERIAL.sub(lambda m: m[1] + coded("serial", m[2]), value)
-    value = _MAC.sub(lambda m: coded("mac", m[0]), value)
+    value = _UUID.sub(lambda m: m[0] if m[0].lower() in _PUBLIC_UUIDS else pseudonym("uuid", m[0]), value)
+    value = _DISK_ID.sub(lambda m: m[1] + (m[2] if _is_pseudonym(m[2]) else pseudonym("disk", m[2])), value)
+    value = _FS_UUID.sub(lambda m: m[1] + pseudonym("disk", m[2]), value)
+    value = _DISK_NAME.sub(lambda m: m[1] + pseudonym("disk", m[2]), value)
+    value = _VOLUME.sub(lambda m: m[1] + pseudonym("disk", m[2]), value)
+    value = _SERIAL.sub(lambda m: m[1] + pseudonym("serial", m[2]), value)
+    value = _MAC.sub(lambda m: pseudonym("mac", m[0]), value)
     value = _MAC_NAME.sub(r"\1-redacted", value)
-    value = _FULL_MAIL.sub(lambda m: coded("mail", m[0]), value)
-    value = _MAIL.sub(lambda m: m[0] if m[1] in _UNITS else coded("mail", m[0]), value)
-    value = _IPV4.sub(lambda m: coded("ip", m[0]) if _is_address(m) else m[0], value)
-    value = _IPV4_AFTER.sub(lambda m: coded("ip", m[0]), value)
-    return _IPV6.sub(lambda m: coded("ip", m[0]) if _is_address6(m[0]) else m[0], value)
+    value = _FULL_MAIL.sub(lambda m: pseudonym("mail", m[0]), value)
+    value = _MAIL.sub(lambda m: m[0] if m[1] in _UNITS else pseudonym("mail", m[0]), value)
+    value = _IPV4.sub(lambda m: pseudonym("ip", m[0]) if _is_address(m) else m[0], value)
+    value = _IPV4_AFTER.sub(lambda m: pseudonym("ip", m[0]), value)
+    return _IPV6.sub(lambda m: pseudonym("ip", m[0]) if _is_address6(m[0]) else m[0], value)
 
 
-def data(value: bytes, who: Who = NOBODY) -> bytes:
+def data(value: bytes, who: Identities = NOBODY) -> bytes:
     """The same for bytes; what is not UTF-8 is kept as it is."""
     return text(value.decode("utf-8", "surrogateescape"), who).encode("utf-8", "surrogateescape")
 
 
-def file(path: str, value: bytes, who: Who = NOBODY) -> bytes:
+def file(path: str, value: bytes, who: Identities = NOBODY) -> bytes:
     """The same for a file's bytes; account files, daemon.json and files that hold one id lose more."""
     if path in ("/etc/passwd", "/etc/group"):
         lines = value.decode("utf-8", "surrogateescape").split("\n")
-        value = "\n".join(_account(line, aliases(who)) for line in lines).encode("utf-8", "surrogateescape")
+        value = "\n".join(_scrub_account(line, aliases(who)) for line in lines).encode("utf-8", "surrogateescape")
     elif path.endswith("/daemon.json"):
-        value = _engine(value)
+        value = _scrub_daemon_json(value)
     elif _IDENTITY.search(path) and value.strip():
-        return b"host\n" if path.endswith("hostname") else f"{GONE}\n".encode()
+        return b"host\n" if path.endswith("hostname") else f"{REDACTED}\n".encode()
     return data(value, who)
 
 
-def json(found: object, who: Who = NOBODY) -> object:
+def json(found: object, who: Identities = NOBODY) -> object:
     """A decoded JSON document whose texts are scrubbed, each with its key before it (`"serial": "X"`)."""
     if isinstance(found, dict):
-        return {text(str(key), who): _under(str(key), value, who) for key, value in found.items()}
+        return {text(str(key), who): _scrub_value(str(key), value, who) for key, value in found.items()}
     if isinstance(found, (list, tuple)):
         return [json(value, who) for value in found]
     return text(found, who) if isinstance(found, str) else found
 
 
-def _under(key: str, value: object, who: Who) -> object:
+def _scrub_value(key: str, value: object, who: Identities) -> object:
     if not isinstance(value, str):
         return json(value, who)
     # a key may say what its value is; where it changes nothing else, the value alone is scrubbed
@@ -207,18 +207,18 @@ def _under(key: str, value: object, who: Who) -> object:
     return said[len(head) :] if said.startswith(head) else text(value, who)
 
 
-def variables(environ: Mapping[str, str], keep: Iterable[str], who: Who = NOBODY) -> dict[str, str]:
-    """The environment variables named in `keep`, scrubbed. All others stay here, whatever they hold."""
+def variables(environ: Mapping[str, str], keep: Iterable[str], who: Identities = NOBODY) -> dict[str, str]:
+    """The environment variables named in `keep`, scrubbed. All others are dropped."""
     return {name: text(environ[name], who) for name in sorted(keep) if name in environ}
 
 
-def aliases(who: Who) -> dict[str, str]:
+def aliases(who: Identities) -> dict[str, str]:
     """Account → pseudonym: `user` for the session's, `user2` … for the others. root and such pseudonyms stay."""
     people = [name for name in dict.fromkeys(who.users) if name and name != "root" and not _ALIAS.fullmatch(name)]
     return {name: "user" if index == 0 else f"user{index + 1}" for index, name in enumerate(people)}
 
 
-def _account(line: str, called: Mapping[str, str]) -> str:
+def _scrub_account(line: str, called: Mapping[str, str]) -> str:
     fields = line.split(":")
     if len(fields) == 7:
         name, password, uid, gid, full, home, shell = fields
@@ -231,23 +231,23 @@ def _account(line: str, called: Mapping[str, str]) -> str:
     return line
 
 
-def _engine(value: bytes) -> bytes:
+def _scrub_daemon_json(value: bytes) -> bytes:
     """daemon.json with the values of known keys only; one that does not parse stays one that does not."""
     import json as decoder
 
     try:
         found = decoder.loads(value) if value.strip() else None
     except (ValueError, RecursionError):
-        # its punctuation is what is wrong with it; its words are not
+        # its words are scrubbed, its punctuation, which is broken, is kept
         known = {f'"{key}"'.encode() for key in _ENGINE_KEYS}
-        return re.sub(rb'"[^"\n]*"?', lambda m: m[0] if m[0] in known else b'"' + GONE.encode() + b'"', value)
+        return re.sub(rb'"[^"\n]*"?', lambda m: m[0] if m[0] in known else b'"' + REDACTED.encode() + b'"', value)
     if not isinstance(found, dict):
         return value
-    kept = {key: setting if key in _ENGINE_KEYS else GONE for key, setting in found.items()}
+    kept = {key: setting if key in _ENGINE_KEYS else REDACTED for key, setting in found.items()}
     return decoder.dumps(kept, indent=1).encode()
 
 
-def _is_coded(value: str) -> bool:
+def _is_pseudonym(value: str) -> bool:
     return re.fullmatch(r"(?:luks-)?(?:uuid|disk)-[0-9a-f]{8}", value) is not None
 
 
@@ -271,8 +271,8 @@ def _is_address6(found: str) -> bool:
     return not address.is_loopback and not address.is_unspecified
 
 
-def _names(value: str, who: Who) -> str:
-    """People, the machine's name and homes. A name that is also a common word goes only where a name must stand."""
+def _scrub_names(value: str, who: Identities) -> str:
+    """People, the machine's name and homes. A name that is also a common word is replaced only where a name must be."""
     called = aliases(who)
     for home in who.homes:
         if home.count("/") >= 2 and not home.startswith("/home/"):
@@ -281,25 +281,25 @@ def _names(value: str, who: Who) -> str:
     for full in who.full_names:
         words = full.split()
         if len(words) > 1 and len(full) > 5:
-            value = re.sub(r"(?i)" + r"[\s._-]*".join(map(re.escape, words)), GONE, value)
+            value = re.sub(r"(?i)" + r"[\s._-]*".join(map(re.escape, words)), REDACTED, value)
     short, _, domain = who.host.partition(".")
-    for host in filter(_is_telling, dict.fromkeys((who.host, short))):
-        value = _whole(re.escape(host), r"(?:\.[A-Za-z][A-Za-z0-9-]*)*").sub("host", value)
-    if domain.count(".") and _is_telling(domain):
-        value = _whole(re.escape(domain)).sub(GONE, value)
-    telling = sorted(filter(_is_telling, called), key=len, reverse=True)
-    if telling:
+    for host in filter(_is_distinctive, dict.fromkeys((who.host, short))):
+        value = _name_pattern(re.escape(host), r"(?:\.[A-Za-z][A-Za-z0-9-]*)*").sub("host", value)
+    if domain.count(".") and _is_distinctive(domain):
+        value = _name_pattern(re.escape(domain)).sub(REDACTED, value)
+    distinctive = sorted(filter(_is_distinctive, called), key=len, reverse=True)
+    if distinctive:
         lower = {name.lower(): alias for name, alias in called.items()}
-        value = _whole("|".join(map(re.escape, telling))).sub(lambda m: lower[m[0].lower()], value)
+        value = _name_pattern("|".join(map(re.escape, distinctive))).sub(lambda m: lower[m[0].lower()], value)
     for name, alias in called.items():
         value = re.sub(rf"(?<![\w.-]){re.escape(name)}(?=@)|(?<=\d\(){re.escape(name)}(?=\))", alias, value)
     return value
 
 
-def _is_telling(name: str) -> bool:
+def _is_distinctive(name: str) -> bool:
     return len(name) > 2 and name != "host" and name.lower() not in _WORDS and not _ALIAS.fullmatch(name)
 
 
-def _whole(names: str, tail: str = "") -> re.Pattern[str]:
+def _name_pattern(names: str, tail: str = "") -> re.Pattern[str]:
     # `anna-laptop--vg`, `anna_backup` and `Anna's` hold a name, `banana` does not
     return re.compile(rf"(?i)(?<![A-Za-z0-9])(?:{names}){tail}(?![A-Za-z0-9])")

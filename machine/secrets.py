@@ -1,4 +1,4 @@
-"""What is secret by itself: passwords, tokens, keys, credentials in addresses. All of it becomes `redacted`."""
+"""Passwords, tokens, keys and credentials in addresses: each is replaced by `redacted`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import quote
 
-GONE = "redacted"
+REDACTED = "redacted"
 
 # Published prefixes: Hugging Face, GitHub, GitLab, AWS, Google, OpenAI/Anthropic, Slack, PyPI, npm, Docker Hub, NVIDIA
 # NGC, Tailscale, Groq, Replicate, Vault, SendGrid, Stripe, DigitalOcean, Atlassian, age, Ubuntu Pro; JSON web tokens
@@ -21,7 +21,7 @@ _TOKEN = re.compile(
 _KEY_BLOCK = re.compile(
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----.{0,8000}?-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----", re.DOTALL
 )
-# a block whose end is missing: its lines, with whatever stands before each
+# a block whose end is missing: its lines, with whatever is before each
 _KEY_LINE = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----|(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{40,}={0,2}")
 # 32 bytes in base64 are a WireGuard key and hardly anything else; AAAA begins a key of ssh; |1| a host in known_hosts
 _RAW_KEY = re.compile(
@@ -39,7 +39,7 @@ _SECRET = re.compile(
     r"|(?:api|access|auth|private|preshared|public|shared|account|secret|host)_?key|key|sig)"
     r"[\"']?[ \t]*[=:][ \t]*)(?:\"([^\"\n]*)\"|'([^'\n]*)'|([^\s\"']+?(?=[,;}\])]{0,8}(?:[\s\"']|$))))"
 )
-# no secrets: a file that holds the key, small numbers, and the words that stand for "none"
+# no secrets: a file that holds the key, small numbers, and the words for "none"
 _NO_SECRET = re.compile(
     r"(?i)^(?:$|/|\(|[{\[]|none\b|null\b|true\b|false\b|yes\b|no\b|redacted$|\d{0,3}$|0x[0-9a-f]{1,8}$)"
 )
@@ -64,43 +64,43 @@ _NAMED_SECRET = re.compile(r"(?i)TOKEN|SECRET|PASS|KEY|CREDENTIAL|(?<!X)AUTH|PSK
 _SHORTEST = 6
 
 
-def without(value: str) -> str:
+def redact(value: str) -> str:
     """The text with every secret replaced; the rest is as it was."""
     if "PRIVATE KEY-----" in value:
-        value = _KEY_LINE.sub(GONE, _KEY_BLOCK.sub(GONE, value))
-    value = _TOKEN.sub(GONE, value)
-    value = _RAW_KEY.sub(GONE, value)
-    value = _BEARER.sub(rf"\1\2{GONE}", value)
-    value = _CREDENTIALS.sub(GONE, value)
-    value = _BARE_CREDENTIALS.sub(GONE, value)
-    value = _SECRET.sub(_hidden, value)
-    value = _ARGUMENT.sub(rf"\1{GONE}", value)
-    value = _LOGIN.sub(_login, value)
-    value = _PASSWORD_WORD.sub(rf"\1{GONE}", value)
-    value = _SSID.sub(rf'\1"{GONE}"', value)
-    value = _SSH.sub(rf"\1{GONE}", value)
-    value = _SSH_COMMAND.sub(rf"\1{GONE}", value)
-    value = _SSH_CONFIG.sub(lambda m: f"{m[1] or m[2]}{GONE}", value)
-    value = _AT_HOST.sub(f"{GONE}@{GONE}", value)
-    return _HOST_VARIABLE.sub(rf"\1{GONE}", value)
+        value = _KEY_LINE.sub(REDACTED, _KEY_BLOCK.sub(REDACTED, value))
+    value = _TOKEN.sub(REDACTED, value)
+    value = _RAW_KEY.sub(REDACTED, value)
+    value = _BEARER.sub(rf"\1\2{REDACTED}", value)
+    value = _CREDENTIALS.sub(REDACTED, value)
+    value = _BARE_CREDENTIALS.sub(REDACTED, value)
+    value = _SECRET.sub(_redact_value, value)
+    value = _ARGUMENT.sub(rf"\1{REDACTED}", value)
+    value = _LOGIN.sub(_redact_login, value)
+    value = _PASSWORD_WORD.sub(rf"\1{REDACTED}", value)
+    value = _SSID.sub(rf'\1"{REDACTED}"', value)
+    value = _SSH.sub(rf"\1{REDACTED}", value)
+    value = _SSH_COMMAND.sub(rf"\1{REDACTED}", value)
+    value = _SSH_CONFIG.sub(lambda m: f"{m[1] or m[2]}{REDACTED}", value)
+    value = _AT_HOST.sub(f"{REDACTED}@{REDACTED}", value)
+    return _HOST_VARIABLE.sub(rf"\1{REDACTED}", value)
 
 
-def _hidden(match: re.Match[str]) -> str:
+def _redact_value(match: re.Match[str]) -> str:
     if _NO_SECRET.match(match[2] or match[3] or match[4] or ""):
         return match[0]
     quoted = '"' if match[2] is not None else "'" if match[3] is not None else ""
-    return f"{match[1]}{quoted}{GONE}{quoted}"
+    return f"{match[1]}{quoted}{REDACTED}{quoted}"
 
 
-def _login(match: re.Match[str]) -> str:
+def _redact_login(match: re.Match[str]) -> str:
     # `login screen`, `login: tty1` are no credentials: only what a password follows
     if not match[2] or match[3] is None:
         return match[0]
-    return f"{match[1]}{GONE}{match[2]}{GONE}"
+    return f"{match[1]}{REDACTED}{match[2]}{REDACTED}"
 
 
 def literals(environ: Mapping[str, str], *more: str) -> tuple[str, ...]:
-    """Values to hide wherever they stand, longest first: of variables that are named like secrets, and `more`."""
+    """Values to hide wherever they occur, longest first: of variables that are named like secrets, and `more`."""
     found = [*more]
     for name, value in environ.items():
         if name.lower().endswith("_proxy") and "@" in value:

@@ -1,4 +1,4 @@
-"""JSON files that nobody vouches for: each wrong shape is a BadUsage that names the file and says what is wrong."""
+"""JSON files from strangers: each wrong shape is a BadUsage that names the file and says what is wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from machine.errors import BadUsage
-from machine.recording_files import Tree
+from machine.recording_files import RecordingTree
 
 LARGEST = 64 << 20
 _NO_NAMES = frozenset({"", ".", ".."})
@@ -16,7 +16,7 @@ _LONGEST_PATH, _DEEPEST_PATH = 1024, 64
 Row = TypeVar("Row")
 
 
-class Document:
+class JsonObject:
     """A JSON object, read key by key with the type that each key must have."""
 
     def __init__(self, path: str, value: object) -> None:
@@ -26,7 +26,7 @@ class Document:
         self.value: dict[str, Any] = value
 
     @classmethod
-    def read(cls, tree: Tree, name: str) -> Document:
+    def read(cls, tree: RecordingTree, name: str) -> JsonObject:
         """The file's object; an absent file is an empty one."""
         return cls(tree.label(name), value_of(tree, name, {}))
 
@@ -64,35 +64,35 @@ class Document:
             raise bad(self.path, f"`{key}` must be a list of texts")
         return tuple(found)
 
-    def by_path(self, key: str, make: Callable[[Document], Row]) -> dict[str, Row]:
+    def by_path(self, key: str, make: Callable[[JsonObject], Row]) -> dict[str, Row]:
         """A table whose keys are absolute paths."""
-        return {path: make(Document(self.path, value)) for path, value in self._table(key).items()}
+        return {path: make(JsonObject(self.path, value)) for path, value in self._table(key).items()}
 
     def names(self, key: str) -> dict[str, tuple[str, ...]]:
-        """A table from absolute path to names that may stand in a folder."""
-        found = {path: Document(self.path, {key: value}).texts(key) for path, value in self._table(key).items()}
+        """A table from absolute path to names that a folder may hold."""
+        found = {path: JsonObject(self.path, {key: value}).texts(key) for path, value in self._table(key).items()}
         for names in found.values():
             if not all(map(is_name, names)):
                 raise bad(self.path, f"`{key}` holds something that is not a file's name")
         return found
 
     def _table(self, key: str) -> dict[str, Any]:
-        table = Document(self.path, self.value.get(key, {})).value
+        table = JsonObject(self.path, self.value.get(key, {})).value
         for path in table:
             if not is_plain_path(path):
                 raise bad(self.path, f"`{key}` holds {path[:80]!r}, which is not a plain absolute path")
         return table
 
 
-def rows(tree: Tree, name: str) -> list[Document]:
+def rows(tree: RecordingTree, name: str) -> list[JsonObject]:
     """A file that holds a list of objects; an absent one is an empty list."""
     found = value_of(tree, name, [])
     if not isinstance(found, list):
         raise bad(tree.label(name), "a list `[…]` is expected")
-    return [Document(tree.label(name), row) for row in found]
+    return [JsonObject(tree.label(name), row) for row in found]
 
 
-def value_of(tree: Tree, name: str, absent: Any) -> Any:
+def value_of(tree: RecordingTree, name: str, absent: Any) -> Any:
     """What the JSON file holds, `absent` when there is no such file."""
     if name in tree.decoded:
         return tree.decoded[name]
@@ -100,7 +100,7 @@ def value_of(tree: Tree, name: str, absent: Any) -> Any:
     return absent if text is None else decode(tree.label(name), text)
 
 
-def contents(tree: Tree, name: str) -> str | None:
+def contents(tree: RecordingTree, name: str) -> str | None:
     """The text of a plain file, None when it is absent. Links, pipes and huge files are refused."""
     path = tree.label(name)
     if tree.mode(name) == 0:

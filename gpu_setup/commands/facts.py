@@ -62,7 +62,7 @@ def record_command(folder: str | None, file: str | None, force: bool, note: str)
     from checks.facts.read import REDUCE, read_host
     from gpu_setup.version import version
     from machine.local import LocalMachine
-    from machine.recorder import RecordingMachine, machine_file, whom, write
+    from machine.recorder import RecordingMachine, identities_of, machine_file, write
     from machine.whole_file import RECORDING, check_place, save
 
     place = folder or file
@@ -83,8 +83,8 @@ def record_command(folder: str | None, file: str | None, force: bool, note: str)
         "synthetic": [],
     }
     if file is not None:
-        save(file, machine_file(seen, whom(machine), about, REDUCE), force, RECORDING)
+        save(file, machine_file(seen, identities_of(machine), about, REDUCE), force, RECORDING)
     else:
-        write(seen, Path(place), whom(machine), about, REDUCE)
+        write(seen, Path(place), identities_of(machine), about, REDUCE)
     click.echo(f"Recorded in {place}. Review it, then replay it: gpu-setup doctor --machine {place}")
     return FINE

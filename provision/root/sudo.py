@@ -114,7 +114,7 @@ def _launch(
             ended.append(found)
 
     try:
-        outcome = machine.attended(argv, feed, line)
+        outcome = machine.run_on_terminal(argv, feed, line)
     except KeyboardInterrupt as stop:
         if name is None:
             raise

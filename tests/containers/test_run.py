@@ -249,7 +249,7 @@ class MayNotLift(LocalMachine):
     def run(self, argv: Sequence[str], timeout: float = 5.0, env: Mapping[str, str] | None = None) -> Outcome:
         return self.stream(argv, lambda _line: None)
 
-    def handed_over(self, argv: Sequence[str]) -> Outcome:
+    def run_in_foreground(self, argv: Sequence[str]) -> Outcome:
         return self.stream(argv, lambda _line: None)
 
     def stream(self, argv: Sequence[str], on_line: Callable[[str], None], *_more: Any, **_named: Any) -> Outcome:

@@ -1,4 +1,4 @@
-"""Files of the real machine through the door: what is read, and which word each failure gets."""
+"""Files of the real machine: what is read, and which word each failure gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes through the door: real ones, that hang, ignore SIGTERM, have children and flood their output."""
+"""Real processes that hang, ignore SIGTERM, have children and flood their output."""
 
 from __future__ import annotations
 

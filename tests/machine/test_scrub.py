@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from machine import scrub
-from machine.scrub import Who
+from machine.scrub import Identities
 
-WHO = Who(users=("alice", "bob"), host="rechenknecht", homes=("/home/alice", "/data/homes/alice"), salt=b"salt")
+WHO = Identities(users=("alice", "bob"), host="rechenknecht", homes=("/home/alice", "/data/homes/alice"), salt=b"salt")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_what_a_diagnosis_needs_stays(line: str) -> None:
 
 
 def test_names_that_are_common_words_go_only_where_a_name_must_stand() -> None:
-    who = Who(users=("docker",), host="ubuntu", homes=("/home/docker",))
+    who = Identities(users=("docker",), host="ubuntu", homes=("/home/docker",))
     assert (
         scrub.text("ID=ubuntu docker.io docker@box /home/docker/x", who) == "ID=ubuntu docker.io user@box /home/user/x"
     )
@@ -115,7 +115,7 @@ def test_account_files_lose_full_names_and_every_person() -> None:
     assert scrub.file("/etc/passwd", passwd, WHO) == (
         b"root:x:0:0:root:/root:/bin/bash\nuser:x:1000:1000::/home/user:/bin/zsh\n"
     )
-    who = Who(users=("video",))
+    who = Identities(users=("video",))
     assert scrub.file("/etc/group", b"video:x:44:video\nrender:x:992:video,bob\n", who) == (
         b"user:x:44:user\nrender:x:992:user,bob\n"
     )

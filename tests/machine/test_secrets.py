@@ -16,7 +16,7 @@ from checks.registry import ALL
 from checks.runner import run
 from gpu_setup import bundle
 from machine.open_recording import open_recording
-from machine.recorder import RecordingMachine, machine_file, whom
+from machine.recorder import RecordingMachine, identities_of, machine_file
 from machine.recording import RecordedMachine
 from tests.machine.secrets_planted import KINDS, Secret, forms, plant, secrets
 from tests.recorded_machines import unpack
@@ -75,7 +75,7 @@ def test_no_secret_is_in_bundle_or_machine_file_and_the_diagnosis_is_the_same(tm
     assert statuses(run(read_host(open_recording(file)), catalogue(), ALL)) == statuses(report)
     assert written.size < 1_000_000
 
-    text = machine_file(seen, whom(seen.machine), {"name": "x"}, REDUCE)
+    text = machine_file(seen, identities_of(seen.machine), {"name": "x"}, REDUCE)
     (tmp_path / "x.machine").write_bytes(text)
     assert leaks(text, found) == []
     assert statuses(run(read_host(open_recording(str(tmp_path / "x.machine"))), catalogue(), ALL)) == statuses(report)

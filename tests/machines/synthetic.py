@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from machine.machine_file_writer import Parts, text
+from machine.machine_file_writer import RecordingParts, text
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Recording:
         }
         documents = {"machine.json": _json(machine), "session.json": _json(self.session), "expect.json": expected}
         documents |= {f"{name}.json": _json(document) for name, document in self.documents.items()}
-        return text(Parts(self.files, self.links, (), documents, paths, self.commands))
+        return text(RecordingParts(self.files, self.links, (), documents, paths, self.commands))
 
 
 def _json(document: object) -> bytes:

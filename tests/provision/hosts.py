@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from machine.local import ABSENT, Entry, LocalMachine, Outcome, Unreadable
+from machine.local import ABSENT, FileStatus, LocalMachine, Outcome, Unreadable
 
 
 class Nowhere(LocalMachine):
@@ -39,7 +39,7 @@ class Folder(LocalMachine):
     def link(self, path: str) -> str:
         return super().link(self._at(path))
 
-    def stat(self, path: str) -> Entry:
+    def stat(self, path: str) -> FileStatus:
         return super().stat(self._at(path))
 
     def access(self, path: str, wanted: int) -> bool | None:

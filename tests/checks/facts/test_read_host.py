@@ -103,7 +103,7 @@ def test_a_card_in_d3cold_is_not_woken(tmp_path: Path) -> None:
 def test_this_machine_recorded_and_replayed_is_the_same_machine(tmp_path: Path) -> None:
     seen = recorder.RecordingMachine(LocalMachine())
     live = read_host(seen)
-    who = recorder.whom(seen)
+    who = recorder.identities_of(seen)
     recorder.write(seen, tmp_path / "r", who, {"name": "this machine", "synthetic": []}, REDUCE)
     replayed = read_host(RecordedMachine(tmp_path / "r", strict=True))
     for part in ("cards", "firmware", "nvidia", "amd", "apt", "docker", "python", "os"):
@@ -133,7 +133,7 @@ def test_a_recording_holds_no_more_than_was_read_and_nothing_that_identifies(tmp
     session = {"uid": 1000, "user": "alice", "gids": [1000], "environ": {"HOME": "/home/alice", "TOKEN": "x"}}
     seen = recorder.RecordingMachine(RecordedMachine(recording(tmp_path / "from", files, session=session)))
     read_host(seen)
-    recorder.write(seen, tmp_path / "to", recorder.whom(seen), {"name": "x"}, REDUCE)
+    recorder.write(seen, tmp_path / "to", recorder.identities_of(seen), {"name": "x"}, REDUCE)
     written = {path: path.read_bytes() for path in (tmp_path / "to").rglob("*") if path.is_file()}
     everything = b"\n".join([*written.values(), *(str(path).encode() for path in written)])
     for secret in (b"alice", b"Smith", b"rechenknecht", b"2f6d1c1e", b"geheim", b"never read", b"TOKEN"):
@@ -154,7 +154,7 @@ def test_links_and_what_lies_behind_them_are_recorded_together(tmp_path: Path) -
         "../devices/pci0/0000:01:00.0",
     )
     assert (seen.link("/opt"), seen.list("/opt/bus")) == ("/sys", ("card",))
-    recorder.write(seen, tmp_path / "to", recorder.whom(seen), {})
+    recorder.write(seen, tmp_path / "to", recorder.identities_of(seen), {})
     again = RecordedMachine(tmp_path / "to")
     assert (again.read("/sys/bus/card/vendor"), again.link("/sys/bus/card")) == (
         b"0x10de\n",
@@ -167,13 +167,13 @@ def test_a_recording_never_overwrites(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     seen = recorder.RecordingMachine(LocalMachine())
     with pytest.raises(BadUsage, match="not empty"):
-        recorder.write(seen, tmp_path, recorder.whom(seen), {})
+        recorder.write(seen, tmp_path, recorder.identities_of(seen), {})
 
 
 def test_a_hanging_binding_is_recorded_as_such(tmp_path: Path) -> None:
     seen = recorder.RecordingMachine(Hanging())
     seen.binding("nvidia", 0.2)
-    recorder.write(seen, tmp_path / "r", recorder.whom(LocalMachine()), {})
+    recorder.write(seen, tmp_path / "r", recorder.identities_of(LocalMachine()), {})
     assert read_host(RecordedMachine(tmp_path / "r")).nvidia.nvml_problem == TIMED_OUT
 
 
@@ -184,6 +184,6 @@ def test_rights_that_an_access_list_gives_are_kept(tmp_path: Path) -> None:
 
     seen = recorder.RecordingMachine(Listed())
     seen.access("/dev/null", os.R_OK | os.W_OK)
-    recorder.write(seen, tmp_path / "r", recorder.whom(LocalMachine()), {})
+    recorder.write(seen, tmp_path / "r", recorder.identities_of(LocalMachine()), {})
     again = RecordedMachine(tmp_path / "r")
     assert (again.access("/dev/null", os.R_OK), again.access("/dev/null", os.W_OK)) == (True, False)

@@ -94,7 +94,7 @@ def test_start_files_are_read_only_beside_a_card_and_recorded_only_in_part(tmp_p
     seen = recorder.RecordingMachine(machine(tmp_path / "card", files | CARD))
     found = read_host(seen)
     assert found.person.start_files == (("/home/alex/.bashrc", "CUDA_VISIBLE_DEVICES", "1"),)
-    recorder.write(seen, tmp_path / "written", recorder.whom(seen), {"name": "x"}, REDUCE)
+    recorder.write(seen, tmp_path / "written", recorder.identities_of(seen), {"name": "x"}, REDUCE)
     written = b"".join(path.read_bytes() for path in (tmp_path / "written").rglob("*") if path.is_file())
     assert b"CUDA_VISIBLE_DEVICES=1" in written
     assert b"hf_secret" not in written

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from machine.local import ABSENT, SMALL_FILE, Entry, Outcome, Session, Space, Unreadable
+from machine.local import ABSENT, SMALL_FILE, FileStatus, Outcome, Session, Space, Unreadable
 from machine.recording import RecordedMachine
 
 JOURNAL = ("journalctl", "-k", "-b", "-o", "short-monotonic", "--no-pager", "-q")
@@ -21,7 +21,7 @@ class Remembered:
     read: Callable[..., bytes]
     list: Callable[..., tuple[str, ...]]
     link: Callable[..., str]
-    stat: Callable[..., Entry]
+    stat: Callable[..., FileStatus]
     access: Callable[..., bool | None]
     space: Callable[..., Space | None]
     binding: Callable[..., Outcome]
@@ -64,7 +64,7 @@ class Overlay:
         self.under, self.name, self.taken_at = under, under.name, under.taken_at
         self._files: dict[str, bytes] = {}
         self._links: dict[str, str] = {}
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, FileStatus] = {}
         self._spaces: dict[str, Space] = {}
         self._gone: set[str] = set()
         self._shown: dict[str, set[str]] = {}
@@ -92,7 +92,7 @@ class Overlay:
 
     def put_node(self, path: str, **fields: Any) -> None:
         """`kind`, `mode`, `uid`, `gid`, `size`, `inode`; what is left out stays as it was."""
-        old = self.stat(path) if self.access(path, os.F_OK) is not None else Entry("file", 0o644, 0, 0, 0)
+        old = self.stat(path) if self.access(path, os.F_OK) is not None else FileStatus("file", 0o644, 0, 0, 0)
         self._put(path)
         self._entries[path] = old._replace(**fields)
 
@@ -168,20 +168,20 @@ class Overlay:
             raise Unreadable(path, ABSENT)
         return self.under.link(path)
 
-    def stat(self, path: str) -> Entry:
+    def stat(self, path: str) -> FileStatus:
         if path in self._entries:
             return self._entries[path]
         if path in self._files or path in self._links:
-            return Entry("file", 0o644, 0, 0, len(self._files.get(path, b"")))
+            return FileStatus("file", 0o644, 0, 0, len(self._files.get(path, b"")))
         if self._hidden(path):
             raise Unreadable(path, ABSENT)
         try:
             return self.under.stat(path)
         except Unreadable:
             if path in self._shown:
-                return Entry("folder", 0o755, 0, 0, 0)
+                return FileStatus("folder", 0o755, 0, 0, 0)
             if posixpath.basename(path) in self._shown.get(posixpath.dirname(path), ()):
-                return Entry("file", 0o644, 0, 0, 0)
+                return FileStatus("file", 0o644, 0, 0, 0)
             raise
 
     def access(self, path: str, wanted: int) -> bool | None:
