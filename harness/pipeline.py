@@ -91,25 +91,25 @@ def inputs_digest(job: Job, environment: Environment, base_model: str) -> str:
     return digest.hexdigest()
 
 
-def train_in_new_folder(job: Job, ready: TrainingSetup, machine: Machine, runs: Path, emit: Emit) -> Path:
+def train_in_new_folder(job: Job, setup: TrainingSetup, machine: Machine, runs: Path, emit: Emit) -> Path:
     """Train in a new folder and return it; earlier runs that were killed are marked as interrupted."""
     mark_interrupted(runs)
     folder = new_run_folder(runs, job.recipe)
     train(
-        recipe_for_verdict(job), ready.environment, ready.base_model, folder, machine, emit, ready.inputs, job.data,
+        recipe_for_verdict(job), setup.environment, setup.base_model, folder, machine, emit, setup.inputs, job.data,
         job.overrides, job.device,
     )  # fmt: skip
     return folder
 
 
-def find_finished_run(ready: TrainingSetup, runs: Path) -> Path | None:
+def find_finished_run(setup: TrainingSetup, runs: Path) -> Path | None:
     """The newest finished run with the same inputs, if there is one."""
     for folder in sorted(runs.glob("*/"), reverse=True):
         try:
             run = read_run(folder)
         except BadUsage:
             continue
-        if run.status == "done" and run.inputs == ready.inputs and (folder / "adapter").is_dir():
+        if run.status == "done" and run.inputs == setup.inputs and (folder / "adapter").is_dir():
             return folder
     return None
 
@@ -145,7 +145,7 @@ def loss_band(job: Job) -> LossBand | None:
     return job.recipe.traits.loss_band if as_written else None
 
 
-def examine_run(job: Job, ready: TrainingSetup, folder: Path, machine: Machine, emit: Emit) -> Examination | None:
+def examine_run(job: Job, setup: TrainingSetup, folder: Path, machine: Machine, emit: Emit) -> Examination | None:
     """The examination of a run: read where it exists, else made. None where nothing can be learnt."""
     if job.recipe.traits.throughput_only:
         return None
@@ -155,7 +155,7 @@ def examine_run(job: Job, ready: TrainingSetup, folder: Path, machine: Machine, 
         held_out = held_out_file(job.recipe.traits, folder, job.data is not None)
         offline = job.recipe.traits.model != "hub"
         return examine(
-            ready.base_model, folder, held_out, ready.environment, machine, emit, offline=offline, device=job.device
+            setup.base_model, folder, held_out, setup.environment, machine, emit, offline=offline, device=job.device
         )
 
 
@@ -170,14 +170,14 @@ def with_held_out(job: Job) -> Job:
 
 
 def report_run(
-    job: Job, ready: TrainingSetup, folder: Path, host: Host, catalogue: Catalogue, examination: Examination | None
+    job: Job, setup: TrainingSetup, folder: Path, host: Host, catalogue: Catalogue, examination: Examination | None
 ) -> Report:
     """The report of a finished run, with what was measured before, during and after it."""
     run, log = _read_finished(folder)
     card = trained_card(host, catalogue, job.stack.vendor, job.device)
     around = read_around(folder, card)
     report = build_report(
-        recipe_for_verdict(job), run, log, ready.environment, summary(host, catalogue), folder, examination,
+        recipe_for_verdict(job), run, log, setup.environment, summary(host, catalogue), folder, examination,
         count_rows(job), around, loss_band(job), read_method(folder),
     )  # fmt: skip
     shared = desktop_note(around.use, host)

@@ -123,7 +123,7 @@ def command(options: BenchOptions) -> Answer:
         job, place = choose_workplace(job, host, known, options.runtime, Workplace(machine, paths, emit))
         ready = prepare(job, *place)
         done = bench(job, ready, chosen, host, place.machine, paths, emit)
-    report = combined(tuple(report_run(each.job, each.ready, each.folder, host, known, None) for each in done))
+    report = combined(tuple(report_run(each.job, each.setup, each.folder, host, known, None) for each in done))
     if earlier is not None:
         # kept before it is compared with anything: a baseline of other work must not cost the measurement
         kept = keep_report(report, options.out)

@@ -1,13 +1,15 @@
-"""Where a person wants the training to run."""
+"""Where the user wants the training to run."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+RuntimeKind = Literal["auto", "image", "venv"]
 
 
 class Runtime(NamedTuple):
-    """`runtime`: auto, image or venv; `image_name` and `engine` for an image."""
+    """`image_name` and `engine` are for an image."""
 
-    runtime: str = "auto"
+    runtime: RuntimeKind = "auto"
     image_name: str | None = None
     engine: str | None = None

@@ -84,29 +84,29 @@ class BenchLaunch(NamedTuple):
     """A finished launch: the job as it was run, and its folder."""
 
     job: Job
-    ready: TrainingSetup
+    setup: TrainingSetup
     folder: Path
 
 
 def bench(
-    job: Job, ready: TrainingSetup, chosen: BenchSettings, host: Host, machine: Machine, paths: Paths, emit: Emit
+    job: Job, setup: TrainingSetup, chosen: BenchSettings, host: Host, machine: Machine, paths: Paths, emit: Emit
 ) -> tuple[BenchLaunch, ...]:
     """Every launch of a benchmark, in order."""
     job = with_short_warmup(job) if chosen.mode == "quick" else job
-    check_preconditions(job, ready, host, machine, emit)
-    soaked = soak(job, ready, host, machine, paths, emit) if chosen.soak else None
+    check_preconditions(job, setup, host, machine, emit)
+    soaked = soak(job, setup, host, machine, paths, emit) if chosen.soak else None
     first_seed = int(job.overrides.get("seed", job.recipe.config.get("seed") or 42))
     done = []
     for number in range(chosen.launches):
         seeded = {"seed": first_seed + number} if chosen.launches > 1 else {}
-        workload, changes = prepare_launch(job, ready, chosen, first_seed + number, machine, paths, emit)
+        workload, changes = prepare_launch(job, setup, chosen, first_seed + number, machine, paths, emit)
         launch = msgspec.structs.replace(job, overrides={**changes, **job.overrides, **seeded}, budget=chosen.budget)
         if chosen.launches > 1:
             emit(Event("note", STAGE, f"Launch {number + 1} of {chosen.launches}, seed {first_seed + number}"))
         method = Method(
             chosen.mode, describe_settings(chosen, soaked), workload, chosen.budget, chosen.ceiling_seconds, soaked
         )
-        own = msgspec.structs.replace(ready, inputs=inputs_digest(launch, ready.environment, ready.base_model))
+        own = msgspec.structs.replace(setup, inputs=inputs_digest(launch, setup.environment, setup.base_model))
         done.append(BenchLaunch(launch, own, run_launch(launch, own, method, host, machine, paths.runs, emit)))
     return tuple(done)
 
@@ -118,7 +118,7 @@ def with_short_warmup(job: Job) -> Job:
 
 
 def prepare_launch(
-    job: Job, ready: TrainingSetup, chosen: BenchSettings, seed: int, machine: Machine, paths: Paths, emit: Emit
+    job: Job, setup: TrainingSetup, chosen: BenchSettings, seed: int, machine: Machine, paths: Paths, emit: Emit
 ) -> tuple[Workload, dict[str, Any]]:
     """The workload of a launch and its changes to the recipe's config; its documents are made where needed."""
     if chosen.workload != EXACT:
@@ -127,7 +127,7 @@ def prepare_launch(
     workload = exact(job.recipe, job.overrides, chosen.tokens)
     if chosen.mode == "record" and "max_steps" not in job.overrides:
         workload = with_min_steps(workload, job.recipe.traits.warmup_steps + FEWEST_RECORD_STEPS)
-    data = ensure_documents(workload, ready.base_model, seed, ready.environment, machine, paths, emit)
+    data = ensure_documents(workload, setup.base_model, seed, setup.environment, machine, paths, emit)
     return workload, overrides_for(workload, data)
 
 
@@ -138,16 +138,16 @@ def with_min_steps(workload: Workload, steps: int) -> Workload:
     return msgspec.structs.replace(workload, steps=steps, token_budget=steps * workload.tokens_per_step)
 
 
-def check_preconditions(job: Job, ready: TrainingSetup, host: Host, machine: Machine, emit: Emit) -> None:
+def check_preconditions(job: Job, setup: TrainingSetup, host: Host, machine: Machine, emit: Emit) -> None:
     """Raises Refused for a card that other programs use, BadAnswer for wrong 4-bit arithmetic: no speed would count."""
     vendor = job.stack.vendor
     refuse_foreign(read_card_use(vendor, run_context.slot_of(host, vendor, job.device), machine))
     if job.recipe.config.get("load_in_4bit"):
-        check_nf4(ready.environment, machine, emit, job.device, job.conditions)
+        check_nf4(setup.environment, machine, emit, job.device, job.conditions)
 
 
 def run_launch(
-    job: Job, ready: TrainingSetup, method: Method, host: Host, machine: Machine, runs: Path, emit: Emit
+    job: Job, setup: TrainingSetup, method: Method, host: Host, machine: Machine, runs: Path, emit: Emit
 ) -> Path:
     """One launch, with the ceiling before and after, and the sensors during it. Returns its folder."""
     vendor = job.stack.vendor
@@ -158,18 +158,18 @@ def run_launch(
     folder = new_run_folder(runs, job.recipe)
     write_atomic(folder / run_context.CARD_USE, msgspec.json.encode(use))
     write_atomic(folder / run_context.METHOD, msgspec.json.encode(method))
-    config = run_config(job.recipe, ready.base_model, folder, job.data, job.overrides)
-    products = products_of(config, ready.base_model)
+    config = run_config(job.recipe, setup.base_model, folder, job.data, job.overrides)
+    products = products_of(config, setup.base_model)
     seconds = method.ceiling_seconds
-    _ceiling(products, seconds, folder / run_context.BEFORE, job, ready, machine, emit)
+    _ceiling(products, seconds, folder / run_context.BEFORE, job, setup, machine, emit)
     with sensing(machine, vendor, which, folder / run_context.TELEMETRY):
         log = train(
-            recipe_for_verdict(job), ready.environment, ready.base_model, folder, machine, emit, ready.inputs, job.data,
+            recipe_for_verdict(job), setup.environment, setup.base_model, folder, machine, emit, setup.inputs, job.data,
             job.overrides, job.device, budget=job.budget,
         )  # fmt: skip
     # a model whose shapes are in no table: they are known once it was loaded
     products = products or products_seen(config, log.start)
-    _ceiling(products, seconds, folder / run_context.AFTER, job, ready, machine, emit)
+    _ceiling(products, seconds, folder / run_context.AFTER, job, setup, machine, emit)
     return folder
 
 
@@ -178,7 +178,7 @@ def _ceiling(
     seconds: float | None,
     out: Path,
     job: Job,
-    ready: TrainingSetup,
+    setup: TrainingSetup,
     machine: Machine,
     emit: Emit,
 ) -> None:
@@ -186,7 +186,7 @@ def _ceiling(
     if products is None or not seconds:
         return
     try:
-        measure_ceiling(products, seconds, out, ready.environment, machine, emit, job.device)
+        measure_ceiling(products, seconds, out, setup.environment, machine, emit, job.device)
     except Interrupted:
         raise
     except Problem as problem:

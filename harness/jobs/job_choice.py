@@ -26,7 +26,7 @@ HubCheck = Callable[[], bool]
 
 
 class JobRequest(NamedTuple):
-    """What a person asked to train. `recipe` None: the one that fits; `learns`: the run is judged by what it learns."""
+    """What the user wants to train. `recipe` None: the one that fits; `learns`: the run is judged by what it learns."""
 
     recipe: str | None = None
     data: Path | None = None
@@ -39,22 +39,22 @@ def hub_answers() -> bool:
 
 
 def usual_recipe(choice: StackChoice, request: JobRequest, models: Path, hub: HubCheck = hub_answers) -> RecipeChoice:
-    """The recipe for this machine when nobody names one. The hub is asked only where its answer matters.
+    """The default recipe for this machine. The hub is contacted only where its answer matters.
 
-    `models`: the folder of the models that are here already.
+    `models`: the folder of the downloaded models.
     """
     model = choice.gpu and (model_is_available(load_recipe(REFERENCE), models) or hub())
     return default_recipe(choice.gpu, choice.free, model, request.learns or request.data is not None)
 
 
 def job_on(choice: StackChoice, recipe: Recipe, request: JobRequest) -> Job:
-    """The recipe as a job on the chosen stack; raises Refused for one that needs a GPU where none can be used."""
+    """The recipe as a job on the chosen stack; raises Refused for a recipe that needs a GPU if none can be used."""
     if recipe.traits.needs_gpu and not choice.gpu:
         raise Refused(
             "recipe.needs-gpu",
-            f"The recipe {recipe.name} needs a GPU, and none can be used here: {choice.because}.",
+            f"The recipe {recipe.name} needs a GPU, and this machine has none that can be used: {choice.because}.",
             "A model of this size would train for weeks on a CPU.",
-            f"gpu-setup doctor shows why the card cannot be used; --recipe {SMALL} runs on any machine.",
+            f"`gpu-setup doctor` shows why the card cannot be used; --recipe {SMALL} runs on any machine.",
         )
     data = request.data.absolute() if request.data else None
     changed = {**overrides_for_card(recipe, choice.target), **request.overrides}
@@ -62,14 +62,14 @@ def job_on(choice: StackChoice, recipe: Recipe, request: JobRequest) -> Job:
 
 
 def choose_job(host: Host, catalogue: Catalogue, request: JobRequest, models: Path) -> Job:
-    """The job for this machine. Without a name the recipe is the one for the card's free memory."""
+    """The job for this machine; by default with the recipe for the card's free memory."""
     choice = choose_stack(host, catalogue)
     name = request.recipe or usual_recipe(choice, request, models).name
     return job_on(choice, load_recipe(name), request)
 
 
 def require_pretrained(recipe: Recipe) -> None:
-    """Refuse a recipe of random weights where something is to be learnt."""
+    """Refuse a recipe with random weights where the model must learn something."""
     if recipe.traits.throughput_only:
         raise BadUsage(
             "recipe.throughput-only",

@@ -1,4 +1,4 @@
-"""Before and after a training on a person's own data: what is trained, does it fit; model card and merged model."""
+"""Before and after training on the user's own data: what to train, does it fit; then model card and merged model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from machine.events import Emit
 
 
 class TrainRequest(NamedTuple):
-    """What a person asked for: `data`, or the run to `resume`. `accept_…`: train in spite of what the check found."""
+    """The user's request: `data`, or the run to `resume`. `accept_…`: train although the check found errors."""
 
     data: Path | None
     resume: Path | None
@@ -47,18 +47,18 @@ class TrainRequest(NamedTuple):
 def plan_training(
     request: TrainRequest, host: Host, catalogue: Catalogue, models: Path, emit: Emit
 ) -> tuple[TrainingSpec, Job]:
-    """What is to be trained: from the request, or from the run that is resumed. Raises Problem for what cannot be."""
+    """What to train, from the request or from the run to resume. Raises Problem where it cannot be trained."""
     if request.resume is not None:
-        spec, job = _resumed(request.resume, host, catalogue, models, emit)
+        spec, job = _resume_spec(request.resume, host, catalogue, models, emit)
     else:
-        spec, job = _new(request, host, catalogue, models, emit)
+        spec, job = _new_spec(request, host, catalogue, models, emit)
     if job.stack.vendor != "cpu":
         room = available_memory(None, host, catalogue)
         refuse_too_large(job.recipe, spec.overrides, room, request.accept_memory, emit)
     return spec, job
 
 
-def _resumed(run: Path, host: Host, catalogue: Catalogue, models: Path, emit: Emit) -> tuple[TrainingSpec, Job]:
+def _resume_spec(run: Path, host: Host, catalogue: Catalogue, models: Path, emit: Emit) -> tuple[TrainingSpec, Job]:
     before = read_spec(run)
     data = Path(before.data)
     job = choose_job(host, catalogue, JobRequest(before.recipe, data), models)
@@ -67,13 +67,15 @@ def _resumed(run: Path, host: Host, catalogue: Catalogue, models: Path, emit: Em
         raise BadUsage(
             "train.data-changed",
             f"{data} was changed since the training in {run} began.",
-            "Half of it would be trained on the old rows, half on the new.",
+            "One part would be trained on the old rows, the rest on the new ones.",
             f"Restore the old file, or start again: gpu-setup train {data}",
         )
     return before, job
 
 
-def _new(request: TrainRequest, host: Host, catalogue: Catalogue, models: Path, emit: Emit) -> tuple[TrainingSpec, Job]:
+def _new_spec(
+    request: TrainRequest, host: Host, catalogue: Catalogue, models: Path, emit: Emit
+) -> tuple[TrainingSpec, Job]:
     assert request.data is not None
     job = choose_job(host, catalogue, JobRequest(request.recipe, request.data), models)
     if job.recipe.traits.throughput_only:
@@ -81,16 +83,16 @@ def _new(request: TrainRequest, host: Host, catalogue: Catalogue, models: Path, 
             "train.throughput-only",
             f"The recipe {job.recipe.name} has randomly initialised weights: it measures speed, and learns nothing.",
             "",
-            f"Take a recipe with pretrained weights, for example --recipe {SMALL}.",
+            f"Use a recipe with pretrained weights, for example --recipe {SMALL}.",
         )
     digest, rows = check_data(request.data, request.accept_data, emit)
     return training_spec(job, request.settings, request.recipe or job.recipe.name, digest, rows), job
 
 
-def write_adapter_card(result: TrainingResult, job: Job, ready: TrainingSetup, folder: Path, tool_version: str) -> None:
-    """The adapter as it can be passed on: its base named, its model card, nothing of this machine."""
-    base = find_base_model(job.recipe, ready.base_model)
-    run, log = _finished(folder)
+def write_adapter_card(result: TrainingResult, job: Job, setup: TrainingSetup, folder: Path, tool_version: str) -> None:
+    """Prepare the adapter for sharing: with its base's name and a model card, without folders of this machine."""
+    base = find_base_model(job.recipe, setup.base_model)
+    run, log = _read_finished(folder)
     with suppress(FileNotFoundError):
         # Axolotl's own log names folders of this machine
         os.replace(folder / "adapter" / "debug.log", folder / "axolotl-debug.log")
@@ -100,19 +102,19 @@ def write_adapter_card(result: TrainingResult, job: Job, ready: TrainingSetup, f
 
 
 def with_merged(
-    result: TrainingResult, job: Job, ready: TrainingSetup, folder: Path, place: Workplace, tool_version: str
+    result: TrainingResult, job: Job, setup: TrainingSetup, folder: Path, place: Workplace, tool_version: str
 ) -> TrainingResult:
-    """The result with a plain model folder beside the adapter, made where it does not exist yet."""
+    """The result with the merged model's folder, which is made unless it exists."""
     target = folder / "merged"
     if not target.exists():
-        run, log = _finished(folder)
-        merge(run, folder, target, "bfloat16", ready.environment, place.machine, place.emit)
-        base = find_base_model(job.recipe, ready.base_model)
+        run, log = _read_finished(folder)
+        merge(run, folder, target, "bfloat16", setup.environment, place.machine, place.emit)
+        base = find_base_model(job.recipe, setup.base_model)
         write_card(target, model_card_text(job.recipe, run, log, result, base, tool_version, merged=True))
     return msgspec.structs.replace(result, merged=str(target))
 
 
-def _finished(folder: Path) -> tuple[RunRecord, WorkerLog]:
+def _read_finished(folder: Path) -> tuple[RunRecord, WorkerLog]:
     log = read_worker_log(folder / "worker.jsonl")
     assert log is not None
     return read_run(folder), log

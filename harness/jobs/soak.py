@@ -21,23 +21,23 @@ AT_MOST = 20 * 60.0
 LOOK = 5.0
 
 
-def soak(job: Job, ready: TrainingSetup, host: Host, machine: Machine, paths: Paths, emit: Emit) -> Soak:
+def soak(job: Job, setup: TrainingSetup, host: Host, machine: Machine, paths: Paths, emit: Emit) -> Soak:
     """Heat the device with the model's matrix products until temperature and clock are stable, for at most 20 minutes.
 
     Without a sensor it does not wait.
     """
     vendor, which = job.stack.vendor, slot_of(host, job.stack.vendor, job.device)
-    products = products_of({**job.recipe.config, **job.overrides}, ready.base_model)
+    products = products_of({**job.recipe.config, **job.overrides}, setup.base_model)
     file = make(paths.state) / "soak.jsonl"
     file.unlink(missing_ok=True)
     stop = threading.Event()
     begin, soaked = time.monotonic(), Soak(0.0, None)
     if products is None:
         return soaked
-    argv = (*ceiling_argv(ready.environment, products), "--until-stopped")
+    argv = (*ceiling_argv(setup.environment, products), "--until-stopped")
     heater = threading.Thread(
         target=lambda: machine.stream(
-            argv, lambda line: None, stop, worker_environment(ready.environment, device=job.device)
+            argv, lambda line: None, stop, worker_environment(setup.environment, device=job.device)
         ),
         daemon=True,
     )

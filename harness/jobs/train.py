@@ -218,12 +218,12 @@ def training_spec(job: Job, settings: TrainingSettings, recipe_name: str, digest
     )
 
 
-def with_work_digest(spec: TrainingSpec, ready: TrainingSetup) -> TrainingSpec:
+def with_work_digest(spec: TrainingSpec, setup: TrainingSetup) -> TrainingSpec:
     """With the digest of all that decides the weights; driver and kernel may change between two sessions."""
-    environment = ready.environment
+    environment = setup.environment
     parts = (
         spec.recipe_digest, spec.data_digest, repr(sorted(spec.overrides.items())), repr(spec.keep.patience),
-        ready.base_model, environment.lock_digest, environment.torch, environment.stack,
+        setup.base_model, environment.lock_digest, environment.torch, environment.stack,
     )  # fmt: skip
     return msgspec.structs.replace(spec, work=hashlib.sha256("\0".join(parts).encode()).hexdigest())
 
@@ -286,7 +286,7 @@ def choose_run_folder(spec: TrainingSpec, job: Job, out: Path | None, fresh: boo
 
 
 def run_training(
-    spec: TrainingSpec, job: Job, ready: TrainingSetup, folder: Path, machine: Machine, emit: Emit
+    spec: TrainingSpec, job: Job, setup: TrainingSetup, folder: Path, machine: Machine, emit: Emit
 ) -> tuple[RunRecord, WorkerLog]:
     """Train in the folder, or resume there; a finished run is returned as it is. A Problem says what is kept."""
     _refuse_running(folder)
@@ -299,7 +299,7 @@ def run_training(
         again = f"gpu-setup train --resume {folder}"
         try:
             train(
-                recipe_for_verdict(job), ready.environment, ready.base_model, folder, machine, emit, spec.work,
+                recipe_for_verdict(job), setup.environment, setup.base_model, folder, machine, emit, spec.work,
                 job.data, spec.overrides, job.device, spec.keep, hung,
             )  # fmt: skip
         except KeyboardInterrupt as stop:

@@ -88,29 +88,29 @@ class TuneSettings(NamedTuple):
 OPTIONAL_KERNELS = ("cut_cross_entropy", "flash_attn", "liger_kernel")
 
 
-def tune_settings(job: Job, ready: TrainingSetup, host: Host, catalogue: Catalogue, minutes: float) -> TuneSettings:
+def tune_settings(job: Job, setup: TrainingSetup, host: Host, catalogue: Catalogue, minutes: float) -> TuneSettings:
     gpu = job.stack.vendor != "cpu"
     card = available_memory(None, host, catalogue) if gpu else None
-    folder = Path(ready.environment.folder)
+    folder = Path(setup.environment.folder)
     packages = (name for name in OPTIONAL_KERNELS if any(folder.glob(f"lib/python*/site-packages/{name}")))
     room = memory_limit(host, card.bytes if card else None) if card or not gpu else None
     return TuneSettings(minutes, card.card if card else "the CPU", room, frozenset(packages))
 
 
 def tune(
-    job: Job, ready: TrainingSetup, wanted: TuneSettings, machine: Machine, paths: Paths, emit: Emit
+    job: Job, setup: TrainingSetup, wanted: TuneSettings, machine: Machine, paths: Paths, emit: Emit
 ) -> TuneResult:
     """Tune the job's recipe within the given minutes.
 
     Raises Problem only where the untuned recipe itself does not run; an interruption keeps the finished tries.
     """
     minutes, where = wanted.minutes, wanted.where
-    folder = paths.state / "tune" / ready.inputs[:16]
+    folder = paths.state / "tune" / setup.inputs[:16]
     (folder / "runs").mkdir(parents=True, exist_ok=True)
-    tuner = _Tuner(job, ready, folder, wanted.room, machine, emit, min(LONGEST, max(SHORTEST, minutes * 60 / 30)))
+    tuner = _Tuner(job, setup, folder, wanted.room, machine, emit, min(LONGEST, max(SHORTEST, minutes * 60 / 30)))
     begin = time.monotonic()
 
-    def left() -> float:
+    def seconds_left() -> float:
         return minutes * 60 - (time.monotonic() - begin)
 
     tries = list(read_tries(folder))
@@ -125,7 +125,7 @@ def tune(
     facts = TuneFacts(job.stack.vendor != "cpu", wanted.packages, _document_tokens(tuner))
     config = {**job.recipe.config, **job.overrides}
     complete = False
-    while left() > _final_seconds(tries):
+    while seconds_left() > _final_seconds(tries):
         change = next_change(config, tries, facts)
         if change is None:
             complete = True
@@ -159,7 +159,7 @@ class _Tuner(msgspec.Struct):
     """Runs the tries of one job in its environment; `seconds`: how long each is measured."""
 
     job: Job
-    ready: TrainingSetup
+    setup: TrainingSetup
     folder: Path
     room: int | None
     machine: Machine
@@ -271,8 +271,8 @@ class _Tuner(msgspec.Struct):
     def _run(self, overrides: dict[str, Any], seconds: float | None, hung: HangLimits | None) -> WorkerLog:
         folder = new_run_folder(self.folder / "runs", self.job.recipe)
         return train(
-            self.job.recipe, self.ready.environment, self.ready.base_model, folder, self.machine, _quiet,
-            self.ready.inputs, self.job.data, overrides, self.job.device, hung=hung, budget=seconds,
+            self.job.recipe, self.setup.environment, self.setup.base_model, folder, self.machine, _quiet,
+            self.setup.inputs, self.job.data, overrides, self.job.device, hung=hung, budget=seconds,
         )  # fmt: skip
 
     def _comparison_rows(self) -> Path:

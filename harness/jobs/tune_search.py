@@ -13,7 +13,19 @@ from typing import Any, Literal
 
 import msgspec
 
-Status = Literal["measured", "failed", "no-room", "different"]
+TryStatus = Literal["measured", "failed", "no-room", "different"]
+Group = Literal[
+    "untuned",
+    "packing",
+    "micro batch",
+    "checkpointing",
+    "kernels",
+    "loss",
+    "attention",
+    "optimizer",
+    "order",
+    "compile",
+]
 
 # a try must be faster than the best by this share to replace it
 GAIN = 0.02
@@ -28,7 +40,7 @@ LEAST_PACKED = 4
 class TuneChange(msgspec.Struct, frozen=True):
     """One change to try on top of the best config so far, and why it may help."""
 
-    group: str
+    group: Group
     label: str
     changes: dict[str, Any]
     why: str
@@ -43,10 +55,10 @@ class TuneTry(msgspec.Struct, frozen=True):
     """
 
     number: int
-    group: str
+    group: Group
     label: str
     changes: dict[str, Any]
-    status: Status
+    status: TryStatus
     tokens_per_second: float | None = None
     ci95: tuple[float, float] | None = None
     steps: int | None = None

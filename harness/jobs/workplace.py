@@ -28,9 +28,9 @@ class Workplace(NamedTuple):
 def choose_workplace(
     job: Job, host: Host, catalogue: Catalogue, runtime: Runtime, here: Workplace, writable: tuple[Path, ...] = ()
 ) -> tuple[Job, Workplace]:
-    """The job on the stack of the place where it runs, and that place; raises Problem where the image is missing.
+    """The job with the stack of its workplace, and that workplace; raises Problem where the image is missing.
 
-    `writable`: a person's own folders that the training writes to, beside ours.
+    `writable`: the user's own folders that the training writes to, in addition to ours.
     """
     if runtime.runtime != "image" and runtime.image_name is None:
         return job, here

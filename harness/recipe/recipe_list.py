@@ -1,4 +1,4 @@
-"""The answer of `recipe`: the shipped recipes with their text, or one."""
+"""The result of `gpu-setup recipe`: the shipped recipes with their text, or one of them."""
 
 from __future__ import annotations
 

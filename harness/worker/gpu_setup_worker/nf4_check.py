@@ -57,7 +57,7 @@ def scales(state: Any) -> torch.Tensor:
     return second.code.double()[state.absmax.long()] * second.absmax.double()[group] + state.offset.double()
 
 
-def dequantised(packed: torch.Tensor, state: Any) -> torch.Tensor:
+def dequantise(packed: torch.Tensor, state: Any) -> torch.Tensor:
     """The layer's weights in float64, outputs × inputs: two codes per byte, the high half first."""
     raw = packed.reshape(-1).view(torch.uint8)
     codes = torch.stack((raw >> 4, raw & 15), dim=1).reshape(-1).long()
@@ -100,7 +100,7 @@ def compare(
     if spoil is not None:
         said = spoil(said)
 
-    real = dequantised(layer.weight.data, layer.weight.quant_state)
+    real = dequantise(layer.weight.data, layer.weight.quant_state)
     x64, g64 = x.double().to(device), g.double().to(device)
     expected = x64 @ real.T
     label = "x".join(map(str, shape))

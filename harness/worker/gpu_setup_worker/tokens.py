@@ -87,7 +87,7 @@ def slots(cfg: DictDefault, kept: list[int]) -> tuple[int, float | None]:
     if not kept:
         return 0, None
     if cfg.sample_packing:
-        return packed(cfg, kept)
+        return pack_rows(cfg, kept)
     # the trainer's order is random too; one shuffle is an estimate
     order = kept[:]
     random.Random(cfg.seed or 42).shuffle(order)
@@ -101,7 +101,7 @@ def slots(cfg: DictDefault, kept: list[int]) -> tuple[int, float | None]:
     return len(batches), sum(kept) / total
 
 
-def packed(cfg: DictDefault, kept: list[int]) -> tuple[int, float | None]:
+def pack_rows(cfg: DictDefault, kept: list[int]) -> tuple[int, float | None]:
     """The same with Axolotl's own packing."""
     import numpy as np
     from axolotl.utils.samplers.multipack import MultipackBatchSampler
