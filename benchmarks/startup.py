@@ -1,6 +1,11 @@
-"""How long a person waits for `gpu-setup --help` and `gpu-setup doctor`, against click alone and other doctors.
+"""How long a person waits for `gpu-setup --help` and `gpu-setup doctor`, against click alone and other doctors; and
+for the first `./gpu-setup doctor` of all.
 
-    python3 benchmarks/startup.py [--runs 21] [--work DIR]
+    python3 benchmarks/startup.py [--runs 21] [--first-starts 5] [--work DIR]
+
+A first start is a fresh clone of this checkout's last commit and an empty home; pip's cache is warm from one start
+before. Its packages are on disk before the clock starts, and everything else (environment, packages, byte code, the
+answer) is inside. What the environment takes on disk is counted in blocks.
 
 Whole processes, from fork to exit, output thrown away. Every round runs each command once, in a shuffled order, so that
 what slows the machine down for a while slows all of them. Each ratio is that of the medians, its interval from
@@ -10,7 +15,9 @@ resampling whole rounds.
 from __future__ import annotations
 
 import argparse
+import os
 import random
+import shutil
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,12 +27,15 @@ from typing import NamedTuple
 from home import LAUNCHER, add_common_options, my_places, tool_python, training_environment, work_folder
 from intervals import interval, ratio_of_medians
 from processes import Ended, person_environment, run
-from result import Figure, machine, write
+from result import CHECKOUT, Figure, machine, write
 
 NEEDED_RUNS = 21
 HELP_LIMIT = 1.7
 DOCTOR_LIMIT = 0.75
 TOOL_MEMORY_LIMIT = 120.0
+NEEDED_FIRST_STARTS = 5
+FIRST_DOCTOR_LIMIT = 10.0
+CORE_LIMIT = 60.0
 # a command this slow runs in every SLOW-th round only
 SLOW = 7
 
@@ -86,10 +96,65 @@ def measure(chosen: Sequence[Command], rounds: int) -> dict[str, list[Ended]]:
         for command in turn:
             once = run(command.argv, command.env)
             if once.rc not in command.fine:
-                raise SystemExit(f"{command.name} ended with {once.rc}; run it by hand to see why.")
+                raise SystemExit(f"{command.name} exited with status {once.rc}; run it by hand to see why.")
             if number >= 0:
                 ended[command.name].append(once)
     return ended
+
+
+class FirstStart(NamedTuple):
+    seconds: float
+    disk_megabytes: float
+
+
+def first_starts(work: Path, runs: int) -> list[FirstStart]:
+    """`./gpu-setup doctor` in a fresh clone, with an empty home; once for nothing (pip's cache), then each one timed."""
+    found = []
+    for number in range(-1, runs):
+        clone, home = work / f"clone-{number}", work / f"home-{number}"
+        log = work / "first-start.log"
+        if run(("git", "clone", "--quiet", str(CHECKOUT), str(clone)), person_environment(), log, log).rc != 0:
+            raise SystemExit(f"the checkout could not be cloned; see {log}")
+        home.mkdir()
+        places = {
+            "HOME": str(home),
+            "GPU_SETUP_HOME": str(home / "gpu-setup"),
+            "PIP_CACHE_DIR": str(work / "pip-cache"),
+        }
+        once = run((str(clone / "gpu-setup"), "doctor"), person_environment(**places), log, log)
+        if once.rc not in (0, 1):
+            raise SystemExit(f"the first start exited with status {once.rc}; see {log}")
+        if number >= 0:
+            tool = home / "gpu-setup" / "data" / "tool"
+            blocks = sum(os.lstat(file).st_blocks for file in tool.rglob("*"))
+            found.append(FirstStart(once.seconds, blocks * 512 / 1e6))
+            print(f"first start {number + 1} of {runs}: {once.seconds:.1f} s", flush=True)
+        shutil.rmtree(clone)
+        shutil.rmtree(home)
+    return found
+
+
+def first_start_figures(starts: Sequence[FirstStart]) -> list[Figure]:
+    seconds = [start.seconds for start in starts]
+    return [
+        Figure(
+            "first gpu-setup doctor: fresh clone, empty home",
+            median(seconds),
+            "s",
+            len(starts),
+            NEEDED_FIRST_STARTS,
+            at_most=FIRST_DOCTOR_LIMIT,
+            judged=max(seconds),
+            note=f"slowest {max(seconds):.1f} s",
+        ),
+        Figure(
+            "its environment on disk",
+            max(start.disk_megabytes for start in starts),
+            "MB",
+            len(starts),
+            at_most=CORE_LIMIT,
+        ),
+    ]
 
 
 def figures(ended: dict[str, list[Ended]]) -> list[Figure]:
@@ -126,12 +191,18 @@ def figures(ended: dict[str, list[Ended]]) -> list[Figure]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=NEEDED_RUNS, help="rounds (default: %(default)s)")
+    parser.add_argument(
+        "--first-starts", type=int, default=NEEDED_FIRST_STARTS, metavar="N", help="first starts (default: %(default)s)"
+    )
     add_common_options(parser)
     given = parser.parse_args()
     described = machine()
     with work_folder(given.work) as work:
+        starts = first_starts(work, given.first_starts)
         ended = measure(commands(work), given.runs)
-    raw = {
+    raw: dict[str, object] = {
+        "first starts": [start._asdict() for start in starts],
+    } | {
         name: {
             "seconds": [round(once.seconds, 5) for once in runs],
             "cpu_seconds": [round(once.cpu_seconds, 5) for once in runs],
@@ -139,7 +210,14 @@ def main() -> None:
         }
         for name, runs in ended.items()
     }
-    write("startup", "Starting up: whole processes", figures(ended), raw, described, given.out)
+    write(
+        "startup",
+        "Starting up: whole processes",
+        first_start_figures(starts) + figures(ended),
+        raw,
+        described,
+        given.out,
+    )
 
 
 if __name__ == "__main__":

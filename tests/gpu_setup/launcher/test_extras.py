@@ -81,7 +81,7 @@ def test_later_commands_are_quiet_and_need_no_network(with_data: Path, tmp_path:
 
 def test_other_commands_install_nothing(core: Path, tmp_path: Path) -> None:
     recipe = str(ROOT / "harness" / "recipes" / "tiny.yaml")
-    machine = str(ROOT / "tests" / "machines" / "rtx-3090-ti-healthy")
+    machine = str(ROOT / "tests" / "machines" / "rtx3090ti-healthy.machine")
     for arguments in (
         ("doctor",),
         ("plan",),
