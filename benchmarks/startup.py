@@ -108,7 +108,7 @@ class FirstStart(NamedTuple):
 
 
 def first_starts(work: Path, runs: int) -> list[FirstStart]:
-    """`./gpu-setup doctor` in a fresh clone, with an empty home; once for nothing (pip's cache), then each one timed."""
+    """`./gpu-setup doctor` in a fresh clone with an empty home: once for pip's cache, then timed."""
     found = []
     for number in range(-1, runs):
         clone, home = work / f"clone-{number}", work / f"home-{number}"
