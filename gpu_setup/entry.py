@@ -1,7 +1,7 @@
-"""Where every start begins, whether by launcher, pipx, uv or `python -m gpu_setup`.
+"""The entry point of every start: launcher, pipx, uv or `python -m gpu_setup`.
 
-The rooms are top-level packages, and so may be the folders of whoever calls: PYTHONPATH and the working directory
-leave sys.path before anything but sys and os is imported.
+The tool's packages are top-level, and a caller's folders may have the same names: PYTHONPATH and the working directory
+are removed from sys.path before any of them is imported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from gpu_setup.environment_repair import rebuild
 
 
 def tidy(path: list[str], pythonpath: str, cwd: str, prefixes: tuple[str, ...]) -> list[str]:
-    """The search path without PYTHONPATH's entries and the working directory; what the interpreter brings stays."""
+    """The search path without PYTHONPATH's entries and the working directory, and with all of the interpreter's own."""
     strangers = {os.path.realpath(entry or cwd) for entry in pythonpath.split(os.pathsep)} if pythonpath else set()
     if cwd:
         strangers.add(os.path.realpath(cwd))
@@ -24,7 +24,7 @@ def tidy(path: list[str], pythonpath: str, cwd: str, prefixes: tuple[str, ...]) 
 
 
 def main() -> None:
-    """Clean the path, run the command line, leave with its exit code."""
+    """Clean the path, run the command line, exit with its status."""
     try:
         cwd = os.getcwd()
     except OSError:
@@ -41,7 +41,7 @@ def main() -> None:
     except Exception as error:
         rebuild(error)
         sys.stderr.write(
-            f"gpu-setup: a part of the tool does not import.\n  why:  {type(error).__name__}: {error}\n"
+            f"gpu-setup: a part of the tool cannot be imported.\n  why:  {type(error).__name__}: {error}\n"
             "  next: Install it again (pipx reinstall gpu-setup, uv tool install --reinstall, or a fresh checkout).\n"
         )
         sys.exit(70)

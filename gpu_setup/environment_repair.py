@@ -1,4 +1,4 @@
-"""A damaged environment of the tool is made again by the launcher, once."""
+"""The launcher rebuilds a damaged environment of the tool, once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def is_damaged(error: BaseException) -> bool:
-    """Whether the error tells of a package of the environment that is missing or cut short (full disk, power cut)."""
+    """Whether the error means that a package of the environment is missing or truncated (full disk, power failure)."""
     if isinstance(error, SyntaxError):
         return (error.filename or "").startswith(sys.prefix)
     if isinstance(error, ImportError):
@@ -22,15 +22,15 @@ def is_damaged(error: BaseException) -> bool:
 
 
 def rebuild(error: BaseException, stdout: int | None = None) -> None:
-    """Let the launcher make a damaged environment again, once, and start over.
+    """Let the launcher rebuild a damaged environment, once, and run the command again.
 
-    Returns where that is not what happened, or where no launcher stands behind this start (pipx, uv).
-    `stdout` is where stdout leads to while it is redirected; the new start gets it back.
+    Returns if the error means something else, or if no launcher started this process (pipx, uv).
+    `stdout` is the real stdout while it is redirected; the new process gets it back.
     """
     launcher = os.environ.get("GPU_SETUP_LAUNCHER", "")
     if not launcher or os.environ.get("GPU_SETUP_REBUILD") or not is_damaged(error):
         return
-    sys.stderr.write(f"gpu-setup: the tool's environment is damaged ({error}); making it again\n")
+    sys.stderr.write(f"gpu-setup: the tool's environment is damaged ({error}); rebuilding it\n")
     sys.stderr.flush()
     if stdout is not None:
         os.dup2(stdout, 1)
