@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -54,14 +54,33 @@ def own_home(training: Training, tmp_path: Path) -> Path:
     return training.home(tmp_path / "home")
 
 
+def once(folder: Path, name: str, made: Callable[[], Ended]) -> Ended:
+    """What one of the workers has made, for all of them."""
+    kept = folder / f"{name}.json"
+    with FileLock(folder / f"{name}.lock"):
+        if not kept.exists():
+            kept.write_bytes(msgspec.json.encode(made()))
+    rc, document, stderr = json.loads(kept.read_text())
+    return Ended(rc, document, stderr)
+
+
 @pytest.fixture(scope="session")
 def tiny_run(training: Training, session_folder: Path) -> Ended:
     """`gpu-setup smoke --recipe tiny --json`, once for all tests; its run's folder is data.folder."""
-    folder = session_folder / "tiny-run"
-    kept = session_folder / "tiny-run.json"
-    with FileLock(session_folder / "tiny-run.lock"):
-        if not kept.exists():
-            ended = tool(training.home(folder), "smoke", "--recipe", "tiny", "--out", str(folder / "out"))
-            kept.write_bytes(msgspec.json.encode(ended))
-    rc, document, stderr = json.loads(kept.read_text())
-    return Ended(rc, document, stderr)
+
+    def made() -> Ended:
+        folder = session_folder / "tiny-run"
+        return tool(training.home(folder), "smoke", "--recipe", "tiny", "--out", str(folder / "out"))
+
+    return once(session_folder, "tiny-run", made)
+
+
+@pytest.fixture(scope="session")
+def tiny_again(training: Training, tiny_run: Ended, session_folder: Path) -> Ended:
+    """A second run of the same recipe, compared with the first by `--baseline`, once for all tests."""
+
+    def made() -> Ended:
+        home = training.home(session_folder / "tiny-again")
+        return tool(home, "bench", "--recipe", "tiny", "--steps", "30", "--baseline", tiny_run.data["folder"])
+
+    return once(session_folder, "tiny-again", made)

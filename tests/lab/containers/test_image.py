@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -30,8 +29,6 @@ from tests.lab.training import Ended, Training, command, runs, steps
 pytestmark = pytest.mark.lab
 
 LARGEST = 4.0e9
-LONGEST = 12 * 60
-UNCHANGED = 2.0
 
 
 def image_of(built: Ended) -> str:
@@ -55,10 +52,11 @@ def inside(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_it_is_built_within_its_size_and_time(site: Site, built: Ended) -> None:
+def test_it_is_built_within_its_size(site: Site, built: Ended) -> None:
+    """benchmarks/image.py says how long that takes."""
     made = built.data["built"]
     assert made["size"] <= LARGEST
-    assert made["seconds"] <= LONGEST
+    assert made["seconds"] > 0
     assert made["steps"] >= 9
     assert built.data["spec"]["stack"] == "cpu"
     assert site.engine.containers() == []
@@ -85,16 +83,11 @@ def test_secrets_of_the_build_left_nothing(site: Site, built: Ended) -> None:
     assert str(site.certificates) not in history
 
 
-def test_nothing_changed_takes_no_time(site: Site, built: Ended) -> None:
-    best, cached = 99.0, 0
-    for _ in range(3):
-        begin = time.monotonic()
-        again = site.build()
-        best = min(best, time.monotonic() - begin)
-        cached = again.data["built"]["cached"]
-        assert again.data["built"]["id"] == built.data["built"]["id"]
-    assert cached >= built.data["built"]["steps"] - 1
-    assert best <= UNCHANGED
+def test_nothing_changed_builds_nothing(site: Site, built: Ended) -> None:
+    """benchmarks/image.py says how long that takes."""
+    again = site.build()
+    assert again.data["built"]["id"] == built.data["built"]["id"]
+    assert again.data["built"]["cached"] >= built.data["built"]["steps"] - 1
 
 
 def test_a_new_worker_rebuilds_its_own_layer_only(
@@ -149,32 +142,37 @@ def test_a_broken_nf4_kernel_would_be_seen(site: Site, built: Ended) -> None:
     assert all(value > 10 for name, value in shares.items() if name.startswith("forward"))
 
 
-@pytest.mark.parametrize(
-    ("words", "broken", "said"),
-    [
-        (
-            ("--cuda", "13.0", "--target", "8.6"),
-            {"torch", "kernels", "bitsandbytes", "device", "triton", "nf4"},
-            "CUDA",
-        ),
-        (
-            ("--hip", "7.2", "--target", "gfx1100"),
-            {"torch", "kernels", "bitsandbytes", "device", "triton", "nf4"},
-            "HIP",
-        ),
-        (("--torch", "2.12.0"), {"torch"}, "2.12.0 is wanted"),
-    ],
-    ids=["cuda", "rocm", "version"],
-)
-def test_another_image_than_wanted_is_seen(
-    site: Site, built: Ended, words: tuple[str, ...], broken: set[str], said: str
-) -> None:
+ANOTHER = {
+    "cuda": (
+        ("--cuda", "13.0", "--target", "8.6"),
+        {"torch", "kernels", "bitsandbytes", "device", "triton", "nf4"},
+        "CUDA",
+    ),
+    "rocm": (
+        ("--hip", "7.2", "--target", "gfx1100"),
+        {"torch", "kernels", "bitsandbytes", "device", "triton", "nf4"},
+        "HIP",
+    ),
+    "version": (("--torch", "2.12.0"), {"torch"}, "2.12.0 is wanted"),
+}
+# each as `python -m gpu_setup_worker.verify WORDS`; PyTorch is imported once
+EACH = """
+import json, runpy, sys
+import torch
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["verify", *words]
+    runpy.run_module("gpu_setup_worker.verify", run_name="__main__")
+"""
+
+
+def test_another_image_than_wanted_is_seen(site: Site, built: Ended) -> None:
     """The slip that nobody notices: a CPU (or CUDA) torch where another vendor's belongs."""
-    result = inside(site, "--", "python", "-m", "gpu_setup_worker.verify", *words)
-    (line,) = (line for line in result.stdout.splitlines() if line.startswith("gpu-setup-verify: "))
-    rows = {row["id"]: row for row in json.loads(line.partition(": ")[2])["checks"]}
-    assert {name for name, row in rows.items() if row["status"] == "fail"} == broken
-    assert said in rows["torch"]["reason"]
+    result = inside(site, "--", "python", "-c", EACH, json.dumps([words for words, _, _ in ANOTHER.values()]))
+    lines = [line for line in result.stdout.splitlines() if line.startswith("gpu-setup-verify: ")]
+    for line, (name, (_, broken, said)) in zip(lines, ANOTHER.items(), strict=True):
+        rows = {row["id"]: row for row in json.loads(line.partition(": ")[2])["checks"]}
+        assert {check for check, row in rows.items() if row["status"] == "fail"} == broken, name
+        assert said in rows["torch"]["reason"], name
 
 
 def test_a_stand_in_device_is_called_one(site: Site, built: Ended) -> None:

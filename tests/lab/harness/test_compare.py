@@ -17,23 +17,18 @@ __all__ = ["chromium"]
 pytestmark = pytest.mark.lab
 
 
-@pytest.fixture(scope="module")
-def again(training: Training, tiny_run: Ended, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A second run of the same recipe, held against the first: both folders hold a report."""
-    home = training.home(tmp_path_factory.mktemp("again"))
-    ended = tool(home, "bench", "--recipe", "tiny", "--steps", "30", "--baseline", tiny_run.data["folder"])
-    assert ended.rc in (0, 1), ended.stderr
-    baseline = ended.data["baseline"]
+def test_a_second_run_is_held_against_the_first(tiny_again: Ended) -> None:
+    assert tiny_again.rc in (0, 1), tiny_again.stderr
+    baseline = tiny_again.data["baseline"]
     assert baseline["verdict"] in ("same", "better", "regression", "inconclusive") and baseline["sentence"]
-    assert (ended.rc == 1) == (baseline["verdict"] == "regression")
-    return Path(ended.data["folder"])
+    assert (tiny_again.rc == 1) == (baseline["verdict"] == "regression")
 
 
 def test_two_runs_of_one_recipe_did_the_same_work(
-    training: Training, tiny_run: Ended, again: Path, tmp_path: Path
+    training: Training, tiny_run: Ended, tiny_again: Ended, tmp_path: Path
 ) -> None:
     first = Path(tiny_run.data["folder"])
-    ended = tool(training.home(tmp_path / "home"), "compare", str(first), str(again))
+    ended = tool(training.home(tmp_path / "home"), "compare", str(first), tiny_again.data["folder"])
     assert ended.rc == 0, ended.document
     assert ended.data["comparable"] and ended.data["differences"] == []
     one, other = ended.data["runs"]
