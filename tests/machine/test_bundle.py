@@ -8,7 +8,6 @@ import json
 import os
 import stat
 import tarfile
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ from machine.local import Unreadable
 from machine.open_recording import open_recording
 from machine.recorder import RecordingMachine
 from machine.whole_file import BUNDLE, save
+from tests.cpu_time import at_most
 from tests.recorded_machines import FEW, load, machine_path, names
 from tests.subjects import for_each
 from tests.tool import Cli
@@ -59,9 +59,7 @@ def test_every_recording_answers_the_same_as_a_bundle(name: str, tmp_path: Path)
 
 
 def test_this_machine_as_a_bundle(cli: Cli, tmp_path: Path) -> None:
-    begin = time.monotonic()
     result = cli("doctor", "--bundle", "gpu.tar.gz")
-    assert time.monotonic() - begin < 10
     file = tmp_path / "gpu.tar.gz"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert file.stat().st_size < 1_000_000
@@ -152,9 +150,8 @@ def test_a_log_of_many_megabytes_still_fits(tmp_path: Path) -> None:
     for argv, outcome in list(seen.outcomes.items()):
         if argv[0] == "journalctl":
             seen.outcomes[argv] = outcome._replace(stdout=noise)
-    begin = time.monotonic()
-    written = bundle.write(seen, report, catalogue(), str(tmp_path / "b.tar.gz"), force=False)
-    assert time.monotonic() - begin < 5
+    with at_most(5):
+        written = bundle.write(seen, report, catalogue(), str(tmp_path / "b.tar.gz"), force=False)
     assert written.size < 1_000_000
     host = read_host(open_recording(written.file))
     assert host.kernel.log is not None and "89999" in host.kernel.log[-1]
@@ -225,10 +222,8 @@ def _lying_size() -> bytes:
 def test_what_is_no_plain_bundle_is_refused_quickly(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "b.tar.gz"
     file.write_bytes(NOT_A_BUNDLE[kind]())
-    begin = time.monotonic()
-    with pytest.raises(BadUsage):
+    with at_most(2), pytest.raises(BadUsage):
         open_recording(str(file))
-    assert time.monotonic() - begin < 2
     assert [path.name for path in tmp_path.iterdir()] == ["b.tar.gz"]
 
 
@@ -298,7 +293,5 @@ def test_a_pax_header_made_to_take_for_ever(tmp_path: Path) -> None:
     file = tmp_path / "b.tar.gz"
     header = info("x", tarfile.XHDTYPE, size=1 << 20)
     file.write_bytes(gzip.compress(header.tobuf(tarfile.USTAR_FORMAT) + b"1" * (1 << 20) + b"\0" * 1024))
-    begin = time.monotonic()
-    with pytest.raises(BadUsage):
+    with at_most(2), pytest.raises(BadUsage):
         unpack(str(file))
-    assert time.monotonic() - begin < 2

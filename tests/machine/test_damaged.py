@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from checks.runner import run
 from machine.errors import BadUsage
 from machine.recording import RecordedMachine
 from machine.recording_files import MemoryTree
+from tests.cpu_time import at_most
 from tests.recorded_machines import names, tree
 
 Damage = Callable[[bytes], bytes]
@@ -142,13 +142,12 @@ def test_every_source_of_every_machine_damaged(name: str) -> None:
     )
     for source in everything(name):
         for damage in kinds:
-            begin = time.monotonic()
-            try:
-                judged(read_host(hurt(name, source, damage)))
-            except BadUsage:
-                # NVML's document is no text any more: the recording is refused
-                assert source[0].endswith(".json")
-            assert time.monotonic() - begin < 5, source
+            with at_most(5, source):
+                try:
+                    judged(read_host(hurt(name, source, damage)))
+                except BadUsage:
+                    # NVML's document is no text any more: the recording is refused
+                    assert source[0].endswith(".json")
 
 
 # ---- a signal that is gone may not become "fine"
@@ -233,9 +232,8 @@ def test_a_file_of_a_gigabyte_is_not_read(tmp_path: Path) -> None:
         (sysroot / path).parent.mkdir(parents=True, exist_ok=True)
         with (sysroot / path).open("wb") as file:
             file.truncate(1 << 30)
-    begin = time.monotonic()
-    host = judged_host(RecordedMachine(tmp_path))
-    assert time.monotonic() - begin < 5
+    with at_most(5):
+        host = judged_host(RecordedMachine(tmp_path))
     assert any(gap.source == "/var/lib/dpkg/status" and "too-large" in gap.reason for gap in host.unread)
 
 

@@ -42,7 +42,7 @@ class Hanging(LocalMachine):
 def test_whatever_hangs_is_walked_away_from() -> None:
     begin = time.monotonic()
     host = read_host(Hanging(), patience=0.6)
-    assert time.monotonic() - begin < 0.6 + 0.7 + 1.0
+    assert time.monotonic() - begin < 30, "each of them hangs for a minute; benchmarks/doctor_hanging.py says how soon"
     assert (host.nvidia.nvml_problem, host.amd.amdsmi_problem) == (TIMED_OUT, TIMED_OUT)
     assert (host.docker.answers, host.docker.problem) == (False, TIMED_OUT)
     assert host.kernel.log is None and host.resources.disks is None

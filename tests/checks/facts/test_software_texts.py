@@ -99,9 +99,9 @@ def test_a_desktops_status_file_takes_little_time() -> None:
     content = STATUS + b"\n" + b"\n".join(paragraph % number for number in range(3000))
     best = 1.0
     for _ in range(5):
-        begin = time.perf_counter()
+        begin = time.thread_time()
         packages, _ = apt.parse_status(content)
-        best = min(best, time.perf_counter() - begin)
+        best = min(best, time.thread_time() - begin)
     assert len(packages) == 4
     assert best < 0.03
 

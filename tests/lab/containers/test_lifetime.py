@@ -64,11 +64,9 @@ def test_stopping_the_tool_stops_the_container(site: Site, built: Ended, own: Pa
     child = started(site, own, "--", "sleep", "300")
     try:
         wait_for(running_count(site, 1), 30)
-        begin = time.monotonic()
         child.send_signal(sign)
         child.communicate(timeout=30)
         assert child.returncode == 130
-        assert time.monotonic() - begin < 10
         assert site.engine.containers() == []
     finally:
         child.kill()
@@ -89,11 +87,9 @@ def test_ctrl_c_in_a_training_stops_its_container(site: Site, built: Ended, trai
     )
     try:
         wait_for(at_step(home, 2), 120)
-        begin = time.monotonic()
         child.send_signal(signal.SIGINT)
         _, said = child.communicate(timeout=60)
         assert child.returncode == 130, said
-        assert time.monotonic() - begin < 20
         assert site.engine.containers() == []
         (run,) = runs(home)
         assert status(run)["status"] == "interrupted"

@@ -113,14 +113,20 @@ def test_the_ceiling_is_this_machines_matrix_product(training: Training, tmp_pat
     assert found.threads == inside(training, "import torch; print(torch.get_num_threads())")
 
 
-def test_nf4_is_checked_once(training: Training) -> None:
-    machine, before = LocalMachine(), time.monotonic()
-    first = check_nf4(training.environment, machine, silent, None, ("a machine of this test",))
-    spent = time.monotonic() - before
-    assert first.worst < 1.0
-    before = time.monotonic()
-    assert check_nf4(training.environment, machine, silent, None, ("a machine of this test",)) == first
-    assert time.monotonic() - before < max(0.2, 0.1 * spent)
+def test_nf4_is_checked_once(training: Training, tmp_path: Path) -> None:
+    class Counted(LocalMachine):
+        starts = 0
+
+        def run(self, *given: Any, **more: Any) -> Any:
+            Counted.starts += 1
+            return super().run(*given, **more)
+
+    # conditions that no other session has seen
+    first = check_nf4(training.environment, Counted(), silent, None, (str(tmp_path),))
+    assert first.worst < 1.0 and Counted.starts > 0
+    Counted.starts = 0
+    assert check_nf4(training.environment, Counted(), silent, None, (str(tmp_path),)) == first
+    assert Counted.starts == 0, "nothing is computed again"
 
 
 def test_wrong_4_bit_products_stop_a_benchmark(training: Training) -> None:
@@ -179,7 +185,7 @@ def test_a_driver_that_hangs_or_dies_holds_no_run_up(
     begin = time.monotonic()
     with sensing(machine, "nvidia", None, tmp_path / "telemetry.jsonl", every=0.05):
         time.sleep(0.5)
-    assert time.monotonic() - begin < 6
+    assert time.monotonic() - begin < 30, "a driver that hangs does so for ever"
     found = read_telemetry(tmp_path / "telemetry.jsonl")
     assert found.card == () and found.host
 
