@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.environment.model_download import model_folder, read_source
+from harness.memory.available import GIB
 from harness.recipe.loader import Recipe, load_recipe, presets_of
 
 REFERENCE = "mistral-7b-qlora"
 SYNTHETIC = "mistral-7b-qlora-synthetic"
 SMALL = "smollm2-135m-qlora"
 
-GIB = 2**30
 # memory that a desktop, the driver's context and PyTorch's reserve may use before the training starts
 SPARE_GIB = 2
 

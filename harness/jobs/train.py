@@ -15,7 +15,7 @@ import msgspec
 from harness.atomic_files import write_atomic
 from harness.dataset.alpaca import read_alpaca
 from harness.dataset.check import Wanted, check
-from harness.memory.available import AvailableMemory
+from harness.memory.available import GIB, AvailableMemory
 from harness.memory.fit import FitOptions, predict_fit
 from harness.pipeline import Job, TrainingSetup, count_recipe_rows, recipe_for_verdict
 from harness.process.worker_log import WorkerLog, read_worker_log
@@ -155,7 +155,9 @@ def refuse_too_large(
         return
     if result.fits is None or result.card_bytes is None:
         return
-    words = f"{result.total_bytes / 1e9:.1f} GB predicted, {result.card_bytes / 1e9:.1f} GB available on {result.card}"
+    words = (
+        f"{result.total_bytes / GIB:.1f} GiB predicted, {result.card_bytes / GIB:.1f} GiB available on {result.card}"
+    )
     if result.fits or accept:
         emit(Event("end" if result.fits else "warning", "fit", words))
         return

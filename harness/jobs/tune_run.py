@@ -31,7 +31,7 @@ from harness.jobs.tune_search import (
     tuned_recipe_text,
 )
 from harness.measure.metrics import measure
-from harness.memory.available import available_memory
+from harness.memory.available import GIB, available_memory
 from harness.memory.fit import FitOptions, job_for
 from harness.memory.prediction import predict
 from harness.pipeline import Job, TrainingSetup
@@ -184,7 +184,7 @@ class _Tuner(msgspec.Struct):
         self.emit(Event("start", STAGE, f"Try {number}: {change.label} ({change.why})"))
         needed = self._predicted_bytes(whole)
         if self.room is not None and needed is not None and needed > self.room:
-            reason = f"needs {needed / 1e9:.1f} GB of {self.room / 1e9:.1f} GB, as gpu-setup fit predicts"
+            reason = f"needs {needed / GIB:.1f} GiB of {self.room / GIB:.1f} GiB, as gpu-setup fit predicts"
             return self._save(msgspec.structs.replace(entry, status="no-room", reason=reason))
         begin = time.monotonic()
         try:

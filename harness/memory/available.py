@@ -11,6 +11,7 @@ from checks.rules import cards
 from harness.memory.job import constants
 from machine.errors import BadUsage
 
+GIB = 2**30
 # words that people write and the catalogue leaves out, or the reverse
 _FILLER_WORDS = {"nvidia", "geforce", "amd", "radeon", "instinct", "quadro", "tesla", "gpu", "graphics", "card"}
 
@@ -50,8 +51,8 @@ def _from_driver(card: PciCard, host: Host, catalogue: Catalogue) -> AvailableMe
         seen = (amd.vram_total, amd.vram_used, "amdgpu")
     total, used, source = seen
     if total is not None and used is not None:
-        words = f"{(total - used) / 1e9:.1f} of {total / 1e9:.1f} GB free now ({source})"
-        return AvailableMemory(name, max(0, total - used - reserve), f"{words}, minus {_gb(reserve)} kept free", True)
+        words = f"{(total - used) / GIB:.1f} of {total / GIB:.1f} GiB free now ({source})"
+        return AvailableMemory(name, max(0, total - used - reserve), f"{words}, minus {_gib(reserve)} kept free", True)
     return _from_catalogue(row, here=True) if row is not None and row.vram_gb else None
 
 
@@ -65,7 +66,7 @@ def _from_catalogue(row: Card, here: bool = False) -> AvailableMemory:
         )
     size, reserve = round(row.vram_gb * 2**30), constants().reserve
     return AvailableMemory(
-        row.name, size - reserve, f"{row.vram_gb:g} GB by the catalogue, minus {_gb(reserve)} kept free", here
+        row.name, size - reserve, f"{row.vram_gb:g} GiB in the catalogue, minus {_gib(reserve)} kept free", here
     )
 
 
@@ -105,5 +106,5 @@ def _plain(name: str) -> str:
     return " ".join(word for word in name.lower().replace("-", " ").split() if word not in _FILLER_WORDS)
 
 
-def _gb(size: int) -> str:
-    return f"{size / 1e9:g} GB"
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f} GiB"

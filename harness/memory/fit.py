@@ -240,7 +240,7 @@ def _notes(job: MemoryJob) -> list[str]:
         states = msgspec.structs.replace(job, optimizer="paged_adamw_32bit")
         if states.optimizer != job.optimizer:
             more = predict(states).device
-            notes.append(f"With 32-bit AdamW states (paged_adamw_32bit) it would need {more / 1e9:.1f} GB.")
+            notes.append(f"With 32-bit AdamW states (paged_adamw_32bit) it would need {more / 2**30:.1f} GiB.")
     elif set(job.targets) < set(LINEARS):
         notes.append(f"Adapters on {', '.join(job.targets)} only.")
     if WIDTH[job.weights] == 4:

@@ -107,12 +107,12 @@ def test_each_recipe_fits_the_card_that_it_is_made_for(name: str) -> None:
 
 def test_the_page_says_what_is_predicted() -> None:
     page = (ROOT / "docs" / "concepts" / "hyperparameters.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `-(\d+gb)` \|.*\| ([\d.]+) GB \|", page, re.MULTILINE)
+    rows = re.findall(r"^\| `-(\d+gb)` \|.*\| ([\d.]+) GiB \|", page, re.MULTILINE)
     assert [f"mistral-7b-qlora-{size}" for size, _ in rows] == list(presets_of("mistral-7b-qlora"))
     for size, told in rows:
         recipe = load_recipe(f"mistral-7b-qlora-{size}")
         shapes = shapes_of(recipe.config["base_model"])
         assert shapes is not None
-        assert predict(job_from_config(recipe.config, shapes)).device / 1e9 == pytest.approx(float(told), rel=0.03), (
+        assert predict(job_from_config(recipe.config, shapes)).device / GIB == pytest.approx(float(told), rel=0.03), (
             size
         )

@@ -63,7 +63,7 @@ def room(name: str | None, recorded: str) -> AvailableMemory | None:
 def test_another_card_is_the_catalogues() -> None:
     found = room("RX 7900 XT", "no-gpu")
     assert found == AvailableMemory(
-        "Radeon RX 7900 XT", 20 * 2**30 - 500_000_000, "20 GB by the catalogue, minus 0.5 GB kept free", False
+        "Radeon RX 7900 XT", 20 * 2**30 - 500_000_000, "20 GiB in the catalogue, minus 0.5 GiB kept free", False
     )
 
 
