@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from binascii import crc32
 from functools import cache, cached_property
+from typing import Literal
 
 import msgspec
 
@@ -55,7 +56,7 @@ class Stack(Frozen, frozen=True, kw_only=True):
     """
 
     name: str
-    vendor: str
+    vendor: Literal["nvidia", "amd", "cpu"]
     runtime: str
     driver_floor: str | None = None
     driver_branch: int | None = None

@@ -1,6 +1,6 @@
-"""Builds the image through the engine's own BuildKit, as a process: docker-py knows only the classic builder.
+"""Builds the image with the engine's BuildKit, as a process: docker-py supports only the classic builder.
 
-context = Dockerfile, lock.txt, worker/, wheels/   (a folder that stays, so that BuildKit sends only what changed)
+context = Dockerfile, lock.txt, worker/, wheels/   (a folder that is kept, so that BuildKit sends only what changed)
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from containers.dockerfile import dockerfile, tag
-from containers.engine import no_builder
+from containers.dockerfile import dockerfile, image_tag
+from containers.engine import no_builder_problem
 from containers.errors import engine_problem
 from containers.model import Engine, ImageSpec
 from containers.spec import lock_text
@@ -30,18 +30,18 @@ STAGE = "image"
 WORKER_LABEL = "gpu-setup.worker"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 # unpacked wheels once in the environment's stage and once in the image, pip's cache, and the context: measured for the
-# processor's stack (2026-11-24); torch with a card's libraries is about three times that
+# CPU stack (2026-11-24); torch with a GPU's libraries is about three times that
 ROOM_NEEDED = {"cpu": 9 << 30, "nvidia": 28 << 30, "amd": 45 << 30}
 _STEP = re.compile(r"^#(\d+) \[(?:(\S+) )?(\d+)/(\d+)\] (.*)$")
 _STATE = re.compile(r"^#(\d+) (CACHED|DONE|ERROR)")
 _SAID = re.compile(r"^#(\d+) \d+\.\d+ (.*)$")
-# buildah (podman): the stage's number stands before it where there are several
+# buildah (podman): the stage's number comes first where there are several
 _BUILDAH_STEP = re.compile(r"^(?:\[(\d+)/\d+\] )?STEP (\d+)/\d+: (.*)$")
 _BUILDAH_CACHED = "--> Using cache "
 
 
 class Sources(msgspec.Struct, frozen=True):
-    """Where a build may get things from: a CA bundle, pip's settings, a folder of wheels; no network at all."""
+    """What a build may use: a CA bundle, pip's settings, a folder of wheels; `offline`: no network at all."""
 
     ca: Path | None = None
     pip_config: Path | None = None
@@ -49,8 +49,8 @@ class Sources(msgspec.Struct, frozen=True):
     offline: bool = False
 
 
-class Built(msgspec.Struct, frozen=True):
-    """The image as the engine has it. `size` in bytes; `cached`: steps that were taken from before, of `steps`."""
+class BuiltImage(msgspec.Struct, frozen=True):
+    """The built image. `size` in bytes; `cached`: how many of `steps` came from the engine's cache."""
 
     id: str
     size: int
@@ -60,7 +60,7 @@ class Built(msgspec.Struct, frozen=True):
     engine: str
 
 
-def build(
+def build_image(
     spec: ImageSpec,
     engine: Engine,
     worker: Path,
@@ -69,22 +69,22 @@ def build(
     machine: Machine,
     paths: Paths,
     emit: Emit,
-) -> Built:
+) -> BuiltImage:
     """Build the image and return it. Raises Problem; a failed build leaves no container and no image.
 
-    Finished steps stay in the engine's cache, so the same command goes on where it was stopped.
+    Finished steps are kept in the engine's cache, so the same command resumes where it stopped.
     """
     if engine.builder is None:
-        raise no_builder(engine)
-    name = tag(spec)
+        raise no_builder_problem(engine)
+    name = image_tag(spec)
     context = write_context(spec, worker, tool_version, sources, paths)
     before = image_id(engine, name, machine)
     if before is None:
-        check_room(spec, engine, machine)
+        check_space(spec, engine, machine)
     emit(Event("start", STAGE, f"Building {name} with {engine.kind} {engine.version or ''}".rstrip()))
     text = (context / "Dockerfile").read_text(encoding="utf-8")
     counted = r"RUN|COPY|WORKDIR" if engine.program == "docker" else r"[A-Z]+"
-    progress = Progress(emit, 1 + len(re.findall(rf"(?m)^(?:{counted}) ", text)))
+    progress = BuildProgress(emit, 1 + len(re.findall(rf"(?m)^(?:{counted}) ", text)))
     log = context.with_name(f"{context.name}.log")
     log.unlink(missing_ok=True)
     begin = time.monotonic()
@@ -95,23 +95,25 @@ def build(
         log=str(log),
     )
     if not outcome.ok:
-        raise engine_problem(outcome, f"The build of {name} stopped", progress.telling(outcome.stdout), str(log))
-    found = inspect(engine, name, machine)
+        raise engine_problem(outcome, f"The build of {name} failed", progress.failure_output(outcome.stdout), str(log))
+    found = inspect_image(engine, name, machine)
     if found is None:
         raise OutsideFailed(
             "image.lost",
-            f"The build ended well, but {engine.kind} does not have {name}.",
+            f"The build succeeded, but {engine.kind} does not have {name}.",
             "Another builder may have kept it.",
-            f"{engine.program} images shows what is there; run the same command again",
+            f"{engine.program} images lists its images; run the same command again",
         )
     if before is not None and before != found.id:
-        # the old one lost its name to the new one: without this every change leaves a nameless image behind
+        # the old image lost its name to the new one: without this every change leaves an untagged image
         machine.run((engine.program, "image", "rm", before), timeout=60)
     seconds = time.monotonic() - begin
     emit(
-        Event("end", STAGE, f"{name}: {found.size / 1e9:.2f} GB, {seconds:.0f} s, {progress.cached} steps from before")
+        Event(
+            "end", STAGE, f"{name}: {found.size / 1e9:.2f} GB, {seconds:.0f} s, {progress.cached} steps from the cache"
+        )
     )
-    return Built(
+    return BuiltImage(
         id=found.id,
         size=found.size,
         seconds=round(seconds, 1),
@@ -124,7 +126,7 @@ def build(
 def build_argv(
     engine: Engine, name: str, worker: str, sources: Sources, context: Path, environ: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """The engine's command. Proxies are named only: their values stay in the environment, out of argv and history."""
+    """The engine's command. It has only the names of proxy variables: their values stay out of argv and history."""
     assert engine.builder is not None
     argv = [*engine.builder, "--tag", name, "--label", f"{WORKER_LABEL}={worker}"]
     if engine.program == "docker":
@@ -132,38 +134,38 @@ def build_argv(
     for secret, file in (("ca", sources.ca), ("pip", sources.pip_config)):
         if file is not None:
             argv += ["--secret", f"id={secret},src={file.absolute()}"]
-    for word in proxies(environ):
+    for word in proxy_variables(environ):
         argv += ["--build-arg", word]
     if sources.offline:
         argv += ["--network", "none"]
-    elif proxy_is_here(environ):
+    elif is_proxy_local(environ):
         argv += ["--network", "host"]
     return (*argv, str(context))
 
 
-def proxies(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The names of the variables that tell of a proxy, in either case."""
+def proxy_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of the environment variables that set a proxy, in either case."""
     return tuple(sorted(word for word in environ if word.lower() in PROXIES and environ[word]))
 
 
-def proxy_is_here(environ: Mapping[str, str]) -> bool:
-    """Whether a proxy runs on this machine: it is reached from the machine's own network only."""
-    return any("//127." in environ[word] or "//localhost" in environ[word] for word in proxies(environ))
+def is_proxy_local(environ: Mapping[str, str]) -> bool:
+    """Whether a proxy runs on this machine, so that it can be reached only from the machine's own network."""
+    return any("//127." in environ[word] or "//localhost" in environ[word] for word in proxy_variables(environ))
 
 
 def write_context(spec: ImageSpec, worker: Path, tool_version: str, sources: Sources, paths: Paths) -> Path:
-    """The build's folder: always whole, and what did not change keeps its times."""
+    """The build's folder: always complete; unchanged files keep their times."""
     for what, file in (("--ca", sources.ca), ("--pip-config", sources.pip_config)):
         if file is not None and not file.is_file():
-            raise BadUsage("image.no-file", f"{what}: there is no file {file}.", "", "Correct the path.")
+            raise BadUsage("image.no-file", f"{what}: {file} not found.", "", "Correct the path.")
     if sources.wheels is not None and not any(sources.wheels.glob("*.whl")):
         raise BadUsage(
             "image.no-wheels",
-            f"--wheels: {sources.wheels} holds no wheels.",
+            f"--wheels: {sources.wheels} contains no wheels.",
             "",
             "docs/guides/containers.md shows how to fill it",
         )
-    context = make(paths.cache / "image" / tag(spec).rpartition(":")[2])
+    context = make(paths.cache / "image" / image_tag(spec).rpartition(":")[2])
     try:
         _write(context / "Dockerfile", dockerfile(spec, tool_version).encode())
         _write(context / "lock.txt", lock_text(spec.lock))
@@ -187,7 +189,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _mirror(wanted: dict[Path, Path], folder: Path) -> None:
-    """Make `folder` hold exactly these files: links where the disk allows it, else copies."""
+    """Make `folder` contain exactly these files: links where the file system allows it, else copies."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in sorted(folder.rglob("*"), reverse=True):
         if old.is_dir():
@@ -204,7 +206,7 @@ def _mirror(wanted: dict[Path, Path], folder: Path) -> None:
                 continue
             place.unlink()
         if source.suffix == ".py":
-            # its mode is part of the layer: a checkout's umask must not rebuild it
+            # its mode is part of the layer: another umask must not cause a rebuild
             shutil.copyfile(source, place)
             place.chmod(0o644)
             os.utime(place, ns=(source.stat().st_atime_ns, source.stat().st_mtime_ns))
@@ -216,27 +218,27 @@ def _mirror(wanted: dict[Path, Path], folder: Path) -> None:
 
 
 def worker_digest(worker: Path) -> str:
-    """sha256 over the worker's files: an image with another one is out of date."""
+    """sha256 over the worker's files: an image with another digest is out of date."""
     digest = hashlib.sha256()
     for file in sorted(worker.rglob("*.py")):
         digest.update(f"{file.relative_to(worker)}\0".encode() + file.read_bytes())
     return digest.hexdigest()
 
 
-def check_room(spec: ImageSpec, engine: Engine, machine: Machine) -> None:
-    """Refuse to begin what cannot end. Where the engine's disk is not known, nothing is refused."""
+def check_space(spec: ImageSpec, engine: Engine, machine: Machine) -> None:
+    """Refuse a build for which the disk is too small; if the engine's disk is not known, nothing is refused."""
     needed = ROOM_NEEDED[spec.vendor]
     space = machine.space(engine.root_dir) if engine.root_dir else None
     if space is not None and space.free < needed:
         raise OutsideFailed(
             "image.no-room",
             f"{space.free / 1e9:.1f} GB are free at {engine.root_dir}; the build needs about {needed / 1e9:.0f} GB.",
-            "The environment lies there twice while it is built, beside pip's downloads.",
+            "The build temporarily needs twice the space, and pip's downloads.",
             "Free some space (docker system df, docker builder prune), or move the engine's data-root",
         )
 
 
-class Inspected(NamedTuple):
+class EngineImage(NamedTuple):
     """An image on the engine. `size` in bytes; `name`: its first tag, None where it has none; `created`: ISO 8601."""
 
     id: str
@@ -250,7 +252,7 @@ class _Config(msgspec.Struct, frozen=True):
     labels: dict[str, str] | None = msgspec.field(name="Labels", default=None)
 
 
-class _Inspected(msgspec.Struct, frozen=True):
+class _InspectOutput(msgspec.Struct, frozen=True):
     id: str = msgspec.field(name="Id")
     tags: tuple[str, ...] | None = msgspec.field(name="RepoTags", default=None)
     size: int = msgspec.field(name="Size", default=0)
@@ -258,27 +260,27 @@ class _Inspected(msgspec.Struct, frozen=True):
     config: _Config = msgspec.field(name="Config", default_factory=_Config)
 
 
-def inspect(engine: Engine, name: str, machine: Machine) -> Inspected | None:
-    """What the engine says of an image; None when it has none of this name."""
+def inspect_image(engine: Engine, name: str, machine: Machine) -> EngineImage | None:
+    """What the engine reports about an image; None when it has none with this name."""
     # without --format, whose JSON podman 4 writes otherwise than docker
     outcome = machine.run((engine.program, "image", "inspect", name), timeout=30)
     if not outcome.ok:
-        # docker says the one, podman the other
+        # docker prints the first, podman the second
         if "o such image" in outcome.stderr or "image not known" in outcome.stderr:
             return None
-        raise engine_problem(outcome, f"{engine.kind} was asked for {name}")
-    (found, *_) = msgspec.json.decode(outcome.stdout, type=tuple[_Inspected, ...])
+        raise engine_problem(outcome, f"{engine.kind} cannot inspect {name}")
+    (found, *_) = msgspec.json.decode(outcome.stdout, type=tuple[_InspectOutput, ...])
     name_there = (found.tags or ("",))[0] or None
-    return Inspected(found.id, found.size, found.config.labels or {}, name_there, found.created)
+    return EngineImage(found.id, found.size, found.config.labels or {}, name_there, found.created)
 
 
 def image_id(engine: Engine, name: str, machine: Machine) -> str | None:
-    found = inspect(engine, name, machine)
+    found = inspect_image(engine, name, machine)
     return found.id if found else None
 
 
-class Progress:
-    """Reads BuildKit's plain output, or buildah's, and tells each step; keeps what a failed step said."""
+class BuildProgress:
+    """Reads the plain output of BuildKit or buildah, and reports each step; keeps the output of failed steps."""
 
     def __init__(self, emit: Emit, total: int | None = None) -> None:
         self._emit, self._total = emit, total
@@ -293,7 +295,7 @@ class Progress:
             number, stage, at, of, what = found.groups()
             if number not in self.steps:
                 self.steps[number] = f"{stage or 'image'} {at}/{of}: {_short(what)}"
-                self._tell(self.steps[number])
+                self._report(self.steps[number])
         elif found := _STATE.match(line):
             number, state = found.groups()
             if state == "ERROR":
@@ -301,35 +303,35 @@ class Progress:
             elif number in self.steps and number not in self._ended:
                 self._ended.add(number)
                 self.cached += state == "CACHED"
-                self._tell(self.steps[number])
+                self._report(self.steps[number])
         elif found := _SAID.match(line):
             number, words = found.groups()
             self._said[number] = [*self._said.get(number, [])[-79:], words]
-            self._tell_of(words)
+            self._report_line(words)
         elif found := _BUILDAH_STEP.match(line):
             stage, step, what = found.groups()
             self._ended = set(self.steps)
             self.steps[f"{stage or 1}.{step}"] = _short(what)
-            self._tell(_short(what))
+            self._report(_short(what))
         elif line.startswith(_BUILDAH_CACHED):
             self.cached += 1
         else:
-            self._tell_of(line)
+            self._report_line(line)
 
-    def _tell_of(self, words: str) -> None:
+    def _report_line(self, words: str) -> None:
         """pip's and apt's own progress."""
         if words.startswith(("Collecting ", "Downloading ", "Processing ", "Installing collected", "Get:")):
-            self._tell(_short(words.split(" (from")[0]))
+            self._report(_short(words.split(" (from")[0]))
 
-    def telling(self, end: str) -> str:
-        """The output that explains a failure: the failed steps' own last words, then the end of everything."""
+    def failure_output(self, end: str) -> str:
+        """The output that explains a failure: the last lines of the failed steps, then the end of the whole output."""
         return "\n".join([*(word for number in self._errors for word in self._said.get(number, [])), end])
 
-    def _tell(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         self._emit(Event("progress", STAGE, text, len(self._ended), self._total, "steps"))
 
 
 def _short(words: str, width: int = 90) -> str:
-    # a RUN's mounts say nothing to a person
+    # the mounts of a RUN do not help a person
     plain = re.sub(r"--mount=\S+\s*", "", " ".join(words.split())).replace("set -eu; ", "")
     return plain if len(plain) <= width else f"{plain[:width]}…"

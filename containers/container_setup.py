@@ -1,4 +1,4 @@
-"""From facts to a container that is ready to be started: the built image, the cards, who runs in it, its caches."""
+"""From facts to a container that can be started: the built image, the GPUs, its user, its caches."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import msgspec
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.rules import cards
-from containers.build import WORKER_LABEL, inspect, proxies, proxy_is_here
-from containers.device_options import access, amd_described, device_options
-from containers.dockerfile import tag
-from containers.engine import seen_by
+from containers.build import WORKER_LABEL, inspect_image, is_proxy_local, proxy_variables
+from containers.device_options import device_access, device_options, has_amd_cdi
+from containers.dockerfile import image_tag
+from containers.engine import host_for_engine
 from containers.errors import engine_problem
-from containers.model import Engine, ImageSpec, Vendor
-from containers.orphans import remove_left_behind
-from containers.run import Container, Mount, identity
+from containers.model import Engine, ImageSpec, ImageVendor
+from containers.orphans import remove_orphans
+from containers.run import Container, Mount, container_user
 from machine.errors import Refused
 from machine.local import Machine
 from machine.paths import Paths, make
 
-PCI_VENDORS = {Vendor.NVIDIA: cards.NVIDIA, Vendor.AMD: cards.AMD}
-# compilers' caches: kept, because an empty one costs minutes at each start on a card
+PCI_VENDORS = {ImageVendor.NVIDIA: cards.NVIDIA, ImageVendor.AMD: cards.AMD}
+# compilers' caches: kept, because an empty one costs minutes at each start on a GPU
 JIT_FOLDERS = {
     "TRITON_CACHE_DIR": "triton",
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
@@ -32,14 +32,14 @@ JIT_FOLDERS = {
     "MIOPEN_USER_DB_PATH": "miopen",
     "MIOPEN_CUSTOM_CACHE_DIR": "miopen",
 }
-# how many threads compute is the machine's business; it must be the same inside
+# the number of threads is a setting of the machine; it must be the same inside
 PASSED_PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "HSA_")
 # where a person, or their company, names certificates for Python's programs
 _CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
-class Wanted(msgspec.Struct, frozen=True):
-    """What a person asked of a container. `image`: another than the one that was built for this spec."""
+class ContainerOptions(msgspec.Struct, frozen=True):
+    """Options for a container. `image`: another image than the one that was built for this spec."""
 
     gpus: tuple[str, ...] = ()
     network: bool = False
@@ -48,8 +48,8 @@ class Wanted(msgspec.Struct, frozen=True):
     writable_root: bool = False
 
 
-class Image(msgspec.Struct, frozen=True):
-    """A built image as its labels tell it. `created` as the engine writes it, ISO 8601."""
+class FoundImage(msgspec.Struct, frozen=True):
+    """A built image with its labels. `created` as the engine writes it, ISO 8601."""
 
     name: str
     id: str
@@ -57,18 +57,18 @@ class Image(msgspec.Struct, frozen=True):
     created: str = ""
 
 
-def find_image(spec: ImageSpec, worker: str, engine: Engine, machine: Machine, name: str | None = None) -> Image:
-    """The image that was named, or the newest one for this stack and lock, whatever base it stands on.
+def find_image(spec: ImageSpec, worker: str, engine: Engine, machine: Machine, name: str | None = None) -> FoundImage:
+    """The named image, or the newest one for this stack and lock, on any base.
 
-    Raises Refused where there is none, or where its training code is not this gpu-setup's.
+    Raises Refused if there is none, or if its training code is not from this gpu-setup.
     """
-    names = (name,) if name else (tag(spec), *_by_labels(spec, engine, machine))
+    names = (name,) if name else (image_tag(spec), *_by_labels(spec, engine, machine))
     outdated = None
     for each in names:
-        found = inspect(engine, each, machine)
+        found = inspect_image(engine, each, machine)
         if found is None:
             continue
-        image = Image(found.name or each, found.id, found.labels, found.created)
+        image = FoundImage(found.name or each, found.id, found.labels, found.created)
         if image.labels.get(WORKER_LABEL) == worker:
             return image
         outdated = outdated or image
@@ -81,8 +81,8 @@ def find_image(spec: ImageSpec, worker: str, engine: Engine, machine: Machine, n
         )
     raise Refused(
         "image.old-worker",
-        f"The image {outdated.name} holds the training code of another gpu-setup, or is none of ours.",
-        "It would record and measure otherwise than this one.",
+        f"The image {outdated.name} has the training code of another gpu-setup version, or was not made by gpu-setup.",
+        "It would record and measure differently.",
         "gpu-setup image build with the same options as before (seconds: only the last layer is new)",
     )
 
@@ -93,40 +93,40 @@ def _by_labels(spec: ImageSpec, engine: Engine, machine: Machine) -> tuple[str, 
     argv = (engine.program, "image", "ls", "--no-trunc", "--quiet", *(f"--filter={word}" for word in filters))
     listing = machine.run(argv, timeout=30)
     if not listing.ok:
-        raise engine_problem(listing, f"{engine.kind} was asked for its images")
+        raise engine_problem(listing, f"{engine.kind} cannot list its images")
     return tuple(dict.fromkeys(listing.stdout.split()))
 
 
-def container(
+def make_container(
     spec: ImageSpec,
-    image: Image,
+    image: FoundImage,
     host: Host,
     catalogue: Catalogue,
     engine: Engine,
     machine: Machine,
     paths: Paths,
-    wanted: Wanted,
+    wanted: ContainerOptions,
     environ: Mapping[str, str],
     mounts: tuple[Mount, ...] = (),
 ) -> Container:
-    """How this image's containers start on this machine. Left-behind ones are removed first."""
+    """How this image's containers start on this machine. Orphaned containers are removed first."""
     private = make(paths.state)
-    remove_left_behind(engine, machine, private)
-    host = seen_by(host, engine)
-    vendor = Vendor(spec.vendor)
+    remove_orphans(engine, machine, private)
+    host = host_for_engine(host, engine)
+    vendor = ImageVendor(spec.vendor)
     slots = tuple(card.slot for card in cards.training(host, catalogue, PCI_VENDORS.get(vendor)))
-    way = access(host, vendor, vendor is Vendor.AMD and amd_described(machine, engine.cdi))
+    way = device_access(host, vendor, vendor is ImageVendor.AMD and has_amd_cdi(machine, engine.cdi))
     jit = make(paths.cache / "jit" / spec.stack)
     env = {name: str(make(jit / folder)) for name, folder in JIT_FOLDERS.items()}
     env.update({name: value for name, value in environ.items() if name.startswith(PASSED_PREFIXES)})
     kept = [Mount(jit, writable=True, ours=True)]
     passed: tuple[str, ...] = ()
     if wanted.network:
-        passed = proxies(environ)
+        passed = proxy_variables(environ)
         hub = make(Path(environ.get("HF_HOME") or paths.cache / "hub"))
         env["HF_HOME"] = str(hub)
         kept.append(Mount(hub, writable=True, ours=True))
-        # behind a proxy that opens TLS the image's own certificates are not enough
+        # behind a proxy that decrypts TLS the image's certificates are not enough
         for name in _CERTIFICATES:
             file = Path(environ.get(name, ""))
             if file.is_absolute() and file.is_file():
@@ -135,13 +135,13 @@ def container(
     made = Container(
         engine=engine,
         image=image.name,
-        user=identity(machine.session(), engine),
+        user=container_user(machine.session(), engine),
         devices=device_options(host, vendor, way, slots, wanted.gpus),
         mounts=tuple(dict.fromkeys((*mounts, *kept))),
         env=env,
         passed=passed,
         network=wanted.network,
-        host_network=wanted.network and proxy_is_here(environ),
+        host_network=wanted.network and is_proxy_local(environ),
         writable_root=wanted.writable_root,
         private=private,
     )

@@ -1,31 +1,31 @@
-"""How the cards get into a container: options for the engine's `run`, decided from the facts.
+"""How containers get access to the GPUs: options for the engine's `run`, decided from the facts.
 
-Options of a container come to nothing only when it starts, not when it is made; so they are chosen from what
-`docker info` says instead of tried.
+Wrong options fail only when the container starts, not when it is created; so they are chosen from `docker info` instead
+of by trying.
 """
 
 from __future__ import annotations
 
 from checks.facts.host import Host
 from checks.rules.cards import place
-from containers.model import Access, Vendor
+from containers.model import Access, ImageVendor
 from machine.errors import Refused
 from machine.local import Machine, Unreadable
 
-KINDS = {Vendor.NVIDIA: "nvidia.com/gpu", Vendor.AMD: "amd.com/gpu"}
+KINDS = {ImageVendor.NVIDIA: "nvidia.com/gpu", ImageVendor.AMD: "amd.com/gpu"}
 
 
-def access(host: Host, vendor: Vendor, amd_cdi: bool = False) -> Access | None:
-    """The way for this vendor's cards on this machine; None while no engine is there or answers.
+def device_access(host: Host, vendor: ImageVendor, amd_cdi: bool = False) -> Access | None:
+    """How containers get this vendor's GPUs on this machine; None without an engine that answers.
 
-    `amd_cdi`: an AMD description lies in the engine's folders, which Host does not tell.
+    `amd_cdi`: the engine's folders contain an AMD description, which Host does not show.
     """
-    if vendor is Vendor.CPU:
+    if vendor is ImageVendor.CPU:
         return Access.NONE
     docker = host.docker
     if docker.kind is None or docker.answers is False or docker.kind in ("desktop", "snap"):
         return None
-    if vendor is Vendor.AMD:
+    if vendor is ImageVendor.AMD:
         if amd_cdi:
             return Access.CDI
         return None if docker.rootless or docker.kind == "podman" else Access.NODES
@@ -36,8 +36,8 @@ def access(host: Host, vendor: Vendor, amd_cdi: bool = False) -> Access | None:
     return Access.GPUS if "nvidia" in (docker.runtimes or ()) else None
 
 
-def amd_described(machine: Machine, folders: tuple[str, ...]) -> bool:
-    """Whether AMD's toolkit (amd-ctk cdi generate) left a description in one of the engine's folders."""
+def has_amd_cdi(machine: Machine, folders: tuple[str, ...]) -> bool:
+    """Whether one of the engine's folders has a description by AMD's toolkit (amd-ctk cdi generate)."""
     for folder in folders:
         try:
             if any("amd" in name for name in machine.list(folder)):
@@ -48,12 +48,12 @@ def amd_described(machine: Machine, folders: tuple[str, ...]) -> bool:
 
 
 def _plain(folder: str) -> str:
-    # /var/run is /run on every system that this tool knows
+    # /var/run is /run on every system that this tool supports
     return folder.rstrip("/").replace("/var/run/", "/run/")
 
 
 def nvidia_uuids(host: Host, chosen: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """UUIDs of the chosen cards (by UUID, its beginning, or PCI slot), or of all; raises Refused for one not there."""
+    """UUIDs of the chosen GPUs (by UUID, its beginning, or PCI slot), or of all; raises Refused for one not found."""
     gpus = [gpu for gpu in host.nvidia.nvml or () if gpu.uuid]
     if not chosen:
         return tuple(gpu.uuid for gpu in gpus if gpu.uuid)
@@ -67,18 +67,18 @@ def nvidia_uuids(host: Host, chosen: tuple[str, ...] = ()) -> tuple[str, ...]:
 
 
 def device_options(
-    host: Host, vendor: Vendor, way: Access | None, slots: tuple[str, ...], chosen: tuple[str, ...] = ()
+    host: Host, vendor: ImageVendor, way: Access | None, slots: tuple[str, ...], chosen: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    """Options of `docker run` that hand over the cards: `slots` are those that can train, `chosen` narrows them.
+    """Options of `docker run` that give access to the GPUs: `slots` are those that can train, `chosen` selects of them.
 
-    NVIDIA's cards by UUID, so that a container keeps its card when the order changes. AMD's by the nodes of the chosen
-    cards, and by the numbers of the groups that own them: a name would be looked up inside the image.
+    NVIDIA GPUs by UUID, so that a container keeps its GPU when the order changes. AMD GPUs by their device nodes and
+    the numbers of the groups that own these: the engine would look up a group's name inside the image.
     """
-    if vendor is Vendor.CPU:
+    if vendor is ImageVendor.CPU:
         return ()
     if way is None:
-        raise no_way(host, vendor)
-    if vendor is Vendor.NVIDIA:
+        raise no_access_problem(host, vendor)
+    if vendor is ImageVendor.NVIDIA:
         uuids = nvidia_uuids(host, chosen)
         if way is Access.CDI:
             return tuple(word for uuid in uuids or ("all",) for word in ("--device", f"{KINDS[vendor]}={uuid}"))
@@ -99,42 +99,42 @@ def device_options(
     return tuple(options)
 
 
-def no_way(host: Host, vendor: Vendor) -> Refused:
-    """Why the cards do not reach containers here, and what would change it."""
+def no_access_problem(host: Host, vendor: ImageVendor) -> Refused:
+    """Why containers have no access to the GPUs here, and what to do."""
     docker = host.docker
     if docker.kind == "snap":
         return Refused(
             "image.snap",
-            "Docker is installed as a snap, and cards do not reach its containers.",
+            "Docker is installed as a snap, and its containers have no access to GPUs.",
             "The toolkits write /etc/docker, which the snap does not read.",
             "sudo snap remove docker, then gpu-setup plan installs docker.io",
         )
     if docker.kind == "desktop":
         return Refused(
             "image.desktop",
-            "Docker Desktop runs containers in a virtual machine without the card.",
-            "No option hands a card through to it on Linux.",
+            "Docker Desktop runs containers in a virtual machine without the GPU.",
+            "On Linux, no option gives it access to a GPU.",
             "Install docker.io (gpu-setup plan) and: docker context use default",
         )
     if docker.kind == "podman":
-        maker = "nvidia-ctk" if vendor is Vendor.NVIDIA else "amd-ctk"
+        maker = "nvidia-ctk" if vendor is ImageVendor.NVIDIA else "amd-ctk"
         return Refused(
             "image.podman-cdi",
-            f"podman finds no CDI description of the {vendor.value.upper()} cards.",
-            "It hands cards over by such a description only.",
+            f"podman finds no CDI description of the {vendor.value.upper()} GPUs.",
+            "podman needs such a description to give containers a GPU.",
             f"sudo {maker} cdi generate --output=/etc/cdi/{vendor.value}.yaml",
         )
-    if vendor is Vendor.AMD and docker.rootless:
+    if vendor is ImageVendor.AMD and docker.rootless:
         return Refused(
             "image.rootless-amd",
-            "A rootless engine cannot hand over /dev/kfd.",
-            "In its user namespace the groups render and video are nobody's.",
+            "A rootless engine cannot give containers /dev/kfd.",
+            "Its user namespace does not include the groups render and video.",
             "Use the system's engine: sudo docker, or --engine docker with DOCKER_HOST unset",
         )
     return Refused(
         "image.no-device-access",
-        f"The engine has no way to hand over {vendor.value.upper()} cards.",
-        "`docker info` shows neither a CDI description of them nor a runtime for them.",
+        f"The engine cannot give containers {vendor.value.upper()} GPUs.",
+        "`docker info` shows neither CDI nor a runtime for them.",
         "gpu-setup plan shows the toolkit's steps",
     )
 
@@ -142,7 +142,7 @@ def no_way(host: Host, vendor: Vendor) -> Refused:
 def _no_card(word: str, there: list[str]) -> Refused:
     return Refused(
         "image.no-such-card",
-        f"No card, or more than one, is meant by {word!r}.",
-        f"There are: {', '.join(there) or 'none'}.",
+        f"{word!r} matches no GPU, or more than one.",
+        f"The GPUs are: {', '.join(there) or 'none'}.",
         "Give a UUID or a PCI slot from: gpu-setup facts",
     )

@@ -9,12 +9,12 @@ from importlib import resources
 
 from containers.model import ImageSpec
 
-# where everything of ours lies inside the image
+# the folder of gpu-setup inside the image
 FOLDER = "/opt/gpu-setup"
 ENVIRONMENT = f"{FOLDER}/env"
 WORKER = f"{FOLDER}/worker"
 LOCK = f"{FOLDER}/lock.txt"
-# the image's own user, above the uids that systems give to people
+# the image's user, above the uids that systems assign to people
 UID = 10001
 NAME = "gpu-setup"
 
@@ -33,16 +33,16 @@ def dockerfile(spec: ImageSpec, tool_version: str) -> str:
         folder=FOLDER,
         uid=UID,
         comment=comment,
-        proof=_proof(spec),
+        torch_check=_torch_check(spec),
         torch_options="" if spec.torch_brings else "--no-deps ",
         base_id=re.sub(r"[^a-z0-9]+", "-", spec.base.partition("@")[0].lower()).strip("-"),
     )
 
 
-def tag(spec: ImageSpec) -> str:
-    """The image's name: the stack, its Python, and a digest of everything that its environment is made of.
+def image_tag(spec: ImageSpec) -> str:
+    """The image's name: the stack, its Python, and a digest of everything that determines its environment.
 
-    Comments are left out: they name the cards, and two machines with the same stack share the image.
+    Comments are not included: they name the GPUs, and machines with the same stack share the image.
     """
     lines = [line for line in dockerfile(spec, "").splitlines() if not line.startswith("#")]
     digest = hashlib.sha256("\n".join([*lines, spec.lock_digest]).encode()).hexdigest()
@@ -53,8 +53,8 @@ def comment(text: str, width: int = 116) -> str:
     return "\n".join(textwrap.wrap(" ".join(text.split()), width, initial_indent="# ", subsequent_indent="#   "))
 
 
-def _proof(spec: ImageSpec) -> str:
-    """Python that ends the build when torch is not the vendor's build (a CUDA torch on ROCm is the usual slip)."""
+def _torch_check(spec: ImageSpec) -> str:
+    """Python code that stops the build when torch is not the vendor's build (often a CUDA torch on ROCm)."""
     return (
         'import torch; v = torch.version; found = (v.cuda, v.hip); print("torch", torch.__version__, found); '
         f"wanted = ({_python(spec.cuda)}, {_python(spec.hip)}); "

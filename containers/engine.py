@@ -9,43 +9,43 @@ from containers.model import Engine
 from machine.errors import OutsideFailed, Refused
 from machine.local import Machine
 
-# since 23 the docker command builds through its plugin buildx; before, BuildKit is in the engine and the command
+# since 23 the docker command builds with its plugin buildx; before, BuildKit is part of the engine and the command
 BUILDX_SINCE = 23
 CDI_SINCE = 25
 
 
 def choose_engine(host: Host, machine: Machine, wanted: str | None = None) -> Engine:
-    """The engine to use; raises Refused or OutsideFailed with the way to one."""
+    """The engine to use; raises Refused or OutsideFailed, which say how to get one."""
     docker = host.docker
     if docker.kind is None or (wanted == "podman" and docker.kind != "podman"):
         if wanted in (None, "podman") and (version := _podman(machine)):
-            return podman(docker, version, bool(machine.session().uid))
+            return podman_engine(docker, version, bool(machine.session().uid))
         raise Refused(
             "image.no-engine",
-            f"There is no {wanted or 'container engine'} on this machine.",
-            "Images are built and run by one: Docker, or a rootless engine.",
+            f"{wanted or 'A container engine'} is not installed on this machine.",
+            "Images need an engine to build and run them: Docker, or a rootless engine.",
             "gpu-setup plan shows how to install docker.io; without an engine: --runtime venv",
         )
     if docker.kind == "podman":
         if wanted == "docker":
             raise Refused(
                 "image.no-engine",
-                "The command docker is podman's here.",
-                "The package podman-docker stands in for it.",
+                "The command docker runs podman here.",
+                "The package podman-docker replaces it.",
                 "Leave --engine out, or install docker.io",
             )
-        return podman(docker, docker.version or _podman(machine) or "", bool(machine.session().uid))
+        return podman_engine(docker, docker.version or _podman(machine) or "", bool(machine.session().uid))
     if docker.answers is False:
-        raise _silent(docker)
+        raise _no_answer_problem(docker)
     return docker_engine(docker, *_builder(machine))
 
 
 def docker_engine(docker: Docker, client: str | None, buildx: bool, context: str) -> Engine:
-    """What a docker that answers can do. `client` is the command's version, `buildx` whether its plugin is there."""
+    """What a docker that answers can do. `client` is the command's version, `buildx`: its plugin is installed."""
     old = _major(client or docker.version) < BUILDX_SINCE
     builder: tuple[str, ...] | None = None
     if buildx:
-        # the context's own builder is the engine's BuildKit: any other would not see this engine's images
+        # the context's builder is the engine's BuildKit: any other would not have this engine's images
         builder = ("docker", "buildx", "build", "--builder", context, "--load")
     elif old:
         builder = ("docker", "build")
@@ -54,19 +54,21 @@ def docker_engine(docker: Docker, client: str | None, buildx: bool, context: str
     nvidia = "nvidia" in (docker.runtimes or ())
     desktop = docker.kind == "desktop"
     if desktop:
-        cannot.append("hand over cards: Docker Desktop is a virtual machine without them")
+        cannot.append("give containers GPUs: Docker Desktop is a virtual machine without them")
     elif docker.kind == "snap":
-        cannot.append("hand over cards: the snap does not read the toolkits' settings")
+        cannot.append("give containers GPUs: the snap does not read the toolkits' settings")
     else:
         cdi = docker.cdi_dirs or ()
         (can if cdi else cannot).append(
-            f"hand over cards by CDI ({', '.join(cdi)})" if cdi else f"use CDI (Docker {CDI_SINCE} or newer)"
+            f"give containers GPUs with CDI ({', '.join(cdi)})" if cdi else f"use CDI (Docker {CDI_SINCE} or newer)"
         )
-        (can if nvidia else cannot).append("hand over NVIDIA cards by --gpus" + ("" if nvidia else ": no such runtime"))
+        (can if nvidia else cannot).append(
+            "give containers NVIDIA GPUs with --gpus" + ("" if nvidia else ": no such runtime")
+        )
         if docker.rootless:
-            cannot.append("hand over /dev/kfd: the group render is nobody's in a rootless engine")
+            cannot.append("give containers /dev/kfd: a rootless engine does not have the group render")
         else:
-            can.append("hand over AMD cards by their device files")
+            can.append("give containers AMD GPUs with their device files")
     return Engine(
         kind=docker.kind or "docker",
         program="docker",
@@ -81,8 +83,8 @@ def docker_engine(docker: Docker, client: str | None, buildx: bool, context: str
     )
 
 
-def podman(docker: Docker, version: str, rootless: bool = True) -> Engine:
-    """podman: builds by buildah, hands over cards by CDI only; that was not tried with a card: unverified."""
+def podman_engine(docker: Docker, version: str, rootless: bool = True) -> Engine:
+    """podman: builds with buildah, gives containers GPUs only with CDI; not tried with a GPU: unverified."""
     return Engine(
         kind="podman",
         program="podman",
@@ -91,13 +93,13 @@ def podman(docker: Docker, version: str, rootless: bool = True) -> Engine:
         cdi=("/etc/cdi", "/run/cdi"),
         nvidia_runtime=False,
         builder=("podman", "build"),
-        can=("run images", "build them", "hand over cards by CDI (unverified)"),
-        cannot=("hand over cards without a CDI description of them", "share its images with docker"),
+        can=("run images", "build them", "give containers GPUs with CDI (unverified)"),
+        cannot=("give containers GPUs without a CDI description", "share its images with docker"),
     )
 
 
-def seen_by(host: Host, engine: Engine) -> Host:
-    """The host as the chosen engine sees it: Host.docker tells of docker, where podman was asked for beside it."""
+def host_for_engine(host: Host, engine: Engine) -> Host:
+    """The host with the chosen engine: Host.docker describes docker, also where podman was requested besides it."""
     if engine.program != "podman" or host.docker.kind == "podman":
         return host
     mine = replace(
@@ -106,13 +108,13 @@ def seen_by(host: Host, engine: Engine) -> Host:
     return replace(host, docker=mine)
 
 
-def _silent(docker: Docker) -> Refused | OutsideFailed:
+def _no_answer_problem(docker: Docker) -> Refused | OutsideFailed:
     problem = docker.problem or "no answer"
     if problem == "permission-denied":
         return Refused(
             "image.engine-denied",
             "The container engine refuses this user.",
-            "Its socket belongs to root and the group docker, which is as good as root.",
+            "Only root and the group docker may use its socket, and that access equals root access.",
             "Use sudo, or a rootless engine: https://docs.docker.com/engine/security/rootless",
         )
     if problem == "not-running":
@@ -147,10 +149,10 @@ def _major(version: str | None) -> int:
     return int(head) if head.isdigit() else BUILDX_SINCE
 
 
-def no_builder(engine: Engine) -> Refused:
+def no_builder_problem(engine: Engine) -> Refused:
     return Refused(
         "image.no-buildkit",
         f"This {engine.kind} cannot build: its plugin buildx is missing.",
-        f"Since Docker {BUILDX_SINCE} the command builds through it.",
+        f"Since Docker {BUILDX_SINCE} the command builds with it.",
         "sudo apt-get install docker-buildx",
     )

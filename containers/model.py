@@ -1,13 +1,14 @@
-"""What an image is to be, which engine is there, and how the cards get into its containers. Frozen; None: not known."""
+"""The image to build, the engine, and how containers get the GPUs. Frozen; None: not known."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
 
-class Vendor(StrEnum):
+class ImageVendor(StrEnum):
     AUTO = "auto"
     NVIDIA = "nvidia"
     AMD = "amd"
@@ -15,7 +16,7 @@ class Vendor(StrEnum):
 
 
 class Access(StrEnum):
-    """How a container gets the cards: by CDI, by the engine's --gpus, by device nodes, or not at all."""
+    """How a container gets the GPUs: with CDI, the engine's --gpus, device nodes, or not at all."""
 
     CDI = "cdi"
     GPUS = "gpus"
@@ -24,16 +25,16 @@ class Access(StrEnum):
 
 
 class ImageSpec(msgspec.Struct, frozen=True):
-    """Everything that the Dockerfile says.
+    """Everything that determines the Dockerfile.
 
-    `base` is written as in FROM, with its digest where one is known. `torch` is the version, `torch_requirement` what
-    pip is asked for. `cuda` and `hip` are how torch.version.cuda and .hip must begin; None: must not be there.
-    `targets` are the compute capabilities or gfx names of the cards, `cards` their names. `access`: None while no
-    engine is there. `because` says why this stack, `notes` what is to be known. `verified` is the stack's word.
+    `base` is written as in FROM, with its digest where one is known. `torch` is the version, `torch_requirement` pip's
+    argument. torch.version.cuda and .hip must start with `cuda` and `hip`; None: they must be None. `targets` are the
+    compute capabilities or gfx names of the GPUs, `cards` their names. `access`: None without an engine. `because`: why
+    this stack; `notes`: what a person should know; `verified`: how the stack was verified.
     """
 
     stack: str
-    vendor: str
+    vendor: Literal["nvidia", "amd", "cpu"]
     runtime: str
     base: str
     base_known: bool
@@ -59,14 +60,14 @@ class ImageSpec(msgspec.Struct, frozen=True):
 
 
 class Engine(msgspec.Struct, frozen=True):
-    """A container engine that was chosen: its program, and what it can and cannot do here, in sentences.
+    """The chosen container engine: its program, and in `can` and `cannot` its abilities on this machine, as sentences.
 
-    `kind` as in Host.docker. `builder` is the argv that begins a BuildKit build (`docker buildx build`), None: none;
-    `buildkit` is what DOCKER_BUILDKIT must be for it. `root_dir`: where it keeps images.
+    `kind` as in Host.docker. `builder`: the first words of a build command (`docker buildx build`); None: it cannot
+    build. `root_dir`: where it keeps images.
     """
 
     kind: str
-    program: str
+    program: Literal["docker", "podman"]
     version: str | None
     rootless: bool
     cdi: tuple[str, ...]

@@ -1,6 +1,6 @@
-"""Runs a program in the image: the engine's `run` as argv, a container that ends with its call, files as one's own.
+"""Runs a program in the image: the engine's `run` as argv, a container that ends with its call, files of the user.
 
-Folders are mounted where they lie on the machine, so that every path means the same inside and outside.
+Folders are mounted at the same path as on the machine, so that every path means the same inside and outside.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from containers.orphans import OWNER_LABEL, TOKEN_FILE, owner
 from machine.errors import OutsideFailed
 from machine.local import FileStatus, LocalMachine, Machine, Outcome, Session, Space, Unreadable
 
-# of the shared memory that data loaders use; Docker's own 64 MB end in a bus error
+# shared memory for data loaders; Docker's default of 64 MB causes bus errors
 SHM = "8g"
-# `run` ends with it when the engine itself failed, else with the program's own code
+# the exit status of `run` when the engine itself failed; otherwise it is the program's
 ENGINE_FAILED = 125
 PATIENCE = 60.0
 
 
 class Mount(NamedTuple):
-    """A folder or file of the machine, at the same place inside. `ours`: of gpu-setup's own, for runs and caches."""
+    """A folder or file of the machine, at the same path inside. `ours`: a folder of gpu-setup, for runs and caches."""
 
     path: Path
     writable: bool = False
@@ -37,12 +37,12 @@ class Mount(NamedTuple):
 
 
 class Container(NamedTuple):
-    """How containers are started: the image, who runs in it, what it sees. `user`: uid:gid; None: the image's own.
+    """How containers are started: the image, the user in it, devices and mounts. `user`: uid:gid; None: the image's.
 
-    `env` holds no secret: it stands in argv and in `docker inspect`. `passed` are variables that the engine's command
-    takes from its own environment, so that their values stay out of argv. `network` False: none at all; `host_network`:
-    the machine's own. `limits` are for containers with cards. `private` is a folder of the person's for what only this
-    container may read.
+    `env` has no secrets: it is visible in argv and in `docker inspect`. `passed` are variables whose values the
+    engine's command takes from its environment, so that they are not in argv. `network` False: none at all;
+    `host_network`: the machine's network. `limits` are for containers with GPUs. `private` is a folder for files that
+    only this container may read.
     """
 
     engine: Engine
@@ -60,18 +60,18 @@ class Container(NamedTuple):
     private: Path | None = None
 
 
-def identity(session: Session, engine: Engine) -> str | None:
-    """Who runs inside, so that files come out as one's own.
+def container_user(session: Session, engine: Engine) -> str | None:
+    """The user inside, so that new files belong to the person.
 
-    A rootless engine's uid 0 is the person. Behind sudo it is the person who called it; root itself gets the image's
-    own user instead: nothing trains as root.
+    In a rootless engine uid 0 is the person. With sudo it is the person who called it; root itself gets the image's
+    user instead: nothing trains as root.
     """
     if engine.rootless and engine.program != "podman":
         return "0:0"
     if session.uid:
         return f"{session.uid}:{os.getegid()}"
     caller, group = (session.environ.get(f"SUDO_{name}", "") for name in ("UID", "GID"))
-    # podman's keep-id, which makes the person's number mean the same inside, is for a person's own podman only
+    # podman's keep-id, which gives the person the same uid inside, works only with a rootless podman
     known = caller.isdecimal() and group.isdecimal() and int(caller) and engine.program != "podman"
     return f"{caller}:{group}" if known else None
 
@@ -84,7 +84,7 @@ def run_argv(
     cwd: str | None = None,
     attached: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
-    """The engine's command for one program. No capability, no way to gain one, the default seccomp profile.
+    """The engine's command for one program. No capabilities, no new privileges, the default seccomp profile.
 
     `attached`: the engine's options for a program that reads stdin or has a terminal.
     """
@@ -93,10 +93,10 @@ def run_argv(
     words += [*attached, "--sig-proxy=false", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     if not container.writable_root:
         words += ["--read-only"]
-    # Triton loads what it compiled there, hence exec
+    # Triton loads its compiled code from there, hence exec
     words += ["--tmpfs", "/tmp:exec,mode=1777", "--shm-size", container.shm]
     if container.devices and not engine.rootless:
-        # page-locked memory for copies to the card; a rootless engine may not lift the limit
+        # page-locked memory for copies to the GPU; a rootless engine may not raise the limit
         words += [word for limit in container.limits for word in ("--ulimit", limit)]
     if engine.program == "podman" and container.user and engine.rootless:
         words += ["--userns", "keep-id"]
@@ -128,24 +128,24 @@ def _field(key: str, path: Path) -> str:
 class ContainerMachine:
     """This machine, with one difference: a program of the image's environment runs in a container of that image.
 
-    Everything else (files, other programs) is the machine's own. So whoever starts the environment's Python need not
-    know whether it is a venv or an image.
+    Everything else (files, other programs) is the machine's. So the caller that starts the environment's Python need
+    not know whether it is a venv or an image.
     """
 
     name = "this machine"
 
     def __init__(self, machine: Machine, container: Container, environment: str, hide: frozenset[str]) -> None:
-        """`environment` is the environment's folder inside; `hide` are variables that mean something outside only."""
+        """`environment` is the environment's folder inside; `hide` are variables that have a meaning only outside."""
         self._machine, self._container = machine, container
         self._inside, self._hide = environment.rstrip("/") + "/", hide
 
     def run(self, argv: Sequence[str], timeout: float = 5.0, env: Mapping[str, str] | None = None) -> Outcome:
         if not argv[0].startswith(self._inside):
             return self._machine.run(argv, timeout, env)
-        with self._started(argv, env, None) as words:
-            # the engine needs its time to set up and take down, beside the program's own
+        with self._running(argv, env, None) as words:
+            # the engine needs time to create and remove the container, besides the program's time
             outcome = self._machine.run(words, timeout + PATIENCE)
-        return self.run(argv, timeout, env) if self._goes_without_limits(outcome) else outcome
+        return self.run(argv, timeout, env) if self._drop_limits(outcome) else outcome
 
     def stream(
         self,
@@ -158,37 +158,37 @@ class ContainerMachine:
     ) -> Outcome:
         if not argv[0].startswith(self._inside):
             return self._machine.stream(argv, on_line, cancel, env, cwd, log)
-        with self._started(argv, env, cwd) as words:
+        with self._running(argv, env, cwd) as words:
             outcome = self._machine.stream(words, on_line, cancel, None, None, log)
-        if self._goes_without_limits(outcome):
+        if self._drop_limits(outcome):
             return self.stream(argv, on_line, cancel, env, cwd, log)
         if outcome.rc == ENGINE_FAILED:
             raise engine_problem(outcome, "The container did not start")
         return outcome
 
-    def _goes_without_limits(self, outcome: Outcome) -> bool:
-        """Whether this container did not start for its limits alone: then this one and all later ones have none."""
-        if not may_not_lift(outcome, self._container):
+    def _drop_limits(self, outcome: Outcome) -> bool:
+        """Whether only its limits prevented this container's start: then this one and all later ones have none."""
+        if not is_limit_refused(outcome, self._container):
             return False
         self._container = self._container._replace(limits=())
         return True
 
     @contextmanager
-    def _started(
+    def _running(
         self, argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | None
     ) -> Iterator[tuple[str, ...]]:
-        """The command for a new container, which is gone at the end, however that comes."""
+        """The command for a new container, which is removed at the end in any case."""
         name = f"gpu-setup-{uuid4().hex[:12]}"
-        # a token stays out of argv and `docker inspect`: with_token hands it over as a file
+        # a token must not be in argv or `docker inspect`: with_token mounts it as a file
         kept = {key: value for key, value in (env or {}).items() if not key.endswith("_TOKEN")}
         inside = {key: value for key, value in kept.items() if key not in self._hide}
-        hand_over(self._container)
+        give_folders(self._container)
         with with_token(self._container, self._machine) as container:
             try:
                 yield run_argv(container, name, argv, inside, cwd)
             finally:
-                # after its end there is none; after Ctrl-C or a time-out the client is gone and the container runs on
-                remove(container.engine, name, self._machine)
+                # after Ctrl-C or a time-out the client has ended, but the container still runs
+                remove_container(container.engine, name, self._machine)
 
     def read(self, path: str, limit: int = 4 << 20) -> bytes:
         return self._machine.read(path, limit)
@@ -215,10 +215,10 @@ class ContainerMachine:
         return self._machine.binding(vendor, timeout)
 
 
-def may_not_lift(outcome: Outcome, container: Container) -> bool:
-    """Whether the engine may not lift a limit, as in a container of its own (LXC): nothing ran then.
+def is_limit_refused(outcome: Outcome, container: Container) -> bool:
+    """Whether the engine may not raise a limit, for example because it runs in a container (LXC): then nothing ran.
 
-    Locked memory makes copies to a card faster; no training depends on it.
+    Locked memory makes copies to a GPU faster; no training depends on it.
     """
     if not container.limits or outcome.rc != ENGINE_FAILED:
         return False
@@ -226,37 +226,34 @@ def may_not_lift(outcome: Outcome, container: Container) -> bool:
     return cause is not None and cause.code == "rlimit"
 
 
-def attached_here() -> tuple[str, ...]:
-    """How a program is attached to where this process is: its stdin, and a terminal where there is one to talk with."""
+def attach_options() -> tuple[str, ...]:
+    """Options that attach the program to this process: its stdin, and the terminal if there is one."""
     return ("--interactive", "--tty") if os.isatty(0) and os.isatty(1) else ("--interactive",)
 
 
-def run_in(
+def run_attached(
     container: Container, argv: Sequence[str], machine: LocalMachine, say: Callable[[str], None], cwd: str
 ) -> int:
-    """Run a person's own program to its end, attached to where this process is. Returns the program's exit code.
-
-    The folders keep their owner.
-    """
+    """Run a person's program until it ends, attached to this process. Returns the program's exit status."""
     name = f"gpu-setup-{uuid4().hex[:12]}"
-    hand_over(container)
+    give_folders(container)
     with with_token(container, machine) as given:
         try:
-            outcome = machine.run_in_foreground(run_argv(given, name, argv, cwd=cwd, attached=attached_here()))
+            outcome = machine.run_in_foreground(run_argv(given, name, argv, cwd=cwd, attached=attach_options()))
         finally:
-            remove(container.engine, name, machine)
-    if may_not_lift(outcome, container):
-        say("gpu-setup: this engine may not lift the limit of locked memory: started once more, without")
-        return run_in(container._replace(limits=()), argv, machine, say, cwd)
+            remove_container(container.engine, name, machine)
+    if is_limit_refused(outcome, container):
+        say("gpu-setup: this engine may not raise the limit of locked memory: starting again without it")
+        return run_attached(container._replace(limits=()), argv, machine, say, cwd)
     if outcome.rc is None or outcome.rc == ENGINE_FAILED:
         raise engine_problem(outcome, "The container did not start")
     return outcome.rc if outcome.rc >= 0 else 128 - outcome.rc
 
 
-def remove(engine: Engine, name: str, machine: Machine) -> None:
-    """End and remove a container; one that is gone already is no error."""
+def remove_container(engine: Engine, name: str, machine: Machine) -> None:
+    """Stop and remove a container; it is no error if it does not exist."""
     outcome = machine.run((engine.program, "rm", "--force", name), timeout=PATIENCE)
-    # 20.10 says so when --rm is at it already
+    # Docker 20.10 prints this while --rm is removing it
     limit = time.monotonic() + PATIENCE
     while "already in progress" in outcome.stderr and time.monotonic() < limit:
         time.sleep(0.05)
@@ -264,7 +261,7 @@ def remove(engine: Engine, name: str, machine: Machine) -> None:
 
 
 def _owner(container: Container) -> tuple[int, int]:
-    """uid and gid of the container's processes, as they are on the machine."""
+    """uid and gid of the container's processes, as seen on the machine."""
     if container.user is None:
         return UID, UID
     if container.engine.rootless:
@@ -273,10 +270,10 @@ def _owner(container: Container) -> tuple[int, int]:
     return int(uid), int(gid)
 
 
-def hand_over(container: Container) -> None:
-    """For root, whose containers run as another user: give it our own folders that it works in, with all in them.
+def give_folders(container: Container) -> None:
+    """For root, whose containers run as another user: give this user gpu-setup's folders that it writes to.
 
-    Some libraries write models that only their owner may read. A person's own folders keep their owner.
+    Some libraries write models that only their owner may read. A person's folders keep their owner.
     """
     if os.geteuid() != 0:
         return
@@ -293,7 +290,7 @@ def hand_over(container: Container) -> None:
             except OSError as error:
                 raise OutsideFailed(
                     "image.chown",
-                    f"{place} could not be handed to the container's user.",
+                    f"The owner of {place} could not be changed to the container's user.",
                     f"The system says: {error.strerror or error}.",
                     "Set GPU_SETUP_HOME to a folder on a local disk, or run as yourself instead of root",
                 ) from error
@@ -301,10 +298,10 @@ def hand_over(container: Container) -> None:
 
 @contextmanager
 def with_token(container: Container, machine: Machine) -> Iterator[Container]:
-    """The container with the person's hub token, where it has a network and there is a token.
+    """The container with the person's hub token, if it has a network and there is a token.
 
-    A token is handed over as a mounted file only: argv, the image and `docker inspect` can be read by others. The
-    person's own file where the container's user can read it, else one of its own for this run, removed at the end.
+    The token is only mounted as a file: other users can read argv, the image and `docker inspect`. It is the person's
+    file if the container's user can read it, else a copy for this run, removed at the end.
     """
     if not container.network or container.private is None:
         yield container

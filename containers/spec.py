@@ -1,6 +1,6 @@
-"""Which image fits this machine. A pure decision: Host + Catalogue → ImageSpec, or Refused with the way out.
+"""Which image fits this machine. A pure decision: Host + Catalogue → ImageSpec, or Refused with what to do next.
 
-cards ─▶ their targets ─▶ stacks with kernels for them ─▶ those whose driver or kernel floor is met ─▶ the preferred one
+GPUs ─▶ their targets ─▶ stacks with kernels for them ─▶ those whose minimum driver or kernel is met ─▶ the best one
 """
 
 from __future__ import annotations
@@ -14,44 +14,44 @@ from checks.catalogue import Base, Catalogue, Stack
 from checks.facts.host import Host
 from checks.rules import cards
 from checks.rules.cards import AMD, NVIDIA, numbers
-from containers.device_options import access
-from containers.model import ImageSpec, Vendor
+from containers.device_options import device_access
+from containers.model import ImageSpec, ImageVendor
 from machine.errors import BadUsage, Refused
 
-VENDORS = {NVIDIA: Vendor.NVIDIA, AMD: Vendor.AMD}
-# what Docker takes as an image's name; anything else would be more than a name in a FROM line
+VENDORS = {NVIDIA: ImageVendor.NVIDIA, AMD: ImageVendor.AMD}
+# what Docker accepts as an image's name; anything else would be more than a name in a FROM line
 REFERENCE = re.compile(r"[a-z0-9][A-Za-z0-9._/:-]*(@sha256:[0-9a-f]{64})?")
-ON_THE_PROCESSOR = "For an image that trains on the processor: gpu-setup image render --vendor cpu"
+CPU_IMAGE = "For an image that trains on the CPU: gpu-setup image render --vendor cpu"
 
 
-class Seen(NamedTuple):
-    """A card that the image is for."""
+class ImageCard(NamedTuple):
+    """A GPU that the image is for."""
 
     name: str
-    vendor: Vendor
+    vendor: ImageVendor
     target: str
 
 
 def image_spec(
     host: Host,
     catalogue: Catalogue,
-    vendor: Vendor = Vendor.AUTO,
+    vendor: ImageVendor = ImageVendor.AUTO,
     base: str | None = None,
     python: str | None = None,
 ) -> ImageSpec:
     """The image for this machine. Raises Refused where no stack fits, BadUsage for a base that cannot be used."""
-    seen = () if vendor is Vendor.CPU else _cards(host, catalogue, vendor)
+    seen = () if vendor is ImageVendor.CPU else _cards(host, catalogue, vendor)
     if seen:
         stack, because, notes = _stack_for(seen, host, catalogue)
     else:
         stack = next(row for row in catalogue.stacks if row.vendor == "cpu")
-        because = "asked for" if vendor is Vendor.CPU else "no NVIDIA or AMD card that can train"
+        because = "requested" if vendor is ImageVendor.CPU else "no NVIDIA or AMD GPU that can train"
         notes = (stack.note,) if stack.note else ()
     foundation = _base(stack, catalogue, base, python)
     if stack.verified == "unverified":
-        notes = (*notes, f"unverified: nobody has built and run the stack {stack.name} for this project yet")
+        notes = (*notes, f"unverified: the stack {stack.name} has not been built and run for this project yet")
     if stack.torch_brings:
-        notes = (*notes, "torch's own libraries come from its index and are not checked by hash (unverified)")
+        notes = (*notes, "torch's libraries come from its index and are not checked by hash (unverified)")
     if foundation.image == stack.base and foundation.note:
         notes = (*notes, f"base: {foundation.note}")
     assert stack.lock is not None
@@ -79,7 +79,7 @@ def image_spec(
         because=because,
         targets=tuple(sorted({card.target for card in seen})),
         cards=tuple(dict.fromkeys(card.name for card in seen)),
-        access=access(host, Vendor(stack.vendor)),
+        access=device_access(host, ImageVendor(stack.vendor)),
         notes=notes,
     )
 
@@ -88,89 +88,89 @@ def lock_text(name: str) -> bytes:
     return (resources.files("checks") / "data" / "locks" / name).read_bytes()
 
 
-def _cards(host: Host, catalogue: Catalogue, vendor: Vendor) -> tuple[Seen, ...]:
-    """The cards that the image is for; none where the machine has no card that is meant for training."""
+def _cards(host: Host, catalogue: Catalogue, vendor: ImageVendor) -> tuple[ImageCard, ...]:
+    """The GPUs that the image is for; none if the machine has no GPU for training."""
     if host.cards is None:
         raise Refused(
             "image.cards-unknown",
-            "The PCI devices could not be read, so it is not known whether there is a card.",
-            "An image is not chosen on a guess.",
-            f"gpu-setup facts shows what could not be read. {ON_THE_PROCESSOR}",
+            "The PCI devices could not be read, so it is not known whether there is a GPU.",
+            "gpu-setup does not guess which image is right.",
+            f"gpu-setup facts shows what could not be read. {CPU_IMAGE}",
         )
-    found = _training(host, catalogue)
+    found = _training_cards(host, catalogue)
     vendors = sorted({card.vendor for card in found})
-    if vendor is Vendor.AUTO and len(vendors) > 1:
+    if vendor is ImageVendor.AUTO and len(vendors) > 1:
         names = {each: ", ".join(card.name for card in found if card.vendor is each) for each in vendors}
         raise Refused(
             "image.two-vendors",
-            f"There are cards of both vendors: {' and '.join(names[each] for each in vendors)}.",
-            "An image is for one vendor, and which one is meant is not guessed.",
-            "Say which: gpu-setup image render --vendor nvidia, or --vendor amd",
+            f"There are GPUs of both vendors: {' and '.join(names[each] for each in vendors)}.",
+            "An image is for one vendor, and gpu-setup does not guess which one you mean.",
+            "Choose one: gpu-setup image render --vendor nvidia, or --vendor amd",
         )
-    if vendor is not Vendor.AUTO:
+    if vendor is not ImageVendor.AUTO:
         found = tuple(card for card in found if card.vendor is vendor)
     if not found:
-        _refuse_what_is_there(host, catalogue, vendor)
+        _refuse_unusable_cards(host, catalogue, vendor)
     return found
 
 
-def _training(host: Host, catalogue: Catalogue) -> tuple[Seen, ...]:
+def _training_cards(host: Host, catalogue: Catalogue) -> tuple[ImageCard, ...]:
     found = []
     for card in cards.training(host, catalogue):
         row, gpu = cards.known(card, catalogue), cards.nvml_of(card, host)
-        # a card that the catalogue does not know may still tell what it computes with
+        # the driver may know the compute capability of a GPU that the catalogue does not have
         target = row.target if row else gpu.compute_capability if gpu else None
         name = row.name if row else (gpu.name if gpu and gpu.name else cards.name(card, catalogue))
         if target is None:
             raise Refused(
                 "image.unknown-card",
-                f"{name} at {card.slot} is not known, and what it computes with could not be asked.",
-                "Which stack has kernels for it is not guessed.",
-                f"Install its driver first, or add it to the catalogue (docs/adding.md). {ON_THE_PROCESSOR}",
+                f"{name} at {card.slot} is not in the catalogue, and its compute capability could not be read.",
+                "gpu-setup does not guess which stack has kernels for it.",
+                f"Install its driver first, or add it to the catalogue (docs/adding.md). {CPU_IMAGE}",
             )
-        found.append(Seen(name, VENDORS[card.vendor], target))
+        found.append(ImageCard(name, VENDORS[card.vendor], target))
     if not found:
-        # under Windows (WSL) the card is not on the bus, but NVML answers
+        # under Windows (WSL) the GPU is not on the PCI bus, but NVML answers
         found = [
-            Seen(gpu.name or "NVIDIA GPU", Vendor.NVIDIA, gpu.compute_capability)
+            ImageCard(gpu.name or "NVIDIA GPU", ImageVendor.NVIDIA, gpu.compute_capability)
             for gpu in host.nvidia.nvml or ()
             if gpu.compute_capability and host.os.virtualisation == "wsl"
         ]
     return tuple(found)
 
 
-def _refuse_what_is_there(host: Host, catalogue: Catalogue, vendor: Vendor) -> None:
-    """Refuse where a card is there that no image can be for, or where the asked vendor has none."""
+def _refuse_unusable_cards(host: Host, catalogue: Catalogue, vendor: ImageVendor) -> None:
+    """Refuse if the machine has a GPU that no image supports, or none of the requested vendor."""
     for card in host.cards or ():
         row = cards.known(card, catalogue)
-        if card.vendor not in VENDORS or vendor not in (Vendor.AUTO, VENDORS[card.vendor]):
+        if card.vendor not in VENDORS or vendor not in (ImageVendor.AUTO, VENDORS[card.vendor]):
             continue
         if card.driver in cards.RESERVED:
             raise Refused(
                 "image.reserved",
                 f"{cards.subject(card, catalogue)} is reserved for a virtual machine ({card.driver}).",
                 "A container on this machine cannot use it.",
-                f"Take the {card.driver} binding back, then ask again. {ON_THE_PROCESSOR}",
+                f"Remove the {card.driver} binding, then run the command again. {CPU_IMAGE}",
             )
         if row is not None and not row.supported and not row.integrated:
             raise Refused(
                 "image.no-stack",
                 f"No training stack has kernels for {row.name} ({row.target}).",
                 f"{row.note or 'torch or bitsandbytes dropped it'}.",
-                ON_THE_PROCESSOR,
+                CPU_IMAGE,
             )
-    if vendor is not Vendor.AUTO:
+    if vendor is not ImageVendor.AUTO:
         raise Refused(
             "image.vendor-absent",
-            f"There is no {vendor.value.upper()} card in this machine that can train.",
-            "An image is made for the cards that are there.",
-            f"Leave --vendor out. {ON_THE_PROCESSOR}",
+            f"This machine has no {vendor.value.upper()} GPU that can train.",
+            "An image is made for the GPUs of the machine.",
+            f"Run the command without --vendor. {CPU_IMAGE}",
         )
 
 
-def _stack_for(seen: tuple[Seen, ...], host: Host, catalogue: Catalogue) -> tuple[Stack, str, tuple[str, ...]]:
-    """The preferred stack that the driver lets run, why, and what is to be known about it."""
-    vendor, names = seen[0].vendor, _listed(seen)
+def _stack_for(seen: tuple[ImageCard, ...], host: Host, catalogue: Catalogue) -> tuple[Stack, str, tuple[str, ...]]:
+    """The preferred stack that the driver supports, why, and notes about it."""
+    vendor, names = seen[0].vendor, _card_names(seen)
     rows = [row for row in catalogue.stacks if row.vendor == vendor and row.lock]
     covering = [row for row in rows if all(card.target in row.targets for card in seen)]
     notes: list[str] = []
@@ -181,12 +181,12 @@ def _stack_for(seen: tuple[Seen, ...], host: Host, catalogue: Catalogue) -> tupl
             raise Refused(
                 "image.no-stack",
                 f"No training stack has kernels for {names}.",
-                "torch and bitsandbytes carry none for it.",
-                ON_THE_PROCESSOR,
+                "torch and bitsandbytes have none for it.",
+                CPU_IMAGE,
             )
         covering = [most]
-        notes.append(f"not for every card: {most.name} has no kernels for {_listed(tuple(left))}")
-    fits = _fits_driver if vendor is Vendor.NVIDIA else _fits_kernel
+        notes.append(f"not for every GPU: {most.name} has no kernels for {_card_names(tuple(left))}")
+    fits = _fits_driver if vendor is ImageVendor.NVIDIA else _fits_kernel
     kept = [(row, fits(row, seen, host)) for row in covering]
     stack, floor = next(((row, floor) for row, floor in kept if floor.met), (None, kept[0][1]))
     if stack is None:
@@ -194,13 +194,13 @@ def _stack_for(seen: tuple[Seen, ...], host: Host, catalogue: Catalogue) -> tupl
         raise Refused(lowest.code, lowest.what(names), lowest.why, lowest.next)
     if stack is not covering[0]:
         better = kept[0][1]
-        notes.append(f"{covering[0].name} would be preferred, but {better.wanted} is needed for it: {better.next}")
+        notes.append(f"{covering[0].name} is preferred, but needs {better.wanted}: {better.next}")
     covered = sorted({card.target for card in seen if card.target in stack.targets})
     return stack.for_target(*covered), f"{names}; {floor.said}", tuple(notes)
 
 
-class Floor(NamedTuple):
-    """What a stack asks of the system under it: is it there, and what to do if not. `wanted` is a version."""
+class Requirement(NamedTuple):
+    """What a stack needs from the system: whether it is met, and what to do if not. `wanted` is a version."""
 
     met: bool
     wanted: str
@@ -214,44 +214,44 @@ class Floor(NamedTuple):
         return f"{self.here} is too old for any image for {names}: it needs {self.wanted} or newer."
 
 
-def _fits_driver(stack: Stack, seen: tuple[Seen, ...], host: Host) -> Floor:
+def _fits_driver(stack: Stack, seen: tuple[ImageCard, ...], host: Host) -> Requirement:
     wanted = stack.driver_floor or "0"
     driver = host.nvidia.module_version or host.nvidia.nvml_driver
     step = f"gpu-setup plan --branch {stack.driver_branch} shows the upgrade to driver {wanted} or newer"
     if driver is None:
-        return Floor(True, wanted, f"no driver is loaded yet, and it must be {wanted} or newer (gpu-setup plan)")
-    return Floor(
+        return Requirement(True, wanted, f"no driver is loaded yet; it must be {wanted} or newer (gpu-setup plan)")
+    return Requirement(
         numbers(driver) >= numbers(wanted),
         wanted,
-        f"driver {driver} is not below {wanted}",
+        f"driver {driver} meets the minimum {wanted}",
         "image.driver-too-old",
-        f"{stack.runtime.upper()} runs on driver {wanted} or newer only, and nothing in an image changes the driver.",
+        f"{stack.runtime.upper()} needs driver {wanted} or newer, and an image cannot change the driver.",
         step,
         f"The NVIDIA driver {driver}",
     )
 
 
-def _fits_kernel(stack: Stack, seen: tuple[Seen, ...], host: Host) -> Floor:
+def _fits_kernel(stack: Stack, seen: tuple[ImageCard, ...], host: Host) -> Requirement:
     floors = [stack.kernel_floors.get(card.target, stack.kernel_floor or "0") for card in seen]
     wanted = max(floors, key=numbers)
     release = host.kernel.release
     if host.amd.module_version is not None:
-        return Floor(True, wanted, f"amdgpu {host.amd.module_version} by DKMS")
+        return Requirement(True, wanted, f"amdgpu {host.amd.module_version} by DKMS")
     if release is None:
-        return Floor(True, wanted, f"the kernel could not be read; it must be {wanted} or newer")
-    return Floor(
+        return Requirement(True, wanted, f"the kernel could not be read; it must be {wanted} or newer")
+    return Requirement(
         numbers(release) >= numbers(wanted),
         wanted,
-        f"kernel {release} is not below {wanted}",
+        f"kernel {release} meets the minimum {wanted}",
         "image.kernel-too-old",
-        f"The amdgpu of an older kernel does not drive {_listed(seen)}.",
+        f"The amdgpu of an older kernel does not support {_card_names(seen)}.",
         "gpu-setup plan shows the upgrade of the kernel",
         f"Kernel {release}",
     )
 
 
 def _base(stack: Stack, catalogue: Catalogue, image: str | None, python: str | None) -> Base:
-    """The row for the base that was named, or one like it; its Python must have a lock."""
+    """The catalogue's row for the named base image, or a new one; its Python must have a lock."""
     own = catalogue.base(stack.base)
     assert own is not None
     row = own
@@ -259,17 +259,17 @@ def _base(stack: Stack, catalogue: Catalogue, image: str | None, python: str | N
         if not REFERENCE.fullmatch(image):
             raise BadUsage(
                 "image.base",
-                f"{image[:100]!r} is no name of an image.",
-                "A name is like ubuntu:24.04 or registry.example/team/base:1, with @sha256:… behind it or not.",
-                "Give --base such a name.",
+                f"{image[:100]!r} is not the name of an image.",
+                "A name is like ubuntu:24.04 or registry.example/team/base:1, optionally with @sha256:… at its end.",
+                "Correct --base.",
             )
         known = catalogue.base(image)
         if known is None and python is None:
             raise BadUsage(
                 "image.base-python",
-                f"Which Python the base {image} has is not known.",
-                f"Known are {', '.join(base.image for base in catalogue.bases)}.",
-                f"Say it with --python, one of {', '.join(stack.pythons)}.",
+                f"The Python version of the base image {image} is not known.",
+                f"Known base images: {', '.join(base.image for base in catalogue.bases)}.",
+                f"Give it with --python, one of {', '.join(stack.pythons)}.",
             )
         row = known or Base(
             image=image.partition("@")[0],
@@ -283,13 +283,13 @@ def _base(stack: Stack, catalogue: Catalogue, image: str | None, python: str | N
     if wanted not in stack.pythons or (python is not None and catalogue.base(row.image) and python != row.python):
         raise BadUsage(
             "image.python",
-            f"The stack {stack.name} cannot stand on {row.image} with Python {wanted}.",
+            f"The stack {stack.name} does not support {row.image} with Python {wanted}.",
             f"{row.image} has Python {row.python}, and the lock is for {', '.join(stack.pythons)}.",
-            "Choose another --base, or leave --python out.",
+            "Choose another --base, or omit --python.",
         )
     return row
 
 
-def _listed(seen: tuple[Seen, ...]) -> str:
+def _card_names(seen: tuple[ImageCard, ...]) -> str:
     counted = dict.fromkeys(f"{card.name} ({card.target})" for card in seen)
     return ", ".join(counted)

@@ -1,9 +1,9 @@
-"""Proof from inside: the worker's checks run in a container of the image, without network and without root."""
+"""Verifies an image from inside: the worker's checks run in a container of it, without network and without root."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -20,42 +20,47 @@ STAGE = "verify"
 MARK = "gpu-setup-verify: "
 CHECKS = 11
 
+CheckStatus = Literal["pass", "fail", "skip", "stub"]
+Verdict = Literal["pass", "fail", "stub"]
+# cuda: also for ROCm
+Device = Literal["cuda", "cpu", "stub", "none"]
 
-class Proof(msgspec.Struct, frozen=True):
-    """One check: pass, fail, skip (does not apply; the reason says why) or stub (the device is a stand-in)."""
+
+class VerifyCheck(msgspec.Struct, frozen=True):
+    """One check. skip: the reason says why; stub: the device is a stand-in, so nothing was verified."""
 
     id: str
     title: str
-    status: str
+    status: CheckStatus
     reason: str
     values: dict[str, Any] = {}
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """What the worker prints. `device`: cuda (also for ROCm), cpu, stub or none."""
+class WorkerAnswer(msgspec.Struct, frozen=True):
+    """What the worker prints."""
 
-    device: str
+    device: Device
     python: str
-    checks: tuple[Proof, ...]
+    checks: tuple[VerifyCheck, ...]
 
 
 class Verification(msgspec.Struct, frozen=True):
-    """`verdict`: pass, fail, or stub where a check could prove nothing because the device is a stand-in."""
+    """`verdict`: stub where a check verified nothing because the device is a stand-in."""
 
     image: str
     image_id: str
     stack: str
-    device: str
+    device: Device
     python: str
-    verdict: str
-    checks: tuple[Proof, ...]
+    verdict: Verdict
+    checks: tuple[VerifyCheck, ...]
 
 
 def verify(
     spec: ImageSpec, container: Container, image_id: str, recipes: tuple[Path, ...], machine: Machine, emit: Emit
 ) -> Verification:
-    """Run every check inside and return what they found. Raises Problem when the container gives no answer."""
-    emit(Event("start", STAGE, f"Proving {container.image} from inside"))
+    """Run every check inside and return the results. Raises Problem when the container gives no answer."""
+    emit(Event("start", STAGE, f"Verifying {container.image} from inside"))
     argv = [f"{ENVIRONMENT}/bin/python", "-m", "gpu_setup_worker.verify", "--torch", spec.torch]
     for word, value in (("--cuda", spec.cuda), ("--hip", spec.hip)):
         if value is not None:
@@ -84,17 +89,17 @@ def verify(
         text = "\n".join(said[-40:])
         raise OutsideFailed(
             "verify.no-answer",
-            f"The checks inside {container.image} gave no answer (exit {outcome.rc}).",
+            f"The checks inside {container.image} gave no answer (exit status {outcome.rc}).",
             last_error(text),
             "gpu-setup image build, then verify again",
         )
-    found = msgspec.json.decode(answer[-1], type=Answer)
+    found = msgspec.json.decode(answer[-1], type=WorkerAnswer)
     emit(Event("end", STAGE, f"{len(found.checks)} checks done inside"))
     return Verification(
         container.image, image_id, spec.stack, found.device, found.python, verdict(found.checks), found.checks
     )
 
 
-def verdict(checks: tuple[Proof, ...]) -> str:
+def verdict(checks: tuple[VerifyCheck, ...]) -> Verdict:
     statuses = {proof.status for proof in checks}
     return "fail" if "fail" in statuses else "stub" if "stub" in statuses else "pass"

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from containers.model import Vendor
+from containers.model import ImageVendor
 from gpu_setup.commands.image_options import SpecOptions, engine_option, spec_options
 from gpu_setup.commands.options import json_option, machine_option, open_machine, options_into
 from gpu_setup.envelope import Answer
@@ -64,9 +64,9 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
 def build_command(options: BuildOptions) -> Answer:
     """Build the image that fits this machine, through the engine's own BuildKit."""
     from checks.facts.read import read_host
-    from containers.build import STAGE, Sources, build
-    from containers.device_options import no_way
-    from containers.engine import choose_engine, seen_by
+    from containers.build import STAGE, Sources, build_image
+    from containers.device_options import no_access_problem
+    from containers.engine import choose_engine, host_for_engine
     from containers.image_result import image_result
     from gpu_setup.commands.training_options import my_paths
     from gpu_setup.render.image import built_text
@@ -84,9 +84,9 @@ def build_command(options: BuildOptions) -> Answer:
     chosen = choose_engine(here, machine, options.engine)
     sources = Sources(options.ca, options.pip_config, options.wheels, options.offline)
     with reporter(options.as_json) as emit:
-        if not recorded and spec.vendor != Vendor.CPU and spec.access is None:
-            problem = no_way(seen_by(here, chosen), Vendor(spec.vendor))
+        if not recorded and spec.vendor != "cpu" and spec.access is None:
+            problem = no_access_problem(host_for_engine(here, chosen), ImageVendor(spec.vendor))
             emit(Event("note", STAGE, f"The image can be built here, but not used: {problem.what} {problem.next}"))
-        built = build(spec, chosen, WORKER, version(), sources, machine, my_paths(), emit)
+        built = build_image(spec, chosen, WORKER, version(), sources, machine, my_paths(), emit)
     made = image_result(spec, version(), built)
     return Answer("image", made, FINE, lambda: built_text(made))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from containers.model import Vendor
+from containers.model import ImageVendor
 from gpu_setup.commands.options import Decorator, options_into
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class SpecOptions(NamedTuple):
     """What changes the image; `python` belongs to a `base` that is not known."""
 
-    vendor: Vendor
+    vendor: ImageVendor
     base: str | None
     python: str | None
 
@@ -45,8 +45,8 @@ def spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--vendor",
-            type=click.Choice(Vendor, case_sensitive=False),
-            default=Vendor.AUTO,
+            type=click.Choice(ImageVendor, case_sensitive=False),
+            default=ImageVendor.AUTO,
             help="The cards' vendor; cpu for an image without GPU support.",
         ),
     ):

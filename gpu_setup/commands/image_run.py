@@ -70,9 +70,9 @@ def run_command(options: RunOptions) -> int:
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from containers.build import worker_digest
-    from containers.container_setup import Wanted, container, find_image
+    from containers.container_setup import ContainerOptions, find_image, make_container
     from containers.engine import choose_engine
-    from containers.run import attached_here, run_argv, run_in
+    from containers.run import attach_options, run_argv, run_attached
     from containers.user_mounts import check_folder, user_mounts
     from gpu_setup.commands.training_options import my_paths
     from harness.environment.worker_process import WORKER
@@ -85,11 +85,11 @@ def run_command(options: RunOptions) -> int:
     spec = options.wanted.spec(host)
     chosen = choose_engine(host, machine, options.engine)
     image = find_image(spec, worker_digest(WORKER), chosen, machine, options.image_name)
-    wanted = Wanted(options.gpus, options.network, options.image_name, options.shm_size, options.writable)
+    wanted = ContainerOptions(options.gpus, options.network, options.image_name, options.shm_size, options.writable)
     mounts = user_mounts(here, options.mounts)
-    made = container(spec, image, host, catalogue(), chosen, machine, my_paths(), wanted, os.environ, mounts)
+    made = make_container(spec, image, host, catalogue(), chosen, machine, my_paths(), wanted, os.environ, mounts)
     if options.only_print:
-        argv = run_argv(made, "gpu-setup-run", options.words, cwd=str(here), attached=attached_here())
+        argv = run_argv(made, "gpu-setup-run", options.words, cwd=str(here), attached=attach_options())
         click.echo(shlex.join(argv))
         return FINE
-    return run_in(made, options.words, machine, partial(click.echo, err=True), str(here))
+    return run_attached(made, options.words, machine, partial(click.echo, err=True), str(here))

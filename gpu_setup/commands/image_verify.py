@@ -54,7 +54,7 @@ def verify_command(options: VerifyOptions) -> Answer:
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from containers.build import worker_digest
-    from containers.container_setup import Wanted, container, find_image
+    from containers.container_setup import ContainerOptions, find_image, make_container
     from containers.engine import choose_engine
     from containers.verify import verify
     from gpu_setup.commands.training_options import my_paths
@@ -70,8 +70,8 @@ def verify_command(options: VerifyOptions) -> Answer:
     spec = options.wanted.spec(host)
     chosen = choose_engine(host, machine, options.engine)
     image = find_image(spec, worker_digest(WORKER), chosen, machine, options.image_name)
-    wanted = Wanted(gpus=options.gpus, image=options.image_name)
-    made = container(spec, image, host, catalogue(), chosen, machine, my_paths(), wanted, os.environ)
+    wanted = ContainerOptions(gpus=options.gpus, image=options.image_name)
+    made = make_container(spec, image, host, catalogue(), chosen, machine, my_paths(), wanted, os.environ)
     files = recipe_files(options.recipes, gpu=spec.vendor != "cpu")
     with reporter(options.as_json) as emit:
         found = verify(spec, made, image.id, files, machine, emit)

@@ -13,10 +13,10 @@ import msgspec
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from containers.build import worker_digest
-from containers.container_setup import Wanted, container, find_image
+from containers.container_setup import ContainerOptions, find_image, make_container
 from containers.dockerfile import ENVIRONMENT
 from containers.engine import choose_engine
-from containers.model import Vendor
+from containers.model import ImageVendor
 from containers.run import ContainerMachine, Mount
 from containers.spec import image_spec
 from harness.environment.build import Environment
@@ -42,16 +42,16 @@ def image_runtime(
     emit: Emit,
     environ: Mapping[str, str],
     engine: str | None = None,
-    wanted: Wanted | None = None,
+    wanted: ContainerOptions | None = None,
     writable: tuple[Path, ...] = (),
 ) -> tuple[Job, Machine, Environment]:
     """The job on the image's stack, the machine to run it on, and its environment; raises Problem without an image.
 
     `writable`: the user's own folders that the training writes to, in addition to ours.
     """
-    wanted = wanted or Wanted()
+    wanted = wanted or ContainerOptions()
     chosen = choose_engine(host, machine, engine)
-    spec = image_spec(host, catalogue, Vendor(job.stack.vendor))
+    spec = image_spec(host, catalogue, ImageVendor(job.stack.vendor))
     image = find_image(spec, worker_digest(WORKER), chosen, machine, wanted.image)
     notes = make(paths.cache / "image" / image.id.removeprefix("sha256:")[:12])
     folders = [SAMPLES, SHIPPED, Path(job.recipe.path).absolute().parent]
@@ -63,7 +63,7 @@ def image_runtime(
     if job.device is not None and not wanted.gpus:
         # the container gets only this card, so no variable is needed inside to select it
         wanted = msgspec.structs.replace(wanted, gpus=(job.device,))
-    made = container(
+    made = make_container(
         spec, image, host, catalogue, chosen, machine, paths,
         msgspec.structs.replace(wanted, network=wanted.network or hub), environ, tuple(mounts),
     )  # fmt: skip

@@ -34,11 +34,11 @@ def choose_workplace(
     """
     if runtime.runtime != "image" and runtime.image_name is None:
         return job, here
-    from containers.container_setup import Wanted
+    from containers.container_setup import ContainerOptions
     from harness.jobs.image_runtime import image_runtime
 
     machine, paths, emit, _ = here
-    wanted = Wanted(image=runtime.image_name)
+    wanted = ContainerOptions(image=runtime.image_name)
     job, machine, environment = image_runtime(
         job, host, catalogue, machine, paths, emit, os.environ, runtime.engine, wanted, writable
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from checks.catalogue import catalogue
 from checks.facts.read import read_host
 from containers.dockerfile import dockerfile
-from containers.model import Vendor
+from containers.model import ImageVendor
 from containers.spec import image_spec
 from machine.errors import Problem
 from tests.recorded_machines import load, names
@@ -19,16 +19,16 @@ FOLDER = Path(__file__).with_name("golden")
 # the tool's version is left open, so that a new one changes no file
 VERSION = "VERSION"
 # machines that are asked with more than their default
-ASKED = {("two-vendors", Vendor.NVIDIA), ("two-vendors", Vendor.AMD), ("rtx3090-healthy", Vendor.CPU)}
+ASKED = {("two-vendors", ImageVendor.NVIDIA), ("two-vendors", ImageVendor.AMD), ("rtx3090-healthy", ImageVendor.CPU)}
 
 
-def cases() -> list[tuple[str, Vendor]]:
-    return [(name, Vendor.AUTO) for name in names()] + sorted(ASKED)
+def cases() -> list[tuple[str, ImageVendor]]:
+    return [(name, ImageVendor.AUTO) for name in names()] + sorted(ASKED)
 
 
-def render(name: str, vendor: Vendor) -> tuple[str, str]:
+def render(name: str, vendor: ImageVendor) -> tuple[str, str]:
     """The file's name and content for a recorded machine."""
-    stem = name if vendor is Vendor.AUTO else f"{name}.{vendor.value}"
+    stem = name if vendor is ImageVendor.AUTO else f"{name}.{vendor.value}"
     try:
         spec = image_spec(read_host(load(name)), catalogue(), vendor)
     except Problem as problem:

@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from checks.facts.host import DeviceNode, Host, NvmlGpu
-from containers.device_options import access, amd_described, device_options
-from containers.model import Access, Vendor
+from containers.device_options import device_access, device_options, has_amd_cdi
+from containers.model import Access, ImageVendor
 from machine.errors import Refused
 from machine.local import LocalMachine
 from tests.containers.hosts import host, with_docker, with_gpus
@@ -51,7 +51,7 @@ def two_radeons() -> Host:
 def test_docker_info_decides_for_nvidia(docker: dict[str, object], way: Access | None) -> None:
     machine = host("rtx3090-healthy")
     machine = replace(machine, nvidia=replace(machine.nvidia, cdi_specs=("/run/cdi/nvidia.yaml",)))
-    assert access(with_docker(machine, **docker), Vendor.NVIDIA) is way
+    assert device_access(with_docker(machine, **docker), ImageVendor.NVIDIA) is way
 
 
 @pytest.mark.parametrize(
@@ -64,67 +64,70 @@ def test_docker_info_decides_for_nvidia(docker: dict[str, object], way: Access |
     ],
 )
 def test_amd_needs_no_toolkit_but_the_systems_engine(docker: dict[str, object], cdi: bool, way: Access | None) -> None:
-    assert access(with_docker(host("rx7900xtx-healthy"), **docker), Vendor.AMD, cdi) is way
+    assert device_access(with_docker(host("rx7900xtx-healthy"), **docker), ImageVendor.AMD, cdi) is way
 
 
 def test_amds_description_is_looked_for_where_the_engine_looks(tmp_path: Path) -> None:
-    assert not amd_described(LocalMachine(), (str(tmp_path), "/nonexistent"))
+    assert not has_amd_cdi(LocalMachine(), (str(tmp_path), "/nonexistent"))
     (tmp_path / "amd.json").write_text("{}")
-    assert amd_described(LocalMachine(), ("/nonexistent", str(tmp_path)))
+    assert has_amd_cdi(LocalMachine(), ("/nonexistent", str(tmp_path)))
 
 
 def test_nvidia_cards_go_in_by_uuid() -> None:
     machine = two_gpus()
-    assert device_options(machine, Vendor.NVIDIA, Access.CDI, SLOTS) == (
+    assert device_options(machine, ImageVendor.NVIDIA, Access.CDI, SLOTS) == (
         "--device", "nvidia.com/gpu=GPU-aaaa-1", "--device", "nvidia.com/gpu=GPU-bbbb-2",
     )  # fmt: skip
-    assert device_options(machine, Vendor.NVIDIA, Access.GPUS, SLOTS) == ("--gpus", '"device=GPU-aaaa-1,GPU-bbbb-2"')
+    assert device_options(machine, ImageVendor.NVIDIA, Access.GPUS, SLOTS) == (
+        "--gpus",
+        '"device=GPU-aaaa-1,GPU-bbbb-2"',
+    )
 
 
 @pytest.mark.parametrize("word", ["GPU-bbbb", "0000:41:00.0", "00000000:41:00.0"])
 def test_one_card_is_chosen_by_its_uuid_or_its_place(word: str) -> None:
-    options = device_options(two_gpus(), Vendor.NVIDIA, Access.GPUS, SLOTS, (word,))
+    options = device_options(two_gpus(), ImageVendor.NVIDIA, Access.GPUS, SLOTS, (word,))
     assert options == ("--gpus", '"device=GPU-bbbb-2"')
 
 
 @pytest.mark.parametrize("word", ["GPU-", "GPU-cccc", "0000:99:00.0", "1"])
 def test_a_choice_that_is_no_card_or_two_is_refused(word: str) -> None:
     with pytest.raises(Refused) as caught:
-        device_options(two_gpus(), Vendor.NVIDIA, Access.CDI, SLOTS, (word,))
+        device_options(two_gpus(), ImageVendor.NVIDIA, Access.CDI, SLOTS, (word,))
     assert caught.value.code == "image.no-such-card"
     assert "GPU-aaaa-1" in caught.value.why
 
 
 def test_amd_cards_go_in_by_their_nodes_and_the_numbers_of_their_groups() -> None:
-    assert device_options(two_radeons(), Vendor.AMD, Access.NODES, SLOTS) == (
+    assert device_options(two_radeons(), ImageVendor.AMD, Access.NODES, SLOTS) == (
         "--device", "/dev/kfd", "--device", "/dev/dri/renderD128", "--device", "/dev/dri/renderD129",
         "--group-add", "991", "--group-add", "992",
     )  # fmt: skip
 
 
 def test_the_processors_own_graphics_stay_outside() -> None:
-    options = device_options(two_radeons(), Vendor.AMD, Access.NODES, SLOTS, ("0000:41:00.0",))
+    options = device_options(two_radeons(), ImageVendor.AMD, Access.NODES, SLOTS, ("0000:41:00.0",))
     assert [word for word in options if word.startswith("/dev/dri")] == ["/dev/dri/renderD129"]
 
 
 def test_amd_by_cdi() -> None:
-    assert device_options(two_radeons(), Vendor.AMD, Access.CDI, SLOTS) == ("--device", "amd.com/gpu=all")
+    assert device_options(two_radeons(), ImageVendor.AMD, Access.CDI, SLOTS) == ("--device", "amd.com/gpu=all")
 
 
 def test_the_processor_needs_none() -> None:
-    assert device_options(host("no-gpu"), Vendor.CPU, Access.NONE, ()) == ()
+    assert device_options(host("no-gpu"), ImageVendor.CPU, Access.NONE, ()) == ()
 
 
 @pytest.mark.parametrize(
     ("vendor", "docker", "code"),
     [
-        (Vendor.NVIDIA, {"kind": "snap"}, "image.snap"),
-        (Vendor.NVIDIA, {"kind": "desktop"}, "image.desktop"),
-        (Vendor.NVIDIA, {"kind": "docker.io"}, "image.no-device-access"),
-        (Vendor.AMD, {"kind": "docker.io", "rootless": True}, "image.rootless-amd"),
+        (ImageVendor.NVIDIA, {"kind": "snap"}, "image.snap"),
+        (ImageVendor.NVIDIA, {"kind": "desktop"}, "image.desktop"),
+        (ImageVendor.NVIDIA, {"kind": "docker.io"}, "image.no-device-access"),
+        (ImageVendor.AMD, {"kind": "docker.io", "rootless": True}, "image.rootless-amd"),
     ],
 )
-def test_no_way_in_says_why_and_what_then(vendor: Vendor, docker: dict[str, object], code: str) -> None:
+def test_no_way_in_says_why_and_what_then(vendor: ImageVendor, docker: dict[str, object], code: str) -> None:
     with pytest.raises(Refused) as caught:
         device_options(with_docker(two_gpus(), **docker), vendor, None, SLOTS)
     assert caught.value.code == code

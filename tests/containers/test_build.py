@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from checks.catalogue import catalogue
-from containers.build import Sources, build_argv, check_room, worker_digest, write_context
+from containers.build import Sources, build_argv, check_space, worker_digest, write_context
 from containers.model import Engine, ImageSpec
 from containers.spec import image_spec
 from machine.errors import BadUsage, OutsideFailed
@@ -114,7 +114,7 @@ def test_a_file_that_is_not_there(option: str, spec: ImageSpec, places: Paths, w
 
 
 def test_a_wheels_folder_without_wheels(spec: ImageSpec, places: Paths, worker: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadUsage, match="holds no wheels"):
+    with pytest.raises(BadUsage, match="contains no wheels"):
         write_context(spec, worker, "1", Sources(wheels=tmp_path), places)
 
 
@@ -131,7 +131,7 @@ class Full(LocalMachine):
 
 def test_a_full_disk_is_told_before_anything_begins(spec: ImageSpec) -> None:
     with pytest.raises(OutsideFailed) as caught:
-        check_room(spec, replace(ENGINE, root_dir="/var/lib/docker"), Full())
+        check_space(spec, replace(ENGINE, root_dir="/var/lib/docker"), Full())
     assert caught.value.code == "image.no-room"
     assert "docker builder prune" in caught.value.next
-    check_room(spec, ENGINE, Full())  # where it keeps images is not known: nothing is refused
+    check_space(spec, ENGINE, Full())  # where it keeps images is not known: nothing is refused

@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from checks.catalogue import catalogue
-from containers.dockerfile import dockerfile, tag
-from containers.model import ImageSpec, Vendor
+from containers.dockerfile import dockerfile, image_tag
+from containers.model import ImageSpec, ImageVendor
 from containers.spec import image_spec
 from tests.containers.hosts import host
 
@@ -17,7 +17,7 @@ MACHINES = ("no-gpu", "rtx3090-healthy", "v100-server-healthy", "rx7900xtx-healt
 
 
 def spec(name: str, base: str | None = None) -> ImageSpec:
-    return image_spec(host(name), catalogue(), Vendor.AUTO, base)
+    return image_spec(host(name), catalogue(), ImageVendor.AUTO, base)
 
 
 @pytest.fixture(params=MACHINES)
@@ -111,12 +111,12 @@ def test_a_forgotten_value_is_an_error() -> None:
 
 
 def test_machines_with_the_same_stack_share_the_image() -> None:
-    assert tag(spec("rtx3090-healthy")) == tag(spec("rtx4090-healthy"))
-    assert tag(spec("rtx3090-healthy")) != tag(spec("v100-server-healthy"))
-    assert tag(spec("no-gpu")) != tag(spec("no-gpu", "debian:bookworm"))
+    assert image_tag(spec("rtx3090-healthy")) == image_tag(spec("rtx4090-healthy"))
+    assert image_tag(spec("rtx3090-healthy")) != image_tag(spec("v100-server-healthy"))
+    assert image_tag(spec("no-gpu")) != image_tag(spec("no-gpu", "debian:bookworm"))
 
 
 def test_a_new_version_of_the_tool_is_the_same_image() -> None:
     made = spec("no-gpu")
     assert dockerfile(made, "1") != dockerfile(made, "2")
-    assert tag(made).startswith("gpu-setup:cpu-py3.12-")
+    assert image_tag(made).startswith("gpu-setup:cpu-py3.12-")

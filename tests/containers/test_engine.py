@@ -8,10 +8,10 @@ import pytest
 from msgspec.structs import replace
 
 from checks.facts.host import Docker
-from containers.device_options import access, no_way
-from containers.engine import choose_engine, docker_engine, seen_by
+from containers.device_options import device_access, no_access_problem
+from containers.engine import choose_engine, docker_engine, host_for_engine
 from containers.engine_report import CardAccess, EngineReport
-from containers.model import Access, Vendor
+from containers.model import Access, ImageVendor
 from gpu_setup.render.image import engine_text
 from machine.errors import Problem
 from machine.local import ABSENT, LocalMachine, Outcome
@@ -95,7 +95,7 @@ def test_an_engine_that_cannot_be_used(docker: dict[str, object], wanted: str | 
 def test_podman_takes_over_where_docker_is_not() -> None:
     engine = choose_engine(with_docker(host("no-gpu"), kind=None), Answering(**{"podman version": "5.4.2"}))
     assert (engine.kind, engine.program, engine.version) == ("podman", "podman", "5.4.2")
-    assert "hand over cards by CDI (unverified)" in engine.can
+    assert "give containers GPUs with CDI (unverified)" in engine.can
 
 
 def test_podman_beside_docker_is_judged_by_itself() -> None:
@@ -104,11 +104,11 @@ def test_podman_beside_docker_is_judged_by_itself() -> None:
     docker = with_docker(machine, runtimes=("nvidia", "runc"), cdi_dirs=())
     bare = replace(docker, nvidia=replace(docker.nvidia, cdi_specs=()))
     podman = choose_engine(bare, Answering(**{"podman version": "5.4.2"}), "podman")
-    assert access(bare, Vendor.NVIDIA) is Access.GPUS
-    assert access(seen_by(bare, podman), Vendor.NVIDIA) is None
-    assert no_way(seen_by(bare, podman), Vendor.NVIDIA).code == "image.podman-cdi"
+    assert device_access(bare, ImageVendor.NVIDIA) is Access.GPUS
+    assert device_access(host_for_engine(bare, podman), ImageVendor.NVIDIA) is None
+    assert no_access_problem(host_for_engine(bare, podman), ImageVendor.NVIDIA).code == "image.podman-cdi"
     described = replace(docker, nvidia=replace(docker.nvidia, cdi_specs=("/etc/cdi/nvidia.yaml",)))
-    assert access(seen_by(described, podman), Vendor.NVIDIA) is Access.CDI
+    assert device_access(host_for_engine(described, podman), ImageVendor.NVIDIA) is Access.CDI
 
 
 ENGINES = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from containers.build import Progress
+from containers.build import BuildProgress
 from containers.errors import CAUSES, engine_problem, last_error
 from machine.errors import OUTSIDE_FAILED, REFUSED
 from machine.events import Event, silent
@@ -132,7 +132,7 @@ executor failed running [/bin/sh -c set -eu; pip]: exit code: 1
 
 def test_a_builds_steps_are_told_and_its_failed_step_is_quoted() -> None:
     events: list[Event] = []
-    progress = Progress(events.append, 9)
+    progress = BuildProgress(events.append, 9)
     for line in BUILDKIT.splitlines():
         progress.line(line)
     assert [step.partition(":")[0] for step in progress.steps.values()] == [
@@ -142,7 +142,7 @@ def test_a_builds_steps_are_told_and_its_failed_step_is_quoted() -> None:
     assert all("--mount" not in event.text for event in events)
     assert any("torch-2.13.0" in event.text for event in events)
     assert (events[-1].done, events[-1].total) == (2, 9)
-    assert "No matching distribution" in progress.telling("the end").splitlines()[0]
+    assert "No matching distribution" in progress.failure_output("the end").splitlines()[0]
 
 
 BUILDAH = """\
@@ -159,7 +159,7 @@ Error: building at STEP "RUN pip install || echo "AssertionError: the base has P
 
 def test_podmans_build_is_told_and_explained_as_well() -> None:
     events: list[Event] = []
-    progress = Progress(events.append, 9)
+    progress = BuildProgress(events.append, 9)
     for line in BUILDAH.splitlines():
         progress.line(line)
     assert len(progress.steps) == 4
@@ -175,7 +175,7 @@ def test_podmans_build_is_told_and_explained_as_well() -> None:
 
 
 def test_output_that_is_no_builders_is_no_error() -> None:
-    progress = Progress(silent)
+    progress = BuildProgress(silent)
     for line in ("", "STEP x: FROM y", "#", "#x [", "\x00", "#12 [a 1/2"):
         progress.line(line)
     assert progress.steps == {}

@@ -10,7 +10,7 @@ import pytest
 
 from checks.catalogue import catalogue
 from containers.dockerfile import dockerfile
-from containers.model import Vendor
+from containers.model import ImageVendor
 from containers.spec import image_spec
 from tests.containers.golden import FOLDER, cases, render
 from tests.containers.hosts import host
@@ -18,7 +18,7 @@ from tests.subjects import for_each
 
 
 @for_each(("name", "vendor"), cases())
-def test_the_dockerfile_is_the_one_that_is_kept(name: str, vendor: Vendor) -> None:
+def test_the_dockerfile_is_the_one_that_is_kept(name: str, vendor: ImageVendor) -> None:
     file, content = render(name, vendor)
     kept = FOLDER / file
     assert kept.is_file(), f"{file} is new: python -m tests.containers.golden writes it"

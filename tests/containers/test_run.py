@@ -11,15 +11,15 @@ import pytest
 from msgspec.structs import replace
 
 from containers.model import Engine
-from containers.orphans import owner, remove_left_behind
+from containers.orphans import owner, remove_orphans
 from containers.run import (
     Container,
     ContainerMachine,
     Mount,
-    hand_over,
-    identity,
+    container_user,
+    give_folders,
     run_argv,
-    run_in,
+    run_attached,
     with_token,
 )
 from machine.local import LocalMachine, Outcome, Session
@@ -96,7 +96,7 @@ def test_only_what_nobody_owns_any_more_is_removed(tmp_path: Path) -> None:
     engine = Left(owner(), f"{os.getpid()}-0-{here}", f"999999999-7-{here}", elsewhere)
     for name in (owner(), f"1-0-{here}", elsewhere):
         (tmp_path / f"hub-token-{name}-abc123").write_text("hf_x")
-    assert remove_left_behind(ENGINE, engine, tmp_path) == 2
+    assert remove_orphans(ENGINE, engine, tmp_path) == 2
     assert engine.removed == ("c1", "c2")
     assert [file.name for file in tmp_path.iterdir()] == [f"hub-token-{owner()}-abc123"]
 
@@ -117,7 +117,7 @@ def test_locked_memory_is_for_cards_and_not_for_rootless_engines() -> None:
     ],
 )
 def test_who_runs_inside(uid: int, engine: Engine, user: str | None) -> None:
-    assert identity(Session(uid, "alex", (uid,), {}), engine) == user
+    assert container_user(Session(uid, "alex", (uid,), {}), engine) == user
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_who_runs_inside(uid: int, engine: Engine, user: str | None) -> None:
     ],
 )
 def test_behind_sudo_it_is_the_person_who_called(environ: dict[str, str], engine: Engine, user: str | None) -> None:
-    assert identity(Session(0, "root", (0,), environ), engine) == user
+    assert container_user(Session(0, "root", (0,), environ), engine) == user
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
@@ -142,7 +142,7 @@ def test_root_gives_our_folders_to_who_runs_inside_and_leaves_a_persons_alone(
     for place in (ours / "deep", theirs):
         place.mkdir(parents=True)
         (place / "file").write_text("x")
-    hand_over(made(user=user, mounts=(Mount(ours, writable=True, ours=True), Mount(theirs, writable=True))))
+    give_folders(made(user=user, mounts=(Mount(ours, writable=True, ours=True), Mount(theirs, writable=True))))
     assert {place.stat().st_uid for place in (ours, ours / "deep", ours / "deep" / "file")} == {number}
     assert {place.stat().st_uid for place in (theirs, theirs / "file")} == {0}
 
@@ -261,9 +261,9 @@ class MayNotLift(LocalMachine):
 
 def test_where_no_limit_may_be_lifted_the_container_starts_without() -> None:
     machine, said = MayNotLift(), list[str]()
-    assert run_in(made(devices=CARD), ("true",), machine, said.append, "/work") == 0
+    assert run_attached(made(devices=CARD), ("true",), machine, said.append, "/work") == 0
     assert [("--ulimit" in argv) for argv in machine.asked] == [True, False]
-    assert "may not lift" in said[0]
+    assert "may not raise" in said[0]
 
 
 def test_a_training_asks_for_no_limit_again_after_it_was_refused() -> None:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from checks.catalogue import Card, catalogue
 from checks.facts.host import Host, NvmlGpu
-from containers.model import Access, ImageSpec, Vendor
+from containers.model import Access, ImageSpec, ImageVendor
 from containers.spec import image_spec
 from machine.errors import BadUsage, Problem, Refused
 from tests.containers.hosts import host, with_cards, with_driver, with_gpus, with_kernel
@@ -20,11 +20,13 @@ RX_7900_XTX = ("1002", "744c", "c8")
 RX_6900_XT = ("1002", "73bf", "c0")
 
 
-def spec(machine: Host, vendor: Vendor = Vendor.AUTO, base: str | None = None, python: str | None = None) -> ImageSpec:
+def spec(
+    machine: Host, vendor: ImageVendor = ImageVendor.AUTO, base: str | None = None, python: str | None = None
+) -> ImageSpec:
     return image_spec(machine, catalogue(), vendor, base, python)
 
 
-def refused(machine: Host, vendor: Vendor = Vendor.AUTO) -> Problem:
+def refused(machine: Host, vendor: ImageVendor = ImageVendor.AUTO) -> Problem:
     with pytest.raises(Refused) as caught:
         spec(machine, vendor)
     assert caught.value.what and caught.value.why and caught.value.next
@@ -42,7 +44,7 @@ def test_the_driver_decides_which_cuda(driver: str, stack: str) -> None:
 
 def test_a_driver_that_is_a_little_too_old_gets_what_fits_and_is_told_the_better_one() -> None:
     made = spec(with_driver(host("rtx3090-healthy"), "560.35.03"))
-    assert any("cu130 would be preferred" in note and "--branch 580" in note for note in made.notes)
+    assert any("cu130 is preferred, but needs" in note and "--branch 580" in note for note in made.notes)
 
 
 def test_a_driver_that_is_too_old_for_any_is_refused_with_the_step() -> None:
@@ -96,8 +98,8 @@ def test_two_vendors_must_be_told_apart() -> None:
     machine = host("two-vendors")
     assert refused(machine).code == "image.two-vendors"
     assert "--vendor" in refused(machine).next
-    assert spec(machine, Vendor.NVIDIA).stack == "cu130"
-    assert spec(machine, Vendor.AMD).stack == "rocm7.2"
+    assert spec(machine, ImageVendor.NVIDIA).stack == "cu130"
+    assert spec(machine, ImageVendor.AMD).stack == "rocm7.2"
 
 
 def test_no_card_gets_the_processors_image() -> None:
@@ -106,7 +108,7 @@ def test_no_card_gets_the_processors_image() -> None:
 
 
 def test_the_processors_image_can_be_asked_for_anywhere() -> None:
-    assert spec(host("radeonvii"), Vendor.CPU).stack == "cpu"
+    assert spec(host("radeonvii"), ImageVendor.CPU).stack == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_a_card_that_no_image_can_be_for(name: str, code: str) -> None:
 
 
 def test_a_vendor_that_is_not_there() -> None:
-    assert refused(host("no-gpu"), Vendor.NVIDIA).code == "image.vendor-absent"
+    assert refused(host("no-gpu"), ImageVendor.NVIDIA).code == "image.vendor-absent"
 
 
 def test_cards_that_could_not_be_read() -> None:
@@ -196,5 +198,5 @@ def test_a_base_that_cannot_be_used(base: str, python: str | None, code: str) ->
 def test_what_nobody_has_built_says_so() -> None:
     for name, unproven in (("no-gpu", False), ("rtx3090-healthy", True), ("rx7900xtx-healthy", True)):
         made = spec(host(name))
-        assert any(note.startswith("unverified: nobody has built") for note in made.notes) is unproven
+        assert any(note.startswith("unverified: the stack") for note in made.notes) is unproven
         assert (made.verified == "unverified") is unproven

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from checks.catalogue import catalogue
 from containers.build import WORKER_LABEL
-from containers.container_setup import Image, Wanted, container, find_image
-from containers.dockerfile import tag
+from containers.container_setup import ContainerOptions, FoundImage, find_image, make_container
+from containers.dockerfile import image_tag
 from containers.model import Engine, ImageSpec
 from containers.run import Container
 from containers.spec import image_spec
@@ -65,18 +65,20 @@ def spec() -> ImageSpec:
 
 
 def test_the_image_of_this_spec_is_taken_before_one_on_another_base(spec: ImageSpec) -> None:
-    shelf = Shelf(**{tag(spec): labels(spec, "w"), "other__1": labels(spec, "w")})
-    assert find_image(spec, "w", ENGINE, shelf).name == tag(spec)
+    shelf = Shelf(**{image_tag(spec): labels(spec, "w"), "other__1": labels(spec, "w")})
+    assert find_image(spec, "w", ENGINE, shelf).name == image_tag(spec)
     assert find_image(spec, "w", ENGINE, Shelf(other__1=labels(spec, "w"))).name == "other:1"
 
 
 def test_when_it_was_made_is_known(spec: ImageSpec) -> None:
-    assert find_image(spec, "w", ENGINE, Shelf(**{tag(spec): labels(spec, "w")})).created == "2026-11-24T20:00:00Z"
+    assert (
+        find_image(spec, "w", ENGINE, Shelf(**{image_tag(spec): labels(spec, "w")})).created == "2026-11-24T20:00:00Z"
+    )
 
 
 def test_an_image_with_other_training_code_is_refused_with_the_way_out(spec: ImageSpec) -> None:
     with pytest.raises(Refused) as caught:
-        find_image(spec, "new", ENGINE, Shelf(**{tag(spec): labels(spec, "old")}))
+        find_image(spec, "new", ENGINE, Shelf(**{image_tag(spec): labels(spec, "old")}))
     assert caught.value.code == "image.old-worker"
 
 
@@ -91,9 +93,9 @@ def test_an_image_of_the_same_stack_for_other_cards_is_another_one() -> None:
 
 def started(spec: ImageSpec, tmp_path: Path, network: bool, **environ: str) -> Container:
     places = Paths(tmp_path / "data", tmp_path / "cache", tmp_path / "state")
-    image = Image("gpu-setup:x", "sha256:x", {})
-    return container(
-        spec, image, host("no-gpu"), catalogue(), ENGINE, Shelf(), places, Wanted(network=network), environ
+    image = FoundImage("gpu-setup:x", "sha256:x", {})
+    return make_container(
+        spec, image, host("no-gpu"), catalogue(), ENGINE, Shelf(), places, ContainerOptions(network=network), environ
     )
 
 

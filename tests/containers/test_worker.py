@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from containers.verify import MARK, Proof, verdict
+from containers.verify import MARK, VerifyCheck, verdict
 from harness.environment.worker_process import WORKER
 
 
@@ -49,4 +49,4 @@ def test_both_sides_agree_on_the_mark(worker: ModuleType) -> None:
     [(["pass", "skip"], "pass"), (["pass", "stub", "skip"], "stub"), (["stub", "fail"], "fail"), ([], "pass")],
 )
 def test_the_verdict_is_the_worst(statuses: list[str], word: str) -> None:
-    assert verdict(tuple(Proof("x", "X", status, "because") for status in statuses)) == word
+    assert verdict(tuple(VerifyCheck("x", "X", status, "because") for status in statuses)) == word

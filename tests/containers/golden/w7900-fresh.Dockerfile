@@ -1,16 +1,16 @@
 # The training image of the stack rocm7.2: torch 2.13.0 (rocm 7.2), Axolotl 0.19.0, bitsandbytes 0.50.2.
 # Written by `gpu-setup image render`; build it with `gpu-setup image build`, which brings lock.txt, worker/ and wheels/.
-# Why this stack: Radeon PRO W7900 (gfx1100); kernel 6.8.0-134-generic is not below 6.8.
-# Note: unverified: nobody has built and run the stack rocm7.2 for this project yet.
-# Note: torch's own libraries come from its index and are not checked by hash (unverified).
+# Why this stack: Radeon PRO W7900 (gfx1100); kernel 6.8.0-134-generic meets the minimum 6.8.
+# Note: unverified: the stack rocm7.2 has not been built and run for this project yet.
+# Note: torch's libraries come from its index and are not checked by hash (unverified).
 # Note: base: the index's digest, as pinned by several public projects in September 2026; not pulled by this
 #   project: unverified.
 
-# A plain system is enough: torch's wheels carry ROCM 7.2's user space, and the host gives the kernel driver.
+# A plain system is enough: torch's wheels include ROCM 7.2's user-space libraries; the kernel driver is the host's.
 FROM ubuntu:24.04@sha256:008173c23f95b170204355c12626cb5a965d779a7e1283b09e9cffbb1bf33ca3 AS system
 
-# gcc, libc6-dev and Python.h stay in the image: Triton compiles its launchers when training starts.
-# Without version numbers, since an archive keeps only the newest. A base that has them all needs no network.
+# gcc, libc6-dev and Python.h are kept in the image: Triton compiles its launchers when training starts.
+# Without version numbers, because an archive keeps only the newest. A base that has them all needs no network.
 # hadolint ignore=DL3008
 RUN --mount=type=cache,id=gpu-setup-lists-ubuntu-24-04,target=/var/lib/apt/lists \
     --mount=type=cache,id=gpu-setup-apt-ubuntu-24-04,target=/var/cache/apt,sharing=locked \
@@ -36,9 +36,9 @@ RUN --mount=type=cache,id=gpu-setup-lists-ubuntu-24-04,target=/var/lib/apt/lists
     fi; \
     python3 -m venv /opt/gpu-setup/env
 
-# torch by itself, because its builds differ by index: a copy in wheels/ wins, then the index of this stack.
-# With its own libraries, which only that index names. Not checked by hash (unverified).
-# The secrets are files for this one step: a CA bundle (--ca) and pip's settings (--pip-config); nothing of them stays.
+# torch separately, because its builds differ by index: first a copy in wheels/, then the index of this stack.
+# With its libraries, which only that index has. Not checked by hash (unverified).
+# The secrets are files for this step only: a CA bundle (--ca) and pip's settings (--pip-config); the image keeps neither.
 RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \
     --mount=type=bind,source=wheels,target=/wheels \
     --mount=type=secret,id=ca,target=/run/secrets/ca \
@@ -53,8 +53,8 @@ RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \
     /opt/gpu-setup/env/bin/pip freeze >/tmp/frozen; \
     grep '^torch==' /tmp/frozen >/opt/gpu-setup/constraints.txt
 
-# Everything else exactly as locked (rocm.txt), without dependencies of its own: nothing can bring another torch.
-# A wheels/ that holds Axolotl is taken as complete, and no index is asked.
+# All other packages exactly as locked (rocm.txt), with --no-deps: no dependency can install another torch.
+# If wheels/ has Axolotl, it is assumed to be complete, and no index is used.
 COPY lock.txt /opt/gpu-setup/lock.txt
 RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \
     --mount=type=bind,source=wheels,target=/wheels \
@@ -69,10 +69,10 @@ RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \
     fi; \
     /opt/gpu-setup/env/bin/python -c 'import torch; v = torch.version; found = (v.cuda, v.hip); print("torch", torch.__version__, found); wanted = (None, "7.2"); assert all(f is None if w is None else (f or "").startswith(w) for f, w in zip(found, wanted)), "torch is built for another device"'
 
-# The image itself: the system, the finished environment, and no tools of the building.
+# The image itself: the system and the finished environment, without the build tools.
 FROM system
 COPY --from=environment /opt/gpu-setup /opt/gpu-setup
-# PIP_CONSTRAINT: whoever builds on this image keeps its torch.
+# PIP_CONSTRAINT: an image that is based on this one keeps its torch.
 ENV PATH=/opt/gpu-setup/env/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONPATH=/opt/gpu-setup/worker \
     PYTHONNOUSERSITE=1 \
@@ -85,7 +85,7 @@ ENV PATH=/opt/gpu-setup/env/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 USER 10001:10001
 WORKDIR /tmp
 CMD ["python", "-m", "gpu_setup_worker.verify"]
-# Last, because it changes most: a new worker or a new gpu-setup rebuilds nothing above.
+# Last, because it changes most often: a new worker or a new gpu-setup rebuilds nothing above.
 COPY worker /opt/gpu-setup/worker
 LABEL org.opencontainers.image.title="gpu-setup training image (rocm7.2)" \
       org.opencontainers.image.version="VERSION" \

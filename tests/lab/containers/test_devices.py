@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from checks.facts.docker import parse_info
 from checks.facts.host import DeviceNode, Host, NvmlGpu
-from containers.device_options import access, device_options
+from containers.device_options import device_access, device_options
 from containers.engine import choose_engine, docker_engine
 from containers.errors import engine_problem
-from containers.model import Access, Vendor
+from containers.model import Access, ImageVendor
 from containers.run import Container, run_argv
 from machine.local import LocalMachine, Outcome
 from tests.containers.hosts import host, with_gpus
@@ -71,19 +71,19 @@ def start(engine: Engine, image: str, machine: Host, options: tuple[str, ...], s
 
 def test_nvidia_by_gpus_on_an_old_engine(engine: Engine, small: str) -> None:
     machine = as_it_says(nvidia(), engine)
-    way = access(machine, Vendor.NVIDIA)
+    way = device_access(machine, ImageVendor.NVIDIA)
     assert way is Access.GPUS
-    options = device_options(machine, Vendor.NVIDIA, way, SLOTS, ("GPU-bbbb",))
+    options = device_options(machine, ImageVendor.NVIDIA, way, SLOTS, ("GPU-bbbb",))
     assert start(engine, small, machine, options, "echo $NVIDIA_VISIBLE_DEVICES").stdout == "GPU-bbbb-2\n"
-    both = device_options(machine, Vendor.NVIDIA, way, SLOTS)
+    both = device_options(machine, ImageVendor.NVIDIA, way, SLOTS)
     assert start(engine, small, machine, both, "echo $NVIDIA_VISIBLE_DEVICES").stdout == "GPU-aaaa-1,GPU-bbbb-2\n"
 
 
 def test_amd_by_nodes_and_numeric_groups(engine: Engine, small: str) -> None:
     machine = as_it_says(radeons(group=4321), engine)
-    way = access(machine, Vendor.AMD)
+    way = device_access(machine, ImageVendor.AMD)
     assert way is Access.NODES
-    options = device_options(machine, Vendor.AMD, way, SLOTS, (SLOTS[1],))
+    options = device_options(machine, ImageVendor.AMD, way, SLOTS, (SLOTS[1],))
     seen = start(engine, small, machine, options, "id -G; ls /dev/dri; stat -c '%F %t:%T' /dev/kfd").stdout
     assert seen.splitlines() == ["1234 4321", "renderD129", "character special file 1:3"]
 
@@ -129,16 +129,16 @@ def described(machine: Host, engine: Engine) -> Host:
 def test_nvidia_by_cdi_on_a_newer_engine(newer: Engine, newer_small: str) -> None:
     machine = described(nvidia(), newer)
     assert machine.docker.version and machine.docker.version.startswith("26.")
-    way = access(machine, Vendor.NVIDIA)
+    way = device_access(machine, ImageVendor.NVIDIA)
     assert way is Access.CDI
-    options = device_options(machine, Vendor.NVIDIA, way, SLOTS, (SLOTS[1],))
+    options = device_options(machine, ImageVendor.NVIDIA, way, SLOTS, (SLOTS[1],))
     seen = start(newer, newer_small, machine, options, "echo $CARD; stat -c '%F %t:%T' /dev/nvidia0")
     assert seen.stdout.splitlines() == ["GPU-bbbb-2", "character special file 1:3"], seen.stderr
 
 
 def test_amd_by_cdi_on_a_newer_engine(newer: Engine, newer_small: str) -> None:
     machine = described(radeons(group=4321), newer)
-    options = device_options(machine, Vendor.AMD, access(machine, Vendor.AMD, amd_cdi=True), SLOTS)
+    options = device_options(machine, ImageVendor.AMD, device_access(machine, ImageVendor.AMD, amd_cdi=True), SLOTS)
     seen = start(newer, newer_small, machine, options, "echo $CARD; stat -c '%F' /dev/kfd")
     assert seen.stdout.splitlines() == ["all", "character special file"], seen.stderr
 

@@ -13,9 +13,9 @@ import pytest
 from checks.catalogue import catalogue
 from checks.facts.host import Docker
 from checks.facts.read import read_host
-from containers.build import Sources, build
+from containers.build import Sources, build_image
 from containers.engine import choose_engine, docker_engine
-from containers.model import Vendor
+from containers.model import ImageVendor
 from containers.run import Container, run_argv
 from containers.spec import image_spec
 from harness.environment.worker_process import WORKER
@@ -97,14 +97,14 @@ def test_a_new_worker_rebuilds_its_own_layer_only(
         monkeypatch.setenv(name, value)
     machine = LocalMachine()
     host = read_host(machine)
-    spec = image_spec(host, catalogue(), Vendor.CPU, site.base)
+    spec = image_spec(host, catalogue(), ImageVendor.CPU, site.base)
     worker = tmp_path / "worker"
     shutil.copytree(WORKER, worker)
     (worker / "gpu_setup_worker" / "new.py").write_text("NEW = 1\n")
     sources = Sources(site.certificates, site.pip_config, site.wheels, offline=True)
     places = paths({"GPU_SETUP_HOME": str(site.home)})
     try:
-        made = build(spec, choose_engine(host, machine), worker, "9.9.9", sources, machine, places, silent)
+        made = build_image(spec, choose_engine(host, machine), worker, "9.9.9", sources, machine, places, silent)
         assert made.id != built.data["built"]["id"]
         assert made.steps - made.cached <= 2  # the worker's layer; the base itself counts as a step
         # training code of another gpu-setup is refused, and the way out is named
@@ -205,16 +205,16 @@ def test_a_package_that_is_not_the_locked_one_is_seen(site: Site, built: Ended, 
 
 
 def test_the_builds_own_proof_refuses_another_vendors_torch(site: Site, built: Ended) -> None:
-    from containers.dockerfile import _proof
+    from containers.dockerfile import _torch_check
     from containers.errors import known_cause
     from tests.containers.hosts import host
 
-    wanted = _proof(image_spec(host("rx7900xtx-healthy"), catalogue()))
+    wanted = _torch_check(image_spec(host("rx7900xtx-healthy"), catalogue()))
     result = inside(site, "--", "python", "-c", wanted)
     assert result.returncode == 1
     cause = known_cause(result.stderr)
     assert cause is not None and cause.code == "wrong-torch"
-    assert inside(site, "--", "python", "-c", _proof(image_spec(host("no-gpu"), catalogue()))).returncode == 0
+    assert inside(site, "--", "python", "-c", _torch_check(image_spec(host("no-gpu"), catalogue()))).returncode == 0
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from checks.facts.host import Docker
-from containers.engine import podman as podman_engine
-from containers.orphans import OWNER_LABEL, owner, remove_left_behind
+from containers.engine import podman_engine
+from containers.orphans import OWNER_LABEL, owner, remove_orphans
 from containers.run import Container, Mount, run_argv
 from machine.local import LocalMachine
 from tests.lab.containers.conftest import Site
@@ -72,7 +72,7 @@ def test_what_a_killed_tool_left_is_removed(podman: Podman, tmp_path: Path, monk
     podman.checked(*words, nobody, "--pull", "never", "small:1", "/bin/sleep", "100")
     assert len(podman.containers()) == 1
     engine = podman_engine(Docker(kind="podman"), "", rootless=False)
-    assert remove_left_behind(engine, LocalMachine(), tmp_path) == 1
+    assert remove_orphans(engine, LocalMachine(), tmp_path) == 1
     assert podman.containers() == []
 
 

@@ -13,7 +13,7 @@ import pytest
 from checks.facts.docker import parse_info
 from checks.facts.host import Docker
 from containers.engine import docker_engine
-from containers.run import Container, Mount, identity, run_argv
+from containers.run import Container, Mount, container_user, run_argv
 from machine.local import Session
 from tests.lab.containers.conftest import Site
 from tests.lab.containers.engines import Engine, running_rootless, small_image
@@ -64,7 +64,7 @@ def test_root_inside_is_the_person_outside_and_may_nothing_more(rootless: Engine
     work = Path(rootless.environ["HOME"]) / "work"
     work.mkdir()
     os.chown(work, ALEX, ALEX)
-    user = identity(Session(ALEX, "alex", (ALEX,), {}), engine)
+    user = container_user(Session(ALEX, "alex", (ALEX,), {}), engine)
     container = Container(engine=engine, image=small, user=user, mounts=(Mount(work, writable=True),))
     script = "id -u; touch mine; touch /x; cat /proc/self/status"
     result = rootless.docker(*run_argv(container, "gpu-setup-test", ("/bin/sh", "-c", script), cwd=str(work))[1:])
