@@ -30,7 +30,7 @@ FULL_NAMES = (
 
 
 class Secret(NamedTuple):
-    """`line` is how it stands in a file; none of `hidden` may be found in a bundle."""
+    """`line` is how it is written in a file; none of `hidden` may be found in a bundle."""
 
     kind: str
     line: str

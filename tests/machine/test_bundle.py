@@ -119,13 +119,13 @@ def test_a_link_in_the_files_place_is_not_followed(cli: Cli, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("file", "code", "says"), [(".", 2, "is a folder"), ("none/b.tar.gz", 4, "could not be written")]
 )
-def test_a_place_that_cannot_be_written_is_told(cli: Cli, tmp_path: Path, file: str, code: int, says: str) -> None:
+def test_a_place_that_cannot_be_written_is_an_error(cli: Cli, tmp_path: Path, file: str, code: int, says: str) -> None:
     result = cli("doctor", "--machine", HEALTHY, "--bundle", file)
     assert (result.returncode, says in result.stderr) == (code, True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_appears_during_the_work_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "b.tar.gz"
     fsync = os.fsync
 
@@ -209,11 +209,11 @@ NOT_A_BUNDLE: dict[str, Callable[[], bytes]] = {
     "bombs in a row": lambda: gzip.compress(b"\0" * (LARGEST // 8), compresslevel=1) * 9,
     "many": lambda: archive(*((f"r/sysroot/{n}", b"") for n in range(20_001))),
     "huge file": lambda: os.urandom(file_format.LARGEST_FILE + 1),
-    "size lies": lambda: _lying_size(),
+    "wrong size": lambda: _wrong_size(),
 }  # fmt: skip
 
 
-def _lying_size() -> bytes:
+def _wrong_size() -> bytes:
     header = info("r/sysroot/etc/huge", tarfile.REGTYPE, size=1 << 40)
     return gzip.compress(header.tobuf(tarfile.GNU_FORMAT) + b"\0" * 1024)
 

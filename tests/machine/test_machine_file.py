@@ -260,7 +260,7 @@ def test_bytes_that_are_no_text_are_reported_with_their_line() -> None:
 # ---- made to do harm, or damaged on the way
 
 
-def test_a_file_that_was_cut_short_is_never_a_machine() -> None:
+def test_an_incomplete_file_is_never_a_machine() -> None:
     for at in range(0, len(HEALTHY) - 1, 487):
         with pytest.raises(BadUsage):
             machine_file.read("x", HEALTHY[:at])
@@ -354,10 +354,10 @@ def test_a_file_of_a_gigabyte_is_refused(tmp_path: Path) -> None:
         open_recording(str(tmp_path / "huge.machine"))
 
 
-# ---- told apart by what they are
+# ---- recognised by their content
 
 
-def test_the_three_forms_are_told_apart_by_their_content(cli: Cli, tmp_path: Path) -> None:
+def test_folder_bundle_and_file_are_recognised_by_their_content(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "looks-like.tar.gz").write_bytes(HEALTHY)
     assert cli("doctor", "--machine", machine_path("rtx3090-healthy"), "--bundle", "looks-like.machine").returncode == 0
     answers = [

@@ -39,7 +39,7 @@ def test_the_outcome_holds_both_streams_and_the_code() -> None:
     assert not outcome.ok
 
 
-def test_a_program_that_is_not_there_or_not_allowed_is_an_outcome_not_an_exception(tmp_path: Path) -> None:
+def test_a_program_that_is_absent_or_not_allowed_is_an_outcome_not_an_exception(tmp_path: Path) -> None:
     assert LocalMachine().run(("no-such-program-here",)).problem == ABSENT
     (tmp_path / "text").write_text("not a program")
     assert LocalMachine().run((f"{tmp_path}/text",)).problem == DENIED
@@ -174,7 +174,7 @@ def freezer() -> Iterator[Path]:
 
 
 @pytest.mark.lab
-def test_a_process_that_cannot_be_killed_is_left_behind(freezer: Path) -> None:
+def test_a_process_that_cannot_be_killed_is_abandoned(freezer: Path) -> None:
     """Also SIGKILL does nothing to a process that waits for a card which never answers."""
     cancel = threading.Event()
 

@@ -44,7 +44,7 @@ def test_files_links_and_folders_are_those_of_sysroot(tmp_path: Path) -> None:
     assert reason(machine.read, "/sys/bus/pci/none") == ABSENT
 
 
-def test_paths_json_tells_what_could_not_be_kept_as_a_file(tmp_path: Path) -> None:
+def test_paths_json_holds_what_could_not_be_kept_as_a_file(tmp_path: Path) -> None:
     machine = RecordedMachine(
         recording(
             tmp_path / "r",
@@ -105,7 +105,7 @@ def test_long_work_is_refused(tmp_path: Path) -> None:
         RecordedMachine(recording(tmp_path / "r")).stream(("apt-get", "install", "x"), print)
 
 
-def test_no_library_is_absent_and_a_document_is_given_as_it_stands(tmp_path: Path) -> None:
+def test_no_library_is_absent_and_a_document_is_returned_unchanged(tmp_path: Path) -> None:
     machine = RecordedMachine(recording(tmp_path / "r", nvml={"problem": "timed-out"}))
     assert machine.binding("amd").problem == ABSENT
     assert json.loads(machine.binding("nvidia").stdout) == {"problem": "timed-out"}

@@ -81,7 +81,7 @@ def test_no_secret_is_in_bundle_or_machine_file_and_the_diagnosis_is_the_same(tm
     assert statuses(run(read_host(open_recording(str(tmp_path / "x.machine"))), catalogue(), ALL)) == statuses(report)
 
 
-def test_the_search_finds_what_is_there() -> None:
+def test_the_search_finds_planted_secrets() -> None:
     """The test above can fail: an archive that holds the secrets as planted shows all kinds of them."""
     found = secrets(seed=1)
     data = io.BytesIO()

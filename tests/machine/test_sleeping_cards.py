@@ -1,4 +1,4 @@
-"""A card in D3cold is looked at through sysfs and not woken: neither NVML nor AMD's library is asked."""
+"""A card in D3cold is read through sysfs and not woken: neither NVML nor AMD's library is asked."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def with_power(name: str, folder: Path, **states: str) -> Watched:
     return Watched(folder)
 
 
-def test_nvml_is_not_asked_while_the_card_sleeps_and_the_doctor_says_so(tmp_path: Path) -> None:
+def test_nvml_is_not_called_while_the_card_sleeps_and_the_doctor_says_so(tmp_path: Path) -> None:
     machine = with_power("rtx3090-healthy", tmp_path / "m", s0000_01_00_0="D3cold")
     report = run(read_host(machine), catalogue(), ALL)
     assert "nvidia" not in machine.asked
@@ -45,7 +45,7 @@ def test_nvml_is_not_asked_while_the_card_sleeps_and_the_doctor_says_so(tmp_path
     assert report.summary.fail == report.summary.warn == 0
 
 
-def test_amds_library_neither(tmp_path: Path) -> None:
+def test_amd_smi_is_not_called_either(tmp_path: Path) -> None:
     machine = with_power("rx7900xtx-healthy", tmp_path / "m", s0000_03_00_0="D3cold")
     slots = [card.slot for card in read_host(load("rx7900xtx-healthy")).cards or ()]
     host = read_host(machine)

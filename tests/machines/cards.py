@@ -12,7 +12,7 @@ ACCELERATOR = "0x120000"
 
 
 class Card(NamedTuple):
-    """`vram` and `bar` (the window the processor sees of it) in MiB, `width` in lanes, `watts` the default limit.
+    """`vram` and `bar` (the window that the CPU sees of it) in MiB, `width` in lanes, `watts` the default limit.
 
     `name` is NVML's, `target` the compute capability or the number that KFD writes for the gfx (110000: gfx1100).
     """
@@ -63,7 +63,7 @@ T4 = _server("1eb8", "12a2", 15360, "Tesla T4", 70, "7.5", speed=GEN3, bar=256)
 V100 = _server("1db6", "124a", 32768, "Tesla V100-PCIE-32GB", 250, "7.0", speed=GEN3, bar=32768)
 A100 = _server("20b5", "1533", 81920, "NVIDIA A100 80GB PCIe", 300, "8.0")
 H100 = _server("2331", "1626", 81559, "NVIDIA H100 PCIe", 350, "9.0", speed=GEN5)
-# a guest sees the whole card's device id; its slice stands in the name and the board id
+# a guest sees the whole card's device id; its slice is in the name and the board id
 A40_SLICE = _server("2235", "14fd", 49152, "NVIDIA A40-48Q", 0, "8.6", bar=65536)
 
 
@@ -93,7 +93,7 @@ MICROSOFT = Card("1414", "008e", "00", ("0000", "0000"), 0, class_code=COMPUTE)
 
 
 class Slot(NamedTuple):
-    """Where a card sits: the bridges from the processor down to it, and the number that DRM gives it."""
+    """Where a card sits: the bridges from the CPU down to it, and the number that DRM gives it."""
 
     bridges: tuple[str, ...]
     address: str

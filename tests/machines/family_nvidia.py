@@ -206,7 +206,7 @@ def rtx3090_secureboot_dkms_rejected(machine: Recording) -> None:
 
 
 def rtx4090_dkms_failed(machine: Recording) -> None:
-    """The kernel went on, the driver of the repository did not build for it: pop-os/pop#3811 has the messages."""
+    """The driver of the repository did not build for the newer kernel: pop-os/pop#3811 has the messages."""
     driver, kernels = Driver("580.119.02", dkms=True), (hardware.HWE_6_14, hardware.HWE_6_17_14)
     ubuntu(machine, point="24.04.4", kernels=kernels, hardware=hardware.AM5, secure_boot=False)
     nvidia.archive(machine, driver, kernels[:1])
@@ -250,7 +250,7 @@ def rtx3090_modules_lag(machine: Recording) -> None:
 
 
 def hybrid_laptop(machine: Recording) -> None:
-    """The panel hangs on the processor's graphics, the card sleeps until it is asked (PRIME on-demand)."""
+    """The panel is connected to the CPU's graphics, the card sleeps until it is used (PRIME on-demand)."""
     driver, kernels = Driver("595.84"), (hardware.HWE_6_17,)
     ubuntu(machine, point="24.04.4", kernels=kernels, hardware=hardware.LAPTOP, secure_boot=True, groups=DOCKER)
     pci(machine, cards.INTEL_LAPTOP, INTEL_SLOT, "i915", connected=("eDP-1",))

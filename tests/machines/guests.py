@@ -6,7 +6,7 @@ from tests.machines.cards import MICROSOFT, Card, Slot
 from tests.machines.devices import pci
 from tests.machines.hardware import Hardware
 from tests.machines.synthetic import Recording
-from tests.machines.ubuntu import GIB, apt, people, processors, release_file
+from tests.machines.ubuntu import GIB, apt, cpu_and_memory, people, release_file
 
 
 def wsl(machine: Recording, hardware: Hardware, *, point: str) -> None:
@@ -21,7 +21,7 @@ def wsl(machine: Recording, hardware: Hardware, *, point: str) -> None:
         "/proc/cmdline", "initrd=\\initrd.img WSL_ROOT_INIT=1 panic=-1 nr_cpus=16 hv_utils.timesync_implicit=1\n"
     )
     machine.file("/proc/uptime", "8123.50 120311.10\n")
-    processors(machine, hardware)
+    cpu_and_memory(machine, hardware)
     people(machine, ())
     apt(machine)
     _python(machine)
@@ -49,7 +49,7 @@ def container(machine: Recording, release: str, hardware: Hardware, *, memory: i
     machine.file("/proc/cmdline", f"BOOT_IMAGE=/boot/vmlinuz-{release} root=UUID=5f0c2b7a-9d1e-4c35 ro quiet splash\n")
     machine.file("/proc/uptime", "91234.10 1234567.89\n")
     machine.file("/.dockerenv", "")
-    processors(machine, hardware)
+    cpu_and_memory(machine, hardware)
     people(machine, ())
     machine.session = {
         "uid": 0, "user": "root", "gids": [0],

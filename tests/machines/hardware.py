@@ -1,4 +1,4 @@
-"""Computers: processor, memory, board and firmware, as DMI and /proc name them; and the kernels of Ubuntu 24.04."""
+"""Computers: CPU, memory, board and firmware, as DMI and /proc name them; and the kernels of Ubuntu 24.04."""
 
 from __future__ import annotations
 

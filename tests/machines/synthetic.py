@@ -63,7 +63,7 @@ class Recording:
         )
 
     def fails(self, argv: tuple[str, ...], *, rc: int | None = None, stderr: str = "", problem: str = "") -> None:
-        """A command that ends badly, or (`problem`) that is not there or does not end."""
+        """A command that fails, or (`problem`) that is absent or does not end."""
         self.commands.append(
             {"argv": list(argv), "rc": rc, "stdout": "", "stderr": stderr, "seconds": 0.02, "problem": problem}
         )

@@ -1,4 +1,4 @@
-"""The recorded machines are many, small, and differ in what a driver's fate hangs on: kernel, route, point release."""
+"""The recorded machines are many, small, and differ in what a driver depends on: kernel, route, point release."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def hosts() -> dict[str, Host]:
     return {name: read_host(load(name)) for name in names()}
 
 
-def test_there_are_forty_machines_and_half_of_them_have_nothing_to_mend(hosts: dict[str, Host]) -> None:
+def test_forty_machines_of_which_half_are_healthy(hosts: dict[str, Host]) -> None:
     assert len(hosts) >= 40
     assert sum(name.endswith("-healthy") for name in hosts) >= 20
 
@@ -75,7 +75,7 @@ def test_twenty_machines_differ_in_kernel_route_release_and_ten_files(hosts: dic
         assert differing >= ALIKE, f"{one} and {other} differ in {differing} files"
 
 
-def test_every_kernel_series_point_release_and_route_is_there(hosts: dict[str, Host]) -> None:
+def test_every_kernel_series_point_release_and_route_is_covered(hosts: dict[str, Host]) -> None:
     found = [traits(host) for host in hosts.values()]
     series = {".".join(release.split(".")[:2]) for release, _, _ in found}
     assert series >= {"6.8", "6.11", "6.14", "6.17", "7.0"}

@@ -124,13 +124,13 @@ def _hardware(machine: Recording, hardware: Hardware, secure_boot: bool | None) 
         ("bios_vendor", hardware.bios),
     ):
         machine.file(f"/sys/class/dmi/id/{name}", value + "\n")
-    processors(machine, hardware)
+    cpu_and_memory(machine, hardware)
     if secure_boot is not None:
         _secure_boot(machine, secure_boot)
 
 
-def processors(machine: Recording, hardware: Hardware) -> None:
-    """Processor and memory, as /proc tells them."""
+def cpu_and_memory(machine: Recording, hardware: Hardware) -> None:
+    """CPU and memory, as /proc shows them."""
     maker = "AuthenticAMD" if "AMD" in hardware.cpu else "GenuineIntel"
     flags = "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr sse sse2 avx avx2"
     flags += " hypervisor" if hardware.virtual else ""
