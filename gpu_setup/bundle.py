@@ -1,4 +1,4 @@
-"""`doctor --bundle FILE`: the machine's recording and the doctor's answer in one file for whoever is to help."""
+"""`doctor --bundle FILE`: the machine's recording and the doctor's report in one file, for whoever helps."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from machine.whole_file import BUNDLE, save
 README = """\
 A machine as gpu-setup {version} saw it, made by `gpu-setup doctor --bundle`.
 
-doctor.json     the doctor's answer: every check, as it comes out from this folder
+doctor.json     the doctor's report: every check, computed from this folder
 sysroot/        the parts of files that the checks read
 commands.json   the outputs of commands that they read (kernel log, docker info, mokutil …)
-paths.json      which files exist or could not be read, who may use them, room on the disks
+paths.json      which files exist or could not be read, their permissions, free disk space
 session.json    user number, groups, and the variables that change how a GPU is found
-nvml.json, amdsmi.json   what the vendors' libraries said, where there are any
+nvml.json, amdsmi.json   the output of the vendors' libraries, if they are installed
 
 Names of people and of the machine, addresses, serial numbers, disk ids, passwords, tokens and keys have been replaced.
-No program knows every secret: look through it before you give it away.
+No program knows every secret: review it before you share it.
 
-Look at it with: gpu-setup doctor --machine FILE
+Read it with: gpu-setup doctor --machine FILE
 """
 # how much of one file or output goes in, tried in turn until the whole is small enough
 _PORTIONS = (256 << 10, 64 << 10, 16 << 10, 4 << 10)
 
 
 class Bundled(NamedTuple):
-    """`size` in bytes; `different`: checks that answer otherwise on the copy, because something stays here."""
+    """`size` in bytes; `different`: checks with another result on the copy, because something is left out."""
 
     file: str
     size: int
@@ -51,8 +51,8 @@ def write(seen: RecordingMachine, report: DoctorReport, known: Catalogue, file: 
     """Pack what `seen` remembers into the file, with the doctor's answer to that copy."""
     made, data, copy = _smallest(seen, known)
     save(file, data, force, BUNDLE)
-    told = {row.id: row.status for row in copy.results}
-    different = tuple(row.id for row in report.results if told.get(row.id) != row.status)
+    on_copy = {row.id: row.status for row in copy.results}
+    different = tuple(row.id for row in report.results if on_copy.get(row.id) != row.status)
     return Bundled(file, len(data), len(made.files) + len(made.links) + 2, different)
 
 
@@ -77,14 +77,14 @@ def _synthetic(machine: Machine) -> list[str]:
     return ["/"] if isinstance(machine, RecordedMachine) else []
 
 
-def told(found: Bundled) -> str:
-    """What was written, for a person."""
+def bundle_text(found: Bundled) -> str:
+    """What was written."""
     lines = [
         f"Bundle: {found.file} ({found.size / 1000:.0f} kB, {found.files} files)",
         "  It holds this report and what the checks read. Names, addresses, serial",
         "  numbers, passwords and tokens have been replaced; no program knows every",
-        f"  secret, so look through it before you send it: tar -xOzf {shlex.quote(found.file)} | less",
+        f"  secret, so review it before you send it: tar -xOzf {shlex.quote(found.file)} | less",
     ]
     if found.different:
-        lines.append(f"  Checks that answer otherwise on the copy: {', '.join(found.different)}")
+        lines.append(f"  Checks with another result on the copy: {', '.join(found.different)}")
     return "\n".join(lines) + "\n"

@@ -25,34 +25,36 @@ class Entry(NamedTuple):
 
 
 COMMANDS = {
-    "up": Entry("gpu_setup.commands.up", "The main job: inspect, plan, install, train, measure, report.", ("charts",)),
-    "doctor": Entry("gpu_setup.commands.doctor", "Check this machine and say what is wrong and how to fix it."),
-    "facts": Entry("gpu_setup.commands.facts", "Show what this machine is, or record it."),
+    "up": Entry(
+        "gpu_setup.commands.up", "Do the main job: inspect, plan, install, train, measure, report.", ("charts",)
+    ),
+    "doctor": Entry("gpu_setup.commands.doctor", "Check this machine: what is wrong, and how to fix it."),
+    "facts": Entry("gpu_setup.commands.facts", "Show the facts about this machine, or record them."),
     "plan": Entry("gpu_setup.commands.plan", "Show what would be installed, and why; change nothing."),
-    "image": Entry("gpu_setup.commands.image", "The matching container image: render, build, verify, run."),
-    "apply": Entry("gpu_setup.commands.apply", "Carry a plan out, step by step, each verified."),
-    "resume": Entry("gpu_setup.commands.resume", "Go on after a restart or a break."),
-    "status": Entry("gpu_setup.commands.status", "Say where it stands."),
-    "rollback": Entry("gpu_setup.commands.rollback", "Put back what was there before."),
-    "update": Entry("gpu_setup.commands.update", "Move kernel and driver together."),
+    "image": Entry("gpu_setup.commands.image", "Render, build, verify or run the container image for this machine."),
+    "apply": Entry("gpu_setup.commands.apply", "Carry out a plan step by step; each step is verified."),
+    "resume": Entry("gpu_setup.commands.resume", "Resume after a reboot or an interruption."),
+    "status": Entry("gpu_setup.commands.status", "Show the state of the last apply."),
+    "rollback": Entry("gpu_setup.commands.rollback", "Undo what apply changed."),
+    "update": Entry("gpu_setup.commands.update", "Upgrade kernel and driver in one transaction."),
     "data": Entry("gpu_setup.commands.data", "Import, check, clean and split training data.", ("data",)),
     "environment": Entry("gpu_setup.commands.environment", "Build or check the training environment."),
-    "fit": Entry("gpu_setup.commands.fit", "Say whether a training job fits on a card, part by part."),
-    "smoke": Entry("gpu_setup.commands.smoke", "Prove that this machine trains rightly.", ("charts",)),
+    "fit": Entry("gpu_setup.commands.fit", "Predict whether a training job fits on a card, part by part."),
+    "smoke": Entry("gpu_setup.commands.smoke", "Verify that training works correctly.", ("charts",)),
     "bench": Entry("gpu_setup.commands.bench", "Measure how fast this machine trains.", ("charts",)),
-    "report": Entry("gpu_setup.commands.report", "Show a run's report."),
-    "compare": Entry("gpu_setup.commands.compare", "Set reports of the same work side by side."),
-    "train": Entry("gpu_setup.commands.train", "Train on your own data with the same recipe.", ("data", "charts")),
+    "report": Entry("gpu_setup.commands.report", "Show the report of a run."),
+    "compare": Entry("gpu_setup.commands.compare", "Compare reports of the same work."),
+    "train": Entry("gpu_setup.commands.train", "Train a recipe on your own data.", ("data", "charts")),
     "try": Entry("gpu_setup.commands.try_", "Ask the model the same questions before and after its training."),
     "merge": Entry("gpu_setup.commands.merge", "Merge a run's adapter into a plain model folder."),
     "recipe": Entry("gpu_setup.commands.recipe", "List the training recipes, or print one."),
-    "schema": Entry("gpu_setup.commands.schema", "Print the JSON Schema of a document that --json prints."),
-    "completion": Entry("gpu_setup.commands.completion", "Print the completion script of your shell."),
+    "schema": Entry("gpu_setup.commands.schema", "Print the JSON Schema of a --json document."),
+    "completion": Entry("gpu_setup.commands.completion", "Print the completion script for your shell."),
 }
 
 EXAMPLES = """\b
 Examples:
-  gpu-setup up                 everything, step by step, asking before it changes anything
+  gpu-setup up                 everything, step by step; asks before it changes anything
   gpu-setup doctor             what is wrong on this machine, worst first
   gpu-setup doctor --json      the same for a script
   gpu-setup COMMAND --help     a command's options and examples
@@ -117,9 +119,9 @@ def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> N
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
 )
 def root() -> None:
-    """From an unpacked graphics card to a measured fine-tune of a language model.
+    """Set up this machine's GPU: from an unpacked graphics card to a measured fine-tune of a language model.
 
-    Works on Ubuntu with NVIDIA and AMD cards; without a GPU it trains a small model on the processor.
+    Works on Ubuntu with NVIDIA and AMD cards; without a GPU it trains a small model on the CPU.
     """
 
 
@@ -130,10 +132,10 @@ def wants_json(arguments: Sequence[str]) -> bool:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code. Nothing is raised; everything to say has been said."""
+    """Run one command line and return its exit code. Raises nothing; every error is printed."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            # a terminal that cannot show a sign shows a question mark instead of ending the run
+            # a terminal that cannot show a character shows a question mark instead of ending the run
             stream.reconfigure(errors="replace")
     if not wants_json(arguments):
         return _run(arguments, None)
@@ -146,7 +148,7 @@ def run(arguments: Sequence[str]) -> int:
 def _run(arguments: Sequence[str], document: int | None) -> int:
     """`document` is the file descriptor that takes the one JSON document; None: speak to a person."""
     try:
-        with _ended_politely():
+        with _stop_on_signals():
             result = root.main(list(arguments), "gpu-setup", "_GPU_SETUP_COMPLETE", standalone_mode=False)
         if result is None or isinstance(result, int):
             return result or FINE
@@ -181,7 +183,7 @@ def _answer(answer: Answer, document: int | None) -> int:
         click.echo(answer.text(), nl=False, color=colour(sys.stdout.isatty()))
         sys.stdout.flush()
     except BrokenPipeError:
-        # the reader (head, less) has what it wanted; the answer itself stands
+        # the reader (head, less) has what it wanted; the exit code is the answer's
         _close_stdout()
     return answer.exit_code
 
@@ -202,7 +204,7 @@ def _failed(problem: Problem, document: int | None) -> int:
 
 
 def colour(terminal: bool) -> bool:
-    """Whether to colour: https://no-color.org, FORCE_COLOR, then whether a terminal that can is there."""
+    """Whether to colour: https://no-color.org, FORCE_COLOR, then whether the terminal can."""
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR"):
@@ -224,17 +226,20 @@ class _Stopped(Problem):
 
 def _usage(error: click.UsageError) -> Problem:
     path = error.ctx.command_path if error.ctx else "gpu-setup"
-    return _Usage("usage", error.format_message(), "", f"{path} --help shows the options and examples.")
+    words = error.format_message().replace("integer range", "whole number").replace("float range", "number")
+    return _Usage("usage", words, "", f"{path} --help shows the options and examples.")
 
 
 def _stopped(stop: BaseException) -> Problem:
     if isinstance(stop, click.Abort):
         cause = stop.__cause__ or stop.__context__
         if isinstance(cause, EOFError):
-            return Refused("no-answer", "A question was asked and nobody was there to answer it.", "", "Use --yes.")
+            return Refused("no-answer", "A question needs an answer, and there is no terminal.", "", "Use --yes.")
         if not isinstance(cause, KeyboardInterrupt):
-            return Refused("declined", "Stopped at your word; nothing more was done.")
-    return _Stopped("interrupted", "Stopped. What was finished stays.", "", "Run the same command again to go on.")
+            return Refused("declined", "Stopped: you answered no. Nothing more was done.")
+    return _Stopped(
+        "interrupted", "Interrupted. What was finished is kept.", "", "Run the same command again to continue."
+    )
 
 
 def _bug(error: Exception) -> Problem:
@@ -250,7 +255,7 @@ def _bug(error: Exception) -> Problem:
 
 
 @contextmanager
-def _ended_politely() -> Iterator[None]:
+def _stop_on_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP end a command as Ctrl-C does, so that no child process outlives it."""
     import signal
 
@@ -270,7 +275,7 @@ def _ended_politely() -> Iterator[None]:
 
 
 def _close_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's last flush does not complain either."""
+    """Point stdout at nothing, so that the interpreter's last flush raises no error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

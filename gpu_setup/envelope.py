@@ -26,7 +26,7 @@ class Trouble(msgspec.Struct, frozen=True):
 
 
 class Envelope(msgspec.Struct, Generic[T], frozen=True):
-    """What stands around every document. `schema` is gpu-setup/NAME/1; `exit_code` is the process's own."""
+    """The envelope of every document. `schema` is gpu-setup/NAME/1; `exit_code` is the process's exit status."""
 
     schema: str
     tool_version: str
@@ -36,7 +36,7 @@ class Envelope(msgspec.Struct, Generic[T], frozen=True):
 
 
 class Answer(NamedTuple):
-    """What a command returns: its document's name and data, the exit code, and how a person sees it.
+    """What a command returns: its document's name and data, the exit code, and the text for a person.
 
     `text` is called only when a person reads, and ends with a newline. `problems` go into `errors`.
     """
@@ -98,7 +98,7 @@ def only_documents() -> Iterator[int]:
 
 
 def write(descriptor: int, document: bytes) -> None:
-    """Write the whole document; a reader that has gone away is no error."""
+    """Write the whole document; a reader that has closed the pipe is no error."""
     left = memoryview(document)
     try:
         while left:

@@ -24,7 +24,7 @@ from provision.root.sudo import launch, launch_plan, restore_problem
 
 
 class Consent(NamedTuple):
-    """What a person agreed to beforehand, on the command line; `as_json`: nobody reads, so nothing is shown."""
+    """What a person approved beforehand, on the command line; `as_json`: nobody reads, so nothing is shown."""
 
     yes: bool
     as_json: bool

@@ -1,7 +1,7 @@
-"""The published documents: which type stands behind each name, and its JSON Schema.
+"""The published documents: the type of each, and its JSON Schema.
 
 The schemas are generated from the types, committed under schemas/ and compared in a test:
-`python -m gpu_setup.schema` writes them anew.
+`python -m gpu_setup.schema` writes them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tool's version: of the installed package, else of the checkout that this file stands in."""
+"""The tool's version: of the installed package, else of the checkout that holds this file."""
 
 from __future__ import annotations
 

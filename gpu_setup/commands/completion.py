@@ -1,4 +1,4 @@
-"""`gpu-setup completion SHELL`: the script that teaches a shell our commands and options."""
+"""`gpu-setup completion SHELL`: the script that completes commands and options in a shell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Examples:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
-    """Print the completion script of your shell.
+    """Print the completion script for your shell.
 
     The same as starting gpu-setup with _GPU_SETUP_COMPLETE=bash_source. The script calls `gpu-setup` by that name,
     so it must be on PATH (pipx and uv put it there; for a checkout, link it: ln -s $PWD/gpu-setup ~/.local/bin/).

@@ -1,4 +1,4 @@
-"""`gpu-setup data`: from what people have to Alpaca data worth training on."""
+"""`gpu-setup data`: import, check, clean and split training data."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gpu_setup.commands.data_split import split_command
 EPILOG = """\b
 Examples:
   gpu-setup data import Sent.mbox --out mine.json       mail, chats and tables become rows
-  gpu-setup data check mine.json                        what is wrong with them, worst first
-  gpu-setup data clean mine.json                        a cleaned copy, after showing what would change
-  gpu-setup data split mine-clean.json                  rows to train on, and held-out ones
+  gpu-setup data check mine.json                        what is wrong with the rows, worst first
+  gpu-setup data clean mine.json                        a cleaned copy; shows first what would change
+  gpu-setup data split mine-clean.json                  training rows, and held-out rows
 """
 
 

@@ -19,12 +19,12 @@ Examples:
   gpu-setup doctor                        every check, worst first
   gpu-setup doctor --only driver,apt.broken
   gpu-setup doctor --explain driver.too-old
-  gpu-setup doctor --json --strict        for scripts: also warnings and unknowns end with 1
+  gpu-setup doctor --json --strict        for scripts: exit status 1 also on warnings and unknown results
   gpu-setup doctor --bundle gpu.tar.gz    one file to send to whoever helps you
-  gpu-setup doctor --machine gpu.tar.gz   a machine that somebody sent in
+  gpu-setup doctor --machine gpu.tar.gz   check the machine that a bundle was made on
 
 \b
-Exit codes: 0 nothing failed, 1 a check failed (--strict: or warned, or could not look).
+Exit codes: 0 no check failed; 1 a check failed (--strict: or warned, or is unknown).
 """
 
 
@@ -44,11 +44,11 @@ class DoctorOptions(msgspec.Struct, frozen=True, kw_only=True):
 @click.command(epilog=EPILOG)
 @json_option
 @machine_option
-@click.option("--strict", is_flag=True, help="Warnings and unknowns count as failures.")
+@click.option("--strict", is_flag=True, help="Count warnings and unknown results as failures.")
 @click.option("--only", multiple=True, metavar="ID,GROUP", help="Run only these checks or groups.")
-@click.option("--skip", multiple=True, metavar="ID,GROUP", help="Leave these checks or groups out.")
-@click.option("--list", "list_only", is_flag=True, help="List the checks and stop.")
-@click.option("--explain", metavar="ID", help="Say what one check looks at and how to look by hand.")
+@click.option("--skip", multiple=True, metavar="ID,GROUP", help="Skip these checks or groups.")
+@click.option("--list", "list_only", is_flag=True, help="List the checks and exit.")
+@click.option("--explain", metavar="ID", help="Explain one check: what it reads, and how to check by hand.")
 @click.option(
     "--bundle",
     metavar="FILE",
@@ -56,11 +56,11 @@ class DoctorOptions(msgspec.Struct, frozen=True, kw_only=True):
     help="Also write what the checks read, without names and secrets, into one file: a .tar.gz of less than 1 MB that "
     "only you can read. An existing FILE is refused.",
 )
-@click.option("--force", is_flag=True, help="Let --bundle take the place of an existing FILE.")
-@click.option("-v", "--verbose", is_flag=True, help="Also what passed, was skipped or could not be read.")
+@click.option("--force", is_flag=True, help="Let --bundle overwrite an existing FILE.")
+@click.option("-v", "--verbose", is_flag=True, help="Also show what passed, was skipped or is unknown.")
 @options_into(DoctorOptions)
 def command(options: DoctorOptions) -> Answer:
-    """Check this machine and say what is wrong, why, and how to fix it.
+    """Check this machine: what is wrong, why, and how to fix it.
 
     Needs no root and no network, and changes nothing.
     """
@@ -82,7 +82,7 @@ def command(options: DoctorOptions) -> Answer:
 
         check_place(options.bundle, options.force, BUNDLE)
         seen = RecordingMachine(machine)
-    _other_eyes(machine)
+    _warn_as_root(machine)
     host = read_host(seen)
     known = catalogue()
     report = run(host, known, ALL, _words(options.only), _words(options.skip))
@@ -104,17 +104,17 @@ def _bundled(seen: Machine, report: DoctorReport, known: Catalogue, file: str, f
     from machine.recorder import RecordingMachine
 
     assert isinstance(seen, RecordingMachine)
-    return bundle.told(bundle.write(seen, report, known, file, force))
+    return bundle.bundle_text(bundle.write(seen, report, known, file, force))
 
 
-def _other_eyes(machine: Machine) -> None:
-    """Under sudo the doctor sees what root may do, not what the person may: said, because access checks pass then."""
+def _warn_as_root(machine: Machine) -> None:
+    """Under sudo the doctor sees root's permissions, not the person's, and access checks pass."""
     session = machine.session()
     person = session.environ.get("SUDO_USER", "")
     if session.uid == 0 and person not in ("", "root"):
         click.echo(
-            "gpu-setup: running as root, who sees another system: variables, files and what may be read are root's.\n"
-            f"  next: Run it without sudo to see what {clean(person)} sees.",
+            "gpu-setup: running as root: variables, files and permissions are root's, not yours.\n"
+            f"  next: Run it without sudo to check what {clean(person)} can use.",
             err=True,
         )
 

@@ -28,7 +28,7 @@ Examples:
 @machine_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool, recording: str | None) -> Answer | None:
-    """Show what this machine is. A value that could not be read is "not known", with the reason.
+    """Show the facts about this machine. A value that could not be read is "not known", with the reason.
 
     Needs no root and no network, and changes nothing.
     """

@@ -1,4 +1,4 @@
-"""`gpu-setup fit`: will it fit on this card, part by part, and the largest that does."""
+"""`gpu-setup fit`: does a training job fit on a card, part by part, and what is the largest that does."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from gpu_setup.envelope import Answer
 EPILOG = """\b
 Examples:
   gpu-setup fit                                     the reference recipe on this machine's card
-  gpu-setup fit --card "RX 7900 XT"                 on a card that you think of buying
+  gpu-setup fit --card "RX 7900 XT"                 on a card that you consider buying
   gpu-setup fit --card "RTX 3090" --seq 4096 --batch 4
-  gpu-setup fit --method full --model Llama-3.1-8B  without a card: how large a card it takes
-  gpu-setup fit --model ./my-model/config.json      a model by its own shapes
+  gpu-setup fit --method full --model Llama-3.1-8B  without a card: how much memory it needs
+  gpu-setup fit --model ./my-model/config.json      a model by its own config
 
 \b
-Exit codes: 0 it fits (or no card to compare with), 1 it does not.
+Exit codes: 0 it fits (or there is no card to compare with); 1 it does not.
 """
 
 
@@ -37,28 +37,30 @@ def _complete_model(_ctx: click.Context, _parameter: click.Parameter, incomplete
 @click.command(epilog=EPILOG)
 @json_option
 @machine_option
-@click.option("--card", metavar="NAME", shell_complete=_complete_card, help="A card. Default: this machine's.")
+@click.option(
+    "--card", metavar="NAME", shell_complete=_complete_card, help="Predict for this card. Default: this machine's."
+)
 @recipe_option
-@click.option("--method", type=click.Choice(["full", "lora", "qlora"]), help="Default: the recipe's.")
-@click.option("--seq", type=click.IntRange(1, 2**20), metavar="N", help="Tokens of a sequence.")
-@click.option("--batch", type=click.IntRange(1, 4096), metavar="N", help="Sequences at a time (micro batch).")
+@click.option("--method", type=click.Choice(["full", "lora", "qlora"]), help="Training method. Default: the recipe's.")
+@click.option("--seq", type=click.IntRange(1, 2**20), metavar="N", help="Sequence length (tokens).")
+@click.option("--batch", type=click.IntRange(1, 4096), metavar="N", help="Micro-batch size.")
 @click.option(
     "--model",
     metavar="NAME|CONFIG.json",
     shell_complete=_complete_model,
-    help="Another model than the recipe's: a name, or its config.json.",
+    help="Use this model instead of the recipe's: a name, or its config.json.",
 )
-@click.option("--rank", type=click.IntRange(1, 4096), metavar="N", help="The adapter's rank.")
-@click.option("--optimizer", metavar="NAME", help="As Axolotl names it, such as adamw_bnb_8bit.")
-@click.option("--dtype", type=click.Choice(["bf16", "fp16", "fp32"]), help="The precision.")
-@click.option("--checkpointing/--no-checkpointing", default=None, help="Gradient checkpointing.")
-@click.option("--packing/--no-packing", default=None, help="Packing of samples into whole sequences.")
+@click.option("--rank", type=click.IntRange(1, 4096), metavar="N", help="Rank of the adapter.")
+@click.option("--optimizer", metavar="NAME", help="Optimizer, as Axolotl names it, such as adamw_bnb_8bit.")
+@click.option("--dtype", type=click.Choice(["bf16", "fp16", "fp32"]), help="Precision.")
+@click.option("--checkpointing/--no-checkpointing", default=None, help="Use gradient checkpointing.")
+@click.option("--packing/--no-packing", default=None, help="Pack several samples into one sequence.")
 def command(
-    as_json: bool, recording: str | None, card: str | None, recipe_name: str | None, **wishes: object
+    as_json: bool, recording: str | None, card: str | None, recipe_name: str | None, **changes: object
 ) -> Answer:
-    """Will a training job fit on a card? Predicted memory part by part, and the largest batch and sequence that fit.
+    """Predict whether a training job fits on a card: memory part by part, and the largest batch and sequence that fit.
 
-    Counted from the model's shapes; docs/concepts/fit.md says how well it agrees with published measurements.
+    Calculated from the model's shapes; docs/concepts/fit.md compares it with published measurements.
     """
     import msgspec
 
@@ -74,7 +76,7 @@ def command(
     if card is not None:
         find_card(card, catalogue())
     room = available_memory(card, read_host(open_machine(recording)), catalogue())
-    answer = predict_fit(recipe, msgspec.convert(wishes, FitOptions), room)
+    answer = predict_fit(recipe, msgspec.convert(changes, FitOptions), room)
 
     def text() -> str:
         from gpu_setup.render.fit import fit_text

@@ -1,4 +1,4 @@
-"""`gpu-setup image`: the matching container image: its Dockerfile, its building, its proof, its running."""
+"""`gpu-setup image`: render, build, verify or run the container image for this machine."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from gpu_setup.commands.image_verify import verify_command
 EPILOG = """\b
 Examples:
   gpu-setup image render            the Dockerfile for this machine
-  gpu-setup image build             build it with the engine that is here
-  gpu-setup image verify            prove from inside that it is the right one
-  gpu-setup image run -- python     run something in it, with the cards
-  gpu-setup image engine            what the engine that is here can do
+  gpu-setup image build             build it with this machine's container engine
+  gpu-setup image verify            verify it from inside
+  gpu-setup image run -- python     run a program in it, with the cards
+  gpu-setup image engine            what the container engine can do
 
 \b
 Training in it: gpu-setup smoke --runtime image
@@ -25,7 +25,7 @@ Training in it: gpu-setup smoke --runtime image
 
 @click.group(epilog=EPILOG)
 def command() -> None:
-    """The container image that fits this machine: rendered, built, proven from inside, run."""
+    """Render, build, verify or run the container image that fits this machine."""
 
 
 for each in (render_command, build_command, verify_command, run_command, engine_command):

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   gpu-setup merge RUN_DIR --out my-model                     bfloat16: what most programs want
-  gpu-setup merge RUN_DIR --out my-model --dtype float32     twice as large; answers as the adapter, word for word
+  gpu-setup merge RUN_DIR --out my-model --dtype float32     twice as large; the adapter's answers, word for word
 
 \b
-Exit codes: 0 written; 2 not a finished run; 3 the folder is there already; 4 the training environment failed.
+Exit codes: 0 written; 2 not a finished run; 3 the folder exists already; 4 the training environment failed.
 """
 
 
@@ -29,14 +29,14 @@ Exit codes: 0 written; 2 not a finished run; 3 the folder is there already; 4 th
 @click.option("--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="The new model folder.")
 @click.option(
     "--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), default="bfloat16", show_default=True,
-    help="What the weights are written in.",
+    help="Data type of the written weights.",
 )  # fmt: skip
-@click.option("--check/--no-check", default=True, help="Ask the merged model what the adapter was asked.")
+@click.option("--check/--no-check", default=True, help="Compare the merged model's answers with the adapter's.")
 def command(as_json: bool, run: Path, out: Path, dtype: MergeDtype, check: bool) -> Answer:
     """Merge the adapter of RUN_DIR into its base model.
 
-    The adapter is added to the base as training had it (through NF4, for QLoRA), so that the merged model answers as
-    the adapter does. It is asked the same questions to show it.
+    The adapter is added to the base as it was in training (for QLoRA through NF4), so that the merged model gives the
+    adapter's answers. Both are asked the same questions to verify that.
     """
     from gpu_setup.commands.training_options import my_paths
     from gpu_setup.commands.try_ import environment_of, finished

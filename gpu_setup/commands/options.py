@@ -44,7 +44,7 @@ class OneOf(click.Choice[str]):
 
 
 json_option: Decorator = click.option(
-    "--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else."
+    "--json", "as_json", is_flag=True, help="Print one JSON document on stdout, nothing else."
 )
 
 machine_option: Decorator = click.option(

@@ -1,4 +1,4 @@
-"""`gpu-setup report`: a run's report again, as table, document or page."""
+"""`gpu-setup report`: the report of a run, as a table or a document."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Examples:
 @click.argument("run", metavar="[RUN_DIR]", required=False, type=click.Path(path_type=Path))
 @click.option("--answers", type=click.IntRange(min=0), default=3, metavar="N", help="Show N answers (default 3).")
 def command(as_json: bool, run: Path | None, answers: int) -> Answer:
-    """Show a run's report again. The page with charts lies beside it as report.html."""
+    """Show the report of a run. The page with charts is report.html in the same folder."""
     from harness.report.run_report import DOCUMENT, read_report
     from machine.errors import BAD_ANSWER, FINE, BadUsage
 

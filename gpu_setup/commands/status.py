@@ -1,4 +1,4 @@
-"""`gpu-setup status`: where it stands, at any moment and for everyone."""
+"""`gpu-setup status`: the state of the last apply, at any moment and for everyone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ Examples:
 @click.command(epilog=EPILOG)
 @json_option
 def command(as_json: bool) -> Answer:
-    """Say where apply stands: at work, done, waiting for a restart or for you, failed and why. Needs no root."""
+    """Show the state of the last apply: running, done, waiting for a reboot or for you, or failed and why.
+
+    Needs no root.
+    """
     from machine.local import LocalMachine
     from provision.apply.status import apply_status
 

@@ -1,4 +1,4 @@
-"""`gpu-setup try`: the base model's answers beside the tuned one's."""
+"""`gpu-setup try`: the answers of the base model and of the trained one."""
 
 from __future__ import annotations
 
@@ -31,11 +31,17 @@ Exit codes: 0 answered; 2 not a finished run; 4 the training environment failed.
 @json_option
 @click.argument("run", metavar="RUN_DIR", type=click.Path(path_type=Path))
 @click.option(
-    "--prompt", "prompts", multiple=True, metavar="TEXT", help="Ask this instead; may be given several times."
+    "--prompt", "prompts", multiple=True, metavar="TEXT", help="Ask this instead of the recipe's questions; repeatable."
 )
-@click.option("--tokens", type=click.IntRange(min=1, max=2048), default=96, metavar="N", help="Longest answer (96).")
+@click.option(
+    "--tokens",
+    type=click.IntRange(min=1, max=2048),
+    default=96,
+    metavar="N",
+    help="Maximum length of an answer in tokens (96).",
+)
 def command(as_json: bool, run: Path, prompts: tuple[str, ...], tokens: int) -> Answer:
-    """Ask the model before and after its training, side by side. RUN_DIR is the folder of a run."""
+    """Ask the base model and the trained model the same questions, side by side. RUN_DIR is the folder of a run."""
     from gpu_setup.commands.training_options import my_paths
     from gpu_setup.render.progress import reporter
     from harness.training.examination import examine, held_out_file
@@ -75,12 +81,12 @@ def finished(run: Path) -> RunRecord:
         "run.unfinished",
         f"The run {run} is {made.status}, so it has no finished adapter to ask.",
         "",
-        f"{again} brings it to its end; gpu-setup report shows the newest finished run.",
+        f"Finish it: {again}; or show the newest finished run: gpu-setup report",
     )
 
 
 def environment_of(made: RunRecord, run: Path, machine: Machine, paths: Paths, emit: Emit) -> Environment:
-    """The environment of the stack that the run was made on; raises BadUsage where nobody knows it any more."""
+    """The environment of the stack that the run was made on; raises BadUsage where the catalogue does not have it."""
     from checks.catalogue import catalogue
     from harness.environment.build import ensure_environment
     from machine.errors import BadUsage
@@ -91,6 +97,6 @@ def environment_of(made: RunRecord, run: Path, machine: Machine, paths: Paths, e
             "run.stack",
             f"The run {run} was made on the stack {made.stack}, which this gpu-setup does not know.",
             "",
-            "Use the gpu-setup that made it.",
+            "Use the version of gpu-setup that made it.",
         )
     return ensure_environment(stack, machine, paths, emit)

@@ -1,4 +1,4 @@
-"""A run as a person reads it: what was done, what is left, what comes next."""
+"""A run of apply or rollback as text: what was done, what remains, what comes next."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ SIGNS = {
 }
 HEADS = {
     "none": "Nothing was applied on this machine yet.",
-    "running": "At work.",
-    "cut-off": "It was cut off: a power cut, or somebody ended it.",
-    "restart": "A restart comes next.",
-    "restarted": "The machine was restarted; what is left can go on.",
-    "person": "It waits for you.",
+    "running": "Running.",
+    "cut-off": "Interrupted: by a power cut, or somebody stopped it.",
+    "restart": "A reboot comes next.",
+    "restarted": "The machine has rebooted; the remaining steps can continue.",
+    "person": "Waiting for you.",
     "done": "Done.",
-    "failed": "It stopped.",
+    "failed": "Failed.",
 }
 BACK = {
     "done": "Rolled back.",
-    "running": "Going back.",
-    "failed": "The way back stopped.",
-    "person": "Rolled back, but for what waits for you.",
+    "running": "Rolling back.",
+    "failed": "The rollback failed.",
+    "person": "Rolled back, except for what waits for you.",
 }
 
 
 def run_text(run: ApplyRun) -> str:
     """Head, the steps that were open, notes, the problem, what comes next."""
     nothing = run.standing == "done" and all(step.outcome == "already" for step in run.steps)
-    return _text(run, "Nothing to do." if nothing and run.kind != "rollback" else _head(run, run.standing), run.next)
+    return _text(run, "Nothing to do." if nothing else _head(run, run.standing), run.next)
 
 
 def status_text(status: ApplyStatus) -> str:
     if status.run is None:
         return f"{HEADS['none']}\n{click.style('Next: ', bold=True)}{status.next}\n"
-    armed = "\nAfter the next start it goes on by itself." if status.armed else ""
+    armed = "\nIt continues automatically after the next boot." if status.armed else ""
     return _text(status.run, _head(status.run, status.standing) + armed, status.next)
 
 

@@ -65,15 +65,15 @@ def bar_chart(
         figure = Figure(figsize=(6.4, 0.9 + 0.34 * len(names)), layout="constrained")
         axes = figure.add_subplot()
         places = list(range(len(names)))
-        axes.barh(places, [_drawn(value or 0.0) for value in values], height=0.62, color="#54aeff")
+        axes.barh(places, [_within_axis(value or 0.0) for value in values], height=0.62, color="#54aeff")
         for place, value, spread in zip(places, values, spreads, strict=True):
             if value is None:
                 axes.text(0, place, " not known", va="center", color="#57606a")
             elif spread is not None:
-                at, low, high = _drawn(value), _drawn(spread[0]), _drawn(spread[1])
+                at, low, high = _within_axis(value), _within_axis(spread[0]), _within_axis(spread[1])
                 reach = [[max(0.0, at - low)], [max(0.0, high - at)]]
                 axes.errorbar(at, place, xerr=reach, color="#1b1f24", capsize=3, lw=1.2)
-        axes.set_yticks(places, [_drawable(name) for name in names], parse_math=False)
+        axes.set_yticks(places, [_printable(name) for name in names], parse_math=False)
         axes.invert_yaxis()
         axes.set_title(title, loc="left", parse_math=False)
         axes.set_xlabel(unit)
@@ -86,18 +86,18 @@ def bar_chart(
     return text[text.index("<svg") :]
 
 
-def _drawn(value: float) -> float:
+def _within_axis(value: float) -> float:
     """Within what an axis can show, whatever a strange report says."""
     return min(max(value, 0.0), 1e15)
 
 
-def _drawable(name: str) -> str:
+def _printable(name: str) -> str:
     """What the font surely has: a sign that it lacks would be a warning and an empty box."""
     return "".join(sign if sign.isascii() and sign.isprintable() else "?" for sign in name)[:40]
 
 
 def run_charts(steps: Sequence[StepEvent], warmup: int) -> dict[str, str]:
-    """Loss, step time and tokens a second over the steps of one run, by name."""
+    """Loss, step time and tokens/s over the steps of one run, by name."""
     numbers = [float(step.step) for step in steps]
     finite = [(float(step.step), step.loss) for step in steps if isinstance(step.loss, float)]
     rates = {
@@ -105,17 +105,17 @@ def run_charts(steps: Sequence[StepEvent], warmup: int) -> dict[str, str]:
         for name, key in (("processed", "processed"), ("non-padding", "non_padding"), ("trainable", "trainable"))
     }
     return {
-        "loss": line_chart("Training loss", "nats a token", {"loss": _columns(finite)}, warmup),
-        "step": line_chart("Time of a step", "seconds", {"step": (numbers, [s.seconds for s in steps])}, warmup),
-        "tokens": line_chart("Speed", "tokens a second", rates, warmup),
+        "loss": line_chart("Training loss", "loss", {"loss": _columns(finite)}, warmup),
+        "step": line_chart("Step time", "seconds", {"step": (numbers, [s.seconds for s in steps])}, warmup),
+        "tokens": line_chart("Speed", "tokens/s", rates, warmup),
     }
 
 
 def sensor_charts(telemetry: Telemetry) -> dict[str, str]:
-    """Power, clock and heat over the seconds of the run, as far as the card's sensors told them."""
+    """Power, clock and heat over the seconds of the run, as far as the card's sensors report them."""
     kinds = (
         ("power", "Power", "watts", ("power", "power_enforced")),
-        ("clock", "Clock of the multiprocessors", "MHz", ("clock_sm",)),
+        ("clock", "GPU clock", "MHz", ("clock_sm",)),
         ("heat", "Temperature", "degrees Celsius", ("temperature", "temperature_memory")),
         ("memory", "Memory in use on the card", "GiB", ("memory_used",)),
     )
@@ -136,7 +136,7 @@ def sensor_charts(telemetry: Telemetry) -> dict[str, str]:
 # so many points show every bend at a page's width
 MOST_POINTS = 400
 SENSORS = {
-    "power": "drawn",
+    "power": "used",
     "power_enforced": "limit",
     "clock_sm": "clock",
     "temperature": "core",

@@ -9,7 +9,7 @@ import click
 
 from gpu_setup.render.layout import COLUMNS, wrapped
 from gpu_setup.render.plain import clean
-from gpu_setup.render.report import figure, in_gib
+from gpu_setup.render.report import figure, flops, in_gib
 from harness.measure.measurement import Measurement
 from harness.report.baseline import Baseline
 from harness.report.compare import Compared, Comparison, Ratio, shown, what_to_compare
@@ -19,7 +19,7 @@ from harness.report.published_speeds import Beside, Judged, Other
 RATIO_COLOURS = {"faster": "green", "slower": "red", "equal": None, "unknown": "yellow"}
 MARK_COLOURS = {"impossible": "red", "implausible": "yellow", "plausible": "green", "unknown": None}
 BASELINE_COLOURS = {"regression": "red", "better": "green", "same": "green", "inconclusive": "yellow"}
-# runs whose figures stand beside each other in one table
+# runs whose figures are beside each other in one table
 BESIDE = 4
 OTHERS = 3
 
@@ -45,9 +45,9 @@ def comparison_text(comparison: Comparison) -> str:
             )
             lines += wrapped(values, " " * 28, first=f"  {each.key:<26}")
     if comparison.same:
-        alike = ", ".join(f"{name} {clean(shown(value))}" for name, value in comparison.same.items())
-        label = "alike in all" if len(runs) > 1 else "conditions"
-        lines += ["", label.capitalize(), *wrapped(alike, "  ")]
+        same = ", ".join(f"{name} {clean(shown(value))}" for name, value in comparison.same.items())
+        label = "same in all runs" if len(runs) > 1 else "conditions"
+        lines += ["", label.capitalize(), *wrapped(same, "  ")]
     published = [line for run in runs if run.beside for line in beside_lines(run.letter, run.beside)]
     if published:
         lines += ["", "Published", *published]
@@ -72,8 +72,8 @@ def work_words(comparison: Comparison) -> str:
         part("data", "{}"),
         part("trained on", "trained on {}"),
         part("sequence", "sequence {}"),
-        part("tokens a step", "{} tokens a step"),
-        part("tokens", "{} tokens in all"),
+        part("tokens a step", "{} tokens per step"),
+        part("tokens", "{} tokens in total"),
     )
     return ", ".join(each for each in parts if each is not None)
 
@@ -81,10 +81,12 @@ def work_words(comparison: Comparison) -> str:
 def rated_words(ratio: Ratio) -> str:
     """The ratio in a sentence."""
     if ratio.low is None or ratio.high is None:
-        return f"{ratio.value:.3f} of A; whether they differ is not known: too few steps for an interval."
+        return f"{ratio.value:.3f} of A; not known whether they differ: too few steps for an interval."
     spread = f"{ratio.value:.3f} of A, {ratio.low:.3f} to {ratio.high:.3f}"
     if ratio.verdict == "equal":
-        return f"equal to A within their intervals{', which are wide' if ratio.coarse else ''} ({spread})"
+        if ratio.coarse:
+            return f"no difference from A can be shown: the noise is larger than the difference ({spread})"
+        return f"equal to A within the noise ({spread})"
     return f"{abs(ratio.value - 1):.1%} {ratio.verdict} than A ({spread})"
 
 
@@ -124,7 +126,7 @@ def records_text(found: Sequence[Judged]) -> str:
         lines += wrapped(f"{cards}: {record_words(judged)}", " " * 12, first=mark)
         lines += wrapped(f"{judged.why}. {record.basis}.", " " * 12)
         lines += wrapped(f"{record.source}{'' if record.checked else ' (second hand)'}", " " * 12)
-    return "\n".join(lines) + "\n" if lines else "Nothing is published for that card.\n"
+    return "\n".join(lines) + "\n" if lines else "No figures are published for that card.\n"
 
 
 def baseline_lines(found: Baseline) -> list[str]:
@@ -141,11 +143,11 @@ def percent(value: float | None) -> str:
 FIGURES = (
     ("processed tokens/s", "processed", figure),
     ("trainable tokens/s", "trainable", figure),
-    ("seconds a step", "step_seconds", figure),
+    ("seconds per step", "step_seconds", figure),
     ("MFU", "mfu", percent),
     ("of the matmul ceiling", "ceiling_share", percent),
-    ("matmul ceiling, TFLOP/s", "matmul_ceiling_tflops", figure),
-    ("joules a token", "joules_per_token", figure),
+    ("matmul ceiling, FLOP/s", "matmul_ceiling_tflops", flops),
+    ("joules per token", "joules_per_token", figure),
     ("peak memory", "peak_memory", in_gib),
     ("power, W", "power", figure),
     ("clock, MHz", "clock", figure),

@@ -15,10 +15,10 @@ from harness.report.comparison_key import described
 
 # chart id, title, unit, field of Figures, what one unit is of the measured one
 CHARTS = (
-    ("speed", "Speed, without padding", "tokens a second", "non_padding", 1.0),
-    ("mfu", "Model FLOPs of the card's peak (MFU)", "per cent", "mfu", 0.01),
-    ("ceiling", "Share of the matmul ceiling", "per cent", "ceiling_share", 0.01),
-    ("energy", "Energy", "joules a token", "joules_per_token", 1.0),
+    ("speed", "Speed, without padding", "tokens/s", "non_padding", 1.0),
+    ("mfu", "Model FLOPs of the card's peak (MFU)", "%", "mfu", 0.01),
+    ("ceiling", "Share of the matmul ceiling", "%", "ceiling_share", 0.01),
+    ("energy", "Energy", "joules per token", "joules_per_token", 1.0),
     ("memory", "Peak memory", "GiB", "peak_memory", float(1 << 30)),
 )
 

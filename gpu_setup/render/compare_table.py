@@ -1,4 +1,4 @@
-"""A comparison as CSV for a spreadsheet and as Markdown for a forum. Neither says where a person's files lie."""
+"""A comparison as CSV for a spreadsheet and as Markdown for a forum. Neither holds a path of a person's files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _cells(comparison: Comparison, number: int) -> Iterator[tuple[str, Any]]:
 
 
 def comparison_markdown(comparison: Comparison, tool_version: str) -> str:
-    """A table that forums and code hosts show, what differs, what is published, and how to tell the runs again."""
+    """A table that forums and code hosts show, what differs, what is published, and the digest of each run."""
     runs = comparison.runs
     title = "A measured run" if len(runs) == 1 else f"{len(runs)} runs of the same work"
     lines = [f"### {title}", "", plain(work_words(comparison)), ""]
@@ -89,7 +89,7 @@ def comparison_markdown(comparison: Comparison, tool_version: str) -> str:
     digests = ", ".join(f"{run.letter} `{short_digest(run)}`" for run in runs)
     lines += [
         "",
-        f"Tokens are without padding. gpu-setup {tool_version}; digest of all that shaped a figure: {digests}.",
+        f"Tokens without padding. gpu-setup {tool_version}; digest of all that affects a figure: {digests}.",
     ]
     return "\n".join(lines) + "\n"
 

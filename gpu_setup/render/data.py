@@ -1,4 +1,4 @@
-"""What the `data` commands found or did, as a person reads it in a terminal. 80 columns."""
+"""What the `data` commands found or did, for a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from harness.dataset.findings import Change, DataReport, Finding, Tokens
 SIGNS = {"error": ("✗", "red"), "warning": ("!", "yellow"), "info": ("·", "blue")}
 ROWS_SHOWN = 8
 DOES = {
-    "drop": "goes",
-    "mend": "is mended",
-    "mask": "gets a pseudonym",
-    "leave": "stays: look at it yourself",
+    "drop": "dropped by `data clean`",
+    "mend": "fixed by `data clean`",
+    "mask": "replaced by a pseudonym by `data clean`",
+    "leave": "not changed by `data clean`; review by hand",
 }
 
 
@@ -32,13 +32,13 @@ def data_text(report: DataReport) -> str:
         lines += change_lines(change)
     for written in report.written:
         verb = "wrote" if written.written else "would write"
-        lines += wrapped(f"{verb} {written.rows:,} {written.what}: {clean(written.path)}", "  ", first="→ ")
+        lines += wrapped(f"{verb} {counted(written.rows, written.what)}: {clean(written.path)}", "  ", first="→ ")
     lines += [line for note in report.notes for line in wrapped(clean(note), "  ", first="· ")]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def head_lines(report: DataReport) -> list[str]:
-    """File, rows, what is marked, and the verdict in a line."""
+    """File, rows, origin marks, and the verdict in a line."""
     counts = dict.fromkeys(SIGNS, 0)
     for finding in report.findings:
         counts[finding.severity] += 1
@@ -47,12 +47,12 @@ def head_lines(report: DataReport) -> list[str]:
         for severity, count in counts.items()
         if count and severity != "info"
     ]
-    said = ", ".join(words) if words else click.style("nothing wrong found", fg="green")
-    lines = [f"{clean(report.file)}: {report.rows:,} rows, {said}" if report.action == "check" else _doing(report)]
+    said = ", ".join(words) if words else click.style("no problems found", fg="green")
+    lines = [f"{clean(report.file)}: {counted(report.rows)}, {said}" if report.action == "check" else _doing(report)]
     if report.action == "check":
         languages = ", ".join(f"{code} {count:,}" for code, count in list(report.languages.items())[:6])
         if languages:
-            lines.append(f"  answers in: {languages}")
+            lines.append(f"  languages of the answers: {languages}")
         marks = report.origins
         known = marks.organic + marks.semi_synthetic + marks.synthetic
         if known:
@@ -61,12 +61,17 @@ def head_lines(report: DataReport) -> list[str]:
                 ("organic", marks.organic), ("semi-synthetic", marks.semi_synthetic),
                 ("synthetic", marks.synthetic), ("unmarked", marks.unmarked),
             )  # fmt: skip
-            lines.append("  written by: " + ", ".join(f"{name} {many / total:.0%}" for name, many in parts if many))
+            lines.append("  origin: " + ", ".join(f"{name} {many / total:.0%}" for name, many in parts if many))
     return lines
 
 
+def counted(number: int, what: str = "rows") -> str:
+    """`1 row`, `2 changed rows`."""
+    return f"{number:,} {what.replace('rows', 'row', 1) if number == 1 else what}"
+
+
 def _doing(report: DataReport) -> str:
-    return f"{clean(report.file)}: {report.rows:,} rows read"
+    return f"{clean(report.file)}: {counted(report.rows)} read"
 
 
 def finding_lines(finding: Finding) -> list[str]:
@@ -89,22 +94,22 @@ def finding_lines(finding: Finding) -> list[str]:
             lines += wrapped(f"{where}: {clean(example.excerpt)}", "      ", first="    ")
     lines += wrapped(finding.why, "    ", style=lambda text: click.style(text, dim=True))
     if finding.severity != "info":
-        lines.append(click.style(f"    {finding.kind}; data clean: {DOES[finding.clean]}", dim=True))
+        lines.append(click.style(f"    {finding.kind}: {DOES[finding.clean]}", dim=True))
     return lines
 
 
 def token_lines(tokens: Tokens) -> list[str]:
-    """What the recipe makes of the rows."""
+    """The rows as the recipe's tokenizer and prompt see them."""
     lines = [click.style(f"With {tokens.recipe} (sequence_len {tokens.sequence_len:,}):", bold=True)]
     share = tokens.trainable / tokens.total if tokens.total else 0.0
     facts = [
         ("tokens", f"{tokens.total:,}, of them {tokens.trainable:,} trainable ({share:.0%})"),
-        ("tokens a row", f"median {figure(tokens.lengths.median)}, longest {tokens.lengths.largest:,}"),
+        ("tokens per row", f"median {figure(tokens.lengths.median)}, longest {tokens.lengths.largest:,}"),
         ("rows trained on", f"{tokens.kept:,}"),
         ("too long", f"{tokens.over_length:,} rows ({tokens.over_length_does})"),
         ("nothing to learn from", f"{tokens.no_trainable:,} rows"),
         ("without end-of-text", f"{tokens.no_eos:,} rows"),
-        ("tokens that are no padding", "not known" if tokens.efficiency is None else f"{tokens.efficiency:.0%}"),
+        ("share without padding", "not known" if tokens.efficiency is None else f"{tokens.efficiency:.0%}"),
         ("steps", f"{tokens.steps.total:,} ({tokens.steps.epochs:.2f} passes over the rows)"),
         ("time", _time(tokens)),
     ]
@@ -129,9 +134,11 @@ def _time(tokens: Tokens) -> str:
 
 def change_lines(change: Change) -> list[str]:
     """One kind of change with an example."""
-    many = f"{change.rows:,} {'row' if change.rows == 1 else 'rows'}"
     lines = wrapped(
-        f"{change.kind}: {many}, {change.does}", "  ", first="~ ", style=lambda text: click.style(text, bold=True)
+        f"{change.kind}: {counted(change.rows)}, {change.does}",
+        "  ",
+        first="~ ",
+        style=lambda text: click.style(text, bold=True),
     )
     lines += wrapped(
         f"- {clean(change.before)}", "      ", first="    ", style=lambda text: click.style(text, fg="red")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gpu_setup.render.data import DOES
+from gpu_setup.render.data import DOES, counted
 from gpu_setup.render.plain import clean
 from gpu_setup.render.template import filled
 from harness.dataset.findings import DataReport, Lengths
@@ -13,7 +13,7 @@ WIDTH, HEIGHT, MARGIN = 640, 180, 34
 
 
 class Bar(NamedTuple):
-    """One bar in the picture's own units, and what it says when pointed at."""
+    """One bar in the picture's units, and its tooltip."""
 
     x: float
     y: float
@@ -56,7 +56,7 @@ def histogram(lengths: Lengths) -> Histogram:
             round(HEIGHT - MARGIN - tall * many / most, 1),
             round(max(1.0, step - 2), 1),
             round(tall * many / most, 1),
-            f"{lengths.edges[number]:,} to {lengths.edges[number + 1]:,}: {many:,} rows",
+            f"{lengths.edges[number]:,} to {lengths.edges[number + 1]:,}: {counted(many)}",
         )
         for number, many in enumerate(lengths.counts)
     )

@@ -1,4 +1,4 @@
-"""The doctor's report as a person reads it: worst first, 80 columns, calm where nothing is wrong."""
+"""The doctor's report as text: worst first, 80 columns, short where nothing is wrong."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SEVERITY_SIGNS = {
 
 
 def doctor_text(report: DoctorReport, host: Host, catalogue: Catalogue, verbose: bool) -> str:
-    """The whole report. `verbose` adds what passed, what does not apply and why something is not known."""
+    """The whole report. `verbose` adds what passed, what was skipped and why a result is unknown."""
     by_status = {status: [r for r in report.results if r.status is status] for status in WORST_FIRST}
     lines = [*wrapped(machine_line(host, catalogue), "  ", first=""), ""]
     for finding, consequences in grouped(report):
@@ -49,8 +49,8 @@ def doctor_text(report: DoctorReport, host: Host, catalogue: Catalogue, verbose:
 
 def grouped(report: DoctorReport) -> list[tuple[Finding, list[Finding]]]:
     """What is wrong, in the report's order: each root cause with all that it explains, also by way of others."""
-    told = [row for row in report.results if row.status in (Status.FAIL, Status.WARN)]
-    findings = [finding for row in told for finding in row.findings]
+    bad = [row for row in report.results if row.status in (Status.FAIL, Status.WARN)]
+    findings = [finding for row in bad for finding in row.findings]
     causes = {finding.check: finding.caused_by for finding in reversed(findings)}
 
     def root(finding: Finding) -> str | None:
@@ -70,7 +70,7 @@ def grouped(report: DoctorReport) -> list[tuple[Finding, list[Finding]]]:
 
 
 def summary_text(report: DoctorReport, host: Host, catalogue: Catalogue) -> str:
-    """The machine, one line for each thing that is wrong, the counts: for a command that goes on by itself."""
+    """The machine, one line for each thing that is wrong, the counts: for a command that continues by itself."""
     by_status = {status: [r for r in report.results if r.status is status] for status in WORST_FIRST}
     lines = wrapped(machine_line(host, catalogue), "  ", first="")
     for status in (Status.FAIL, Status.WARN):
@@ -90,7 +90,7 @@ def list_text(checks: tuple[Check, ...]) -> str:
 
 
 def explain_text(check: Check) -> str:
-    """One check: what it asks, what it looks at, how to look by hand."""
+    """One check: its title, what it reads, how to check by hand."""
     lines = [f"{click.style(check.id, bold=True)}: {check.title}", ""]
     lines += wrapped(check.about, "")
     if check.by_hand:
@@ -112,7 +112,7 @@ def _finding(finding: Finding) -> list[str]:
     for number, evidence in enumerate(finding.evidence):
         lines += labelled("" if number else "seen", f"{clean(evidence.source)}: {clean(evidence.value)}")
     if finding.caused_by:
-        lines += labelled("cause", f"{finding.caused_by} explains this one: mend that first.")
+        lines += labelled("cause", f"{finding.caused_by}: fix that first.")
     if finding.fix is not None:
         lines += _fix(finding.fix)
     return lines
@@ -129,7 +129,7 @@ def _fix(fix: Fix) -> list[str]:
     after = [
         text
         for needed, text in (
-            (fix.needs_reboot, "restart the machine"),
+            (fix.needs_reboot, "reboot"),
             (fix.needs_relogin, "log out and in again"),
         )
         if needed
@@ -150,7 +150,7 @@ def command_text(argv: Iterable[str], sudo: bool = False) -> str:
 
 
 def _details(by_status: dict[Status, list[CheckResult]]) -> list[str]:
-    """What passed but is worth a note, what is not known and why, what does not apply, what is fine."""
+    """What passed but is worth a note, what is unknown and why, what was skipped, what passed."""
     noted = [result for result in by_status[Status.PASS] if result.findings]
     lines: list[str] = []
     for result in noted:
@@ -158,10 +158,10 @@ def _details(by_status: dict[Status, list[CheckResult]]) -> list[str]:
             lines += [*_finding(finding), ""]
     for result in by_status[Status.UNKNOWN]:
         lines += wrapped(f"{result.id}: {clean(result.reason)}", "  ", first=_sign(Status.UNKNOWN))
-    # many checks do not apply for one and the same reason
+    # many checks are skipped for one and the same reason
     for reason in dict.fromkeys(result.reason for result in by_status[Status.SKIP]):
         ids = ", ".join(result.id for result in by_status[Status.SKIP] if result.reason == reason)
-        lines += wrapped(f"{clean(reason)} Does not apply: {ids}", "  ", first=_sign(Status.SKIP))
+        lines += wrapped(f"{clean(reason)} Skipped: {ids}", "  ", first=_sign(Status.SKIP))
     for result in by_status[Status.PASS]:
         if result not in noted:
             lines += wrapped(f"{result.id}: {clean(result.reason or result.title)}", "  ", first=_sign(Status.PASS))
@@ -176,20 +176,20 @@ def _counts(report: DoctorReport, by_status: dict[Status, list[CheckResult]], ve
         lines += wrapped(clean(nothing_to_train.reason), "  ", first=_sign(Status.SKIP))
     counts = [
         (summary.fail, "failed"),
-        (summary.warn, "warned"),
-        (summary.passed, "fine"),
-        (summary.skip, "do not apply"),
+        (summary.warn, "warning" if summary.warn == 1 else "warnings"),
+        (summary.passed, "passed"),
+        (summary.skip, "skipped"),
     ]
-    told = ", ".join(f"{number} {word}" for number, word in counts if number)
-    lines += wrapped(f"{len(report.results)} checks: {told or 'none could look'}.", "  ", first=_sign(_worst(report)))
+    listed = ", ".join(f"{number} {word}" for number, word in counts if number)
+    lines += wrapped(f"{len(report.results)} checks: {listed or 'no result'}.", "  ", first=_sign(_worst(report)))
     if by_status[Status.UNKNOWN] and not verbose:
         names = ", ".join(result.id for result in by_status[Status.UNKNOWN])
-        lines += wrapped(f"{summary.unknown} not known: {names} (-v says why).", "  ", first=_sign(Status.UNKNOWN))
+        lines += wrapped(f"{summary.unknown} unknown: {names} (-v shows why).", "  ", first=_sign(Status.UNKNOWN))
     return lines
 
 
 def _silent(host: Host) -> list[str]:
-    """What was asked and did not answer in time: never left unsaid, because it may be the trouble itself."""
+    """What did not answer in time: always shown, because it may be the fault itself."""
     asked = (
         ("NVML", host.nvidia.nvml_problem),
         ("AMD's library", host.amd.amdsmi_problem),
@@ -212,23 +212,23 @@ def _worst(report: DoctorReport) -> Status:
 
 
 def _next(report: DoctorReport) -> list[str]:
-    """The one thing to do now. What fails comes before everything; warnings alone do not stand in the way."""
+    """The one thing to do now. A failure comes first; warnings alone do not stop `up`."""
     findings = [finding for result in report.results for finding in result.findings if finding.fix is not None]
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     warnings = [finding for finding in findings if finding.severity is Severity.WARNING]
     first, indent = click.style("Next: ", bold=True), " " * 6
     if report.summary.fail:
         if not errors:
-            return [f"{first}gpu-setup doctor --explain ID says more about what failed."]
+            return [f"{first}gpu-setup doctor --explain ID explains a failed check."]
         # what another check's finding explains goes away with its cause
-        return _told(next((f for f in errors if f.caused_by is None), errors[0]), first, indent)
+        return _next_fix(next((f for f in errors if f.caused_by is None), errors[0]), first, indent)
     lines = [f"{first}gpu-setup up"]
     if warnings:
-        lines += _told(warnings[0], indent, indent, "or first: ")
+        lines += _next_fix(warnings[0], indent, indent, "or first: ")
     return lines
 
 
-def _told(finding: Finding, first: str, indent: str, before: str = "") -> list[str]:
+def _next_fix(finding: Finding, first: str, indent: str, before: str = "") -> list[str]:
     fix = finding.fix
     assert fix is not None
     if fix.kind is FixKind.PROVISION:

@@ -1,8 +1,8 @@
-"""The facts as a person reads them: one line a fact, "not known" where it could not be read."""
+"""The facts as text: one line per fact, "not known" where it could not be read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import click
 
@@ -13,6 +13,19 @@ from gpu_setup.render.layout import wrapped
 from gpu_setup.render.plain import clean
 
 UNKNOWN = "not known"
+ENGINES = {
+    "docker.io": "Docker (docker.io)",
+    "docker-ce": "Docker (docker-ce)",
+    "snap": "Docker (snap)",
+    "desktop": "Docker Desktop",
+    "podman": "Podman",
+    "other": "Docker",
+}
+ENGINE_PROBLEMS = {
+    "not-running": "not running",
+    "permission-denied": "you lack permission to use it",
+    "timed-out": "it does not answer in time",
+}
 Row = tuple[str, str]
 
 
@@ -48,7 +61,7 @@ def _system(host: Host) -> list[Row]:
         ("virtual machine", _said(host.os.virtualisation)),
         ("graphical", _yes(host.os.graphical)),
         ("python3", _joined((host.python.version, host.python.path))),
-        ("C compiler", _said(host.python.compiler)),
+        ("C compiler", _absent(host.python.compiler)),
         ("groups", _listed(person.groups)),
     ]
 
@@ -92,11 +105,11 @@ def _nvidia(nvidia: Nvidia) -> list[Row]:
     rows = [
         ("loaded module", _absent(nvidia.module_version)),
         ("library", _absent(nvidia.library_version)),
-        ("NVML", nvidia.nvml_problem or "answers"),
+        ("NVML", nvidia.nvml_problem or "works"),
     ]
     for gpu in nvidia.nvml or ():
-        memory = "" if gpu.memory_total is None else f", {size(gpu.memory_total)}"
-        rows.append((gpu.slot or "GPU", f"{gpu.name or UNKNOWN}{memory}"))
+        total = "" if gpu.memory_total is None else f", {memory(gpu.memory_total)}"
+        rows.append((gpu.slot or "GPU", f"{gpu.name or UNKNOWN}{total}"))
     return rows
 
 
@@ -108,17 +121,17 @@ def _amd(amd: Amd) -> list[Row]:
         ("ROCm", _listed(None if amd.rocm is None else [f"{r.version or '?'} in {r.path}" for r in amd.rocm])),
     ]
     for gpu in amd.gpus or ():
-        rows.append((gpu.slot, UNKNOWN if gpu.vram_total is None else f"{size(gpu.vram_total)} of memory"))
+        rows.append((gpu.slot, UNKNOWN if gpu.vram_total is None else f"{memory(gpu.vram_total)} of memory"))
     return rows
 
 
 def _apt(apt: Apt) -> list[Row]:
-    packages = None if apt.packages is None else f"{len(apt.packages)} that matter here"
+    packages = None if apt.packages is None else f"{len(apt.packages)} relevant packages"
     return [
         ("dpkg", _said(packages)),
         ("broken", _listed(apt.broken)),
         ("vendor sources", _listed(None if apt.sources is None else _vendors(apt))),
-        ("restart needed", _yes(apt.reboot_required)),
+        ("reboot needed", _yes(apt.reboot_required)),
     ]
 
 
@@ -128,19 +141,23 @@ def _vendors(apt: Apt) -> list[str]:
 
 def _docker(docker: Docker) -> list[Row]:
     if docker.kind is None:
-        return [("engine", "none found")]
+        return [("container engine", "none")]
+    if docker.problem:
+        state = f"installed but {ENGINE_PROBLEMS.get(docker.problem, docker.problem)}"
+    else:
+        state = "running" if docker.answers else ""
+    name = ENGINES.get(docker.kind, docker.kind)
     return [
-        ("engine", _joined((docker.kind, docker.version))),
-        ("answers", docker.problem or _yes(docker.answers)),
+        ("container engine", ", ".join(part for part in (name, docker.version, state) if part)),
         ("runtimes", _listed(docker.runtimes)),
     ]
 
 
 def _resources(resources: Resources) -> list[Row]:
     rows = [
-        ("processor", _joined((resources.cpu, resources.cores and f"{resources.cores} cores"))),
-        ("memory", _space(resources.memory_available, resources.memory_total)),
-        ("swap", _space(resources.swap_free, resources.swap_total)),
+        ("CPU", _joined((resources.cpu, resources.cores and f"{resources.cores} cores"))),
+        ("memory", _space(resources.memory_available, resources.memory_total, memory)),
+        ("swap", _space(resources.swap_free, resources.swap_total, memory)),
     ]
     for disk in resources.disks or ():
         rows.append((f"disk: {disk.purpose}", f"{_space(disk.free, disk.total)} ({disk.path}, {disk.fstype or '?'})"))
@@ -148,14 +165,19 @@ def _resources(resources: Resources) -> list[Row]:
 
 
 def size(count: float) -> str:
-    """Decimal, as sellers and dmesg do not but disks and cards do: `24.0 GB`, `350 MB`."""
+    """Disks and downloads, in decimal units: `24.0 GB`, `350 MB`."""
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"
 
 
-def _space(free: int | None, total: int | None) -> str:
+def memory(count: float) -> str:
+    """Memory of cards and machines: `23.9 GiB`, `512 MiB`."""
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"
+
+
+def _space(free: int | None, total: int | None, unit: Callable[[float], str] = size) -> str:
     if total is None:
         return UNKNOWN
-    return size(total) if free is None else f"{size(free)} free of {size(total)}"
+    return unit(total) if free is None else f"{unit(free)} free of {unit(total)}"
 
 
 def _said(value: str | None) -> str:

@@ -1,4 +1,4 @@
-"""The prediction of memory as a person reads it: the verdict, the parts as bars, and what would fit."""
+"""The prediction of memory as text: the verdict, the parts as bars, and what would fit."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ BAR = 32
 
 LABELS = {
     "weights": "weights",
-    "quant_constants": "NF4's constants",
+    "quant_constants": "NF4 constants",
     "adapter": "adapter",
     "gradients": "gradients",
     "optimizer": "optimizer states",
     "activations": "activations",
     "logits": "logits and loss",
     "workspace": "workspace, slack",
-    "context": "driver's context",
+    "context": "driver context",
 }
 
 MOMENTS = {
     "loss": "while the loss is computed",
-    "backward": "while a layer is computed backward",
-    "step": "in the optimizer's step",
+    "backward": "in the backward pass of a layer",
+    "step": "in the optimizer step",
 }
 
 
@@ -36,11 +36,11 @@ def fit_text(fit: FitResult) -> str:
     top = max(*parts.values(), 1)
     for name, size in parts.items():
         bar = "█" * round(BAR * size / top) or ("▏" if size else "")
-        lines.append(f"  {LABELS[name]:<18}{_gb(size):>9} GB  {bar}".rstrip())
-    lines.append(f"  {'total':<18}{_gb(fit.total_bytes):>9} GB  at the peak, {MOMENTS[fit.peak_at]}")
+        lines.append(f"  {LABELS[name]:<18}{_gib(size):>9} GiB  {bar}".rstrip())
+    lines.append(f"  {'total':<18}{_gib(fit.total_bytes):>9} GiB  at the peak, {MOMENTS[fit.peak_at]}")
     lines += ["", *_room(fit)]
-    answering = f"{_gb(fit.inference.weights_bytes)} GB of weights and {_gb(fit.inference.cache_bytes)} GB of cache"
-    lines += wrapped(f"Only answering, not training: {answering}.", "  ", first="· ")
+    inference = f"{_gib(fit.inference.weights_bytes)} GiB of weights and {_gib(fit.inference.cache_bytes)} GiB of cache"
+    lines += wrapped(f"Inference only: {inference}.", "  ", first="· ")
     for note in fit.notes:
         lines += wrapped(note, "  ", first="· ")
     return "\n".join(lines) + "\n"
@@ -48,12 +48,12 @@ def fit_text(fit: FitResult) -> str:
 
 def _verdict(fit: FitResult) -> list[str]:
     if fit.fits is None:
-        return wrapped("No card is named and none is here: the prediction alone. Name one with --card.", "  ")
+        return wrapped("No card found: this is the prediction only. Name a card with --card.", "  ")
     word = click.style("FITS", fg="green", bold=True) if fit.fits else click.style("DOES NOT FIT", fg="red", bold=True)
     width = 6 if fit.fits else 14
     assert fit.card_bytes is not None
-    told = f"{_gb(fit.total_bytes)} GB of the {_gb(fit.card_bytes)} GB that {clean(fit.card or '')} has for it"
-    return wrapped(told, " " * width, first=f"{word}  ")
+    words = f"{_gib(fit.total_bytes)} GiB of the {_gib(fit.card_bytes)} GiB available on {clean(fit.card or '')}"
+    return wrapped(words, " " * width, first=f"{word}  ")
 
 
 def _job(fit: FitResult) -> str:
@@ -72,15 +72,17 @@ def _room(fit: FitResult) -> list[str]:
     lines = wrapped(f"{clean(fit.card or '')}: {fit.card_source}.", "  ", first="· ")
     batch, seq = fit.largest.batch, fit.largest.seq
     if not batch and not seq:
-        return [*lines, *wrapped("Neither one sequence nor a shorter one fits.", "  ", first="· ")]
-    told = [
-        f"{batch} sequence{'s' if batch > 1 else ''} of {fit.job.seq:,} tokens at a time"
+        return [*lines, *wrapped("Not even one short sequence fits.", "  ", first="· ")]
+    largest = [
+        f"micro-batch size {batch} at sequence length {fit.job.seq:,}"
         if batch
-        else f"no batch of {fit.job.seq:,} tokens",
-        f"sequences of {seq:,} tokens {fit.job.batch} at a time" if seq else "no sequence at this batch",
+        else f"no micro-batch at sequence length {fit.job.seq:,}",
+        f"sequence length {seq:,} at micro-batch size {fit.job.batch}"
+        if seq
+        else "no sequence at this micro-batch size",
     ]
-    return [*lines, *wrapped(f"The largest that fits: {'; or '.join(told)}.", "  ", first="· ")]
+    return [*lines, *wrapped(f"The largest that fits: {'; or '.join(largest)}.", "  ", first="· ")]
 
 
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f}"
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f}"

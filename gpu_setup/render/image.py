@@ -1,4 +1,4 @@
-"""Images as a person sees them: what was built, what the proof from inside says."""
+"""Images as text: what was built, and the result of the verification from inside."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def built_text(image: ImageResult) -> str:
     assert built is not None
     lines = [
         f"Image {image.tag}: {built.size / 1e9:.2f} GB, built in {built.seconds:.0f} s by {clean(built.engine)}",
-        f"  {built.cached} of {built.steps} steps were there from before",
-        *wrapped(f"stack {image.spec.stack}, because: {image.spec.because}", "  "),
+        f"  {built.cached} of {built.steps} steps came from the cache",
+        *wrapped(f"stack {image.spec.stack}: {image.spec.because}", "  "),
         "  next: gpu-setup image verify",
     ]
     return "\n".join(lines) + "\n"
 
 
 WAYS = {
-    "cdi": "by CDI",
-    "gpus": "by the engine's --gpus",
-    "nodes": "by their device files and the numbers of their groups",
+    "cdi": "through CDI",
+    "gpus": "through the engine's --gpus",
+    "nodes": "through their device files and group numbers",
 }
 
 
 def engine_text(found: EngineReport) -> str:
-    """What the engine can, what it cannot, and how the cards that are here get into its containers."""
+    """What the engine can do, what it cannot, and how this machine's cards get into its containers."""
     engine = found.engine
     name = f"{engine.kind} {engine.version or '(version not known)'}{', rootless' if engine.rootless else ''}"
     lines = [clean(name) + (f", images in {clean(engine.root_dir)}" if engine.root_dir else "")]
@@ -46,17 +46,17 @@ def engine_text(found: EngineReport) -> str:
     lines += [f"  cannot  {clean(word)}" for word in engine.cannot]
     for way in found.ways:
         if way.access is None:
-            lines += wrapped(f"{way.vendor} cards do not reach its containers: {clean(way.why)}", "  ")
+            lines += wrapped(f"{way.vendor} cards cannot be used in containers: {clean(way.why)}", "  ")
             lines += labelled("next", clean(way.next))
         else:
-            lines.append(f"  {way.vendor} cards go in {WAYS[way.access]}")
+            lines.append(f"  {way.vendor} cards are passed to containers {WAYS[way.access]}")
     if not found.ways:
-        lines.append("  There is no card that can train, so the processor's image is the one for this machine.")
+        lines.append("  No card here can train, so this machine uses the CPU image.")
     return "\n".join(lines) + "\n"
 
 
 def verification_text(found: Verification) -> str:
-    """One line a check, the worst last word at the end."""
+    """One line per check, the verdict at the end."""
     lines = [f"{found.image} on {found.device}"]
     for proof in found.checks:
         sign, colour = SIGNS.get(proof.status, ("?", "yellow"))
@@ -64,11 +64,13 @@ def verification_text(found: Verification) -> str:
             f"{proof.title}: {clean(proof.reason)}", "    ", first=f"  {click.style(sign, fg=colour, bold=True)} "
         )
     words = {
-        "pass": "Proven from inside: this is the right image.",
-        "fail": "This image is not right for this machine.",
-        "stub": "The device is a stand-in (stub): what needs a real card is not proven.",
+        "pass": "Verified from inside: the image is correct.",
+        "fail": "This image does not fit this machine.",
+        "stub": "The GPU is a stub: what needs a real card is not verified.",
     }
     lines += ["", words[found.verdict]]
     if found.verdict == "fail":
-        lines += labelled("next", "gpu-setup image build; if it stays, report it with gpu-setup image verify --json")
+        lines += labelled(
+            "next", "gpu-setup image build; if it fails again, report it with gpu-setup image verify --json"
+        )
     return "\n".join(lines) + "\n"

@@ -10,7 +10,7 @@ from gpu_setup.render.plain import clean
 
 def machine_line(host: Host, catalogue: Catalogue) -> str:
     """`this machine: Ubuntu 24.04.2 LTS, kernel 6.8.0-51-generic, 2 x GeForce RTX 3090 Ti`."""
-    parts = [host.os.pretty or "an unknown system", f"kernel {host.kernel.release or 'not known'}"]
+    parts = [host.os.pretty or "unknown system", f"kernel {host.kernel.release or 'not known'}"]
     names = [name(card, catalogue) for card in host.cards or () if card.vendor in VENDOR_NAMES]
     parts += [f"{names.count(each)} x {each}" if names.count(each) > 1 else each for each in dict.fromkeys(names)]
     if host.cards is not None and not names:

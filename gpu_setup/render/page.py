@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gpu_setup.render.charts import run_charts, sensor_charts
-from gpu_setup.render.report import figure, in_gib, machine_words, percent, workload_words
+from gpu_setup.render.report import figure, flops, in_gib, machine_words, percent, workload_words
 from gpu_setup.render.template import filled
 from harness.measure.telemetry import Telemetry
 from harness.process.worker_log import StepEvent
@@ -19,7 +19,7 @@ def report_page(
     timed = [step for step in steps if step.seconds > 0]
     return filled(
         "report.html.j2",
-        {"figure": figure, "gib": in_gib, "percent": percent},
+        {"figure": figure, "flops": flops, "gib": in_gib, "percent": percent},
         report=report,
         machine=machine_words(report),
         charts={**(run_charts(timed, warmup) if timed else {}), **(sensor_charts(telemetry) if telemetry else {})},

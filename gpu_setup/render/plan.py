@@ -1,4 +1,4 @@
-"""A plan as a person reads it: what is to do, in order, each with its reason; what waits for a person; the sums."""
+"""A plan as text: the steps in order, each with its reason; what waits for a person; the totals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIGNS = {
     State.MANUAL: ("☞", "yellow"),
     State.BLOCKED: ("✗", "red"),
 }
-HINT = "Only a plan: nothing was changed. -v shows each command and the way back."
+HINT = "Only a plan: nothing was changed. -v shows each command and how it is undone."
 
 
 def plan_text(plan: Plan, machine: str, verbose: bool, hint: bool = True) -> str:
@@ -47,18 +47,18 @@ def _step(step: Step, verbose: bool) -> list[str]:
     lines += wrapped(clean(step.because), "    ")
     if isinstance(step.action, AptInstall):
         lines += _packages(step.action, verbose)
-    if isinstance(step.action, (AptInstall, AptRemove)) and (going := (*_named(step.action), *step.action.removes)):
-        lines += wrapped(clean(f"goes: {', '.join(going)}"), "      ", first="    · ")
+    if isinstance(step.action, (AptInstall, AptRemove)) and (removed := (*_named(step.action), *step.action.removes)):
+        lines += wrapped(clean(f"removes: {', '.join(removed)}"), "      ", first="    · ")
     if verbose:
         lines += [f"    $ {clean(shlex.join(command))}" for command in step.commands]
         lines += [f"    {clean(line)}" for line in step.diff.splitlines()]
         if step.undo:
-            lines += wrapped(clean(f"way back: {step.undo}"), "    ")
+            lines += wrapped(clean(f"undo: {step.undo}"), "    ")
     return lines
 
 
 def _packages(action: AptInstall, verbose: bool) -> list[str]:
-    """The named packages with their versions; with `verbose` also each that comes along, else how many do."""
+    """The named packages with their versions; with `verbose` also each dependency, else their number."""
 
     def shown(wanted: WantedPackage) -> str:
         moved = f"{wanted.installed} → " if wanted.installed and wanted.installed != wanted.version else ""
@@ -67,10 +67,10 @@ def _packages(action: AptInstall, verbose: bool) -> list[str]:
     names = [shown(wanted) for wanted in action.packages]
     more = [shown(wanted) for wanted in action.brings]
     if more and not verbose:
-        names.append(f"and {len(more)} that come along")
+        names.append(f"and {len(more)} dependencies")
     lines = wrapped(clean(", ".join(names)), "      ", first="    · ")
     if more and verbose:
-        lines += wrapped(clean(f"comes along: {', '.join(more)}"), "      ", first="    · ")
+        lines += wrapped(clean(f"dependencies: {', '.join(more)}"), "      ", first="    · ")
     return lines
 
 
@@ -88,11 +88,11 @@ def _sums(plan: Plan, hint: bool) -> list[str]:
         download = f"about {size(plan.download_bytes)} to download"
     else:
         download = plan.download_note or "download size not known"
-    reboots = "no restart" if not plan.reboots else f"{plan.reboots} restart{'s' if plan.reboots > 1 else ''}"
+    reboots = "no reboot" if not plan.reboots else f"{plan.reboots} reboot{'s' if plan.reboots > 1 else ''}"
     people = sum(step.state is State.MANUAL and not isinstance(step.action, Reboot) for step in open_steps)
     parts = [f"{len(open_steps)} step{'s' if len(open_steps) > 1 else ''} to do", reboots]
     if people:
-        parts.append(f"{people} that need{'s' if people == 1 else ''} you (☞)")
+        parts.append(f"{people} need{'s' if people == 1 else ''} you (☞)")
     return [
         *wrapped(f"{', '.join(parts)}. {download[:1].upper()}{download[1:].rstrip('.')}.", ""),
         *([HINT] if hint else []),

@@ -1,4 +1,4 @@
-"""Long work as a person sees it: a bar with the time left on a terminal, plain lines elsewhere. Always on stderr."""
+"""Progress of long work: a bar with the time left on a terminal, plain lines elsewhere. Always on stderr."""
 
 from __future__ import annotations
 
@@ -96,20 +96,20 @@ def _bars() -> Iterator[Emit]:
     )
     tasks: dict[str, TaskID] = {}
 
-    def say(sign: str, style: str, event: Event) -> None:
+    def show(sign: str, style: str, event: Event) -> None:
         line = Text.assemble((sign, style), f" {event.stage}: ", clean(event.text))
         console.print(line, soft_wrap=True)
 
     def emit(event: Event) -> None:
         if event.kind == "note":
-            say("·", "dim", event)
+            show("·", "dim", event)
         elif event.kind == "warning":
-            say("!", "yellow", event)
+            show("!", "yellow", event)
         elif event.kind == "end":
             task = tasks.pop(event.stage, None)
             if task is not None:
                 progress.remove_task(task)
-            say("✓", "green", event)
+            show("✓", "green", event)
         else:
             words = _short(f"{event.stage}: {clean(event.text)}")
             if event.stage not in tasks:

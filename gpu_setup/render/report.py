@@ -1,4 +1,4 @@
-"""A run's report as a person reads it in a terminal: verdict, speed, learning, answers. 80 columns."""
+"""A run's report for a terminal of 80 columns: verdict, speed, learning, answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def report_text(report: Report, answers: int = ANSWERS_SHOWN) -> str:
         ("processed tokens/s", speed.processed),
         ("non-padding tokens/s", speed.non_padding),
         ("trainable tokens/s", speed.trainable),
-        ("seconds a step", report.measurements.step_seconds),
+        ("seconds per step", report.measurements.step_seconds),
     ):
         lines.append(_measured(label, measurement))
     lines += [*_measured_shares(report), *_memory(report)]
@@ -58,12 +58,12 @@ def _measured_shares(report: Report) -> list[str]:
     found, worker = report.measurements, report.environment.worker
     twice = worker is not None and worker.checkpointing
     rows: list[tuple[str, Measurement, Callable[[float | None], str]]] = [
-        ("model TFLOP/s", found.model_tflops, figure),
-        ("matmul ceiling TFLOP/s", found.matmul_ceiling_tflops, figure),
+        ("model FLOP/s", found.model_tflops, flops),
+        ("matmul ceiling FLOP/s", found.matmul_ceiling_tflops, flops),
         ("share of that ceiling", found.ceiling_share, percent),
         *([("… with recomputation", found.roof_share, percent)] if twice else []),
         ("share of the peak (MFU)", found.mfu, percent),
-        ("joules a token", found.joules_per_token, figure),
+        ("joules per token", found.joules_per_token, figure),
     ]
     sensors = found.sensors
     if sensors is not None:
@@ -90,7 +90,7 @@ def _memory(report: Report) -> list[str]:
 
 def launch_lines(report: Report) -> list[str]:
     """One line a process launch."""
-    lines = ["  launch    seed   steps   s a step   processed/s   non-padding/s    loss   °C"]
+    lines = ["  launch    seed   steps   s/step     processed/s   non-padding/s    loss   °C"]
     for number, launch in enumerate(report.launches, 1):
         heat = "" if launch.temperature is None else f"{launch.temperature:.0f}"
         lines.append(
@@ -105,10 +105,10 @@ def machine_words(report: Report) -> str:
     host, environment = report.host, report.environment
     worker = environment.worker
     on_gpu = worker is not None and worker.device_type == "gpu"
-    device = worker.device if worker and on_gpu else f"{host.cpu or 'a processor'} ({host.cores or '?'} cores)"
+    device = worker.device if worker and on_gpu else f"{host.cpu or 'CPU'} ({host.cores or '?'} cores)"
     axolotl = f", Axolotl {worker.axolotl}" if worker and worker.axolotl else ""
     method = f"; {report.method.label}" if report.method else ""
-    return clean(f"{device}; {host.os or 'an unknown system'}; torch {environment.torch}{axolotl}{method}")
+    return clean(f"{device}; {host.os or 'unknown system'}; torch {environment.torch}{axolotl}{method}")
 
 
 def workload_words(report: Report) -> str | None:
@@ -118,11 +118,11 @@ def workload_words(report: Report) -> str | None:
     workload = report.method.workload
     if workload.document_tokens is None:
         return "the recipe's data, packed" if workload.kind == "packed" else "the recipe's data"
-    return f"documents of exactly {workload.document_tokens} tokens, {workload.tokens_per_step} tokens a step"
+    return f"documents of exactly {workload.document_tokens} tokens, {workload.tokens_per_step} tokens per step"
 
 
 def smoke_lines(smoke: Smoke) -> list[str]:
-    """One line a criterion."""
+    """One line per criterion."""
     signs = {True: click.style("✓", fg="green"), False: click.style("✗", fg="red"), None: click.style("-", dim=True)}
     lines = []
     for criterion in smoke.criteria:
@@ -130,8 +130,8 @@ def smoke_lines(smoke: Smoke) -> list[str]:
         if criterion.next:
             lines += wrapped(criterion.next, "        ", first="  next: ")
     if smoke.marked_after is not None:
-        marked = f"{smoke.marked_after} of {smoke.questions} answers (before: {smoke.marked_before})"
-        lines += wrapped(f"The style's marker stands in {marked}.", "  ", first="· ")
+        marked = f"{smoke.marked_after} of {smoke.questions} answers use the trained style"
+        lines += wrapped(f"{marked} (before: {smoke.marked_before}).", "  ", first="· ")
     return lines
 
 
@@ -153,6 +153,14 @@ def figure(value: float | None, digits: int = 3) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.{digits}g}"
+
+
+def flops(tera: float | None) -> str:
+    """TFLOP/s in the unit that needs no leading zeros: `35.2 T`, `27.7 G`."""
+    if tera is None:
+        return "not known"
+    scale, unit = next(((scale, unit) for scale, unit in ((1, "T"), (1e3, "G")) if tera * scale >= 1), (1e6, "M"))
+    return f"{figure(tera * scale)} {unit}"
 
 
 def in_gib(value: float | None) -> str:

@@ -1,9 +1,10 @@
-"""What came of a training, as a person reads it: learning, answers before and after, where it lies, what to do next."""
+"""The result of a training as text: learning, answers before and after, the folder, what to do next."""
 
 from __future__ import annotations
 
 import click
 
+from gpu_setup.render.data import counted
 from gpu_setup.render.layout import labelled, wrapped
 from gpu_setup.render.plain import clean
 from gpu_setup.render.report import ANSWERS_SHOWN, answer_lines, figure
@@ -17,7 +18,7 @@ def trained_text(result: TrainingResult) -> str:
     if result.background is not None:
         return _background_text(result)
     head = click.style("TRAINED", fg="green", bold=True)
-    base = clean(f"{result.recipe} on {result.rows:,} rows of yours, on {result.base_model}")
+    base = clean(f"{result.recipe} on {counted(result.rows)} of your data, base model {result.base_model}")
     lines = [*wrapped(base, " " * 9, first=f"{head}  "), ""]
     lines += _row("steps", f"{result.steps} of {result.planned_steps}")
     if result.seconds is not None:
@@ -31,7 +32,7 @@ def trained_text(result: TrainingResult) -> str:
             "held-out loss", " → ".join(figure(loss) for loss in (seen if len(seen) < 5 else [seen[0], seen[-1]]))
         )
     if result.resumed_from:
-        lines += _row("gone on after", ", ".join(f"step {step}" for step in result.resumed_from))
+        lines += _row("resumed after", ", ".join(f"step {step}" for step in result.resumed_from))
     lines += _row("adapter", clean(result.adapter or ""))
     if result.merged:
         lines += _row("merged model", clean(result.merged))
@@ -46,18 +47,18 @@ def trained_text(result: TrainingResult) -> str:
 
 
 def tried_text(said: Examination) -> str:
-    """Every question with both answers, and what the held-out rows say of all of them."""
+    """Every question with both answers, and the loss on the held-out rows."""
     lines = answer_lines(said.answers, len(said.answers))
     if said.before is not None and said.after is not None:
         losses = f"{figure(said.before.held_out_loss)} → {figure(said.after.held_out_loss)}"
-        lines += ["", f"Held-out loss: {losses} nats a token, over {said.rows} rows that were not trained on."]
+        lines += ["", f"Held-out loss: {losses}, over {counted(said.rows)} that the training did not see."]
     return "\n".join(lines) + "\n"
 
 
 def _background_text(result: TrainingResult) -> str:
     assert result.background is not None
     lines = [f"The training runs as {result.background.unit}.", ""]
-    for label, text in (("look", result.background.follow), ("stop", result.background.stop)):
+    for label, text in (("watch", result.background.follow), ("stop", result.background.stop)):
         lines += labelled(label, text)
     lines += labelled("then", f"gpu-setup train --resume {clean(result.folder)}")
     lines += [line for note in result.notes for line in wrapped(note, "  ", first="· ")]

@@ -1,4 +1,4 @@
-"""A tuning as a person reads it: the table of tries, the duel, and where the tuned recipe lies."""
+"""A tuning as text: the table of tries, the final comparison, and the tuned recipe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gpu_setup.render.plain import clean
 from harness.jobs.tune_run import TuneResult
 from harness.jobs.tune_search import TuneTry
 
-WORDS = {"measured": "", "failed": "failed", "no-room": "no room", "different": "computes something else"}
+WORDS = {"measured": "", "failed": "failed", "no-room": "does not fit", "different": "another result"}
 
 
 def tune_text(tuned: TuneResult) -> str:
@@ -22,11 +22,11 @@ def tune_text(tuned: TuneResult) -> str:
     found = tuned.duel
     if found is not None:
         sign = click.style(f"{found.ratio:.2f} times", fg="green" if found.ratio > 1 else "yellow", bold=True)
-        told = (
-            f"as fast in turn ({found.lowest:.2f} to {found.highest:.2f} over {len(found.tuned)} pairs; "
+        words = (
+            f"as fast, measured in turns ({found.lowest:.2f} to {found.highest:.2f} over {len(found.tuned)} pairs; "
             "non-padding tokens/s)"
         )
-        lines += wrapped(told, "  ", first=f"{sign} ")
+        lines += wrapped(words, "  ", first=f"{sign} ")
     if tuned.recipe is not None:
         lines += wrapped(f"The tuned recipe: {clean(tuned.recipe)}", "  ", first="· ")
     for note in tuned.notes:

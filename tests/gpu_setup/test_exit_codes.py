@@ -132,7 +132,7 @@ def test_ctrl_c_in_python(sample: Add, capsys: pytest.CaptureFixture[str]) -> No
 
     sample(command)
     assert command_line.run(["sample"]) == 130
-    assert "What was finished stays." in capsys.readouterr().err
+    assert "What was finished is kept." in capsys.readouterr().err
 
 
 def test_answering_no_is_a_refusal(sample: Add) -> None:
@@ -182,8 +182,8 @@ def test_a_signal_ends_the_command_and_its_children(tmp_path: Path, sign: signal
     _out, err = child.communicate(timeout=20)
     assert child.returncode == 130
     assert err.splitlines()[-2:] == [
-        "gpu-setup: Stopped. What was finished stays.",
-        "  next: Run the same command again to go on.",
+        "gpu-setup: Interrupted. What was finished is kept.",
+        "  next: Run the same command again to continue.",
     ]
     for _ in range(50):
         if not Path(f"/proc/{grandchild}").exists():

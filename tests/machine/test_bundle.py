@@ -64,7 +64,7 @@ def test_this_machine_as_a_bundle(cli: Cli, tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert file.stat().st_size < 1_000_000
     assert [path.name for path in tmp_path.iterdir()] == ["gpu.tar.gz"]
-    assert "Bundle: gpu.tar.gz" in result.stdout and "look through it before you send it" in result.stdout
+    assert "Bundle: gpu.tar.gz" in result.stdout and "review it before you send it" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
 
     direct = cli("doctor", "--json")
@@ -85,7 +85,7 @@ def test_what_is_in_it_can_be_looked_through(cli: Cli, tmp_path: Path) -> None:
         doctor = archive.extractfile("gpu-setup-bundle/doctor.json")
         machine = archive.extractfile("gpu-setup-bundle/machine.json")
         assert readme and doctor and machine
-        assert b"look through it before you give it away" in readme.read()
+        assert b"review it before you share it" in readme.read()
         assert json.loads(doctor.read())["schema"] == "gpu-setup/doctor/1"
         about = json.loads(machine.read())
     assert about["tool_version"] and about["synthetic"] == ["/"]

@@ -193,7 +193,7 @@ def test_the_published_figures(compare: Call) -> None:
     assert (code, document["schema"]) == (0, "gpu-setup/records/1")
     assert {each["mark"] for each in document["data"]["records"]} >= {"impossible", "plausible", "unknown"}
     for name in ("Radeon RX 7900 XTX", "rx 7900 xtx"):
-        assert compare("--published", "--card", name)[1] == "Nothing is published for that card.\n"
+        assert compare("--published", "--card", name)[1] == "No figures are published for that card.\n"
     family = json.loads(compare("--published", "--card", "A100", "--json")[1])["data"]["records"]
     assert {each["record"]["card"] for each in family} == {"A100", "A100 SXM4 40GB", "A100 SXM4 80GB"}
     assert compare("--published", "--card", "rtx 3090")[1] == compare("--published", "--card", "RTX 3090")[1] != ""

@@ -34,10 +34,10 @@ def clean_file(tmp_path: Path, count: int = 120) -> Path:
 def test_a_clean_file_ends_0_and_a_bad_one_1(cli: Cli, tmp_path: Path) -> None:
     good = cli("data", "check", str(clean_file(tmp_path)))
     assert good.returncode == 0
-    assert "nothing wrong found" in good.stdout and "organic 75%" in good.stdout
+    assert "no problems found" in good.stdout and "organic 75%" in good.stdout
     bad = cli("data", "check", str(planted_file(tmp_path)))
     assert bad.returncode == 1
-    kinds = [line.split(";")[0].strip() for line in bad.stdout.splitlines() if "data clean:" in line]
+    kinds = [line.split(":")[0].strip() for line in bad.stdout.splitlines() if "`data clean`" in line]
     assert kinds[0] == "schema" and kinds.index("email") < kinds.index("name")
 
 

@@ -222,13 +222,13 @@ def test_without_patience_the_last_weights_count(data: Path) -> None:
 
 def test_a_card_that_is_too_small_is_reported_before_anything_long() -> None:
     recipe, said = load_recipe("mistral-7b-qlora"), list[Event]()
-    small = AvailableMemory("RTX 3060", 8 * 10**9, "8.0 GB free now", True)
+    small = AvailableMemory("RTX 3060", 8 * 10**9, "7.5 GiB free now", True)
     with pytest.raises(BadAnswer) as refused:
         refuse_too_large(recipe, {}, small, False, said.append)
     assert refused.value.code == "train.does-not-fit"
     assert "gpu-setup fit" in refused.value.why and "--accept-memory" in refused.value.next
     refuse_too_large(recipe, {}, small, True, said.append)
-    refuse_too_large(recipe, {}, AvailableMemory("H100", 80 * 10**9, "80 GB free", True), False, said.append)
+    refuse_too_large(recipe, {}, AvailableMemory("H100", 80 * 10**9, "74.5 GiB free", True), False, said.append)
     assert [event.kind for event in said] == ["warning", "end"]
 
 

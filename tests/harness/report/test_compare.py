@@ -73,7 +73,7 @@ def test_the_first_is_what_the_others_are_measured_against() -> None:
 def test_two_runs_of_one_setting_are_equal_within_their_intervals() -> None:
     found = compare([card(spread=0.05), card(tokens_per_second=1012.0, started_at=LATER, spread=0.05)], ())
     assert found.runs[1].ratio and found.runs[1].ratio.verdict == "equal"
-    assert "equal to A within their intervals" in bare(comparison_text(found))
+    assert "equal to A within the noise" in bare(comparison_text(found))
     assert any("equal digests" in note for note in found.notes)
 
 

@@ -29,7 +29,7 @@ def test_two_real_runs_of_one_recipe_are_equal_within_their_intervals() -> None:
     assert found.comparable and found.work.model.layers == 4
     ratio = found.runs[1].ratio
     assert ratio and ratio.verdict == "equal" and ratio.coarse
-    assert rated_words(ratio).startswith("equal to A within their intervals, which are wide")
+    assert rated_words(ratio).startswith("no difference from A can be shown: the noise is larger than the difference")
     assert {each.key for each in found.changed} == {"attention kernels seen", "recorder's code"}
     one, two = (run.figures.last_loss.median for run in found.runs)
     assert one and two and one == pytest.approx(two, abs=1e-4), "the same work ends at the same loss"

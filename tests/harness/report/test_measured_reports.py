@@ -102,7 +102,7 @@ def test_what_a_reader_finds_in_the_text() -> None:
     text = re.sub(r"\x1b\[[0-9;]*m", "", report_text(THREE))
     for words in (
         "share of the peak (MFU)",
-        "joules a token",
+        "joules per token",
         "power limit (W)",
         "launch    seed",
     ):

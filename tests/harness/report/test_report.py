@@ -137,7 +137,7 @@ def test_the_text_tells_the_verdict_the_speeds_and_the_answers() -> None:
     assert text.startswith("PASS  smollm2-135m-qlora: ")
     for words in (
         *("processed tokens/s", "non-padding tokens/s", "trainable tokens/s", "95 % interval", "2.00 GiB"),
-        *("✓ Is the loss finite", "marker stands in 1 of 1 answers", "? How do I make tea?", "before  Boil"),
+        *("✓ Is the loss finite", "1 of 1 answers use the trained style", "? How do I make tea?", "before  Boil"),
     ):
         assert words in text
 
@@ -189,7 +189,7 @@ def test_the_page_loads_nothing_and_says_everything() -> None:
     assert loads(text) == []
     words = " ".join(Page(text).words)
     for expected in (
-        *("pass", "processed tokens a second", "Training loss", "Time of a step", "Speed", "How do I make tea?"),
+        *("pass", "processed tokens/s", "Training loss", "Step time", "Speed", "How do I make tea?"),
         *("Ahoy from the workbench", "What was run", RECIPE.config["base_model"], "unverified", "0.1.0"),
     ):
         assert expected in words

@@ -93,7 +93,7 @@ def test_ctrl_c_while_it_trains(own_home: Path) -> None:
         child.send_signal(signal.SIGINT)
         _, said = child.communicate(timeout=60)
         assert child.returncode == 130
-        assert "Stopped. What was finished stays." in said
+        assert "Interrupted. What was finished is kept." in said
         assert not trainings(own_home), "no process is left behind"
     (run,) = runs(own_home)
     assert status(run)["status"] == "interrupted"

@@ -139,7 +139,7 @@ def test_a_fresh_machine_builds_its_image_and_runs_it_with_its_card(guest: Guest
     assert guest.run("systemctl", "is-active", "docker").stdout == "active\n"
 
     said = image(guest, "engine").stdout
-    assert "docker.io" in said and "nvidia cards go in by the engine's --gpus" in said
+    assert "docker.io" in said and "nvidia cards are passed to containers through the engine's --gpus" in said
     denied = guest.tool("image", "engine")
     assert (denied.rc, denied.error["code"]) == (3, "image.engine-denied")
 
@@ -150,7 +150,7 @@ def test_a_fresh_machine_builds_its_image_and_runs_it_with_its_card(guest: Guest
     assert built.returncode == 0, built.stdout + built.stderr
     proven = image(guest, "verify", "--vendor", "cpu", timeout=300)
     assert proven.returncode == 0, proven.stdout + proven.stderr
-    assert "Proven from inside" in proven.stdout
+    assert "Verified from inside" in proven.stdout
 
     # the card itself is a stand-in; that it was chosen and asked for is not
     name = guest.run("sudo", "docker", "images", "--format", "{{.Repository}}:{{.Tag}}", "gpu-setup").stdout.strip()

@@ -72,7 +72,7 @@ def test_up_installs_the_driver_and_says_how_it_goes_on(hosts: Hosts, shops: Rep
         # the plan is shown before it asks, with the versions that are then installed
         assert "nvidia-driver-595-open 595.84" in shown
         assert "to download" in shown
-        assert "A restart comes next." in after
+        assert "A reboot comes next." in after
         assert re.search(r"Next: Reboot .*sudo reboot.*\n?.*then: gpu-setup up", after.replace("\n      ", " ")), after
         assert "nvidia-driver-595-open" in state.of(guest).packages
 
