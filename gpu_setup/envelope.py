@@ -16,7 +16,7 @@ from machine.errors import Problem
 T = TypeVar("T")
 
 
-class Trouble(msgspec.Struct, frozen=True):
+class ErrorEntry(msgspec.Struct, frozen=True):
     """One error: a stable code for scripts, and the three sentences for a person."""
 
     code: str
@@ -32,7 +32,7 @@ class Envelope(msgspec.Struct, Generic[T], frozen=True):
     tool_version: str
     exit_code: int
     data: T
-    errors: tuple[Trouble, ...] = ()
+    errors: tuple[ErrorEntry, ...] = ()
 
 
 class Answer(NamedTuple):
@@ -48,8 +48,8 @@ class Answer(NamedTuple):
     problems: tuple[Problem, ...] = ()
 
 
-def trouble(problem: Problem) -> Trouble:
-    return Trouble(problem.code, problem.what, problem.why, problem.next)
+def error_entry(problem: Problem) -> ErrorEntry:
+    return ErrorEntry(problem.code, problem.what, problem.why, problem.next)
 
 
 def encode(answer: Answer) -> bytes:
@@ -60,14 +60,14 @@ def encode(answer: Answer) -> bytes:
             version(),
             answer.exit_code,
             answer.data,
-            tuple(trouble(problem) for problem in answer.problems),
+            tuple(error_entry(problem) for problem in answer.problems),
         )
     )
 
 
 def encode_problem(problem: Problem) -> bytes:
     """The problem as a document of its own: schema gpu-setup/error/1, no data."""
-    return _json(Envelope("gpu-setup/error/1", version(), problem.exit_code, None, (trouble(problem),)))
+    return _json(Envelope("gpu-setup/error/1", version(), problem.exit_code, None, (error_entry(problem),)))
 
 
 def _json(document: object) -> bytes:

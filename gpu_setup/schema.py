@@ -62,6 +62,11 @@ def generate(name: str) -> dict[str, Any]:
     top = components.pop(envelope["$ref"].rpartition("/")[2])
     top["properties"]["schema"] = {"const": f"gpu-setup/{name}/1"}
     top["title"] = f"gpu-setup {name}"
+    if repeated := [each for each in components if "." in each or "__" in each]:
+        # msgspec writes the module's path into the name of a type that is not alone
+        raise ValueError(
+            f"{name}: two published types have one name, give one a name of its own: {', '.join(repeated)}"
+        )
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"gpu-setup/{name}/1",

@@ -128,4 +128,7 @@ def test_every_kind_of_engine_says_what_it_can_and_cannot(docker: Docker, buildx
     assert all(sentence in text for sentence in (*engine.can, *engine.cannot))
     assert any("build" in sentence for sentence in engine.can)
     assert engine.cannot and word in text
-    assert "nvidia cards cannot be used in containers: why" in text and "amd cards are passed to containers through CDI" in text
+    assert (
+        "nvidia cards cannot be used in containers: why" in text
+        and "amd cards are passed to containers through CDI" in text
+    )

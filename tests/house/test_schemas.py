@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 
 import jsonschema
+import msgspec
 import pytest
 
-from gpu_setup.schema import DOCUMENTS, FOLDER, committed, text
+from gpu_setup.schema import DOCUMENTS, FOLDER, committed, generate, text
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTS))
 def test_committed_schema_is_what_the_types_say(name: str) -> None:
-    assert committed(name) == text(name), "the types have changed: python -m gpu_setup.schema writes the schemas anew"
+    assert committed(name) == text(name), "the types have changed: python -m gpu_setup.schema writes the schemas"
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTS))
@@ -21,6 +23,24 @@ def test_schema_is_valid_and_lets_documents_grow(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(schema)
     assert schema["properties"]["schema"] == {"const": f"gpu-setup/{name}/1"}
     assert 'additionalProperties": false' not in committed(name)
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTS))
+def test_type_names_hold_no_path_of_the_source(name: str) -> None:
+    schema = json.loads(committed(name))
+    assert [each for each in schema["$defs"] if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", each)] == []
+    assert [each for each in re.findall(r'"#/\$defs/([^"]+)"', committed(name)) if each not in schema["$defs"]] == []
+
+
+def test_two_types_of_one_name_in_a_document_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ErrorEntry(msgspec.Struct):
+        """Another type by the name of one in every document."""
+
+        code: int
+
+    monkeypatch.setattr("checks.check_list.CheckList", ErrorEntry)
+    with pytest.raises(ValueError, match="two published types have one name"):
+        generate("check-list")
 
 
 def test_no_schema_without_a_document() -> None:
