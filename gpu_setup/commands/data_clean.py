@@ -51,13 +51,16 @@ class CleanOptions(msgspec.Struct, frozen=True, kw_only=True):
 @click.command("clean", epilog=EPILOG)
 @json_option
 @click.option(
-    "--out", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Default: NAME-clean.json."
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the result here. Default: NAME-clean.json.",
 )
 @click.option(
     "--log",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where the changed rows are kept. Default: beside the result.",
+    help="Keep the changed rows here. Default: beside the result.",
 )
 @click.option("--yes", is_flag=True, help="Write without asking.")
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")

@@ -40,7 +40,10 @@ class ImportOptions(msgspec.Struct, frozen=True, kw_only=True):
 @click.command("import", epilog=EPILOG)
 @json_option
 @click.option(
-    "--out", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Default: NAME-alpaca.json."
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the rows here. Default: NAME-alpaca.json.",
 )
 @click.option(
     "--format", "shape", type=click.Choice(("auto", "mbox", "chat", "csv", "json")), default="auto",

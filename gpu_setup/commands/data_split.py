@@ -39,7 +39,12 @@ class SplitOptions(msgspec.Struct, frozen=True, kw_only=True):
 )
 @click.option("--rows", "count", type=click.IntRange(min=1), metavar="N", help="Hold out N rows instead.")
 @click.option("--seed", type=int, default=42, show_default=True, help="The same seed gives the same split.")
-@click.option("--out", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="Default: beside FILE.")
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write both files here. Default: beside FILE.",
+)
 @click.option("--replace", is_flag=True, help="Overwrite an earlier split.")
 @file_argument
 @options_into(SplitOptions)

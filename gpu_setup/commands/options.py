@@ -33,14 +33,15 @@ def options_into(kind: type, name: str = "options") -> Decorator:
 
 
 class OneOf(click.Choice[str]):
-    """A member of a StrEnum, spelled by its value (`in-tree`), where click.Choice would take its name (`in_tree`)."""
+    """A member of a StrEnum, spelled by its value (`in-tree`); click.Choice takes its name (`in_tree`), so do we."""
 
     def __init__(self, words: type[StrEnum]) -> None:
         super().__init__([word.value for word in words], case_sensitive=False)
         self._words = words
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return self._words(super().convert(value, param, ctx))
+        spelled = value.replace("_", "-") if isinstance(value, str) else value
+        return self._words(super().convert(spelled, param, ctx))
 
 
 json_option: Decorator = click.option(

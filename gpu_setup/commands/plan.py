@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from gpu_setup.commands.options import Decorator, json_option, machine_option, open_machine, options_into
+from gpu_setup.commands.options import Decorator, OneOf, json_option, machine_option, open_machine, options_into
 from gpu_setup.envelope import Answer
 from machine.errors import BAD_ANSWER, FINE, REFUSED
 from provision.model import Plan
@@ -38,25 +38,25 @@ def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
 _TARGET_OPTIONS: tuple[Decorator, ...] = (
     click.option(
         "--vendor",
-        type=click.Choice(PlanVendor, case_sensitive=False),
+        type=OneOf(PlanVendor),
         default=PlanVendor.AUTO,
         help="The vendor of the card.",
     ),
     click.option(
         "--source",
-        type=click.Choice(DriverSource, case_sensitive=False),
+        type=OneOf(DriverSource),
         default=DriverSource.AUTO,
         help="Source of the kernel driver: Ubuntu's archive or NVIDIA's repository; in-tree or DKMS for AMD.",
     ),
     click.option(
         "--display",
-        type=click.Choice(Display, case_sensitive=False),
+        type=OneOf(Display),
         default=Display.AUTO,
         help="With or without a desktop.",
     ),
     click.option(
         "--rocm",
-        type=click.Choice(Rocm, case_sensitive=False),
+        type=OneOf(Rocm),
         default=Rocm.CONTAINER,
         help="Install ROCm's libraries only where training runs, or also on the host.",
     ),

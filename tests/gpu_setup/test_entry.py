@@ -1,4 +1,4 @@
-"""The untidy machine: what stands on sys.path before the first room is imported."""
+"""The untidy machine: what is on sys.path before the first room is imported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpu_setup.environment_repair import is_damaged
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_pythonpath_and_the_working_directory_leave() -> None:
+def test_pythonpath_and_the_working_directory_are_dropped() -> None:
     path = ["/home/me/work", "/opt/stuff", "/usr/lib/python311.zip", "/usr/lib/python3.11", "/venv/lib/python3.11/site"]
     assert tidy(path, "/opt/stuff:", "/home/me/work", ("/venv", "/usr")) == path[2:]
 
@@ -24,7 +24,7 @@ def test_the_empty_entry_is_the_working_directory() -> None:
     assert tidy(["", "/usr/lib/python3.11"], "", "/home/me", ("/usr",)) == ["/usr/lib/python3.11"]
 
 
-def test_the_environments_own_packages_stay_even_when_pythonpath_names_them() -> None:
+def test_the_environments_own_packages_are_kept_even_when_pythonpath_names_them() -> None:
     own = "/venv/lib/python3.11/site-packages"
     assert tidy([own], own, "/home/me", ("/venv", "/usr")) == [own]
 
@@ -97,5 +97,5 @@ def raised(code: str) -> BaseException:
         ("1 / 0", False),
     ],
 )
-def test_what_tells_of_a_damaged_environment(code: str, is_damage: bool) -> None:
+def test_which_errors_show_a_damaged_environment(code: str, is_damage: bool) -> None:
     assert is_damaged(raised(code)) is is_damage

@@ -46,7 +46,7 @@ def sample(monkeypatch: pytest.MonkeyPatch) -> Add:
 @pytest.mark.parametrize(
     ("kind", "code"), [(BadAnswer, 1), (BadUsage, 2), (Refused, 3), (OutsideFailed, 4), (Interrupted, 130)]
 )
-def test_a_problem_is_told_and_gives_its_code(
+def test_a_problem_is_printed_and_gives_its_exit_status(
     sample: Add, kind: type[BadAnswer], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def command(as_json: bool) -> None:
@@ -101,7 +101,7 @@ def test_an_answer_for_a_person(sample: Add, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == "hello\n"
 
 
-def test_a_bug_of_ours_keeps_its_traceback(sample: Add, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_keeps_its_traceback(sample: Add, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def command(as_json: bool) -> None:
         raise ZeroDivisionError("division by zero")
 
@@ -114,7 +114,7 @@ def test_a_bug_of_ours_keeps_its_traceback(sample: Add, home: Path, capsys: pyte
     assert str(kept) in shown
 
 
-def test_a_bug_where_nothing_can_be_kept(
+def test_a_bug_where_no_file_can_be_written(
     sample: Add, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def command(as_json: bool) -> None:
@@ -143,7 +143,7 @@ def test_answering_no_is_a_refusal(sample: Add) -> None:
     assert command_line.run(["sample"]) == 3
 
 
-def test_a_question_without_anybody_there_is_a_refusal(
+def test_a_question_without_a_terminal_is_a_refusal(
     sample: Add, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def command(as_json: bool) -> None:
@@ -157,7 +157,7 @@ def test_a_question_without_anybody_there_is_a_refusal(
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_command_and_its_children(tmp_path: Path, sign: signal.Signals) -> None:
+def test_a_signal_stops_the_command_and_its_children(tmp_path: Path, sign: signal.Signals) -> None:
     script = tmp_path / "start.py"
     script.write_text(
         f"import sys; sys.path.append({str(ROOT)!r})\n"
@@ -193,7 +193,7 @@ def test_a_signal_ends_the_command_and_its_children(tmp_path: Path, sign: signal
 
 
 @pytest.mark.parametrize("arguments", ["schema doctor", "doctor --list", "doctor --json"])
-def test_a_reader_that_goes_away_is_no_error(arguments: str) -> None:
+def test_a_reader_that_closes_the_pipe_is_no_error(arguments: str) -> None:
     tool = shlex.join((sys.executable, "-I", str(ROOT / "gpu_setup" / "__main__.py")))
     result = subprocess.run(
         ["bash", "-c", f"{tool} {arguments} | head -c 1; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True
@@ -214,7 +214,7 @@ def test_a_reader_that_goes_away_is_no_error(arguments: str) -> None:
         (("plan", "--vendor", "intel"), "nvidia"),
     ],
 )
-def test_wrong_usage_ends_with_2_and_a_hint(cli: Cli, arguments: tuple[str, ...], words: str) -> None:
+def test_wrong_usage_exits_with_2_and_a_hint(cli: Cli, arguments: tuple[str, ...], words: str) -> None:
     result = cli(*arguments)
     assert (result.returncode, result.stdout) == (2, "")
     assert words in result.stderr
@@ -225,6 +225,6 @@ def test_wrong_usage_ends_with_2_and_a_hint(cli: Cli, arguments: tuple[str, ...]
     assert (result.returncode, document["exit_code"], document["schema"]) == (2, 2, "gpu-setup/error/1")
 
 
-def test_an_encoding_that_cannot_show_our_signs(cli: Cli) -> None:
+def test_an_encoding_that_cannot_show_our_characters(cli: Cli) -> None:
     result = cli("doctor", env={"LC_ALL": "C", "LANG": "C", "PYTHONCOERCECLOCALE": "0"})
     assert result.returncode in (0, 1), result.stderr

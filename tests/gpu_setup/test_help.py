@@ -83,7 +83,7 @@ def test_completion_answers(cli: Cli) -> None:
     assert cli(env=words).stdout == "plain,doctor\n"
 
 
-def test_bash_takes_the_completion_script(cli: Cli, tmp_path: Path) -> None:
+def test_bash_accepts_the_completion_script(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "complete.sh").write_text(cli("completion", "bash").stdout)
     shown = subprocess.run(
         ["bash", "-c", "source complete.sh; complete -p gpu-setup"], cwd=tmp_path, capture_output=True, text=True

@@ -25,7 +25,7 @@ def told(events: list[tuple[float, Event]]) -> list[str]:
     return stream.getvalue().splitlines()
 
 
-def test_lines_say_each_moment_once() -> None:
+def test_each_event_is_one_line() -> None:
     assert told(
         [
             (0, Event("start", "environment", "installing packages")),
@@ -41,7 +41,7 @@ def test_lines_say_each_moment_once() -> None:
     ]
 
 
-def test_progress_lines_are_rare_but_the_last_one_comes() -> None:
+def test_progress_lines_are_rare_but_the_last_one_is_printed() -> None:
     steps = [(float(n), Event("progress", "train", "step", n, 25, "steps", 25.0 - n)) for n in range(26)]
     assert told([(0, Event("start", "train", "training")), *steps]) == [
         "train: training",

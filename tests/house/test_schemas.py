@@ -43,5 +43,55 @@ def test_two_types_of_one_name_in_a_document_are_refused(monkeypatch: pytest.Mon
         generate("check-list")
 
 
+# "`field`: a, b or c." in a description
+_WORD = r"[a-z][a-z0-9-]*(?: \([^)]*\))?"
+_LISTED = rf"(?: is|:)? ({_WORD}(?:, {_WORD})*,? or {_WORD}|{_WORD}(?:, {_WORD})+)(?=[.;:]|$| for| of| as)"
+# lists that stay open: what a system reports, and words that other programs choose
+OPEN = {
+    "Adapter.kind",
+    "AptSource.owner",
+    "Conditions.weights",
+    "Data.trained_on",
+    "Disk.purpose",
+    "DkmsBuild.state",
+    "Environment.torch_from",
+    "ModuleFile.origin",
+    "Quantisation.kind",
+    "TrainingEnvironment.owner",
+    "Work.method",
+}
+# closed lists that are not types yet
+OPEN |= {
+    "AgainstBaseline.verdict",
+    "AptHold.change",
+    "Method.mode",
+    "Report.verdict",
+    "Run.standing",
+    "Service.change",
+    "StepResult.outcome",
+    "Trained.status",
+    "UserGroup.change",
+    "Workload.kind",
+}
+
+
+def listed_strings(name: str) -> set[str]:
+    """Fields of a document whose description lists their values although their type is any string."""
+    found = set()
+    for type_name, kind in json.loads(committed(name))["$defs"].items():
+        about = " ".join(kind.get("description", "").split())
+        for field, schema in kind.get("properties", {}).items():
+            kinds = (schema, *schema.get("anyOf", ()))
+            any_string = any(each.get("type") == "string" and "enum" not in each for each in kinds)
+            if any_string and re.search(f"`{field}`{_LISTED}", about):
+                found.add(f"{type_name}.{field}")
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTS))
+def test_values_that_a_description_lists_are_an_enum(name: str) -> None:
+    assert sorted(listed_strings(name) - OPEN) == []
+
+
 def test_no_schema_without_a_document() -> None:
     assert {place.stem for place in FOLDER.glob("*.json")} == set(DOCUMENTS)

@@ -18,6 +18,8 @@ ROOMS = ("gpu_setup", "harness", "containers", "provision", "checks", "machine",
 WORD_LISTS = ("phrases.toml", "person_names.toml", "people.toml", "places.toml", "stopwords.toml", "mail_text.toml")
 # what other tools print, quoted
 QUOTED = ("nobody is there",)
+# values of the JSON contract
+VALUES = ("mend",)
 
 
 @cache
@@ -37,7 +39,7 @@ def avoided() -> dict[str, re.Pattern[str]]:
 
 
 def bad_words(text: str) -> list[str]:
-    for quote in QUOTED:
+    for quote in (*QUOTED, *(f'"{value}"' for value in VALUES)):
         text = text.replace(quote, "")
     return [entry for entry, pattern in avoided().items() if pattern.search(text)]
 
@@ -69,7 +71,12 @@ def files(room: str) -> list[Path]:
 def found_in(place: Path) -> list[str]:
     text = place.read_text(encoding="utf-8")
     parts = strings(text) if place.suffix == ".py" else enumerate(text.splitlines(), 1)
-    return [f"{place.relative_to(ROOT)}:{line}: {word}" for line, part in parts for word in bad_words(part)]
+    return [
+        f"{place.relative_to(ROOT)}:{line}: {word}"
+        for line, part in parts
+        if part not in VALUES
+        for word in bad_words(part)
+    ]
 
 
 @pytest.mark.parametrize("room", ROOMS)

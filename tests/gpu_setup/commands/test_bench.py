@@ -26,7 +26,7 @@ def test_options_that_contradict(cli: Cli, arguments: tuple[str, ...], words: st
 
 
 @pytest.mark.parametrize("content", [None, "{}"])
-def test_a_baseline_that_is_none_is_told_first(cli: Cli, tmp_path: Path, content: str | None) -> None:
+def test_a_file_that_is_no_baseline_is_refused_first(cli: Cli, tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "last-week.json"
     if content is not None:
         file.write_text(content)

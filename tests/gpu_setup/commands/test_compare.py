@@ -59,7 +59,7 @@ def test_two_folders(compare: Call, pair: tuple[Path, Path]) -> None:
     assert out.startswith("2 runs of the same work\n") and "12.0% slower than A" in out
 
 
-def test_files_and_folders_alike_as_one_document(compare: Call, pair: tuple[Path, Path]) -> None:
+def test_files_and_folders_make_one_document(compare: Call, pair: tuple[Path, Path]) -> None:
     code, out, err = compare(pair[0], pair[1] / "report.json", "--json")
     document = json.loads(out)
     assert (code, err, document["schema"]) == (0, "", "gpu-setup/comparison/1")
@@ -80,13 +80,13 @@ def test_markdown_alone_on_stdout(compare: Call, pair: tuple[Path, Path]) -> Non
     assert (code, err) == (0, "") and out.startswith("### 2 runs of the same work\n")
 
 
-def test_one_report_beside_what_is_published(compare: Call, pair: tuple[Path, Path]) -> None:
+def test_one_report_and_the_published_figures(compare: Call, pair: tuple[Path, Path]) -> None:
     code, out, _ = compare(pair[0])
     assert code == 0 and out.startswith("1 run\n")
     assert "published figures for the RTX 3090, none of the same work: not comparable." in " ".join(out.split())
 
 
-def test_other_work_ends_with_3_and_writes_nothing(compare: Call, pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_different_work_exits_with_3_and_writes_nothing(compare: Call, pair: tuple[Path, Path], tmp_path: Path) -> None:
     other = saved(tmp_path, card(overrides={"lora_r": 8}, started_at=LATER), "r8")
     code, out, _ = compare(pair[0], other, "--html", "c.html")
     assert code == 3 and "LoRA r" in out and "A 32; B 8" in out
@@ -98,7 +98,7 @@ def test_other_work_ends_with_3_and_writes_nothing(compare: Call, pair: tuple[Pa
     assert found["data"]["differences"] == [{"key": "LoRA r", "values": [32, 8]}]
 
 
-def test_an_old_report_ends_with_3(compare: Call, pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_an_old_report_exits_with_3(compare: Call, pair: tuple[Path, Path], tmp_path: Path) -> None:
     old = saved(
         tmp_path, msgspec.structs.replace(card(started_at=LATER), work=None, conditions=None, digest=None), "old"
     )
@@ -117,7 +117,7 @@ def test_an_old_report_ends_with_3(compare: Call, pair: tuple[Path, Path], tmp_p
         (b"[" * 5000, "report.unreadable"),
     ],
 )
-def test_what_is_no_report_ends_with_2(
+def test_a_file_that_is_no_report_exits_with_2(
     compare: Call, pair: tuple[Path, Path], tmp_path: Path, content: bytes | None, code: str
 ) -> None:
     bad = tmp_path / "bad.json"
@@ -145,7 +145,7 @@ def test_one_report_twice(compare: Call, pair: tuple[Path, Path], tmp_path: Path
 
 
 @pytest.mark.parametrize("option", ["--html", "--csv", "--markdown"])
-def test_a_place_that_cannot_be_written_ends_with_4_before_anything(
+def test_an_output_that_cannot_be_written_exits_with_4_first(
     compare: Call, pair: tuple[Path, Path], tmp_path: Path, option: str
 ) -> None:
     for place in (tmp_path / "nowhere" / "c.html", tmp_path, Path("/proc/c.html")):
@@ -160,7 +160,7 @@ def test_a_folder_of_somebody_else(compare: Call, pair: tuple[Path, Path], tmp_p
     assert (code, error(out)["code"]) == (4, "paths.unwritable")
 
 
-def test_a_report_is_never_written_over(compare: Call, pair: tuple[Path, Path]) -> None:
+def test_a_report_is_never_overwritten(compare: Call, pair: tuple[Path, Path]) -> None:
     before = (pair[1] / "report.json").read_bytes()
     code, out, _ = compare(*pair, "--csv", pair[1] / "report.json", "--json")
     assert (code, error(out)["code"]) == (2, "compare.overwrites")

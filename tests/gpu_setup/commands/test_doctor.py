@@ -61,7 +61,7 @@ def test_the_process_ends_with_the_documents_exit_code(cli: Cli, name: str, code
 
 
 @pytest.mark.parametrize("name", ["rtx3090-healthy", "rx7900xtx-healthy"])
-def test_a_healthy_machine_is_five_calm_lines(name: str) -> None:
+def test_a_healthy_machine_is_five_lines(name: str) -> None:
     lines = shown(name)
     assert len(lines) <= 6
     assert lines[-1] == "Next: gpu-setup up"
@@ -74,7 +74,7 @@ def test_a_fresh_machine_leads_to_the_plan() -> None:
     assert lines[-1].startswith("Next: gpu-setup plan")
 
 
-def test_no_gpu_is_said_and_is_no_failure(cli: Cli) -> None:
+def test_no_gpu_is_reported_and_is_no_failure(cli: Cli) -> None:
     result = cli("doctor", "--machine", machine_path("no-gpu"))
     assert result.returncode == 0
     assert "No supported GPU" in result.stdout
@@ -89,14 +89,14 @@ def test_the_summary_is_a_line_for_each_thing_that_is_wrong() -> None:
     assert len(lines) <= 3 + report.summary.fail + report.summary.warn
 
 
-def test_strict_counts_warnings_and_unknowns(cli: Cli) -> None:
+def test_strict_counts_warnings_and_unknown_results(cli: Cli) -> None:
     machine = ("--machine", machine_path("no-gpu"))
     document = json.loads(cli("doctor", "--json", *machine).stdout)
     bad = document["data"]["summary"]["warn"] + document["data"]["summary"]["unknown"]
     assert cli("doctor", "--strict", *machine).returncode == (1 if bad else 0)
 
 
-def test_unknowns_are_one_line_and_verbose_says_why() -> None:
+def test_unknown_results_are_one_line_and_verbose_shows_why() -> None:
     host, known = read_host(load("rtx3090-healthy")), catalogue()
 
     @check("a.dark", "A", about="", by_hand="")
@@ -145,7 +145,7 @@ def test_a_cause_is_named_and_comes_first() -> None:
 
 
 @given(st.text())
-def test_clean_leaves_nothing_that_a_terminal_obeys(text: str) -> None:
+def test_clean_leaves_no_control_characters(text: str) -> None:
     assert all(sign.isprintable() or sign in "\n\t" for sign in clean(text))
 
 
@@ -172,7 +172,7 @@ def test_list_and_explain(cli: Cli) -> None:
     validated(cli("doctor", "--explain", "gpu.present", "--json").stdout, "check-list")
 
 
-def test_a_crash_of_one_check_is_one_unknown() -> None:
+def test_a_crash_of_one_check_is_one_unknown_result() -> None:
     host, known = read_host(load("rtx3090-healthy")), catalogue()
 
     @check("a.crash", "A", about="", by_hand="")
@@ -217,7 +217,7 @@ def test_doctor_needs_no_root(tmp_path: Path) -> None:
     validated(result.stdout, "doctor")
 
 
-def test_under_sudo_it_says_that_root_sees_something_else(cli: Cli) -> None:
+def test_under_sudo_it_warns_that_permissions_are_roots(cli: Cli) -> None:
     import os
 
     if os.geteuid() != 0:

@@ -76,7 +76,7 @@ def test_plan_of_every_machine(capfd: pytest.CaptureFixture[str], name: str) -> 
 
 
 @for_each("name", names())
-def test_plan_fits_80_columns_and_says_why(name: str) -> None:
+def test_plan_fits_80_columns_and_gives_reasons(name: str) -> None:
     host, known = read_host(load(name)), catalogue()
     made = make_plan(host, known, Target())
     for verbose in (False, True):
@@ -85,7 +85,7 @@ def test_plan_fits_80_columns_and_says_why(name: str) -> None:
     assert all(step.because for step in made.steps)
 
 
-def test_without_a_gpu_nothing_is_to_do(cli: Cli) -> None:
+def test_without_a_gpu_there_is_nothing_to_do(cli: Cli) -> None:
     result = cli("plan", "--machine", machine_path("no-gpu"))
     assert result.returncode == 0
     assert "No supported GPU: nothing to install." in result.stdout
@@ -114,3 +114,10 @@ def test_a_plan_that_cannot_be_kept(cli: Cli) -> None:
 def test_plan_changes_nothing(cli: Cli, home: Path, tmp_path: Path) -> None:
     cli("plan")
     assert list(home.rglob("*")) == [] and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("spelled", ["in-tree", "in_tree"])
+def test_a_source_is_spelled_as_in_json(cli: Cli, spelled: str) -> None:
+    """`gpu-setup plan --source in-tree` is what the plan's own refusals advise."""
+    made = validated(cli("plan", "--json", "--source", spelled, "--machine", machine_path("no-gpu")).stdout, "plan")
+    assert made["data"]["target"]["source"] == "in-tree"

@@ -30,7 +30,7 @@ def asked(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict
     return code, json.loads(capfd.readouterr().out)
 
 
-def test_the_document_of_a_card_that_has_room(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_document_of_a_job_that_fits(capfd: pytest.CaptureFixture[str]) -> None:
     code, document = asked(capfd, *NO_GPU, "--card", "RX 7900 XT")
     data = document["data"]
     assert isinstance(data, dict)
@@ -41,7 +41,7 @@ def test_the_document_of_a_card_that_has_room(capfd: pytest.CaptureFixture[str])
     assert data["largest"]["batch"] >= 2 and data["largest"]["seq"] >= 8192
 
 
-def test_what_does_not_fit_ends_with_1_and_still_says_what_would(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_job_that_does_not_fit_exits_with_1_and_names_what_would(capfd: pytest.CaptureFixture[str]) -> None:
     code, document = asked(capfd, *NO_GPU, "--card", "RTX 3060 12GB", "--batch", "4")
     data = document["data"]
     assert isinstance(data, dict)
@@ -56,7 +56,7 @@ def test_without_a_card_there_is_a_prediction_and_no_verdict(capfd: pytest.Captu
     assert code == 0 and data["fits"] is None and data["card_bytes"] is None and data["total_bytes"] > 14e9
 
 
-def test_the_card_of_a_recorded_machine_is_taken(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_card_of_a_recorded_machine_is_used(capfd: pytest.CaptureFixture[str]) -> None:
     code, document = asked(capfd, "--machine", machine_path("rtx3090-healthy"))
     data = document["data"]
     assert isinstance(data, dict)
@@ -74,7 +74,7 @@ def test_the_card_of_a_recorded_machine_is_taken(capfd: pytest.CaptureFixture[st
         (("--seq", "0"), "--seq"),
     ],
 )
-def test_what_does_not_exist_is_a_usage_error_with_its_neighbours(
+def test_an_unknown_name_is_a_usage_error_with_close_matches(
     capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
 ) -> None:
     code, document = asked(capfd, *NO_GPU, *arguments)
