@@ -38,7 +38,7 @@ Read it with: gpu-setup doctor --machine FILE
 _PORTIONS = (256 << 10, 64 << 10, 16 << 10, 4 << 10)
 
 
-class Bundled(NamedTuple):
+class WrittenBundle(NamedTuple):
     """`size` in bytes; `different`: checks with another result on the copy, because something is left out."""
 
     file: str
@@ -47,18 +47,18 @@ class Bundled(NamedTuple):
     different: tuple[str, ...]
 
 
-def write(seen: RecordingMachine, report: DoctorReport, known: Catalogue, file: str, force: bool) -> Bundled:
+def write(seen: RecordingMachine, report: DoctorReport, known: Catalogue, file: str, force: bool) -> WrittenBundle:
     """Pack what `seen` remembers into the file, with the doctor's answer to that copy."""
-    made, data, copy = _smallest(seen, known)
+    made, data, copy = _pack_smallest(seen, known)
     save(file, data, force, BUNDLE)
     on_copy = {row.id: row.status for row in copy.results}
     different = tuple(row.id for row in report.results if on_copy.get(row.id) != row.status)
-    return Bundled(file, len(data), len(made.files) + len(made.links) + 2, different)
+    return WrittenBundle(file, len(data), len(made.files) + len(made.links) + 2, different)
 
 
-def _smallest(seen: RecordingMachine, known: Catalogue) -> tuple[MemoryTree, bytes, DoctorReport]:
+def _pack_smallest(seen: RecordingMachine, known: Catalogue) -> tuple[MemoryTree, bytes, DoctorReport]:
     who = identities_of(seen.machine)
-    about = {"name": "bundle", "tool_version": version(), "note": "", "synthetic": _synthetic(seen.machine)}
+    about = {"name": "bundle", "tool_version": version(), "note": "", "synthetic": _synthetic_paths(seen.machine)}
     for most in _PORTIONS:
         made = tree(seen, bundle.TOP, who, about, REDUCE, most)
         copy = run(read_host(RecordedMachine(made)), known, ALL)
@@ -72,12 +72,12 @@ def _smallest(seen: RecordingMachine, known: Catalogue) -> tuple[MemoryTree, byt
     return made, data, copy
 
 
-def _synthetic(machine: Machine) -> list[str]:
+def _synthetic_paths(machine: Machine) -> list[str]:
     """A bundle of a recording is no better than the recording."""
     return ["/"] if isinstance(machine, RecordedMachine) else []
 
 
-def bundle_text(found: Bundled) -> str:
+def bundle_text(found: WrittenBundle) -> str:
     """What was written."""
     lines = [
         f"Bundle: {found.file} ({found.size / 1000:.0f} kB, {found.files} files)",

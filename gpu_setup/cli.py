@@ -152,17 +152,17 @@ def _run(arguments: Sequence[str], document: int | None) -> int:
             result = root.main(list(arguments), "gpu-setup", "_GPU_SETUP_COMPLETE", standalone_mode=False)
         if result is None or isinstance(result, int):
             return result or FINE
-        return _answer(result, document)
+        return _print_answer(result, document)
     except Problem as problem:
-        return _failed(problem, document)
+        return _print_problem(problem, document)
     except click.UsageError as error:
-        return _failed(_usage(error), document)
+        return _print_problem(_usage_problem(error), document)
     except click.ClickException as error:
-        return _failed(Problem("command", error.format_message()), document)
+        return _print_problem(Problem("command", error.format_message()), document)
     except click.Abort as stop:
-        return _failed(_stopped(stop), document)
+        return _print_problem(_stop_problem(stop), document)
     except KeyboardInterrupt as stop:
-        return _failed(_stopped(stop), document)
+        return _print_problem(_stop_problem(stop), document)
     except BrokenPipeError:
         _close_stdout()
         return FINE
@@ -170,10 +170,10 @@ def _run(arguments: Sequence[str], document: int | None) -> int:
         from gpu_setup.environment_repair import rebuild
 
         rebuild(error, document)
-        return _failed(_bug(error), document)
+        return _print_problem(_bug_problem(error), document)
 
 
-def _answer(answer: Answer, document: int | None) -> int:
+def _print_answer(answer: Answer, document: int | None) -> int:
     if document is not None:
         from gpu_setup.envelope import encode, write
 
@@ -188,7 +188,7 @@ def _answer(answer: Answer, document: int | None) -> int:
     return answer.exit_code
 
 
-def _failed(problem: Problem, document: int | None) -> int:
+def _print_problem(problem: Problem, document: int | None) -> int:
     if document is not None:
         from gpu_setup.envelope import encode_problem, write
 
@@ -224,13 +224,13 @@ class _Stopped(Problem):
     exit_code = INTERRUPTED
 
 
-def _usage(error: click.UsageError) -> Problem:
+def _usage_problem(error: click.UsageError) -> Problem:
     path = error.ctx.command_path if error.ctx else "gpu-setup"
     words = error.format_message().replace("integer range", "whole number").replace("float range", "number")
     return _Usage("usage", words, "", f"{path} --help shows the options and examples.")
 
 
-def _stopped(stop: BaseException) -> Problem:
+def _stop_problem(stop: BaseException) -> Problem:
     if isinstance(stop, click.Abort):
         cause = stop.__cause__ or stop.__context__
         if isinstance(cause, EOFError):
@@ -242,7 +242,7 @@ def _stopped(stop: BaseException) -> Problem:
     )
 
 
-def _bug(error: Exception) -> Problem:
+def _bug_problem(error: Exception) -> Problem:
     from gpu_setup.crash_report import keep
 
     place = keep(error)

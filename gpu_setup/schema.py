@@ -39,7 +39,7 @@ DOCUMENTS = {
 FOLDER = Path(__file__).with_name("schemas")
 
 
-def committed(name: str) -> str:
+def read_schema(name: str) -> str:
     """The text of the schema as shipped; KeyError for a name that is no document."""
     if name not in DOCUMENTS:
         raise KeyError(name)

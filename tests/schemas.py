@@ -8,13 +8,13 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from gpu_setup.schema import committed
+from gpu_setup.schema import read_schema
 
 
 @cache
 def _validator(name: str) -> Draft202012Validator:
     # made once: jsonschema.validate checks the schema itself every time
-    return Draft202012Validator(json.loads(committed(name)))
+    return Draft202012Validator(json.loads(read_schema(name)))
 
 
 def must_follow(document: Any, name: str) -> None:

@@ -63,14 +63,14 @@ def command(options: CompareOptions) -> Answer:
     from harness.report.published_speeds import judged
 
     if options.published:
-        return _published(options.card, options.reports)
+        return _show_published(options.card, options.reports)
     if options.card is not None:
         raise click.UsageError("--card works only with --published.")
     if not options.reports:
         raise click.UsageError("Name one or more reports.")
     if options.markdown == "-" and options.as_json:
         raise click.UsageError("--json and --markdown - both write to stdout: name a file for one of them.")
-    files = _files(options.reports)
+    files = _report_files(options.reports)
     forum = Path(options.markdown) if options.markdown not in (None, "-") else None
     places = [place for place in (options.page, options.table, forum) if place]
     _check_places(places, files)
@@ -115,7 +115,7 @@ def _text(comparison: Comparison) -> str:
     return comparison_text(comparison)
 
 
-def _published(card: str | None, reports: Sequence[Path]) -> Answer:
+def _show_published(card: str | None, reports: Sequence[Path]) -> Answer:
     from checks.catalogue import catalogue
     from harness.report.published_speeds import Published, judged
     from machine.errors import BadUsage
@@ -151,7 +151,7 @@ def _spellings(name: str) -> tuple[str, ...]:
     return (whole, whole.removeprefix("radeon "))
 
 
-def _files(reports: Sequence[Path]) -> list[Path]:
+def _report_files(reports: Sequence[Path]) -> list[Path]:
     """Each report's file; BadUsage for one that does not exist or is named twice."""
     from harness.report.run_report import DOCUMENT
     from machine.errors import BadUsage

@@ -108,7 +108,7 @@ def clean_command(options: CleanOptions) -> Answer:
     wanted = Wanted(names=options.names, languages=language_codes(options.languages))
     with reporter(options.as_json) as emit, checking(file, options.held_out, wanted, emit) as checked:
         planned = summary(checked, rules)
-        left = _left(rules, [finding.kind for finding in checked.findings])
+        left = _review_note(rules, [finding.kind for finding in checked.findings])
         report = DataReport(
             action="clean",
             file=str(file),
@@ -151,7 +151,7 @@ def _kinds(given: tuple[str, ...]) -> frozenset[str]:
     return frozenset(given)
 
 
-def _left(rules: Rules, found: list[str]) -> tuple[str, ...]:
+def _review_note(rules: Rules, found: list[str]) -> tuple[str, ...]:
     """What cleaning does not decide."""
     from harness.dataset.clean import doing
     from harness.dataset.findings import kinds

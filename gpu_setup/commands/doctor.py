@@ -67,9 +67,9 @@ def command(options: DoctorOptions) -> Answer:
     from checks.registry import ALL
 
     if options.explain is not None:
-        return _explained(ALL, options.explain)
+        return _explain(ALL, options.explain)
     if options.list_only:
-        return _listed(ALL)
+        return _list(ALL)
 
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
@@ -86,7 +86,7 @@ def command(options: DoctorOptions) -> Answer:
     host = read_host(seen)
     known = catalogue()
     report = run(host, known, ALL, _words(options.only), _words(options.skip))
-    kept = _bundled(seen, report, known, options.bundle, options.force) if options.bundle is not None else ""
+    kept = _write_bundle(seen, report, known, options.bundle, options.force) if options.bundle is not None else ""
     if options.as_json:
         click.echo(kept, err=True, nl=False)
 
@@ -99,7 +99,7 @@ def command(options: DoctorOptions) -> Answer:
     return Answer("doctor", report, exit_code(report, options.strict), text)
 
 
-def _bundled(seen: Machine, report: DoctorReport, known: Catalogue, file: str, force: bool) -> str:
+def _write_bundle(seen: Machine, report: DoctorReport, known: Catalogue, file: str, force: bool) -> str:
     from gpu_setup import bundle
     from machine.recorder import RecordingMachine
 
@@ -119,7 +119,7 @@ def _warn_as_root(machine: Machine) -> None:
         )
 
 
-def _listed(checks: tuple[Check, ...]) -> Answer:
+def _list(checks: tuple[Check, ...]) -> Answer:
     def text() -> str:
         from gpu_setup.render.doctor import list_text
 
@@ -128,7 +128,7 @@ def _listed(checks: tuple[Check, ...]) -> Answer:
     return Answer("check-list", check_list(checks), FINE, text)
 
 
-def _explained(checks: tuple[Check, ...], wanted: str) -> Answer:
+def _explain(checks: tuple[Check, ...], wanted: str) -> Answer:
     from checks.runner import unknown_check
 
     found = next((check for check in checks if check.id == wanted), None)

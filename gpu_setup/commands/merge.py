@@ -39,7 +39,7 @@ def command(as_json: bool, run: Path, out: Path, dtype: MergeDtype, check: bool)
     adapter's answers. Both are asked the same questions to verify that.
     """
     from gpu_setup.commands.training_options import my_paths
-    from gpu_setup.commands.try_ import environment_of, finished
+    from gpu_setup.commands.try_ import environment_of, read_finished_run
     from gpu_setup.render.progress import reporter
     from gpu_setup.version import version
     from harness.jobs.merge import compare_merged, merge
@@ -52,7 +52,7 @@ def command(as_json: bool, run: Path, out: Path, dtype: MergeDtype, check: bool)
     from machine.local import LocalMachine
 
     run, out, machine = run.absolute(), out.absolute(), LocalMachine()
-    made = finished(run)
+    made = read_finished_run(run)
     with reporter(as_json) as emit:
         environment = environment_of(made, run, machine, my_paths(), emit)
         merge(made, run, out, dtype, environment, machine, emit)

@@ -107,7 +107,7 @@ def command(options: PlanOptions) -> Answer:
 
     answer = Answer("plan", made, plan_exit_code(made, options.check), text, tuple(map(refusal_problem, made.refusals)))
     if options.out is not None:
-        _keep(answer, options.out)
+        _write_plan(answer, options.out)
     return answer
 
 
@@ -118,7 +118,7 @@ def plan_exit_code(plan: Plan, check: bool) -> int:
     return BAD_ANSWER if check and plan.open_steps() else FINE
 
 
-def _keep(answer: Answer, out: str) -> None:
+def _write_plan(answer: Answer, out: str) -> None:
     from pathlib import Path
 
     from gpu_setup.envelope import encode

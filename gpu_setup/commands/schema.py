@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gpu_setup.schema import DOCUMENTS, committed
+from gpu_setup.schema import DOCUMENTS, read_schema
 from machine.errors import BadUsage
 
 EPILOG = """\b
@@ -29,4 +29,4 @@ def command(name: str | None) -> None:
             "Name one of them, for example: gpu-setup schema doctor",
         )
     else:
-        click.echo(committed(name), nl=False)
+        click.echo(read_schema(name), nl=False)

@@ -49,7 +49,7 @@ def command(as_json: bool, run: Path, prompts: tuple[str, ...], tokens: int) -> 
     from machine.local import LocalMachine
 
     run = run.absolute()
-    made, machine = finished(run), LocalMachine()
+    made, machine = read_finished_run(run), LocalMachine()
     with reporter(as_json) as emit:
         environment = environment_of(made, run, machine, my_paths(), emit)
         held_out = None if prompts else held_out_file(made.traits, run, own_data=made.data is not None)
@@ -66,7 +66,7 @@ def command(as_json: bool, run: Path, prompts: tuple[str, ...], tokens: int) -> 
     return Answer("try", said, FINE, text)
 
 
-def finished(run: Path) -> RunRecord:
+def read_finished_run(run: Path) -> RunRecord:
     """The run in this folder; raises BadUsage where it has no finished adapter."""
     from harness.training.launch import read_run
     from machine.errors import BadUsage

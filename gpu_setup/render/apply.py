@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gpu_setup.render.layout import labelled, wrapped
+from gpu_setup.render.layout import label_text, wrap_text
 from gpu_setup.render.plain import clean
 from provision.apply.journal import ApplyRun, ApplyStatus
 
@@ -58,15 +58,15 @@ def _text(run: ApplyRun, head: str, next: str) -> str:
         if step.outcome == "already":
             continue
         sign, colour = SIGNS.get(step.outcome, ("·", "white"))
-        lines += wrapped(clean(step.title), "  ", first=click.style(f"{sign} ", fg=colour, bold=True))
+        lines += wrap_text(clean(step.title), "  ", first=click.style(f"{sign} ", fg=colour, bold=True))
         if step.outcome == "left":
             lines += [f"    {clean(line)}" for line in step.note.splitlines()[:20]]
     for note in run.notes:
-        lines += wrapped(clean(note), "  ", first="· ")
+        lines += wrap_text(clean(note), "  ", first="· ")
     if run.problem is not None:
-        lines += wrapped(clean(run.problem.what), "  ", first=click.style("✗ ", fg="red", bold=True))
+        lines += wrap_text(clean(run.problem.what), "  ", first=click.style("✗ ", fg="red", bold=True))
         if run.problem.why:
-            lines += labelled("why", clean(run.problem.why))
+            lines += label_text("why", clean(run.problem.why))
     if next:
-        lines += wrapped(clean(next), "      ", first=click.style("Next: ", bold=True))
+        lines += wrap_text(clean(next), "      ", first=click.style("Next: ", bold=True))
     return "\n".join(lines) + "\n"

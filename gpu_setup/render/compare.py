@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gpu_setup.render.layout import COLUMNS, wrapped
+from gpu_setup.render.layout import COLUMNS, wrap_text
 from gpu_setup.render.plain import clean
 from gpu_setup.render.report import figure, flops, in_gib
 from harness.measure.measurement import Measurement
@@ -27,13 +27,13 @@ OTHERS = 3
 def comparison_text(comparison: Comparison) -> str:
     """Everything but the raw values; for reports of different work the keys that differ."""
     if not comparison.comparable:
-        return _refused(comparison)
+        return _not_comparable(comparison)
     runs = comparison.runs
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs of the same work"
-    lines = [click.style(count, bold=True), *wrapped(clean(work_words(comparison)), "  "), ""]
+    lines = [click.style(count, bold=True), *wrap_text(clean(work_words(comparison)), "  "), ""]
     lines.append(_speed_row("", "", "tokens/s", "95 % interval", "to A" if len(runs) > 1 else "", ""))
     lines += [_speed_line(run) for run in runs]
-    rated = [line for run in runs if run.ratio for line in _rated(run, run.ratio)]
+    rated = [line for run in runs if run.ratio for line in _ratio_lines(run, run.ratio)]
     lines += ["", *rated] if rated else []
     for first in range(0, len(runs), BESIDE):
         lines += ["", *_figures(runs[first : first + BESIDE])]
@@ -43,16 +43,16 @@ def comparison_text(comparison: Comparison) -> str:
             values = "; ".join(
                 f"{run.letter} {clean(shown(value))}" for run, value in zip(runs, each.values, strict=True)
             )
-            lines += wrapped(values, " " * 28, first=f"  {each.key:<26}")
+            lines += wrap_text(values, " " * 28, first=f"  {each.key:<26}")
     if comparison.same:
         same = ", ".join(f"{name} {clean(shown(value))}" for name, value in comparison.same.items())
         label = "same in all runs" if len(runs) > 1 else "conditions"
-        lines += ["", label.capitalize(), *wrapped(same, "  ")]
+        lines += ["", label.capitalize(), *wrap_text(same, "  ")]
     published = [line for run in runs if run.beside for line in beside_lines(run.letter, run.beside)]
     if published:
         lines += ["", "Published", *published]
     if comparison.notes:
-        lines += ["", *(line for note in comparison.notes for line in wrapped(note, "  ", first="· "))]
+        lines += ["", *(line for note in comparison.notes for line in wrap_text(note, "  ", first="· "))]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -78,7 +78,7 @@ def work_words(comparison: Comparison) -> str:
     return ", ".join(each for each in parts if each is not None)
 
 
-def rated_words(ratio: Ratio) -> str:
+def ratio_words(ratio: Ratio) -> str:
     """The ratio in a sentence."""
     if ratio.low is None or ratio.high is None:
         return f"{ratio.value:.3f} of A; not known whether they differ: too few steps for an interval."
@@ -92,10 +92,10 @@ def rated_words(ratio: Ratio) -> str:
 
 def beside_lines(which: str, found: Beside) -> Iterator[str]:
     """The report beside the published records: the share where one is of the same work, else what is not comparable."""
-    yield from wrapped(clean(found.sentence), "   ", first=f"{which}  ")
+    yield from wrap_text(clean(found.sentence), "   ", first=f"{which}  ")
     for other in found.others[:OTHERS]:
         words = f"{record_words(other.judged)}. Not comparable: {other_words(other)}."
-        yield from wrapped(clean(words), "     ", first="   · ")
+        yield from wrap_text(clean(words), "     ", first="   · ")
     if len(found.others) > OTHERS:
         yield f"     and {len(found.others) - OTHERS} more: gpu-setup compare --published"
 
@@ -123,16 +123,16 @@ def records_text(found: Sequence[Judged]) -> str:
         record = judged.record
         mark = click.style(f"{judged.mark:<12}", fg=MARK_COLOURS[judged.mark], bold=judged.mark == "impossible")
         cards = f"{record.cards} × {record.card}, each" if record.cards > 1 else record.card
-        lines += wrapped(f"{cards}: {record_words(judged)}", " " * 12, first=mark)
-        lines += wrapped(f"{judged.why}. {record.basis}.", " " * 12)
-        lines += wrapped(f"{record.source}{'' if record.checked else ' (second hand)'}", " " * 12)
+        lines += wrap_text(f"{cards}: {record_words(judged)}", " " * 12, first=mark)
+        lines += wrap_text(f"{judged.why}. {record.basis}.", " " * 12)
+        lines += wrap_text(f"{record.source}{'' if record.checked else ' (second hand)'}", " " * 12)
     return "\n".join(lines) + "\n" if lines else "No figures are published for that card.\n"
 
 
 def baseline_lines(found: Baseline) -> list[str]:
     """The verdict against a baseline, for below a report."""
     word = click.style(found.verdict.upper(), fg=BASELINE_COLOURS[found.verdict], bold=True)
-    return wrapped(clean(found.sentence), " " * (len(found.verdict) + 2), first=f"{word}  ")
+    return wrap_text(clean(found.sentence), " " * (len(found.verdict) + 2), first=f"{word}  ")
 
 
 def percent(value: float | None) -> str:
@@ -158,15 +158,15 @@ FIGURES = (
 )
 
 
-def _refused(comparison: Comparison) -> str:
+def _not_comparable(comparison: Comparison) -> str:
     runs = comparison.runs
     lines = [click.style("Not comparable: these reports did different work.", fg="yellow", bold=True), ""]
     lines += [f"{run.letter}  {clean(run.machine)}: {clean(run.recipe)}, {run.started_at}" for run in runs]
     lines.append("")
     for each in comparison.differences:
         values = "; ".join(f"{run.letter} {clean(shown(value))}" for run, value in zip(runs, each.values, strict=True))
-        lines += wrapped(values, " " * 28, first=f"  {each.key:<26}")
-    return "\n".join([*lines, "", *wrapped(what_to_compare(comparison.differences), "")]) + "\n"
+        lines += wrap_text(values, " " * 28, first=f"  {each.key:<26}")
+    return "\n".join([*lines, "", *wrap_text(what_to_compare(comparison.differences), "")]) + "\n"
 
 
 def _speed_line(run: Compared) -> str:
@@ -192,9 +192,11 @@ def _between(low: float | None, high: float | None, digits: int) -> str:
     return "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
 
 
-def _rated(run: Compared, ratio: Ratio) -> list[str]:
+def _ratio_lines(run: Compared, ratio: Ratio) -> list[str]:
     colour = RATIO_COLOURS[ratio.verdict]
-    return wrapped(rated_words(ratio), "   ", first=f"{run.letter}  ", style=lambda text: click.style(text, fg=colour))
+    return wrap_text(
+        ratio_words(ratio), "   ", first=f"{run.letter}  ", style=lambda text: click.style(text, fg=colour)
+    )
 
 
 def _figures(runs: Sequence[Compared]) -> Iterator[str]:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from gpu_setup.render.charts import bar_chart
-from gpu_setup.render.compare import FIGURES, interval, other_words, percent, rated_words, record_words, work_words
+from gpu_setup.render.compare import FIGURES, interval, other_words, percent, ratio_words, record_words, work_words
 from gpu_setup.render.report import figure
-from gpu_setup.render.template import filled
+from gpu_setup.render.template import fill_template
 from harness.measure.measurement import Measurement
 from harness.report.compare import Comparison, Figures, short_digest, shown
 from harness.report.comparison_key import described
@@ -26,7 +26,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "figure": figure,
     "shown": shown,
     "interval": interval,
-    "rated": rated_words,
+    "rated": ratio_words,
     "record": record_words,
     "percent": percent,
     "digest": short_digest,
@@ -38,11 +38,11 @@ def comparison_page(comparison: Comparison, tool_version: str) -> str:
     """The page's text. Everything from reports is escaped by the template engine."""
     runs = comparison.runs
     rows = [
-        (label, [written(_measured(run.figures, field).median) for run in runs])
+        (label, [written(_measurement(run.figures, field).median) for run in runs])
         for label, field, written in FIGURES
-        if any(_measured(run.figures, field).median is not None for run in runs)
+        if any(_measurement(run.figures, field).median is not None for run in runs)
     ]
-    return filled(
+    return fill_template(
         "compare.html.j2",
         FILTERS,
         comparison=comparison,
@@ -59,7 +59,7 @@ def comparison_charts(comparison: Comparison) -> dict[str, str]:
     names = [f"{run.letter}  {run.machine}" for run in comparison.runs]
     charts = {}
     for name, title, unit, field, scale in CHARTS:
-        found = [_measured(run.figures, field) for run in comparison.runs]
+        found = [_measurement(run.figures, field) for run in comparison.runs]
         if all(each.median is None for each in found):
             continue
         values = [None if each.median is None else each.median / scale for each in found]
@@ -68,6 +68,6 @@ def comparison_charts(comparison: Comparison) -> dict[str, str]:
     return charts
 
 
-def _measured(figures: Figures, field: str) -> Measurement:
+def _measurement(figures: Figures, field: str) -> Measurement:
     found: Measurement = getattr(figures, field)
     return found

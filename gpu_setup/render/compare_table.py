@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from gpu_setup.render.compare import FIGURES, interval, other_words, rated_words, record_words, work_words
-from gpu_setup.render.data_table import harmless
+from gpu_setup.render.compare import FIGURES, interval, other_words, ratio_words, record_words, work_words
+from gpu_setup.render.data_table import escape_formula
 from gpu_setup.render.plain import clean
 from gpu_setup.render.report import figure
 from harness.measure.measurement import Measurement
@@ -24,7 +24,7 @@ def comparison_csv(comparison: Comparison, tool_version: str) -> str:
     target = io.StringIO()
     writer = csv.writer(target)
     rows = [dict(_cells(comparison, number)) for number in range(len(comparison.runs))]
-    writer.writerow([harmless(name) for name in rows[0]] + ["gpu-setup"])
+    writer.writerow([escape_formula(name) for name in rows[0]] + ["gpu-setup"])
     for row in rows:
         writer.writerow([_cell(value) for value in row.values()] + [tool_version])
     # the mark makes Excel read it as UTF-8
@@ -35,7 +35,9 @@ def _cell(value: Any) -> str:
     """A number stays one; everything else is text that no spreadsheet computes."""
     if value is None:
         return ""
-    return repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else harmless(shown(value))
+    return (
+        repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else escape_formula(shown(value))
+    )
 
 
 def _cells(comparison: Comparison, number: int) -> Iterator[tuple[str, Any]]:
@@ -77,13 +79,13 @@ def comparison_markdown(comparison: Comparison, tool_version: str) -> str:
             cells.append("" if run.ratio is None else f"{run.ratio.value:.3f}, {run.ratio.verdict}")
         cells += [written(getattr(run.figures, field).median) for _, field, written in used]
         lines.append(_line(cells))
-    rated = [f"- {run.letter}: {rated_words(run.ratio)}" for run in runs if run.ratio]
+    rated = [f"- {run.letter}: {ratio_words(run.ratio)}" for run in runs if run.ratio]
     lines += ["", *rated] if rated else []
     if comparison.changed:
         lines += ["", "Conditions that differ:", "", _line(["", *(run.letter for run in runs)])]
         lines.append(_line(["---"] * (len(runs) + 1)))
         lines += [_line([each.key, *(plain(shown(value)) for value in each.values)]) for each in comparison.changed]
-    published = list(_published(comparison))
+    published = list(_published_lines(comparison))
     lines += ["", *published] if published else []
     lines += ["", *(f"- {plain(note)}" for note in comparison.notes)] if comparison.notes else []
     digests = ", ".join(f"{run.letter} `{short_digest(run)}`" for run in runs)
@@ -94,7 +96,7 @@ def comparison_markdown(comparison: Comparison, tool_version: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _published(comparison: Comparison) -> Iterator[str]:
+def _published_lines(comparison: Comparison) -> Iterator[str]:
     for run in comparison.runs:
         if run.beside is None or run.beside.card is None:
             continue

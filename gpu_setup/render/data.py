@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gpu_setup.render.layout import wrapped
+from gpu_setup.render.layout import wrap_text
 from gpu_setup.render.plain import clean
 from gpu_setup.render.report import figure
 from harness.dataset.findings import Change, DataReport, Finding, Tokens
@@ -32,8 +32,8 @@ def data_text(report: DataReport) -> str:
         lines += change_lines(change)
     for written in report.written:
         verb = "wrote" if written.written else "would write"
-        lines += wrapped(f"{verb} {counted(written.rows, written.what)}: {clean(written.path)}", "  ", first="→ ")
-    lines += [line for note in report.notes for line in wrapped(clean(note), "  ", first="· ")]
+        lines += wrap_text(f"{verb} {count_text(written.rows, written.what)}: {clean(written.path)}", "  ", first="→ ")
+    lines += [line for note in report.notes for line in wrap_text(clean(note), "  ", first="· ")]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -48,7 +48,9 @@ def head_lines(report: DataReport) -> list[str]:
         if count and severity != "info"
     ]
     said = ", ".join(words) if words else click.style("no problems found", fg="green")
-    lines = [f"{clean(report.file)}: {counted(report.rows)}, {said}" if report.action == "check" else _doing(report)]
+    lines = [
+        f"{clean(report.file)}: {count_text(report.rows)}, {said}" if report.action == "check" else _action_line(report)
+    ]
     if report.action == "check":
         languages = ", ".join(f"{code} {count:,}" for code, count in list(report.languages.items())[:6])
         if languages:
@@ -65,19 +67,19 @@ def head_lines(report: DataReport) -> list[str]:
     return lines
 
 
-def counted(number: int, what: str = "rows") -> str:
+def count_text(number: int, what: str = "rows") -> str:
     """`1 row`, `2 changed rows`."""
     return f"{number:,} {what.replace('rows', 'row', 1) if number == 1 else what}"
 
 
-def _doing(report: DataReport) -> str:
-    return f"{clean(report.file)}: {counted(report.rows)} read"
+def _action_line(report: DataReport) -> str:
+    return f"{clean(report.file)}: {count_text(report.rows)} read"
 
 
 def finding_lines(finding: Finding) -> list[str]:
     """One kind: what, in which rows, an excerpt, why it matters, what cleaning does."""
     sign, colour = SIGNS[finding.severity]
-    lines = wrapped(
+    lines = wrap_text(
         clean(finding.summary),
         "  ",
         first=f"{click.style(sign, fg=colour)} ",
@@ -86,13 +88,13 @@ def finding_lines(finding: Finding) -> list[str]:
     if finding.rows:
         shown = ", ".join(f"{row:,}" for row in finding.rows[:ROWS_SHOWN])
         more = finding.count - min(len(finding.rows), ROWS_SHOWN)
-        lines += wrapped(f"rows {shown}" + (f" and {more:,} more" if more > 0 else ""), "    ")
+        lines += wrap_text(f"rows {shown}" + (f" and {more:,} more" if more > 0 else ""), "    ")
     for example in finding.examples[:2]:
         place = f"row {example.row:,}" if example.row is not None else "the file"
         where = f"{place} (line {example.line:,})" if example.line is not None else place
         if example.row is not None:
-            lines += wrapped(f"{where}: {clean(example.excerpt)}", "      ", first="    ")
-    lines += wrapped(finding.why, "    ", style=lambda text: click.style(text, dim=True))
+            lines += wrap_text(f"{where}: {clean(example.excerpt)}", "      ", first="    ")
+    lines += wrap_text(finding.why, "    ", style=lambda text: click.style(text, dim=True))
     if finding.severity != "info":
         lines.append(click.style(f"    {finding.kind}: {DOES[finding.clean]}", dim=True))
     return lines
@@ -114,7 +116,7 @@ def token_lines(tokens: Tokens) -> list[str]:
         ("time", _time(tokens)),
     ]
     for label, value in facts:
-        lines += wrapped(value, " " * 31, first=f"  {label:<29}")
+        lines += wrap_text(value, " " * 31, first=f"  {label:<29}")
     return lines
 
 
@@ -134,17 +136,17 @@ def _time(tokens: Tokens) -> str:
 
 def change_lines(change: Change) -> list[str]:
     """One kind of change with an example."""
-    lines = wrapped(
-        f"{change.kind}: {counted(change.rows)}, {change.does}",
+    lines = wrap_text(
+        f"{change.kind}: {count_text(change.rows)}, {change.does}",
         "  ",
         first="~ ",
         style=lambda text: click.style(text, bold=True),
     )
-    lines += wrapped(
+    lines += wrap_text(
         f"- {clean(change.before)}", "      ", first="    ", style=lambda text: click.style(text, fg="red")
     )
     if change.after:
-        lines += wrapped(
+        lines += wrap_text(
             f"+ {clean(change.after)}", "      ", first="    ", style=lambda text: click.style(text, fg="green")
         )
     return lines

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gpu_setup.render.data import DOES, counted
+from gpu_setup.render.data import DOES, count_text
 from gpu_setup.render.plain import clean
-from gpu_setup.render.template import filled
+from gpu_setup.render.template import fill_template
 from harness.dataset.findings import DataReport, Lengths
 
 WIDTH, HEIGHT, MARGIN = 640, 180, 34
@@ -33,7 +33,7 @@ class Histogram(NamedTuple):
 def data_page(report: DataReport, tool_version: str) -> str:
     """The page's text. Everything from the data is escaped by the template engine."""
     lengths = [*report.lengths, *([report.tokens.lengths] if report.tokens else [])]
-    return filled(
+    return fill_template(
         "data.html.j2",
         {"clean": clean, "number": lambda value: f"{value:,}"},
         report=report,
@@ -56,7 +56,7 @@ def histogram(lengths: Lengths) -> Histogram:
             round(HEIGHT - MARGIN - tall * many / most, 1),
             round(max(1.0, step - 2), 1),
             round(tall * many / most, 1),
-            f"{lengths.edges[number]:,} to {lengths.edges[number + 1]:,}: {counted(many)}",
+            f"{lengths.edges[number]:,} to {lengths.edges[number + 1]:,}: {count_text(many)}",
         )
         for number, many in enumerate(lengths.counts)
     )

@@ -24,11 +24,11 @@ def data_table(report: DataReport) -> str:
             places = [(None, example.line or "") for example in finding.examples[:1]]  # type: ignore[misc]
         for row, line in places:
             cells = (finding.kind, finding.severity, "" if row is None else row, line, said.get(row, ""))
-            writer.writerow([harmless(str(cell)) for cell in cells])
+            writer.writerow([escape_formula(str(cell)) for cell in cells])
     return "\ufeff" + target.getvalue()
 
 
-def harmless(cell: str) -> str:
+def escape_formula(cell: str) -> str:
     """The cell as text: an apostrophe keeps a spreadsheet from taking it as a formula."""
     shown = clean(cell)
     return f"'{shown}" if shown.startswith(FORMULAS) else shown

@@ -10,7 +10,7 @@ import click
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Check, CheckResult, DoctorReport, Finding, Fix, FixKind, Severity, Status
-from gpu_setup.render.layout import labelled, wrapped
+from gpu_setup.render.layout import label_text, wrap_text
 from gpu_setup.render.machine import machine_line
 from gpu_setup.render.plain import clean
 from machine.local import TIMED_OUT
@@ -33,8 +33,8 @@ SEVERITY_SIGNS = {
 def doctor_text(report: DoctorReport, host: Host, catalogue: Catalogue, verbose: bool) -> str:
     """The whole report. `verbose` adds what passed, what was skipped and why a result is unknown."""
     by_status = {status: [r for r in report.results if r.status is status] for status in WORST_FIRST}
-    lines = [*wrapped(machine_line(host, catalogue), "  ", first=""), ""]
-    for finding, consequences in grouped(report):
+    lines = [*wrap_text(machine_line(host, catalogue), "  ", first=""), ""]
+    for finding, consequences in group_findings(report):
         lines += _finding(finding)
         for consequence in consequences:
             lines += ["", *_finding(consequence)] if verbose else _consequence(consequence)
@@ -47,7 +47,7 @@ def doctor_text(report: DoctorReport, host: Host, catalogue: Catalogue, verbose:
     return "\n".join(lines) + "\n"
 
 
-def grouped(report: DoctorReport) -> list[tuple[Finding, list[Finding]]]:
+def group_findings(report: DoctorReport) -> list[tuple[Finding, list[Finding]]]:
     """What is wrong, in the report's order: each root cause with all that it explains, also by way of others."""
     bad = [row for row in report.results if row.status in (Status.FAIL, Status.WARN)]
     findings = [finding for row in bad for finding in row.findings]
@@ -72,10 +72,10 @@ def grouped(report: DoctorReport) -> list[tuple[Finding, list[Finding]]]:
 def summary_text(report: DoctorReport, host: Host, catalogue: Catalogue) -> str:
     """The machine, one line for each thing that is wrong, the counts: for a command that continues by itself."""
     by_status = {status: [r for r in report.results if r.status is status] for status in WORST_FIRST}
-    lines = wrapped(machine_line(host, catalogue), "  ", first="")
+    lines = wrap_text(machine_line(host, catalogue), "  ", first="")
     for status in (Status.FAIL, Status.WARN):
         for result in by_status[status]:
-            lines += wrapped(f"{clean(result.reason)} ({result.id})", "  ", first=_sign(status))
+            lines += wrap_text(f"{clean(result.reason)} ({result.id})", "  ", first=_sign(status))
     return "\n".join([*lines, *_counts(report, by_status, verbose=False)]) + "\n"
 
 
@@ -92,27 +92,29 @@ def list_text(checks: tuple[Check, ...]) -> str:
 def explain_text(check: Check) -> str:
     """One check: its title, what it reads, how to check by hand."""
     lines = [f"{click.style(check.id, bold=True)}: {check.title}", ""]
-    lines += wrapped(check.about, "")
+    lines += wrap_text(check.about, "")
     if check.by_hand:
-        lines += ["", *wrapped(f"By hand: {check.by_hand}", "")]
+        lines += ["", *wrap_text(f"By hand: {check.by_hand}", "")]
     return "\n".join(lines) + "\n"
 
 
 def _finding(finding: Finding) -> list[str]:
     sign, colour = SEVERITY_SIGNS[finding.severity]
-    lines = wrapped(
+    lines = wrap_text(
         clean(finding.summary),
         "  ",
         first=click.style(f"{sign} ", fg=colour, bold=True),
         style=lambda line: click.style(line, bold=True),
     )
-    lines += wrapped(f"{finding.check}, {clean(finding.subject)}", "  ", style=lambda line: click.style(line, dim=True))
+    lines += wrap_text(
+        f"{finding.check}, {clean(finding.subject)}", "  ", style=lambda line: click.style(line, dim=True)
+    )
     if finding.why:
-        lines += labelled("why", clean(finding.why))
+        lines += label_text("why", clean(finding.why))
     for number, evidence in enumerate(finding.evidence):
-        lines += labelled("" if number else "seen", f"{clean(evidence.source)}: {clean(evidence.value)}")
+        lines += label_text("" if number else "seen", f"{clean(evidence.source)}: {clean(evidence.value)}")
     if finding.caused_by:
-        lines += labelled("cause", f"{finding.caused_by}: fix that first.")
+        lines += label_text("cause", f"{finding.caused_by}: fix that first.")
     if finding.fix is not None:
         lines += _fix(finding.fix)
     return lines
@@ -122,7 +124,7 @@ def _consequence(finding: Finding) -> list[str]:
     """One line under the cause: it goes away with it."""
     sign, colour = SEVERITY_SIGNS[finding.severity]
     first = f"  so     {click.style(sign, fg=colour)} "
-    return wrapped(f"{clean(finding.summary)} ({finding.check})", " " * 11, first=first)
+    return wrap_text(f"{clean(finding.summary)} ({finding.check})", " " * 11, first=first)
 
 
 def _fix(fix: Fix) -> list[str]:
@@ -134,12 +136,12 @@ def _fix(fix: Fix) -> list[str]:
         )
         if needed
     ]
-    lines = labelled("fix", clean(fix.text))
+    lines = label_text("fix", clean(fix.text))
     if fix.argv:
         # a command is never broken over lines: it is there to be copied
         lines += [f"         $ {command_text(fix.argv, fix.needs_sudo)}"]
     if after:
-        lines += labelled("", f"Then {' and '.join(after)}.")
+        lines += label_text("", f"Then {' and '.join(after)}.")
     if fix.verify:
         lines += [f"  check  $ {command_text(fix.verify)}"]
     return lines
@@ -157,14 +159,14 @@ def _details(by_status: dict[Status, list[CheckResult]]) -> list[str]:
         for finding in result.findings:
             lines += [*_finding(finding), ""]
     for result in by_status[Status.UNKNOWN]:
-        lines += wrapped(f"{result.id}: {clean(result.reason)}", "  ", first=_sign(Status.UNKNOWN))
+        lines += wrap_text(f"{result.id}: {clean(result.reason)}", "  ", first=_sign(Status.UNKNOWN))
     # many checks are skipped for one and the same reason
     for reason in dict.fromkeys(result.reason for result in by_status[Status.SKIP]):
         ids = ", ".join(result.id for result in by_status[Status.SKIP] if result.reason == reason)
-        lines += wrapped(f"{clean(reason)} Skipped: {ids}", "  ", first=_sign(Status.SKIP))
+        lines += wrap_text(f"{clean(reason)} Skipped: {ids}", "  ", first=_sign(Status.SKIP))
     for result in by_status[Status.PASS]:
         if result not in noted:
-            lines += wrapped(f"{result.id}: {clean(result.reason or result.title)}", "  ", first=_sign(Status.PASS))
+            lines += wrap_text(f"{result.id}: {clean(result.reason or result.title)}", "  ", first=_sign(Status.PASS))
     return [*lines, ""] if lines else []
 
 
@@ -173,7 +175,7 @@ def _counts(report: DoctorReport, by_status: dict[Status, list[CheckResult]], ve
     lines: list[str] = []
     nothing_to_train = next((r for r in by_status[Status.SKIP] if r.id == "gpu.present"), None)
     if nothing_to_train and not verbose:
-        lines += wrapped(clean(nothing_to_train.reason), "  ", first=_sign(Status.SKIP))
+        lines += wrap_text(clean(nothing_to_train.reason), "  ", first=_sign(Status.SKIP))
     counts = [
         (summary.fail, "failed"),
         (summary.warn, "warning" if summary.warn == 1 else "warnings"),
@@ -181,10 +183,10 @@ def _counts(report: DoctorReport, by_status: dict[Status, list[CheckResult]], ve
         (summary.skip, "skipped"),
     ]
     listed = ", ".join(f"{number} {word}" for number, word in counts if number)
-    lines += wrapped(f"{len(report.results)} checks: {listed or 'no result'}.", "  ", first=_sign(_worst(report)))
+    lines += wrap_text(f"{len(report.results)} checks: {listed or 'no result'}.", "  ", first=_sign(_worst(report)))
     if by_status[Status.UNKNOWN] and not verbose:
         names = ", ".join(result.id for result in by_status[Status.UNKNOWN])
-        lines += wrapped(f"{summary.unknown} unknown: {names} (-v shows why).", "  ", first=_sign(Status.UNKNOWN))
+        lines += wrap_text(f"{summary.unknown} unknown: {names} (-v shows why).", "  ", first=_sign(Status.UNKNOWN))
     return lines
 
 
@@ -197,7 +199,7 @@ def _silent(host: Host) -> list[str]:
         *((gap.source, gap.reason) for gap in host.unread if gap.source not in ("nvml", "amdsmi", "docker info")),
     )
     names = dict.fromkeys(clean(name) for name, problem in asked if problem and TIMED_OUT in problem)
-    return wrapped(f"No answer in time from: {', '.join(names)}.", "  ", first=_sign(Status.UNKNOWN)) if names else []
+    return wrap_text(f"No answer in time from: {', '.join(names)}.", "  ", first=_sign(Status.UNKNOWN)) if names else []
 
 
 def _sign(status: Status) -> str:
@@ -233,7 +235,7 @@ def _next_fix(finding: Finding, first: str, indent: str, before: str = "") -> li
     assert fix is not None
     if fix.kind is FixKind.PROVISION:
         return [f"{first}{before}gpu-setup plan (shows what would be installed; changes nothing)"]
-    lines = wrapped(f"{before}{clean(fix.text)} ({finding.check})", indent, first=first)
+    lines = wrap_text(f"{before}{clean(fix.text)} ({finding.check})", indent, first=first)
     if fix.argv:
         lines.append(f"{indent}$ {command_text(fix.argv, fix.needs_sudo)}")
     return lines

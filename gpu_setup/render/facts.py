@@ -9,7 +9,7 @@ import click
 from checks.catalogue import Catalogue
 from checks.facts.host import Amd, Apt, Docker, Firmware, Host, Kernel, Nvidia, PciCard, Resources
 from checks.rules.cards import name
-from gpu_setup.render.layout import wrapped
+from gpu_setup.render.layout import wrap_text
 from gpu_setup.render.plain import clean
 
 UNKNOWN = "not known"
@@ -45,36 +45,36 @@ def facts_text(host: Host, catalogue: Catalogue) -> str:
     ):
         lines.append(click.style(title, bold=True))
         for label, value in rows:
-            lines += wrapped(clean(value), " " * 20, first=f"  {label:<18}")
+            lines += wrap_text(clean(value), " " * 20, first=f"  {label:<18}")
     if host.unread:
         lines.append(click.style("could not be read", bold=True))
         for unread in host.unread:
-            lines += wrapped(clean(f"{unread.source}: {unread.reason}"), "    ", first="  ")
+            lines += wrap_text(clean(f"{unread.source}: {unread.reason}"), "    ", first="  ")
     return "\n".join(lines) + "\n"
 
 
 def _system(host: Host) -> list[Row]:
     person = host.person
     return [
-        ("system", _said(host.os.pretty)),
-        ("architecture", _said(host.os.arch)),
-        ("virtual machine", _said(host.os.virtualisation)),
+        ("system", _or_unknown(host.os.pretty)),
+        ("architecture", _or_unknown(host.os.arch)),
+        ("virtual machine", _or_unknown(host.os.virtualisation)),
         ("graphical", _yes(host.os.graphical)),
-        ("python3", _joined((host.python.version, host.python.path))),
-        ("C compiler", _absent(host.python.compiler)),
-        ("groups", _listed(person.groups)),
+        ("python3", _join_words((host.python.version, host.python.path))),
+        ("C compiler", _or_none(host.python.compiler)),
+        ("groups", _join_list(person.groups)),
     ]
 
 
 def _kernel(kernel: Kernel) -> list[Row]:
     return [
-        ("running", _said(kernel.release)),
-        ("next boot", _said(kernel.next_boot)),
-        ("installed", _listed(kernel.installed)),
-        ("headers", _listed(kernel.headers)),
+        ("running", _or_unknown(kernel.release)),
+        ("next boot", _or_unknown(kernel.next_boot)),
+        ("installed", _join_list(kernel.installed)),
+        ("headers", _join_list(kernel.headers)),
         (
             "GPU modules",
-            _listed(None if kernel.modules is None else [f"{m.name} ({m.origin})" for m in kernel.modules]),
+            _join_list(None if kernel.modules is None else [f"{m.name} ({m.origin})" for m in kernel.modules]),
         ),
     ]
 
@@ -83,8 +83,8 @@ def _firmware(firmware: Firmware) -> list[Row]:
     return [
         ("UEFI", _yes(firmware.uefi)),
         ("Secure Boot", _yes(firmware.secure_boot)),
-        ("lockdown", _said(firmware.lockdown)),
-        ("board", _said(firmware.board)),
+        ("lockdown", _or_unknown(firmware.lockdown)),
+        ("board", _or_unknown(firmware.board)),
     ]
 
 
@@ -103,8 +103,8 @@ def _link(card: PciCard) -> str:
 
 def _nvidia(nvidia: Nvidia) -> list[Row]:
     rows = [
-        ("loaded module", _absent(nvidia.module_version)),
-        ("library", _absent(nvidia.library_version)),
+        ("loaded module", _or_none(nvidia.module_version)),
+        ("library", _or_none(nvidia.library_version)),
         ("NVML", nvidia.nvml_problem or "works"),
     ]
     for gpu in nvidia.nvml or ():
@@ -116,9 +116,9 @@ def _nvidia(nvidia: Nvidia) -> list[Row]:
 def _amd(amd: Amd) -> list[Row]:
     rows = [
         ("amdgpu loaded", _yes(amd.loaded)),
-        ("DKMS version", _absent(amd.module_version)),
+        ("DKMS version", _or_none(amd.module_version)),
         ("/dev/kfd usable", _yes(amd.kfd.usable) if amd.kfd else "absent"),
-        ("ROCm", _listed(None if amd.rocm is None else [f"{r.version or '?'} in {r.path}" for r in amd.rocm])),
+        ("ROCm", _join_list(None if amd.rocm is None else [f"{r.version or '?'} in {r.path}" for r in amd.rocm])),
     ]
     for gpu in amd.gpus or ():
         rows.append((gpu.slot, UNKNOWN if gpu.vram_total is None else f"{memory(gpu.vram_total)} of memory"))
@@ -128,9 +128,9 @@ def _amd(amd: Amd) -> list[Row]:
 def _apt(apt: Apt) -> list[Row]:
     packages = None if apt.packages is None else f"{len(apt.packages)} relevant packages"
     return [
-        ("dpkg", _said(packages)),
-        ("broken", _listed(apt.broken)),
-        ("vendor sources", _listed(None if apt.sources is None else _vendors(apt))),
+        ("dpkg", _or_unknown(packages)),
+        ("broken", _join_list(apt.broken)),
+        ("vendor sources", _join_list(None if apt.sources is None else _vendors(apt))),
         ("reboot needed", _yes(apt.reboot_required)),
     ]
 
@@ -149,13 +149,13 @@ def _docker(docker: Docker) -> list[Row]:
     name = ENGINES.get(docker.kind, docker.kind)
     return [
         ("container engine", ", ".join(part for part in (name, docker.version, state) if part)),
-        ("runtimes", _listed(docker.runtimes)),
+        ("runtimes", _join_list(docker.runtimes)),
     ]
 
 
 def _resources(resources: Resources) -> list[Row]:
     rows = [
-        ("CPU", _joined((resources.cpu, resources.cores and f"{resources.cores} cores"))),
+        ("CPU", _join_words((resources.cpu, resources.cores and f"{resources.cores} cores"))),
         ("memory", _space(resources.memory_available, resources.memory_total, memory)),
         ("swap", _space(resources.swap_free, resources.swap_total, memory)),
     ]
@@ -180,11 +180,11 @@ def _space(free: int | None, total: int | None, unit: Callable[[float], str] = s
     return unit(total) if free is None else f"{unit(free)} free of {unit(total)}"
 
 
-def _said(value: str | None) -> str:
+def _or_unknown(value: str | None) -> str:
     return UNKNOWN if value is None else value
 
 
-def _absent(value: str | None) -> str:
+def _or_none(value: str | None) -> str:
     return "none" if value is None else value
 
 
@@ -192,9 +192,9 @@ def _yes(value: bool | None) -> str:
     return UNKNOWN if value is None else ("yes" if value else "no")
 
 
-def _listed(values: Iterable[str] | None) -> str:
+def _join_list(values: Iterable[str] | None) -> str:
     return UNKNOWN if values is None else ", ".join(values) or "none"
 
 
-def _joined(parts: Iterable[object]) -> str:
+def _join_words(parts: Iterable[object]) -> str:
     return ", ".join(str(part) for part in parts if part) or UNKNOWN

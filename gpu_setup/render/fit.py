@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import msgspec
 
-from gpu_setup.render.layout import wrapped
+from gpu_setup.render.layout import wrap_text
 from gpu_setup.render.plain import clean
 from harness.memory.fit import FitResult
 
@@ -31,7 +31,7 @@ MOMENTS = {
 
 
 def fit_text(fit: FitResult) -> str:
-    lines = [*_verdict(fit), *wrapped(_job(fit), "  "), ""]
+    lines = [*_verdict(fit), *wrap_text(_job(fit), "  "), ""]
     parts = msgspec.structs.asdict(fit.parts)
     top = max(*parts.values(), 1)
     for name, size in parts.items():
@@ -40,20 +40,20 @@ def fit_text(fit: FitResult) -> str:
     lines.append(f"  {'total':<18}{_gib(fit.total_bytes):>9} GiB  at the peak, {MOMENTS[fit.peak_at]}")
     lines += ["", *_room(fit)]
     inference = f"{_gib(fit.inference.weights_bytes)} GiB of weights and {_gib(fit.inference.cache_bytes)} GiB of cache"
-    lines += wrapped(f"Inference only: {inference}.", "  ", first="· ")
+    lines += wrap_text(f"Inference only: {inference}.", "  ", first="· ")
     for note in fit.notes:
-        lines += wrapped(note, "  ", first="· ")
+        lines += wrap_text(note, "  ", first="· ")
     return "\n".join(lines) + "\n"
 
 
 def _verdict(fit: FitResult) -> list[str]:
     if fit.fits is None:
-        return wrapped("No card found: this is the prediction only. Name a card with --card.", "  ")
+        return wrap_text("No card found: this is the prediction only. Name a card with --card.", "  ")
     word = click.style("FITS", fg="green", bold=True) if fit.fits else click.style("DOES NOT FIT", fg="red", bold=True)
     width = 6 if fit.fits else 14
     assert fit.card_bytes is not None
     words = f"{_gib(fit.total_bytes)} GiB of the {_gib(fit.card_bytes)} GiB available on {clean(fit.card or '')}"
-    return wrapped(words, " " * width, first=f"{word}  ")
+    return wrap_text(words, " " * width, first=f"{word}  ")
 
 
 def _job(fit: FitResult) -> str:
@@ -69,10 +69,10 @@ def _job(fit: FitResult) -> str:
 def _room(fit: FitResult) -> list[str]:
     if fit.card_source is None or fit.largest is None:
         return []
-    lines = wrapped(f"{clean(fit.card or '')}: {fit.card_source}.", "  ", first="· ")
+    lines = wrap_text(f"{clean(fit.card or '')}: {fit.card_source}.", "  ", first="· ")
     batch, seq = fit.largest.batch, fit.largest.seq
     if not batch and not seq:
-        return [*lines, *wrapped("Not even one short sequence fits.", "  ", first="· ")]
+        return [*lines, *wrap_text("Not even one short sequence fits.", "  ", first="· ")]
     largest = [
         f"micro-batch size {batch} at sequence length {fit.job.seq:,}"
         if batch
@@ -81,7 +81,7 @@ def _room(fit: FitResult) -> list[str]:
         if seq
         else "no sequence at this micro-batch size",
     ]
-    return [*lines, *wrapped(f"The largest that fits: {'; or '.join(largest)}.", "  ", first="· ")]
+    return [*lines, *wrap_text(f"The largest that fits: {'; or '.join(largest)}.", "  ", first="· ")]
 
 
 def _gib(size: int) -> str:

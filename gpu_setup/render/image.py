@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpu_setup.render.layout import labelled, wrapped
+from gpu_setup.render.layout import label_text, wrap_text
 from gpu_setup.render.plain import clean
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def built_text(image: ImageResult) -> str:
     lines = [
         f"Image {image.tag}: {built.size / 1e9:.2f} GB, built in {built.seconds:.0f} s by {clean(built.engine)}",
         f"  {built.cached} of {built.steps} steps came from the cache",
-        *wrapped(f"stack {image.spec.stack}: {image.spec.because}", "  "),
+        *wrap_text(f"stack {image.spec.stack}: {image.spec.because}", "  "),
         "  next: gpu-setup image verify",
     ]
     return "\n".join(lines) + "\n"
@@ -46,8 +46,8 @@ def engine_text(found: EngineReport) -> str:
     lines += [f"  cannot  {clean(word)}" for word in engine.cannot]
     for way in found.ways:
         if way.access is None:
-            lines += wrapped(f"{way.vendor} cards cannot be used in containers: {clean(way.why)}", "  ")
-            lines += labelled("next", clean(way.next))
+            lines += wrap_text(f"{way.vendor} cards cannot be used in containers: {clean(way.why)}", "  ")
+            lines += label_text("next", clean(way.next))
         else:
             lines.append(f"  {way.vendor} cards are passed to containers {WAYS[way.access]}")
     if not found.ways:
@@ -60,7 +60,7 @@ def verification_text(found: Verification) -> str:
     lines = [f"{found.image} on {found.device}"]
     for proof in found.checks:
         sign, colour = SIGNS.get(proof.status, ("?", "yellow"))
-        lines += wrapped(
+        lines += wrap_text(
             f"{proof.title}: {clean(proof.reason)}", "    ", first=f"  {click.style(sign, fg=colour, bold=True)} "
         )
     words = {
@@ -70,7 +70,7 @@ def verification_text(found: Verification) -> str:
     }
     lines += ["", words[found.verdict]]
     if found.verdict == "fail":
-        lines += labelled(
+        lines += label_text(
             "next", "gpu-setup image build; if it fails again, report it with gpu-setup image verify --json"
         )
     return "\n".join(lines) + "\n"

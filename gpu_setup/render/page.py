@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gpu_setup.render.charts import run_charts, sensor_charts
 from gpu_setup.render.report import figure, flops, in_gib, machine_words, percent, workload_words
-from gpu_setup.render.template import filled
+from gpu_setup.render.template import fill_template
 from harness.measure.telemetry import Telemetry
 from harness.process.worker_log import StepEvent
 from harness.report.run_report import Report
@@ -17,7 +17,7 @@ def report_page(
 ) -> str:
     """The page's text. Everything from models and machines is escaped by the template engine."""
     timed = [step for step in steps if step.seconds > 0]
-    return filled(
+    return fill_template(
         "report.html.j2",
         {"figure": figure, "flops": flops, "gib": in_gib, "percent": percent},
         report=report,

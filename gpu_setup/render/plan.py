@@ -7,7 +7,7 @@ import shlex
 import click
 
 from gpu_setup.render.facts import size
-from gpu_setup.render.layout import labelled, wrapped
+from gpu_setup.render.layout import label_text, wrap_text
 from gpu_setup.render.plain import clean
 from provision.model import AptInstall, AptRemove, Plan, Reboot, State, Step, WantedPackage
 
@@ -22,38 +22,40 @@ HINT = "Only a plan: nothing was changed. -v shows each command and how it is un
 
 def plan_text(plan: Plan, machine: str, verbose: bool, hint: bool = True) -> str:
     """The whole plan. `verbose` adds commands, undo, and the steps that are done already; `hint` that it is a plan."""
-    lines = [*wrapped(machine, "  ", first=""), ""]
+    lines = [*wrap_text(machine, "  ", first=""), ""]
     for refusal in plan.refusals:
-        lines += wrapped(clean(refusal.what), "  ", first=click.style("✗ ", fg="red", bold=True))
-        lines += labelled("why", clean(refusal.why))
-        lines += [*labelled("next", clean(refusal.next)), ""]
+        lines += wrap_text(clean(refusal.what), "  ", first=click.style("✗ ", fg="red", bold=True))
+        lines += label_text("why", clean(refusal.why))
+        lines += [*label_text("next", clean(refusal.next)), ""]
     open_steps = plan.open_steps()
     for step in plan.steps if verbose else open_steps:
         lines += [*_step(step, verbose), ""]
     for note in plan.notes:
-        lines += wrapped(clean(note), "  ", first="· ")
+        lines += wrap_text(clean(note), "  ", first="· ")
     lines += _sums(plan, hint)
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _step(step: Step, verbose: bool) -> list[str]:
     sign, colour = SIGNS[step.state]
-    lines = wrapped(
+    lines = wrap_text(
         clean(step.title),
         "  ",
         first=click.style(f"{sign} ", fg=colour, bold=True),
         style=lambda line: click.style(line, bold=True),
     )
-    lines += wrapped(clean(step.because), "    ")
+    lines += wrap_text(clean(step.because), "    ")
     if isinstance(step.action, AptInstall):
         lines += _packages(step.action, verbose)
-    if isinstance(step.action, (AptInstall, AptRemove)) and (removed := (*_named(step.action), *step.action.removes)):
-        lines += wrapped(clean(f"removes: {', '.join(removed)}"), "      ", first="    · ")
+    if isinstance(step.action, (AptInstall, AptRemove)) and (
+        removed := (*_removed_packages(step.action), *step.action.removes)
+    ):
+        lines += wrap_text(clean(f"removes: {', '.join(removed)}"), "      ", first="    · ")
     if verbose:
         lines += [f"    $ {clean(shlex.join(command))}" for command in step.commands]
         lines += [f"    {clean(line)}" for line in step.diff.splitlines()]
         if step.undo:
-            lines += wrapped(clean(f"undo: {step.undo}"), "    ")
+            lines += wrap_text(clean(f"undo: {step.undo}"), "    ")
     return lines
 
 
@@ -68,13 +70,13 @@ def _packages(action: AptInstall, verbose: bool) -> list[str]:
     more = [shown(wanted) for wanted in action.brings]
     if more and not verbose:
         names.append(f"and {len(more)} dependencies")
-    lines = wrapped(clean(", ".join(names)), "      ", first="    · ")
+    lines = wrap_text(clean(", ".join(names)), "      ", first="    · ")
     if more and verbose:
-        lines += wrapped(clean(f"dependencies: {', '.join(more)}"), "      ", first="    · ")
+        lines += wrap_text(clean(f"dependencies: {', '.join(more)}"), "      ", first="    · ")
     return lines
 
 
-def _named(action: AptInstall | AptRemove) -> tuple[str, ...]:
+def _removed_packages(action: AptInstall | AptRemove) -> tuple[str, ...]:
     return action.packages if isinstance(action, AptRemove) else action.remove
 
 
@@ -94,6 +96,6 @@ def _sums(plan: Plan, hint: bool) -> list[str]:
     if people:
         parts.append(f"{people} need{'s' if people == 1 else ''} you (☞)")
     return [
-        *wrapped(f"{', '.join(parts)}. {download[:1].upper()}{download[1:].rstrip('.')}.", ""),
+        *wrap_text(f"{', '.join(parts)}. {download[:1].upper()}{download[1:].rstrip('.')}.", ""),
         *([HINT] if hint else []),
     ]

@@ -28,7 +28,7 @@ def reporter(json: bool = False) -> Iterator[Emit]:
             yield emit
 
 
-def left(seconds: float | None) -> str:
+def time_left(seconds: float | None) -> str:
     """`about 2 min left`; empty while there is no estimate."""
     if seconds is None:
         return ""
@@ -70,7 +70,7 @@ class Lines:
         if event.kind == "warning":
             parts[0] = "warning: " + parts[0]
         if event.kind == "progress":
-            parts += [part for part in (amount(event), left(event.seconds_left)) if part]
+            parts += [part for part in (amount(event), time_left(event.seconds_left)) if part]
         self._stream.write(f"{event.stage}: {', '.join(parts)}\n")
         self._stream.flush()
 
@@ -120,7 +120,7 @@ def _bars() -> Iterator[Emit]:
                 completed=event.done or 0,
                 total=event.total,
                 amount=amount(event),
-                left=left(event.seconds_left),
+                left=time_left(event.seconds_left),
             )
 
     with progress:

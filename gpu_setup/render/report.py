@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import click
 
-from gpu_setup.render.layout import wrapped
+from gpu_setup.render.layout import wrap_text
 from gpu_setup.render.plain import clean
 from harness.measure.measurement import Measurement
 from harness.measure.smoke_criteria import Smoke
@@ -22,9 +22,9 @@ def report_text(report: Report, answers: int = ANSWERS_SHOWN) -> str:
     verdict = click.style(report.verdict.upper(), fg=VERDICT_COLOURS[report.verdict], bold=True)
     name = clean(f"{report.recipe.name}: {report.recipe.title}")
     lines = [
-        *wrapped(name, " " * (len(report.verdict) + 2), first=f"{verdict}  "),
-        *wrapped(machine_words(report), "  "),
-        *(line for reason in report.reasons for line in wrapped(reason, "  ", first="! ")),
+        *wrap_text(name, " " * (len(report.verdict) + 2), first=f"{verdict}  "),
+        *wrap_text(machine_words(report), "  "),
+        *(line for reason in report.reasons for line in wrap_text(reason, "  ", first="! ")),
         "",
     ]
     lines += [_row("", "median", "95 % interval", "n")]
@@ -35,21 +35,21 @@ def report_text(report: Report, answers: int = ANSWERS_SHOWN) -> str:
         ("trainable tokens/s", speed.trainable),
         ("seconds per step", report.measurements.step_seconds),
     ):
-        lines.append(_measured(label, measurement))
+        lines.append(_measurement_row(label, measurement))
     lines += [*_measured_shares(report), *_memory(report)]
     loss = report.measurements.loss
     lines.append(_row("training loss", f"{figure(loss.first.median)} → {figure(loss.last.median)}", "", ""))
     if len(report.launches) > 1:
         lines += ["", *launch_lines(report)]
     if report.baseline is not None:
-        lines += ["", *wrapped(report.baseline.sentence, "  ", first="= ")]
+        lines += ["", *wrap_text(report.baseline.sentence, "  ", first="= ")]
     if report.smoke is not None:
         lines += ["", *smoke_lines(report.smoke)]
     if report.answers:
         lines += ["", *answer_lines(report.answers, answers)]
     notes = [note for note in report.notes if note not in report.reasons]
     if notes:
-        lines += ["", *(line for note in notes for line in wrapped(note, "  ", first="· "))]
+        lines += ["", *(line for note in notes for line in wrap_text(note, "  ", first="· "))]
     return "\n".join(lines) + "\n"
 
 
@@ -74,7 +74,7 @@ def _measured_shares(report: Report) -> list[str]:
             ("clock (MHz)", sensors.clock, figure),
         ]
     rows += [("waited for data", found.data_wait, percent), ("other programs' load", found.other_load, percent)]
-    return [_measured(label, value, words) for label, value, words in rows if value.median is not None]
+    return [_measurement_row(label, value, words) for label, value, words in rows if value.median is not None]
 
 
 def _memory(report: Report) -> list[str]:
@@ -126,12 +126,12 @@ def smoke_lines(smoke: Smoke) -> list[str]:
     signs = {True: click.style("✓", fg="green"), False: click.style("✗", fg="red"), None: click.style("-", dim=True)}
     lines = []
     for criterion in smoke.criteria:
-        lines += wrapped(f"{criterion.question} {criterion.seen}", "  ", first=f"{signs[criterion.passed]} ")
+        lines += wrap_text(f"{criterion.question} {criterion.seen}", "  ", first=f"{signs[criterion.passed]} ")
         if criterion.next:
-            lines += wrapped(criterion.next, "        ", first="  next: ")
+            lines += wrap_text(criterion.next, "        ", first="  next: ")
     if smoke.marked_after is not None:
         marked = f"{smoke.marked_after} of {smoke.questions} answers use the trained style"
-        lines += wrapped(f"{marked} (before: {smoke.marked_before}).", "  ", first="· ")
+        lines += wrap_text(f"{marked} (before: {smoke.marked_before}).", "  ", first="· ")
     return lines
 
 
@@ -139,9 +139,9 @@ def answer_lines(answers: tuple[AnswerPair, ...], shown: int) -> list[str]:
     """Question, before and after; the rest is counted."""
     lines: list[str] = []
     for answer in answers[:shown]:
-        lines += wrapped(clean(answer.question), "  ", first="? ", style=lambda text: click.style(text, bold=True))
-        lines += wrapped(clean(answer.before) or "(nothing)", "          ", first="  before  ")
-        lines += wrapped(clean(answer.after) or "(nothing)", "          ", first="  after   ")
+        lines += wrap_text(clean(answer.question), "  ", first="? ", style=lambda text: click.style(text, bold=True))
+        lines += wrap_text(clean(answer.before) or "(nothing)", "          ", first="  before  ")
+        lines += wrap_text(clean(answer.after) or "(nothing)", "          ", first="  after   ")
     left = len(answers) - shown
     return lines + ([f"  … and {left} more in the report"] if left > 0 else [])
 
@@ -171,7 +171,7 @@ def percent(value: float | None) -> str:
     return "not known" if value is None else f"{100 * value:.3g} %"
 
 
-def _measured(label: str, measurement: Measurement, words: Callable[[float | None], str] = figure) -> str:
+def _measurement_row(label: str, measurement: Measurement, words: Callable[[float | None], str] = figure) -> str:
     interval = measurement.ci95
     spread = f"{words(interval[0])} to {words(interval[1])}" if interval else ""
     return _row(label, words(measurement.median), spread, str(measurement.n))

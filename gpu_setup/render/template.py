@@ -9,7 +9,7 @@ from typing import Any
 from gpu_setup.render.plain import clean
 
 
-def filled(name: str, filters: dict[str, Callable[..., Any]], **values: Any) -> str:
+def fill_template(name: str, filters: dict[str, Callable[..., Any]], **values: Any) -> str:
     """The template `name` of the folder templates; a value that it asks for and does not get is an error."""
     from jinja2 import Environment, StrictUndefined, select_autoescape
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from gpu_setup.render.data import counted
-from gpu_setup.render.layout import labelled, wrapped
+from gpu_setup.render.data import count_text
+from gpu_setup.render.layout import label_text, wrap_text
 from gpu_setup.render.plain import clean
 from gpu_setup.render.report import ANSWERS_SHOWN, answer_lines, figure
 from harness.jobs.merge import MergeResult
@@ -18,8 +18,8 @@ def trained_text(result: TrainingResult) -> str:
     if result.background is not None:
         return _background_text(result)
     head = click.style("TRAINED", fg="green", bold=True)
-    base = clean(f"{result.recipe} on {counted(result.rows)} of your data, base model {result.base_model}")
-    lines = [*wrapped(base, " " * 9, first=f"{head}  "), ""]
+    base = clean(f"{result.recipe} on {count_text(result.rows)} of your data, base model {result.base_model}")
+    lines = [*wrap_text(base, " " * 9, first=f"{head}  "), ""]
     lines += _row("steps", f"{result.steps} of {result.planned_steps}")
     if result.seconds is not None:
         lines += _row("time", f"{result.seconds / 60:.1f} min" if result.seconds >= 90 else f"{result.seconds:.0f} s")
@@ -39,7 +39,7 @@ def trained_text(result: TrainingResult) -> str:
     if result.answers:
         lines += ["", *answer_lines(result.answers, ANSWERS_SHOWN)]
     if result.notes:
-        lines += ["", *(line for note in result.notes for line in wrapped(note, "  ", first="· "))]
+        lines += ["", *(line for note in result.notes for line in wrap_text(note, "  ", first="· "))]
     lines += ["", f'Try it:  gpu-setup try {clean(result.folder)} --prompt "…"']
     if not result.merged:
         lines += [f"Merge:   gpu-setup merge {clean(result.folder)} --out DIR"]
@@ -51,7 +51,7 @@ def tried_text(said: Examination) -> str:
     lines = answer_lines(said.answers, len(said.answers))
     if said.before is not None and said.after is not None:
         losses = f"{figure(said.before.held_out_loss)} → {figure(said.after.held_out_loss)}"
-        lines += ["", f"Held-out loss: {losses}, over {counted(said.rows)} that the training did not see."]
+        lines += ["", f"Held-out loss: {losses}, over {count_text(said.rows)} that the training did not see."]
     return "\n".join(lines) + "\n"
 
 
@@ -59,24 +59,24 @@ def _background_text(result: TrainingResult) -> str:
     assert result.background is not None
     lines = [f"The training runs as {result.background.unit}.", ""]
     for label, text in (("watch", result.background.follow), ("stop", result.background.stop)):
-        lines += labelled(label, text)
-    lines += labelled("then", f"gpu-setup train --resume {clean(result.folder)}")
-    lines += [line for note in result.notes for line in wrapped(note, "  ", first="· ")]
+        lines += label_text(label, text)
+    lines += label_text("then", f"gpu-setup train --resume {clean(result.folder)}")
+    lines += [line for note in result.notes for line in wrap_text(note, "  ", first="· ")]
     return "\n".join(lines) + "\n"
 
 
 def merged_text(result: MergeResult) -> str:
     head = click.style("MERGED", fg="green", bold=True)
-    lines = [*wrapped(clean(result.folder), " " * 8, first=f"{head}  "), ""]
+    lines = [*wrap_text(clean(result.folder), " " * 8, first=f"{head}  "), ""]
     lines += _row("size", f"{result.bytes / 1e9:.2f} GB, {result.dtype}")
     if result.same is not None:
         lines += _row(
             "held-out loss", f"{figure(result.held_out_adapter, 4)} (adapter), {figure(result.held_out_merged, 4)}"
         )
         lines += _row("same answers", f"{result.same} of {result.answers}, word for word")
-    lines += [line for note in result.notes for line in wrapped(note, "  ", first="· ")]
+    lines += [line for note in result.notes for line in wrap_text(note, "  ", first="· ")]
     return "\n".join(lines) + "\n"
 
 
 def _row(label: str, value: str) -> list[str]:
-    return wrapped(value, " " * 18, first=f"  {label:<16}")
+    return wrap_text(value, " " * 18, first=f"  {label:<16}")

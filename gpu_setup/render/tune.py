@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gpu_setup.render.layout import wrapped
+from gpu_setup.render.layout import wrap_text
 from gpu_setup.render.plain import clean
 from harness.jobs.tune_run import TuneResult
 from harness.jobs.tune_search import TuneTry
@@ -13,7 +13,7 @@ WORDS = {"measured": "", "failed": "failed", "no-room": "does not fit", "differe
 
 
 def tune_text(tuned: TuneResult) -> str:
-    lines = [*wrapped(f"{tuned.name}, tuned for {clean(tuned.where)}", "  "), ""]
+    lines = [*wrap_text(f"{tuned.name}, tuned for {clean(tuned.where)}", "  "), ""]
     lines.append("   #  change                            tokens/s    times   memory")
     base = tuned.tries[0].tokens_per_second
     for entry in tuned.tries:
@@ -26,11 +26,11 @@ def tune_text(tuned: TuneResult) -> str:
             f"as fast, measured in turns ({found.lowest:.2f} to {found.highest:.2f} over {len(found.tuned)} pairs; "
             "non-padding tokens/s)"
         )
-        lines += wrapped(words, "  ", first=f"{sign} ")
+        lines += wrap_text(words, "  ", first=f"{sign} ")
     if tuned.recipe is not None:
-        lines += wrapped(f"The tuned recipe: {clean(tuned.recipe)}", "  ", first="· ")
+        lines += wrap_text(f"The tuned recipe: {clean(tuned.recipe)}", "  ", first="· ")
     for note in tuned.notes:
-        lines += wrapped(note, "  ", first="· ")
+        lines += wrap_text(note, "  ", first="· ")
     return "\n".join(lines) + "\n"
 
 
@@ -45,4 +45,4 @@ def _row(entry: TuneTry, base: float | None, best: bool) -> list[str]:
     row = f" {mark}{entry.number:>2}  {clean(entry.label):<32}{speed:>10}{times:>9}{memory:>13}".rstrip()
     if entry.status == "measured":
         return [row]
-    return [row, *wrapped(f"{WORDS[entry.status]}: {clean(entry.reason)}", "        ", first="        ")]
+    return [row, *wrap_text(f"{WORDS[entry.status]}: {clean(entry.reason)}", "        ", first="        ")]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu_setup.render.progress import Lines, amount, left
+from gpu_setup.render.progress import Lines, amount, time_left
 from machine.events import Event
 from tests.tool import ROOT
 
@@ -71,7 +71,7 @@ def test_amounts(event: Event, text: str) -> None:
 
 
 def test_time_left() -> None:
-    assert [left(None), left(12.3), left(200)] == ["", "about 12 s left", "about 3 min left"]
+    assert [time_left(None), time_left(12.3), time_left(200)] == ["", "about 12 s left", "about 3 min left"]
 
 
 SCRIPT = f"""

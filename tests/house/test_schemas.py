@@ -9,27 +9,27 @@ import jsonschema
 import msgspec
 import pytest
 
-from gpu_setup.schema import DOCUMENTS, FOLDER, committed, generate, text
+from gpu_setup.schema import DOCUMENTS, FOLDER, generate, read_schema, text
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTS))
 def test_committed_schema_is_what_the_types_say(name: str) -> None:
-    assert committed(name) == text(name), "the types have changed: python -m gpu_setup.schema writes the schemas"
+    assert read_schema(name) == text(name), "the types have changed: python -m gpu_setup.schema writes the schemas"
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTS))
 def test_schema_is_valid_and_lets_documents_grow(name: str) -> None:
-    schema = json.loads(committed(name))
+    schema = json.loads(read_schema(name))
     jsonschema.Draft202012Validator.check_schema(schema)
     assert schema["properties"]["schema"] == {"const": f"gpu-setup/{name}/1"}
-    assert 'additionalProperties": false' not in committed(name)
+    assert 'additionalProperties": false' not in read_schema(name)
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTS))
 def test_type_names_hold_no_path_of_the_source(name: str) -> None:
-    schema = json.loads(committed(name))
+    schema = json.loads(read_schema(name))
     assert [each for each in schema["$defs"] if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", each)] == []
-    assert [each for each in re.findall(r'"#/\$defs/([^"]+)"', committed(name)) if each not in schema["$defs"]] == []
+    assert [each for each in re.findall(r'"#/\$defs/([^"]+)"', read_schema(name)) if each not in schema["$defs"]] == []
 
 
 def test_two_types_of_one_name_in_a_document_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ OPEN |= {
 def listed_strings(name: str) -> set[str]:
     """Fields of a document whose description lists their values although their type is any string."""
     found = set()
-    for type_name, kind in json.loads(committed(name))["$defs"].items():
+    for type_name, kind in json.loads(read_schema(name))["$defs"].items():
         about = " ".join(kind.get("description", "").split())
         for field, schema in kind.get("properties", {}).items():
             kinds = (schema, *schema.get("anyOf", ()))

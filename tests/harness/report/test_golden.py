@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu_setup.render.compare import rated_words
+from gpu_setup.render.compare import ratio_words
 from harness.report.baseline import against_baseline
 from harness.report.compare import compare
 from harness.report.run_report import Report, read_report
@@ -29,7 +29,7 @@ def test_two_real_runs_of_one_recipe_are_equal_within_their_intervals() -> None:
     assert found.comparable and found.work.model.layers == 4
     ratio = found.runs[1].ratio
     assert ratio and ratio.verdict == "equal" and ratio.coarse
-    assert rated_words(ratio).startswith("no difference from A can be shown: the noise is larger than the difference")
+    assert ratio_words(ratio).startswith("no difference from A can be shown: the noise is larger than the difference")
     assert {each.key for each in found.changed} == {"attention kernels seen", "recorder's code"}
     one, two = (run.figures.last_loss.median for run in found.runs)
     assert one and two and one == pytest.approx(two, abs=1e-4), "the same work ends at the same loss"

@@ -17,7 +17,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from gpu_setup.schema import committed
+from gpu_setup.schema import read_schema
 from harness.recipe.loader import SAMPLES
 from tests.lab.training import (
     Ended,
@@ -248,7 +248,7 @@ open({str(tmp_path / "pid")!r}, "w").write(str(child.pid))
 def test_in_the_background(work: tuple[str, ...], own_home: Path, manager: Path) -> None:
     """The unit trains on after its caller is gone; its stop makes a checkpoint."""
     answer: dict[str, Any] = tool(own_home, *work, "--background").data
-    jsonschema.validate(answer, json.loads(committed("train"))["properties"]["data"] | {"$defs": _definitions()})
+    jsonschema.validate(answer, json.loads(read_schema("train"))["properties"]["data"] | {"$defs": _definitions()})
     assert answer["status"] == "started" and "journalctl" in answer["background"]["follow"]
     pid = int((manager / "pid").read_text())
     folder = Path(answer["folder"])
@@ -262,7 +262,7 @@ def test_in_the_background(work: tuple[str, ...], own_home: Path, manager: Path)
 
 
 def _definitions() -> dict[str, Any]:
-    found = json.loads(committed("train"))["$defs"]
+    found = json.loads(read_schema("train"))["$defs"]
     assert isinstance(found, dict)
     return found
 
