@@ -1,4 +1,4 @@
-"""What the doctor says: findings, results, report. Frozen; None means "not known", never 0 and never "fine"."""
+"""What the doctor reports: findings, results, the report. Frozen; None means "not known", never 0, never "passed"."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class FixKind(StrEnum):
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """Where the fact was read and what stood there."""
+    """Where a fact was read, and its value."""
 
     source: str
     value: str
 
 
 class Fix(msgspec.Struct, frozen=True):
-    """What the reader can do. `argv` is exact, without sudo; `verify` is the command that shows it worked."""
+    """How to fix it. `argv` is the exact command, without sudo; `verify` is the command that shows that it worked."""
 
     kind: FixKind
     text: str
@@ -55,7 +55,7 @@ class Fix(msgspec.Struct, frozen=True):
 class Finding(msgspec.Struct, frozen=True):
     """One thing that is wrong (or worth knowing), about one subject (`0000:01:00.0 RTX 3090`, `apt`, `kernel 6.17`).
 
-    `caused_by` is the id of the check whose finding explains this one: mend that first.
+    `caused_by` is the id of the check whose finding explains this one: fix that first.
     """
 
     check: str
@@ -69,7 +69,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Skip(msgspec.Struct, frozen=True):
-    """The check does not apply to this machine; the reason is mandatory."""
+    """The check was skipped on this machine; the reason is mandatory."""
 
     reason: str
 
@@ -81,7 +81,7 @@ class Unknown(msgspec.Struct, frozen=True):
 
 
 class Ok(msgspec.Struct, frozen=True):
-    """Looked, and it is fine; the reason says what was seen."""
+    """The check passed; the reason says what was found."""
 
     reason: str
 
@@ -91,7 +91,7 @@ Rule = Callable[[Host, Catalogue], Verdict]
 
 
 class Need(msgspec.Struct, frozen=True):
-    """What a machine must have for a check to apply: its name, and why this machine lacks it (None: it does not)."""
+    """What a machine must have for a check to apply. `missing` is why this machine does not have it, or None."""
 
     name: str
     missing: Callable[[Host, Catalogue], str | None]
@@ -117,26 +117,26 @@ class Check(msgspec.Struct, frozen=True):
 def check(
     id: str, title: str, *, about: str, by_hand: str, needs: tuple[Need, ...] = (), causes: tuple[str, ...] = ()
 ) -> Callable[[Rule], Check]:
-    """Make a rule the Check with this id; the group is what stands before the dot.
+    """Turn a rule into the Check with this id; its group is the part before the dot.
 
-    Findings get the id, and where a fix names no command of its own that shows it worked, this check is that command.
+    Findings get the id. A fix without a `verify` command of its own is verified by running this check again.
     """
-    asked_again = ("gpu-setup", "doctor", "--only", id)
+    run_again = ("gpu-setup", "doctor", "--only", id)
 
-    def signed(finding: Finding) -> Finding:
+    def with_id(finding: Finding) -> Finding:
         fix = finding.fix
         if fix is not None and not fix.verify:
-            fix = msgspec.structs.replace(fix, verify=asked_again)
+            fix = msgspec.structs.replace(fix, verify=run_again)
         return msgspec.structs.replace(finding, check=id, fix=fix)
 
-    def made(rule: Rule) -> Check:
+    def decorate(rule: Rule) -> Check:
         def run(host: Host, catalogue: Catalogue) -> Verdict:
             verdict = rule(host, catalogue)
-            return tuple(map(signed, verdict)) if isinstance(verdict, tuple) else verdict
+            return tuple(map(with_id, verdict)) if isinstance(verdict, tuple) else verdict
 
         return Check(id, title, id.partition(".")[0], run, about, by_hand, needs, causes)
 
-    return made
+    return decorate
 
 
 class CheckResult(msgspec.Struct, frozen=True):

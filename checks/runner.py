@@ -1,4 +1,4 @@
-"""Run the checks over one host. A crash of one is a result; the others go on; causes come before their consequences."""
+"""Run the checks over one host. A crash of one is a result, the others still run; causes come before consequences."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(
     Raises BadUsage on a word that is neither.
     """
     results = [judge(check, host, catalogue) for check in select(checks, only, skip)]
-    results = _ranked(_explained(results, {check.id: check.causes for check in checks}))
+    results = _rank(_link_causes(results, {check.id: check.causes for check in checks}))
     return DoctorReport(host.machine, host.taken_at, tuple(results), summary(results))
 
 
@@ -65,8 +65,8 @@ def unknown_check(word: str, names: Iterable[str]) -> BadUsage:
     return BadUsage(
         "doctor.unknown-check",
         f"There is no check or group called {word!r}.",
-        f"Near to it: {', '.join(near)}." if near else "",
-        "See them all with: gpu-setup doctor --list",
+        f"Did you mean: {', '.join(near)}?" if near else "",
+        "List all checks with: gpu-setup doctor --list",
     )
 
 
@@ -76,14 +76,12 @@ def judge(check: Check, host: Host, catalogue: Catalogue) -> CheckResult:
         missing = next((reason for need in check.needs if (reason := need.missing(host, catalogue))), None)
         return result(check, check.run(host, catalogue) if missing is None else Skip(missing))
     except Exception as error:
-        text = (
-            f"This check crashed, which is a mistake in gpu-setup ({type(error).__name__}: {error}). Please report it."
-        )
+        text = f"This check crashed; that is a bug in gpu-setup ({type(error).__name__}: {error}). Please report it."
         return result(check, Unknown(text))
 
 
 def result(check: Check, verdict: Verdict) -> CheckResult:
-    """The one place where a status comes from: the worst finding, or what the rule says of itself."""
+    """The one place where a status comes from: the worst finding, or what the rule returned."""
     if isinstance(verdict, tuple):
         severities = {finding.severity for finding in verdict}
         status = (
@@ -115,20 +113,20 @@ def exit_code(report: DoctorReport, strict: bool = False) -> int:
     return BAD_ANSWER if bad else FINE
 
 
-def _explained(results: list[CheckResult], causes: dict[str, tuple[str, ...]]) -> list[CheckResult]:
-    """Write into each finding which other check's finding explains it."""
+def _link_causes(results: list[CheckResult], causes: dict[str, tuple[str, ...]]) -> list[CheckResult]:
+    """Write into each finding the check whose finding explains it."""
     bad = {row.id: row for row in results if row.status in (Status.FAIL, Status.WARN)}
     explained = []
     for row in results:
         reasons = [bad[cause] for cause in causes.get(row.id, ()) if cause in bad]
         if row.id in bad and reasons:
-            findings = tuple(_with_cause(finding, reasons) for finding in row.findings)
+            findings = tuple(_link_cause(finding, reasons) for finding in row.findings)
             row = msgspec.structs.replace(row, findings=findings)
         explained.append(row)
     return explained
 
 
-def _with_cause(finding: Finding, reasons: list[CheckResult]) -> Finding:
+def _link_cause(finding: Finding, reasons: list[CheckResult]) -> Finding:
     if finding.severity is Severity.INFO:
         return finding
     for reason in reasons:
@@ -138,13 +136,13 @@ def _with_cause(finding: Finding, reasons: list[CheckResult]) -> Finding:
 
 
 def _same_card(one: Finding, other: Finding) -> bool:
-    """False only if the two speak of different cards."""
+    """False only if the two are about different cards."""
     slots = [match[0] if (match := re.match(_SLOT, finding.subject)) else None for finding in (one, other)]
     return None in slots or slots[0] == slots[1]
 
 
-def _ranked(results: list[CheckResult]) -> list[CheckResult]:
-    """Worst first; a cause stands with the worst of what it explains, and before it."""
+def _rank(results: list[CheckResult]) -> list[CheckResult]:
+    """Worst first; a cause is listed with the worst result that it explains, and before it."""
     rank = {row.id: _WORST_FIRST.index(row.status) for row in results}
     causes = {row.id: {finding.caused_by for finding in row.findings if finding.caused_by} for row in results}
     chains = {row.id: tuple(_chains(row.id, causes)) for row in results}
@@ -157,7 +155,7 @@ def _ranked(results: list[CheckResult]) -> list[CheckResult]:
 
 
 def _chains(id: str, causes: dict[str, set[str]], below: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Each way from a check up to a root cause, without the check itself; a circle ends where it closes."""
+    """Each path from a check up to a root cause, without the check itself; a cycle ends where it closes."""
     for cause in causes.get(id, set()):
         if cause != id and cause not in below:
             yield (*below, cause)

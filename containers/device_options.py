@@ -7,7 +7,7 @@ of by trying.
 from __future__ import annotations
 
 from checks.facts.host import Host
-from checks.rules.cards import place
+from checks.rules.cards import bus_address
 from containers.model import Access, ImageVendor
 from machine.errors import Refused
 from machine.local import Machine, Unreadable
@@ -59,7 +59,7 @@ def nvidia_uuids(host: Host, chosen: tuple[str, ...] = ()) -> tuple[str, ...]:
         return tuple(gpu.uuid for gpu in gpus if gpu.uuid)
     found = []
     for word in chosen:
-        fit = [gpu for gpu in gpus if gpu.uuid and (gpu.uuid.startswith(word) or place(gpu.slot) == place(word))]
+        fit = [gpu for gpu in gpus if gpu.uuid and (gpu.uuid.startswith(word) or bus_address(gpu.slot) == bus_address(word))]
         if len(fit) != 1:
             raise _no_card(word, [f"{gpu.uuid} ({gpu.name} at {gpu.slot})" for gpu in gpus])
         found.append(fit[0].uuid or "")
@@ -86,12 +86,12 @@ def device_options(
         return ("--gpus", f'"device={",".join(uuids)}"' if uuids else "all")
     if chosen:
         for word in chosen:
-            if place(word) not in {place(slot) for slot in slots}:
+            if bus_address(word) not in {bus_address(slot) for slot in slots}:
                 raise _no_card(word, list(slots))
         slots = chosen
     if way is Access.CDI and not chosen:
         return ("--device", f"{KINDS[vendor]}=all")
-    nodes = [node for node in host.amd.render or () if place(node.slot) in {place(slot) for slot in slots}]
+    nodes = [node for node in host.amd.render or () if bus_address(node.slot) in {bus_address(slot) for slot in slots}]
     groups = [host.amd.kfd.group if host.amd.kfd else None, *(node.group for node in nodes)]
     options = [word for path in ("/dev/kfd", *(node.path for node in nodes)) for word in ("--device", path)]
     for group in dict.fromkeys(group for group in groups if group is not None):

@@ -117,7 +117,7 @@ def _cards(host: Host, catalogue: Catalogue, vendor: ImageVendor) -> tuple[Image
 def _training_cards(host: Host, catalogue: Catalogue) -> tuple[ImageCard, ...]:
     found = []
     for card in cards.training(host, catalogue):
-        row, gpu = cards.known(card, catalogue), cards.nvml_of(card, host)
+        row, gpu = cards.row_of(card, catalogue), cards.nvml_of(card, host)
         # the driver may know the compute capability of a GPU that the catalogue does not have
         target = row.target if row else gpu.compute_capability if gpu else None
         name = row.name if row else (gpu.name if gpu and gpu.name else cards.name(card, catalogue))
@@ -142,7 +142,7 @@ def _training_cards(host: Host, catalogue: Catalogue) -> tuple[ImageCard, ...]:
 def _refuse_unusable_cards(host: Host, catalogue: Catalogue, vendor: ImageVendor) -> None:
     """Refuse if the machine has a GPU that no image supports, or none of the requested vendor."""
     for card in host.cards or ():
-        row = cards.known(card, catalogue)
+        row = cards.row_of(card, catalogue)
         if card.vendor not in VENDORS or vendor not in (ImageVendor.AUTO, VENDORS[card.vendor]):
             continue
         if card.driver in cards.RESERVED:

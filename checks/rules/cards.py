@@ -1,4 +1,4 @@
-"""Which cards the rules judge, what a reader calls them, and how their places on the bus are compared."""
+"""Which cards the rules check, how messages name them, and how their bus addresses are compared."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from checks.facts.host import AmdGpu, Host, NvmlGpu, PciCard
 NVIDIA = "10de"
 AMD = "1002"
 VENDOR_NAMES = {NVIDIA: "NVIDIA", AMD: "AMD"}
-# drivers that hold a card back for a virtual machine
+# drivers that reserve a card for a virtual machine
 RESERVED = ("vfio-pci", "pci-stub")
 
 
-def known(card: PciCard, catalogue: Catalogue) -> Card | None:
+def row_of(card: PciCard, catalogue: Catalogue) -> Card | None:
     return catalogue.card(card.vendor, card.device, card.revision)
 
 
 def name(card: PciCard, catalogue: Catalogue) -> str:
-    """`RTX 3090`, or the PCI id of a card that the catalogue does not know."""
-    row = known(card, catalogue)
+    """`RTX 3090`, or the PCI id of a card that is not in the catalogue."""
+    row = row_of(card, catalogue)
     return row.name if row else f"{card.vendor}:{card.device} (unknown to the catalogue)"
 
 
@@ -29,8 +29,8 @@ def subject(card: PciCard, catalogue: Catalogue) -> str:
 
 
 def training(host: Host, catalogue: Catalogue, vendor: str | None = None) -> tuple[PciCard, ...]:
-    """Cards of this vendor (of both without one) that could train: known ones that are supported and not part of the
-    processor, and NVIDIA cards that the catalogue does not know. Those kept for a virtual machine are not ours."""
+    """Cards of this vendor (without one: of both) that can train: known cards that are supported and not integrated
+    into a CPU, and NVIDIA cards that the catalogue does not list. Cards reserved for a virtual machine are left out."""
     return tuple(
         card
         for card in host.cards or ()
@@ -42,27 +42,27 @@ def training(host: Host, catalogue: Catalogue, vendor: str | None = None) -> tup
 
 
 def _could_train(card: PciCard, catalogue: Catalogue) -> bool:
-    row = known(card, catalogue)
-    # an AMD id that is not in the catalogue may well be a processor's graphics: nothing is claimed about it
+    row = row_of(card, catalogue)
+    # an AMD id that is not in the catalogue may be a CPU's integrated graphics, so nothing is claimed about it
     return card.vendor == NVIDIA if row is None else row.supported and not row.integrated
 
 
 def none_of(host: Host, catalogue: Catalogue, vendor: str | None = None) -> str:
-    """Why a check does not apply where `training` is empty."""
+    """Why checks are skipped where `training` is empty."""
     brand = VENDOR_NAMES[vendor] if vendor else "NVIDIA or AMD"
-    kept = [card for card in host.cards or () if card.vendor == vendor and card.driver in RESERVED]
-    if kept:
-        return f"The {brand} card is reserved for a virtual machine ({kept[0].driver})."
+    reserved = [card for card in host.cards or () if card.vendor == vendor and card.driver in RESERVED]
+    if reserved:
+        return f"The {brand} card is reserved for a virtual machine ({reserved[0].driver})."
     return f"No {brand} card that can train."
 
 
 def stacks(card: PciCard, catalogue: Catalogue) -> tuple[Stack, ...]:
     """The training stacks that have kernels for this card, in the catalogue's order of preference."""
-    row = known(card, catalogue)
+    row = row_of(card, catalogue)
     return catalogue.stacks_for(row) if row else ()
 
 
-def place(slot: str | None) -> str:
+def bus_address(slot: str | None) -> str:
     """A bus address in one spelling: NVML writes 00000000:01:00.0 (or upper case), the kernel's log 0000:01:00."""
     if not slot:
         return ""
@@ -72,24 +72,24 @@ def place(slot: str | None) -> str:
     return f"{domain[-4:]:0>4}:{rest.partition('.')[0]}"
 
 
-def at(slot: str | None, cards: Iterable[PciCard]) -> PciCard | None:
+def card_at(slot: str | None, cards: Iterable[PciCard]) -> PciCard | None:
     """The card at this address; the function number does not matter."""
-    wanted = place(slot)
-    return next((card for card in cards if wanted and place(card.slot) == wanted), None)
+    wanted = bus_address(slot)
+    return next((card for card in cards if wanted and bus_address(card.slot) == wanted), None)
 
 
-def named(slot: str, host: Host, catalogue: Catalogue) -> str:
+def subject_at(slot: str, host: Host, catalogue: Catalogue) -> str:
     """The subject for an address from a log line: with the card's name where the bus still shows it."""
-    card = at(slot, host.cards or ())
+    card = card_at(slot, host.cards or ())
     return subject(card, catalogue) if card else slot
 
 
 def nvml_of(card: PciCard, host: Host) -> NvmlGpu | None:
-    return next((gpu for gpu in host.nvidia.nvml or () if place(gpu.slot) == place(card.slot)), None)
+    return next((gpu for gpu in host.nvidia.nvml or () if bus_address(gpu.slot) == bus_address(card.slot)), None)
 
 
 def amd_of(card: PciCard, host: Host) -> AmdGpu | None:
-    return next((gpu for gpu in host.amd.gpus or () if place(gpu.slot) == place(card.slot)), None)
+    return next((gpu for gpu in host.amd.gpus or () if bus_address(gpu.slot) == bus_address(card.slot)), None)
 
 
 def numbers(version: str | None) -> tuple[int, ...]:

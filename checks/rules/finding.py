@@ -1,4 +1,4 @@
-"""The words in which rules speak: findings by severity, evidence by source, and the fixes that many share."""
+"""Helpers for rules: findings by severity, evidence by source, and fixes that many rules share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Seen = tuple[str, object]
 
 
 def error(subject: str, summary: str, why: str, seen: Iterable[Seen], fix: Fix) -> Finding:
-    """Training on this subject cannot work while this stands."""
+    """Training on this subject cannot work until this is fixed."""
     return _finding(Severity.ERROR, subject, summary, why, seen, fix)
 
 
@@ -27,12 +27,12 @@ def info(subject: str, summary: str, why: str, seen: Iterable[Seen], fix: Fix) -
 
 def _finding(severity: Severity, subject: str, summary: str, why: str, seen: Iterable[Seen], fix: Fix) -> Finding:
     evidence = tuple(Evidence(source, str(value)) for source, value in seen)
-    # the check's decorator writes its id into the empty place
+    # the check's decorator fills in the id
     return Finding("", severity, subject, summary, why, evidence, fix)
 
 
 def provision(text: str, *, reboot: bool = False, verify: tuple[str, ...] = ()) -> Fix:
-    """The plan mends it: `gpu-setup plan` shows how, `gpu-setup apply` does it."""
+    """The plan fixes it: `gpu-setup plan` shows how, `gpu-setup apply` does it."""
     return Fix(FixKind.PROVISION, text, ("gpu-setup", "plan"), needs_reboot=reboot, verify=verify)
 
 
@@ -44,7 +44,7 @@ def command(
     relogin: bool = False,
     verify: tuple[str, ...] = (),
 ) -> Fix:
-    """One exact command mends it."""
+    """One exact command fixes it."""
     return Fix(FixKind.COMMAND, text, argv, sudo, reboot, relogin, verify)
 
 
@@ -57,7 +57,7 @@ def install(text: str, *packages: str, verify: tuple[str, ...] = ()) -> Fix:
 
 
 def by_hand(text: str, *, relogin: bool = False, verify: tuple[str, ...] = ()) -> Fix:
-    """No single command does it; the text says what to do, --explain says it step by step."""
+    """No single command fixes it; the text says what to do, --explain lists the steps."""
     return Fix(FixKind.DOCS, text, needs_relogin=relogin, verify=verify)
 
 
@@ -67,13 +67,13 @@ def firmware(text: str, *, verify: tuple[str, ...] = ()) -> Fix:
 
 
 def hardware(text: str, *, verify: tuple[str, ...] = ()) -> Fix:
-    """Something to do with the hands."""
+    """Work on the hardware."""
     return Fix(FixKind.HARDWARE, text, verify=verify)
 
 
-def unread(host: Host, what: str, words: Iterable[str], otherwise: str) -> Unknown:
-    """`what` is not known, and why: a source whose name holds one of `words` was not read, or `otherwise`."""
+def unread(host: Host, what: str, words: Iterable[str], remedy: str) -> Unknown:
+    """Why `what` (a clause) is not known: a source whose name contains one of `words` was not read; and a remedy."""
     for gap in host.unread:
         if any(word in gap.source for word in words):
-            return Unknown(f"{what} is not known: {gap.source} could not be read ({gap.reason}). {otherwise}")
-    return Unknown(f"{what} is not known. {otherwise}")
+            return Unknown(f"Cannot determine {what}: {gap.source} could not be read ({gap.reason}). {remedy}")
+    return Unknown(f"Cannot determine {what}. {remedy}")

@@ -1,10 +1,10 @@
-"""What dpkg and the module folders say is installed: the questions that several rules ask."""
+"""What is installed according to dpkg and the module folders; shared by several rules."""
 
 from __future__ import annotations
 
 from checks.facts.host import Host, ModuleFile, Package
 
-# names of packages that bring NVIDIA's kernel driver, from Ubuntu's archive and from NVIDIA's repository
+# names of packages with NVIDIA's kernel driver, from Ubuntu's archive and from NVIDIA's repository
 _DRIVER = (
     "nvidia-driver",
     "nvidia-headless",
@@ -16,13 +16,13 @@ _DRIVER = (
     "linux-objects-nvidia-",
 )
 _NOT_DRIVER = ("nvidia-driver-pinning", "nvidia-driver-assistant", "nvidia-driver-local-repo")
-# what is on the disk after dpkg has configured it, or while it could not
-_THERE = ("installed", "half-configured", "unpacked", "triggers-pending", "triggers-awaited")
+# states in which the files of a package are on the disk
+_ON_DISK = ("installed", "half-configured", "unpacked", "triggers-pending", "triggers-awaited")
 
 
 def packages(host: Host, *starts: str) -> tuple[Package, ...]:
     """Packages on the disk whose names start with one of these."""
-    return tuple(row for row in host.apt.packages or () if row.state in _THERE and row.name.startswith(starts))
+    return tuple(row for row in host.apt.packages or () if row.state in _ON_DISK and row.name.startswith(starts))
 
 
 def nvidia_packages(host: Host) -> tuple[Package, ...]:
@@ -41,8 +41,8 @@ def modules(host: Host, name: str, kernel: str | None = None) -> tuple[ModuleFil
     return tuple(m for m in host.kernel.modules or () if m.name == name and kernel in (None, m.kernel))
 
 
-def dkms_in_play(host: Host) -> bool:
-    """A driver module for our cards is built on this machine."""
+def uses_dkms(host: Host) -> bool:
+    """DKMS builds a GPU driver module on this machine."""
     built = any(build.module.startswith(("nvidia", "amdgpu")) for build in host.kernel.dkms or ())
     return built or bool(packages(host, "nvidia-dkms", "amdgpu-dkms", "nvidia-kernel-source"))
 

@@ -1,4 +1,4 @@
-"""Looking for the kernel's words in its log since boot."""
+"""Search the kernel log since boot."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ _QUOTED = 300
 
 
 def cannot_read(host: Host, what: str) -> Unknown:
-    way = "To make the kernel log readable: sudo usermod -aG adm $USER and log in again, or run the doctor with sudo."
+    remedy = (
+        "To make the kernel log readable: sudo usermod -aG adm $USER and log in again, or run the doctor with sudo."
+    )
     if in_container(host):
-        way = "A container does not see it: run the doctor on the container's host."
-    return unread(host, what, ("journalctl", "dmesg", "kernel log", "kernel-log"), way)
+        remedy = "It is not visible inside a container: run the doctor on the container's host."
+    return unread(host, what, ("journalctl", "dmesg", "kernel log", "kernel-log"), remedy)
 
 
 def matching(log: Iterable[str], word: str, pattern: str) -> list[tuple[str, re.Match[str]]]:
-    """Lines that hold `word` (a cheap first look, lower case) and match `pattern`; re keeps what it has compiled."""
+    """Lines that hold `word` (a cheap first test, lower case) and match `pattern`; re keeps what it has compiled."""
     found = []
     for line in log:
         short = line[:_LONGEST]

@@ -1,4 +1,4 @@
-"""What a check needs before it has a question to ask; without it the check is skipped with the reason."""
+"""What checks need to apply; without it the runner skips a check with the reason."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ CONTAINER_ENGINE = Need(
 ROCM_ON_HOST = Need(
     "ROCm on the host",
     lambda host, _: (
-        None if host.amd.rocm else "No ROCm is installed on the host; the training environment brings its own."
+        None if host.amd.rocm else "No ROCm is installed on the host; the training environment includes its own."
     ),
 )

@@ -1,4 +1,4 @@
-"""The operating system: known, on the metal, at the right time, and awake."""
+"""The operating system: supported, virtual or not, its clock, and whether it is suspended."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from checks.rules.finding import by_hand, command, error, hardware, info, unread
 from checks.rules.installed import nvidia_packages
 from checks.rules.session import in_container
 
-# NVML's name of a slice: `GRID P4-8Q`, since vGPU software 13 `NVIDIA A40-48Q` (NVIDIA vGPU user guide)
+# NVML's name of a vGPU slice: `GRID P4-8Q`, since vGPU software 13 `NVIDIA A40-48Q` (NVIDIA vGPU user guide)
 _SLICE = r"^(?:NVIDIA )?GRID |-[0-9]{1,3}[ABCQ](?:-[0-9]+)?$"
 
 
 @check(
     "os.supported",
-    "The system is one that the plan knows",
-    about="The doctor judges any Linux. Package names and repositories of `gpu-setup plan` hold for Ubuntu 24.04 "
-    "on amd64 only, so on another system it refuses and changes nothing. From /etc/os-release.",
-    by_hand="On other systems follow the vendor's install guide, then let the doctor check the result.",
+    "gpu-setup plan supports this system",
+    about="The doctor checks any Linux. `gpu-setup plan` has package names and repositories for Ubuntu 24.04 on amd64 "
+    "only; on other systems it refuses and changes nothing. Read from /etc/os-release.",
+    by_hand="On other systems follow the vendor's installation guide, then run the doctor again.",
 )
 def supported(host: Host, catalogue: Catalogue) -> Verdict:
     if host.os.id is None:
-        return unread(host, "Which system this is", ("os-release",), "Make /etc/os-release readable.")
+        return unread(host, "which system this is", ("os-release",), "Make /etc/os-release readable.")
     name = host.os.pretty or f"{host.os.id} {host.os.version_id or ''}".strip()
     if any(
         row.id == host.os.id
@@ -38,51 +38,51 @@ def supported(host: Host, catalogue: Catalogue) -> Verdict:
     return (
         info(
             name,
-            f"gpu-setup plan knows only {systems}.",
-            "The checks hold here too, but nothing would be installed.",
+            f"gpu-setup plan supports only {systems}.",
+            "The checks work here too, but gpu-setup installs nothing on this system.",
             [("/etc/os-release", f"{host.os.id} {host.os.version_id or ''}".strip()), ("machine", host.os.arch or "?")],
-            by_hand("Install the driver by the vendor's guide for this system; the doctor then checks it."),
+            by_hand("Install the driver as the vendor's guide for this system says, then run the doctor again."),
         ),
     )
 
 
 @check(
     "os.virtual",
-    "The card is within reach of this system",
-    about="In a virtual machine, in WSL or in a container the card is there only if the host passes it through. "
-    "Read from systemd's own signs: /proc/version, DMI, /run/systemd/container. Only said, except for a Linux "
-    "driver in WSL: it replaces the one that Windows lends and breaks CUDA.",
+    "This system has access to the card",
+    about="A virtual machine, WSL or a container sees the card only if the host passes it through. Detected as systemd "
+    "does: from /proc/version, DMI and /run/systemd/container. Informational only, except for a Linux driver in WSL: "
+    "it replaces the driver that Windows provides and breaks CUDA.",
     by_hand="Virtual machine: pass the PCI device through (VFIO). Container: `--gpus all`, or `--device=/dev/kfd "
-    "--device=/dev/dri`. WSL: install the driver in Windows, and no NVIDIA driver package inside.",
+    "--device=/dev/dri`. WSL: install the driver in Windows, and no NVIDIA driver package inside WSL.",
 )
 def virtual(host: Host, catalogue: Catalogue) -> Verdict:
     kind = host.os.virtualisation
     if kind is None:
-        return unread(host, "Whether this is a virtual machine", ("/proc/version", "dmi", "virt"), "Run it with sudo.")
+        return unread(host, "whether this is a virtual machine", ("/proc/version", "dmi", "virt"), "Run it with sudo.")
     if kind == "none":
-        return Ok("The system runs on the machine itself.")
+        return Ok("Not a virtual machine, container or WSL.")
     seen: list[tuple[str, object]] = [("virtualisation", kind)]
     if kind == "wsl":
-        strangers = nvidia_packages(host)
-        if strangers:
-            return (_driver_in_wsl(host, [*seen, *(("/var/lib/dpkg/status", row.name) for row in strangers[:4])]),)
+        linux_drivers = nvidia_packages(host)
+        if linux_drivers:
+            return (_driver_in_wsl(host, [*seen, *(("/var/lib/dpkg/status", row.name) for row in linux_drivers[:4])]),)
         return (
             info(
                 "WSL",
-                "This is WSL: the card belongs to Windows.",
-                "The driver is the one in Windows; gpu-setup installs none here.",
+                "This is WSL: Windows controls the card.",
+                "WSL uses the driver in Windows; gpu-setup installs none here.",
                 seen,
-                by_hand("Keep the Windows driver new, and install no Linux driver."),
+                by_hand("Keep the Windows driver up to date, and install no Linux driver."),
             ),
         )
     if cards.training(host, catalogue):
-        return Ok(f"{kind}, and the card is passed through.")
+        return Ok(f"Virtualisation: {kind}; the card is passed through.")
     container = in_container(host)
     return (
         info(
             kind,
-            "This is a container, and it sees no card." if container else "This is a virtual machine without a card.",
-            "A card of the host is visible here only if the host hands it through.",
+            "This is a container without a card." if container else "This is a virtual machine without a card.",
+            "It sees a card of the host only if the host passes it through.",
             seen,
             by_hand("Start the container with --gpus all, or --device=/dev/kfd --device=/dev/dri.")
             if container
@@ -95,7 +95,7 @@ def _driver_in_wsl(host: Host, seen: list[tuple[str, object]]) -> Finding:
     return warning(
         "WSL",
         "A Linux NVIDIA driver is installed inside WSL.",
-        "It replaces the libcuda that Windows lends, and CUDA no longer finds the card.",
+        "It replaces the libcuda that Windows provides, and CUDA no longer finds the card.",
         seen,
         by_hand("Remove the nvidia-driver packages (keep CUDA toolkits): sudo apt-get remove 'nvidia-driver-*'."),
     )
@@ -103,33 +103,33 @@ def _driver_in_wsl(host: Host, seen: list[tuple[str, object]]) -> Finding:
 
 @check(
     "os.vgpu",
-    "The card is a whole one",
-    about="A vGPU guest sees a slice of a card under NVIDIA's GRID, with a driver that must come from the host's "
-    "vendor and a licence. The plan refuses such machines. Recognised by NVML's name of the card.",
-    by_hand="Ask whoever runs the host for the guest driver of the same GRID release.",
+    "The GPU is passed through whole (no vGPU slice)",
+    about="A vGPU guest gets a slice of a card (NVIDIA GRID). It needs a licence and the guest driver that matches the "
+    "host. The plan refuses such machines. Recognised by the card's name in NVML.",
+    by_hand="Ask the administrator of the host for the guest driver of the same GRID release.",
     needs=(needs.NVIDIA_CARD,),
 )
 def vgpu(host: Host, catalogue: Catalogue) -> Verdict:
     slices = [gpu for gpu in host.nvidia.nvml or () if re.search(_SLICE, gpu.name or "")]
     if not slices:
-        return Ok("Not a vGPU guest, as far as the driver says.")
+        return Ok("The driver reports no vGPU.")
     return (
         info(
             slices[0].name or "vGPU",
-            "The card is a slice that the host hands out (vGPU).",
-            "Its driver has to match the host's GRID release; one from the archive would not work.",
+            "The card is a vGPU slice that the host provides.",
+            "Its driver must match the host's GRID release; a driver from Ubuntu's archive does not work.",
             [("NVML name", slices[0].name)],
-            by_hand("Leave the driver to whoever runs the host; gpu-setup installs none here."),
+            by_hand("Ask the administrator of the host for the driver; gpu-setup installs none here."),
         ),
     )
 
 
-# seconds that timesyncd gets after a start
+# seconds that timesyncd gets after a boot
 _TIME_TO_SYNCHRONISE = 600
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-def _built(version: str | None) -> str | None:
+def _build_date(version: str | None) -> str | None:
     """The day in a kernel's banner, as 2026-10-15: `… Thu Oct 15 12:00:00 UTC 2026` or Debian's `(2026-10-15)`."""
     text = (version or "")[-200:]
     if match := re.search(r"\((20[0-9]{2}-[01][0-9]-[0-3][0-9])\)", text):
@@ -142,23 +142,23 @@ def _built(version: str | None) -> str | None:
 
 @check(
     "os.clock",
-    "The clock is right",
-    about="With a clock that is behind (an empty board battery, a resumed virtual machine) certificates and "
-    "repositories are `not yet valid`: apt, pip and downloads fail. A clock before the day on which the running "
-    "kernel was built is wrong for sure. Whether timesyncd has reached a time server is only said.",
-    by_hand="`timedatectl` shows it. `sudo timedatectl set-ntp true`; without network `sudo timedatectl set-time "
-    "'2026-11-24 12:00:00'`. Renew the board's battery if it comes back.",
+    "The system clock is correct",
+    about="With a slow clock (an empty battery on the mainboard, a resumed virtual machine) certificates and "
+    "repositories are `not yet valid`: apt, pip and downloads fail. The clock is certainly wrong if it is before the "
+    "build date of the running kernel. Whether timesyncd has reached a time server is informational only.",
+    by_hand="`timedatectl` shows the state. Run `sudo timedatectl set-ntp true`; without network `sudo timedatectl "
+    "set-time '2026-11-24 12:00:00'`. If the clock is wrong again after a power-off, replace the mainboard's battery.",
 )
 def clock(host: Host, catalogue: Catalogue) -> Verdict:
-    built, now = _built(host.kernel.version), host.taken_at[:10]
+    built, now = _build_date(host.kernel.version), host.taken_at[:10]
     if built and now and now < built:
         return (
             error(
                 "clock",
                 f"The clock says {now}, but the running kernel was built on {built}.",
-                "Certificates and repositories are not yet valid then: downloads of any kind fail.",
+                "Certificates and repositories are then not yet valid, so all downloads fail.",
                 [("clock", host.taken_at), ("/proc/version", built)],
-                command("Let it be set over the network.", "timedatectl", "set-ntp", "true", sudo=True),
+                command("Set the clock over the network.", "timedatectl", "set-ntp", "true", sudo=True),
             ),
         )
     late = (host.kernel.uptime_seconds or 0) > _TIME_TO_SYNCHRONISE
@@ -166,51 +166,53 @@ def clock(host: Host, catalogue: Catalogue) -> Verdict:
         return (
             info(
                 "clock",
-                "The clock has not been set by a time server since the machine started.",
-                "It may be right all the same; logs and certificates suffer if it drifts.",
+                "No time server has set the clock since the machine booted.",
+                "The clock may still be correct; if it drifts, log times are wrong and certificates fail.",
                 [("/run/systemd/timesync/synchronized", "absent")],
-                command("See why.", "timedatectl", "timesync-status"),
+                command("Show why.", "timedatectl", "timesync-status"),
             ),
         )
     return (
         Ok(
-            "The clock is later than the kernel's build"
+            "The clock is later than the build date of the kernel"
             + (", and set over the network." if host.os.clock_synchronised else ".")
         )
         if built
-        else Ok("Nothing says that the clock is wrong.")
+        else Ok("There is no sign that the clock is wrong.")
     )
 
 
 @check(
     "os.sleep",
-    "The login screen does not send the machine to sleep",
-    about="GDM, the desktop's login screen, may suspend a machine at which nobody sits, whatever runs on it over SSH "
-    "or in the background. Ubuntu's default on mains power is never, GNOME's is 15 minutes. Read from GDM's "
-    "settings, overrides and schema; a warning in an SSH session, else only said.",
+    "The login screen does not suspend the machine",
+    about="GDM, the desktop's login screen, can suspend a machine while nobody is logged in at the desktop, even if "
+    "jobs run over SSH or in the background. On mains power Ubuntu's default is never, GNOME's is 15 minutes. Read "
+    "from GDM's settings, overrides and schema. A warning in an SSH session, otherwise informational.",
     by_hand="In /etc/gdm3/greeter.dconf-defaults, section [org/gnome/settings-daemon/plugins/power], write "
-    "`sleep-inactive-ac-type='nothing'`, then `sudo systemctl restart gdm3` (it ends the desktop). Or for good: "
-    "`sudo systemctl mask suspend.target`.",
+    "`sleep-inactive-ac-type='nothing'`, then run `sudo systemctl restart gdm3` (this closes the desktop session). To "
+    "disable suspend permanently: `sudo systemctl mask suspend.target`.",
     needs=(needs.CARD,),
 )
 def sleep(host: Host, catalogue: Catalogue) -> Verdict:
     if host.os.graphical is None and not in_container(host):
-        return Unknown("Whether the machine has a login screen is not known: systemd's default target was not found.")
+        return Unknown(
+            "Cannot determine whether the machine has a login screen: systemd's default target was not found."
+        )
     if not host.os.graphical:
         return Skip("The machine has no graphical login.")
     seconds = host.os.login_sleep
     if seconds is None:
-        return Ok("No setting of the login screen's sends the machine to sleep.")
+        return Ok("No setting of the login screen suspends the machine.")
     if not seconds:
-        return Ok(f"It never does ({host.os.login_sleep_source}).")
+        return Ok(f"It never suspends the machine ({host.os.login_sleep_source}).")
     return (
         (warning if host.person.ssh else info)(
             "login screen",
-            f"The login screen suspends the machine after {seconds // 60} minutes without anybody at it.",
-            "A run over SSH or in the background stops there, and the machine is no longer reachable.",
+            f"The login screen suspends the machine after {seconds // 60} idle minutes.",
+            "A run over SSH or in the background then stops, and the machine is no longer reachable.",
             [(host.os.login_sleep_source or "GDM", f"sleep-inactive-ac-timeout {seconds}")],
             command(
-                "Forbid suspending, or set sleep-inactive-ac-type to nothing for GDM.",
+                "Disable suspend, or set sleep-inactive-ac-type to nothing for GDM.",
                 *("systemctl", "mask", "suspend.target"),
                 sudo=True,
                 verify=("systemctl", "status", "suspend.target"),

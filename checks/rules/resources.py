@@ -1,4 +1,4 @@
-"""Disk and memory: what the download, the image and the loading of the model need."""
+"""Disk and RAM: what the download, the image and loading the model need."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ from checks.facts.host import Host
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, kernel_log, needs
 from checks.rules.finding import by_hand, command, error, hardware, info, unread, warning
+from checks.rules.gpu.card import GIB
 from checks.rules.session import in_container
 
 GB = 1e9
-# Mistral 7B in safetensors, as downloaded; loading wants the same in memory and swap
+# Mistral 7B in safetensors, as downloaded; loading needs the same in RAM and swap
 MODEL = 14.5 * GB
 # training environment with CUDA or ROCm wheels
 ENVIRONMENT = 10 * GB
 # image, model and outputs
 COMFORTABLE = 60 * GB
-# the environment for the processor and SmolLM2, with room to work
+# the environment for the CPU and SmolLM2, with some space to work
 WITHOUT_CARD = 6 * GB
 FEW_INODES = 200_000
-# a kernel with its initrd that carries the NVIDIA modules, twice
+# a kernel with an initrd that contains the NVIDIA modules, twice
 BOOT_ROOM = 0.3 * GB
 FOREIGN = ("ntfs", "ntfs3", "fuseblk", "exfat", "vfat", "nfs", "nfs4", "cifs", "smb3")
 
 
 @check(
     "resources.disk",
-    "There is disk space for model, environment and runs",
-    about="Mistral 7B is a download of 14.5 GB, the training environment takes about 10, an image up to 40, "
-    "outputs some more. Without a card only the small model's 6 GB are asked for. Inodes count too: an environment "
-    "has some hundred thousand files.",
-    by_hand="`df -h ~ /var/lib/docker`, `docker system df`. Free space with `docker system prune` and `sudo "
-    "apt-get clean`, or put data elsewhere: GPU_SETUP_HOME=/big/disk/gpu-setup.",
+    "There is enough disk space for model, environment and runs",
+    about="Mistral 7B is a download of 14.5 GB, the training environment needs about 10 GB, an image up to 40 GB, and "
+    "outputs some more. Without a card only 6 GB for the small model are needed. Inodes count too: an environment has "
+    "some hundred thousand files.",
+    by_hand="Run `df -h ~ /var/lib/docker` and `docker system df`. Free space with `docker system prune` and `sudo "
+    "apt-get clean`, or use another disk: GPU_SETUP_HOME=/big/disk/gpu-setup.",
 )
 def disk(host: Host, catalogue: Catalogue) -> Verdict:
     if host.resources.disks is None:
         return unread(
-            host, "How much disk space is free", ("disk", "statvfs", "/proc/mounts"), "Run it on the machine."
+            host, "how much disk space is free", ("disk", "statvfs", "/proc/mounts"), "Run the doctor on the machine."
         )
     card = bool(cards.training(host, catalogue))
     needed, wanted = (MODEL + ENVIRONMENT, COMFORTABLE) if card else (WITHOUT_CARD, WITHOUT_CARD)
@@ -48,7 +49,7 @@ def disk(host: Host, catalogue: Catalogue) -> Verdict:
             continue
         if row.purpose == "docker" and (host.docker.kind is None or not card):
             continue
-        # home and state usually lie on one file system: say it once
+        # home and state are usually on one file system: report it once
         if (row.free, row.total) in seen_before:
             continue
         seen_before.add((row.free, row.total))
@@ -59,78 +60,82 @@ def disk(host: Host, catalogue: Catalogue) -> Verdict:
             seen = [(f"file system of {row.path}", f"{row.free / GB:.1f} GB free")]
             findings.append(error(row.path, f"Only {row.free / GB:.1f} GB are free for {row.path}.", why, seen, fix))
         elif row.free < (40 * GB if row.purpose == "docker" else wanted):
-            why = "Image, model and the outputs of some runs take up to 60 GB."
+            why = "Image, model and the outputs of some runs need up to 60 GB."
             seen = [(f"file system of {row.path}", f"{row.free / GB:.1f} GB free")]
             findings.append(
-                warning(row.path, f"{row.free / GB:.0f} GB are free for {row.path}: tight.", why, seen, fix)
+                warning(
+                    row.path, f"{row.free / GB:.0f} GB are free for {row.path}: this may not be enough.", why, seen, fix
+                )
             )
         if row.inodes_free is not None and row.inodes_free < FEW_INODES and row.fstype not in ("btrfs", "overlay"):
             findings.append(
                 warning(
                     row.path,
                     f"Only {row.inodes_free} inodes are free for {row.path}.",
-                    "An environment has some hundred thousand files: `No space left on device` in spite of space.",
+                    "An environment has some hundred thousand files: `No space left on device` although space is free.",
                     [(f"file system of {row.path}", f"{row.inodes_free} inodes free")],
                     by_hand("Delete folders with many small files (caches, old environments, docker system prune)."),
                 )
             )
     if findings:
         return tuple(findings)
-    return Ok("Free: " + ", ".join(shown) + ".") if shown else Unknown("How much disk space is free is not known.")
+    return Ok("Free: " + ", ".join(shown) + ".") if shown else Unknown("Cannot determine how much disk space is free.")
 
 
 @check(
     "resources.memory",
-    "Memory and swap can hold the model while it loads",
-    about="Loading Mistral 7B moves 14.5 GB through memory; with less than 16 GB of memory and swap together the "
-    "kernel kills the run (`Killed`, exit 137). In a container its own limit counts. Without a card only 3 GB are "
-    "asked for.",
+    "RAM and swap are large enough to load the model",
+    about="Loading Mistral 7B needs 14.5 GB (13.5 GiB) of memory; with less than 16 GB of RAM and swap together the "
+    "kernel kills the run (`Killed`, exit status 137). In a container its memory limit counts. Without a card only 3 "
+    "GB are needed.",
     by_hand="Add swap: `sudo fallocate -l 16G /swapfile2`, `sudo chmod 600 /swapfile2`, `sudo mkswap /swapfile2`, "
     "`sudo swapon /swapfile2`, and a line in /etc/fstab.",
 )
 def memory(host: Host, catalogue: Catalogue) -> Verdict:
     total = host.resources.memory_total
     if total is None:
-        return unread(host, "How much memory there is", ("meminfo",), "Make /proc readable.")
+        return unread(host, "how much memory there is", ("meminfo",), "Make /proc readable.")
     swap = host.resources.swap_total or 0
     limit = host.resources.cgroup_memory_max
     inside = limit is not None and limit < total
     room = min(total + swap, limit) if limit is not None and inside else total + swap
     card = bool(cards.training(host, catalogue))
-    # "16 GB" of memory show as 15.5 to 16.5; the rest of the 16 GB is what the kernel keeps
+    # 16 GB of memory are reported as 15.5 to 16.5; the kernel reserves the rest
     wanted, needed = (15.2 * GB, 8 * GB) if card else (3 * GB, 1.5 * GB)
-    seen: list[tuple[str, object]] = [("/proc/meminfo", f"MemTotal {total / GB:.1f} GB, SwapTotal {swap / GB:.1f} GB")]
+    seen: list[tuple[str, object]] = [
+        ("/proc/meminfo", f"MemTotal {total / GIB:.1f} GiB, SwapTotal {swap / GIB:.1f} GiB")
+    ]
     if inside and limit is not None:
-        seen.append(("memory.max", f"{limit / GB:.1f} GB"))
+        seen.append(("memory.max", f"{limit / GIB:.1f} GiB"))
     if room >= wanted:
-        return Ok(f"{total / GB:.0f} GB of memory and {swap / GB:.0f} GB of swap.")
+        return Ok(f"{total / GIB:.1f} GiB of RAM and {swap / GIB:.1f} GiB of swap.")
     return (
         (error if room < needed else warning)(
             "memory",
-            f"Memory and swap together are {room / GB:.1f} GB; loading the model wants {wanted / GB:.0f}.",
-            "The kernel kills the run while the model loads (`Killed`, exit 137).",
+            f"RAM and swap together are {room / GIB:.1f} GiB; loading the model needs {wanted / GIB:.1f} GiB.",
+            "The kernel kills the run while the model loads (`Killed`, exit status 137).",
             seen,
             by_hand("Give the container more memory (--memory).")
             if inside
-            else hardware("Add memory, or swap: gpu-setup doctor --explain resources.memory."),
+            else hardware("Add RAM or swap: gpu-setup doctor --explain resources.memory."),
         ),
     )
 
 
 @check(
     "resources.oom-killer",
-    "No early killer waits for the run",
-    about="earlyoom and systemd-oomd end big programs before memory is really gone. Ubuntu's desktop runs "
-    "systemd-oomd, which acts on pressure and swap and is only said; earlyoom acts on 10 % free memory, which "
-    "loading a model reaches on machines with less than 32 GB.",
-    by_hand="`sudo systemctl stop earlyoom` for the run, or start it with `--avoid python`.",
+    "No user-space OOM killer threatens the training run",
+    about="earlyoom and systemd-oomd kill large programs before the RAM is full. Ubuntu's desktop runs systemd-oomd, "
+    "which reacts to memory pressure and swap and does not count here; earlyoom reacts when 10 % of the RAM is free, "
+    "which loading a model reaches on machines with less than 32 GB.",
+    by_hand="Run `sudo systemctl stop earlyoom` before the run, or start earlyoom with `--avoid python`.",
     needs=(needs.CARD,),
 )
 def oom_killer(host: Host, catalogue: Catalogue) -> Verdict:
     killers = host.resources.oom_killers
     if killers is None:
         return unread(
-            host, "Whether earlyoom or systemd-oomd runs", ("oom", "/run/systemd"), "Make /run/systemd readable."
+            host, "whether earlyoom or systemd-oomd is running", ("oom", "/run/systemd"), "Make /run/systemd readable."
         )
     total = host.resources.memory_total or 0
     early = [name for name in killers if "earlyoom" in name]
@@ -138,49 +143,53 @@ def oom_killer(host: Host, catalogue: Catalogue) -> Verdict:
         return (
             warning(
                 early[0],
-                "earlyoom is running and may end the training run.",
-                "It kills the biggest program at 10 % free memory; loading the model gets there.",
-                [("active units", ", ".join(killers)), ("/proc/meminfo", f"MemTotal {total / GB:.1f} GB")],
-                command("Stop it for the run.", "systemctl", "stop", "earlyoom", sudo=True),
+                "earlyoom is running and may kill the training run.",
+                "It kills the largest program when 10 % of the RAM is free, which loading the model reaches.",
+                [("active units", ", ".join(killers)), ("/proc/meminfo", f"MemTotal {total / GIB:.1f} GiB")],
+                command("Stop earlyoom for the run.", "systemctl", "stop", "earlyoom", sudo=True),
             ),
         )
-    return Ok(f"{', '.join(killers)} runs; with this memory it stays quiet." if killers else "None is running.")
+    return Ok(
+        f"{', '.join(killers)} is running; with this much RAM it does not react."
+        if killers
+        else "No OOM killer is running."
+    )
 
 
 @check(
     "resources.oom-kills",
-    "The kernel has not killed a program for memory",
-    about="`Out of memory: Killed process …` or `Memory cgroup out of memory` in the kernel log: a program was "
-    "ended because memory was gone. Only Python and other likely trainers are reported.",
-    by_hand="`sudo journalctl -k -b | grep -i 'killed process'`. Add swap or memory, lower the batch, or raise the "
-    "container's limit.",
+    "The kernel has not killed a training program (out of memory)",
+    about="`Out of memory: Killed process …` or `Memory cgroup out of memory` in the kernel log: a program was killed "
+    "because the memory was full. Only Python and other likely training programs are reported.",
+    by_hand="`sudo journalctl -k -b | grep -i 'killed process'`. Add swap or RAM, use a smaller batch, or raise the "
+    "container's memory limit.",
     causes=("resources.memory",),
 )
 def oom_kills(host: Host, catalogue: Catalogue) -> Verdict:
     if host.kernel.log is None:
-        return kernel_log.cannot_read(host, "Whether the kernel killed a program for memory")
+        return kernel_log.cannot_read(host, "whether the kernel killed a program because the memory was full")
     pattern = (
         r"(?:[Oo]ut of memory|oom_reaper).*?(?:Killed|reaped) process \d+ \((python[\d.]*|pt_\w+|axolotl|accelerate)\)"
     )
     lines = kernel_log.matching(host.kernel.log, "process", pattern)
     if not lines:
-        return Ok("No training program was killed for memory since boot.")
+        return Ok("No training program was killed because the memory was full since boot.")
     return (
         warning(
             lines[-1][1][1],
-            f"The kernel killed {lines[-1][1][1]} because memory was gone.",
-            "Loading a model takes as much memory as its files are big, for a moment.",
+            f"The kernel killed {lines[-1][1][1]} because the memory was full.",
+            "While it is loaded, a model needs as much memory as its files are large.",
             kernel_log.quote(line for line, _ in lines),
-            by_hand("Add swap or memory, or lower the batch: gpu-setup doctor --explain resources.memory."),
+            by_hand("Add swap or RAM, or use a smaller batch: gpu-setup doctor --explain resources.memory."),
         ),
     )
 
 
 @check(
     "resources.shm",
-    "The container has shared memory",
-    about="PyTorch's data workers pass batches through /dev/shm; a container's default of 64 MB ends them with "
-    "`Bus error`. Only judged inside a container.",
+    "The container has enough shared memory",
+    about="PyTorch's data workers pass batches through /dev/shm; with a container's default of 64 MiB they fail with "
+    "`Bus error`. Checked only inside a container.",
     by_hand="Start the container with `--ipc=host` or `--shm-size 8g`.",
 )
 def shm(host: Host, catalogue: Catalogue) -> Verdict:
@@ -188,15 +197,15 @@ def shm(host: Host, catalogue: Catalogue) -> Verdict:
         return Skip("Not a container.")
     size = host.resources.shm_total
     if size is None:
-        return Unknown("The size of /dev/shm is not known.")
+        return Unknown("Cannot determine the size of /dev/shm.")
     if size >= 1 * GB:
-        return Ok(f"/dev/shm has {size / GB:.1f} GB.")
+        return Ok(f"/dev/shm has {size / GIB:.1f} GiB.")
     return (
         (warning if cards.training(host, catalogue) else info)(
             "/dev/shm",
-            f"/dev/shm has only {size / 1e6:.0f} MB.",
-            "Data workers end with `Bus error` when a batch does not fit.",
-            [("/dev/shm", f"{size / 1e6:.0f} MB")],
+            f"/dev/shm has only {size / 2**20:.0f} MiB.",
+            "Data workers fail with `Bus error` when a batch does not fit.",
+            [("/dev/shm", f"{size / 2**20:.0f} MiB")],
             by_hand("Start the container with --ipc=host or --shm-size 8g."),
         ),
     )
@@ -204,17 +213,19 @@ def shm(host: Host, catalogue: Catalogue) -> Verdict:
 
 @check(
     "resources.noexec",
-    "Programs may be built in the temporary folder",
-    about="Triton compiles and loads libraries in the temporary folder and in its cache; pip builds there. A mount "
-    "with noexec ends that with `failed to map segment from shared object`.",
+    "No folder that training needs is mounted noexec",
+    about="Triton compiles and loads libraries in the temporary folder and in its cache; pip builds there too. On a "
+    "mount with noexec this fails with `failed to map segment from shared object`.",
     by_hand="Set `TMPDIR` to a folder on a disk without noexec, or remount: `sudo mount -o remount,exec /tmp`.",
 )
 def noexec(host: Host, catalogue: Catalogue) -> Verdict:
     if host.resources.disks is None:
-        return unread(host, "How the temporary folder is mounted", ("/proc/mounts", "/tmp"), "Make /proc readable.")
-    stopped = [row for row in host.resources.disks if row.purpose in ("tmp", "home", "state", "cache") and row.noexec]
-    if not stopped:
-        return Ok("Nothing that is needed is mounted noexec.")
+        return unread(host, "how the temporary folder is mounted", ("/proc/mounts", "/tmp"), "Make /proc readable.")
+    noexec_rows = [
+        row for row in host.resources.disks if row.purpose in ("tmp", "home", "state", "cache") and row.noexec
+    ]
+    if not noexec_rows:
+        return Ok("No folder that training needs is mounted noexec.")
     return tuple(
         warning(
             row.path,
@@ -223,22 +234,22 @@ def noexec(host: Host, catalogue: Catalogue) -> Verdict:
             [("/proc/mounts", f"{row.path}: noexec")],
             by_hand("Set TMPDIR (and TRITON_CACHE_DIR, GPU_SETUP_HOME) to a folder on another disk."),
         )
-        for row in stopped
+        for row in noexec_rows
     )
 
 
 @check(
     "resources.file-system",
-    "The data lie on a Linux file system",
-    about="Environments need links and permissions, checkpoints need fast writes. NTFS, exFAT and network file "
-    "systems lack one or the other: broken environments, very slow loading. From the mounts of the home and data "
+    "The data are on a Linux file system",
+    about="Environments need links and permissions, checkpoints need fast writes. NTFS, exFAT and network file systems "
+    "do not offer all of these: environments break, or loading is very slow. From the mounts of the home and data "
     "folders.",
     by_hand="Set GPU_SETUP_HOME and HF_HOME to a folder on ext4, xfs or btrfs.",
 )
 def file_system(host: Host, catalogue: Catalogue) -> Verdict:
     rows = [row for row in host.resources.disks or () if row.purpose in ("home", "state", "cache") and row.fstype]
     if not rows:
-        return Unknown("The file system of the home folder is not known.")
+        return Unknown("Cannot determine the file system of the home folder.")
     foreign = [row for row in rows if (row.fstype or "") in FOREIGN]
     if not foreign:
         return Ok(", ".join(dict.fromkeys(str(row.fstype) for row in rows)) + ".")
@@ -257,18 +268,18 @@ def file_system(host: Host, catalogue: Catalogue) -> Verdict:
 @check(
     "resources.boot-space",
     "/boot has room for the next kernel",
-    about="With a /boot of its own, often 500 MB to 1 GB, old kernels fill it; the next update then leaves a "
-    "kernel without a complete initrd, which does not start. Twice the largest initrd should be free, and 300 MB at "
-    "least. Only judged where /boot is a file system of its own.",
-    by_hand="`sudo apt-get autoremove` removes old kernels; keep the running one and one more.",
+    about="A separate /boot of 500 MB to 1 GB fills up with old kernels; the next update then installs a kernel "
+    "without a complete initrd, which does not boot. At least twice the size of the largest initrd, and at least 300 "
+    "MB, should be free. Checked only if /boot is a separate file system.",
+    by_hand="`sudo apt-get autoremove` removes old kernels; keep the running kernel and one more.",
     needs=(needs.CARD,),
 )
 def boot_space(host: Host, catalogue: Catalogue) -> Verdict:
     boot = next((row for row in host.resources.disks or () if row.purpose == "boot"), None)
     if boot is None or boot.free is None or boot.total is None:
-        return Unknown("How full /boot is, is not known.")
+        return Unknown("Cannot determine the free space in /boot.")
     if boot.total > 8 * GB:
-        return Ok("/boot lies on the system's disk.")
+        return Ok("/boot is not a separate small file system.")
     largest = max((size for _, size in host.kernel.initrds or ()), default=0)
     wanted = max(2 * largest, BOOT_ROOM)
     if boot.free >= wanted:
@@ -277,11 +288,11 @@ def boot_space(host: Host, catalogue: Catalogue) -> Verdict:
         warning(
             "/boot",
             f"Only {boot.free / 1e6:.0f} MB are free in /boot.",
-            "A kernel's initrd with GPU modules takes more than 100 MB, twice while it is written.",
+            "A kernel's initrd with GPU modules needs more than 100 MB, twice that while it is written.",
             [
                 ("file system of /boot", f"{boot.free / 1e6:.0f} of {boot.total / 1e6:.0f} MB free"),
-                ("largest /boot/initrd.img-*", f"{largest / 1e6:.0f} MB; wanted {wanted / 1e6:.0f} MB"),
+                ("largest /boot/initrd.img-*", f"{largest / 1e6:.0f} MB; needed {wanted / 1e6:.0f} MB"),
             ],
-            command("Remove old kernels (look at the list before you agree).", "apt-get", "autoremove", sudo=True),
+            command("Remove old kernels (read the list before you confirm).", "apt-get", "autoremove", sudo=True),
         ),
     )

@@ -1,4 +1,4 @@
-"""Whose session is judged: a doctor that runs as root must not take root's rights and variables for the person's."""
+"""Whose session is checked: under sudo the doctor must not report root's permissions and variables as the user's."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ def in_container(host: Host) -> bool:
 
 
 def as_root(host: Host) -> bool:
-    """Root on a machine (in a container root is who trains)."""
+    """Whether the doctor runs as root on a machine. (In a container root is the user who trains.)"""
     return host.person.uid == 0 and not in_container(host)
 
 
 def user(host: Host) -> str | None:
-    """Who trains: under sudo the person who called it."""
+    """The user who trains: under sudo, the user who called sudo."""
     return host.person.sudo_user if as_root(host) else host.person.user
 
 
 def groups(host: Host) -> tuple[str, ...] | None:
-    """The groups that count: of this session, or under sudo of a fresh login of the person who called it."""
+    """The groups that count: this session's, or under sudo those of a new login of the user who called sudo."""
     return host.person.sudo_groups if as_root(host) else host.person.groups
 
 
 def may_use(host: Host, node: DeviceNode, uaccess: bool) -> bool | None:
-    """Whether the person may use this device; None: not known.
+    """Whether the user may open this device; None: not known.
 
-    access(2) says it for the session that asks. Root may use everything, so as root the node's mode and the caller's
-    groups decide; with `uaccess` udev may give more than these say to whoever sits at the desktop.
+    access(2) answers for the current session. Root may use everything, so under root the node's mode and the caller's
+    groups decide; with `uaccess`, udev may allow more to the user who is logged in at the desktop.
     """
     if not as_root(host):
         return node.usable
@@ -45,8 +45,8 @@ def may_use(host: Host, node: DeviceNode, uaccess: bool) -> bool | None:
     return True if member else None if uaccess else False
 
 
-def not_theirs(host: Host, what: str) -> Unknown | None:
-    """The verdict where root would look at its own environment instead of the person's; None where it is theirs."""
+def hidden_by_sudo(host: Host, what: str) -> Unknown | None:
+    """Unknown where the doctor would see root's own `what` instead of the user's; None where it sees the user's."""
     if not (as_root(host) and host.person.sudo_user):
         return None
     return Unknown(f"{what} of {host.person.sudo_user} cannot be seen under sudo. Run the doctor without sudo.")

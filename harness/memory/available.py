@@ -37,14 +37,14 @@ def available_memory(name: str | None, host: Host, catalogue: Catalogue) -> Avai
         return max(found, key=lambda room: room.bytes, default=None)
     row = find_card(name, catalogue)
     for card, room in ours:
-        if room is not None and cards.known(card, catalogue) == row:
+        if room is not None and cards.row_of(card, catalogue) == row:
             return room
     return _from_catalogue(row)
 
 
 def _from_driver(card: PciCard, host: Host, catalogue: Catalogue) -> AvailableMemory | None:
     reserve = constants().reserve
-    gpu, amd, row = cards.nvml_of(card, host), cards.amd_of(card, host), cards.known(card, catalogue)
+    gpu, amd, row = cards.nvml_of(card, host), cards.amd_of(card, host), cards.row_of(card, catalogue)
     name = cards.name(card, catalogue)
     seen = (gpu.memory_total, gpu.memory_used, "NVML") if gpu else (None, None, "")
     if amd and amd.vram_total is not None:

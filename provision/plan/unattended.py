@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from checks.rules.apt.updates import still_moving
+from checks.rules.apt.updates import still_upgraded
 from provision.model import State, Step, WriteFile
 from provision.plan.package_steps import names
 from provision.plan.repositories import write_command
@@ -15,7 +15,7 @@ FILE = "/etc/apt/apt.conf.d/52gpu-setup-unattended"
 
 def plan(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
     """The step that completes a person's blacklist from which part of the set is missing."""
-    moving = still_moving(host) if host.apt.unattended else None
+    moving = still_upgraded(host) if host.apt.unattended else None
     if not moving:
         return ()
     listed = "".join(f'    "{name}";\n' for name in names(catalogue, "nvidia.unattended-set"))

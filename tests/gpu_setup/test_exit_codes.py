@@ -207,7 +207,7 @@ def test_a_reader_that_closes_the_pipe_is_no_error(arguments: str) -> None:
     [
         (("docter",), "Did you mean 'doctor'?"),
         (("doctor", "--stict"), "--strict"),
-        (("doctor", "--only", "gpu.presnt"), "Near to it: gpu.present"),
+        (("doctor", "--only", "gpu.presnt"), "Did you mean: gpu.present"),
         (("doctor", "--explain", "nothing-like-it"), "gpu-setup doctor --list"),
         (("doctor", "--machine", "nowhere"), "facts record"),
         (("schema", "dokter"), "doctor"),

@@ -1,4 +1,4 @@
-"""The vendors' repositories: signed by a key that is there, fetched, and not outdone by Ubuntu's packages."""
+"""The vendors' repositories: their keys, their package lists, and their priority over Ubuntu's packages."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from checks.rules.finding import command, error, provision, unread, warning
 @check(
     "apt.keys",
     "The vendors' repositories have their keys",
-    about="A repository's Signed-By names the file that holds its key. Where that file is gone apt says `NO_PUBKEY` "
-    "and takes nothing from the repository. Judged for NVIDIA's, AMD's and Docker's repositories. A key that has "
-    "expired or was exchanged (NVIDIA's old A4B469963BF863CC) shows only in what `sudo apt-get update` says.",
-    by_hand="`sudo apt-get update` names the key. For NVIDIA install cuda-keyring anew, for the others fetch the key "
+    about="A repository's Signed-By names the file with its key. If that file is missing, apt reports `NO_PUBKEY` and "
+    "ignores the repository. Checked for NVIDIA's, AMD's and Docker's repositories. Only `sudo apt-get update` shows a "
+    "key that has expired or was replaced (NVIDIA's old A4B469963BF863CC).",
+    by_hand="`sudo apt-get update` names the key. For NVIDIA reinstall cuda-keyring; for the others download the key "
     "as their install guide says, into the file that Signed-By names.",
     needs=(needs.CARD,),
 )
 def keys(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.sources is None or host.apt.missing_keys is None:
-        return unread(host, "Whether the repositories' keys are there", ("/etc/apt",), "Make /etc/apt readable.")
+        return unread(host, "whether the repositories' keys are installed", ("/etc/apt",), "Make /etc/apt readable.")
     rows = {row.signed_by: row for row in host.apt.sources if row.signed_by in host.apt.missing_keys}
     return tuple(
         error(
             f"apt source {row.uri}",
             f"The key file {path} is missing.",
-            "apt cannot verify the repository (NO_PUBKEY) and ignores it: no driver or toolkit comes from it.",
-            [(row.file, f"Signed-By: {path}"), (str(path), "absent")],
-            provision("The plan writes the vendor's key, checked by its fingerprint.", verify=("apt-get", "update")),
+            "apt cannot verify the repository (NO_PUBKEY) and ignores it: its driver or toolkit cannot be installed.",
+            [(row.file, f"Signed-By: {path}"), (str(path), "missing")],
+            provision(
+                "Run `gpu-setup apply` to install the vendor's key, verified by its fingerprint.",
+                verify=("apt-get", "update"),
+            ),
         )
         for path, row in rows.items()
     ) or Ok("Every vendor's repository has its key file.")
@@ -37,27 +40,27 @@ def keys(host: Host, catalogue: Catalogue) -> Verdict:
 
 @check(
     "apt.fetched",
-    "The vendors' repositories have been fetched",
-    about="After `apt-get update` each repository's list lies in /var/lib/apt/lists. One that has none, while others "
-    "have, was refused (key, 404, certificate) or was added since: its packages do not exist for apt. Read from the "
-    "names of those files, without network.",
-    by_hand="`sudo apt-get update` and read what it says about that repository: NO_PUBKEY and EXPKEYSIG are about "
-    "the key, 404 about a release that moved, certificate errors about clock or proxy.",
+    "apt has fetched the vendors' repositories",
+    about="`apt-get update` stores a list of each repository in /var/lib/apt/lists. If only some repositories have a "
+    "list, the others failed (key, 404, certificate) or were added later: apt does not know their packages. Read from "
+    "the names of those files, without network.",
+    by_hand="Run `sudo apt-get update` and read its messages about that repository: NO_PUBKEY and EXPKEYSIG are about "
+    "the key, 404 about a release that was moved, certificate errors about clock or proxy.",
     needs=(needs.CARD,),
     causes=("apt.keys", "apt.signed-by-conflict", "apt.amd-sources", "os.clock"),
 )
 def fetched(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.sources is None:
-        return unread(host, "Which repositories are enabled", ("/etc/apt",), "Make /etc/apt readable.")
+        return unread(host, "which repositories are enabled", ("/etc/apt",), "Make /etc/apt readable.")
     if host.apt.unfetched is None:
-        return Skip("apt holds no lists yet: `sudo apt-get update` fetches them.")
+        return Skip("apt has no lists yet: `sudo apt-get update` fetches them.")
     return tuple(
         warning(
             f"apt source {row.uri}",
-            "apt has no list of this repository, though it has others.",
-            "Its packages cannot be installed or upgraded until `apt-get update` gets through.",
+            "apt has no list of this repository, although it has lists of others.",
+            "Its packages cannot be installed or upgraded until `apt-get update` succeeds for it.",
             [(row.file, row.uri), ("/var/lib/apt/lists", "no list of it")],
-            command("Fetch it, and read what apt says of it.", "apt-get", "update", sudo=True),
+            command("Fetch the list, and read apt's messages about this repository.", "apt-get", "update", sudo=True),
         )
         for row in host.apt.unfetched
     ) or Ok("apt has a list of every vendor's repository.")
@@ -65,29 +68,29 @@ def fetched(host: Host, catalogue: Catalogue) -> Verdict:
 
 @check(
     "apt.amd-pin",
-    "AMD's ROCm packages win over Ubuntu's",
-    about="Ubuntu has rocminfo, hipcc and others under the same names as AMD's repository up to 7.2, with higher "
-    "version numbers. Without a pin of more than 500 for repo.radeon.com the next upgrade takes Ubuntu's, and ROCm "
-    "falls apart. From 7.14 on AMD's packages have names of their own and need none.",
+    "AMD's ROCm packages take priority over Ubuntu's",
+    about="Ubuntu has rocminfo, hipcc and other packages with the same names as in AMD's repository up to 7.2, but "
+    "with higher version numbers. Without a pin priority above 500 for repo.radeon.com the next upgrade installs "
+    "Ubuntu's packages, and ROCm breaks. From 7.14 on AMD's packages have different names and need no pin.",
     by_hand="Write /etc/apt/preferences.d/rocm-pin-600 with the names of ROCm's packages, `Pin: release "
-    "o=repo.radeon.com`, `Pin-Priority: 600`. `apt-cache policy rocminfo` shows who wins.",
+    "o=repo.radeon.com`, `Pin-Priority: 600`. `apt-cache policy rocminfo` shows which archive has priority.",
     needs=(needs.AMD_CARD,),
 )
 def amd_pin(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.sources is None or host.apt.pins is None:
-        return unread(host, "Which repositories and pins there are", ("/etc/apt",), "Make /etc/apt readable.")
+        return unread(host, "which repositories and pins are configured", ("/etc/apt",), "Make /etc/apt readable.")
     theirs = [row for row in host.apt.sources if row.owner == "amd-rocm" and "repo.radeon.com" in row.uri]
     if not theirs:
-        return Ok("No repository of AMD's needs a pin.")
-    kept = [pin for pin in host.apt.pins if "radeon" in pin.pin and (pin.priority or 0) > 500]
-    if kept:
-        return Ok(f"{kept[0].file} has it.")
+        return Ok("No AMD repository needs a pin.")
+    pins = [pin for pin in host.apt.pins if "radeon" in pin.pin and (pin.priority or 0) > 500]
+    if pins:
+        return Ok(f"{pins[0].file} sets the pin.")
     return (
         warning(
             "apt",
-            "Ubuntu's ROCm packages outrank AMD's: there is no pin.",
-            "Ubuntu's rocminfo and hipcc have higher numbers; the next upgrade mixes both archives.",
+            "Ubuntu's ROCm packages take priority over AMD's: the pin is missing.",
+            "Ubuntu's rocminfo and hipcc have higher version numbers; the next upgrade mixes both archives.",
             [(theirs[0].file, theirs[0].uri), ("/etc/apt/preferences.d", "no pin for repo.radeon.com")],
-            provision("The plan writes the pin.", verify=("apt-cache", "policy", "rocminfo")),
+            provision("Run `gpu-setup apply` to write the pin.", verify=("apt-cache", "policy", "rocminfo")),
         ),
     )

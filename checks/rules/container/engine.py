@@ -1,4 +1,4 @@
-"""The container engine, and whether the card gets into containers."""
+"""The container engine, and whether containers can use the card."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from checks.rules.installed import nvidia_driver, packages
 
 @check(
     "container.engine",
-    "A container engine answers",
-    about="Docker is asked with `docker info`, only where it is installed. No engine is fine: the training "
-    "environment can be a venv, and without a card it is. An engine that refuses this user is fine as well (the "
-    "group docker is root by another name); one that does not run is a warning.",
-    by_hand="`systemctl status docker`, `sudo journalctl -u docker -b`. Use `sudo docker`, or rootless Docker, "
+    "The container engine responds",
+    about="Runs `docker info` if Docker is installed. No engine is no problem: the training environment can be a venv, "
+    "and without a card it always is. An engine that refuses this user is no problem either (membership in the docker "
+    "group equals root access); an engine that is not running is a warning.",
+    by_hand="Run `systemctl status docker` and `sudo journalctl -u docker -b`. Use `sudo docker`, or rootless Docker, "
     "instead of joining the group docker on a machine with several users.",
     needs=(needs.CONTAINER_ENGINE, needs.CARD),
     causes=("container.daemon-json",),
@@ -24,35 +24,35 @@ from checks.rules.installed import nvidia_driver, packages
 def engine(host: Host, catalogue: Catalogue) -> Verdict:
     docker = host.docker
     if docker.answers:
-        return Ok(f"{docker.kind} {docker.version or ''} answers.")
+        return Ok(f"{docker.kind} {docker.version or ''} responds.")
     if docker.kind == "podman":
-        return Ok("podman needs no daemon that answers.")
+        return Ok("podman needs no daemon.")
     if docker.answers is None:
-        return Unknown(f"{docker.kind} is installed; whether it answers was not asked.")
-    problem = docker.problem or "no answer"
+        return Unknown(f"{docker.kind} is installed; whether it responds was not checked.")
+    problem = docker.problem or "no response"
     denied = "denied" in problem.lower() or "permission" in problem.lower()
     return (
         (info if denied else warning)(
             docker.kind or "docker",
-            "The engine refuses this user." if denied else f"The container engine does not answer: {problem}.",
-            "Images then need sudo; gpu-setup asks for it, or trains in a venv."
+            "The engine refuses this user." if denied else f"The container engine does not respond: {problem}.",
+            "Images then need sudo; gpu-setup asks before it uses sudo, or trains in a venv."
             if denied
             else "gpu-setup cannot build or run the training image and uses a venv instead.",
             [("docker info", problem)],
-            by_hand("Use sudo for docker commands; joining the group docker gives root away.")
+            by_hand("Use sudo for docker commands; membership in the docker group equals root access.")
             if denied
-            else command("Start it.", "systemctl", "start", "docker", sudo=True, verify=("docker", "info")),
+            else command("Start Docker.", "systemctl", "start", "docker", sudo=True, verify=("docker", "info")),
         ),
     )
 
 
 @check(
     "container.snap",
-    "Docker is not the snap",
-    about="The snap of Docker keeps its configuration in /var/snap, where neither NVIDIA's nor AMD's toolkit "
+    "Docker is not installed as a snap",
+    about="Docker's snap has its configuration in /var/snap, where neither NVIDIA's nor AMD's toolkit "
     'writes, and its confinement hides devices: `could not select device driver "" with capabilities: [[gpu]]` '
     "although everything is installed.",
-    by_hand="Save what you need (its images and volumes are its own), `sudo snap remove docker`, then "
+    by_hand="Save what you need (the snap has its own images and volumes), then run `sudo snap remove docker`, then "
     "`sudo apt-get install docker.io`.",
     needs=(needs.CONTAINER_ENGINE,),
 )
@@ -65,10 +65,10 @@ def snap(host: Host, catalogue: Catalogue) -> Verdict:
         warning(
             "docker",
             "Docker is installed as a snap.",
-            "The card does not reach its containers: the toolkits configure /etc/docker, which the snap does not read.",
+            "Its containers cannot use the card: the toolkits configure /etc/docker, which the snap does not read.",
             [("docker", host.docker.path or "/snap/bin/docker")],
             command(
-                "Save images and volumes, then replace the snap by docker.io.", "snap", "remove", "docker", sudo=True
+                "Save images and volumes, then replace the snap with docker.io.", "snap", "remove", "docker", sudo=True
             ),
         ),
     )
@@ -76,9 +76,9 @@ def snap(host: Host, catalogue: Catalogue) -> Verdict:
 
 @check(
     "container.desktop",
-    "Docker runs on the machine itself",
-    about="Docker Desktop runs its engine in a virtual machine that has neither /dev/kfd nor the NVIDIA driver. "
-    "Read from the engine's own description.",
+    "Docker runs on the machine, not in Docker Desktop's VM",
+    about="Docker Desktop runs its engine in a virtual machine that has neither /dev/kfd nor the NVIDIA driver. Read "
+    "from `docker info`.",
     by_hand="`sudo apt-get install docker.io`, then `docker context use default`.",
     needs=(needs.CONTAINER_ENGINE, needs.CARD),
 )
@@ -89,9 +89,9 @@ def desktop(host: Host, catalogue: Catalogue) -> Verdict:
         warning(
             "docker",
             "Docker Desktop runs containers in a virtual machine without the card.",
-            "No option hands the card through to it on Linux.",
+            "On Linux no option passes the card through to it.",
             [("docker info", "Docker Desktop")],
-            command("Use the system's own engine.", "docker", "context", "use", "default", verify=("docker", "info")),
+            command("Use the engine of the system.", "docker", "context", "use", "default", verify=("docker", "info")),
         ),
     )
 
@@ -99,10 +99,10 @@ def desktop(host: Host, catalogue: Catalogue) -> Verdict:
 @check(
     "container.daemon-json",
     "Docker's configuration file is valid",
-    about="A mistake in /etc/docker/daemon.json keeps the Docker daemon from starting, often only at the next "
-    "restart. The file is parsed as JSON.",
-    by_hand="`python3 -m json.tool /etc/docker/daemon.json` shows the place; mend it, then `sudo systemctl restart "
-    "docker`.",
+    about="With an error in /etc/docker/daemon.json the Docker daemon does not start; often this shows only at the "
+    "next reboot. The file is parsed as JSON.",
+    by_hand="`python3 -m json.tool /etc/docker/daemon.json` shows the position; fix it, then run `sudo systemctl "
+    "restart docker`.",
     needs=(needs.CONTAINER_ENGINE, needs.CARD),
 )
 def daemon_json(host: Host, catalogue: Catalogue) -> Verdict:
@@ -119,9 +119,9 @@ def daemon_json(host: Host, catalogue: Catalogue) -> Verdict:
             "/etc/docker/daemon.json",
             "/etc/docker/daemon.json is not valid JSON.",
             "The Docker daemon does not start with it.",
-            [("/etc/docker/daemon.json", host.docker.daemon_json_problem or "does not parse")],
+            [("/etc/docker/daemon.json", host.docker.daemon_json_problem or "not valid JSON")],
             command(
-                "See where, and mend it in an editor.",
+                "Show the position of the error, then fix it in an editor.",
                 *("python3", "-m", "json.tool", "/etc/docker/daemon.json"),
                 sudo=True,
             ),
@@ -132,12 +132,12 @@ def daemon_json(host: Host, catalogue: Catalogue) -> Verdict:
 @check(
     "container.toolkit",
     "NVIDIA's container toolkit is installed",
-    about="Docker and podman hand an NVIDIA card to a container through nvidia-container-toolkit. Without it: "
-    '`could not select device driver "" with capabilities: [[gpu]]`. Only judged where an engine and a driver are '
+    about="Docker and podman give a container an NVIDIA card through nvidia-container-toolkit. Without it: "
+    '`could not select device driver "" with capabilities: [[gpu]]`. Checked only if an engine and a driver are '
     "installed. AMD needs no toolkit: the device files are enough.",
-    by_hand="Add NVIDIA's repository for it (docs.nvidia.com, container toolkit install guide), `sudo apt-get "
-    "install nvidia-container-toolkit`, `sudo nvidia-ctk runtime configure --runtime=docker`, `sudo systemctl "
-    "reload docker`.",
+    by_hand="Add NVIDIA's repository (docs.nvidia.com, container toolkit install guide), then run `sudo apt-get "
+    "install nvidia-container-toolkit`, `sudo nvidia-ctk runtime configure --runtime=docker`, `sudo systemctl reload "
+    "docker`.",
     needs=(needs.NVIDIA_CARD, needs.CONTAINER_ENGINE),
 )
 def toolkit(host: Host, catalogue: Catalogue) -> Verdict:
@@ -150,15 +150,15 @@ def toolkit(host: Host, catalogue: Catalogue) -> Verdict:
     if version or found:
         return Ok(f"nvidia-container-toolkit {version or found[0].version} is installed.")
     if host.apt.packages is None:
-        return unread(host, "Whether the toolkit is installed", ("dpkg",), "Make /var/lib/dpkg/status readable.")
+        return unread(host, "whether the toolkit is installed", ("dpkg",), "Make /var/lib/dpkg/status readable.")
     return (
         warning(
             host.docker.kind or "docker",
             "NVIDIA's container toolkit is not installed.",
-            "The engine cannot hand the card to a container; gpu-setup trains in a venv until it can.",
+            "The engine cannot give a container the card; until then gpu-setup trains in a venv.",
             [("/var/lib/dpkg/status", "no nvidia-container-toolkit"), ("engine", host.docker.kind)],
             provision(
-                "The plan adds the toolkit and its repository.",
+                "Run `gpu-setup apply` to install the toolkit from NVIDIA's repository.",
                 verify=("docker", "run", "--rm", "--gpus", "all", "ubuntu:24.04", "nvidia-smi"),
             ),
         ),
@@ -167,11 +167,12 @@ def toolkit(host: Host, catalogue: Catalogue) -> Verdict:
 
 @check(
     "container.runtime",
-    "The engine knows NVIDIA's toolkit",
-    about="Installing the toolkit is not enough: Docker must be told of NVIDIA's runtime, or find a CDI description. "
-    'Otherwise `could not select device driver "" with capabilities: [[gpu]]`. podman knows CDI only. Asked of the '
-    "engine itself, so a change in daemon.json that was not reloaded counts as missing.",
-    by_hand="`sudo nvidia-ctk runtime configure --runtime=docker`, then `sudo systemctl reload docker`; for podman "
+    "The engine is configured for NVIDIA's toolkit",
+    about="Installing the toolkit is not enough: Docker must be configured with NVIDIA's runtime, or find a CDI "
+    "specification. "
+    'Otherwise `could not select device driver "" with capabilities: [[gpu]]`. podman supports only CDI. Read '
+    "from the running engine, so a change in daemon.json that was not reloaded does not count.",
+    by_hand="Run `sudo nvidia-ctk runtime configure --runtime=docker`, then `sudo systemctl reload docker`; for podman "
     "`sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`.",
     needs=(needs.NVIDIA_CARD, needs.CONTAINER_ENGINE),
     causes=("container.toolkit", "container.engine", "container.daemon-json"),
@@ -183,13 +184,13 @@ def runtime(host: Host, catalogue: Catalogue) -> Verdict:
     if not (host.nvidia.container_toolkit or packages(host, "nvidia-container-toolkit")):
         return Skip("The toolkit is not installed: see container.toolkit.")
     if docker.kind != "podman" and docker.runtimes is None:
-        return Skip("The engine does not answer this user: see container.engine.")
+        return Skip("The engine does not respond to this user: see container.engine.")
     if "nvidia" in (docker.runtimes or ()):
-        return Ok("Docker has the runtime nvidia.")
+        return Ok("Docker has the nvidia runtime.")
     if host.nvidia.cdi_specs and (docker.kind == "podman" or docker.cdi_dirs):
-        return Ok(f"The engine finds {host.nvidia.cdi_specs[0]}.")
+        return Ok(f"The engine uses {host.nvidia.cdi_specs[0]}.")
     if host.nvidia.cdi_specs is None:
-        return unread(host, "Whether there is a CDI description", ("/cdi",), "Make /etc/cdi and /run/cdi readable.")
+        return unread(host, "whether there is a CDI specification", ("/cdi",), "Make /etc/cdi and /run/cdi readable.")
     argv = (
         ("nvidia-ctk", "cdi", "generate", "--output=/etc/cdi/nvidia.yaml")
         if docker.kind == "podman"
@@ -198,14 +199,16 @@ def runtime(host: Host, catalogue: Catalogue) -> Verdict:
     return (
         warning(
             docker.kind or "docker",
-            "NVIDIA's toolkit is installed, but the engine does not know it.",
-            "Containers get no card until the engine has the runtime or a CDI description.",
+            "NVIDIA's toolkit is installed, but the engine is not configured to use it.",
+            "Containers get no card until the engine has the runtime or a CDI specification.",
             [
                 ("docker info" if docker.runtimes else "engine", ", ".join(docker.runtimes or (docker.kind or "",))),
-                ("/etc/cdi, /run/cdi", "no description of the card"),
+                ("/etc/cdi, /run/cdi", "no CDI specification"),
             ],
             command(
-                "Describe the card." if docker.kind == "podman" else "Set it up, then reload Docker.", *argv, sudo=True
+                "Write a CDI specification." if docker.kind == "podman" else "Configure it, then reload Docker.",
+                *argv,
+                sudo=True,
             ),
         ),
     )
@@ -213,30 +216,30 @@ def runtime(host: Host, catalogue: Catalogue) -> Verdict:
 
 @check(
     "container.cdi",
-    "There is one fresh CDI description of the card",
-    about="CDI files in /etc/cdi and /run/cdi tell the engine which files belong to the card. The same kind in "
-    "both is a conflict (`unresolvable CDI devices`), and one written for another driver version names libraries "
-    "that are gone. The toolkit's service keeps the one in /run/cdi fresh.",
-    by_hand="Remove the hand-made one, `sudo rm /etc/cdi/nvidia.yaml`, and write the other anew: "
-    "`sudo systemctl restart nvidia-cdi-refresh`, or `sudo nvidia-ctk cdi generate --output=/run/cdi/nvidia.yaml`.",
+    "There is one up-to-date CDI specification of the card",
+    about="CDI specifications in /etc/cdi and /run/cdi list the files that belong to the card. Two specifications of "
+    "the same kind conflict (`unresolvable CDI devices`), and one for another driver version lists libraries that no "
+    "longer exist. The toolkit's service keeps the one in /run/cdi up to date.",
+    by_hand="Remove the one in /etc/cdi, `sudo rm /etc/cdi/nvidia.yaml`, and write the other again: `sudo systemctl "
+    "restart nvidia-cdi-refresh`, or `sudo nvidia-ctk cdi generate --output=/run/cdi/nvidia.yaml`.",
     needs=(needs.NVIDIA_CARD, needs.CONTAINER_ENGINE),
 )
 def cdi(host: Host, catalogue: Catalogue) -> Verdict:
     if host.nvidia.cdi_specs is None:
-        return unread(host, "Which CDI files there are", ("/cdi",), "Make /etc/cdi and /run/cdi readable.")
+        return unread(host, "which CDI specifications exist", ("/cdi",), "Make /etc/cdi and /run/cdi readable.")
     specs = host.nvidia.cdi_specs
-    by_hand_made = [path for path in specs if path.startswith("/etc/cdi/")]
-    made = [path for path in specs if not path.startswith("/etc/cdi/")]
+    in_etc = [path for path in specs if path.startswith("/etc/cdi/")]
+    in_run = [path for path in specs if not path.startswith("/etc/cdi/")]
     findings: list[Finding] = []
-    if by_hand_made and made:
+    if in_etc and in_run:
         findings.append(
             warning(
                 "CDI",
-                "The card is described twice, in /etc/cdi and in /run/cdi.",
-                "The engine refuses a device that two files describe, or takes the stale one.",
+                "There are two CDI specifications of the card, in /etc/cdi and in /run/cdi.",
+                "The engine refuses a device that is in two files, or uses the stale one.",
                 [("CDI file", path) for path in specs],
                 command(
-                    "Remove the hand-made file.", "rm", by_hand_made[0], sudo=True, verify=("nvidia-ctk", "cdi", "list")
+                    "Remove the file in /etc/cdi.", "rm", in_etc[0], sudo=True, verify=("nvidia-ctk", "cdi", "list")
                 ),
             )
         )
@@ -246,11 +249,11 @@ def cdi(host: Host, catalogue: Catalogue) -> Verdict:
             findings.append(
                 warning(
                     f"CDI file {path}",
-                    f"The description is for driver {version}; {driver} is loaded.",
-                    "It names libraries that the upgrade has removed, so containers do not start.",
+                    f"The CDI specification is for driver {version}; {driver} is loaded.",
+                    "It lists libraries that the upgrade has removed, so containers do not start.",
                     [(path, version), ("/sys/module/nvidia/version", driver)],
                     command(
-                        "Write it anew.",
+                        "Write it again.",
                         *("nvidia-ctk", "cdi", "generate", f"--output={path}"),
                         sudo=True,
                         verify=("nvidia-ctk", "cdi", "list"),
@@ -259,17 +262,19 @@ def cdi(host: Host, catalogue: Catalogue) -> Verdict:
             )
     if findings:
         return tuple(findings)
-    return Ok(f"One description: {specs[0]}." if specs else "No CDI description; the engine uses NVIDIA's runtime.")
+    return Ok(
+        f"One CDI specification: {specs[0]}." if specs else "No CDI specification; the engine uses NVIDIA's runtime."
+    )
 
 
 @check(
     "container.cgroup-driver",
-    "Running containers keep their card",
-    about="With Docker's systemd cgroup driver and NVIDIA's old runtime hook, every `systemctl daemon-reload` "
-    "takes the card from running containers: `Failed to initialize NVML: Unknown Error` after some hours. With "
-    "CDI, which the toolkit writes from 1.18 on, the engine knows the devices and they stay.",
-    by_hand="Install nvidia-container-toolkit 1.18 or newer and use CDI (`--device nvidia.com/gpu=all`), or name "
-    "the nodes with `--device`.",
+    "Running containers keep access to the card",
+    about="With Docker's systemd cgroup driver and NVIDIA's old runtime hook, running containers lose the card at "
+    "every `systemctl daemon-reload`: `Failed to initialize NVML: Unknown Error` after some hours. With CDI, which the "
+    "toolkit uses from 1.18 on, the engine manages the devices and containers keep them.",
+    by_hand="Install nvidia-container-toolkit 1.18 or newer and use CDI (`--device nvidia.com/gpu=all`), or pass the "
+    "device files with `--device`.",
     needs=(needs.NVIDIA_CARD,),
 )
 def cgroup_driver(host: Host, catalogue: Catalogue) -> Verdict:
@@ -281,10 +286,10 @@ def cgroup_driver(host: Host, catalogue: Catalogue) -> Verdict:
         info(
             "docker",
             "A running container can lose its card at the next `systemctl daemon-reload`.",
-            "systemd then writes the container's device rules anew and does not know what the runtime hook added.",
-            [("docker info", "Cgroup Driver: systemd"), ("/run/cdi", "no description of the card")],
+            "systemd then rewrites the container's device rules without the devices that the runtime hook added.",
+            [("docker info", "Cgroup Driver: systemd"), ("/run/cdi", "no CDI specification")],
             command(
-                "Describe the card for CDI and use --device nvidia.com/gpu=all.",
+                "Write a CDI specification and use --device nvidia.com/gpu=all.",
                 *("nvidia-ctk", "cdi", "generate", "--output=/run/cdi/nvidia.yaml"),
                 sudo=True,
                 verify=("nvidia-ctk", "cdi", "list"),

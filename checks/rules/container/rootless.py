@@ -1,4 +1,4 @@
-"""Container engines without root: device rules, and user namespaces under AppArmor."""
+"""Rootless container engines: device rules, and user namespaces under AppArmor."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from checks.rules.session import in_container
 
 @check(
     "container.rootless",
-    "A rootless Docker can hand the card out",
-    about="A Docker that runs without root may not write device rules (cgroups). NVIDIA's old runtime hook then "
-    "fails with `bpf_prog_query … operation not permitted`, unless it is told `no-cgroups`, or CDI is used. AMD's "
-    "toolkit does not support rootless engines; the device files with the host's groups do.",
-    by_hand="`sudo nvidia-ctk config --set nvidia-container-cli.no-cgroups --in-place` and `nvidia-ctk runtime "
-    "configure --runtime=docker --config=$HOME/.config/docker/daemon.json`, or CDI: `--device nvidia.com/gpu=all`. "
+    "Rootless Docker can give containers the card",
+    about="Rootless Docker cannot write device rules (cgroups). NVIDIA's old runtime hook then fails with "
+    "`bpf_prog_query … operation not permitted`, unless `no-cgroups` is set or CDI is used. AMD's toolkit does not "
+    "support rootless engines; passing the device files with the host's groups works.",
+    by_hand="Run `sudo nvidia-ctk config --set nvidia-container-cli.no-cgroups --in-place` and `nvidia-ctk runtime "
+    "configure --runtime=docker --config=$HOME/.config/docker/daemon.json`, or use CDI: `--device nvidia.com/gpu=all`. "
     "AMD: `--device=/dev/kfd --device=/dev/dri --group-add keep-groups` with podman.",
     needs=(needs.CARD, needs.CONTAINER_ENGINE),
 )
@@ -28,15 +28,15 @@ def rootless(host: Host, catalogue: Catalogue) -> Verdict:
     seen: list[tuple[str, object]] = [("docker info", "SecurityOptions: rootless")]
     if any(card.vendor == cards.NVIDIA for card in ours):
         if host.nvidia.no_cgroups or host.nvidia.cdi_specs:
-            return Ok("Rootless, with no-cgroups set or a CDI description.")
+            return Ok("Rootless, with no-cgroups set or a CDI specification.")
         return (
             warning(
                 "docker",
-                "Docker runs rootless, and NVIDIA's runtime would write device rules.",
-                "Containers with the card end with `bpf_prog_query … operation not permitted`.",
+                "Docker runs rootless, and NVIDIA's runtime tries to write device rules.",
+                "Containers with the card fail with `bpf_prog_query … operation not permitted`.",
                 [*seen, ("/etc/nvidia-container-runtime/config.toml", "no-cgroups is not set")],
                 command(
-                    "Tell the runtime to leave the rules alone, or use CDI.",
+                    "Configure the runtime not to write device rules, or use CDI.",
                     *("nvidia-ctk", "config", "--set", "nvidia-container-cli.no-cgroups", "--in-place"),
                     sudo=True,
                 ),
@@ -46,7 +46,7 @@ def rootless(host: Host, catalogue: Catalogue) -> Verdict:
         info(
             "docker",
             "Docker runs rootless; AMD's container toolkit does not support that.",
-            "The card's device files belong to groups that a rootless container does not have by itself.",
+            "The card's device files belong to groups that a rootless container does not have by default.",
             seen,
             by_hand("Use the system's Docker, or podman with --group-add keep-groups; or train in the venv."),
         ),
@@ -55,13 +55,13 @@ def rootless(host: Host, catalogue: Catalogue) -> Verdict:
 
 @check(
     "container.userns",
-    "AppArmor lets the rootless engine make user namespaces",
-    about="Ubuntu 24.04 lets only programs with an AppArmor profile make user namespaces. A rootless engine from "
-    "elsewhere (in ~/bin, by Docker's install script) has none: `operation not permitted` from rootlesskit or "
-    "newuidmap. Judged only where such an engine is installed and none answers.",
-    by_hand="Write a profile for that program: /etc/apparmor.d/home.bin.rootlesskit as Docker's rootless guide "
-    "shows, then `sudo systemctl restart apparmor`. Leave kernel.apparmor_restrict_unprivileged_userns on: it "
-    "protects all others.",
+    "AppArmor lets the rootless engine create user namespaces",
+    about="Ubuntu 24.04 allows user namespaces only for programs with an AppArmor profile. A rootless engine from "
+    "another source (in ~/bin, by Docker's install script) has no profile: `operation not permitted` from rootlesskit "
+    "or newuidmap. Checked only if such an engine is installed and no engine responds.",
+    by_hand="Write a profile for that program: /etc/apparmor.d/home.bin.rootlesskit as Docker's rootless guide shows, "
+    "then `sudo systemctl restart apparmor`. Do not turn off kernel.apparmor_restrict_unprivileged_userns: it protects "
+    "the rest of the system.",
     needs=(needs.CARD,),
 )
 def userns(host: Host, catalogue: Catalogue) -> Verdict:
@@ -71,22 +71,24 @@ def userns(host: Host, catalogue: Catalogue) -> Verdict:
     if host.kernel.userns_restricted is None:
         return Skip("This kernel does not restrict user namespaces by AppArmor.")
     if not host.kernel.userns_restricted or host.docker.answers:
-        return Ok("User namespaces are open." if not host.kernel.userns_restricted else "The engine answers.")
+        return Ok(
+            "User namespaces are not restricted." if not host.kernel.userns_restricted else "The engine responds."
+        )
     if host.docker.userns_profiles is None:
-        return Unknown("Which AppArmor profiles there are is not known: /etc/apparmor.d cannot be read.")
+        return Unknown("Cannot determine which AppArmor profiles exist: /etc/apparmor.d cannot be read.")
     own = not kit.startswith(("/usr/bin/", "/bin/"))
-    # the distribution's profile is for /usr/bin; one for another place carries that place in its name
+    # the distribution's profile is for /usr/bin; a profile for another folder has that folder in its name
     if any("rootlesskit" in name and (not own or name != "rootlesskit") for name in host.docker.userns_profiles):
         return Ok(f"There is a profile for {kit}.")
     return (
         warning(
             kit,
-            "AppArmor has no profile for the rootless engine's starter.",
-            "It may not make user namespaces, so the engine does not start.",
+            "AppArmor has no profile for the rootless engine's rootlesskit.",
+            "It cannot create user namespaces, so the engine does not start.",
             [
                 ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", 1),
-                ("/etc/apparmor.d", ", ".join(host.docker.userns_profiles) or "no profile for it"),
+                ("/etc/apparmor.d", ", ".join(host.docker.userns_profiles) or "no profile for rootlesskit"),
             ],
-            by_hand("Write a profile for this one program: gpu-setup doctor --explain container.userns."),
+            by_hand("Write a profile for this program: gpu-setup doctor --explain container.userns."),
         ),
     )

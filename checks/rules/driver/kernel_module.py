@@ -1,4 +1,4 @@
-"""A GPU driver is a kernel module, and a module belongs to one kernel: the running one and the one of the next boot."""
+"""A GPU driver is a kernel module, built for one kernel: is there one for the running and the next kernel?"""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _NAMES = {cards.NVIDIA: "nvidia", cards.AMD: "amdgpu"}
 @check(
     "driver.module",
     "The running kernel has NVIDIA's module",
-    about="Looks under /lib/modules/RELEASE for the module of the kernel that runs. It is missing after a kernel "
-    "update whose prebuilt modules came late, after a DKMS build that failed, or on another flavour (lowlatency, "
-    "oem) than the modules were installed for; nvidia-smi then cannot talk to the driver.",
+    about="Searches /lib/modules/RELEASE for the module of the running kernel. It is missing if a kernel update came "
+    "before its prebuilt modules, if a DKMS build failed, or if the modules were installed for another kernel flavour "
+    "(lowlatency, oem). nvidia-smi then cannot reach the driver.",
     by_hand="`sudo apt-get install linux-modules-nvidia-BRANCH-open-$(uname -r)`, or with DKMS `sudo dkms "
-    "autoinstall`. Until then start the previous kernel (hold Esc, Advanced options).",
+    "autoinstall`. Until then boot the previous kernel (hold Esc at boot, Advanced options).",
     needs=(needs.NVIDIA_CARD, needs.NVIDIA_DRIVER),
     causes=("driver.dkms", "kernel.headers"),
 )
@@ -29,19 +29,19 @@ def running(host: Host, catalogue: Catalogue) -> Verdict:
         return Ok("The module is loaded.")
     if host.kernel.modules is None or release is None:
         return unread(
-            host, "Whether the running kernel has the module", ("/lib/modules",), "Make /lib/modules readable."
+            host, "whether the running kernel has the module", ("/lib/modules",), "Make /lib/modules readable."
         )
     files = modules(host, "nvidia", release)
     if files:
-        return Ok(f"{files[0].path} is there.")
+        return Ok(f"{files[0].path} exists.")
     others = sorted({file.kernel for file in modules(host, "nvidia")})
     return (
         error(
             f"kernel {release}",
             "NVIDIA's module is missing for the running kernel.",
-            f"It is there for {', '.join(others)} only."
+            f"It exists only for {', '.join(others)}."
             if others
-            else "The driver's packages brought no module for it.",
+            else "The installed driver packages contain no module for it.",
             [
                 (f"/lib/modules/{release}", "no nvidia module"),
                 (
@@ -49,54 +49,51 @@ def running(host: Host, catalogue: Catalogue) -> Verdict:
                     ", ".join(row.name for row in nvidia_packages(host)[:4]) or "no driver package",
                 ),
             ],
-            provision("The plan names the package with this kernel's module.", verify=("modinfo", "nvidia")),
+            provision("Run `gpu-setup apply` to install the module for this kernel.", verify=("modinfo", "nvidia")),
         ),
     )
 
 
 @check(
     "driver.next-boot",
-    "The kernel of the next boot has the driver too",
-    about="The newest installed kernel is the one that GRUB starts. If it has no module for the card, the machine "
-    "comes back from its next restart without a GPU, and often without a desktop. Compares /boot, GRUB's default "
-    "and /lib/modules.",
+    "The kernel of the next boot has the GPU driver",
+    about="GRUB boots the newest installed kernel. If that kernel has no module for the card, the machine has no GPU "
+    "after the next reboot, and often no desktop. Compares /boot, GRUB's default and /lib/modules.",
     by_hand="Install the module package for that kernel (`linux-modules-nvidia-BRANCH-open-RELEASE`, or "
-    "`linux-modules-extra-RELEASE` for amdgpu) before restarting, or build it: `sudo dkms autoinstall -k RELEASE`.",
+    "`linux-modules-extra-RELEASE` for amdgpu) before you reboot, or build it: `sudo dkms autoinstall -k RELEASE`.",
     needs=(needs.CARD,),
     causes=("driver.dkms", "kernel.headers"),
 )
 def next_boot(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
     if session.in_container(host):
-        return Skip("A container has no boot of its own: run the doctor on its host for this.")
+        return Skip("A container does not boot a kernel: run the doctor on its host.")
     release = host.kernel.next_boot
     vendors = {card.vendor for card in ours if card.vendor == cards.AMD or nvidia_driver(host)}
     if not vendors:
         return Skip("No NVIDIA driver is installed yet: see driver.present.")
     if release is None or host.kernel.modules is None:
-        return unread(
-            host, "Which kernel the next boot starts", ("/boot", "grub", "/lib/modules"), "Run the doctor with sudo."
-        )
+        return unread(host, "which kernel boots next", ("/boot", "grub", "/lib/modules"), "Run the doctor with sudo.")
     if release == host.kernel.release:
-        return Ok(f"The next boot starts the same kernel, {release}.")
+        return Ok(f"The next boot uses the same kernel, {release}.")
     findings = []
     for vendor in sorted(vendors):
         name = _NAMES[vendor]
-        # judged only by comparison: a machine whose module files are not listed at all says nothing
+        # checked only by comparison: without any listed module file nothing is known
         if modules(host, name, release) or not modules(host, name):
             continue
         findings.append(
             warning(
                 f"kernel {release}",
-                f"The next boot starts kernel {release}, which has no {name} module.",
-                "After the next restart the card has no driver.",
+                f"The next boot uses kernel {release}, which has no {name} module.",
+                "After the next reboot the card has no driver.",
                 [
                     ("/boot", f"next boot: {release}; running: {host.kernel.release}"),
                     (f"/lib/modules/{release}", f"no {name} module"),
                 ],
-                provision("The plan names the module package of that kernel; install it before restarting.")
+                provision("Run `gpu-setup apply` to install the module for that kernel before you reboot.")
                 if vendor == cards.NVIDIA
-                else install("Install the kernel's extra modules before restarting.", f"linux-modules-extra-{release}"),
+                else install("Install the kernel's extra modules before you reboot.", f"linux-modules-extra-{release}"),
             )
         )
     return tuple(findings) or Ok(f"Kernel {release} has the driver.")
@@ -104,19 +101,19 @@ def next_boot(host: Host, catalogue: Catalogue) -> Verdict:
 
 @check(
     "driver.dkms",
-    "DKMS has built the driver for each kernel that matters",
-    about="DKMS compiles driver modules on this machine. A build that failed stays `added` instead of `installed`; "
-    "the reason ends its make.log. Judged for the running kernel and that of the next boot. With AMD the kernel's "
-    "own amdgpu steps in, so a failed amdgpu-dkms is a warning.",
-    by_hand="`dkms status`, read /var/lib/dkms/MODULE/VERSION/build/make.log. Usually the kernel is newer than the "
-    "driver: take a newer branch, or on AMD remove amdgpu-dkms and use the kernel's module.",
+    "DKMS has built the driver for the running and the next kernel",
+    about="DKMS compiles driver modules on this machine. A module whose build failed has the state `added` instead of "
+    "`installed`; the reason is at the end of its make.log. Checked for the running kernel and that of the next boot. "
+    "On AMD the kernel's own amdgpu is used instead, so a failed amdgpu-dkms is only a warning.",
+    by_hand="`dkms status`, read /var/lib/dkms/MODULE/VERSION/build/make.log. Usually the kernel is too new for the "
+    "driver: use a newer driver branch, or on AMD remove amdgpu-dkms and use the kernel's own module.",
     needs=(needs.CARD,),
     causes=("kernel.headers", "kernel.amdgpu-dkms"),
 )
 def dkms(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
     if host.kernel.dkms is None:
-        return unread(host, "What DKMS has built", ("/var/lib/dkms",), "Make /var/lib/dkms readable.")
+        return unread(host, "what DKMS has built", ("/var/lib/dkms",), "Make /var/lib/dkms readable.")
     names = tuple({_NAMES[card.vendor] for card in ours})
     builds = [build for build in host.kernel.dkms if build.module.startswith(names)]
     if not builds:
@@ -135,20 +132,21 @@ def _unbuilt(host: Host, name: str, kernel: str, rows: list[DkmsBuild]) -> Findi
     near = next((row for row in rows if row.kernel == kernel), None) or next(
         (row for row in rows if row.kernel is None), rows[-1]
     )
-    said = (near.log_tail or "").strip().splitlines()[-3:] if near.kernel in (None, kernel) else []
-    stopped = kernel == host.kernel.release and not modules(host, name, kernel)
-    return (error if stopped else warning)(
+    log_end = (near.log_tail or "").strip().splitlines()[-3:] if near.kernel in (None, kernel) else []
+    unusable = kernel == host.kernel.release and not modules(host, name, kernel)
+    return (error if unusable else warning)(
         f"{name} {near.version} on kernel {kernel}",
         f"DKMS has not built {name} for kernel {kernel}.",
-        "The card has no driver on that kernel."
-        if stopped or name.startswith("nvidia")
-        else "That kernel falls back to its own amdgpu; dpkg may stay half-configured.",
+        "The card has no driver with that kernel."
+        if unusable or name.startswith("nvidia")
+        else "That kernel falls back to its own amdgpu; dpkg may leave the package half-configured.",
         [
             ("/var/lib/dkms", f"{name}/{near.version}, {near.kernel or 'no kernel'}: {near.state}"),
-            *((f"/var/lib/dkms/{name}/{near.version}/build/make.log", line) for line in said),
+            *((f"/var/lib/dkms/{name}/{near.version}/build/make.log", line) for line in log_end),
         ],
         command(
-            "Build it again and read the log; if the kernel is too new, gpu-setup plan names a driver that fits.",
+            "Build it again and read the log; if the kernel is too new, gpu-setup plan selects a driver that supports "
+            "it.",
             *("dkms", "autoinstall", "-k", kernel),
             sudo=True,
             verify=("dkms", "status"),

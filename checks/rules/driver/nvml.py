@@ -1,4 +1,4 @@
-"""Does the driver answer when it is asked?"""
+"""Whether the NVIDIA driver responds and has initialised the cards."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from checks.rules.finding import command, error, hardware, provision, reboot
 from checks.rules.installed import nvidia_packages
 
 _ANSWERS = ("nvidia-smi",)
-# faults of our own asking, not of the driver
+# problems of our query, not of the driver
 _NOT_ASKED = ("no-binding", "unreadable answer", "not-recorded")
 
 
 @check(
     "driver.nvml",
-    "NVIDIA's driver answers and shows every card",
-    about="Asks NVML, the library under nvidia-smi, in a process of its own with a time limit, and compares the "
-    "cards that it lists with those on the bus. While no driver is installed this is not asked. Silence is "
-    "`unknown`, not a failure: without persistence mode a start takes seconds a card.",
-    by_hand="`nvidia-smi`; if it fails, its message names the cause. `sudo dmesg | grep NVRM` has the driver's side.",
+    "The NVIDIA driver responds (NVML) and lists every card",
+    about="Queries NVML, the library behind nvidia-smi, in a separate process with a time limit, and compares its "
+    "cards with those on the PCI bus. No answer in time is `unknown`, not a failure: without persistence mode each "
+    "card takes some seconds to start.",
+    by_hand="Run `nvidia-smi`; if it fails, its message gives the cause. `sudo dmesg | grep NVRM` shows the driver's "
+    "messages.",
     needs=(needs.NVIDIA_CARD, needs.NVIDIA_DRIVER),
     causes=(
         "driver.present",
@@ -39,20 +40,20 @@ def nvml(host: Host, catalogue: Catalogue) -> Verdict:
     problem = host.nvidia.nvml_problem
     if problem and ("timed-out" in problem or "timed out" in problem):
         return Unknown(
-            "NVML did not answer in time. Without persistence mode that can take seconds a card; a driver that hangs "
-            "never answers. Try `nvidia-smi`, and restart if it hangs too."
+            "NVML did not respond in time. Without persistence mode a card can take some seconds to start; a driver "
+            "that hangs never responds. Try `nvidia-smi`, and reboot if it hangs too."
         )
     if problem == ASLEEP:
         return Unknown(
-            "NVML was not asked: every NVIDIA card sleeps (D3cold), and asking would wake it. Use the card, and run "
-            "the doctor meanwhile."
+            "NVML was not queried: every NVIDIA card is asleep (D3cold), and a query would wake it. Run the doctor "
+            "while a program uses the card."
         )
     if problem in _NOT_ASKED:
-        return Unknown(f"NVML could not be asked ({problem}). `nvidia-smi` shows whether the driver answers.")
+        return Unknown(f"NVML could not be queried ({problem}). `nvidia-smi` shows whether the driver responds.")
     if problem and not host.nvidia.nvml:
         return (_silent(host, problem),)
     if host.nvidia.nvml is None:
-        return Unknown("NVML was not asked.")
+        return Unknown("NVML was not queried.")
     findings: list[Finding] = []
     for card in ours:
         gpu = cards.nvml_of(card, host)
@@ -62,15 +63,16 @@ def nvml(host: Host, catalogue: Catalogue) -> Verdict:
         findings.append(
             error(
                 cards.subject(card, catalogue),
-                f"NVML does not show the card{f': {lost}' if isinstance(lost, str) else ''}.",
-                "CUDA takes its cards from the same driver, so it does not find this one.",
+                f"NVML does not list the card{f': {lost}' if isinstance(lost, str) else ''}.",
+                "CUDA gets its cards from the same driver, so it does not find this one either.",
                 [("NVML", f"{len(host.nvidia.nvml)} of {len(ours)} cards" if gpu is None else gpu.problem)],
                 hardware(
-                    "Switch the machine off and on; if it stays away, read `sudo dmesg | grep NVRM`.", verify=_ANSWERS
+                    "Power the machine off and on; if the card is still missing, read `sudo dmesg | grep NVRM`.",
+                    verify=_ANSWERS,
                 ),
             )
         )
-    return tuple(findings) or Ok(f"NVML shows {len(host.nvidia.nvml)} of {len(ours)} cards.")
+    return tuple(findings) or Ok(f"NVML lists {len(host.nvidia.nvml)} of {len(ours)} cards.")
 
 
 def _silent(host: Host, problem: str) -> Finding:
@@ -81,60 +83,65 @@ def _silent(host: Host, problem: str) -> Finding:
     fix: Fix
     if problem == "absent":
         summary = "NVIDIA's library libnvidia-ml.so.1 is missing."
-        fix = provision("The plan installs the driver's libraries and nvidia-smi.", verify=_ANSWERS)
+        fix = provision("Run `gpu-setup apply` to install the driver's libraries and nvidia-smi.", verify=_ANSWERS)
     elif not host.nvidia.module_version:
-        summary = f"NVML cannot reach the driver: its module is not loaded ({problem})."
+        summary = f"NVML cannot work: NVIDIA's kernel module is not loaded ({problem})."
         fix = command(
-            "Load the module; its refusal names the reason.", "modprobe", "nvidia", sudo=True, verify=_ANSWERS
+            "Load the module; if this fails, the error message gives the reason.",
+            "modprobe",
+            "nvidia",
+            sudo=True,
+            verify=_ANSWERS,
         )
     else:
         summary = f"NVML cannot reach the driver: {problem}."
-        fix = reboot("Restart the machine.", verify=_ANSWERS)
+        fix = reboot("Reboot the machine.", verify=_ANSWERS)
     packages = ", ".join(f"{row.name} {row.version}" for row in nvidia_packages(host)[:3])
     if packages:
         seen.append(("/var/lib/dpkg/status", packages))
-    return error("NVIDIA driver", summary, "Without it neither nvidia-smi nor CUDA finds a card.", seen, fix)
+    return error("NVIDIA driver", summary, "Without it nvidia-smi and CUDA find no card.", seen, fix)
 
 
 @check(
     "driver.init",
-    "The driver could start the card",
-    about="`RmInitAdapter failed` in the kernel log: the module is loaded, but the card did not start. Behind it "
-    "are the wrong module flavour, missing memory windows, firmware (GSP) that does not match or is in a state "
-    "that only a cold start clears. A card that NVML shows now has started after all.",
-    by_hand="Switch the machine off for ten seconds and on again. `ls /lib/firmware/nvidia/` must hold the "
-    "driver's version. Then see driver.flavour and gpu.bar-space.",
+    "The driver has initialised the card",
+    about="`RmInitAdapter failed` in the kernel log means that the module is loaded, but could not initialise the "
+    "card. Causes: the wrong module flavour, memory windows that are not mapped, GSP firmware that does not match the "
+    "driver, or firmware in a state that only a power cycle clears. A card that NVML lists now has been initialised "
+    "later.",
+    by_hand="Power the machine off for ten seconds and on again. `ls /lib/firmware/nvidia/` must list the driver's "
+    "version. Then see driver.flavour and gpu.bar-space.",
     needs=(needs.NVIDIA_CARD, needs.NVIDIA_DRIVER),
     causes=("gpu.fell-off-bus", "driver.flavour", "driver.dropped", "gpu.bar-space", "driver.gsp"),
 )
 def init(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
     if host.kernel.log is None:
-        return kernel_log.cannot_read(host, "Whether the driver could start the card")
+        return kernel_log.cannot_read(host, "whether the driver has initialised the card")
     pattern = r"NVRM:.*?([0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2})\S*:? .*RmInitAdapter failed"
     lines: dict[str, list[str]] = {}
     for line, match in kernel_log.matching(host.kernel.log, "nvrm", pattern):
-        lines.setdefault(cards.place(match[1]), []).append(line)
+        lines.setdefault(cards.bus_address(match[1]), []).append(line)
     firmware = [line for line, _ in kernel_log.matching(host.kernel.log, "nvrm", r"GSP|WPR2")]
     findings = []
     for card in ours:
-        said = lines.get(cards.place(card.slot))
+        failures = lines.get(cards.bus_address(card.slot))
         gpu = cards.nvml_of(card, host)
-        if not said or (gpu is not None and not gpu.problem):
+        if not failures or (gpu is not None and not gpu.problem):
             continue
         findings.append(
             error(
                 cards.subject(card, catalogue),
-                "The driver could not start the card.",
-                "It stays invisible: nvidia-smi says `No devices were found`.",
-                kernel_log.quote([*firmware[-1:], *said]),
-                hardware("Switch the machine off for ten seconds and on again.", verify=_ANSWERS),
+                "The driver could not initialise the card.",
+                "Programs cannot see it: nvidia-smi reports `No devices were found`.",
+                kernel_log.quote([*firmware[-1:], *failures]),
+                hardware("Power the machine off for ten seconds and on again.", verify=_ANSWERS),
             )
         )
-    return tuple(findings) or Ok("The driver reports no failed start.")
+    return tuple(findings) or Ok("The driver has reported no failed initialisation.")
 
 
-# NVIDIA/open-gpu-kernel-modules#639, #673, #943, #1230; `Booter` and `FWSEC` are the steps of GSP's start
+# NVIDIA/open-gpu-kernel-modules#639, #673, #943, #1230; `Booter` and `FWSEC` are steps of the GSP's start-up
 _GSP = (
     r"Cannot initialize GSP firmware|WPR2 already up|cannot bootstrap"
     r"|GSP.{0,80}(?:[Tt]imeout|timed out|failed)|(?:Booter|FWSEC).{0,60}failed"
@@ -144,27 +151,26 @@ _GSP = (
 
 @check(
     "driver.gsp",
-    "The card's own firmware (GSP) has started",
-    about="Cards from Turing on run the driver's firmware (GSP), which must have the driver's version and start "
-    "afresh. A missing file, a state left over by a crash (`WPR2 already up`) or a time-out keeps the card out. "
-    "Judged only for cards that NVML does not show: a failed first try from the initramfs is harmless.",
-    by_hand="Switch the machine off for ten seconds (a restart does not clear WPR2). `ls /lib/firmware/nvidia/` must "
-    "hold the driver's version; if not, reinstall the package nvidia-firmware-BRANCH-VERSION. Then try another "
-    "branch.",
+    "The GPU's firmware (GSP) has started",
+    about="Cards from Turing on run firmware of the driver (GSP), which must have the driver's version. If its file is "
+    "missing, if a crash left it in a stale state (`WPR2 already up`), or after a time-out, the card cannot be used. "
+    "Checked only for cards that NVML does not list: a failed first attempt from the initramfs is harmless.",
+    by_hand="Power the machine off for ten seconds (a reboot does not clear WPR2). `ls /lib/firmware/nvidia/` must "
+    "list the driver's version; if not, reinstall the package nvidia-firmware-BRANCH-VERSION. Then try another branch.",
     needs=(needs.NVIDIA_CARD, needs.NVIDIA_MODULE),
     causes=("gpu.fell-off-bus", "driver.flavour", "driver.dropped", "driver.mismatch"),
 )
 def gsp(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
     version = host.nvidia.module_version
-    shown = [card for card in ours if (gpu := cards.nvml_of(card, host)) and not gpu.problem]
-    if len(shown) == len(ours):
-        return Ok("The driver has started every card.")
+    working = [card for card in ours if (gpu := cards.nvml_of(card, host)) and not gpu.problem]
+    if len(working) == len(ours):
+        return Ok("The driver has initialised every card.")
     if host.kernel.log is None:
-        return kernel_log.cannot_read(host, "Whether GSP has started")
+        return kernel_log.cannot_read(host, "whether the GSP has started")
     lines = [line for line, _ in kernel_log.matching(host.kernel.log, "", _GSP) if "NVRM" in line or "nvidia" in line]
     if not lines:
-        return Ok("The driver reports no trouble with GSP.")
+        return Ok("The driver has reported no GSP errors.")
     seen = kernel_log.quote(lines)
     missing = host.nvidia.firmware is not None and version not in host.nvidia.firmware
     if missing:
@@ -175,40 +181,44 @@ def gsp(host: Host, catalogue: Catalogue) -> Verdict:
             f"The driver's firmware for version {version} is missing."
             if missing
             else "The card's own firmware (GSP) did not start.",
-            "Without it the driver gives the card up: `No devices were found`.",
+            "Without it the driver cannot use the card: `No devices were found`.",
             seen,
-            provision("The plan installs driver and firmware of one version.", reboot=True, verify=_ANSWERS)
+            provision(
+                "Run `gpu-setup apply` to install driver and firmware of the same version.",
+                reboot=True,
+                verify=_ANSWERS,
+            )
             if missing
-            else hardware("Switch the machine off for ten seconds and on again.", verify=_ANSWERS),
+            else hardware("Power the machine off for ten seconds and on again.", verify=_ANSWERS),
         ),
     )
 
 
 @check(
     "driver.fabric-manager",
-    "The NVSwitch fabric is running",
-    about="Machines with NVSwitch chips (HGX A100, H100) need nvidia-fabricmanager of the driver's version before CUDA "
-    "starts on any card: `CUDA_ERROR_SYSTEM_NOT_READY` (802) without it. Judged only where the PCI bus has such chips.",
-    by_hand="`sudo apt-get install nvidia-fabricmanager-BRANCH` (from 590 on in NVIDIA's repository without the "
-    "number), `sudo systemctl enable --now nvidia-fabricmanager`.",
+    "NVIDIA Fabric Manager is running (NVSwitch)",
+    about="Machines with NVSwitch chips (HGX A100, H100) need nvidia-fabricmanager in the driver's version before CUDA "
+    "works on any card; without it: `CUDA_ERROR_SYSTEM_NOT_READY` (802). Checked only if the PCI bus has such chips.",
+    by_hand="Run `sudo apt-get install nvidia-fabricmanager-BRANCH` (from 590 on the package in NVIDIA's repository "
+    "has no number), then `sudo systemctl enable --now nvidia-fabricmanager`.",
     needs=(needs.NVIDIA_CARD,),
 )
 def fabric_manager(host: Host, catalogue: Catalogue) -> Verdict:
     if not host.nvidia.nvswitches:
         return Skip("The machine has no NVSwitch.")
     if host.nvidia.fabric_manager is None:
-        return Unknown("Whether nvidia-fabricmanager runs is not known: /run/systemd/units cannot be read.")
+        return Unknown("Cannot determine whether nvidia-fabricmanager is running: /run/systemd/units cannot be read.")
     if host.nvidia.fabric_manager:
         return Ok("nvidia-fabricmanager is running.")
     return (
         error(
             "NVSwitch",
             "nvidia-fabricmanager is not running.",
-            "CUDA ends with `system not yet initialized` (802) on every card until it has set up the switches.",
+            "CUDA fails with `system not yet initialized` (802) on every card until it has set up the switches.",
             [
                 ("PCI bus", f"{host.nvidia.nvswitches} NVSwitch chips"),
                 ("/run/systemd/units", "no nvidia-fabricmanager"),
             ],
-            command("Start it.", "systemctl", "enable", "--now", "nvidia-fabricmanager", sudo=True),
+            command("Start the service.", "systemctl", "enable", "--now", "nvidia-fabricmanager", sudo=True),
         ),
     )

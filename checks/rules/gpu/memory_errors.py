@@ -1,4 +1,4 @@
-"""Errors of the card's own memory: ECC counters and the rows that it has replaced."""
+"""Errors of the card's memory: ECC counters and remapped rows."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from checks.model import Finding, Ok, Skip, Verdict, check
 from checks.rules import cards, needs
 from checks.rules.finding import error, hardware, info, reboot, warning
 
-_NO_COUNTER = "The card counts no memory errors: GeForce and Radeon cards have no ECC, or the driver does not say."
+_NO_COUNTER = (
+    "The card counts no memory errors: GeForce and Radeon cards have no ECC, or the driver does not report them."
+)
 
 
 @check(
     "gpu.ecc",
     "The card's memory has no uncorrected errors",
-    about="Cards with ECC count memory errors. One that could not be corrected means wrong data, a killed program or "
-    "both. From NVML (since the driver was loaded), on AMD Instinct from the RAS counters in /sys. Cards without ECC "
-    "are not judged.",
-    by_hand="`nvidia-smi -q -d ECC` or `amd-smi metric --ecc`. Restart (the card replaces the row at its reset), run "
-    "the vendor's diagnosis (`dcgmi diag -r 3`, `amd-smi ras`), and have the card replaced if errors come back.",
+    about="Cards with ECC count memory errors. An uncorrected error means wrong data, a killed program, or both. From "
+    "NVML (since the driver was loaded); on AMD Instinct from the RAS counters in /sys. Cards without ECC are skipped.",
+    by_hand="`nvidia-smi -q -d ECC` or `amd-smi metric --ecc`. Reboot (the card replaces the row when it is reset), "
+    "run the vendor's diagnosis (`dcgmi diag -r 3`, `amd-smi ras`), and replace the card if new errors appear.",
     needs=(needs.CARD,),
 )
 def ecc(host: Host, catalogue: Catalogue) -> Verdict:
@@ -37,9 +38,9 @@ def ecc(host: Host, catalogue: Catalogue) -> Verdict:
         error(
             cards.subject(card, catalogue),
             f"The card's memory has had {count} uncorrected error{'s' if count > 1 else ''}.",
-            "What was read then was wrong; a run over it ends, or trains on garbage.",
+            "The data read were wrong: the run was killed, or trained on wrong data.",
             [(source, count)],
-            hardware("Restart the machine, and have the card replaced if errors come back."),
+            hardware("Reboot the machine, and replace the card if new errors appear."),
         )
         for card, count, source in counted
         if count
@@ -50,39 +51,39 @@ def ecc(host: Host, catalogue: Catalogue) -> Verdict:
 @check(
     "gpu.row-remap",
     "The card has spare memory rows left",
-    about="Cards from Ampere on replace memory rows that fail by spare ones. A replacement that waits takes place at "
-    "the next reset; one that failed means that no spare is left and the card is due for replacement. From NVML; "
-    "GeForce cards do not tell.",
-    by_hand="`nvidia-smi -q -d ROW_REMAPPER`. Pending: end all programs, `sudo nvidia-smi -r -i SLOT`, or restart. "
-    "Remapping failure: ask for a replacement card.",
+    about="Cards from Ampere on replace failing memory rows with spare rows. A pending replacement happens at the next "
+    "reset; a failed one means that no spare row is left and the card must be replaced. From NVML; GeForce cards do "
+    "not report it.",
+    by_hand="`nvidia-smi -q -d ROW_REMAPPER`. If one is pending: stop all programs, then run `sudo nvidia-smi -r -i "
+    "SLOT` or reboot. After a remapping failure, request a replacement card.",
     needs=(needs.NVIDIA_CARD,),
 )
 def row_remap(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
-    told = [(card, gpu) for card in ours if (gpu := cards.nvml_of(card, host)) and gpu.rows_remapped is not None]
-    if not told:
+    counted = [(card, gpu) for card in ours if (gpu := cards.nvml_of(card, host)) and gpu.rows_remapped is not None]
+    if not counted:
         return Skip(_NO_COUNTER)
     findings: list[Finding] = []
-    for card, gpu in told:
+    for card, gpu in counted:
         about, seen = cards.subject(card, catalogue), [("NVML remapped rows", gpu.rows_remapped)]
         if gpu.rows_failed:
             findings.append(
                 error(
                     about,
                     "The card could not replace a failing memory row.",
-                    "No spare row is left there: memory errors will come back.",
+                    "No spare row is left, so memory errors will happen again.",
                     [*seen, ("NVML row remapping", "failure occurred")],
-                    hardware("Have the card replaced; until then keep long runs away from it."),
+                    hardware("Replace the card; until then do not use it for long runs."),
                 )
             )
         elif gpu.rows_pending:
             findings.append(
                 warning(
                     about,
-                    "A failing memory row waits for its replacement.",
-                    "The card replaces it at its next reset; until then programs can be ended by the error.",
+                    "The replacement of a failing memory row is pending.",
+                    "The card replaces it at the next reset; until then the error can kill programs.",
                     [*seen, ("NVML row remapping", "pending")],
-                    reboot("Restart the machine, or reset the card with nvidia-smi -r while nothing uses it."),
+                    reboot("Reboot the machine, or reset the card with nvidia-smi -r while no program uses it."),
                 )
             )
         elif gpu.rows_remapped:
@@ -90,9 +91,9 @@ def row_remap(host: Host, catalogue: Catalogue) -> Verdict:
                 info(
                     about,
                     f"The card has replaced {gpu.rows_remapped} memory rows.",
-                    "That is what the spare rows are for; a number that grows is a card that ages.",
+                    "Spare rows exist for this; a growing number means that the card is wearing out.",
                     seen,
-                    hardware("Nothing to do now; compare the number from time to time."),
+                    hardware("Nothing to do now; check from time to time whether the number grows."),
                 )
             )
-    return tuple(findings) or Ok("No memory row was replaced.")
+    return tuple(findings) or Ok("No memory row has been replaced.")

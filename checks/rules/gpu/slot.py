@@ -1,4 +1,4 @@
-"""The slot: does the whole way from the processor to the card have its lanes and its generation?"""
+"""The slot: lanes and PCI Express generation of every link between the CPU and the card."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ def _sysfs(slot: str, file: str) -> str:
 
 
 def _widths(host: Host, card: PciCard) -> list[tuple[str, int]]:
-    """Lanes in use at each step of the way. A virtual machine's ports are make-believe, so there only the card's."""
-    way = [(card.slot, card.link), *((port.slot, port.link) for port in card.bridges or ())]
+    """Lanes in use at each link. A virtual machine's ports are emulated, so only the card's own counts there."""
+    links = [(card.slot, card.link), *((port.slot, port.link) for port in card.bridges or ())]
     if host.os.virtualisation != "none":
-        way = way[:1]
-    return [(slot, link.width) for slot, link in way if link is not None and link.width]
+        links = links[:1]
+    return [(slot, link.width) for slot, link in links if link is not None and link.width]
 
 
 @check(
     "gpu.link-width",
-    "The card has all its PCI Express lanes",
-    about="A x16 card in a slot with four lanes, on a poor riser or with dirty contacts loads data and offloads "
-    "slowly. Width does not drop when the card idles, so it can be judged at rest; speed does, so it is not "
-    "judged. The narrowest step up to the processor counts: AMD cards bring a switch of their own and always look "
-    "full behind it. A quarter of the lanes or less is a warning, half of them a note (usual with two cards).",
-    by_hand="Look into the board's manual for the slot's lanes, put the card into the first slot, reseat it, leave "
-    "out the riser, and check bifurcation in the BIOS.",
+    "The card uses all its PCI Express lanes",
+    about="An x16 card in a slot with four lanes, on a bad riser or with dirty contacts loads and offloads data "
+    "slowly. An idle card lowers its link speed but not its width, so only the width is checked here. The narrowest "
+    "link between CPU and card counts, because AMD cards have a switch of their own that always shows full width. A "
+    "quarter of the lanes or less is a warning; half of them is informational (usual with two cards).",
+    by_hand="Check the slot's lanes in the mainboard's manual, move the card to the first slot, reseat it, remove the "
+    "riser, and check bifurcation in the BIOS.",
     needs=(needs.CARD,),
 )
 def link_width(host: Host, catalogue: Catalogue) -> Verdict:
@@ -42,10 +42,10 @@ def link_width(host: Host, catalogue: Catalogue) -> Verdict:
     findings: list[Finding] = []
     fine = []
     for card in ours:
-        row, steps = cards.known(card, catalogue), _widths(host, card)
-        if card.link is None or not card.link.max_width or not steps:
+        row, widths = cards.row_of(card, catalogue), _widths(host, card)
+        if card.link is None or not card.link.max_width or not widths:
             continue
-        slot, width = min(steps, key=lambda step: step[1])
+        slot, width = min(widths, key=lambda pair: pair[1])
         able = min(card.link.max_width, _lanes(row.pcie if row else None) or card.link.max_width)
         if width >= able:
             fine.append(f"{cards.subject(card, catalogue)}: x{width}")
@@ -54,20 +54,22 @@ def link_width(host: Host, catalogue: Catalogue) -> Verdict:
             (warning if width * 4 <= able else info)(
                 cards.subject(card, catalogue),
                 f"The card runs on {width} of {able} PCI Express lanes.",
-                "Loading the model, offloading and work on several cards are slower by that much; training on one card "
-                "hardly is.",
+                "Loading the model, offloading and multi-GPU training are slower; training on one card is hardly "
+                "affected.",
                 [
                     (_sysfs(slot, "current_link_width"), width),
                     (_sysfs(card.slot, "max_link_width"), card.link.max_width),
                 ],
-                hardware(
-                    "Use the slot with all lanes (first one on most boards), reseat the card, leave out the riser."
-                ),
+                hardware("Use a slot with all lanes (usually the first), reseat the card, remove the riser."),
             )
         )
     if findings:
         return tuple(findings)
-    return Ok("; ".join(fine) + ".") if fine else Unknown("/sys shows no link width for the card (asleep, or virtual).")
+    return (
+        Ok("; ".join(fine) + ".")
+        if fine
+        else Unknown("/sys shows no link width for the card (it is asleep or virtual).")
+    )
 
 
 def _lanes(pcie: str | None) -> int | None:
@@ -78,18 +80,19 @@ def _lanes(pcie: str | None) -> int | None:
 
 @check(
     "gpu.link-speed",
-    "The slot is of the card's PCI Express generation",
-    about="An older slot, a riser or a BIOS setting holds the link to a lower generation. Idle cards lower their "
-    "link by themselves, so the speed counts only while the card is busy; at rest the slot's own limit is compared "
-    "with the card's, and only said. From /sys, for the ports between processor and card, and NVML's load.",
-    by_hand="Set the slot to Auto or the card's generation in the BIOS, leave out the riser, reseat the card. Look "
-    "again during a run: `cat /sys/bus/pci/devices/SLOT/current_link_speed`.",
+    "The slot supports the card's PCI Express generation",
+    about="An older slot, a riser or a BIOS setting can limit the link to a lower generation. Idle cards lower their "
+    "link speed, so the current speed counts only while the card is busy. When idle, the slot's maximum is compared "
+    "with the card's; a difference is informational only. From /sys, for the ports between CPU and card, and the load "
+    "from NVML.",
+    by_hand="Set the slot to Auto or the card's generation in the BIOS, remove the riser, reseat the card. Check again "
+    "during a run: `cat /sys/bus/pci/devices/SLOT/current_link_speed`.",
     needs=(needs.CARD,),
 )
 def link_speed(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
     if host.os.virtualisation != "none":
-        return Skip("A virtual machine's or container's ports do not tell what the real slot can.")
+        return Skip("The ports of a virtual machine or container do not show the speed of the real slot.")
     findings: list[Finding] = []
     fine = []
     for card in ours:
@@ -101,36 +104,41 @@ def link_speed(host: Host, catalogue: Catalogue) -> Verdict:
         load = (gpu.utilisation if gpu else None) or 0
         seen: list[Seen] = [
             (_sysfs(card.slot, "current_link_speed"), f"{card.link.speed} GT/s"),
-            ("slowest step's max_link_speed", f"{able} GT/s; the card's {card.link.max_speed} GT/s"),
+            ("slowest link's max_link_speed", f"{able} GT/s; the card's {card.link.max_speed} GT/s"),
         ]
         if load >= _BUSY and card.link.speed and card.link.speed * 2 <= able and card.link.speed <= 5:
             findings.append(
                 warning(
                     cards.subject(card, catalogue),
-                    f"The card is busy, and its link runs at {_named(card.link.speed)} of {_named(able)}.",
-                    "The link does not come up to speed: loading, offloading and several cards suffer.",
+                    f"The card is busy, but its link runs at {_generation(card.link.speed)} instead of "
+                    f"{_generation(able)}.",
+                    "The link does not reach its full speed: loading, offloading and multi-GPU training are slower.",
                     [*seen, ("NVML utilisation", f"{load} %")],
-                    hardware("Reseat the card, leave out the riser, set the slot's generation in the BIOS, update it."),
+                    hardware(
+                        "Reseat the card, remove the riser, set the slot's generation in the BIOS, update the BIOS."
+                    ),
                 )
             )
         elif able < card.link.max_speed:
             findings.append(
                 info(
                     cards.subject(card, catalogue),
-                    f"The slot is {_named(able)}, the card {_named(card.link.max_speed)}.",
-                    "Loading and offloading are that much slower; training on one card hardly is.",
+                    f"The slot supports {_generation(able)}, the card {_generation(card.link.max_speed)}.",
+                    "Loading and offloading are slower; training on one card is hardly affected.",
                     seen,
-                    hardware("Use a slot of the card's generation if the board has one, or leave it."),
+                    hardware("Use a slot of the card's generation if the mainboard has one; otherwise nothing to do."),
                 )
             )
         else:
-            fine.append(_named(able))
+            fine.append(_generation(able))
     if findings:
         return tuple(findings)
     return (
-        Ok(f"The way to the card is {', '.join(fine)}.") if fine else Skip("/sys does not show the ports to the card.")
+        Ok(f"The links to the card support {', '.join(fine)}.")
+        if fine
+        else Skip("/sys does not show the PCI ports of the card.")
     )
 
 
-def _named(speed: float) -> str:
+def _generation(speed: float) -> str:
     return f"PCIe {_GENERATIONS[speed]}.0" if speed in _GENERATIONS else f"{speed} GT/s"

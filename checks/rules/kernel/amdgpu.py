@@ -1,4 +1,4 @@
-"""What amdgpu needs of the kernel: new enough, its firmware, PCIe atomics, the IOMMU."""
+"""What amdgpu needs from the kernel: its version, firmware, PCIe atomics, the IOMMU."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from checks.model import Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, kernel_log, needs
 from checks.rules.finding import command, error, hardware, install, unread, warning
 
-# firmware that amdgpu asks for and works without: SR-IOV caps, and the table that it reads from the card instead
+# firmware that amdgpu requests but does not need: SR-IOV caps, and a table that it can read from the card instead
 _OPTIONAL = r"amdgpu/(?:\w+_cap|ip_discovery)\.bin"
-# `psp gfx command LOAD_TA … failed` is not among them: working machines say it
+# `psp gfx command LOAD_TA … failed` is not among them: working machines log it
 _NAMELESS = r"PSP firmware loading failed|IP block <psp> failed"
 _BROKEN = rf"failed to load ucode|LOAD_IP_FW\(0x6\) failed|{_NAMELESS}"
 
@@ -20,10 +20,10 @@ _BROKEN = rf"failed to load ucode|LOAD_IP_FW\(0x6\) failed|{_NAMELESS}"
 @check(
     "kernel.amdgpu-floor",
     "The kernel's own amdgpu is new enough for the card",
-    about="The driver inside the kernel learns new cards with each release: RDNA3 works from 6.8 on, RDNA4 (RX "
-    "9000) from 6.14 on. Floors by architecture come from the stacks of the catalogue. amdgpu-dkms, where loaded, "
-    "brings its own driver and is not judged by the kernel's number.",
-    by_hand="`sudo apt-get install linux-generic-hwe-24.04` and restart into the newer kernel.",
+    about="Each kernel release adds support for new cards: RDNA3 works from 6.8 on, RDNA4 (RX 9000) from 6.14 on. The "
+    "minimum kernel for each architecture comes from the stacks in the catalogue. If amdgpu-dkms is loaded, the "
+    "kernel's version does not matter.",
+    by_hand="Run `sudo apt-get install linux-generic-hwe-24.04` and reboot into the newer kernel.",
     needs=(needs.AMD_CARD,),
 )
 def amdgpu_floor(host: Host, catalogue: Catalogue) -> Verdict:
@@ -32,10 +32,10 @@ def amdgpu_floor(host: Host, catalogue: Catalogue) -> Verdict:
         return Ok(f"amdgpu-dkms {host.amd.module_version} is loaded; the kernel's own driver is not used.")
     release = host.kernel.release
     if release is None:
-        return Unknown("The kernel's release is not known.")
+        return Unknown("Cannot determine the kernel's release.")
     findings = []
     for card in ours:
-        row, fitting = cards.known(card, catalogue), cards.stacks(card, catalogue)
+        row, fitting = cards.row_of(card, catalogue), cards.stacks(card, catalogue)
         floors = {
             stack.kernel_floors.get(row.target) or stack.kernel_floor
             for stack in fitting
@@ -47,41 +47,41 @@ def amdgpu_floor(host: Host, catalogue: Catalogue) -> Verdict:
                 error(
                     cards.subject(card, catalogue),
                     f"Kernel {release} is too old for the card: its amdgpu needs {lowest}.",
-                    "An older amdgpu does not know the card or lacks its firmware names; ROCm then finds no GPU.",
+                    "An older amdgpu does not support the card or its firmware; ROCm then finds no GPU.",
                     [("/proc/sys/kernel/osrelease", release), ("stack", f"kernel {lowest} or newer")],
                     install(
-                        "Install Ubuntu's newer kernel and restart.", "linux-generic-hwe-24.04", verify=("uname", "-r")
+                        "Install Ubuntu's newer kernel and reboot.", "linux-generic-hwe-24.04", verify=("uname", "-r")
                     ),
                 )
             )
-    return tuple(findings) or Ok(f"Kernel {release} drives the card.")
+    return tuple(findings) or Ok(f"Kernel {release} supports the card.")
 
 
 @check(
     "kernel.firmware",
-    "amdgpu found all of its firmware",
-    about="amdgpu loads firmware for the card's parts from /lib/firmware/amdgpu. `Direct firmware load … failed` "
-    "for one that it needs, or `PSP firmware loading failed`, leaves the card unusable. Other drivers' missing "
-    "firmware and files that amdgpu only tries (…_cap.bin, ip_discovery.bin) do not count.",
-    by_hand="`sudo apt-get install --reinstall linux-firmware`, `sudo update-initramfs -u`, restart. For a card "
-    "newer than Ubuntu's linux-firmware use the HWE kernel or amdgpu-dkms-firmware.",
+    "amdgpu found all of the card's firmware",
+    about="amdgpu loads the card's firmware from /lib/firmware/amdgpu. After `Direct firmware load … failed` for a "
+    "file that it needs, or `PSP firmware loading failed`, the card is unusable. Missing firmware of other drivers and "
+    "optional files (…_cap.bin, ip_discovery.bin) do not count.",
+    by_hand="`sudo apt-get install --reinstall linux-firmware`, `sudo update-initramfs -u`, reboot. For a card newer "
+    "than Ubuntu's linux-firmware use the HWE kernel or amdgpu-dkms-firmware.",
     needs=(needs.AMD_CARD,),
 )
 def firmware(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.AMD)
     if host.kernel.log is None:
-        return kernel_log.cannot_read(host, "Whether amdgpu found its firmware")
+        return kernel_log.cannot_read(host, "whether amdgpu found its firmware")
     missing = rf"amdgpu ([0-9a-f:.]+): Direct firmware load for (?!{_OPTIONAL})amdgpu/\S+ failed"
     broken = rf"amdgpu ([0-9a-f:.]+): .*(?:{_BROKEN})"
     log = host.kernel.log
     hits = [*kernel_log.matching(log, "direct firmware load", missing), *kernel_log.matching(log, "amdgpu", broken)]
-    # without an address the line is about a card that amdgpu does not hold (kernels up to 6.8)
+    # without an address the line is about a card that amdgpu is not bound to (kernels up to 6.8)
     nameless = kernel_log.matching(log, "*error*", rf"\[drm:\w+(?: \[amdgpu\])?\] \*ERROR\* .*(?:{_NAMELESS})")
     findings = []
     for card in ours:
-        lines = [line for line, match in hits if cards.place(match[1]) == cards.place(card.slot)]
+        lines = [line for line, match in hits if cards.bus_address(match[1]) == cards.bus_address(card.slot)]
         lines += [line for line, _ in nameless if card.driver != "amdgpu"]
-        # the driver holds the card all the same: it did without
+        # the driver is bound to the card: it works without this firmware
         harmless = card.driver == "amdgpu" and not any(re.search(_BROKEN, line) for line in lines)
         if harmless:
             lines = [line for line in lines if not line.rstrip().partition(" failed")[0].endswith("_ta.bin")]
@@ -90,64 +90,64 @@ def firmware(host: Host, catalogue: Catalogue) -> Verdict:
                 (warning if harmless else error)(
                     cards.subject(card, catalogue),
                     "amdgpu did not find or could not load some of the card's firmware.",
-                    "amdgpu holds the card all the same, but a part of it may not work."
+                    "amdgpu is bound to the card, but some functions may not work."
                     if harmless
-                    else "Without it amdgpu gives the card up; ROCm finds no GPU.",
+                    else "Without it amdgpu cannot use the card; ROCm finds no GPU.",
                     kernel_log.quote(lines),
-                    install("Install the firmware, then restart.", "--reinstall", "linux-firmware"),
+                    install("Install the firmware, then reboot.", "--reinstall", "linux-firmware"),
                 )
             )
-    return tuple(findings) or Ok("amdgpu misses no firmware.")
+    return tuple(findings) or Ok("No firmware is missing.")
 
 
 @check(
     "kernel.pcie-atomics",
-    "The slot passes PCI Express atomics to the AMD card",
-    about="ROCm needs PCI Express atomics between processor and card. Where the slot does not pass them, KFD "
-    "leaves the card out and says `skipped device …, PCI rejects atomics`; only that line is a fault. `PCIE atomic "
-    "ops is not supported` alone is said on machines that work.",
-    by_hand="Move the card into a slot that hangs on the processor, not on the chipset, a riser or Thunderbolt. "
-    "Where the line ends in two numbers (`494<509`), newer linux-firmware does without atomics as well.",
+    "The slot supports PCI Express atomics for the AMD card",
+    about="ROCm needs PCI Express atomics between CPU and card. If the slot does not support them, KFD skips the card "
+    "and logs `skipped device …, PCI rejects atomics`; only that message is a fault. `PCIE atomic ops is not "
+    "supported` alone also appears on machines that work.",
+    by_hand="Move the card to a slot wired directly to the CPU, not to the chipset, a riser or Thunderbolt. If the "
+    "message shows two numbers (`494<509`), newer linux-firmware also works without atomics.",
     needs=(needs.AMD_CARD,),
 )
 def pcie_atomics(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.AMD)
     if host.kernel.log is None:
-        return kernel_log.cannot_read(host, "Whether KFD took the card")
+        return kernel_log.cannot_read(host, "whether KFD accepted the card")
     pattern = r"skipped device ([0-9a-f]{4}):([0-9a-f]{4}), PCI rejects atomics(?: (\d+)<(\d+))?"
     findings = []
     for line, match in kernel_log.matching(host.kernel.log, "rejects atomics", pattern):
         hit = [card for card in ours if (card.vendor, card.device) == (match[1], match[2])]
-        # a processor's graphics may be left out for the same reason; that harms nobody
+        # integrated graphics may be skipped for the same reason, which is harmless
         if hit:
             findings.append(
                 error(
                     cards.subject(hit[0], catalogue) if len(hit) == 1 else f"{match[1]}:{match[2]}",
-                    "KFD left the card out: its slot does not pass PCI Express atomics.",
+                    "KFD skipped the card: its slot does not support PCI Express atomics.",
                     "ROCm does not list a card that KFD skipped, so PyTorch finds no GPU."
                     + (
-                        f" Firmware {match[4]} or newer would do without atomics; {match[3]} is loaded."
+                        f" Firmware {match[4]} or newer works without atomics; {match[3]} is loaded."
                         if match[3]
                         else ""
                     ),
                     kernel_log.quote([line]),
                     hardware(
-                        "Put the card into a slot that hangs on the processor, without riser or Thunderbolt"
-                        + ("; or install newer linux-firmware." if match[3] else ".")
+                        "Move the card to a slot wired directly to the CPU (not the chipset), without riser or "
+                        "Thunderbolt" + ("; or install newer linux-firmware." if match[3] else ".")
                     ),
                 )
             )
     unique = {finding.subject: finding for finding in findings}
-    return tuple(unique.values()) or Ok("KFD did not reject the card's slot.")
+    return tuple(unique.values()) or Ok("KFD has not rejected the card's slot.")
 
 
 @check(
     "kernel.iommu",
-    "Several AMD cards do not hang in the IOMMU",
-    about="With two or more AMD cards, address translation by the IOMMU makes copies between them hang; AMD asks "
-    "for `iommu=pt`. Only judged with at least two cards. Read from the kernel command line and the cards' IOMMU "
-    "groups.",
-    by_hand="Add `iommu=pt` to GRUB_CMDLINE_LINUX_DEFAULT in /etc/default/grub, run `sudo update-grub`, restart.",
+    "The IOMMU does not disturb copies between AMD cards",
+    about="With two or more AMD cards, address translation by the IOMMU can make copies between them hang; AMD "
+    "recommends `iommu=pt`. Checked only with at least two cards. Read from the kernel command line and the cards' "
+    "IOMMU groups.",
+    by_hand="Add `iommu=pt` to GRUB_CMDLINE_LINUX_DEFAULT in /etc/default/grub, run `sudo update-grub`, reboot.",
 )
 def iommu(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.AMD)
@@ -160,15 +160,15 @@ def iommu(host: Host, catalogue: Catalogue) -> Verdict:
     if types <= {"identity", None} and "identity" in types:
         return Ok("The cards' IOMMU groups are of type identity.")
     if line is None or types == {None}:
-        return Unknown("The cards' IOMMU groups cannot be read (no IOMMU, or /sys is not mounted).")
+        return Unknown("Cannot determine the cards' IOMMU groups (no IOMMU, or /sys is not mounted).")
     return (
         warning(
             "kernel",
-            "The IOMMU translates between the AMD cards.",
-            "Copies between cards can hang; AMD documents iommu=pt for several GPUs.",
+            "The IOMMU translates addresses between the AMD cards.",
+            "Copies between the cards can hang; AMD recommends iommu=pt for several GPUs.",
             [("/proc/cmdline", " ".join(line)), ("iommu_group/type", ", ".join(sorted(filter(None, types))))],
             command(
-                "Add iommu=pt to GRUB_CMDLINE_LINUX_DEFAULT in /etc/default/grub, then run this and restart.",
+                "Add iommu=pt to GRUB_CMDLINE_LINUX_DEFAULT in /etc/default/grub, then run this and reboot.",
                 "update-grub",
                 sudo=True,
                 reboot=True,
@@ -180,17 +180,17 @@ def iommu(host: Host, catalogue: Catalogue) -> Verdict:
 
 @check(
     "kernel.amdgpu-dkms",
-    "amdgpu-dkms knows the kernel",
-    about="amdgpu-dkms is made for kernels up to its own number (amdgpu 6.14.14 for 6.14); on a newer one its build "
-    "usually fails and dpkg stays half-configured. Compares each version under /var/lib/dkms with the running kernel "
-    "and that of the next boot. A build that exists is believed.",
-    by_hand="Stay on the GA kernel (`sudo apt-get install linux-generic` and remove linux-generic-hwe-24.04), take a "
+    "amdgpu-dkms supports the running and the next kernel",
+    about="amdgpu-dkms supports kernels up to its own version number (amdgpu 6.14.14 for 6.14); on a newer kernel its "
+    "build usually fails and leaves the package half-configured. Compares each version under /var/lib/dkms with the "
+    "running kernel and that of the next boot. A kernel for which the module was built counts as supported.",
+    by_hand="Keep the GA kernel (`sudo apt-get install linux-generic` and remove linux-generic-hwe-24.04), install a "
     "newer amdgpu-dkms, or `sudo apt-get remove amdgpu-dkms` and use the kernel's own amdgpu.",
     needs=(needs.AMD_CARD,),
 )
 def amdgpu_dkms(host: Host, catalogue: Catalogue) -> Verdict:
     if host.kernel.dkms is None:
-        return unread(host, "What DKMS has built", ("/var/lib/dkms",), "Make /var/lib/dkms readable.")
+        return unread(host, "what DKMS has built", ("/var/lib/dkms",), "Make /var/lib/dkms readable.")
     builds = [build for build in host.kernel.dkms if build.module == "amdgpu"]
     if not builds:
         return Skip("amdgpu-dkms is not installed.")
@@ -203,15 +203,15 @@ def amdgpu_dkms(host: Host, catalogue: Catalogue) -> Verdict:
         and not any(build.kernel == kernel and build.state == "installed" for build in builds)
     ]
     if not newer:
-        return Ok(f"amdgpu-dkms {builds[-1].version} is built for the kernels that matter, or made for them.")
+        return Ok(f"amdgpu-dkms {builds[-1].version} supports the running and the next kernel.")
     return (
         warning(
             f"amdgpu-dkms {builds[-1].version}",
-            f"amdgpu-dkms is made for kernels up to {'.'.join(map(str, base))}; {' and '.join(newer)} is newer.",
-            "Its build fails there; the kernel falls back to its own amdgpu, and dpkg may stay half-configured.",
+            f"amdgpu-dkms supports kernels up to {'.'.join(map(str, base))}; {' and '.join(newer)} is newer.",
+            "Its build fails there; the kernel falls back to its own amdgpu, and the package may be half-configured.",
             [("/var/lib/dkms", f"amdgpu/{builds[-1].version}"), ("kernel", ", ".join(newer))],
             command(
-                "Remove it and use the kernel's own amdgpu, or take a newer one: gpu-setup plan.",
+                "Remove it and use the kernel's own amdgpu, or install a newer one: gpu-setup plan.",
                 *("apt-get", "remove", "amdgpu-dkms"),
                 sudo=True,
                 reboot=True,

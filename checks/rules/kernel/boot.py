@@ -1,4 +1,4 @@
-"""The kernel of this boot and of the next: a pending reboot, its headers, its initramfs."""
+"""The running kernel and that of the next boot: a pending reboot, headers, initramfs."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from checks.facts.host import Host
 from checks.model import Ok, Skip, Unknown, Verdict, check
 from checks.rules import needs
 from checks.rules.finding import command, error, install, reboot, unread, warning
-from checks.rules.installed import dkms_in_play, modules
+from checks.rules.installed import modules, uses_dkms
 
-# packages whose restart matters to a GPU
+# packages whose update needs a reboot before the GPU works again
 _MATTERS = ("linux-image", "linux-modules", "linux-base", "nvidia", "libnvidia", "amdgpu", "linux-firmware")
 
 
 @check(
     "kernel.reboot-pending",
-    "The machine has been restarted since its last update",
-    about="After an update of kernel or driver the old one runs until the restart; verifying or benchmarking in "
-    "between tests the wrong thing. From /run/reboot-required and the newest kernel in /boot.",
-    by_hand="`cat /run/reboot-required.pkgs` says which packages asked. Restart.",
+    "No reboot is pending for kernel or driver",
+    about="After an update of kernel or driver the old version runs until the next reboot; checks and benchmarks "
+    "before it measure the old version. From /run/reboot-required and the newest kernel in /boot.",
+    by_hand="`cat /run/reboot-required.pkgs` lists the packages that need it. Reboot.",
     needs=(needs.CARD,),
 )
 def reboot_pending(host: Host, catalogue: Catalogue) -> Verdict:
@@ -28,69 +28,69 @@ def reboot_pending(host: Host, catalogue: Catalogue) -> Verdict:
     if not newer and not (host.apt.reboot_required and (asked or not host.apt.reboot_packages)):
         if host.apt.reboot_required is None and coming is None:
             return unread(
-                host, "Whether a restart is pending", ("reboot-required", "/boot"), "Make /run and /boot readable."
+                host, "whether a reboot is pending", ("reboot-required", "/boot"), "Make /run and /boot readable."
             )
-        return Ok("No restart is pending for kernel or driver.")
+        return Ok("No reboot is pending for kernel or driver.")
     seen: list[tuple[str, object]] = []
     if newer:
         seen.append(("/boot", f"next boot: {coming}; running: {release}"))
     if host.apt.reboot_required:
-        seen.append(("/run/reboot-required", ", ".join(asked) or "present"))
+        seen.append(("/run/reboot-required", ", ".join(asked) or "exists"))
     return (
         warning(
             "kernel",
-            f"A restart is pending: kernel {coming} is installed, {release} runs."
+            f"A reboot is pending: kernel {coming} is installed, {release} is running."
             if newer
-            else "A restart is pending.",
-            "Until then the machine runs the old kernel or driver.",
+            else "A reboot is pending.",
+            "Until the reboot the machine runs the old kernel or driver.",
             seen,
-            reboot("Restart (check driver.next-boot first).", verify=("uname", "-r")),
+            reboot("Reboot (check driver.next-boot first).", verify=("uname", "-r")),
         ),
     )
 
 
 @check(
     "kernel.headers",
-    "The headers that DKMS needs are installed",
-    about="DKMS compiles against linux-headers of exactly the kernel that the module is for. Only judged where "
+    "The kernel headers that DKMS needs are installed",
+    about="DKMS needs the linux-headers package of exactly the kernel that it builds the module for. Checked only if "
     "DKMS builds a GPU driver; prebuilt and in-tree modules need no headers.",
     by_hand="`sudo apt-get install linux-headers-$(uname -r)`, and for later kernels linux-headers-generic or "
     "linux-headers-generic-hwe-24.04.",
     needs=(needs.CARD,),
 )
 def headers(host: Host, catalogue: Catalogue) -> Verdict:
-    if not dkms_in_play(host):
+    if not uses_dkms(host):
         return Skip("DKMS builds no GPU driver here, so no headers are needed.")
     if host.kernel.headers is None:
-        return unread(host, "Which headers are installed", ("/usr/src", "headers"), "Make /usr/src readable.")
+        return unread(host, "which headers are installed", ("/usr/src", "headers"), "Make /usr/src readable.")
     wanted = [kernel for kernel in dict.fromkeys((host.kernel.release, host.kernel.next_boot)) if kernel]
     if not wanted:
-        return Unknown("The kernel's release is not known.")
+        return Unknown("Cannot determine the kernel's release.")
     missing = [kernel for kernel in wanted if kernel not in host.kernel.headers]
     findings = []
     for kernel in missing:
-        stopped = kernel == host.kernel.release and not (
+        unusable = kernel == host.kernel.release and not (
             modules(host, "nvidia", kernel) or modules(host, "amdgpu", kernel)
         )
         findings.append(
-            (error if stopped else warning)(
+            (error if unusable else warning)(
                 f"kernel {kernel}",
                 f"linux-headers-{kernel} is missing.",
                 "DKMS cannot build the GPU driver for this kernel without them.",
                 [("/usr/src", ", ".join(host.kernel.headers) or "no linux-headers")],
-                install("Install the headers; DKMS then builds by itself.", f"linux-headers-{kernel}"),
+                install("Install the headers; DKMS then builds the module automatically.", f"linux-headers-{kernel}"),
             )
         )
-    return tuple(findings) or Ok(f"Headers are there for {', '.join(wanted)}.")
+    return tuple(findings) or Ok(f"Headers are installed for {', '.join(wanted)}.")
 
 
 @check(
     "kernel.initramfs",
-    "The initramfs knows the module settings",
-    about="nouveau, amdgpu and NVIDIA's module are often loaded from the initramfs, which holds a copy of "
-    "/etc/modprobe.d. A blacklist or option that was written after the initramfs was built counts only for modules "
-    "loaded later. Compares the dates of your own files there with that of the next boot's initrd.",
-    by_hand="`sudo update-initramfs -u -k all`, then restart. `lsinitramfs /boot/initrd.img-RELEASE | grep modprobe` "
+    "The initramfs contains the current module settings",
+    about="nouveau, amdgpu and NVIDIA's module are often loaded from the initramfs, which contains a copy of "
+    "/etc/modprobe.d. A blacklist or option that is newer than the initramfs affects only modules that are loaded "
+    "later. Compares the dates of your own files there with the initrd of the next boot.",
+    by_hand="`sudo update-initramfs -u -k all`, then reboot. `lsinitramfs /boot/initrd.img-RELEASE | grep modprobe` "
     "shows what is inside.",
     needs=(needs.CARD,),
 )
@@ -98,12 +98,12 @@ def initramfs(host: Host, catalogue: Catalogue) -> Verdict:
     release = host.kernel.next_boot or host.kernel.release
     if host.kernel.dates is None:
         if any(gap.source == "stat" for gap in host.unread):
-            return unread(host, "When the initramfs was built", ("stat",), "`ls -l /boot /etc/modprobe.d` shows it.")
-        return Skip("No file of your own in /etc/modprobe.d speaks of GPU modules.")
+            return unread(host, "when the initramfs was built", ("stat",), "`ls -l /boot /etc/modprobe.d` shows it.")
+        return Skip("No file of your own in /etc/modprobe.d mentions GPU modules.")
     dates = dict(host.kernel.dates)
     built = dates.get(f"/boot/initrd.img-{release}")
     if built is None:
-        return Unknown(f"When the initramfs of {release} was built is not known. `ls -l /boot` shows it.")
+        return Unknown(f"Cannot determine when the initramfs of {release} was built. `ls -l /boot` shows it.")
     later = [path for path, when in host.kernel.dates if path.startswith("/etc/modprobe.d/") and when > built + 60]
     if not later:
         return Ok(f"The initramfs of {release} is newer than the files in /etc/modprobe.d.")
@@ -111,10 +111,10 @@ def initramfs(host: Host, catalogue: Catalogue) -> Verdict:
         warning(
             f"kernel {release}",
             f"{later[0]} is newer than the initramfs.",
-            "What it says does not count for modules that are loaded early; nouveau may keep the card.",
+            "Its settings do not apply to modules that are loaded early; nouveau may bind the card.",
             [(path, f"changed {dates[path] - built} s after /boot/initrd.img-{release}") for path in later],
             command(
-                "Build the initramfs anew, then restart.",
+                "Rebuild the initramfs, then reboot.",
                 *("update-initramfs", "-u", "-k", "all"),
                 sudo=True,
                 reboot=True,

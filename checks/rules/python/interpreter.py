@@ -1,4 +1,4 @@
-"""What the training environment needs of the system's Python and compiler."""
+"""What the training environment needs from the system's Python and compiler."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from checks.rules.finding import by_hand, error, install, unread, warning
 
 @check(
     "python.compiler",
-    "A C compiler is there for Triton",
-    about="Triton compiles a small C file at the first kernel launch; bitsandbytes and the fused kernels go "
-    "through it. Without gcc: `Failed to find C compiler`, minutes into a run. Looks for cc and gcc on PATH. Not "
+    "A C compiler is installed (for Triton)",
+    about="Triton compiles a small C file at the first kernel launch; bitsandbytes and the fused kernels use Triton. "
+    "Without gcc a run fails after some minutes with `Failed to find C compiler`. Searches for cc and gcc on PATH. Not "
     "needed without a card.",
-    by_hand="`sudo apt-get install build-essential`.",
+    by_hand="Run `sudo apt-get install build-essential`.",
     needs=(needs.CARD,),
 )
 def compiler(host: Host, catalogue: Catalogue) -> Verdict:
     if host.python.compiler:
-        return Ok(f"{host.python.compiler} is there.")
+        return Ok(f"{host.python.compiler} is installed.")
     if host.python.compiler is None and any("gcc" in gap.source or "/usr/bin" in gap.source for gap in host.unread):
-        return unread(host, "Whether there is a C compiler", ("gcc", "/usr/bin"), "Make /usr/bin readable.")
+        return unread(host, "whether a C compiler is installed", ("gcc", "/usr/bin"), "Make /usr/bin readable.")
     return (
         error(
             "C compiler",
-            "There is no C compiler.",
-            "Triton compiles a launcher at run time; training stops with `Failed to find C compiler`.",
+            "No C compiler is installed.",
+            "Triton compiles a launcher at run time; training fails with `Failed to find C compiler`.",
             [("PATH", "neither cc nor gcc")],
             install("Install the compiler.", "build-essential", verify=("cc", "--version")),
         ),
@@ -36,18 +36,20 @@ def compiler(host: Host, catalogue: Catalogue) -> Verdict:
 
 @check(
     "python.headers",
-    "Python.h is there for Triton",
-    about="The C file that Triton compiles includes Python.h of the Python that trains. Ubuntu puts it into "
-    "python3-dev. Looks in the include folder of the system's python3; a Python from elsewhere (uv, conda) brings "
-    "its own.",
-    by_hand="`sudo apt-get install python3-dev` (for another version python3.X-dev).",
+    "Python.h is installed (for Triton)",
+    about="The C file that Triton compiles includes Python.h of the Python used for training. On Ubuntu it is in the "
+    "package python3-dev. Searches the include folder of the system's python3; a Python from uv or conda has its own "
+    "Python.h.",
+    by_hand="Run `sudo apt-get install python3-dev` (for another version python3.X-dev).",
     needs=(needs.CARD,),
 )
 def headers(host: Host, catalogue: Catalogue) -> Verdict:
     if host.python.headers is None:
-        return Unknown("Whether Python.h is there is not known: python3 was not found, or /usr/include cannot be read.")
+        return Unknown(
+            "Cannot determine whether Python.h is installed: python3 was not found, or /usr/include cannot be read."
+        )
     if host.python.headers:
-        return Ok("Python.h is there.")
+        return Ok("Python.h is installed.")
     return (
         error(
             f"Python {host.python.version or ''}".strip(),
@@ -61,21 +63,21 @@ def headers(host: Host, catalogue: Catalogue) -> Verdict:
 
 @check(
     "python.version",
-    "The system's Python fits the training stack",
-    about="torch and Axolotl publish wheels for certain Python versions; the stacks in the catalogue name them. On "
-    "another one pip builds from source or installs a torch for the processor only.",
-    by_hand="`uv python install 3.12`, or use the training image, which brings its own Python.",
+    "The training stack supports the system's Python",
+    about="torch and Axolotl publish wheels for certain Python versions; the stacks in the catalogue list them. With "
+    "another version pip builds from source or installs a CPU-only torch.",
+    by_hand="Run `uv python install 3.12`, or use the training image, which includes its own Python.",
 )
 def version(host: Host, catalogue: Catalogue) -> Verdict:
     if host.python.version is None:
-        return unread(host, "Python's version", ("python",), "Is python3 on PATH?")
+        return unread(host, "the version of python3", ("python",), "Check that python3 is on PATH.")
     ours = cards.training(host, catalogue)
     wanted = [stack for card in ours for stack in cards.stacks(card, catalogue)]
     wanted = wanted or [stack for stack in catalogue.stacks if stack.vendor == "cpu"]
     able = dict.fromkeys(python for stack in wanted for python in stack.pythons)
     short = ".".join(map(str, cards.numbers(host.python.version)[:2]))
     if not able:
-        return Skip("No stack names a Python version.")
+        return Skip("No stack lists a Python version.")
     if short in able:
         return Ok(f"Python {host.python.version}.")
     return (
@@ -84,29 +86,29 @@ def version(host: Host, catalogue: Catalogue) -> Verdict:
             f"The training stack has no wheels for Python {short}.",
             f"They are published for {', '.join(able)}.",
             [(host.python.path or "python3", host.python.version)],
-            by_hand("Install a fitting Python beside it (uv python install 3.12), or train in the image."),
+            by_hand("Also install a supported Python (uv python install 3.12), or train in the image."),
         ),
     )
 
 
 @check(
     "python.venv",
-    "Python can make environments",
-    about="Ubuntu's python3 leaves venv and pip's installer to the package python3-venv; without it `python3 -m "
-    "venv` fails with `ensurepip is not available`.",
-    by_hand="`sudo apt-get install python3-venv`.",
+    "Python can create virtual environments",
+    about="On Ubuntu, venv and ensurepip are in the package python3-venv; without it `python3 -m venv` fails with "
+    "`ensurepip is not available`.",
+    by_hand="Run `sudo apt-get install python3-venv`.",
 )
 def venv(host: Host, catalogue: Catalogue) -> Verdict:
     if host.python.venv is None:
-        return Unknown("Whether python3 can make environments is not known.")
+        return Unknown("Cannot determine whether python3-venv is installed.")
     if host.python.venv:
         return Ok("venv works.")
     return (
         warning(
             f"Python {host.python.version or ''}".strip(),
-            "python3 cannot make environments.",
-            "The training environment is a venv where no image is used.",
+            "python3-venv is not installed.",
+            "It is needed to create the training environment if no image is used.",
             [(host.python.path or "python3", "ensurepip is missing")],
-            install("Install it.", "python3-venv"),
+            install("Install python3-venv.", "python3-venv"),
         ),
     )

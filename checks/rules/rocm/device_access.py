@@ -1,4 +1,4 @@
-"""May the person use the card? /dev/kfd, render nodes, and groups that count from the next login on."""
+"""Whether the user has permission for the card: /dev/kfd, render nodes, and groups."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from checks.facts.host import DeviceNode, Host
 from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs
 from checks.rules.finding import Seen, by_hand, command, error, info, unread
-from checks.rules.session import as_root, groups, in_container, may_use, not_theirs, user
+from checks.rules.session import as_root, groups, hidden_by_sudo, in_container, may_use, user
 
 
-def _shown(node: DeviceNode) -> Seen:
+def _permissions(node: DeviceNode) -> Seen:
     mode = "?" if node.mode is None else f"{node.mode & 0o7777:04o}"
     return node.path, f"mode {mode}, group {node.group_name or node.group}"
 
 
 def _unknown(host: Host, device: str) -> Unknown:
     if as_root(host):
-        return Unknown(f"Root may use {device} in any case. Run the doctor without sudo, as the user who trains.")
-    return Unknown(f"Whether this session may use {device} is not known.")
+        return Unknown(f"Root can always open {device}. Run the doctor without sudo, as the user who trains.")
+    return Unknown(f"Cannot determine whether this session can open {device}.")
 
 
 def _groups(source: tuple[str, ...] | None) -> str:
@@ -26,21 +26,27 @@ def _groups(source: tuple[str, ...] | None) -> str:
 
 
 def _in_database_only(host: Host, group: str | None) -> bool:
-    """A fresh login would have the group, this session does not."""
+    """A new login would have the group, this session does not."""
     person = host.person
     return bool(group) and group in (person.database_groups or ()) and group not in (person.groups or ())
 
 
-def _let_in(host: Host, node: DeviceNode) -> Fix:
+def _lacks_permission(host: Host, node: DeviceNode) -> str:
+    name, group = user(host) or "This user", node.group_name
+    outside = group and group not in (groups(host) or ())
+    return f"{name} lacks permission for {node.path}" + (f" (not in group {group})." if outside else ".")
+
+
+def _grant_access(host: Host, node: DeviceNode) -> Fix:
     name = user(host) or "$USER"
     if in_container(host):
         return by_hand(
             f"Start the container with --device={node.path} and --group-add {node.group} (the host's number)."
         )
     if _in_database_only(host, node.group_name):
-        return by_hand(f"{name} is in {node.group_name} already: log out and in again.", relogin=True)
+        return by_hand(f"{name} is already in {node.group_name}: log out and log in again.", relogin=True)
     return command(
-        f"Put {name} into the groups render and video, then log in again.",
+        f"Add {name} to the groups render and video, then log in again.",
         *("usermod", "-aG", "render,video", name),
         sudo=True,
         relogin=True,
@@ -50,12 +56,12 @@ def _let_in(host: Host, node: DeviceNode) -> Fix:
 
 @check(
     "rocm.kfd-access",
-    "This session may use /dev/kfd",
-    about="ROCm computes through /dev/kfd. Decided by access(2) for the user who asks, not by group lists and not "
-    "for root; /dev/kfd has no `uaccess`, so being at the desktop does not help. Without access: `Unable to open "
-    "/dev/kfd read-write: Permission denied`.",
-    by_hand="`sudo usermod -aG render,video $USER`, then log out and in (for a service restart it). In a "
-    "container: `--device=/dev/kfd --group-add $(getent group render | cut -d: -f3)`.",
+    "This session can open /dev/kfd",
+    about="ROCm computes through /dev/kfd. Decided by access(2) for the user who runs the doctor, not by group lists "
+    "and not for root. Being logged in at the desktop does not help, because udev grants no `uaccess` to /dev/kfd. "
+    "Without access: `Unable to open /dev/kfd read-write: Permission denied`.",
+    by_hand="Run `sudo usermod -aG render,video $USER`, then log out and log in again (for a service, restart it). In "
+    "a container: `--device=/dev/kfd --group-add $(getent group render | cut -d: -f3)`.",
     needs=(needs.AMD_CARD,),
     causes=("rocm.render-group", "driver.bound", "kernel.firmware", "kernel.amdgpu-floor"),
 )
@@ -63,7 +69,7 @@ def kfd_access(host: Host, catalogue: Catalogue) -> Verdict:
     node = host.amd.kfd
     if node is None:
         if any("/dev/kfd" in gap.source for gap in host.unread):
-            return unread(host, "Whether this session may use /dev/kfd", ("/dev/kfd",), "Make /dev readable.")
+            return unread(host, "whether this session can open /dev/kfd", ("/dev/kfd",), "Make /dev readable.")
         if not host.amd.loaded and not in_container(host):
             return Skip("amdgpu is not loaded, so there is no /dev/kfd: see driver.bound.")
         return (
@@ -71,10 +77,10 @@ def kfd_access(host: Host, catalogue: Catalogue) -> Verdict:
                 "/dev/kfd",
                 "/dev/kfd is missing.",
                 "ROCm computes through it; without it PyTorch finds no GPU.",
-                [("/dev/kfd", "absent"), ("/proc/modules", f"amdgpu {'loaded' if host.amd.loaded else 'not loaded'}")],
+                [("/dev/kfd", "missing"), ("/proc/modules", f"amdgpu {'loaded' if host.amd.loaded else 'not loaded'}")],
                 by_hand("Start the container with --device=/dev/kfd --device=/dev/dri.")
                 if in_container(host)
-                else by_hand("Read what amdgpu said: sudo journalctl -k -b | grep -iE 'amdgpu|kfd'."),
+                else by_hand("Read amdgpu's messages: sudo journalctl -k -b | grep -iE 'amdgpu|kfd'."),
             ),
         )
     usable = may_use(host, node, uaccess=False)
@@ -85,32 +91,34 @@ def kfd_access(host: Host, catalogue: Catalogue) -> Verdict:
     return (
         error(
             node.path,
-            f"{user(host) or 'This user'} may not use {node.path}.",
-            "ROCm cannot open it, so PyTorch finds no GPU. As root it works, which misleads.",
-            [_shown(node), ("groups", _groups(groups(host)))],
-            _let_in(host, node),
+            _lacks_permission(host, node),
+            "ROCm cannot open it, so PyTorch finds no GPU. It works as root, so the cause is easy to miss.",
+            [_permissions(node), ("groups", _groups(groups(host)))],
+            _grant_access(host, node),
         ),
     )
 
 
 @check(
     "rocm.render-access",
-    "This session may use the card's render node",
-    about="ROCm allocates memory through /dev/dri/renderD*. The desktop's user gets access by `uaccess`, the same "
-    "user over SSH or in a service does not. Decided by access(2) for the node that belongs to the card.",
-    by_hand="`sudo usermod -aG render,video $USER`, then log out and in.",
+    "This session can open the card's render node",
+    about="ROCm allocates memory through /dev/dri/renderD*. The user at the desktop gets access through `uaccess`; the "
+    "same user over SSH or in a service does not. Decided by access(2) for the render node of the card.",
+    by_hand="Run `sudo usermod -aG render,video $USER`, then log out and log in again.",
     needs=(needs.AMD_CARD,),
     causes=("rocm.render-group", "driver.bound"),
 )
 def render_access(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.AMD)
     if host.amd.render is None:
-        return unread(host, "Which render nodes there are", ("/dev/dri",), "Make /dev/dri readable.")
+        return unread(host, "which render nodes exist", ("/dev/dri",), "Make /dev/dri readable.")
     findings: list[Finding] = []
     known: list[str] = []
     unknown: list[str] = []
     for card in ours:
-        node = next((row for row in host.amd.render if cards.place(row.slot) == cards.place(card.slot)), None)
+        node = next(
+            (row for row in host.amd.render if cards.bus_address(row.slot) == cards.bus_address(card.slot)), None
+        )
         if node is None:
             continue
         usable = may_use(host, node, uaccess=True)
@@ -122,10 +130,10 @@ def render_access(host: Host, catalogue: Catalogue) -> Verdict:
             findings.append(
                 error(
                     f"{node.path} of {cards.subject(card, catalogue)}",
-                    f"{user(host) or 'This user'} may not use {node.path}.",
+                    _lacks_permission(host, node),
                     "ROCm cannot allocate the card's memory without it.",
-                    [_shown(node), ("groups", _groups(groups(host)))],
-                    _let_in(host, node),
+                    [_permissions(node), ("groups", _groups(groups(host)))],
+                    _grant_access(host, node),
                 )
             )
     if findings:
@@ -133,43 +141,45 @@ def render_access(host: Host, catalogue: Catalogue) -> Verdict:
     if unknown:
         return _unknown(host, ", ".join(unknown))
     if not known:
-        return Skip("The card has no render node while its driver is not bound: see driver.bound.")
+        return Skip("The card has no render node, because its driver is not bound: see driver.bound.")
     return Ok(f"{user(host) or 'This user'} can open {', '.join(known)}.")
 
 
 @check(
     "rocm.render-group",
-    "This session has the groups that its user has",
-    about="A group added with usermod counts from the next login on. A session that is older, or a tmux server, "
-    "IDE or service started before, lacks it although `id USER` shows it. Reported only where access is in fact "
-    "denied.",
-    by_hand="Log out of the desktop or SSH session and in again (for tmux: `tmux kill-server`); as a stopgap "
-    "`newgrp render`. For services: `sudo systemctl restart user@$(id -u)`.",
+    "This session has all groups of its user",
+    about="A group added with usermod takes effect at the next login. Older sessions, and tmux servers, IDEs or "
+    "services that were started before, do not have it although `id USER` lists it. Reported only if access is "
+    "actually denied.",
+    by_hand="Log out of the desktop or SSH session and log in again (for tmux: `tmux kill-server`); `newgrp render` is "
+    "a temporary workaround. For services: `sudo systemctl restart user@$(id -u)`.",
     needs=(needs.AMD_CARD,),
 )
 def render_group(host: Host, catalogue: Catalogue) -> Verdict:
-    if (unseen := not_theirs(host, "The session")) is not None:
-        return unseen
+    if (hidden := hidden_by_sudo(host, "The session")) is not None:
+        return hidden
     denied = [node for node in (host.amd.kfd, *(host.amd.render or ())) if node is not None and node.usable is False]
     if not denied:
-        return Ok("No device of the card is denied to this session.")
+        return Ok("This session can open all device files of the card.")
     if host.person.groups is None or host.person.database_groups is None:
-        return Unknown("The groups of this session or of its user are not known: /etc/group cannot be read.")
+        return Unknown("Cannot determine the groups of this session or of its user: /etc/group cannot be read.")
     missing = dict.fromkeys(n.group_name for n in denied if n.group_name and _in_database_only(host, n.group_name))
     if not missing:
-        return Ok("The session's groups are those of its user.")
+        return Ok("This session has all groups of its user.")
     names = ", ".join(missing)
     return (
         error(
             host.person.user or "this user",
-            f"{host.person.user} is in {names}, but this session is older than that.",
-            "Groups are given at login; this session cannot use the card until the next one.",
+            f"{host.person.user} is in {names}, but this session is older than that and does not have it.",
+            "Groups take effect at login; this session cannot use the card until the user logs in again.",
             [
                 ("/etc/group", _groups(host.person.database_groups)),
                 ("groups of this session", _groups(host.person.groups)),
             ],
             by_hand(
-                "Log out and in again; end tmux servers and editors that stay.", relogin=True, verify=("id", "-nG")
+                "Log out and log in again; stop tmux servers and editors that are still running.",
+                relogin=True,
+                verify=("id", "-nG"),
             ),
         ),
     )
@@ -177,9 +187,9 @@ def render_group(host: Host, catalogue: Catalogue) -> Verdict:
 
 @check(
     "rocm.open-to-all",
-    "The card is not open to every account",
-    about="A udev rule with mode 0666 lets every local account, services included, use the card and read its "
-    "memory. AMD documents it as a short cut; groups do the same without that. Only said.",
+    "Not every local account can use the card",
+    about="A udev rule with mode 0666 lets every local account, including services, use the card and read its memory. "
+    "AMD documents it as a shortcut; groups give access without this risk. Informational only.",
     by_hand='Remove MODE="0666" from the rules in /etc/udev/rules.d, run `sudo udevadm control --reload` and '
     "`sudo udevadm trigger`, and use the groups render and video.",
     needs=(needs.AMD_CARD,),
@@ -187,17 +197,17 @@ def render_group(host: Host, catalogue: Catalogue) -> Verdict:
 def open_to_all(host: Host, catalogue: Catalogue) -> Verdict:
     node = host.amd.kfd
     if node is None or node.mode is None:
-        return Skip("There is no /dev/kfd to look at.")
+        return Skip("There is no /dev/kfd to check.")
     if not node.mode & 0o002:
-        return Ok("/dev/kfd is open to its group only.")
+        return Ok("Only members of its group can open /dev/kfd.")
     return (
         info(
             node.path,
-            "Every local account may use the card.",
-            "Whoever can open /dev/kfd can start work on the card and may read what others left in its memory.",
-            [_shown(node)],
+            "Every local account can use the card.",
+            "Anyone who can open /dev/kfd can run programs on the card and may read other users' data in its memory.",
+            [_permissions(node)],
             by_hand(
-                "On a machine with several users take groups instead: gpu-setup doctor --explain rocm.open-to-all."
+                "On a machine with several users, use groups instead: gpu-setup doctor --explain rocm.open-to-all."
             ),
         ),
     )

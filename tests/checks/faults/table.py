@@ -94,7 +94,7 @@ def _wording(row: dict[str, Any]) -> Wording:
 def traits(host: Host, catalogue: Catalogue) -> frozenset[str]:
     """What the tables' `on` may ask for."""
     ours = cards.training(host, catalogue)
-    rows = [row for card in ours if (row := cards.known(card, catalogue))]
+    rows = [row for card in ours if (row := cards.row_of(card, catalogue))]
     installed = {package.name for package in host.apt.packages or () if package.state == "installed"}
     origins = {file.origin for file in host.kernel.modules or () if file.kernel == host.kernel.release}
     has = {

@@ -36,9 +36,9 @@ LOOK_ALIKES = [
     LookAlike("rocm.smi", healthy_nvidia(), "there is no AMD card"),
 ]
 BLIND = [
-    Blind("rocm.smi", smi("timed-out"), "did not answer in time"),
-    Blind("rocm.smi", smi("asleep"), "sleeps"),
+    Blind("rocm.smi", smi("timed-out"), "did not respond in time"),
+    Blind("rocm.smi", smi("asleep"), "asleep"),
     Blind("rocm.smi", smi("not-permitted"), "rocm.kfd-access"),
-    Blind("driver.nvml", but(healthy_nvidia(), nvidia={"nvml": None, "nvml_problem": "asleep"}), "sleeps"),
-    Blind("gpu.heat", but(healthy_nvidia(), nvidia={"nvml": None, "nvml_problem": "asleep"}), "sleeps"),
+    Blind("driver.nvml", but(healthy_nvidia(), nvidia={"nvml": None, "nvml_problem": "asleep"}), "asleep"),
+    Blind("gpu.heat", but(healthy_nvidia(), nvidia={"nvml": None, "nvml_problem": "asleep"}), "asleep"),
 ]

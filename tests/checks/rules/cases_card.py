@@ -41,7 +41,7 @@ FAULTS = (
         "gpu.vram",
         but(N, cards=(nvidia_card(device="2504"),), nvidia={"nvml": (nvml(memory_total=12288 << 20),)}),
         WARN,
-        "13 GB of memory: sequences as long as the reference's need a card of 16 GB",
+        "12 GiB of memory: the reference sequence length needs a card with 16 GiB",
     ),
     Fault("gpu.vram", but(N, nvidia={"nvml": (nvml(memory_total=4096 << 20),)}), FAIL, "too little for a 7B model"),
     # 2d04 is sold with 8 and with 16 GB: the driver's word counts
@@ -49,11 +49,11 @@ FAULTS = (
         "gpu.vram",
         but(N, cards=(nvidia_card(device="2d04"),), nvidia={"nvml": (nvml(memory_total=8151 << 20),)}),
         WARN,
-        "9 GB",
+        "8 GiB",
     ),
     Fault("gpu.kept-for-vm", but(N, cards=(nvidia_card(driver="vfio-pci"),)), PASS, "reserved for a virtual machine"),
-    Fault("gpu.integrated-beside", beside_raphael(2, 1), WARN, "takes the processor's graphics as device 0"),
-    Fault("gpu.integrated-beside", beside_raphael(1, 2), PASS, "also lists the processor's graphics"),
+    Fault("gpu.integrated-beside", beside_raphael(2, 1), WARN, "uses the integrated graphics as device 0"),
+    Fault("gpu.integrated-beside", beside_raphael(1, 2), PASS, "also lists the integrated graphics"),
     Fault("gpu.compute-mode", but(N, nvidia={"nvml": (nvml(compute_mode="prohibited"),)}), FAIL, "refuse all compute"),
     Fault("gpu.compute-mode", but(N, nvidia={"nvml": (nvml(compute_mode="exclusive-process"),)}), PASS, "one compute"),
     Fault("gpu.mig", but(N, nvidia={"nvml": (nvml(mig=True, mig_instances=0),)}), FAIL, "no instance exists"),
@@ -122,7 +122,7 @@ FAULTS = (
             "[ 2.8] pci 0000:01:00.0: BAR 1 [mem size 0x10000000 64bit pref]: failed to assign",
         ),
         FAIL,
-        "no room",
+        "no space",
     ),
     # system76/firmware-open#66, an older kernel's words
     Fault(
@@ -132,7 +132,7 @@ FAULTS = (
             "[ 5372.3] pci 0000:01:00.0: BAR 1: no space for [mem size 0x10000000 64bit pref]",
         ),
         FAIL,
-        "no room",
+        "no space",
     ),
     Fault("gpu.aer", but(N, cards=(nvidia_card(aer_correctable=48211),)), WARN, "corrected 48211 errors"),
     Fault(
@@ -164,7 +164,12 @@ FAULTS = (
     ),
     # drivers before 300 wrote no `PCI:`
     Fault("gpu.xid", said(N, "[ 99.1] NVRM: Xid (0000:01:00): 62, 1faf(2b58) 00000000 00000000"), WARN, "Xid 62"),
-    Fault("gpu.xid", said(N, "[ 99.1] NVRM: Xid (PCI:0000:01:00): 999, something new"), PASS, "does not know"),
+    Fault(
+        "gpu.xid",
+        said(N, "[ 99.1] NVRM: Xid (PCI:0000:01:00): 999, something new"),
+        PASS,
+        "which is not in the catalogue",
+    ),
     # ROCm/legacy-rocm-build#6273
     Fault(
         "gpu.amdgpu-errors",
@@ -175,7 +180,7 @@ FAULTS = (
             "[127037.5] amdgpu 0000:03:00.0: amdgpu: MES failed to respond to msg=REMOVE_QUEUE",
         ),
         FAIL,
-        "a ring timed out, MES hangs, the GPU was reset",
+        "a ring timed out, the MES scheduler hung, the GPU was reset",
     ),
     # ROCm/legacy-rocm-build#2196, words of kernel 6.5
     Fault(
@@ -184,7 +189,7 @@ FAULTS = (
             A, "[31327.7] [drm:mes_v11_0_submit_pkt_and_poll_completion [amdgpu]] *ERROR* MES failed to response msg=2"
         ),
         FAIL,
-        "MES hangs",
+        "the MES scheduler hung",
     ),
     # pop-os/cosmic-epoch#3764, words of kernel 7.0
     Fault(
@@ -204,19 +209,27 @@ FAULTS = (
         "page faults",
     ),
     Fault(
-        "gpu.heat", but(N, nvidia={"nvml": (nvml(temperature=88, throttle_reasons=0x40),)}), WARN, "hardware slows it"
+        "gpu.heat",
+        but(N, nvidia={"nvml": (nvml(temperature=88, throttle_reasons=0x40),)}),
+        WARN,
+        "hardware throttles it",
     ),
     Fault("gpu.heat", but(N, nvidia={"nvml": (nvml(temperature=66, throttle_reasons=0x20),)}), WARN, "thermal pads"),
-    Fault("gpu.power-brake", but(N, nvidia={"nvml": (nvml(throttle_reasons=0x80),)}), WARN, "power brake"),
+    Fault(
+        "gpu.power-brake",
+        but(N, nvidia={"nvml": (nvml(throttle_reasons=0x80),)}),
+        WARN,
+        "power-brake slowdown is active",
+    ),
     Fault(
         "gpu.heat",
         but(A, amd={"gpus": (amd_gpu(temperature_edge=62.0, temperature_junction=98.0),)}),
         WARN,
-        "36 degrees",
+        "36 °C above",
     ),
     Fault("gpu.heat", but(A, amd={"gpus": (amd_gpu(temperature_edge=88.0, temperature_junction=109.0),)}), WARN, "109"),
-    Fault("gpu.power-cap", but(N, nvidia={"nvml": (nvml(power_limit=250.0),)}), WARN, "250 W, the default 350 W"),
-    Fault("gpu.power-cap", but(A, amd={"gpus": (amd_gpu(power_cap=200.0),)}), WARN, "200 W, the default 303 W"),
+    Fault("gpu.power-cap", but(N, nvidia={"nvml": (nvml(power_limit=250.0),)}), WARN, "250 W; the default is 350 W"),
+    Fault("gpu.power-cap", but(A, amd={"gpus": (amd_gpu(power_cap=200.0),)}), WARN, "200 W; the default is 303 W"),
 )
 
 LOOK_ALIKES = (

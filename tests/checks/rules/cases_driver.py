@@ -87,10 +87,10 @@ FAULTS = (
         FAIL,
         "no amdgpu module",
     ),
-    Fault("driver.bound", but(UNLOADED, cards=(nvidia_card(driver="nouveau"),)), FAIL, "nouveau holds the card"),
+    Fault("driver.bound", but(UNLOADED, cards=(nvidia_card(driver="nouveau"),)), FAIL, "is bound to nouveau"),
     # beclab/Olares PR#3963: the Rust driver of the 7.0 kernels binds first
-    Fault("driver.bound", but(UNLOADED, cards=(nvidia_card(driver="NovaCore"),)), FAIL, "NovaCore holds the card"),
-    Fault("driver.bound", UNLOADED, FAIL, "No driver holds the card"),
+    Fault("driver.bound", but(UNLOADED, cards=(nvidia_card(driver="NovaCore"),)), FAIL, "is bound to NovaCore"),
+    Fault("driver.bound", UNLOADED, FAIL, "is bound to no driver"),
     Fault(
         "driver.bound",
         but(
@@ -100,13 +100,13 @@ FAULTS = (
             kernel={"loaded": (), "blacklisted": (("amdgpu", "/etc/modprobe.d/blacklist-gpu.conf"),)},
         ),
         FAIL,
-        "amdgpu should",
+        "should be bound to amdgpu",
     ),
     Fault(
         "driver.bound",
         but(A, cards=(amd_card(driver=None),), kernel={"loaded": (), "cmdline": ("ro", "nomodeset")}),
         FAIL,
-        "amdgpu should",
+        "should be bound to amdgpu",
     ),
     Fault(
         "driver.module",
@@ -129,17 +129,17 @@ FAULTS = (
         "driver.mismatch",
         but(N, nvidia={"library_version": "595.91.07", "nvml": None, "nvml_problem": "mismatch"}),
         FAIL,
-        "loaded driver is 595.84",
+        "loaded driver has version 595.84",
     ),
-    Fault("driver.too-old", driver("550.163.01"), WARN, "too old for the preferred stack cu130; only cu126 runs"),
+    Fault("driver.too-old", driver("550.163.01"), WARN, "too old for the preferred stack cu130; only cu126 works"),
     Fault("driver.too-old", driver("470.256.02"), FAIL, "too old: cu130 needs 580"),
     # compared as numbers: 95 is less than 580
     Fault("driver.too-old", driver("95.580.1"), FAIL, "too old"),
     # open-gpu#872
     Fault("driver.flavour", driver("580.95.05", open_module=False, device="2b85"), FAIL, "needs the open"),
     Fault("driver.flavour", driver("580.95.05", open_module=True, device="1db6"), FAIL, "needs the proprietary"),
-    Fault("driver.dropped", driver("595.84", open_module=False, device="1db6"), FAIL, "does not drive Volta"),
-    Fault("driver.dropped", driver("550.163.01", device="2b85"), FAIL, "does not drive Blackwell"),
+    Fault("driver.dropped", driver("595.84", open_module=False, device="1db6"), FAIL, "does not support Volta"),
+    Fault("driver.dropped", driver("550.163.01", device="2b85"), FAIL, "does not support Blackwell"),
     Fault("driver.nvml", UNLOADED, FAIL, "module is not loaded"),
     Fault("driver.nvml", but(N, nvidia={"nvml": None, "nvml_problem": "absent"}), FAIL, "libnvidia-ml.so.1 is missing"),
     Fault("driver.nvml", but(N, nvidia={"nvml": None, "nvml_problem": "Unknown Error"}), FAIL, "Unknown Error"),
@@ -147,7 +147,7 @@ FAULTS = (
         "driver.nvml",
         but(N, cards=(nvidia_card(), nvidia_card(slot="0000:41:00.0"))),
         FAIL,
-        "NVML does not show the card",
+        "NVML does not list the card",
     ),
     Fault("driver.nvml", but(N, nvidia={"nvml": (nvml(problem="lost"),)}), FAIL, "lost"),
     # Cyridd/cmpunlocker#4, 580
@@ -158,7 +158,7 @@ FAULTS = (
             nvidia={"nvml": None, "nvml_problem": "not-loaded"},
         ),
         FAIL,
-        "could not start the card",
+        "could not initialise the card",
     ),
     Fault("driver.uvm", but(N, nvidia={"device_nodes": ("/dev/nvidia0", "/dev/nvidiactl")}), WARN, "uvm is missing"),
     Fault("driver.runfile", but(N, nvidia={"runfile": True}), WARN, ".run file"),
@@ -186,14 +186,14 @@ FAULTS = (
         "Secure Boot refuses",
     ),
     Fault("secureboot.module", but(DKMS, firmware={"mok_key_enrolled": False}), FAIL, "Secure Boot refuses"),
-    Fault("secureboot.mok-pending", but(DKMS, firmware={"mok_pending": True}), WARN, "waits to be enrolled"),
+    Fault("secureboot.mok-pending", but(DKMS, firmware={"mok_pending": True}), WARN, "is waiting to be enrolled"),
     Fault("secureboot.shim-off", but(N, firmware={"shim_validation_disabled": True}), PASS, "validation is disabled"),
     Fault("kernel.reboot-pending", but(N, kernel={"next_boot": NEWER}), WARN, f"kernel {NEWER} is installed"),
     Fault(
         "kernel.reboot-pending",
         but(N, apt={"reboot_required": True, "reboot_packages": ("libnvidia-compute-595", "linux-base")}),
         WARN,
-        "A restart is pending",
+        "A reboot is pending",
     ),
     Fault(
         "kernel.headers", but(DKMS, kernel={"headers": (), "modules": ()}), FAIL, f"linux-headers-{KERNEL} is missing"
@@ -237,16 +237,18 @@ FAULTS = (
         "kernel.pcie-atomics",
         said(A, "[    7.0] kfd kfd: amdgpu: skipped device 1002:744c, PCI rejects atomics"),
         FAIL,
-        "does not pass PCI Express atomics",
+        "does not support PCI Express atomics",
     ),
     # ROCm/amdgpu#151: the two numbers are firmware versions
     Fault(
         "kernel.pcie-atomics",
         said(A, "[    7.2] kfd kfd: amdgpu: skipped device 1002:744c, PCI rejects atomics 494<509"),
         FAIL,
-        "does not pass PCI Express atomics",
+        "does not support PCI Express atomics",
     ),
-    Fault("kernel.iommu", but(A, cards=(amd_card(), amd_card(slot="0000:43:00.0"))), WARN, "translates between"),
+    Fault(
+        "kernel.iommu", but(A, cards=(amd_card(), amd_card(slot="0000:43:00.0"))), WARN, "translates addresses between"
+    ),
 )
 
 LOOK_ALIKES = (

@@ -63,17 +63,24 @@ FAULTS = (
     Fault("gpu.ecc", gpu(ecc_uncorrected=2), FAIL, "2 uncorrected errors"),
     Fault("gpu.ecc", but(A, amd={"gpus": (amd_gpu(ecc_uncorrected=1),)}), FAIL, "1 uncorrected error."),
     Fault("gpu.row-remap", gpu(rows_remapped=3, rows_failed=True), FAIL, "could not replace"),
-    Fault("gpu.row-remap", gpu(rows_remapped=1, rows_pending=True), WARN, "waits for its replacement"),
+    Fault(
+        "gpu.row-remap", gpu(rows_remapped=1, rows_pending=True), WARN, "replacement of a failing memory row is pending"
+    ),
     Fault("gpu.row-remap", gpu(rows_remapped=1, rows_pending=False), PASS, "has replaced 1"),
     # 0x80 together with 0x8, the reason that NVML gives for any hardware slow-down
-    Fault("gpu.power-brake", gpu(throttle_reasons=0x88), WARN, "power brake"),
-    Fault("gpu.bf16", but(card(device="1eb8"), nvidia={"nvml": (nvml(compute_capability="7.5"),)}), PASS, "no BF16"),
+    Fault("gpu.power-brake", gpu(throttle_reasons=0x88), WARN, "power-brake slowdown is active"),
+    Fault(
+        "gpu.bf16",
+        but(card(device="1eb8"), nvidia={"nvml": (nvml(compute_capability="7.5"),)}),
+        PASS,
+        "does not support BF16",
+    ),
     Fault("gpu.bf16", but(card(device="1db1"), nvidia={"nvml": None}), PASS, "(compute capability 7.0)"),
-    Fault("gpu.display", lit(raphael()), PASS, "hangs on the training card"),
+    Fault("gpu.display", lit(raphael()), PASS, "is connected to the training GPU"),
     # an older board; idle, so the current speed tells nothing
-    Fault("gpu.link-speed", card(bridges=(port(link=THIRD),)), PASS, "The slot is PCIe 3.0, the card PCIe 4.0"),
+    Fault("gpu.link-speed", card(bridges=(port(link=THIRD),)), PASS, "The slot supports PCIe 3.0, the card PCIe 4.0"),
     # NVIDIA/open-gpu-kernel-modules#1010: the link stays at generation 1 under load
-    Fault("gpu.link-speed", but(N, nvidia={"nvml": (nvml(utilisation=97),)}), WARN, "at PCIe 1.0 of PCIe 4.0"),
+    Fault("gpu.link-speed", but(N, nvidia={"nvml": (nvml(utilisation=97),)}), WARN, "at PCIe 1.0 instead of PCIe 4.0"),
     # a 7900 XTX always shows x16 to its own switch; the switch's upper port has four lanes
     Fault(
         "gpu.link-width",
@@ -182,11 +189,15 @@ LOOK_ALIKES = (
 
 BLIND = (
     Blind("gpu.power-brake", but(N, nvidia={"nvml": None, "nvml_problem": "timed-out"}), "driver.nvml"),
-    Blind("gpu.bf16", but(card(device="3000"), nvidia={"nvml": None}), "not known"),
+    Blind("gpu.bf16", but(card(device="3000"), nvidia={"nvml": None}), "Cannot determine the compute capability"),
     Blind("driver.gsp", but(silent(), kernel={"log": None}, unread=UNREADABLE_LOG), "adm"),
     Blind("driver.fabric-manager", but(N, nvidia={"nvswitches": 4, "fabric_manager": None}), "/run/systemd"),
     Blind("kernel.initramfs", but(N, unread=(Unread(source="stat", reason="timed-out"),)), "timed-out"),
     Blind("kernel.initramfs", but(N, kernel={"dates": ((BLACKLIST, 7),)}), "ls -l /boot"),
     Blind("kernel.amdgpu-dkms", but(A, kernel={"dkms": None}), "/var/lib/dkms"),
-    Blind("rocm.version", but(A, amd={"rocm": (RocmInstall(path="/opt/rocm"),), "rocm_on_path": True}), "not known"),
+    Blind(
+        "rocm.version",
+        but(A, amd={"rocm": (RocmInstall(path="/opt/rocm"),), "rocm_on_path": True}),
+        "Cannot determine the version",
+    ),
 )

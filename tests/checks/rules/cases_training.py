@@ -95,7 +95,7 @@ COMPAT = "/usr/local/cuda-13.0/compat"
 CPU = env(torch="2.13.0+cpu", torch_cuda=None, bitsandbytes_libraries=None, bitsandbytes=None)
 
 FAULTS = (
-    Fault("python.torch-build", has(N, CPU), WARN, "for the processor only"),
+    Fault("python.torch-build", has(N, CPU), WARN, "is a CPU-only build"),
     # `pip install axolotl` over a ROCm build
     Fault("python.torch-build", has(A, env()), WARN, "is built for CUDA; the card is AMD"),
     Fault("python.torch-build", has(N, rocm()), WARN, "is built for ROCm; the card is NVIDIA"),
@@ -126,21 +126,23 @@ FAULTS = (
     ),
     Fault("hub.token", hub(N, token=False), PASS, "No Hugging Face token"),
     Fault("hub.token-file", hub(N, token_file="/home/alex/t", readable_by_others=True), WARN, "Every account"),
-    Fault("hub.offline", hub(N, offline="HF_HUB_OFFLINE=1", cached=False), WARN, "HF_HUB_OFFLINE=1 forbids"),
-    Fault("hub.offline", hub(N, offline="TRANSFORMERS_OFFLINE=1"), PASS, "TRANSFORMERS_OFFLINE=1 forbids"),
+    Fault("hub.offline", hub(N, offline="HF_HUB_OFFLINE=1", cached=False), WARN, "HF_HUB_OFFLINE=1 disables"),
+    Fault("hub.offline", hub(N, offline="TRANSFORMERS_OFFLINE=1"), PASS, "TRANSFORMERS_OFFLINE=1 disables"),
     Fault("hub.cache", moved(free=6 * GB), WARN, "Only 6.0 GB"),
     Fault("hub.cache", moved(fstype="exfat"), WARN, "exfat"),
     Fault("runtime.start-files", files(N, (BASHRC, "CUDA_VISIBLE_DEVICES", "")), WARN, "hides cards"),
     Fault("runtime.start-files", files(N, (ENVIRONMENT, "CUDA_VISIBLE_DEVICES", "2")), WARN, ENVIRONMENT),
-    Fault("runtime.start-files", files(A, (BASHRC, "HSA_OVERRIDE_GFX_VERSION", "10.3.0")), WARN, "another one"),
+    Fault(
+        "runtime.start-files", files(A, (BASHRC, "HSA_OVERRIDE_GFX_VERSION", "10.3.0")), WARN, "another architecture"
+    ),
     Fault(
         "runtime.start-files",
         files(N, (BASHRC, "LD_LIBRARY_PATH", "/usr/local/cuda/lib64/stubs:$LD_LIBRARY_PATH")),
         WARN,
         "stubs",
     ),
-    Fault("runtime.libcuda", libcuda(COPIED, DRIVERS), WARN, "the first is 570.124.06, the driver is 595.84"),
-    Fault("runtime.libcuda", libcuda(DRIVERS, COPIED), PASS, "the driver's"),
+    Fault("runtime.libcuda", libcuda(COPIED, DRIVERS), WARN, "the first has version 570.124.06, the driver 595.84"),
+    Fault("runtime.libcuda", libcuda(DRIVERS, COPIED), PASS, "like the driver"),
     Fault("runtime.cuda-compat", but(N, nvidia={"compat_folders": (COMPAT,)}), FAIL, COMPAT),
     Fault(
         "runtime.cuda-compat",

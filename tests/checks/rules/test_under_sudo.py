@@ -50,7 +50,7 @@ def ask(check: str, host: Host) -> CheckResult:
 def test_without_the_groups_root_says_the_same_of_kfd_as_the_person() -> None:
     own, root = ask("rocm.kfd-access", DENIED), ask("rocm.kfd-access", as_root(DENIED, groups=OUTSIDER))
     assert own.status is root.status is Status.FAIL
-    assert own.reason == root.reason == "alex may not use /dev/kfd."
+    assert own.reason == root.reason == "alex lacks permission for /dev/kfd (not in group render)."
     for finding in (*own.findings, *root.findings):
         assert finding.fix is not None
         assert finding.fix.argv == ("usermod", "-aG", "render,video", "alex")
