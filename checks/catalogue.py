@@ -10,17 +10,17 @@ from typing import Literal
 import msgspec
 
 
-class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TableRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of every row; an unknown key in a data file is an error. (msgspec does not inherit kw_only.)"""
 
 
 VENDORS = {"10de": "nvidia", "1002": "amd"}
 
 
-class Card(Frozen, frozen=True, kw_only=True):
-    """A card by PCI id; AMD boards that share an id are told apart by `revisions`. GB, GB/s, W, TFLOPS (dense).
+class Card(TableRow, frozen=True, kw_only=True):
+    """A card by PCI id; AMD boards with the same id differ in `revisions`. GB, GB/s, W, TFLOPS (dense).
 
-    `tflops_kind`: bf16, or fp16 where the card has no BF16; `tflops_basis`: table, computed or memory (unconfirmed).
+    `tflops_kind` is fp16 if the card has no BF16; `tflops_basis` memory: not confirmed by a source.
     Figures are for one PCI device, so half of a board that carries two. `supported`: some stack has kernels for it.
     """
 
@@ -34,8 +34,8 @@ class Card(Frozen, frozen=True, kw_only=True):
     vram_gb: float | None = None
     bandwidth_gbs: float | None = None
     tflops: float | None = None
-    tflops_kind: str | None = None
-    tflops_basis: str | None = None
+    tflops_kind: Literal["bf16", "fp16"] | None = None
+    tflops_basis: Literal["table", "computed", "memory"] | None = None
     power_w: float | None = None
     pcie: str | None = None
     integrated: bool = False
@@ -45,14 +45,14 @@ class Card(Frozen, frozen=True, kw_only=True):
     date: str
 
 
-class Stack(Frozen, frozen=True, kw_only=True):
-    """A training stack: what must lie under torch and what is installed over it. `targets` empty: any (cpu).
+class Stack(TableRow, frozen=True, kw_only=True):
+    """A training stack: what torch needs, and what is installed with it. `targets` empty: any (cpu).
 
-    `vendor`: nvidia, amd, or cpu. `driver_branch` is the NVIDIA branch of `driver_floor`;
-    `kernel_floors` maps an AMD target to the oldest kernel whose in-tree amdgpu drives it (absent: not known).
+    `driver_branch` is the NVIDIA branch of `driver_floor`;
+    `kernel_floors` maps an AMD target to the oldest kernel whose in-tree amdgpu supports it (absent: not known).
     `torch_extras` belong to the requirement (`torch[device-gfx1100]`), {target} to fill in; `torch_brings`: torch's
-    libraries come with it instead of from the lock. `hip`: how torch.version.hip begins, where ROCm's number differs or
-    not. `base` names the row of `bases` that its image stands on.
+    libraries come with it instead of from the lock. `hip`: the beginning of
+    torch.version.hip. `base` is the row of `bases` that its image is built from.
     """
 
     name: str
@@ -85,15 +85,15 @@ class Stack(Frozen, frozen=True, kw_only=True):
 
     @property
     def torch_requirement(self) -> str:
-        """What pip is asked for: `torch==2.13.0`, with extras where the stack has some."""
+        """The requirement for pip: `torch==2.13.0`, with extras if the stack has some."""
         extras = f"[{','.join(self.torch_extras)}]" if self.torch_extras else ""
         return f"torch{extras}=={self.torch}"
 
 
-class Base(Frozen, frozen=True, kw_only=True):
-    """What an image stands on: a name as Dockerfiles write it, the index's digest, its Python, and apt's packages.
+class BaseImage(TableRow, frozen=True, kw_only=True):
+    """The base of an image: its name as in a Dockerfile, the index's digest, its Python, and its apt packages.
 
-    `packages` stay in the image, `build_packages` only make the environment. Without a digest it is no stack's base.
+    `packages` stay in the image, `build_packages` are only needed to build. Without a digest no stack uses it.
     """
 
     image: str
@@ -110,12 +110,12 @@ class Base(Frozen, frozen=True, kw_only=True):
         return f"{self.image}@{self.digest}" if self.digest else self.image
 
 
-class PackageRule(Frozen, frozen=True, kw_only=True):
-    """How packages are called: `key` is our word, `names` apt's, with words in braces ({branch}) to fill in.
+class PackageRule(TableRow, frozen=True, kw_only=True):
+    """Names of packages: `key` is our name, `names` are apt's, with words in braces ({branch}) to fill in.
 
     Rows may share a key where names changed: `since_branch` is the first NVIDIA branch of a row, `before_branch` the
-    first that it no longer holds for. `version`: where the names must agree on one, the newest that was read about;
-    `at_least`: an older one lacks what is needed.
+    first that it no longer holds for. `version`: if all must have the same, the newest one known to a source;
+    `at_least`: the oldest that has what is needed.
     """
 
     key: str
@@ -133,13 +133,13 @@ class PackageRule(Frozen, frozen=True, kw_only=True):
         return tuple(name.format(**words) for name in self.names)
 
 
-class Repository(Frozen, frozen=True, kw_only=True):
+class Repository(TableRow, frozen=True, kw_only=True):
     """A vendor's apt repository for Ubuntu 24.04 on amd64.
 
-    `fingerprints` empty: no source gave one, so the key cannot be checked before it is trusted. `owner` is the word of
-    `AptSource.owner`. `origin` is the host that `Pin: origin` names;
-    with `priority` and `packages` it makes the pin that keeps it from replacing other packages.
-    `key_bundle`: the key's file holds the same key twice (binary, then armoured); apt's gpgv refuses it as it is.
+    `fingerprints` empty: no source gave one, so the key cannot be checked before it is trusted. `owner` is as in
+    `AptSource.owner`. `origin` is the host that `Pin: origin` names; with `priority` and `packages` it is the pin
+    that prevents it from replacing other packages. `key_bundle`: the key's file holds the same key twice (binary,
+    then armoured); apt's gpgv refuses it as it is.
     """
 
     name: str
@@ -163,16 +163,16 @@ class Repository(Frozen, frozen=True, kw_only=True):
     date: str
 
 
-class Branch(Frozen, frozen=True, kw_only=True):
-    """An NVIDIA driver branch: `kind` production, lts, feature or old.
+class Branch(TableRow, frozen=True, kw_only=True):
+    """An NVIDIA driver branch.
 
-    `drops`: generations that it no longer drives; `lacks`: those that came after it; `open_only`: those that it
-    drives only with the open kernel module; `proprietary_only`: those that need the other one; `seen`: versions read
-    about, oldest first.
+    `drops`: generations that it no longer supports; `lacks`: those that are newer than it; `open_only`: those that it
+    supports only with the open kernel module; `proprietary_only`: those that need the other one; `seen`: versions known
+    to a source, oldest first.
     """
 
     number: int
-    kind: str
+    kind: Literal["production", "lts", "feature", "old"]
     drops: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
     open_only: tuple[str, ...] = ()
@@ -186,14 +186,14 @@ class Branch(Frozen, frozen=True, kw_only=True):
         return generation not in self.drops and generation not in self.lacks
 
 
-class Library(Frozen, frozen=True, kw_only=True):
+class Library(TableRow, frozen=True, kw_only=True):
     """A Python library that must have at least the version `floor` where `backend` (cuda, rocm) is of `since` or newer.
 
     For rocm the number is HIP's, which torch carries.
     """
 
     name: str
-    backend: str
+    backend: Literal["cuda", "rocm"]
     since: str
     floor: str
     because: str
@@ -201,19 +201,19 @@ class Library(Frozen, frozen=True, kw_only=True):
     date: str
 
 
-class Xid(Frozen, frozen=True, kw_only=True):
-    """An NVRM Xid. `action`: restart-app, reset-gpu, reboot, ignore, contact, workflow, watch or info."""
+class Xid(TableRow, frozen=True, kw_only=True):
+    """An NVRM Xid number: its meaning, and what NVIDIA recommends."""
 
     number: int
     meaning: str
-    action: str
+    action: Literal["restart-app", "reset-gpu", "reboot", "ignore", "contact", "workflow", "watch", "info"]
     reading: str = ""
     hardware: bool = False
     source: str
     date: str
 
 
-class System(Frozen, frozen=True, kw_only=True):
+class System(TableRow, frozen=True, kw_only=True):
     """An operating system that the package names and repositories hold for."""
 
     id: str
@@ -224,12 +224,12 @@ class System(Frozen, frozen=True, kw_only=True):
     date: str
 
 
-class Catalogue(Frozen, frozen=True, kw_only=True, dict=True):
+class Catalogue(TableRow, frozen=True, kw_only=True, dict=True):
     """Every table. `stacks` are in order of preference; `repositories` and `branches` in order of age."""
 
     cards: tuple[Card, ...]
     stacks: tuple[Stack, ...]
-    bases: tuple[Base, ...] = ()
+    bases: tuple[BaseImage, ...] = ()
     packages: tuple[PackageRule, ...]
     repositories: tuple[Repository, ...] = ()
     branches: tuple[Branch, ...]
@@ -262,8 +262,8 @@ class Catalogue(Frozen, frozen=True, kw_only=True, dict=True):
     def stack(self, name: str) -> Stack:
         return next(row for row in self.stacks if row.name == name)
 
-    def base(self, image: str) -> Base | None:
-        """The row for an image by its name, whatever digest is written behind it."""
+    def base(self, image: str) -> BaseImage | None:
+        """The row for an image by its name, with or without a digest."""
         return next((row for row in self.bases if row.image == image.partition("@")[0]), None)
 
     def package(self, key: str, branch: int | None = None) -> PackageRule:
@@ -307,8 +307,8 @@ class Compiled(msgspec.Struct, frozen=True):
 def catalogue() -> Catalogue:
     """The data files of this package; raises msgspec.ValidationError on a row that is wrong.
 
-    Reading TOML takes 20 ms of every command, so `python -m checks.catalogue` keeps the same as JSON, which is taken
-    only while it is that of the TOML files beside it.
+    Reading TOML takes 20 ms of every command, so `python -m checks.catalogue` writes the same as JSON, which is
+    used as long as it matches the TOML files.
     """
     sources = _sources()
     try:
@@ -331,7 +331,7 @@ def parse(sources: dict[str, bytes]) -> Catalogue:
 
 
 def compiled() -> bytes:
-    """What belongs into the JSON file now."""
+    """The content of the JSON file for the current tables."""
     sources = _sources()
     return msgspec.json.encode(Compiled(_sums(sources), parse(sources))) + b"\n"
 

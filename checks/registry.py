@@ -1,7 +1,10 @@
-"""ALL checks, explicit and in order: the machine, the card, its driver, the kernel, the software over them."""
+"""All checks: collected from the files of rules, in the order of `check_ids.IDS`."""
 
 from __future__ import annotations
 
+from types import ModuleType
+
+from checks.check_ids import IDS
 from checks.model import Check
 from checks.rules import hub, os, resources, runtime, secureboot
 from checks.rules.apt import package_state, repositories, updates
@@ -12,118 +15,24 @@ from checks.rules.kernel import amdgpu, boot
 from checks.rules.python import interpreter, packages
 from checks.rules.rocm import amd_smi, device_access, host_install
 
-ALL: tuple[Check, ...] = (
-    os.supported,
-    os.virtual,
-    os.vgpu,
-    os.clock,
-    os.sleep,
-    card.present,
-    card.supported,
-    card.vram,
-    card.bf16,
-    card.reserved_for_vm,
-    card.integrated_beside,
-    link.fell_off_bus,
-    link.power_state,
-    slot.link_width,
-    slot.link_speed,
-    link.bar_space,
-    link.aer,
-    link.rebar,
-    kernel_errors.xid,
-    kernel_errors.amdgpu_errors,
-    memory_errors.ecc,
-    memory_errors.row_remap,
-    thermal.heat,
-    thermal.power_brake,
-    thermal.power_cap,
-    usage.compute_mode,
-    usage.mig,
-    usage.busy_memory,
-    usage.display,
-    installation.present,
-    kernel_module.running,
-    kernel_module.next_boot,
-    kernel_module.dkms,
-    installation.bound,
-    version.flavour,
-    version.dropped,
-    version.too_old,
-    version.mismatch,
-    nvml.gsp,
-    nvml.init,
-    nvml.nvml,
-    installation.uvm,
-    nvml.fabric_manager,
-    installation.runfile,
-    installation.persistence,
-    secureboot.module,
-    secureboot.mok_pending,
-    secureboot.shim_off,
-    boot.reboot_pending,
-    boot.headers,
-    boot.initramfs,
-    amdgpu.amdgpu_floor,
-    amdgpu.amdgpu_dkms,
-    amdgpu.firmware,
-    amdgpu.pcie_atomics,
-    amdgpu.iommu,
-    device_access.kfd_access,
-    device_access.render_access,
-    device_access.render_group,
-    device_access.open_to_all,
-    amd_smi.lists_cards,
-    host_install.several_installs,
-    host_install.version,
-    host_install.ubuntu_packages,
-    host_install.path,
-    host_install.override,
-    runtime.start_files,
-    runtime.visible_devices,
-    runtime.ld_library_path,
-    runtime.libcuda,
-    runtime.cuda_compat,
-    runtime.cuda_toolkit,
-    engine.engine,
-    engine.snap,
-    engine.desktop,
-    engine.daemon_json,
-    engine.toolkit,
-    engine.runtime,
-    rootless.rootless,
-    rootless.userns,
-    engine.cdi,
-    engine.cgroup_driver,
-    interpreter.compiler,
-    interpreter.headers,
-    interpreter.version,
-    interpreter.venv,
-    packages.torch_build,
-    packages.torch_arch,
-    packages.bitsandbytes,
-    hub.token,
-    hub.token_file,
-    hub.offline,
-    hub.cache,
-    package_state.dpkg,
-    package_state.lock,
-    package_state.mixed_sources,
-    package_state.repo_wins,
-    package_state.signed_by_conflict,
-    repositories.keys,
-    repositories.fetched,
-    repositories.amd_pin,
-    package_state.amd_sources,
-    updates.unattended,
-    updates.auto_reboot,
-    updates.holds,
-    resources.disk,
-    resources.memory,
-    resources.oom_killer,
-    resources.oom_kills,
-    resources.shm,
-    resources.noexec,
-    resources.file_system,
-    resources.boot_space,
+MODULES: tuple[ModuleType, ...] = (
+    *(os, card, link, slot, kernel_errors, memory_errors, thermal, usage),
+    *(installation, kernel_module, version, nvml, secureboot, boot, amdgpu),
+    *(device_access, amd_smi, host_install, runtime, engine, rootless),
+    *(interpreter, packages, hub, package_state, repositories, updates, resources),
+)
+
+
+def checks_in(module: ModuleType) -> tuple[Check, ...]:
+    """The checks that this module defines, in the order of the file."""
+    return tuple(value for value in vars(module).values() if isinstance(value, Check))
+
+
+_POSITION = {id: number for number, id in enumerate(IDS)}
+# a check that is not in the list yet comes last
+ALL: tuple[Check, ...] = tuple(
+    sorted(
+        (check for module in MODULES for check in checks_in(module)),
+        key=lambda check: _POSITION.get(check.id, len(IDS)),
+    )
 )

@@ -59,7 +59,11 @@ def nvidia_uuids(host: Host, chosen: tuple[str, ...] = ()) -> tuple[str, ...]:
         return tuple(gpu.uuid for gpu in gpus if gpu.uuid)
     found = []
     for word in chosen:
-        fit = [gpu for gpu in gpus if gpu.uuid and (gpu.uuid.startswith(word) or bus_address(gpu.slot) == bus_address(word))]
+        fit = [
+            gpu
+            for gpu in gpus
+            if gpu.uuid and (gpu.uuid.startswith(word) or bus_address(gpu.slot) == bus_address(word))
+        ]
         if len(fit) != 1:
             raise _no_card(word, [f"{gpu.uuid} ({gpu.name} at {gpu.slot})" for gpu in gpus])
         found.append(fit[0].uuid or "")

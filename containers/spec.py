@@ -10,7 +10,7 @@ import re
 from importlib import resources
 from typing import NamedTuple
 
-from checks.catalogue import Base, Catalogue, Stack
+from checks.catalogue import BaseImage, Catalogue, Stack
 from checks.facts.host import Host
 from checks.rules import cards
 from checks.rules.cards import AMD, NVIDIA, numbers
@@ -250,7 +250,7 @@ def _fits_kernel(stack: Stack, seen: tuple[ImageCard, ...], host: Host) -> Requi
     )
 
 
-def _base(stack: Stack, catalogue: Catalogue, image: str | None, python: str | None) -> Base:
+def _base(stack: Stack, catalogue: Catalogue, image: str | None, python: str | None) -> BaseImage:
     """The catalogue's row for the named base image, or a new one; its Python must have a lock."""
     own = catalogue.base(stack.base)
     assert own is not None
@@ -271,7 +271,7 @@ def _base(stack: Stack, catalogue: Catalogue, image: str | None, python: str | N
                 f"Known base images: {', '.join(base.image for base in catalogue.bases)}.",
                 f"Give it with --python, one of {', '.join(stack.pythons)}.",
             )
-        row = known or Base(
+        row = known or BaseImage(
             image=image.partition("@")[0],
             python=python or "",
             packages=own.packages,

@@ -7,7 +7,7 @@ import re
 
 import msgspec
 
-from checks.facts.bindings import Document, parse_document
+from checks.facts.bindings import BindingDocument, parse_document
 from checks.facts.gaps import Gaps, exists, names, on_path, target, text, whole, word
 from checks.facts.host import ASLEEP, Amd, AmdGpu, DeviceNode, Frozen, KfdNode, RocmInstall
 from checks.facts.pci import DEVICES, SLOT, asleep, parse_hex, slot_of
@@ -34,15 +34,15 @@ def parse_gfx(number: int) -> str | None:
 
 
 def parse_node(index: int, content: str) -> KfdNode | None:
-    """A GPU node; None for a processor's (no SIMDs)."""
+    """A GPU node; None for a CPU's (no SIMDs)."""
     found = parse_properties(content)
     if not found.get("simd_count") and not found.get("gfx_target_version"):
         return None
-    place = found.get("location_id")
+    location = found.get("location_id")
     slot = None
-    if place is not None and place < 1 << 16:
+    if location is not None and location < 1 << 16:
         # bus, device and function packed as in PCI's requester id
-        slot = f"{found.get('domain', 0) & 0xFFFFFFFF:04x}:{place >> 8:02x}:{place >> 3 & 31:02x}.{place & 7}"
+        slot = f"{found.get('domain', 0) & 0xFFFFFFFF:04x}:{location >> 8:02x}:{location >> 3 & 31:02x}.{location & 7}"
     return KfdNode(index=index, gfx=parse_gfx(found.get("gfx_target_version", 0)), slot=slot)
 
 
@@ -53,14 +53,14 @@ def parse_ras(content: str) -> int | None:
 
 
 class SmiGpu(Frozen, frozen=True):
-    """The little that sysfs does not tell as well."""
+    """The values that sysfs does not have."""
 
     slot: str | None = None
     problem: str | None = None
 
 
-class Smi(Document[SmiGpu], frozen=True):
-    """amdsmi's document, or what `amd-smi` printed in its place."""
+class Smi(BindingDocument[SmiGpu], frozen=True):
+    """amdsmi's document, or the output of `amd-smi` instead."""
 
     library: str | None = None
 
@@ -111,9 +111,9 @@ def reduce_amd_smi(stdout: bytes) -> bytes:
 
 
 def ask(machine: Machine, patience: float) -> Outcome:
-    """What AMD's library knows: by the host's own amd-smi, which fits it, else by a binding.
+    """Query AMD's library: through the host's amd-smi, which matches it, else through a binding.
 
-    Neither is asked while every AMD card sleeps: both would wake them.
+    Neither is queried while every AMD card is asleep: both would wake them.
     """
     if asleep(machine, "1002"):
         return Outcome((), None, "", "", 0.0, ASLEEP)
@@ -125,16 +125,16 @@ def ask(machine: Machine, patience: float) -> Outcome:
 
 
 def _amd_smi(machine: Machine) -> str | None:
-    """amd-smi where it has something to ask; ROCm's folder is often not on PATH."""
+    """The path of amd-smi where amdgpu is loaded; ROCm's folder is often not on PATH."""
     if not exists(machine, "/sys/module/amdgpu"):
         return None
     folders = rocm_folders(lambda folder: names(machine, folder, Gaps()) or ())
-    there = (f"{folder}/bin/amd-smi" for folder in folders)
-    return on_path(machine, AMD_SMI[0]) or next((path for path in there if machine.access(path, os.X_OK)), None)
+    candidates = (f"{folder}/bin/amd-smi" for folder in folders)
+    return on_path(machine, AMD_SMI[0]) or next((path for path in candidates if machine.access(path, os.X_OK)), None)
 
 
 def read_amd(machine: Machine, gaps: Gaps) -> Amd:
-    """All but amdsmi's answer, which read.py gets from a child."""
+    """Everything except amdsmi's answer, which read.py gets from a child process."""
     groups = {gid: name for name, gid, _ in parse_group(text(machine, "/etc/group", gaps) or "")}
     rocm = _rocm(machine, gaps)
     return Amd(
@@ -163,7 +163,7 @@ def _node(machine: Machine, path: str, slot: str | None, groups: dict[int, str])
 
 
 def _render(machine: Machine, groups: dict[int, str], gaps: Gaps) -> tuple[DeviceNode, ...] | None:
-    """AMD's render nodes; of a node whose card is not known it cannot be said, so it is kept."""
+    """AMD's render nodes; a node whose card is not known is kept, because it may be AMD's."""
     found = names(machine, "/dev/dri", gaps)
     if found is None:
         return None
@@ -236,7 +236,7 @@ def _sensors(machine: Machine, at: str, gaps: Gaps) -> dict[str, float | None]:
 
 
 def _rocm(machine: Machine, gaps: Gaps) -> tuple[RocmInstall, ...] | None:
-    """ROCm trees with a version file; /opt/rocm itself only where it is no link to another."""
+    """ROCm folders with a version file; /opt/rocm itself only if it is not a link to another."""
     if names(machine, "/opt", gaps) is None:
         return None
     found = []

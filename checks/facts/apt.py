@@ -7,14 +7,14 @@ import re
 from checks.facts.apt_sources import read_sources
 from checks.facts.deb822 import paragraphs
 from checks.facts.gaps import Gaps, exists, names, raw, text, word
-from checks.facts.host import Apt, AptPin, AptSource, Package
+from checks.facts.host import Apt, AptPreference, AptSource, Package
 from machine.local import Machine, Unreadable
 
 STATUS = "/var/lib/dpkg/status"
 # a desktop's status file has 3 to 6 MB
 STATUS_LIMIT = 64 << 20
-# Families of names that some check or plan looks at: vendors' drivers and libraries, kernels, DKMS, engines, compilers,
-# Python, Secure Boot, display managers. All others stay out of Host (and out of recordings).
+# Families of names that a check or plan uses: vendors' drivers and libraries, kernels, DKMS, engines, compilers,
+# Python, Secure Boot, display managers. All others are left out of Host (and out of recordings).
 _FAMILIES = re.compile(
     rb"(?:lib)?nvidia-|(?:lib)?cuda|libcu(?:blas|dnn|fft|sparse|solver|rand)|libnccl|libnv|"
     rb"xserver-xorg-(?:video-)?(?:nvidia|amdgpu|nouveau)|screen-resolution-extra$|"
@@ -37,7 +37,7 @@ LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/list
 def parse_status(content: bytes) -> tuple[tuple[Package, ...], tuple[str, ...]]:
     """Packages of the families above, and the names of all packages in an unfinished state.
 
-    By hand: python-debian takes seconds for a desktop's file, and of 2,500 paragraphs 200 matter.
+    By hand: python-debian takes seconds for a desktop's file, and only 200 of 2,500 paragraphs matter.
     """
     packages, broken = [], []
     own = content.find(b"Package: dpkg\n")
@@ -72,7 +72,7 @@ def parse_status(content: bytes) -> tuple[tuple[Package, ...], tuple[str, ...]]:
 
 
 def reduce_status(content: bytes) -> bytes:
-    """The status file with only the fields and packages that `parse_status` looks at, for a recording."""
+    """The status file with only the fields and packages that `parse_status` reads, for a recording."""
     kept = []
     for paragraph in content.split(b"\n\n"):
         name = re.search(rb"^Package: (\S+)$", paragraph, re.MULTILINE)
@@ -86,7 +86,7 @@ def reduce_status(content: bytes) -> bytes:
     return b"\n".join(kept)
 
 
-def parse_pins(file: str, content: str) -> tuple[AptPin, ...]:
+def parse_pins(file: str, content: str) -> tuple[AptPreference, ...]:
     """apt_preferences(5): one pin for each paragraph with a package and a pin."""
     found = []
     for fields in paragraphs(content):
@@ -94,7 +94,9 @@ def parse_pins(file: str, content: str) -> tuple[AptPin, ...]:
             priority = re.fullmatch(r"-?[0-9]{1,6}", fields.get("pin-priority", "").strip())
             packages = " ".join(fields["package"].split())
             pin = " ".join(fields["pin"].split())
-            found.append(AptPin(file=file, packages=packages, pin=pin, priority=int(priority[0]) if priority else None))
+            found.append(
+                AptPreference(file=file, packages=packages, pin=pin, priority=int(priority[0]) if priority else None)
+            )
     return tuple(found)
 
 
@@ -124,15 +126,15 @@ def parse_lock_pids(content: str, inode: int) -> tuple[int, ...]:
 
 
 def list_name(source: AptSource) -> str:
-    """How the names of a repository's lists in /var/lib/apt/lists begin (apt's URItoFileName)."""
+    """The prefix of the names of a repository's lists in /var/lib/apt/lists (apt's URItoFileName)."""
     place = source.uri.partition("://")[2].rpartition("@")[2].rstrip("/").replace("$(ARCH)", "amd64")
     return place.replace("_", "%5f").replace("/", "_") + "_"
 
 
 def read_apt(machine: Machine, gaps: Gaps) -> Apt:
-    """All but the lock's holder. On a machine without dpkg every field is None."""
+    """Everything except the lock's holder. On a machine without dpkg every field is None."""
     status = raw(machine, STATUS, gaps, STATUS_LIMIT)
-    # no dpkg knows no package at all: an empty or overwritten file says nothing
+    # dpkg always has some package: an empty or overwritten file gives no information
     known = status is not None and re.search(rb"^Status: \S+ \S+ \S+$", status, re.MULTILINE) is not None
     packages, broken = parse_status(status) if status is not None and known else (None, None)
     if status is not None and not known:
@@ -152,7 +154,7 @@ def read_apt(machine: Machine, gaps: Gaps) -> Apt:
         missing_keys=_missing_keys(machine, sources, gaps),
         unfetched=_unfetched(machine, sources, gaps),
         pins=_pins(machine, gaps),
-        # dpkg writes numbered files there while it works; one left behind means that it was cut off
+        # dpkg writes numbered files there while it works; a remaining one means that it was interrupted
         interrupted=None if updates is None or status is None else any(name.isdecimal() for name in updates),
         broken=broken,
         reboot_required=reboot,
@@ -163,7 +165,7 @@ def read_apt(machine: Machine, gaps: Gaps) -> Apt:
     )
 
 
-def _pins(machine: Machine, gaps: Gaps) -> tuple[AptPin, ...] | None:
+def _pins(machine: Machine, gaps: Gaps) -> tuple[AptPreference, ...] | None:
     files = ["/etc/apt/preferences"]
     held = names(machine, "/etc/apt/preferences.d", gaps)
     if held is None:
@@ -174,7 +176,7 @@ def _pins(machine: Machine, gaps: Gaps) -> tuple[AptPin, ...] | None:
 
 
 def _missing_keys(machine: Machine, sources: tuple[AptSource, ...] | None, gaps: Gaps) -> tuple[str, ...] | None:
-    """Signed-By files that are not there, though their folder has others."""
+    """Signed-By files that do not exist, although their folder has others."""
     wanted = dict.fromkeys(s.signed_by for s in sources or () if s.owner in _VENDORS and s.signed_by)
     files = [path for path in wanted if path and path.startswith("/")]
     return None if sources is None else tuple(p for p in files if _listed(machine, p, gaps) is False)
@@ -187,7 +189,7 @@ def _listed(machine: Machine, path: str, gaps: Gaps) -> bool | None:
 
 
 def _unfetched(machine: Machine, sources: tuple[AptSource, ...] | None, gaps: Gaps) -> tuple[AptSource, ...] | None:
-    """Vendors' repositories without a list; None where apt has no list of any vendor's or Ubuntu's at all."""
+    """Vendors' repositories without a list; None if apt has no list of any vendor's or of Ubuntu's repositories."""
     vendors = [source for source in sources or () if source.owner in _VENDORS and "://" in source.uri]
     if not vendors:
         return None if sources is None else ()

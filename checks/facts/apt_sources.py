@@ -7,10 +7,11 @@ import re
 from checks.facts.deb822 import paragraphs
 from checks.facts.gaps import Gaps, names, text
 from checks.facts.host import AptSource
+from checks.facts.software import RepositoryOwner
 from machine.local import Machine
 
-# who stands behind a repository, by its address; the first that fits
-_OWNERS = (
+# the owner of a repository by its address; the first match counts
+_OWNERS: tuple[tuple[RepositoryOwner, str], ...] = (
     ("nvidia-toolkit", r"nvidia\.github\.io/(?:libnvidia-container|nvidia-docker|nvidia-container-runtime)"),
     (
         "nvidia",
@@ -28,8 +29,7 @@ _OWNERS = (
 )
 
 
-def owner(uri: str) -> str:
-    """ubuntu, nvidia, nvidia-toolkit, amd-rocm, amd-graphics, amd-toolkit, docker, ppa or other."""
+def owner(uri: str) -> RepositoryOwner:
     return next((name for name, pattern in _OWNERS if re.search(pattern, uri.lower())), "other")
 
 

@@ -12,8 +12,8 @@ from machine.local import Outcome
 Gpu = TypeVar("Gpu")
 
 
-class Document(Frozen, Generic[Gpu], frozen=True):
-    """What bindings.py prints; unknown keys are ignored, so that an older tool reads a newer recording."""
+class BindingDocument(Frozen, Generic[Gpu], frozen=True):
+    """The output of bindings.py; unknown keys are ignored, so that an older tool reads a newer recording."""
 
     problem: str | None = None
     detail: str = ""
@@ -23,8 +23,8 @@ class Document(Frozen, Generic[Gpu], frozen=True):
     gpus: tuple[Gpu, ...] = ()
 
 
-def parse_document(outcome: Outcome, kind: type[Document[Gpu]]) -> Document[Gpu]:
-    """The document; where there is none, an empty one whose `problem` says why (absent, timed-out, crashed …)."""
+def parse_document(outcome: Outcome, kind: type[BindingDocument[Gpu]]) -> BindingDocument[Gpu]:
+    """The document; if there is none, an empty one whose `problem` says why (absent, timed-out, crashed …)."""
     if outcome.problem:
         return kind(problem=outcome.problem)
     if outcome.rc:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from checks.facts.gaps import Gaps, names, target, text
-from checks.facts.host import DkmsBuild
+from checks.facts.host import DkmsBuild, DkmsState
 from machine.local import Machine
 
 TREE = "/var/lib/dkms"
@@ -17,7 +17,7 @@ _NO_KERNEL = ("build", "source")
 
 
 def parse_make_log(content: str) -> tuple[str | None, str]:
-    """The kernel that the build was for, and the log's last lines, errors first if they stand earlier."""
+    """The kernel that the build was for, and the log's last lines, preceded by earlier errors."""
     lines = [line.rstrip() for line in content.splitlines() if line.strip()]
     head = _LOG_HEAD.search(lines[0]) if lines else None
     errors = [line for line in lines[:-_TAIL_LINES] if re.search(r"\berror:|\*\*\*|ERROR", line)][:5]
@@ -53,7 +53,7 @@ def _builds(
         return []
     found = []
     for kernel in (name for name in inside if name not in _NO_KERNEL):
-        state = "installed" if (version, kernel) in installed else "built"
+        state: DkmsState = "installed" if (version, kernel) in installed else "built"
         found.append(DkmsBuild(module=module, version=version, kernel=kernel, state=state))
     # DKMS removes the build folder after a success, so a make.log in it belongs to a build that failed (or still runs)
     log = text(machine, f"{at}/build/make.log", gaps) if "build" in inside else None

@@ -1,4 +1,4 @@
-"""The container engine: which one, whether it answers, and what it says of itself."""
+"""The container engine: which one, whether it responds, and its own information."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import msgspec
 
 from checks.facts.gaps import Gaps, exists, names, on_path, raw, target
 from checks.facts.host import Docker, Frozen, Package
+from checks.facts.software import EngineKind
 from machine.local import Machine, Outcome
 
 INFO = ("docker", "info", "--format", "{{json .}}")
@@ -16,7 +17,7 @@ _CONFIGURATION_DEFAULT = "/etc/docker/daemon.json"
 # programs of rootless engines, in the names of AppArmor's profiles
 _USERNS = ("rootlesskit", "podman", "buildah", "crun")
 # Debian's and Docker's package of the engine
-_PACKAGES = ("docker-ce", "docker.io")
+_PACKAGES: tuple[EngineKind, ...] = ("docker-ce", "docker.io")
 
 
 class _Client(Frozen, frozen=True):
@@ -25,7 +26,7 @@ class _Client(Frozen, frozen=True):
 
 
 class Info(Frozen, frozen=True):
-    """The part of `docker info` that is looked at; podman's look-alike has none of these keys."""
+    """The part of `docker info` that is used; podman's output has none of these keys."""
 
     server_version: str | None = msgspec.field(name="ServerVersion", default=None)
     operating_system: str | None = msgspec.field(name="OperatingSystem", default=None)
@@ -39,7 +40,7 @@ class Info(Frozen, frozen=True):
 
 
 def parse_info(stdout: str) -> Info | None:
-    """None for what is no JSON object (an old client prints its error there)."""
+    """None if it is no JSON object (an old client prints its error there)."""
     line = next((line for line in stdout.splitlines() if line.startswith("{")), "")
     try:
         return msgspec.json.decode(line.encode("utf-8", "replace"), type=Info)
@@ -54,22 +55,22 @@ def reduce_info(stdout: bytes) -> bytes:
 
 
 def parse_problem(outcome: Outcome, info: Info | None) -> str | None:
-    """None when the engine answered; else not-running, permission-denied, timed-out, or the client's last words."""
+    """None if the engine responded; else not-running, permission-denied, timed-out, or the client's last line."""
     if outcome.problem:
         return outcome.problem
-    said = "\n".join((*((info.server_errors if info else None) or ()), outcome.stderr)).strip()
+    message = "\n".join((*((info.server_errors if info else None) or ()), outcome.stderr)).strip()
     if info is not None and info.server_version and outcome.rc == 0:
         return None
-    low = said.lower()
+    low = message.lower()
     if "permission denied" in low:
         return "permission-denied"
     if "cannot connect to the docker daemon" in low or "is the docker daemon running" in low or "no such file" in low:
         return "not-running"
-    return said.splitlines()[-1][:300] if said else "no answer"
+    return message.splitlines()[-1][:300] if message else "no answer"
 
 
 def parse_daemon_json(content: bytes) -> str | None:
-    """None when dockerd would read it; else what is wrong. An empty file is fine, as for dockerd."""
+    """None if dockerd accepts it; else what is wrong. An empty file is valid, as for dockerd."""
     if not content.strip():
         return None
     try:
@@ -80,29 +81,29 @@ def parse_daemon_json(content: bytes) -> str | None:
 
 
 def parse_runtimes(content: bytes) -> tuple[str, ...]:
-    """Names of the runtimes in a daemon.json that dockerd would read."""
+    """Names of the runtimes in a valid daemon.json."""
     found = msgspec.json.decode(content).get("runtimes") if content.strip() else None
     return tuple(sorted(found)) if isinstance(found, dict) else ()
 
 
 def ask(machine: Machine, patience: float = 4.0) -> Outcome | None:
-    """`docker info`, where there is a docker that can answer: it waits long for an engine that hangs."""
+    """Run `docker info` if an engine can respond: the client waits long for an engine that hangs."""
     return machine.run(INFO, timeout=patience) if on_path(machine, "docker") and reachable(machine) else None
 
 
 def reachable(machine: Machine) -> bool:
-    """Whether an engine's socket may be there: the usual ones, or a place that this session's settings name."""
+    """Whether an engine's socket may exist: in the usual folders, or as this session's settings name it."""
     environ = machine.session().environ
     runtime, home = environ.get("XDG_RUNTIME_DIR", ""), environ.get("HOME", "")
     places = ["/run/docker.sock", "/run/podman/podman.sock"]
     places += [f"{runtime}/docker.sock"] if runtime.startswith("/") else []
-    # a context of the person's own may name any place; Docker Desktop keeps its socket under the home
+    # a context of the user's own may name any path; Docker Desktop has its socket under the home folder
     places += [f"{home}/.docker/contexts", f"{home}/.docker/desktop/docker.sock"] if home.startswith("/") else []
     return bool(environ.get("DOCKER_HOST") or environ.get("DOCKER_CONTEXT")) or any(exists(machine, p) for p in places)
 
 
 def read_docker(machine: Machine, gaps: Gaps, answer: Outcome | None, packages: tuple[Package, ...] | None) -> Docker:
-    """`answer` is what `ask` brought, `packages` are dpkg's."""
+    """`answer` is the result of `ask`, `packages` are dpkg's."""
     path = on_path(machine, "docker")
     if path is None:
         podman = on_path(machine, "podman")
@@ -112,9 +113,9 @@ def read_docker(machine: Machine, gaps: Gaps, answer: Outcome | None, packages: 
         return Docker(kind="podman", path=podman, version=version, **_rootless(machine, gaps))
     info = parse_info(answer.stdout) if answer is not None else None
     kind = _kind(machine, path, info, packages)
-    # podman has no engine that runs: it answers by starting
-    silent = None if kind == "podman" else "not-running"
-    problem = parse_problem(answer, info) if answer is not None else silent
+    # podman has no daemon: the client itself responds
+    no_socket = None if kind == "podman" else "not-running"
+    problem = parse_problem(answer, info) if answer is not None else no_socket
     configuration = raw(machine, _CONFIGURATION.get(kind, _CONFIGURATION_DEFAULT), gaps)
     wrong = parse_daemon_json(configuration) if configuration is not None else None
     answered = info if info is not None and problem is None else Info()
@@ -149,7 +150,7 @@ def _rootless(machine: Machine, gaps: Gaps) -> dict[str, Any]:
     return {"rootless_kit": kit, "userns_profiles": profiles}
 
 
-def _kind(machine: Machine, path: str, info: Info | None, packages: tuple[Package, ...] | None) -> str:
+def _kind(machine: Machine, path: str, info: Info | None, packages: tuple[Package, ...] | None) -> EngineKind:
     link = target(machine, path) or ""
     if path.startswith("/snap/") or "/snap/" in link or link.endswith("/snap"):
         return "snap"

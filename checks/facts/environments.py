@@ -1,4 +1,4 @@
-"""Python environments that hold torch, read as files: nothing in them is run or imported."""
+"""Python environments with torch, read as files: nothing in them is run or imported."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import re
 
 from checks.facts.gaps import Gaps, exists, names, text
 from checks.facts.host import TrainingEnvironment
+from checks.facts.software import EnvironmentOwner
 from machine.local import Machine
 from machine.paths import paths
 
 
 def parse_torch(content: str) -> dict[str, str]:
-    """`__version__`, `cuda` and `hip` of torch/version.py; what is None there is left out."""
+    """`__version__`, `cuda` and `hip` of torch/version.py; values that are None there are left out."""
     found = re.findall(
         r"^(__version__|cuda|hip)(?:\s*:[^=\n]+)?\s*=\s*['\"]([^'\"\n]{1,80})['\"]", content, re.MULTILINE
     )
@@ -40,7 +41,7 @@ def read_environments(machine: Machine, gaps: Gaps) -> tuple[TrainingEnvironment
 
 
 def _environment(
-    machine: Machine, folder: str, owner: str, stack: str | None, gaps: Gaps
+    machine: Machine, folder: str, owner: EnvironmentOwner, stack: str | None, gaps: Gaps
 ) -> TrainingEnvironment | None:
     held = names(machine, f"{folder}/lib", gaps) or ()
     python = next((name for name in held if re.fullmatch(r"python3\.[0-9]{1,2}", name)), None)
@@ -48,13 +49,13 @@ def _environment(
         return None
     site = f"{folder}/lib/{python}/site-packages"
     torch = parse_torch(text(machine, f"{site}/torch/version.py", gaps) or "")
-    # one listing of the folder would put everything that is installed there into a recording
-    there = exists(machine, f"{site}/bitsandbytes/__init__.py")
-    files = (names(machine, f"{site}/bitsandbytes", gaps) or ()) if there else ()
+    # listing the folder would put the names of all installed packages into a recording
+    installed = exists(machine, f"{site}/bitsandbytes/__init__.py")
+    files = (names(machine, f"{site}/bitsandbytes", gaps) or ()) if installed else ()
     libraries = [match[1] for name in files if (match := re.fullmatch(r"libbitsandbytes_(\w+)\.so", name))]
     version = re.search(
         r"^__version__\s*=\s*['\"]([\w.+]{1,40})['\"]",
-        text(machine, f"{site}/bitsandbytes/__init__.py", gaps) or "" if there else "",
+        text(machine, f"{site}/bitsandbytes/__init__.py", gaps) or "" if installed else "",
         re.MULTILINE,
     )
     return TrainingEnvironment(
@@ -66,5 +67,5 @@ def _environment(
         torch_cuda=torch.get("cuda"),
         torch_hip=torch.get("hip"),
         bitsandbytes=version[1] if version else None,
-        bitsandbytes_libraries=tuple(libraries) if there else None,
+        bitsandbytes_libraries=tuple(libraries) if installed else None,
     )

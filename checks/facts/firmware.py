@@ -12,7 +12,7 @@ EFIVARS = "/sys/firmware/efi/efivars"
 # GUIDs of the UEFI specification's global variables and of shim (rhboot/shim, lib/guid.c)
 SECURE_BOOT = f"{EFIVARS}/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 SHIM_STATE = f"{EFIVARS}/MokSBStateRT-605dab50-e046-4300-abb6-3dd810dd8b23"
-# Ubuntu's update-secureboot-policy keeps its key there, dkms its own
+# the key of Ubuntu's update-secureboot-policy, and that of dkms
 MOK = "/var/lib/shim-signed/mok/MOK.der"
 DKMS_KEY = "/var/lib/dkms/mok.pub"
 LIST_ENROLLED = ("mokutil", "--list-enrolled")
@@ -40,7 +40,7 @@ def parse_enrolled(content: str) -> tuple[str, ...]:
 
 
 def reduce_keys(content: bytes) -> bytes:
-    """mokutil's lines that are looked at, for a recording: without moduli, serial numbers and fingerprints."""
+    """The lines of mokutil that are used, for a recording: without moduli, serial numbers and fingerprints."""
     kept = re.findall(
         rb"^(?:\[key [0-9]+\].*|\s*Subject:.*|.*enrolled.*|.*enrollment request.*)$", content, re.MULTILINE
     )
@@ -61,8 +61,8 @@ def parse_certificate(content: str) -> str | None:
 
 
 def certificates(machine: Machine) -> tuple[str, ...]:
-    """Certificates of keys that may sign modules built here, the likeliest first: what DKMS's settings name, Ubuntu's
-    own, DKMS's own. Only those that are there.
+    """Certificates of keys that may sign modules built here, the likeliest first: from DKMS's settings, then Ubuntu's,
+    then DKMS's own. Only existing ones.
     """
     files = [FRAMEWORK[0], *(f"{FRAMEWORK[1]}/{name}" for name in names(machine, FRAMEWORK[1], Gaps()) or ())]
     named = [parse_certificate(text(machine, file, Gaps()) or "") for file in files if file.endswith(".conf")]
@@ -71,12 +71,12 @@ def certificates(machine: Machine) -> tuple[str, ...]:
 
 
 def parse_new(content: str) -> bool:
-    """Whether `mokutil --list-new` lists a key; without one it says that MokNew is empty, or nothing."""
+    """Whether `mokutil --list-new` lists a key; without one it prints that MokNew is empty, or nothing."""
     return re.search(_LISTED, content, re.MULTILINE) is not None
 
 
 def read_firmware(machine: Machine, gaps: Gaps) -> Firmware:
-    """All but the keys, for which `read_keys` asks mokutil."""
+    """Everything except the keys, which `read_keys` gets from mokutil."""
     uefi = exists(machine, "/sys/firmware/efi")
     secure: bool | None = False
     shim_off: bool | None = False
@@ -85,7 +85,7 @@ def read_firmware(machine: Machine, gaps: Gaps) -> Firmware:
         secure = parse_efi_flag(state) if state is not None else None
         if state is None and not exists(machine, EFIVARS):
             gaps.note(EFIVARS, "not mounted")
-        # shim writes the variable only once validation has been switched off
+        # shim writes the variable only after validation has been disabled
         shim_off = parse_efi_flag(shim) if shim is not None else (False if state is not None else None)
     lockdown = text(machine, "/sys/kernel/security/lockdown", gaps)
     dmi = {
@@ -103,7 +103,7 @@ def read_firmware(machine: Machine, gaps: Gaps) -> Firmware:
 
 
 class Keys(Frozen, frozen=True):
-    """What mokutil tells; read.py puts it into Firmware under the same names."""
+    """The results of mokutil; read.py puts them into Firmware under the same names."""
 
     mok_enrolled: tuple[str, ...] | None = None
     mok_key_enrolled: bool | None = None
@@ -112,7 +112,7 @@ class Keys(Frozen, frozen=True):
 
 
 def read_keys(machine: Machine, gaps: Gaps, patience: float = 4.0) -> Keys:
-    """Asked only while Secure Boot is on: without it no key matters, and mokutil may be missing."""
+    """Read only while Secure Boot is on: without it no key matters, and mokutil may be missing."""
     state = raw(machine, SECURE_BOOT, Gaps())
     if state is None or not parse_efi_flag(state):
         return Keys()

@@ -36,7 +36,7 @@ def raw(machine: Machine, path: str, gaps: Gaps, limit: int = SMALL_FILE) -> byt
 
 
 def text(machine: Machine, path: str, gaps: Gaps, limit: int = SMALL_FILE) -> str | None:
-    """The same as text; what is not UTF-8 becomes the replacement character."""
+    """The same as text; bytes that are not UTF-8 become the replacement character."""
     data = raw(machine, path, gaps, limit)
     return None if data is None else data.decode("utf-8", "replace")
 
@@ -48,7 +48,7 @@ def word(machine: Machine, path: str, gaps: Gaps) -> str | None:
 
 
 def whole(machine: Machine, path: str, gaps: Gaps) -> int | None:
-    """A file that holds one whole number, decimal or 0x."""
+    """The one whole number in a file, decimal or 0x."""
     found = word(machine, path, gaps)
     try:
         return int(found, 0) if found and len(found) < 40 else None
@@ -88,7 +88,7 @@ def on_path(machine: Machine, program: str) -> str | None:
 
 
 def guarded(source: str, probe: Callable[[], T], otherwise: T, gaps: Gaps) -> T:
-    """The probe's facts. A probe that crashes costs its own facts only: the crash is noted, the others go on."""
+    """The probe's facts. A probe that crashes loses only its own facts: the crash is noted, the others still run."""
     try:
         return probe()
     except Unreadable as error:

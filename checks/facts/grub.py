@@ -1,4 +1,4 @@
-"""Which installed kernel GRUB takes at the next boot: /etc/default/grub, grubenv, else the newest."""
+"""Which installed kernel GRUB boots next: from /etc/default/grub and grubenv, else the newest."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parse_environment(content: str) -> dict[str, str]:
 
 
 def choose(entry: str, installed: tuple[str, ...], recovery: bool) -> str | None:
-    """The release that a menu entry stands for: its name or id holds it, or `1>N` counts in the submenu.
+    """The release of a menu entry: its name or id contains it, or `1>N` counts in the submenu.
 
     `installed` is oldest first; the submenu is newest first, each kernel followed by its recovery entry if `recovery`.
     """

@@ -1,12 +1,14 @@
-"""`Host`: what this machine is, read once and passed on. None: not known; an empty tuple: looked, there is none."""
+"""`Host`: what this machine is, read once and passed on. None: not known; an empty tuple: read, and there is none."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import msgspec
 
 from checks.facts.frozen import Frozen as Frozen
 from checks.facts.software import Apt as Apt
-from checks.facts.software import AptPin as AptPin
+from checks.facts.software import AptPreference as AptPreference
 from checks.facts.software import AptSource as AptSource
 from checks.facts.software import Docker as Docker
 from checks.facts.software import Hub as Hub
@@ -14,8 +16,12 @@ from checks.facts.software import Package as Package
 from checks.facts.software import PythonFacts as PythonFacts
 from checks.facts.software import TrainingEnvironment as TrainingEnvironment
 
-# the `problem` of a library that was not asked, because that would wake its cards
+# the `problem` of a library that was not queried, because a query would wake its cards
 ASLEEP = "asleep"
+
+ModuleOrigin = Literal["dkms", "prebuilt", "in-tree", "runfile", "other"]
+DkmsState = Literal["added", "built", "installed"]
+DiskPurpose = Literal["home", "tmp", "docker", "boot", "state", "cache", "models"]
 
 
 class Unread(Frozen, frozen=True):
@@ -26,11 +32,11 @@ class Unread(Frozen, frozen=True):
 
 
 class Os(Frozen, frozen=True):
-    """`virtualisation`: none, kvm, vmware, wsl, docker, podman …; `graphical`: a graphical login starts at boot.
+    """`virtualisation`: none, kvm, vmware, wsl, docker, podman …; `graphical`: the machine boots to a graphical login.
 
-    `clock_synchronised`: None where no program of systemd's keeps the clock. `login_sleep`: after how many seconds
-    the login screen suspends the machine on mains power (0: never, None: no file says it), `login_sleep_source` the
-    file that says so. `virtual_networks`: bridges of libvirt and LXD (virbr0, lxdbr0), which Docker can cut off.
+    `clock_synchronised`: None if systemd does not set the clock. `login_sleep`: after how many seconds the login screen
+    suspends the machine on mains power (0: never, None: no file sets it), `login_sleep_source` the file that sets it.
+    `virtual_networks`: bridges of libvirt and LXD (virbr0, lxdbr0), whose network Docker can block.
     """
 
     id: str | None = None
@@ -49,33 +55,33 @@ class Os(Frozen, frozen=True):
 class ModuleFile(Frozen, frozen=True):
     """A kernel module's file for one installed kernel.
 
-    `origin`: dkms (updates/dkms), prebuilt (kernel/nvidia-NNN…), in-tree, runfile (kernel/drivers/video), other.
+    `origin` by its folder: dkms (updates/dkms), prebuilt (kernel/nvidia-NNN…), runfile (kernel/drivers/video).
     """
 
     name: str
     kernel: str
     path: str
-    origin: str
+    origin: ModuleOrigin
 
 
 class DkmsBuild(Frozen, frozen=True):
-    """One line of /var/lib/dkms: `state` is added, built or installed; `log_tail` ends a failed build's make.log."""
+    """One module version under /var/lib/dkms; `log_tail` is the end of make.log if its build failed."""
 
     module: str
     version: str
     kernel: str | None
-    state: str
+    state: DkmsState
     log_tail: str | None = None
 
 
 class Kernel(Frozen, frozen=True):
-    """`installed` are the releases with a /boot/vmlinuz, oldest first; `next_boot` the one that GRUB takes by default.
+    """`installed` are the releases with a /boot/vmlinuz, oldest first; `next_boot` the one that GRUB boots by default.
 
-    `next_boot_because` tells how that was decided.
-    `initrds` pairs a release with its initrd's size in bytes. `module_options` are (module, option, file) of the GPU
-    modules; `dates` pairs an initrd or modprobe.d file with its time of change (seconds since 1970).
-    `userns_restricted`: AppArmor lets only programs with a profile make user namespaces.
-    `log` holds kernel-log lines since boot that name a GPU, PCIe, Xid, modules, firmware, OOM (None: not readable).
+    `next_boot_because` is how that was decided. `initrds` pairs a release with its initrd's size in bytes.
+    `module_options` are (module, option, file) of the GPU modules; `dates` pairs an initrd or modprobe.d file with
+    the time of its last change (seconds since 1970). `userns_restricted`: AppArmor lets only programs with a profile
+    create user namespaces. `log`: lines of the kernel log since boot that are about a GPU, PCIe, Xid, modules,
+    firmware, OOM (None: not readable).
     """
 
     release: str | None = None
@@ -99,9 +105,10 @@ class Kernel(Frozen, frozen=True):
 
 
 class Firmware(Frozen, frozen=True):
-    """`mok_enrolled`: subjects of enrolled keys; `mok_pending`: a key waits for MokManager; None: cannot be asked.
+    """`mok_enrolled`: subjects of enrolled keys; `mok_pending`: a key is waiting to be enrolled; None: not known.
 
-    `mok_certificate` belongs to the key that DKMS signs with (None: there is none yet), `mok_key_enrolled` to that one.
+    `mok_certificate` is the certificate of the key that DKMS signs with (None: no key yet); `mok_key_enrolled` is
+    about it.
     """
 
     uefi: bool | None = None
@@ -127,7 +134,7 @@ class Link(Frozen, frozen=True):
 
 
 class Bridge(Frozen, frozen=True):
-    """A bridge or switch port between the card and the processor, with its own link (an upstream port's leads up)."""
+    """A bridge or switch port between the card and the CPU, with its own link."""
 
     slot: str
     link: Link | None = None
@@ -138,7 +145,7 @@ class PciCard(Frozen, frozen=True):
     """A display, 3D or accelerator function. Ids are lower-case hex without 0x; `driver` is the bound module's name.
 
     `bar_bytes` are the sizes of BAR 0 to 5, 0 for one that is not used. `link` is None for a card asleep in D3cold.
-    `bridges` lead from the card up to the processor, the nearest first; None: not asked (other vendors), or asleep.
+    `bridges` are those between the card and the CPU, the nearest first; None: not read (other vendors), or asleep.
     """
 
     slot: str
@@ -161,8 +168,8 @@ class PciCard(Frozen, frozen=True):
 class NvmlGpu(Frozen, frozen=True):
     """One GPU as NVML sees it; memory in bytes, power in watts, temperature in Celsius.
 
-    `ecc_uncorrected` counts since the driver was loaded; `rows_remapped` are rows of memory replaced for good,
-    `rows_pending` that more wait for a reset, `rows_failed` that none was left. None: the card has no such counter.
+    `ecc_uncorrected` counts since the driver was loaded; `rows_remapped` is the number of replaced memory rows,
+    `rows_pending`: more are replaced at the next reset, `rows_failed`: no spare row was left. None: no such counter.
     """
 
     uuid: str | None = None
@@ -192,11 +199,11 @@ class NvmlGpu(Frozen, frozen=True):
 class Nvidia(Frozen, frozen=True):
     """`module_version` is the loaded module's; `library_version` that of libnvidia-ml.so.1's target on disk.
 
-    `nvml_problem`: None when NVML answered; else absent, timed-out, asleep, mismatch, lost or NVML's words.
-    `libcuda` are the paths of libcuda.so.1 in the loader's folders: more than one is a trap.
-    `cdi_specs` are paths; `cdi_versions` pairs such a path with the driver version that its library names carry.
-    `libcuda_versions` pairs such a path with its version; `compat_folders` are cuda-compat folders that the loader is
-    told of in /etc/ld.so.conf.d. `firmware` are the versions under /lib/firmware/nvidia that hold GSP's firmware.
+    `nvml_problem`: None if NVML responded; else absent, timed-out, asleep, mismatch, lost or NVML's message.
+    `libcuda` are the paths of libcuda.so.1 in the loader's folders; more than one can be a fault.
+    `cdi_specs` are paths; `cdi_versions` pairs such a path with the driver version in its library names.
+    `libcuda_versions` pairs such a path with its version; `compat_folders` are cuda-compat folders listed in
+    /etc/ld.so.conf.d. `firmware` are the versions of GSP firmware under /lib/firmware/nvidia.
     `nvswitches` counts NVSwitch chips; `fabric_manager`: its service is active. `no_cgroups` as in
     nvidia-container-runtime's config.toml (None: no such file).
     """
@@ -225,7 +232,7 @@ class Nvidia(Frozen, frozen=True):
 
 
 class DeviceNode(Frozen, frozen=True):
-    """/dev/kfd or a render node: `usable` is what access(2) says for this session, not what root could do."""
+    """/dev/kfd or a render node. `usable`: access(2) allows this session to open it (root could always open it)."""
 
     path: str
     mode: int | None = None
@@ -246,7 +253,7 @@ class KfdNode(Frozen, frozen=True):
 class AmdGpu(Frozen, frozen=True):
     """One card from sysfs and hwmon: bytes, watts, Celsius. `vram_visible` < `vram_total` means no Resizable BAR.
 
-    `ecc_uncorrected` counts memory errors that could not be corrected (RAS); None: the card counts none.
+    `ecc_uncorrected` counts memory errors that could not be corrected (RAS); None: the card has no such counter.
     """
 
     slot: str
@@ -269,7 +276,7 @@ class RocmInstall(Frozen, frozen=True):
 class Amd(Frozen, frozen=True):
     """`module_version` is amdgpu-dkms's own number, None for the in-tree module; `amdsmi_problem` as `nvml_problem`.
 
-    `amdsmi_slots` are the cards that amd-smi or AMD's library lists, `amdsmi_detail` what it said of a problem.
+    `amdsmi_slots` are the cards that amd-smi or AMD's library lists, `amdsmi_detail` its message about a problem.
     """
 
     loaded: bool | None = None
@@ -288,9 +295,9 @@ class Amd(Frozen, frozen=True):
 
 
 class Disk(Frozen, frozen=True):
-    """Bytes. `purpose`: home, tmp, docker, boot, state, cache, models (Hugging Face's cache, where it was moved)."""
+    """The file system of a folder, in bytes. `purpose` models: Hugging Face's cache, if it is on another disk."""
 
-    purpose: str
+    purpose: DiskPurpose
     path: str
     free: int | None = None
     total: int | None = None
@@ -300,7 +307,7 @@ class Disk(Frozen, frozen=True):
 
 
 class Resources(Frozen, frozen=True):
-    """Bytes. `oom_killers`: units that may end a big process early (systemd-oomd, earlyoom) and are active."""
+    """Bytes. `oom_killers`: active units that may kill a large process early (systemd-oomd, earlyoom)."""
 
     cores: int | None = None
     cpu: str | None = None
@@ -315,11 +322,11 @@ class Resources(Frozen, frozen=True):
 
 
 class Person(Frozen, frozen=True):
-    """Who runs the tool. `groups` are this process's, `database_groups` what a fresh login would get.
+    """The user who runs the tool. `groups` are this process's, `database_groups` those of a new login.
 
-    `environ` holds only the variables that change how a GPU is found (CUDA_VISIBLE_DEVICES, HSA_…, LD_LIBRARY_PATH …).
-    `start_files` are (file, variable, value) of such variables that a login would set. `sudo_user` is who called
-    sudo, `sudo_groups` what a fresh login of theirs would get.
+    `environ` has only the variables that change how a GPU is found (CUDA_VISIBLE_DEVICES, HSA_…, LD_LIBRARY_PATH …).
+    `start_files` are (file, variable, value) of such variables that a login would set. `sudo_user` is the user
+    who called sudo, `sudo_groups` the groups of their next login.
     """
 
     uid: int | None = None

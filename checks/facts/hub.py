@@ -1,4 +1,4 @@
-"""Hugging Face on this machine: whether there is a token and who can open it, and where models are kept."""
+"""Hugging Face on this machine: whether there is a token, who can read it, and where models are stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TRUE = ("1", "on", "yes", "true")
 
 
 def cache_folder(environ: Mapping[str, str]) -> str | None:
-    """Where huggingface_hub keeps models; None without a home."""
+    """The folder where huggingface_hub stores models; None without a home."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if environ.get(name, "").startswith("/"):
             return environ[name].rstrip("/")

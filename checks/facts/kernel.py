@@ -7,7 +7,7 @@ import re
 from checks.facts.dkms import read_dkms
 from checks.facts.gaps import Gaps, exists, names, on_path, text, whole, word
 from checks.facts.grub import decide_next_boot
-from checks.facts.host import Kernel, ModuleFile
+from checks.facts.host import Kernel, ModuleFile, ModuleOrigin
 from machine.local import ABSENT, TIMED_OUT, Machine, Unreadable
 
 _GPU_MODULE = re.compile(
@@ -15,7 +15,7 @@ _GPU_MODULE = re.compile(
 )
 _SUFFIX = re.compile(r"\.ko(?:\.(?:zst|xz|gz))?$")
 # folders under /lib/modules/RELEASE: DKMS's, NVIDIA's installer's and mainline's own
-_FOLDERS = (
+_FOLDERS: tuple[tuple[str, ModuleOrigin], ...] = (
     ("updates/dkms", "dkms"),
     ("updates", "other"),
     ("extra", "other"),
@@ -29,7 +29,7 @@ JOURNAL = ("journalctl", "-k", "-b", "-o", "short-monotonic", "--no-pager", "-q"
 DMESG = ("dmesg",)
 # What the checks look for: vendors' drivers, PCIe trouble, module signing, firmware, memory pressure, suspend. Matched
 # against lower-case lines, and each alternative begins with a plain letter: both make re skip ahead five times faster.
-_TELLING = re.compile(
+_RELEVANT = re.compile(
     r"nvrm|nvidia|nouveau|nova[_-]?core|nova_drm|amdgpu|kfd\b|radeon|drm\b|xid\b|aer\b|pcieport|vfio|iommu|dmar|amd-vi|"
     r"bar\b.*(?:fail|no space|can't|disabled)|fallen off|d3cold|firmware|secure ?boot|lockdown|pkcs#7|unsigned module|"
     r"is rejected|key was rejected|module verification|tainting kernel|out of memory|oom-kill|oom_reaper|"
@@ -57,7 +57,7 @@ def parse_modules(content: str) -> tuple[str, ...]:
 
 
 def parse_blacklist(content: str) -> tuple[str, ...]:
-    """GPU modules that a modprobe.d(5) file keeps from loading: `blacklist X`, `install X /bin/false`."""
+    """GPU modules that a modprobe.d(5) file blocks: `blacklist X`, `install X /bin/false`."""
     found = []
     for line in content.replace("\\\n", " ").splitlines():
         match = re.match(r"\s*(?:blacklist\s+(\S+)\s*$|install\s+(\S+)\s+(?:/usr)?/bin/(?:false|true)\b)", line)
@@ -83,39 +83,39 @@ def parse_dates(content: str) -> tuple[tuple[str, int], ...]:
 
 
 def parse_log(content: str) -> tuple[str, ...]:
-    """The telling lines of `journalctl -o short-monotonic` or `dmesg`, without the host's name, newest last."""
+    """The relevant lines of `journalctl -o short-monotonic` or `dmesg`, without the host's name, newest last."""
     found, stamp = [], ""
     for line in content.splitlines():
         match = _LINE.match(line)
         stamp = match[1] if match else stamp
         # the later lines of one message (NVRM's `fallen off the bus`) are indented and have no time of their own
-        said = match[2] if match else line.strip() if line[:1].isspace() else ""
-        if stamp and said and _TELLING.search(said.lower()):
-            found.append(f"{stamp} {said}")
+        message = match[2] if match else line.strip() if line[:1].isspace() else ""
+        if stamp and message and _RELEVANT.search(message.lower()):
+            found.append(f"{stamp} {message}")
     return tuple(found)[-_MOST_LINES:]
 
 
 def reduce_log(content: bytes) -> bytes:
-    """The log's telling lines as they stand, for a recording; the first too, so that it is seen to be read."""
+    """The log's relevant lines unchanged, for a recording; also its first, which shows that the log was read."""
     lines = content.decode("utf-8", "replace").splitlines()
     kept, head = lines[:1], ""
     for line in lines[1:]:
         timed = _LINE.match(line) is not None
         head = line if timed else head
-        if _TELLING.search(line.lower()):
-            # a later line of a message is nothing without the line that has the time
+        if _RELEVANT.search(line.lower()):
+            # a later line of a message is useless without the line that has the time
             kept += [line] if timed or kept[-1] == head else [head, line]
     return "".join(f"{line}\n" for line in kept).encode()
 
 
 def module_name(file: str) -> str | None:
-    """`nvidia-uvm.ko.zst` → nvidia_uvm, None for what is no GPU module."""
+    """`nvidia-uvm.ko.zst` → nvidia_uvm; None if it is no GPU module."""
     name, count = _SUFFIX.subn("", file)
     return name.replace("-", "_") if count and _GPU_MODULE.fullmatch(name) else None
 
 
 def read_kernel(machine: Machine, gaps: Gaps) -> Kernel:
-    """All but `log`, which `read_log` gets from a process that may take its time."""
+    """Everything except `log`, which `read_log` gets from a process that may be slow."""
     cmdline = text(machine, "/proc/cmdline", gaps)
     loaded = text(machine, "/proc/modules", gaps)
     release = word(machine, "/proc/sys/kernel/osrelease", gaps)
@@ -148,11 +148,11 @@ def read_kernel(machine: Machine, gaps: Gaps) -> Kernel:
 
 
 def read_log(machine: Machine, gaps: Gaps, patience: float = 4.0) -> tuple[str, ...] | None:
-    """The kernel log since boot; None when it may not be read. journalctl first: dmesg's buffer loses its beginning."""
+    """The kernel log since boot; None without permission. journalctl first: dmesg's buffer loses its beginning."""
     said = []
     for argv, share in ((JOURNAL, 0.7), (DMESG, 0.3)):
         outcome = machine.run(argv, timeout=patience * share)
-        # hints and garbage are no log: without one message with its time nothing can be said to be absent from it
+        # hints and garbage are no log: without a message with a time, nothing can be concluded from it
         if outcome.ok and any(_LINE.match(line) for line in outcome.stdout.splitlines()):
             return parse_log(outcome.stdout)
         if outcome.problem not in ("", ABSENT):
@@ -165,7 +165,7 @@ def read_log(machine: Machine, gaps: Gaps, patience: float = 4.0) -> tuple[str, 
 def read_dates(
     machine: Machine, kernel: Kernel, gaps: Gaps, patience: float = 1.0
 ) -> tuple[tuple[str, int], ...] | None:
-    """When the initrd of each kernel and the person's own modprobe.d files about GPU modules were changed.
+    """When the initrd of each kernel and the administrator's own modprobe.d files about GPU modules were changed.
 
     The packages' files in /usr/lib are left out: their dates are the package's, and their scripts build the initrd.
     """
@@ -218,7 +218,8 @@ def _module_files(machine: Machine, gaps: Gaps) -> tuple[ModuleFile, ...] | None
         top = f"/lib/modules/{release}"
         # Ubuntu's prebuilt modules: kernel/nvidia-580-open and the like
         prebuilt = [name for name in names(machine, f"{top}/kernel", gaps) or () if name.startswith("nvidia-")]
-        for folder, origin in (*_FOLDERS, *((f"kernel/{name}", "prebuilt") for name in prebuilt)):
+        folders = [*_FOLDERS, *((f"kernel/{name}", "prebuilt") for name in prebuilt)]
+        for folder, origin in folders:
             for file in names(machine, f"{top}/{folder}", gaps) or ():
                 name = module_name(file)
                 if name is not None:
@@ -229,13 +230,13 @@ def _module_files(machine: Machine, gaps: Gaps) -> tuple[ModuleFile, ...] | None
 def _modprobe(
     machine: Machine, cmdline: tuple[str, ...], gaps: Gaps
 ) -> tuple[tuple[tuple[str, str], ...] | None, tuple[tuple[str, str, str], ...] | None]:
-    """(module, file) of each blacklist and (module, option, file) of each option; None when a folder is closed."""
+    """(module, file) of each blacklist and (module, option, file) of each option; None if a folder cannot be read."""
     files: dict[str, str] = {}
     for folder in ("/usr/lib/modprobe.d", "/run/modprobe.d", "/etc/modprobe.d"):
         found = names(machine, folder, gaps)
         if found is None:
             return None, None
-        # a file in /etc hides one of the same name in /run and /usr/lib
+        # a file in /etc overrides one of the same name in /run and /usr/lib
         files.update({name: f"{folder}/{name}" for name in found if name.endswith(".conf")})
     pairs, options = [], []
     for _, path in sorted(files.items()):

@@ -8,7 +8,7 @@ from checks.facts.gaps import Gaps, names, text
 from machine.local import Machine
 
 _NAMES = r"(?:CUDA|HIP|ROCR)_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL|HSA_OVERRIDE_GFX_VERSION|LD_LIBRARY_PATH"
-# only what stands at the beginning of a line: an indented one may belong to a case that never comes
+# only at the beginning of a line: an indented line may be in a branch that never runs
 _SET = re.compile(rf"(?:export\s+|declare -x\s+|Environment=[\"']?)?({_NAMES})=(.*)$")
 _IN_HOME = (".profile", ".bash_profile", ".bashrc", ".zshenv", ".zprofile", ".zshrc")
 _FOLDERS = (
@@ -20,9 +20,9 @@ _FOLDERS = (
 
 
 def parse_start_file(content: str) -> tuple[tuple[str, str], ...]:
-    """(variable, value) of each line that sets one; values that a shell would compute are left out.
+    """(variable, value) of each line that sets one; values with shell expressions are left out.
 
-    LD_LIBRARY_PATH keeps them: usually it only grows.
+    For LD_LIBRARY_PATH they are kept: usually the line only appends to it.
     """
     found = []
     for line in content.splitlines():
@@ -34,13 +34,13 @@ def parse_start_file(content: str) -> tuple[tuple[str, str], ...]:
 
 
 def reduce_start_file(content: bytes) -> bytes:
-    """The lines that `parse_start_file` looks at, for a recording."""
+    """The lines that `parse_start_file` reads, for a recording."""
     lines = content.decode("utf-8", "replace").splitlines()
     return "".join(f"{line}\n" for line in lines if _SET.match(line)).encode()
 
 
 def is_start_file(path: str) -> bool:
-    """Whether this path is one that `read_start_files` reads, in whoever's home."""
+    """Whether this path is one that `read_start_files` reads, in any home."""
     folder, _, name = path.rpartition("/")
     return name in _IN_HOME or any(
         folder.endswith(where.lstrip("~")) and name.endswith(ending) for where, ending in _FOLDERS
@@ -48,7 +48,7 @@ def is_start_file(path: str) -> bool:
 
 
 def read_start_files(machine: Machine, gaps: Gaps) -> tuple[tuple[str, str, str], ...]:
-    """(file, variable, value) for this session's person."""
+    """(file, variable, value) for the user of this session."""
     home = machine.session().environ.get("HOME", "")
     files = ["/etc/environment"]
     files += [f"{home}/{name}" for name in _IN_HOME] if home.startswith("/") else []

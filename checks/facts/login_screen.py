@@ -1,4 +1,4 @@
-"""The login screen's sleep: GDM suspends a machine that nobody sits at, whatever runs on it over SSH."""
+"""Suspend by the login screen: GDM suspends an idle machine, even while jobs run on it over SSH."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def parse_schema(content: str) -> dict[str, str]:
 
 
 def read_login_sleep(machine: Machine, gaps: Gaps) -> tuple[int | None, str | None]:
-    """Seconds after which GDM's greeter suspends on mains power (0: never), and who says so; (None, None): no file.
+    """Seconds until GDM's greeter suspends on mains power (0: never), and the file that sets it; (None, None): no file.
 
     GNOME's own default is 900 seconds, Ubuntu's 0 (its ADSys manual lists the defaults by release).
     """
@@ -47,10 +47,10 @@ def read_login_sleep(machine: Machine, gaps: Gaps) -> tuple[int | None, str | No
         if target(machine, f"/etc/systemd/system/{unit}") == "/dev/null":
             return 0, f"/etc/systemd/system/{unit} is masked"
     kind, seconds, source = None, None, None
-    for path, said in _sources(machine, gaps):
-        kind = said.get("type") if kind is None else kind
-        if seconds is None and re.fullmatch(r"[0-9]{1,7}", said.get("timeout", "")):
-            seconds, source = int(said["timeout"]), path
+    for path, settings in _sources(machine, gaps):
+        kind = settings.get("type") if kind is None else kind
+        if seconds is None and re.fullmatch(r"[0-9]{1,7}", settings.get("timeout", "")):
+            seconds, source = int(settings["timeout"]), path
         if kind is not None and kind not in _SLEEPS:
             return 0, path
         if kind is not None and seconds is not None:
@@ -59,7 +59,7 @@ def read_login_sleep(machine: Machine, gaps: Gaps) -> tuple[int | None, str | No
 
 
 def _sources(machine: Machine, gaps: Gaps) -> list[tuple[str, dict[str, str]]]:
-    """Files that set the two keys, the strongest first."""
+    """Files that set the two keys, highest priority first."""
     files = [GREETER, *(f"{DCONF}/{name}" for name in (names(machine, DCONF, gaps) or ())[::-1] if "." not in name)]
     held = names(machine, SCHEMAS, gaps) or ()
     # the last override in the alphabet wins

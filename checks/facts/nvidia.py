@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from checks.facts.bindings import Document, parse_document
+from checks.facts.bindings import BindingDocument, parse_document
 from checks.facts.gaps import Gaps, exists, names, target, text, word
 from checks.facts.host import ASLEEP, Nvidia, NvmlGpu
 from checks.facts.pci import DEVICES, asleep, parse_hex
@@ -15,7 +15,7 @@ from machine.local import Machine, Outcome
 # the driver's installer (.run) leaves its uninstaller; Debian packages have none
 RUNFILE = "/usr/bin/nvidia-uninstall"
 CDI_FOLDERS = ("/etc/cdi", "/run/cdi")
-# the toolkit's version stands in its own package; the base package alone serves machines that use CDI only
+# the toolkit's own package has its version; machines that use only CDI have just the base package
 TOOLKIT_PACKAGES = ("nvidia-container-toolkit", "nvidia-container-toolkit-base")
 _CDI_LIMIT = 1 << 20
 FABRIC_MANAGER = "invocation:nvidia-fabricmanager.service"
@@ -53,12 +53,12 @@ def parse_compat(content: str) -> tuple[str, ...]:
     return tuple(line.rstrip("/") for line in lines if re.fullmatch(r"/\S*cuda\S*/compat/?", line))
 
 
-class Nvml(Document[NvmlGpu], frozen=True):
+class Nvml(BindingDocument[NvmlGpu], frozen=True):
     """NVML's document."""
 
 
 def ask(machine: Machine, patience: float) -> Outcome:
-    """NVML's document; not asked while every NVIDIA card sleeps, because that would wake them."""
+    """NVML's document; not queried while every NVIDIA card is asleep, because a query would wake them."""
     return Outcome((), None, "", "", 0.0, ASLEEP) if asleep(machine, "10de") else machine.binding("nvidia", patience)
 
 
@@ -69,7 +69,7 @@ def parse_nvml(outcome: Outcome) -> Nvml:
 
 
 def read_nvidia(machine: Machine, gaps: Gaps) -> Nvidia:
-    """All but NVML's answer, which read.py gets from a child and merges with `with_nvml`."""
+    """Everything except NVML's answer, which read.py gets from a child process and adds with `_with_nvml`."""
     version, opened = parse_proc_version(text(machine, "/proc/driver/nvidia/version", gaps) or "")
     version = version or word(machine, "/sys/module/nvidia/version", gaps)
     nodes = names(machine, "/dev", gaps)
@@ -115,7 +115,7 @@ def _toolkits(machine: Machine, gaps: Gaps) -> tuple[str, ...] | None:
 
 
 def _compat(machine: Machine, gaps: Gaps) -> tuple[str, ...] | None:
-    """Compat folders that the loader is told of and that hold a libcuda."""
+    """cuda-compat folders in the loader's configuration that contain a libcuda."""
     folder = "/etc/ld.so.conf.d"
     held = names(machine, folder, gaps)
     if held is None:

@@ -86,7 +86,7 @@ def _virtual_networks(machine: Machine, gaps: Gaps) -> tuple[str, ...] | None:
 
 
 def _synchronised(machine: Machine, gaps: Gaps) -> bool | None:
-    """timesyncd makes the file at its first answer; of other programs (chrony, ntpd) nothing is known here."""
+    """timesyncd makes the file at its first answer; other programs (chrony, ntpd) are not checked here."""
     units = names(machine, UNITS, gaps)
     if not units or "invocation:systemd-timesyncd.service" not in units:
         return None
@@ -114,9 +114,9 @@ def _virtualisation(machine: Machine, gaps: Gaps) -> str | None:
 
 
 def _graphical(machine: Machine) -> bool | None:
-    """Whether a graphical login starts at boot.
+    """Whether the machine boots to a graphical login.
 
-    graphical.target alone says little: it is the default of Ubuntu Server too. The display manager's alias decides.
+    graphical.target alone is not enough: it is also the default of Ubuntu Server. The display manager's alias decides.
     """
     default = target(machine, "/etc/systemd/system/default.target")
     default = default or target(machine, "/usr/lib/systemd/system/default.target")

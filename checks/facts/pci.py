@@ -13,7 +13,7 @@ DRM = "/sys/class/drm"
 SLOT = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 # PCI base classes: display controllers (VGA 00, 3D 02, other 80) and processing accelerators
 _CLASSES = ("03", "12")
-# whose cards can train: the way up to the processor is read for these only
+# vendors whose cards can train: the ports up to the CPU are read only for these
 TRAINERS = ("10de", "1002")
 
 
@@ -58,7 +58,7 @@ def read_cards(machine: Machine, gaps: Gaps) -> tuple[PciCard, ...] | None:
 
 
 def asleep(machine: Machine, vendor: str) -> bool:
-    """Whether the vendor has cards here and each is in D3cold: whoever asks their driver would wake them."""
+    """Whether the vendor has cards here and each is in D3cold: a query of their driver would wake them."""
     gaps = Gaps()
     states = []
     for slot in names(machine, DEVICES, gaps) or ():
@@ -116,7 +116,7 @@ def _link(machine: Machine, at: str, gaps: Gaps) -> Link | None:
     return Link(speed=speed, width=width, max_speed=most, max_width=widest)
 
 
-def parse_way(link: str) -> tuple[str, ...]:
+def parse_bridges(link: str) -> tuple[str, ...]:
     """The bridges in a device's sysfs path (`../../../devices/pci0000:00/0000:00:01.0/0000:01:00.0`), nearest first."""
     steps = [step for step in link.split("/") if SLOT.fullmatch(step)]
     return tuple(steps[-2::-1])
@@ -132,12 +132,12 @@ def _bridges(machine: Machine, slot: str, gaps: Gaps) -> tuple[Bridge, ...] | No
             link=_link(machine, f"{DEVICES}/{place}", gaps),
             aer_correctable=parse_aer(text(machine, f"{DEVICES}/{place}/aer_dev_correctable", gaps) or ""),
         )
-        for place in parse_way(way)
+        for place in parse_bridges(way)
     )
 
 
 def _connected(machine: Machine, gaps: Gaps) -> dict[str, tuple[str, ...]]:
-    """PCI address → connectors with a display; only cards that a display driver has taken are in it."""
+    """PCI address → connectors with a monitor; only for cards that are bound to a display driver."""
     found: dict[str, tuple[str, ...]] = {}
     entries = names(machine, DRM, gaps) or ()
     for card in entries:

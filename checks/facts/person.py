@@ -1,4 +1,4 @@
-"""Who runs the tool: groups of this process and of a fresh login, and variables that change how a GPU is found."""
+"""The user who runs the tool: groups of this process and of a new login, variables that change how a GPU is found."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def parse_primary(content: str, user: str) -> int | None:
 
 
 def database_groups(user: str, group: str, passwd: str) -> tuple[str, ...] | None:
-    """Names of the groups that a fresh login gets; None when the user is not in the local files."""
+    """Names of the groups of a new login; None if the user is not in the local files."""
     primary = parse_primary(passwd, user)
     if primary is None:
         return None
@@ -44,7 +44,7 @@ def database_groups(user: str, group: str, passwd: str) -> tuple[str, ...] | Non
 
 
 def read_person(machine: Machine, gaps: Gaps, start_files: bool = False) -> Person:
-    """`start_files`: also look for variables that a login would set."""
+    """`start_files`: also read the variables that a login would set."""
     session = machine.session()
     group, passwd = text(machine, "/etc/group", gaps), text(machine, "/etc/passwd", gaps)
     called = {gid: name for name, gid, _ in reversed(parse_group(group or ""))}

@@ -8,7 +8,7 @@ from checks.facts.gaps import Gaps, exists, on_path, target, text
 from checks.facts.host import PythonFacts
 from machine.local import Machine
 
-# in the order in which Triton looks (triton/runtime/build.py): CC, then gcc, then clang
+# in the order in which Triton searches (triton/runtime/build.py): CC, then gcc, then clang
 _COMPILERS = ("gcc", "clang", "cc")
 
 
@@ -25,7 +25,7 @@ def parse_patchlevel(content: str) -> str | None:
 
 
 def read_python(machine: Machine, gaps: Gaps) -> PythonFacts:
-    """Debian's and Ubuntu's python3 before another that stands earlier on PATH: environments are made from that one."""
+    """Debian's and Ubuntu's python3 before another one earlier on PATH: environments are created with that one."""
     path = "/usr/bin/python3" if exists(machine, "/usr/bin/python3") else on_path(machine, "python3")
     link, minor = (target(machine, path) if path else None), None
     if link:
@@ -34,7 +34,7 @@ def read_python(machine: Machine, gaps: Gaps) -> PythonFacts:
         return PythonFacts(compiler=_compiler(machine))
     prefix = path.rsplit("/bin/", 1)[0]
     include = f"{prefix}/include/python{minor}"
-    # the exact version stands only in the headers' patchlevel.h; without them two digits have to do
+    # only the headers' patchlevel.h has the exact version; without it the first two numbers are enough
     version = parse_patchlevel(text(machine, f"{include}/patchlevel.h", gaps) or "") if minor else None
     return PythonFacts(
         path=path,

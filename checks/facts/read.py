@@ -1,4 +1,4 @@
-"""Read a machine once: every probe with a guard of its own, the slow ones at the same time."""
+"""Read a machine once: every probe separately guarded, the slow ones in parallel."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from checks.facts.host import Amd, Apt, Docker, Firmware, Host, Hub, Kernel, Nvi
 from machine.local import TIMED_OUT, Machine, Outcome
 
 T = TypeVar("T")
-# A probe's process gets this many seconds; ending it may take half a second more, and doctor promises five in all.
+# A probe's process gets this many seconds; ending it may take half a second more; the doctor promises five in total.
 PATIENCE = 3.5
 _GRACE = 0.7
 
 
-# What the readers use of long or telling files and answers; a recording holds no more than that (machine/recorder.py).
+# The parts of long or private files and answers that the readers use; a recording has only these (machine/recorder.py).
 class _Reductions(Mapping[str, Callable[[bytes], bytes]]):
-    """By path or a command's first word; a person's start files by their name, because a home may lie anywhere."""
+    """By path or a command's first word; a user's start-up files by their name, because a home can be any folder."""
 
     _named: Mapping[str, Callable[[bytes], bytes]] = {
         apt.STATUS: apt.reduce_status,
@@ -62,7 +62,9 @@ REDUCE: Mapping[str, Callable[[bytes], bytes]] = _Reductions()
 
 
 def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
-    """What this machine is. Never raises for what the machine is like: what cannot be read is None and in `unread`.
+    """What this machine is. Never raises because of the machine's state.
+
+    A value that cannot be read is None, with its reason in `unread`.
 
     Takes at most `patience` + 0.7 seconds, even when NVML, docker or a network drive hang.
     """
@@ -73,7 +75,7 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
     log = _Slow("kernel log", lambda: kernel.read_log(machine, gaps, patience), None, gaps)
     keys = _Slow("mokutil", lambda: firmware.read_keys(machine, gaps, patience), firmware.Keys(), gaps)
     disks = _Slow("disks", lambda: resources.read_disks(machine), resources.NO_DISKS, gaps)
-    # the kernel takes 10 ms to show its locks (locks_start waits for every processor)
+    # the kernel takes 10 ms to show its locks (locks_start waits for every CPU)
     lock = _Slow("/proc/locks", lambda: apt.lock_holder(machine, gaps), None, gaps)
     slow = (nvml, smi, engine, log, keys, disks, lock)
 
@@ -82,7 +84,7 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
     facts_kernel = guarded("kernel", lambda: kernel.read_kernel(machine, gaps), Kernel(), gaps)
     facts_firmware = guarded("firmware", lambda: firmware.read_firmware(machine, gaps), Firmware(), gaps)
     cards = guarded("pci", lambda: pci.read_cards(machine, gaps), None, gaps)
-    # what only matters beside a card is not looked for without one
+    # facts that matter only with a card are not read without one
     trains = any(card.vendor in pci.TRAINERS for card in cards or ())
     facts_nvidia = guarded("nvidia", lambda: nvidia.read_nvidia(machine, gaps), Nvidia(), gaps)
     facts_amd = guarded("amd", lambda: amd.read_amd(machine, gaps), Amd(), gaps)
@@ -133,24 +135,24 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
 
 
 def _text_only(host: Host) -> Host:
-    """The host without halves of characters: a name that is not UTF-8 can be read, but not be written as JSON."""
+    """The host without lone surrogates: a name that is not UTF-8 can be read, but not written as JSON."""
     try:
         msgspec.json.encode(host)
     except UnicodeEncodeError:
-        return msgspec.convert(_without_halves(msgspec.to_builtins(host)), Host)
+        return msgspec.convert(_without_surrogates(msgspec.to_builtins(host)), Host)
     return host
 
 
-def _without_halves(value: object) -> object:
+def _without_surrogates(value: object) -> object:
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, dict):
-        return {_without_halves(key): _without_halves(held) for key, held in value.items()}
-    return [_without_halves(held) for held in value] if isinstance(value, (list, tuple)) else value
+        return {_without_surrogates(key): _without_surrogates(held) for key, held in value.items()}
+    return [_without_surrogates(held) for held in value] if isinstance(value, (list, tuple)) else value
 
 
 class _Slow(Generic[T]):
-    """A probe in a thread of its own. What is not there in time is given up: the thread may hang in the kernel."""
+    """A probe in its own thread. After the time limit its result is given up: the thread may hang in the kernel."""
 
     def __init__(self, source: str, probe: Callable[[], T], otherwise: T, gaps: Gaps) -> None:
         self.source, self.value, self.gaps = source, otherwise, gaps
@@ -182,7 +184,7 @@ def _with_nvml(facts: Nvidia, found: nvidia.Nvml, packages: Apt) -> Nvidia:
     toolkit = [p for p in packages.packages or () if p.name in nvidia.TOOLKIT_PACKAGES and p.state == "installed"]
     return msgspec.structs.replace(
         facts,
-        # with some GPUs the list says the truth also when a later one failed
+        # with some GPUs in it the list is correct even if a later one failed
         nvml=found.gpus if found.problem is None or found.gpus else None,
         nvml_driver=found.driver,
         nvml_cuda=found.cuda,

@@ -1,17 +1,17 @@
-"""Processor, memory, disks, and what may end a big process early."""
+"""CPU, memory, disks, and services that may kill a large process early."""
 
 from __future__ import annotations
 
 import re
 
 from checks.facts.gaps import Gaps, names, text, word
-from checks.facts.host import Disk, Resources
+from checks.facts.host import Disk, DiskPurpose, Resources
 from checks.facts.hub import cache_folder
 from machine.local import Machine
 from machine.paths import paths
 
 UNITS = "/run/systemd/units"
-# services that end processes before the kernel's own out-of-memory killer would
+# services that kill processes before the kernel's own out-of-memory killer does
 _OOM_KILLERS = ("systemd-oomd.service", "earlyoom.service", "nohang.service", "nohang-desktop.service")
 CGROUP = "/sys/fs/cgroup"
 
@@ -26,7 +26,7 @@ def parse_meminfo(content: str) -> dict[str, int]:
 
 
 def parse_cpuinfo(content: str) -> tuple[int | None, str | None]:
-    """Logical processors, and the model's name (Arm's cpuinfo has none)."""
+    """Logical CPUs, and the model's name (Arm's cpuinfo has none)."""
     count = len(re.findall(r"^processor\s*:", content, re.MULTILINE))
     model = re.search(r"^model name\s*:\s*(.+)$", content, re.MULTILINE)
     return count or None, " ".join(model[1].split()) if model else None
@@ -40,13 +40,13 @@ def parse_cgroup(content: str) -> tuple[str | None, str | None]:
 
 
 def parse_limit(content: str | None) -> int | None:
-    """memory.max or memory.limit_in_bytes; None for `max` and for version 1's way to say so, a number near 2^63."""
+    """memory.max or memory.limit_in_bytes; None for `max`, and for a number near 2^63 (version 1's `max`)."""
     match = re.fullmatch(r"[0-9]{1,20}", (content or "").strip())
     return int(match[0]) if match and int(match[0]) < 1 << 62 else None
 
 
 def read_resources(machine: Machine, gaps: Gaps) -> Resources:
-    """All but `disks` and `shm_total`, which a dead network drive can keep waiting."""
+    """Everything except `disks` and `shm_total`, which a dead network drive can block."""
     memory = parse_meminfo(text(machine, "/proc/meminfo", gaps) or "")
     cores, cpu = parse_cpuinfo(text(machine, "/proc/cpuinfo", gaps) or "")
     units = names(machine, UNITS, gaps)
@@ -67,7 +67,7 @@ def read_disks(machine: Machine) -> tuple[tuple[Disk, ...], int | None]:
     """The file systems that matter, and the size of /dev/shm."""
     environ = machine.session().environ
     ours = paths(environ)
-    wanted: tuple[tuple[str, str], ...] = (
+    wanted: tuple[tuple[DiskPurpose, str], ...] = (
         ("home", environ.get("HOME") or "/root"),
         ("tmp", environ.get("TMPDIR") or "/tmp"),
         ("docker", "/var/lib/docker"),
@@ -84,11 +84,11 @@ def read_disks(machine: Machine) -> tuple[tuple[Disk, ...], int | None]:
 
 
 def docker_disk(machine: Machine, root: str | None) -> Disk | None:
-    """Where the engine keeps its images, when that is not the usual folder."""
+    """The disk of the engine's images, if they are not in the default folder."""
     return _disk(machine, "docker", root) if root else None
 
 
-def _disk(machine: Machine, purpose: str, path: str) -> Disk:
+def _disk(machine: Machine, purpose: DiskPurpose, path: str) -> Disk:
     space = machine.space(path)
     if space is None:
         return Disk(purpose=purpose, path=path)

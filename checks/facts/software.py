@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from checks.facts.frozen import Frozen
+
+RepositoryOwner = Literal[
+    "ubuntu", "nvidia", "nvidia-toolkit", "amd-rocm", "amd-graphics", "amd-toolkit", "docker", "ppa", "other"
+]
+EngineKind = Literal["docker.io", "docker-ce", "snap", "podman", "desktop", "other"]
+EnvironmentOwner = Literal["active", "gpu-setup"]
 
 
 class Package(Frozen, frozen=True):
@@ -15,19 +23,18 @@ class Package(Frozen, frozen=True):
 
 
 class AptSource(Frozen, frozen=True):
-    """One enabled repository.
-
-    `owner`: ubuntu, nvidia, nvidia-toolkit, amd-rocm, amd-graphics, amd-toolkit, docker, ppa, other.
-    """
+    """One enabled repository."""
 
     file: str
     uri: str
     suite: str | None = None
     signed_by: str | None = None
-    owner: str = "other"
+    owner: RepositoryOwner = "other"
 
 
-class AptPin(Frozen, frozen=True):
+class AptPreference(Frozen, frozen=True):
+    """One pin of apt_preferences(5)."""
+
     file: str
     packages: str
     pin: str
@@ -37,13 +44,13 @@ class AptPin(Frozen, frozen=True):
 class Apt(Frozen, frozen=True):
     """Only packages that matter here: drivers, kernels, headers, ROCm, CUDA, DKMS, Docker, compilers, Python.
 
-    `missing_keys` are the Signed-By files of vendors' repositories that are not there; `unfetched` the vendors'
-    repositories of which apt holds no list although it holds others (None: it holds none at all).
+    `missing_keys` are the Signed-By files of vendors' repositories that do not exist; `unfetched` the vendors'
+    repositories without a list, although apt has lists of others (None: apt has no list at all).
     """
 
     packages: tuple[Package, ...] | None = None
     sources: tuple[AptSource, ...] | None = None
-    pins: tuple[AptPin, ...] | None = None
+    pins: tuple[AptPreference, ...] | None = None
     interrupted: bool | None = None
     broken: tuple[str, ...] | None = None
     lock_holder: str | None = None
@@ -57,15 +64,15 @@ class Apt(Frozen, frozen=True):
 
 
 class Docker(Frozen, frozen=True):
-    """`kind`: docker.io, docker-ce, snap, podman, desktop, other; None: no engine found.
+    """`kind` is None if no engine was found.
 
-    `problem`: why it does not answer: not-running, permission-denied, timed-out, or the client's words.
-    `daemon_json_valid` is None when there is no such file, `daemon_json_runtimes` what it names. `rootless_kit` is the
-    program that a rootless engine of this person's starts with, `userns_profiles` the AppArmor profiles that let such
-    programs make user namespaces.
+    `problem`: why it does not respond: not-running, permission-denied, timed-out, or the client's message.
+    `daemon_json_valid` is None if there is no such file, `daemon_json_runtimes` are the runtimes in it.
+    `rootless_kit` is the program that starts this user's rootless engine, `userns_profiles` the AppArmor profiles
+    that let such programs create user namespaces.
     """
 
-    kind: str | None = None
+    kind: EngineKind | None = None
     path: str | None = None
     version: str | None = None
     answers: bool | None = None
@@ -83,15 +90,15 @@ class Docker(Frozen, frozen=True):
 
 
 class TrainingEnvironment(Frozen, frozen=True):
-    """A Python environment that holds torch or bitsandbytes, read as files.
+    """A Python environment with torch or bitsandbytes, read as files.
 
-    `owner`: active (VIRTUAL_ENV or CONDA_PREFIX of this session) or gpu-setup; `stack` is the latter's stack by its
-    folder's name. `torch_cuda` and `torch_hip` are the versions that torch was built with, both None for a build
-    without GPU; `bitsandbytes_libraries` are like `cuda130`, `rocm72`, `cpu`.
+    `owner` active: VIRTUAL_ENV or CONDA_PREFIX of this session; gpu-setup: made by gpu-setup, with its `stack`.
+    `torch_cuda` and `torch_hip` are the versions that torch was built with, both None for a build without GPU;
+    `bitsandbytes_libraries` are like `cuda130`, `rocm72`, `cpu`.
     """
 
     path: str
-    owner: str
+    owner: EnvironmentOwner
     stack: str | None = None
     python: str | None = None
     torch: str | None = None
@@ -113,10 +120,10 @@ class PythonFacts(Frozen, frozen=True):
 
 
 class Hub(Frozen, frozen=True):
-    """Hugging Face on this machine. `token`: there is one, its value is never read; `token_file` where it lies.
+    """Hugging Face on this machine. `token`: a token is set (its value is never read); `token_file` is its file.
 
-    `readable_by_others`: another account can open that file. `offline` is the variable that forbids downloads, with
-    its value; `cached`: the cache's folder at `cache` is there; `cache_chosen`: a variable put it there.
+    `readable_by_others`: another account can open that file. `offline` is the variable that disables downloads, with
+    its value; `cached`: the cache's folder `cache` exists; `cache_chosen`: a variable sets that folder.
     """
 
     token: bool | None = None

@@ -1,10 +1,10 @@
-"""Keeps the training stacks: rewrites their locks, checks that they fit together, asks registries what is newer.
+"""Maintains the training stacks: writes their locks, checks that they match, queries registries for newer versions.
 
 `python checks/data/locks/refresh.py locks|check|registry [--write]`. `locks` needs uv and a package index and writes
 each lock (stacks may share one) for Python 3.11 to 3.13, with the hashes of every wheel. torch is left out: its builds
-differ by index, so a call of its own installs it (harness/environment, containers/templates). `check` needs nothing.
-`registry` prints what PyPI, torch's indexes and Docker Hub offer beside what is pinned, and says where one does not
-answer; with `--write` the bases' digests and their date go into stacks.toml. Run it from the checkout.
+differ by index, so it is installed separately (harness/environment, containers/templates). `check` needs nothing.
+`registry` prints what PyPI, torch's indexes and Docker Hub offer besides the pinned versions, and reports registries
+that do not respond; with `--write` the bases' digests and their date go into stacks.toml. Run it from the checkout.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from checks.catalogue import Base, Stack
+    from checks.catalogue import BaseImage, Stack
 
 HERE = Path(__file__).parent
 STACKS = HERE.parent / "stacks.toml"
@@ -43,13 +43,13 @@ def compiled(source: str, *options: str) -> str:
 
 def write_locks() -> None:
     everything = compiled("training.in", "--no-emit-package", "torch")
-    # what only torch's CUDA 13 build brings; the CPU build does not import it, and the builds for CUDA 12 and ROCm
-    # bring their own from an index that may not answer here (torch_brings in stacks.toml)
+    # packages that only torch's CUDA 13 build needs; the CPU build does not import them, and the builds for CUDA 12 and
+    # ROCm get their own from an index that may not respond here (torch_brings in stacks.toml)
     gpu_only = sorted(set(re.findall(r"^(nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==", everything, re.MULTILINE)))
     without = [word for name in ["torch", *gpu_only] for word in ("--no-emit-package", name)]
     carriers = compiled("carriers.in", "--no-deps")
     plain = compiled("training.in", *without) + carriers
-    # torch for ROCm brings triton-rocm, which lies at triton's place
+    # torch for ROCm brings triton-rocm, which replaces triton
     rocm = compiled("training.in", *without, "--no-emit-package", "triton") + carriers
     texts = {"common": plain, "cu130": everything + carriers, "rocm": rocm}
     for name, text in texts.items():
@@ -57,7 +57,7 @@ def write_locks() -> None:
 
 
 def problems() -> list[str]:
-    """What does not fit together in the stacks: floors, locks, bases, and cards without a stack or a reason."""
+    """Problems in the stacks: floors, locks, bases, and cards without a stack or a reason."""
     from checks.catalogue import catalogue
 
     known = catalogue()
@@ -112,19 +112,19 @@ def answer(url: str, method: str = "GET", **headers: str) -> tuple[bytes, dict[s
         with urllib.request.urlopen(request, timeout=PATIENCE) as got:
             return got.read(), {name.lower(): value for name, value in got.headers.items()}
     except OSError as error:
-        sys.stderr.write(f"{url.partition('?')[0]}: no answer ({error})\n")
+        sys.stderr.write(f"{url.partition('?')[0]}: no response ({error})\n")
         return None
 
 
-def tell_registry(write: bool) -> None:
-    """What is offered beside what is pinned; one registry that does not answer is told, and the others are asked."""
+def report_registries(write: bool) -> None:
+    """Print offered and pinned versions; a registry that does not respond is reported, and the others still queried."""
     from checks.catalogue import catalogue
 
     known = catalogue()
     for package in ("torch", "axolotl", "bitsandbytes"):
-        tell_package(package, known.stacks)
+        report_package(package, known.stacks)
     for stack in known.stacks:
-        tell_torch(stack)
+        report_torch(stack)
     for base in (row for row in known.bases if row.digest):
         digest = digest_now(base.image)
         if digest is None:
@@ -135,7 +135,7 @@ def tell_registry(write: bool) -> None:
             sys.stdout.write("written; now: python -m checks.catalogue, and python -m tests.containers.golden\n")
 
 
-def tell_package(package: str, stacks: tuple[Stack, ...]) -> None:
+def report_package(package: str, stacks: tuple[Stack, ...]) -> None:
     from packaging.requirements import Requirement
 
     got = answer(f"{PYPI}/pypi/{package}/json")
@@ -144,17 +144,17 @@ def tell_package(package: str, stacks: tuple[Stack, ...]) -> None:
     pinned = sorted({getattr(stack, package) for stack in stacks})
     sys.stdout.write(f"{package}: newest {json.loads(got[0])['info']['version']}, pinned {', '.join(pinned)}\n")
     for version in pinned if package == "axolotl" else ():
-        # Axolotl says which torch it takes
+        # Axolotl's metadata list the torch versions it supports
         own = answer(f"{PYPI}/pypi/axolotl/{version}/json")
         asked = [Requirement(word) for word in json.loads(own[0])["info"]["requires_dist"] or ()] if own else []
         for word in (word for word in asked if word.name == "torch" and word.marker is None):
             refused = [row.name for row in stacks if row.axolotl == version and row.torch not in word.specifier]
             sys.stdout.write(
-                f"axolotl {version} takes torch {word.specifier}; not of: {', '.join(refused) or 'none'}\n"
+                f"axolotl {version} requires torch {word.specifier}; not met by: {', '.join(refused) or 'none'}\n"
             )
 
 
-def tell_torch(stack: Stack) -> None:
+def report_torch(stack: Stack) -> None:
     """Whether the stack's own index still offers the pinned torch, and its newest."""
     from packaging.version import Version
 
@@ -163,16 +163,16 @@ def tell_torch(stack: Stack) -> None:
         return
     names = re.findall(rb">torch-([0-9][^-<]*)-", got[0])
     offered = sorted({Version(name.decode().replace("%2B", "+")) for name in names})
-    there = any(stack.torch in (str(version), version.public) for version in offered)
+    found = any(stack.torch in (str(version), version.public) for version in offered)
     newest = str(offered[-1]) if offered else "none"
     sys.stdout.write(
-        f"{stack.name}: torch {stack.torch} is {'offered' if there else 'NOT OFFERED'} at {stack.torch_index}, "
+        f"{stack.name}: torch {stack.torch} is {'offered' if found else 'NOT OFFERED'} at {stack.torch_index}, "
         f"newest {newest}\n"
     )
 
 
 def digest_now(image: str) -> str | None:
-    """The digest of the image's index on Docker Hub; None where it does not answer."""
+    """The digest of the image's index on Docker Hub; None if it does not respond."""
     name, _, tag = image.partition(":")
     path = name if "/" in name else f"library/{name}"
     login = answer(f"{HUB_LOGIN}/token?service=registry.docker.io&scope=repository:{path}:pull")
@@ -184,14 +184,14 @@ def digest_now(image: str) -> str | None:
     return digest if digest and re.fullmatch("sha256:[0-9a-f]{64}", digest) else None
 
 
-def write_digest(base: Base, digest: str, day: str) -> None:
-    """Put the digest into the base's row of stacks.toml, with where it is from; everything else stays as it is."""
+def write_digest(base: BaseImage, digest: str, day: str) -> None:
+    """Put the digest into the base's row of stacks.toml, with its source; everything else is unchanged."""
     rows = STACKS.read_text(encoding="utf-8").split("[[bases]]\n")
-    said = {"digest": digest, "source": f"{HUB} (the index of {base.image})", "date": day}
-    said["note"] = "the index's digest as the registry gave it; not pulled by this project: unverified"
+    fields = {"digest": digest, "source": f"{HUB} (the index of {base.image})", "date": day}
+    fields["note"] = "the index's digest as the registry gave it; not pulled by this project: unverified"
     for number, row in enumerate(rows):
         if f'image = "{base.image}"\n' in row:
-            for key, value in said.items():
+            for key, value in fields.items():
                 row = re.sub(rf'^{key} = ".*"$', f'{key} = "{value}"', row, count=1, flags=re.MULTILINE)
             rows[number] = row
     STACKS.write_text("[[bases]]\n".join(rows), encoding="utf-8")
@@ -202,10 +202,10 @@ def main() -> int:
     if task == "locks":
         write_locks()
     elif task == "registry":
-        tell_registry(write="--write" in sys.argv[2:])
+        report_registries(write="--write" in sys.argv[2:])
     elif task == "check":
         found = problems()
-        sys.stdout.write("\n".join(found) + "\n" if found else "the stacks fit together\n")
+        sys.stdout.write("\n".join(found) + "\n" if found else "no problems found in the stacks\n")
         return 1 if found else 0
     else:
         sys.stderr.write(__doc__ or "")

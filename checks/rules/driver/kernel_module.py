@@ -1,4 +1,4 @@
-"""A GPU driver is a kernel module, built for one kernel: is there one for the running and the next kernel?"""
+"""A GPU driver is a kernel module, built for one kernel: checked for the running and the next kernel."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def initramfs(host: Host, catalogue: Catalogue) -> Verdict:
         warning(
             f"kernel {release}",
             f"{later[0]} is newer than the initramfs.",
-            "Its settings do not apply to modules that are loaded early; nouveau may bind the card.",
+            "Modules that are loaded early do not get its settings; nouveau may bind the card.",
             [(path, f"changed {dates[path] - built} s after /boot/initrd.img-{release}") for path in later],
             command(
                 "Rebuild the initramfs, then reboot.",

@@ -70,7 +70,7 @@ def test_an_id_of_the_other_vendor_is_not_found() -> None:
     assert found("8086", "46d1") is None
 
 
-def test_no_two_rows_answer_for_the_same_board() -> None:
+def test_no_two_rows_match_the_same_board() -> None:
     keys = [
         (card.vendor, device, revision)
         for card in catalogue().cards
@@ -86,7 +86,7 @@ def test_no_name_is_given_twice() -> None:
 
 
 @for_each("card", catalogue().cards, ids=lambda card: card.name)
-def test_a_row_is_whole(card: Card) -> None:
+def test_a_row_is_complete(card: Card) -> None:
     assert card.vendor in ("10de", "1002")
     assert card.devices
     assert all(re.fullmatch("[0-9a-f]{4}", device) for device in card.devices)
@@ -123,7 +123,7 @@ def test_cards_without_bf16_rate_themselves_in_fp16() -> None:
             assert card.tflops_kind == "fp16", card.name
 
 
-def test_graphics_in_the_processor_are_marked() -> None:
+def test_integrated_graphics_are_marked() -> None:
     integrated = {card.name for card in catalogue().cards if card.integrated}
     assert {"Raphael graphics", "Granite Ridge graphics", "Strix Halo graphics"} <= integrated
     assert not any("RTX" in name or "RX" in name for name in integrated)

@@ -34,7 +34,7 @@ def stacks(vendor: str) -> list[Stack]:
     return [stack for stack in catalogue().stacks if stack.vendor == vendor]
 
 
-def test_the_stacks_fit_together(refresh: ModuleType) -> None:
+def test_the_stacks_have_no_problems(refresh: ModuleType) -> None:
     assert refresh.problems() == []
 
 
@@ -111,7 +111,7 @@ def registry(refresh: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
     thread.join()
 
 
-def test_the_digest_of_a_base_is_taken_over_with_its_day_and_nothing_else_changes(
+def test_a_new_digest_of_a_base_changes_only_its_digest_and_date(
     refresh: ModuleType, registry: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     copy = tmp_path / "stacks.toml"
@@ -130,27 +130,27 @@ def test_the_digest_of_a_base_is_taken_over_with_its_day_and_nothing_else_change
     }
 
 
-def test_what_axolotl_takes_is_held_against_the_stacks(
+def test_axolotls_requirements_are_compared_with_the_stacks(
     refresh: ModuleType, registry: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     new = replace(catalogue().stack("cpu"), name="new", torch="2.14.0")
-    refresh.tell_package("axolotl", (*catalogue().stacks, new))
+    refresh.report_package("axolotl", (*catalogue().stacks, new))
     said = capsys.readouterr().out
     assert "axolotl: newest 0.20.0, pinned 0.19.0" in said
-    assert "takes torch <=2.13.0,>=2.11.0; not of: new" in said
+    assert "requires torch <=2.13.0,>=2.11.0; not met by: new" in said
 
 
 @pytest.mark.parametrize(("torch", "word"), [("2.13.0", "is offered"), ("2.14.0", "is NOT OFFERED")])
-def test_an_index_is_asked_for_the_torch_of_its_stack(
+def test_an_index_is_queried_for_the_torch_of_its_stack(
     refresh: ModuleType, registry: str, capsys: pytest.CaptureFixture[str], torch: str, word: str
 ) -> None:
-    refresh.tell_torch(replace(catalogue().stack("cu130"), torch=torch, torch_index=f"{registry}/whl"))
+    refresh.report_torch(replace(catalogue().stack("cu130"), torch=torch, torch_index=f"{registry}/whl"))
     said = capsys.readouterr().out
     assert word in said and "newest 2.13.0+cu130" in said
 
 
-def test_a_registry_that_does_not_answer_is_told_and_changes_nothing(
+def test_a_registry_that_does_not_respond_is_reported_and_changes_nothing(
     refresh: ModuleType, registry: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert refresh.digest_now("other:1") is None
-    assert "no answer" in capsys.readouterr().err
+    assert "no response" in capsys.readouterr().err

@@ -52,7 +52,7 @@ def test_every_stack_pins_what_axolotl_allows() -> None:
         assert bool(stack.targets) == (stack.vendor != "cpu")
 
 
-def test_a_newer_cuda_asks_for_a_newer_driver() -> None:
+def test_a_newer_cuda_needs_a_newer_driver() -> None:
     floors = sorted(
         (numbers(stack.runtime.split()[1]), numbers(stack.driver_floor), stack.driver_branch)
         for stack in catalogue().stacks
@@ -63,14 +63,14 @@ def test_a_newer_cuda_asks_for_a_newer_driver() -> None:
     assert all(floor[0] == branch for _, floor, branch in floors)
 
 
-def test_rdna4_asks_for_a_newer_kernel_than_rdna3() -> None:
+def test_rdna4_needs_a_newer_kernel_than_rdna3() -> None:
     for name in ("rocm7.2", "rocm10.0"):
         floors = catalogue().stack(name).kernel_floors
         assert numbers(floors["gfx1100"]) < numbers(floors["gfx1201"])
         assert set(floors) <= set(catalogue().stack(name).targets)
 
 
-def test_branches_grow_and_only_ever_drop_more() -> None:
+def test_newer_branches_drop_more_generations() -> None:
     branches = catalogue().branches
     assert [branch.number for branch in branches] == sorted({branch.number for branch in branches})
     for older, newer in pairwise(branches):
@@ -87,7 +87,7 @@ def test_branches_grow_and_only_ever_drop_more() -> None:
         (595, {"turing"}, {"volta", "maxwell"}),
     ],
 )
-def test_what_a_branch_drives(number: int, drives: set[str], not_any_more: set[str]) -> None:
+def test_the_generations_that_a_branch_supports(number: int, drives: set[str], not_any_more: set[str]) -> None:
     branch = catalogue().branch(number)
     assert branch is not None
     assert all(branch.drives(generation) for generation in drives)

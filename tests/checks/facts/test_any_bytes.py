@@ -79,7 +79,7 @@ TEXT: dict[str, Callable[[str], object]] = {
     "limit": resources.parse_limit,
     "module options": kernel.parse_options,
     "dates": kernel.parse_dates,
-    "way": pci.parse_way,
+    "way": pci.parse_bridges,
     "ras": radeon.parse_ras,
     "compat": nvidia.parse_compat,
     "no-cgroups": nvidia.parse_no_cgroups,

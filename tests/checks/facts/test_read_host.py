@@ -39,7 +39,7 @@ class Hanging(LocalMachine):
         return None
 
 
-def test_whatever_hangs_is_walked_away_from() -> None:
+def test_a_probe_that_hangs_is_given_up() -> None:
     begin = time.monotonic()
     host = read_host(Hanging(), patience=0.6)
     assert time.monotonic() - begin < 30, "each of them hangs for a minute; benchmarks/doctor_hanging.py says how soon"
@@ -70,7 +70,7 @@ class Denied(LocalMachine):
         return super().read(path, limit)
 
 
-def test_what_may_not_be_read_is_not_known_and_said() -> None:
+def test_an_unreadable_value_is_unknown_and_reported() -> None:
     host = read_host(Denied())
     assert host.os.id is None
     assert ("/etc/os-release", "denied: Permission denied") in {(gap.source, gap.reason) for gap in host.unread}
@@ -142,7 +142,7 @@ def test_a_recording_holds_no_more_than_was_read_and_nothing_that_identifies(tmp
     assert (person.user, person.database_groups) == ("user", ("render",))
 
 
-def test_links_and_what_lies_behind_them_are_recorded_together(tmp_path: Path) -> None:
+def test_links_are_recorded_with_their_targets(tmp_path: Path) -> None:
     place = recording(tmp_path / "from", {"/sys/devices/pci0/0000:01:00.0/vendor": b"0x10de\n"})
     bus = place / "sysroot/sys/bus"
     bus.mkdir(parents=True)
@@ -170,14 +170,14 @@ def test_a_recording_never_overwrites(tmp_path: Path) -> None:
         recorder.write(seen, tmp_path, recorder.identities_of(seen), {})
 
 
-def test_a_hanging_binding_is_recorded_as_such(tmp_path: Path) -> None:
+def test_a_binding_that_hangs_is_recorded_as_timed_out(tmp_path: Path) -> None:
     seen = recorder.RecordingMachine(Hanging())
     seen.binding("nvidia", 0.2)
     recorder.write(seen, tmp_path / "r", recorder.identities_of(LocalMachine()), {})
     assert read_host(RecordedMachine(tmp_path / "r")).nvidia.nvml_problem == TIMED_OUT
 
 
-def test_rights_that_an_access_list_gives_are_kept(tmp_path: Path) -> None:
+def test_permissions_from_an_access_list_are_kept(tmp_path: Path) -> None:
     class Listed(LocalMachine):
         def access(self, path: str, wanted: int) -> bool | None:
             return wanted == os.R_OK

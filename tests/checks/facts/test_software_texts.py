@@ -60,7 +60,7 @@ Version: 1
 """
 
 
-def test_dpkg_keeps_what_matters_and_names_what_is_unfinished() -> None:
+def test_relevant_packages_are_kept_and_incomplete_ones_listed() -> None:
     packages, broken = apt.parse_status(STATUS)
     found = {package.name: package for package in packages}
     assert sorted(found) == [
@@ -73,7 +73,7 @@ def test_dpkg_keeps_what_matters_and_names_what_is_unfinished() -> None:
     assert broken == ("nvidia-dkms-580-open", "something")
 
 
-def test_a_recording_keeps_of_dpkg_only_what_is_read() -> None:
+def test_a_recording_has_only_the_parts_of_dpkg_that_are_read() -> None:
     reduced = apt.reduce_status(STATUS)
     assert apt.parse_status(reduced) == apt.parse_status(STATUS)
     assert b"adduser" not in reduced and b"Description" not in reduced
@@ -89,7 +89,7 @@ def test_every_package_that_a_plan_installs_is_read_again() -> None:
     assert names == {package.name for package in apt.parse_status(status.encode())[0]}
 
 
-def test_a_desktops_status_file_takes_little_time() -> None:
+def test_a_desktops_status_file_is_parsed_quickly() -> None:
     import time
 
     paragraph = (
@@ -185,7 +185,7 @@ deb http://archive.ubuntu.com/ubuntu noble main # comment
         ("http://deb.debian.org/debian", "other"),
     ],
 )
-def test_who_stands_behind_a_repository(uri: str, who: str) -> None:
+def test_the_owner_of_a_repository(uri: str, who: str) -> None:
     assert owner(uri) == who
 
 
@@ -252,7 +252,7 @@ def test_docker_info() -> None:
     assert parse_info("Client:\n Version: 1") is None
 
 
-def test_a_recording_keeps_of_docker_info_only_what_is_read() -> None:
+def test_a_recording_has_only_the_parts_of_docker_info_that_are_read() -> None:
     reduced = reduce_info(INFO.encode())
     assert parse_info(reduced.decode()) == parse_info(INFO)
     assert b"rechenknecht" not in reduced and b"proxy" not in reduced
@@ -270,7 +270,7 @@ def test_a_recording_keeps_of_docker_info_only_what_is_read() -> None:
         (answer("", "", 1), "no answer"),
     ],
 )
-def test_why_docker_does_not_answer(outcome: Outcome, problem: str) -> None:
+def test_why_docker_does_not_respond(outcome: Outcome, problem: str) -> None:
     assert parse_problem(outcome, parse_info(outcome.stdout)) == problem
 
 
@@ -285,11 +285,11 @@ def test_why_docker_does_not_answer(outcome: Outcome, problem: str) -> None:
         (b"{\xff}", False),
     ],
 )
-def test_a_daemon_json_that_dockerd_would_refuse(content: bytes, fine: bool) -> None:
+def test_an_invalid_daemon_json(content: bytes, fine: bool) -> None:
     assert (parse_daemon_json(content) is None) is fine
 
 
-def test_runtimes_that_a_daemon_json_names() -> None:
+def test_runtimes_in_a_daemon_json() -> None:
     assert parse_runtimes(b'{"runtimes": {"nvidia": {"path": "nvidia-container-runtime"}, "a": {}}}') == ("a", "nvidia")
     assert parse_runtimes(b"") == parse_runtimes(b'{"runtimes": []}') == parse_runtimes(b'{"debug": true}') == ()
 
@@ -300,7 +300,7 @@ GROUP = "root:x:0:\nadm:x:4:syslog,alex\nvideo:x:44:alex\nrender:x:992:alex\nbro
 PASSWD = "root:x:0:0:root:/root:/bin/bash\nalex:x:1000:1000:Alex,,,:/home/alex:/bin/bash\n"
 
 
-def test_groups_of_a_fresh_login() -> None:
+def test_groups_of_a_new_login() -> None:
     assert parse_group(GROUP)[1] == ("adm", 4, ("syslog", "alex"))
     assert parse_primary(PASSWD, "alex") == 1000
     assert database_groups("alex", GROUP, PASSWD) == ("adm", "alex", "render", "video")
@@ -313,7 +313,7 @@ def test_python_versions() -> None:
     assert parse_patchlevel('#define PY_VERSION              "3.12.3"\n') == "3.12.3"
 
 
-def test_memory_and_processor() -> None:
+def test_memory_and_cpu() -> None:
     text = "MemTotal:       65737692 kB\nMemAvailable:   60000000 kB\nSwapTotal:  0 kB\nHugePages_Total:       0\n"
     assert parse_meminfo(text) == {"MemTotal": 65737692 * 1024, "MemAvailable": 60000000 * 1024, "SwapTotal": 0}
     cpu = "processor\t: 0\nmodel name\t: AMD Ryzen 9 5950X  16-Core Processor\n\nprocessor\t: 1\n"

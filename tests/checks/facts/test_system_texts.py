@@ -109,7 +109,7 @@ def test_module_files(file: str, name: str | None) -> None:
     assert module_name(file) == name
 
 
-def test_the_log_keeps_telling_lines_and_loses_the_host() -> None:
+def test_relevant_log_lines_are_kept_without_the_host_name() -> None:
     journal = """[    0.000000] myhost kernel: Linux version 6.8.0-31-generic
 [    4.100000] myhost kernel: NVRM: loading NVIDIA UNIX x86_64 Kernel Module  535.129.03
 [   50.000000] myhost kernel: usb 1-1: new high-speed USB device number 2
@@ -144,7 +144,7 @@ INSTALLED = ("6.8.0-31-generic", "6.8.0-40-generic", "6.17.0-5-generic")
         ("Windows Boot Manager (on /dev/nvme0n1p1)", True, None),
     ],
 )
-def test_which_kernel_a_menu_entry_is(entry: str, recovery: bool, release: str | None) -> None:
+def test_the_kernel_of_a_grub_menu_entry(entry: str, recovery: bool, release: str | None) -> None:
     assert choose(entry, INSTALLED, recovery) == release
 
 
@@ -155,7 +155,7 @@ def test_grub_settings() -> None:
     assert parse_environment(environment) == {"saved_entry": "gnulinux-6.8.0-31-generic"}
 
 
-def test_a_failed_dkms_build_tells_its_kernel_and_its_end() -> None:
+def test_kernel_and_last_lines_of_a_failed_dkms_build() -> None:
     log = (
         "DKMS (dkms-3.0.11) make.log for nvidia/580.95.05 for kernel 7.0.0-34-generic (x86_64)\n"
         "Tue Nov 24 10:00:00 UTC 2026\n"
@@ -242,7 +242,7 @@ def test_aer_totals() -> None:
     assert parse_aer("") is None
 
 
-def test_a_message_of_several_lines_keeps_its_time_also_in_a_recording() -> None:
+def test_a_message_of_several_lines_keeps_its_time_in_a_recording() -> None:
     log = """[    1.000000] host kernel: hello
 [  900.123456] host kernel: NVRM: GPU at PCI:0000:01:00
 [  901.000000] host kernel: pcieport 0000:00:01.0: something

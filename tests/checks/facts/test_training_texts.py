@@ -81,11 +81,11 @@ def folder_of(mode: int) -> dict[str, object]:
         ("export MY_CUDA_VISIBLE_DEVICES=1", ()),
     ],
 )
-def test_a_start_file_tells_what_it_sets_for_sure(line: str, found: tuple[tuple[str, str], ...]) -> None:
+def test_start_up_files_report_only_certain_values(line: str, found: tuple[tuple[str, str], ...]) -> None:
     assert login_environment.parse_start_file(f"# ~/.bashrc\n{line}\nalias ll='ls -l'\n") == found
 
 
-def test_start_files_are_read_only_beside_a_card_and_recorded_only_in_part(tmp_path: Path) -> None:
+def test_start_up_files_are_read_only_with_a_card_and_recorded_in_part(tmp_path: Path) -> None:
     files = {
         "/home/alex/.bashrc": "export HF_TOKEN=hf_secret\nexport CUDA_VISIBLE_DEVICES=1\n",
         "/etc/environment": 'PATH="/usr/bin"\n',
@@ -115,11 +115,11 @@ def test_start_files_are_read_only_beside_a_card_and_recorded_only_in_part(tmp_p
         ("", {}),
     ],
 )
-def test_torch_tells_what_it_was_built_for(content: str, found: dict[str, str]) -> None:
+def test_the_build_of_torch_is_read_from_its_version_file(content: str, found: dict[str, str]) -> None:
     assert environments.parse_torch(content) == found
 
 
-def test_the_active_environment_and_the_tools_own_are_read_and_nothing_is_run(tmp_path: Path) -> None:
+def test_active_and_own_environments_are_read_without_running_anything(tmp_path: Path) -> None:
     site = "lib/python3.12/site-packages"
     own = "/home/alex/.local/share/gpu-setup/env/cu130-1f2e3d4c5b6a-py3.12"
     files = {
@@ -148,7 +148,7 @@ def test_the_active_environment_and_the_tools_own_are_read_and_nothing_is_run(tm
     )
 
 
-def test_the_token_is_seen_and_never_read(tmp_path: Path) -> None:
+def test_the_token_is_detected_but_never_read(tmp_path: Path) -> None:
     token, home = "/home/alex/.cache/huggingface/token", "/home/alex"
     folders = {path: folder_of(0o755) for path in ("/home", home, f"{home}/.cache", f"{home}/.cache/huggingface")}
     open_home = machine(tmp_path / "open", {}, stat={token: file_of(0o644), **folders})
@@ -163,7 +163,7 @@ def test_the_token_is_seen_and_never_read(tmp_path: Path) -> None:
     assert token not in seen.files
 
 
-def test_variables_give_the_token_and_move_the_cache(tmp_path: Path) -> None:
+def test_variables_set_the_token_and_the_cache_folder(tmp_path: Path) -> None:
     environ = {"HF_TOKEN": "hf_secret", "HF_HOME": "/data/hf", "TRANSFORMERS_OFFLINE": "1"}
     found = hub.read_hub(machine(tmp_path, {"/data/hf/hub/version.txt": "1"}, environ))
     assert (found.token, found.token_file) == (True, None)
@@ -236,7 +236,7 @@ UBUNTU = {
         ),
     ],
 )
-def test_the_strongest_file_about_the_login_screens_sleep_counts(
+def test_the_login_screen_setting_with_the_highest_priority_counts(
     tmp_path: Path, files: dict[str, str], seconds: int | None
 ) -> None:
     place = machine(tmp_path, files)
@@ -248,7 +248,7 @@ def test_the_strongest_file_about_the_login_screens_sleep_counts(
     assert login_screen.read_login_sleep(place, Gaps())[0] == 0
 
 
-def test_another_login_manager_is_not_judged(tmp_path: Path) -> None:
+def test_other_login_managers_are_ignored(tmp_path: Path) -> None:
     place = machine(tmp_path, {SCHEMA_FILE: SCHEMA})
     units = tmp_path / "sysroot/etc/systemd/system"
     units.mkdir(parents=True)
@@ -256,9 +256,9 @@ def test_another_login_manager_is_not_judged(tmp_path: Path) -> None:
     assert login_screen.read_login_sleep(place, Gaps()) == (None, None)
 
 
-def test_the_way_up_to_the_processor_is_read(tmp_path: Path) -> None:
+def test_the_ports_up_to_the_cpu_are_read(tmp_path: Path) -> None:
     way = "/sys/devices/pci0000:00/0000:00:01.1/0000:01:00.0/0000:02:00.0/0000:03:00.0"
-    assert pci.parse_way(f"../../..{way[4:]}") == ("0000:02:00.0", "0000:01:00.0", "0000:00:01.1")
+    assert pci.parse_bridges(f"../../..{way[4:]}") == ("0000:02:00.0", "0000:01:00.0", "0000:00:01.1")
     place = machine(
         tmp_path,
         {
@@ -316,7 +316,7 @@ def test_the_toolkits_settings_and_the_loaders() -> None:
         ),
     ],
 )
-def test_a_repositorys_list_has_a_name_that_can_be_told(uri: str, name: str) -> None:
+def test_the_file_name_of_a_repositorys_list(uri: str, name: str) -> None:
     assert packages.list_name(AptSource(file="x", uri=uri)) == name
 
 
@@ -341,7 +341,7 @@ def test_keys_and_lists_that_are_missing(tmp_path: Path) -> None:
     assert (found.missing_keys, found.unfetched) == ((), None)
 
 
-def test_under_sudo_the_caller_is_known_with_the_groups_of_a_fresh_login(tmp_path: Path) -> None:
+def test_under_sudo_the_caller_and_the_groups_of_their_next_login_are_read(tmp_path: Path) -> None:
     files = {
         "/etc/group": "root:x:0:\nrender:x:992:alex\nalex:x:1000:\n",
         "/etc/passwd": "root:x:0:0::/root:/bin/bash\nalex:x:1000:1000::/home/alex:/bin/bash\n",

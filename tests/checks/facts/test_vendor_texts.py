@@ -68,7 +68,7 @@ unique_id 12345678901234567890
 """
 
 
-def test_a_kfd_node_knows_its_card() -> None:
+def test_a_kfd_node_has_its_cards_address() -> None:
     node = parse_node(1, PROPERTIES)
     assert node is not None
     assert (node.index, node.gfx, node.slot) == (1, "gfx1100", "0000:03:00.0")
@@ -81,7 +81,7 @@ def outcome(document: object = None, rc: int | None = 0, problem: str = "") -> O
     return Outcome(("bindings.py",), rc, "" if document is None else json.dumps(document), "", 0.1, problem)
 
 
-def test_nvml_answers_and_unknown_keys_do_no_harm() -> None:
+def test_nvml_documents_with_unknown_keys_are_read() -> None:
     gpu = {"slot": "0000:01:00.0", "name": "NVIDIA GeForce RTX 3090", "memory_total": 25769803776, "new_field": [1]}
     found = parse_nvml(outcome({"driver": "580.95.05", "cuda": "13.0", "gpus": [gpu], "stub": True}))
     assert (found.driver, found.problem, found.stub) == ("580.95.05", None, True)
@@ -102,7 +102,7 @@ def test_nvml_answers_and_unknown_keys_do_no_harm() -> None:
         (outcome({"gpus": [{"memory_total": "much"}]}), "unreadable answer"),
     ],
 )
-def test_why_nvml_or_amdsmi_did_not_answer(answer: Outcome, problem: str) -> None:
+def test_why_nvml_or_amdsmi_did_not_respond(answer: Outcome, problem: str) -> None:
     assert parse_nvml(answer).problem == problem
     if "memory_total" not in answer.stdout:
         assert parse_smi(answer).problem == problem

@@ -1,4 +1,4 @@
-"""What the tables' words do to a machine: `apply(overlay, host, edits)`.
+"""What each key of the tables changes on a machine: `apply(overlay, host, edits)`.
 
 log: kernel messages · write, append: {path = text} · replace: {path = [old, new]} · remove: [paths] · link: {path =
 target} · node: {path = stat fields} · show: {folder = [names]} · space: {path = fields} · environ, gids · gpu: fields

@@ -62,7 +62,7 @@ def _options(pattern: str, start: int, end: int) -> list[str]:
 
 
 def _groups(pattern: str) -> Iterator[tuple[int, int]]:
-    """Where each group begins and where its closing bracket stands."""
+    """Where each group begins and where its closing bracket is."""
     opened, place = [], 0
     while place < len(pattern):
         step = _step(pattern, place)

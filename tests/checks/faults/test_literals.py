@@ -61,12 +61,12 @@ def asked() -> dict[str, set[str]]:
     return merged
 
 
-def test_rules_look_for_what_the_faults_say(asked: dict[str, set[str]]) -> None:
+def test_rules_search_for_the_text_of_the_faults(asked: dict[str, set[str]]) -> None:
     assert len(asked) >= 12
     assert [pattern for pattern, lines in asked.items() if not lines] == []
 
 
-def test_every_alternative_of_a_pattern_hits_a_line_that_was_printed(asked: dict[str, set[str]]) -> None:
+def test_every_alternative_of_a_pattern_matches_a_real_line(asked: dict[str, set[str]]) -> None:
     idle = [
         (variant, pattern)
         for pattern, lines in asked.items()
@@ -76,7 +76,7 @@ def test_every_alternative_of_a_pattern_hits_a_line_that_was_printed(asked: dict
     assert idle == []
 
 
-def test_a_long_pattern_knows_more_than_one_wording(asked: dict[str, set[str]]) -> None:
+def test_a_long_pattern_matches_more_than_one_wording(asked: dict[str, set[str]]) -> None:
     lonely = [
         pattern
         for pattern, lines in asked.items()
@@ -87,7 +87,7 @@ def test_a_long_pattern_knows_more_than_one_wording(asked: dict[str, set[str]]) 
     assert lonely == []
 
 
-def test_every_wording_says_where_and_when_it_was_read() -> None:
+def test_every_wording_has_a_source_and_a_date() -> None:
     wordings = [wording for fault in faults() for wording in fault.wordings]
     wordings += [look_alike.wording for look_alike in look_alikes()]
     for wording in wordings:
@@ -116,5 +116,5 @@ def test_the_wordings_of_a_fault_differ(fault: Fault) -> None:
         ("(?:a|b(?:c|d))e|f", ["(?:a)e", "(?:b(?:c|d))e", "(?:b(?:c))e", "(?:b(?:d))e", "f"]),
     ],
 )
-def test_a_pattern_is_taken_apart_at_its_alternatives(pattern: str, expected: list[str]) -> None:
+def test_a_pattern_is_split_at_its_alternatives(pattern: str, expected: list[str]) -> None:
     assert sorted(variants(pattern)) == sorted(expected)

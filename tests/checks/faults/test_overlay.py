@@ -16,7 +16,7 @@ def machine() -> Overlay:
     return Overlay(Remembered(load("rx7900xtx-healthy")))
 
 
-def test_what_was_not_touched_is_as_recorded(machine: Overlay) -> None:
+def test_unedited_files_are_as_recorded(machine: Overlay) -> None:
     plain = load("rx7900xtx-healthy")
     assert machine.read("/etc/os-release") == plain.read("/etc/os-release")
     assert machine.list("/boot") == plain.list("/boot")
@@ -26,14 +26,14 @@ def test_what_was_not_touched_is_as_recorded(machine: Overlay) -> None:
         machine.run(("rm", "-rf", "/"))
 
 
-def test_a_file_that_was_put_there_is_read_listed_and_found(machine: Overlay) -> None:
+def test_an_added_file_is_read_listed_and_found(machine: Overlay) -> None:
     machine.write("/etc/modprobe.d/new.conf", "blacklist amdgpu\n")
     assert machine.read("/etc/modprobe.d/new.conf") == b"blacklist amdgpu\n"
     assert "new.conf" in machine.list("/etc/modprobe.d")
     assert machine.access("/etc/modprobe.d/new.conf", os.F_OK) is True
 
 
-def test_what_was_removed_is_absent_with_all_that_lies_in_it(machine: Overlay) -> None:
+def test_a_removed_folder_is_absent_with_its_contents(machine: Overlay) -> None:
     machine.remove("/sys/class/kfd")
     for path in ("/sys/class/kfd", "/sys/class/kfd/kfd/topology/nodes/1/properties"):
         with pytest.raises(Unreadable) as error:
@@ -43,7 +43,7 @@ def test_what_was_removed_is_absent_with_all_that_lies_in_it(machine: Overlay) -
     assert machine.access("/sys/class/kfd", os.F_OK) is None
 
 
-def test_messages_stand_at_the_end_of_the_log_and_keep_their_lines_together(machine: Overlay) -> None:
+def test_added_messages_are_at_the_end_of_the_log_with_all_their_lines(machine: Overlay) -> None:
     machine.log(["NVRM: one\nNVRM: two"])
     first, second = machine.run(JOURNAL).stdout.splitlines()[-2:]
     assert first.endswith("kernel: NVRM: one")
@@ -51,12 +51,12 @@ def test_messages_stand_at_the_end_of_the_log_and_keep_their_lines_together(mach
     assert second.strip() == "NVRM: two"
 
 
-def test_other_groups_change_what_a_node_allows(machine: Overlay) -> None:
+def test_other_groups_change_the_access_to_a_node(machine: Overlay) -> None:
     machine.groups(1000)
     assert machine.access("/dev/kfd", os.R_OK | os.W_OK) is False
 
 
-def test_an_overlay_leaves_the_recording_alone() -> None:
+def test_an_overlay_does_not_change_the_recording() -> None:
     under = Remembered(load("rtx3090-healthy"))
     Overlay(under).answer("nvidia", gpus=[])
     assert Overlay(under).binding("nvidia") == load("rtx3090-healthy").binding("nvidia")

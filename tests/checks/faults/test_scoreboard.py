@@ -17,20 +17,20 @@ COMMITTED = ROOT / "docs" / "reference" / "scoreboard.md"
 pytestmark = pytest.mark.long
 
 
-def test_there_are_enough_faults_and_pairs_to_say_something() -> None:
+def test_there_are_enough_faults_and_pairs() -> None:
     board = scoreboard()
     assert len({pair.fault.id for pair in board.pairs}) == len(faults()) >= 60
     assert len(board.pairs) >= 300
 
 
-def test_a_third_of_the_pairs_speak_in_another_versions_words() -> None:
+def test_a_third_of_the_pairs_use_another_versions_wording() -> None:
     board = scoreboard()
     assert board.other_wordings >= len(board.pairs) / 3
     said, other = board.kernel_lines
     assert other >= said / 3
 
 
-def test_the_doctor_finds_what_was_put_in() -> None:
+def test_the_doctor_finds_each_injected_fault() -> None:
     board = scoreboard()
     sys.stdout.write(text(board))
     missed = [
@@ -41,23 +41,23 @@ def test_the_doctor_finds_what_was_put_in() -> None:
     assert board.recall >= 0.95, missed
 
 
-def test_healthy_machines_hear_nothing() -> None:
+def test_healthy_machines_have_no_findings() -> None:
     assert scoreboard().false_alarms == ()
 
 
-def test_look_alikes_are_not_mistaken() -> None:
+def test_look_alikes_raise_no_alarm() -> None:
     board = scoreboard()
     fell = [(row.look_alike.id, row.machine, row.fell) for row in board.mistaken]
     assert len(board.mistaken) <= 0.02 * len(board.look_alikes), fell
 
 
-def test_the_tables_speak_of_checks_that_exist() -> None:
+def test_the_tables_name_only_existing_checks() -> None:
     known = {check.id for check in ALL}
     named = {check for fault in faults() for check in fault.raises} | {c for row in look_alikes() for c in row.like}
     assert named <= known
 
 
-def test_every_look_alike_meets_a_machine() -> None:
+def test_every_look_alike_has_a_machine() -> None:
     assert {row.look_alike.id for row in scoreboard().look_alikes} == {row.id for row in look_alikes()}
 
 

@@ -11,7 +11,7 @@ FAIL, WARN, PASS, SKIP, UNKNOWN = Status.FAIL, Status.WARN, Status.PASS, Status.
 
 
 class Fault(NamedTuple):
-    """A machine on which the check must find something; `says` stands in the first finding's summary."""
+    """A machine on which the check must find something; `says` is in the first finding's summary."""
 
     check: str
     host: Host

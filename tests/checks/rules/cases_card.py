@@ -233,7 +233,7 @@ FAULTS = (
 )
 
 LOOK_ALIKES = (
-    LookAlike("gpu.supported", but(A, cards=(amd_card(), raphael())), "the processor's graphics are not judged"),
+    LookAlike("gpu.supported", but(A, cards=(amd_card(), raphael())), "integrated graphics are ignored"),
     LookAlike(
         "gpu.vram",
         but(N, cards=(nvidia_card(device="2805"),), nvidia={"nvml": (nvml(memory_total=16380 << 20),)}),
@@ -324,7 +324,7 @@ LOOK_ALIKES = (
             said(A, "[ 9.1] amdgpu 0000:0e:00.0: amdgpu: ring gfx_0.0.0 timeout, signaled seq=1, emitted seq=3"),
             cards=(amd_card(), raphael()),
         ),
-        "the processor's graphics hung, not the card",
+        "the integrated graphics hung, not the card",
     ),
     LookAlike(
         "gpu.heat", but(N, nvidia={"nvml": (nvml(temperature=78, throttle_reasons=0x4),)}), "power cap is not heat"

@@ -277,9 +277,9 @@ LOOK_ALIKES = (
     LookAlike(
         "driver.dkms",
         but(DKMS, kernel={"dkms": (built("nvidia", "595.84", None, "added"), built("nvidia", "610.43.02"))}),
-        "an older version lies about, the newer is built",
+        "an older version is not built, the newer one is",
     ),
-    LookAlike("driver.mismatch", but(N, apt={"reboot_required": True}), "a restart is pending for something else"),
+    LookAlike("driver.mismatch", but(N, apt={"reboot_required": True}), "a reboot is pending for something else"),
     LookAlike("driver.too-old", driver("580.65.06"), "exactly the floor"),
     LookAlike("driver.too-old", driver("610.43.02"), "newer"),
     LookAlike("driver.flavour", driver("580.95.05", open_module=False), "Ampere takes both"),
@@ -352,12 +352,12 @@ LOOK_ALIKES = (
     LookAlike(
         "kernel.pcie-atomics",
         said(A, "[    4.1] amdgpu 0000:03:00.0: amdgpu: PCIE atomic ops is not supported"),
-        "said on machines that work",
+        "logged on machines that work",
     ),
     LookAlike(
         "kernel.pcie-atomics",
         said(A, "[    7.0] kfd kfd: amdgpu: skipped device 1002:164e, PCI rejects atomics"),
-        "the processor's graphics were left out",
+        "the integrated graphics were skipped",
     ),
     LookAlike("kernel.iommu", A, "one card"),
     LookAlike(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from checks.facts.host import AptPin, Disk, Docker, Host, RocmInstall, Unread
+from checks.facts.host import AptPreference, Disk, Docker, Host, RocmInstall, Unread
 from tests.checks.rules.case import FAIL, PASS, WARN, Blind, Fault, LookAlike
 from tests.checks.rules.cases_card import UNREADABLE_LOG, said
 from tests.checks.rules.hosts import (
@@ -272,11 +272,11 @@ LOOK_ALIKES = (
     LookAlike(
         "rocm.ubuntu-packages",
         but(A, apt={"packages": (package("libamdhip64-5", "5.7.1-3"),)}),
-        "only Ubuntu's: Blender asks for it, and no ROCm of AMD's is there",
+        "only Ubuntu's: Blender needs it, and AMD's ROCm is not installed",
     ),
     LookAlike("rocm.path", A, "no ROCm on the host"),
     LookAlike("rocm.override", environ(A, HSA_ENABLE_SDMA="0"), "another HSA variable"),
-    LookAlike("runtime.visible-devices", environ(N, CUDA_VISIBLE_DEVICES="0"), "the card that is there"),
+    LookAlike("runtime.visible-devices", environ(N, CUDA_VISIBLE_DEVICES="0"), "a card that exists"),
     LookAlike("runtime.visible-devices", environ(N, CUDA_VISIBLE_DEVICES="GPU-8f1c3a52"), "a shortened UUID"),
     LookAlike("runtime.visible-devices", environ(N, ROCR_VISIBLE_DEVICES=""), "AMD's variable, NVIDIA's card"),
     LookAlike("runtime.ld-library-path", environ(N, LD_LIBRARY_PATH="/opt/stubby/lib"), "no folder called stubs"),
@@ -325,7 +325,7 @@ LOOK_ALIKES = (
             apt={
                 "sources": (UBUNTU, CUDA_REPO),
                 "pins": (
-                    AptPin(
+                    AptPreference(
                         file="/etc/apt/preferences.d/gpu-setup",
                         packages="*nvidia* libcuda1*",
                         pin="origin developer.download.nvidia.com",
@@ -374,7 +374,7 @@ LOOK_ALIKES = (
     LookAlike("resources.shm", but(N, resources={"shm_total": 64 << 20}), "not a container"),
     LookAlike("resources.noexec", disk(N, "boot", noexec=True), "nothing runs from /boot"),
     LookAlike("resources.file-system", N, "ext4"),
-    LookAlike("resources.boot-space", disk(N, "boot", free=GB // 10, total=983 * GB), "it lies on the system's disk"),
+    LookAlike("resources.boot-space", disk(N, "boot", free=GB // 10, total=983 * GB), "it is on the system's disk"),
 )
 
 DPKG = (Unread(source="/var/lib/dpkg/status", reason="denied"),)

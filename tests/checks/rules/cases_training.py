@@ -159,7 +159,7 @@ LOOK_ALIKES = (
     LookAlike(
         "python.torch-build", has(N, own("cpu", torch="2.13.0+cpu", torch_cuda=None)), "built before the card came"
     ),
-    LookAlike("python.torch-build", has(NONE, CPU), "without a card the processor's build is right"),
+    LookAlike("python.torch-build", has(NONE, CPU), "without a card the CPU build is correct"),
     LookAlike("python.torch-arch", blackwell(env()), "CUDA 13"),
     LookAlike(
         "python.torch-arch",
@@ -177,7 +177,7 @@ LOOK_ALIKES = (
     LookAlike("hub.offline", N, "not set"),
     LookAlike("hub.cache", N, "in its usual place"),
     LookAlike("hub.cache", moved(), "ext4 with room"),
-    LookAlike("runtime.start-files", files(N, (BASHRC, "CUDA_VISIBLE_DEVICES", "0")), "the card that is there"),
+    LookAlike("runtime.start-files", files(N, (BASHRC, "CUDA_VISIBLE_DEVICES", "0")), "a card that exists"),
     LookAlike(
         "runtime.start-files", files(N, (BASHRC, "HSA_OVERRIDE_GFX_VERSION", "10.3.0")), "AMD's variable, NVIDIA's card"
     ),

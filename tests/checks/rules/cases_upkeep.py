@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from checks.facts.host import AptPin, Docker, Host, Package, Unread
+from checks.facts.host import AptPreference, Docker, Host, Package, Unread
 from tests.checks.rules.case import FAIL, PASS, WARN, Blind, Fault, LookAlike
 from tests.checks.rules.hosts import (
     NVIDIA_PACKAGES,
@@ -24,7 +24,7 @@ ROCM = source("rocm.list", "https://repo.radeon.com/rocm/apt/7.2.4", "noble", "a
 TEN = source(
     "amdrocm-stable.sources", "https://stable.repo.amd.com/rocm/core/packages/ubuntu2404/", "stable", "amd-rocm"
 )
-PIN = AptPin(
+PIN = AptPreference(
     file="/etc/apt/preferences.d/rocm-pin-600", packages="rocm* hip*", pin="release o=repo.radeon.com", priority=600
 )
 KERNEL_META = package("linux-image-generic-hwe-24.04", "6.17.0-35.35~24.04.1")

@@ -69,7 +69,7 @@ def nvidia_card(**facts: Any) -> PciCard:
 
 
 def port(**facts: Any) -> Bridge:
-    """The processor's port behind the first slot; idle like the card."""
+    """The CPU's port of the first slot; idle like the card."""
     defaults: dict[str, Any] = {
         "slot": "0000:00:01.0",
         "link": Link(speed=2.5, width=16, max_speed=16.0, max_width=16),
@@ -182,7 +182,7 @@ NVIDIA_PACKAGES = (
 
 
 def no_gpu() -> Host:
-    """A mini PC with the processor's Intel graphics, Ubuntu 24.04, Secure Boot off, everything readable."""
+    """A mini PC with Intel's integrated graphics, Ubuntu 24.04, Secure Boot off, everything readable."""
     return Host(
         os=Os(
             id="ubuntu",

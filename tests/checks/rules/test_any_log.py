@@ -1,4 +1,4 @@
-"""Whatever stands in the kernel log or the environment, no rule crashes or hangs, and nothing is made up of noise."""
+"""With any kernel log or environment no rule crashes or hangs, and noise is no finding."""
 
 from __future__ import annotations
 

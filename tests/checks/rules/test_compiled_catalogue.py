@@ -13,8 +13,8 @@ from checks.catalogue import COMPILED, TABLES, catalogue, compiled, parse
 DATA = Path(module.__file__).with_name("data")
 
 
-def test_the_compiled_catalogue_is_that_of_the_tables() -> None:
-    """Write it anew with `python -m checks.catalogue`."""
+def test_the_compiled_catalogue_is_up_to_date() -> None:
+    """`python -m tests.generate` writes it."""
     assert (DATA / COMPILED).read_bytes() == compiled()
     assert catalogue() == parse({name: (DATA / f"{name}.toml").read_bytes() for name in TABLES})
 
@@ -38,7 +38,7 @@ def test_a_table_that_was_changed_counts_at_once(tables: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b'{"sums": {}, "catalogue": {}}'])
-def test_without_a_good_json_file_the_tables_are_read(tables: Path, content: bytes | None) -> None:
+def test_without_a_valid_json_file_the_tables_are_read(tables: Path, content: bytes | None) -> None:
     if content is None:
         (tables / COMPILED).unlink()
     else:

@@ -1,4 +1,4 @@
-"""Every known failure has a check that sees it, or a reason on docs/concepts/not-checked.md why none does."""
+"""Every known failure has a check that finds it, or a reason on docs/concepts/not-checked.md why none does."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def failures() -> tuple[Failure, ...]:
     return msgspec.convert(tables["failure"], tuple[Failure, ...])
 
 
-def test_the_list_is_whole() -> None:
+def test_the_list_is_complete() -> None:
     wanted = [*map(str, range(1, 63)), "xid", *(f"b{number}" for number in range(1, 30))]
     assert [failure.id for failure in failures()] == wanted
     assert f"{len(wanted)} known failures" in PAGE
 
 
 @for_each("failure", failures(), ids=lambda failure: failure.id)
-def test_a_known_failure_is_seen_by_a_check_or_told_with_the_reason(failure: Failure) -> None:
+def test_a_known_failure_has_a_check_or_a_documented_reason(failure: Failure) -> None:
     assert failure.symptom and failure.cause
     assert set(failure.checks) <= IDS
     assert failure.checks or failure.not_seen
@@ -47,6 +47,6 @@ def test_a_known_failure_is_seen_by_a_check_or_told_with_the_reason(failure: Fai
         assert failure.not_seen in PAGE
 
 
-def test_the_page_names_only_checks_that_there_are() -> None:
+def test_the_page_names_only_existing_checks() -> None:
     named = {word for word in re.findall(r"`([a-z]+\.[a-z0-9-]+)`", PAGE) if word.partition(".")[0] in GROUPS}
     assert named <= IDS

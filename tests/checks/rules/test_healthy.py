@@ -1,4 +1,4 @@
-"""A healthy machine hears nothing bad, whatever its vendor; a machine without a card ends with 0."""
+"""A healthy machine of any vendor has no bad result; without a card the doctor exits 0."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.checks.rules.hosts import but, healthy_amd, healthy_nvidia, no_gpu, n
 
 
 @pytest.mark.parametrize("host", [healthy_nvidia, healthy_amd, two_vendors, no_gpu])
-def test_a_healthy_machine_hears_nothing_bad(host: Callable[[], Host]) -> None:
+def test_a_healthy_machine_has_no_bad_result(host: Callable[[], Host]) -> None:
     report = run(host(), catalogue(), ALL)
     bad = {row.id: row.reason for row in report.results if row.status in (Status.FAIL, Status.WARN, Status.UNKNOWN)}
     assert bad == {}
     assert exit_code(report, strict=True) == 0
 
 
-def test_without_a_card_the_reason_is_said_and_doctor_ends_well() -> None:
+def test_without_a_card_the_reason_is_reported_and_the_doctor_exits_0() -> None:
     report = run(no_gpu(), catalogue(), ALL)
     (present,) = [row for row in report.results if row.id == "gpu.present"]
     assert present.status is Status.SKIP
@@ -32,15 +32,15 @@ def test_without_a_card_the_reason_is_said_and_doctor_ends_well() -> None:
 
 
 @pytest.mark.parametrize(
-    "card", [raphael(), nvidia_card(driver="vfio-pci")], ids=["the processor's graphics", "kept for a virtual machine"]
+    "card", [raphael(), nvidia_card(driver="vfio-pci")], ids=["integrated graphics", "reserved for a virtual machine"]
 )
-def test_a_card_that_is_not_for_training_is_not_judged(card: PciCard) -> None:
+def test_a_card_that_is_not_for_training_is_ignored(card: PciCard) -> None:
     report = run(but(no_gpu(), cards=(card,)), catalogue(), ALL)
     assert report.summary.fail == report.summary.warn == 0
     assert "No supported GPU" in next(row.reason for row in report.results if row.id == "gpu.present")
 
 
-def test_a_card_that_the_catalogue_does_not_know_is_called_by_its_id() -> None:
+def test_a_card_that_is_not_in_the_catalogue_is_named_by_its_id() -> None:
     host = but(healthy_nvidia(), cards=(nvidia_card(device="3000"),))
     reasons = {row.id: row.reason for row in run(host, catalogue(), ALL).results}
     assert "10de:3000 (unknown to the catalogue)" in reasons["gpu.present"]

@@ -12,7 +12,7 @@ from checks.runner import exit_code, run
 from tests.recorded_machines import expected, load, names
 from tests.subjects import for_each
 
-TOLD = (Status.FAIL, Status.WARN, Status.UNKNOWN)
+NOT_GOOD = (Status.FAIL, Status.WARN, Status.UNKNOWN)
 
 
 def doctor(name: str) -> DoctorReport:
@@ -21,22 +21,22 @@ def doctor(name: str) -> DoctorReport:
 
 
 @for_each("name", names())
-def test_a_recorded_machine_hears_what_is_wrong_with_it_and_no_more(name: str) -> None:
+def test_a_recorded_machine_has_exactly_the_expected_findings(name: str) -> None:
     wanted = expected(name)["doctor"]
     report = doctor(name)
-    found = {str(status): [row.id for row in report.results if row.status is status] for status in TOLD}
+    found = {str(status): [row.id for row in report.results if row.status is status] for status in NOT_GOOD}
     assert found == wanted
     assert exit_code(report) == (1 if wanted["fail"] else 0)
 
 
 @for_each("name", [name for name in names() if name.endswith("-healthy")])
-def test_a_healthy_recording_hears_nothing_bad(name: str) -> None:
+def test_a_healthy_recording_has_no_bad_result(name: str) -> None:
     report = doctor(name)
-    assert [row.id for row in report.results if row.status in TOLD] == []
+    assert [row.id for row in report.results if row.status in NOT_GOOD] == []
 
 
 @for_each("name", names())
-def test_every_finding_on_a_recorded_machine_has_evidence_and_a_way_out(name: str) -> None:
+def test_every_finding_on_a_recorded_machine_has_evidence_and_a_fix(name: str) -> None:
     for result in doctor(name).results:
         assert result.reason
         for finding in result.findings:

@@ -6,25 +6,40 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from checks.catalogue import catalogue
+from checks.check_ids import IDS
 from checks.docs import page
 from checks.model import Check
-from checks.registry import ALL
+from checks.registry import ALL, MODULES, checks_in
 from checks.runner import run
 from tests.checks.rules.hosts import two_vendors
+from tests.generate import ids_text, with_new
 from tests.subjects import for_each
 from tests.tool import ROOT
 
-IDS = Path(__file__).with_name("ids.txt").read_text(encoding="utf-8").split()
 PAGE = ROOT / "docs" / "reference" / "checks.md"
 
 
 def test_ids_are_stable() -> None:
-    """People and scripts rely on them: an id may be added to the list, never renamed or taken out."""
-    assert sorted(check.id for check in ALL) == sorted(IDS)
+    """`python -m tests.generate` adds a new id to the list; none is ever renamed or removed."""
+    assert [check.id for check in ALL] == list(IDS)
     assert len(set(IDS)) == len(IDS)
+
+
+def test_a_new_id_follows_the_check_before_it_in_its_file() -> None:
+    assert with_new(["a.x", "a.y", "b.x"], [["a.x", "a.new", "a.newer"], ["c.x"], ["b.x"]]) == [
+        *("a.x", "a.new", "a.newer", "a.y", "b.x", "c.x")
+    ]
+    source = 'X = (\n    "a.x",\n)\n'
+    assert ids_text(source, ["a.x"]) == source
+    assert ids_text(source, ["a.x", "a.y"]) == 'X = (\n    "a.x",\n    "a.y",\n)\n'
+
+
+def test_the_prefix_of_an_id_names_the_folder_or_the_file_of_its_rule() -> None:
+    for module in MODULES:
+        place = module.__name__.removeprefix("checks.rules.").partition(".")[0]
+        assert {check.group for check in checks_in(module)} == {place}
 
 
 @for_each("check", ALL, ids=lambda check: check.id)
@@ -38,7 +53,7 @@ def test_every_check_explains_itself(check: Check) -> None:
     assert set(check.causes) <= set(IDS) - {check.id}
 
 
-def test_causes_make_no_circle() -> None:
+def test_causes_have_no_cycle() -> None:
     causes = {check.id: check.causes for check in ALL}
 
     def above(id: str, below: tuple[str, ...]) -> None:
@@ -50,8 +65,8 @@ def test_causes_make_no_circle() -> None:
         above(id, ())
 
 
-def test_the_page_in_docs_is_the_registrys() -> None:
-    """Write it anew with `python -m checks.docs`."""
+def test_the_page_in_docs_is_up_to_date() -> None:
+    """`python -m tests.generate` writes it."""
     assert PAGE.read_text(encoding="utf-8") == page(ALL)
 
 

@@ -35,7 +35,7 @@ def named(case: Fault | LookAlike | Blind) -> str:
 
 
 @for_each("case", FAULTS, ids=named)
-def test_a_fault_is_found_with_evidence_and_a_way_out(case: Fault) -> None:
+def test_a_fault_is_found_with_evidence_and_a_fix(case: Fault) -> None:
     result = ask(case)
     assert result.status is case.status, result.reason
     assert case.says in result.reason
@@ -49,14 +49,14 @@ def test_a_fault_is_found_with_evidence_and_a_way_out(case: Fault) -> None:
 
 
 @for_each("case", LOOK_ALIKES, ids=named)
-def test_what_only_looks_like_it_is_left_alone(case: LookAlike) -> None:
+def test_a_look_alike_has_no_finding(case: LookAlike) -> None:
     result = ask(case)
     assert result.status in (Status.PASS, Status.SKIP), result.reason
     assert not result.findings
 
 
 @for_each("case", BLIND, ids=named)
-def test_what_cannot_be_read_is_unknown_and_says_what_would_help(case: Blind) -> None:
+def test_an_unreadable_signal_is_unknown_with_a_remedy(case: Blind) -> None:
     result = ask(case)
     assert result.status is Status.UNKNOWN, result.reason
     assert case.says in result.reason
@@ -75,7 +75,7 @@ def test_severity_and_status_agree_in_every_example() -> None:
         assert min(severities, key=list(Severity).index) is worst[case.status], named(case)
 
 
-def test_the_way_out_of_a_wrong_torch_is_the_cards_own_build() -> None:
+def test_the_fix_for_a_wrong_torch_is_the_build_for_the_card() -> None:
     """AMD's index wants the architecture named, PyTorch's does not."""
     case = cases_training.has(but(healthy_amd(), cards=(amd_card(device="73bf", revision="c0"),)), cases_training.env())
     (finding,) = judge(CHECKS["python.torch-build"], case, catalogue()).findings
@@ -83,7 +83,7 @@ def test_the_way_out_of_a_wrong_torch_is_the_cards_own_build() -> None:
     assert "torch[device-gfx1030]==2.13.0+rocm10.0.0" in finding.fix.argv
 
 
-def test_a_driver_that_does_not_build_is_taken_out_of_apts_way() -> None:
+def test_the_fix_for_a_driver_that_does_not_build_unblocks_apt() -> None:
     """`dpkg --configure -a` alone would fail again and again."""
     case = but(healthy_amd(), apt={"broken": ("amdgpu-dkms",)})
     (finding,) = judge(CHECKS["apt.dpkg"], case, catalogue()).findings

@@ -1,4 +1,4 @@
-"""The runner: which checks run, what a crash becomes, what stands first, and what explains what."""
+"""The runner: which checks run, what a crash becomes, in which order results are listed, and what explains what."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def answers(*checks: Check) -> list[tuple[str, str]]:
     return [(row.id, row.status.value) for row in run(HOST, catalogue(), checks).results]
 
 
-def test_a_crash_is_a_result_and_the_others_go_on() -> None:
+def test_a_crash_is_a_result_and_the_other_checks_run() -> None:
     report = run(HOST, catalogue(), (check("a.breaks", ZeroDivisionError("1/0")), check("a.works", Ok("fine"))))
     broken, fine = report.results
     assert (broken.id, broken.status) == ("a.breaks", Status.UNKNOWN)
@@ -98,7 +98,7 @@ def test_worst_first_then_in_the_registrys_order() -> None:
     ]
 
 
-def test_a_cause_stands_before_its_consequence_even_when_it_is_milder() -> None:
+def test_a_cause_is_listed_before_its_consequence_even_if_it_is_milder() -> None:
     first, second, third = run(
         HOST,
         catalogue(),
@@ -125,7 +125,7 @@ def test_a_fault_of_one_card_does_not_explain_that_of_another() -> None:
     assert [found.caused_by for found in rows[1].findings] == ["a.root", None]
 
 
-def test_causes_that_go_in_a_circle_end() -> None:
+def test_a_cycle_of_causes_ends() -> None:
     a, b = check("a.a", (ERROR,), causes=("a.b",)), check("a.b", (ERROR,), causes=("a.a",))
     assert sorted(answers(a, b)) == [("a.a", "fail"), ("a.b", "fail")]
 
@@ -138,7 +138,7 @@ def test_only_and_skip_take_ids_and_groups() -> None:
     assert select(ALL) == ALL
 
 
-def test_an_unknown_word_is_refused_with_what_it_may_have_meant() -> None:
+def test_an_unknown_word_is_refused_with_suggestions() -> None:
     with pytest.raises(BadUsage) as caught:
         select(ALL, only=("driver.to-old",))
     assert caught.value.exit_code == 2
@@ -165,7 +165,7 @@ def causes(host: Host) -> dict[str, str | None]:
     return {row.id: row.findings[0].caused_by for row in rows if row.status in (Status.FAIL, Status.WARN)}
 
 
-def test_when_secure_boot_refuses_the_module_the_rest_is_its_consequence() -> None:
+def test_other_faults_are_consequences_of_a_module_that_secure_boot_refuses() -> None:
     assert causes(but(said(DKMS, REFUSED), firmware={"mok_key_enrolled": False})) == {
         "secureboot.module": None,
         "driver.bound": "secureboot.module",
@@ -173,7 +173,7 @@ def test_when_secure_boot_refuses_the_module_the_rest_is_its_consequence() -> No
     }
 
 
-def test_a_fresh_machine_hears_of_its_missing_driver_once() -> None:
+def test_a_fresh_machine_has_one_finding_for_its_missing_driver() -> None:
     assert causes(FRESH) == {"driver.present": None}
 
 
@@ -185,7 +185,7 @@ def test_access_denied_to_an_old_session_is_explained_by_it() -> None:
     }
 
 
-def test_headers_that_are_missing_explain_the_whole_chain() -> None:
+def test_missing_headers_explain_the_whole_chain() -> None:
     host = but(
         DKMS,
         kernel={"headers": (), "modules": (), "dkms": (built("nvidia", "610.43.02", None, "added"),)},

@@ -47,7 +47,7 @@ def ask(check: str, host: Host) -> CheckResult:
     return judge(CHECKS[check], host, catalogue())
 
 
-def test_without_the_groups_root_says_the_same_of_kfd_as_the_person() -> None:
+def test_without_the_groups_root_and_the_user_get_the_same_result_for_kfd() -> None:
     own, root = ask("rocm.kfd-access", DENIED), ask("rocm.kfd-access", as_root(DENIED, groups=OUTSIDER))
     assert own.status is root.status is Status.FAIL
     assert own.reason == root.reason == "alex lacks permission for /dev/kfd (not in group render)."
@@ -56,43 +56,43 @@ def test_without_the_groups_root_says_the_same_of_kfd_as_the_person() -> None:
         assert finding.fix.argv == ("usermod", "-aG", "render,video", "alex")
 
 
-def test_with_the_groups_both_are_content() -> None:
+def test_with_the_groups_both_pass() -> None:
     for check in ("rocm.kfd-access", "rocm.render-access"):
         assert ask(check, healthy_amd()).status is Status.PASS
         assert ask(check, as_root(healthy_amd(), groups=MEMBER)).status is Status.PASS
 
 
-def test_a_render_node_may_be_open_to_the_desktop_and_root_does_not_guess() -> None:
+def test_access_through_the_desktop_is_unknown_to_root() -> None:
     result = ask("rocm.render-access", as_root(DENIED, groups=OUTSIDER))
     assert result.status is Status.UNKNOWN
     assert "without sudo" in result.reason
 
 
-def test_a_session_older_than_its_groups_is_not_visible_to_root() -> None:
+def test_a_session_older_than_its_groups_is_unknown_to_root() -> None:
     assert ask("rocm.render-group", OLD_SESSION).status is Status.FAIL
     assert ask("rocm.render-group", as_root(OLD_SESSION, groups=MEMBER)).status is Status.UNKNOWN
 
 
 @pytest.mark.parametrize("check", ("rocm.kfd-access", "rocm.render-access"))
-def test_root_without_a_caller_does_not_pass_for_others(check: str) -> None:
+def test_root_without_a_caller_is_unknown(check: str) -> None:
     result = ask(check, as_root(healthy_amd(), caller=None))
     assert result.status is Status.UNKNOWN
     assert "without sudo" in result.reason
 
 
-def test_a_node_that_is_open_to_all_is_open_whoever_asks() -> None:
+def test_a_node_open_to_all_passes_for_everyone() -> None:
     host = but(DENIED, amd={"kfd": kfd(mode=0o666), "render": (render(mode=0o666),)})
     for check in ("rocm.kfd-access", "rocm.render-access"):
         assert ask(check, as_root(host, caller=None)).status is Status.PASS
 
 
-def test_in_a_container_root_is_who_trains() -> None:
+def test_in_a_container_root_is_the_user_who_trains() -> None:
     host = but(as_root(healthy_amd(), caller=None), os={"virtualisation": "docker"})
     assert ask("rocm.kfd-access", host).status is Status.PASS
 
 
 @pytest.mark.parametrize("host", (healthy_nvidia(), healthy_amd(), two_vendors()), ids=lambda host: host.machine)
-def test_of_all_else_root_and_the_person_say_the_same(host: Host) -> None:
+def test_all_other_checks_give_root_and_the_user_the_same_result(host: Host) -> None:
     known = catalogue()
     own = {row.id: (row.status, row.reason) for row in run(host, known, ALL).results if row.id not in THEIRS}
     root = as_root(host, groups=host.person.groups)
@@ -100,7 +100,7 @@ def test_of_all_else_root_and_the_person_say_the_same(host: Host) -> None:
     assert seen == own
 
 
-def test_nothing_that_only_the_person_sees_passes_under_sudo() -> None:
+def test_nothing_that_only_the_user_sees_passes_under_sudo() -> None:
     root = as_root(two_vendors(), groups=MEMBER)
     passed = {row.id for row in run(root, catalogue(), ALL).results if row.status is Status.PASS}
     # the token of the person was found (HOME kept by sudo), and the devices are judged by the person's groups
