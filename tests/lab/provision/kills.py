@@ -177,7 +177,7 @@ def _strike(hosts: Hosts, disk: Snapshot, route: Route, moment: Moment, expected
 
 
 def _await(guest: Guest, child: subprocess.Popen[bytes], step: str, phase: str, known: int = 0) -> None:
-    """Watch the journal's file until this line follows the `known` ones: noticed within a millisecond or so."""
+    """Watch the journal's file until this line follows the `known` ones: noticed within two milliseconds or so."""
     file = guest.root / STATE / "journal.jsonl"
     mark = f'"phase":"{phase}","step":"{step}"'.encode()
     until = time.monotonic() + 120
@@ -190,7 +190,7 @@ def _await(guest: Guest, child: subprocess.Popen[bytes], step: str, phase: str, 
                     return
         if child.poll() is not None:
             raise NeverCame(f"it ended before {step} was {phase}")
-        time.sleep(0.0005)
+        time.sleep(0.002)
     raise AssertionError(f"{step} was never {phase}")
 
 
