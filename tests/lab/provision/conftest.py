@@ -32,6 +32,7 @@ import pytest
 from tests.lab.provision import rootfs
 from tests.lab.provision.hosts import Hosts
 from tests.lab.provision.repositories import Repositories, repositories
+from tests.lab.provision.routes import Arrivals
 
 NEEDED = ("systemd-nspawn", "mmdebstrap", "gpg", "openssl", "ip", "nsenter", "mount")
 
@@ -61,6 +62,11 @@ def hosts(below: rootfs.Base, session_shops: Repositories, tmp_path_factory: pyt
     folder = tmp_path_factory.mktemp("hosts")
     yield Hosts(below, session_shops, folder)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def arrivals(hosts: Hosts) -> Arrivals:
+    return Arrivals(hosts)
 
 
 @pytest.fixture

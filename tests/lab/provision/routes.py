@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks.catalogue import catalogue
-from tests.lab.provision import rootfs
-from tests.lab.provision.hosts import Hosts, Snapshot
+from tests.lab.provision import rootfs, state
+from tests.lab.provision.hosts import Guest, Hosts, Snapshot
+from tests.lab.provision.state import State
 from tests.machines import hardware
 
 
@@ -115,3 +116,35 @@ def fresh(hosts: Hosts, route: Route) -> Snapshot:
         )
 
     return hosts.fresh(route.computer, route.layout, change)
+
+
+class Arrived(NamedTuple):
+    """A machine's state before its route, and its disk at the end: applied, restarted and resumed."""
+
+    before: State
+    disk: Snapshot
+
+
+class Arrivals:
+    """The ends of the routes, each made by the first test that goes there. A guest that starts from one has lost its
+    power once more, which changes nothing."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
+        self._known: dict[str, Arrived] = {}
+
+    def keep(self, name: str, before: State, guest: Guest) -> None:
+        self._known[name] = Arrived(before, guest.snapshot())
+
+    def __call__(self, name: str) -> Arrived:
+        if name not in self._known:
+            route = ROUTES[name]
+            with self._hosts.guest(fresh(self._hosts, route)) as guest:
+                before = state.of(guest)
+                applied = guest.tool("apply", "--yes", *route.arguments)
+                assert applied.rc == (5 if route.restarts else 0), applied.document
+                if route.restarts:
+                    guest.reboot()
+                    assert guest.tool("resume").rc == 0
+                self.keep(name, before, guest)
+        return self._known[name]

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from provision.system import dpkg
-from tests.lab.provision import routes
+from tests.lab.provision import routes, state
 from tests.lab.provision.hosts import Guest, Hosts
 from tests.lab.provision.repositories import Repositories
-from tests.lab.provision.routes import ROUTES, Route
+from tests.lab.provision.routes import ROUTES, Arrivals, Route
 from tests.provision.hosts import Folder
 
 pytestmark = pytest.mark.lab
@@ -23,9 +23,12 @@ ALWAYS = ("rtx3090-archive", "rtx3090-nvidia", "rx7900xt", "rx7900xt-rocm", "w79
 @pytest.mark.parametrize(
     "name", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.full) for name in ROUTES]
 )
-def test_a_fresh_machine_becomes_a_machine_that_trains(name: str, hosts: Hosts, shops: Repositories) -> None:
+def test_a_fresh_machine_becomes_a_machine_that_trains(
+    name: str, hosts: Hosts, shops: Repositories, arrivals: Arrivals
+) -> None:
     route = ROUTES[name]
     with hosts.guest(routes.fresh(hosts, route)) as guest:
+        before = state.of(guest)
         planned = guest.tool("plan", *route.arguments)
         assert planned.rc == 0, planned.document
         versions = _versions(planned.data)
@@ -39,6 +42,7 @@ def test_a_fresh_machine_becomes_a_machine_that_trains(name: str, hosts: Hosts, 
         assert _installed(guest, versions) == versions
         if route.restarts:
             _restart(guest)
+        arrivals.keep(name, before, guest)
         _proven(guest, route)
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.lab.provision import routes, state
 from tests.lab.provision.hosts import Ended, Guest, Hosts
 from tests.lab.provision.repositories import Repositories
-from tests.lab.provision.routes import ROUTES
+from tests.lab.provision.routes import ROUTES, Arrivals
 from tests.lab.provision.state import State
 from tests.lab.provision.vendor_packages import TOOLKIT
 
@@ -33,15 +33,12 @@ def changed(before: State, guest: Guest) -> list[str]:
 @pytest.mark.parametrize(
     "name", [name if name in SHORT else pytest.param(name, marks=pytest.mark.full) for name in ROUTES]
 )
-def test_after_a_route_everything_is_as_before(name: str, hosts: Hosts, shops: Repositories) -> None:
+def test_after_a_route_everything_is_as_before(
+    name: str, hosts: Hosts, shops: Repositories, arrivals: Arrivals
+) -> None:
     route = ROUTES[name]
-    with hosts.guest(routes.fresh(hosts, route)) as guest:
-        before = state.of(guest)
-        applied = guest.tool("apply", "--yes", *route.arguments)
-        assert applied.rc in (0, 5), applied.document
-        if route.restarts:
-            guest.reboot()
-            assert guest.tool("resume").rc == 0
+    before, disk = arrivals(name)
+    with hosts.guest(disk) as guest:
         assert state.differences(before, state.of(guest)) != []
         rolled = guest.tool("rollback", "--yes")
         if route.old_kernel:
@@ -195,12 +192,9 @@ def test_what_is_not_compared_is_a_short_list_with_reasons() -> None:
     assert all(reason for _, reason in (*state.IGNORED, *LEFT))
 
 
-def test_moved_from_the_archive_to_nvidias_own_and_back(hosts: Hosts, shops: Repositories) -> None:
+def test_moved_from_the_archive_to_nvidias_own_and_back(hosts: Hosts, shops: Repositories, arrivals: Arrivals) -> None:
     """The whole old set goes with the new one's transaction; the way back brings it again from the files kept."""
-    with hosts.guest("rtx3090") as guest:
-        assert guest.tool("apply", "--yes").rc == 5
-        guest.reboot()
-        assert guest.tool("resume").rc == 0
+    with hosts.guest(arrivals("rtx3090-archive").disk) as guest:
         first = state.of(guest)
         moved = guest.tool("apply", "--yes", "--source", "nvidia")
         assert moved.rc == 5, moved.document
