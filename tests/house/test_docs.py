@@ -22,6 +22,7 @@ DOCS = ROOT / "docs"
 PAGES = {str(path.relative_to(DOCS)): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
 # written from the rules: to change it, change checks/rules
 GENERATED = "reference/checks.md"
+ROOMS = ("gpu_setup", "harness", "containers", "provision", "checks", "machine", "tests", "benchmarks")
 OWN = tuple(name for name in PAGES if name != GENERATED)
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -132,6 +133,21 @@ def test_shown_output_is_what_the_tool_says(
         _, found, after = rest.partition(f"\n{piece}")
         assert found, f"{name}: {command}\n{piece}"
         rest = f"\n{after}"
+
+
+def test_modules_and_tests_that_a_page_names_exist() -> None:
+    modules = {place.name for room in ROOMS for place in (ROOT / room).rglob("*.py")}
+    tests = {
+        name for place in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", place.read_text())
+    }
+    spans = {(name, span) for name in OWN for span in SPAN.findall(FENCE.sub("", PAGES[name]))}
+    wrong = [
+        f"{name}: {word}"
+        for name, span in sorted(spans)
+        for word in re.findall(r"(?<![\w./-])(?:\w+\.py|test_\w+)(?![\w*])", span)
+        if word not in modules and word not in tests
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_calls_are_found_in_blocks_and_in_lines() -> None:
