@@ -75,7 +75,7 @@ class AllocatorSpreads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rows: tuple[AllocatorSpread, ...]
 
 
-class Measurements(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MeasurementTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sources: tuple[MeasurementSource, ...]
     spreads: AllocatorSpreads
     excluded: tuple[ExcludedSource, ...]
@@ -109,10 +109,10 @@ def _prediction_of(figure: MeasuredFigure, prediction: Prediction) -> float:
 
 
 @cache
-def measurements() -> Measurements:
+def measurements() -> MeasurementTable:
     import tomllib
 
-    return msgspec.convert(tomllib.loads(_TABLE.read_text(encoding="utf-8")), Measurements)
+    return msgspec.convert(tomllib.loads(_TABLE.read_text(encoding="utf-8")), MeasurementTable)
 
 
 @cache

@@ -21,7 +21,7 @@ import torch
 from transformers import TrainerCallback
 
 from gpu_setup_worker.frozen import keep_as_loaded
-from gpu_setup_worker.journal import Journal
+from gpu_setup_worker.journal import EventLog
 
 WHOLE = "whole.json"
 # how often a long evaluation writes that it is running
@@ -36,7 +36,7 @@ def settings() -> dict[str, Any]:
 class Keeper(TrainerCallback):
     """Saves by the clock and on request, except weights that are not finite; marks complete checkpoints."""
 
-    def __init__(self, trainer: Any, journal: Journal) -> None:
+    def __init__(self, trainer: Any, journal: EventLog) -> None:
         given = settings()
         self._journal = journal
         self._model = keep_as_loaded(trainer.model)

@@ -27,7 +27,7 @@ from gpu_setup_worker.frozen import keep_as_loaded
 from gpu_setup_worker.parent import end_with_parent
 
 
-class Row(NamedTuple):
+class TokenRow(NamedTuple):
     """One question and its answer as tokens, and the question as text."""
 
     text: str
@@ -66,28 +66,28 @@ def load_adapter(base: str, adapter: str, four_bit: bool, exact: bool) -> tuple[
     return PeftModel.from_pretrained(load_base(base, four_bit, exact), adapter).eval(), load_tokenizer(adapter)
 
 
-def tokenise_row(tokenizer: Any, instruction: str, text: str | None = None, answer: str | None = None) -> Row:
+def tokenise_row(tokenizer: Any, instruction: str, text: str | None = None, answer: str | None = None) -> TokenRow:
     """A row as Axolotl's `type: alpaca` makes it: prompt and answer tokenised as one, then the end-of-text token."""
     prompt = next(AlpacaPrompter().build_prompt(instruction, text or None))
     head = tokenizer(prompt)["input_ids"]
     whole = [*tokenizer(prompt + answer)["input_ids"], tokenizer.eos_token_id] if answer else head
-    return Row(instruction, head, whole[len(head) :])
+    return TokenRow(instruction, head, whole[len(head) :])
 
 
-def held_out_rows(path: Path, tokenizer: Any) -> list[Row]:
+def held_out_rows(path: Path, tokenizer: Any) -> list[TokenRow]:
     """The rows of an Alpaca file, or of the plugin's token file."""
     rows = []
     for row in json.loads(path.read_text(encoding="utf-8")):
         if "prompt" in row:
             text = tokenizer.decode(row["prompt"], skip_special_tokens=True)
-            rows.append(Row(text, row["prompt"], row["answer"]))
+            rows.append(TokenRow(text, row["prompt"], row["answer"]))
         else:
             rows.append(tokenise_row(tokenizer, row["instruction"], row.get("input"), row["output"]))
     return rows
 
 
 @torch.inference_mode()
-def answer_loss(model: Any, rows: list[Row], answers: list[list[int]]) -> float | None:
+def answer_loss(model: Any, rows: list[TokenRow], answers: list[list[int]]) -> float | None:
     """Mean loss in nats over all tokens of `answers`, each after its row's prompt; one row at a time, no padding."""
     total, count = 0.0, 0
     for row, answer in zip(rows, answers, strict=True):
@@ -100,7 +100,7 @@ def answer_loss(model: Any, rows: list[Row], answers: list[list[int]]) -> float 
 
 
 @torch.inference_mode()
-def answers_to(model: Any, tokenizer: Any, rows: list[Row], tokens: int) -> list[str]:
+def answers_to(model: Any, tokenizer: Any, rows: list[TokenRow], tokens: int) -> list[str]:
     """Greedy answers, all prompts in one batch, at most `tokens` new tokens each."""
     batch = tokenizer.pad({"input_ids": [row.prompt for row in rows]}, return_tensors="pt").to(model.device)
     written = model.generate(

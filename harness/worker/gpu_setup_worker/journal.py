@@ -11,7 +11,7 @@ from typing import Any
 SCHEMA = 1
 
 
-class Journal:
+class EventLog:
     """Appends events to the file named by GPU_SETUP_WORKER_LOG. A float that JSON cannot express becomes a string."""
 
     def __init__(self, path: str) -> None:
@@ -22,7 +22,7 @@ class Journal:
                 self._file.write("\n")
 
     @classmethod
-    def from_environment(cls) -> Journal:
+    def from_environment(cls) -> EventLog:
         return cls(os.environ["GPU_SETUP_WORKER_LOG"])
 
     def write(self, event: str, **fields: Any) -> None:

@@ -32,7 +32,7 @@ PLAIN_ONLY = ("use_dora", "alpha_pattern", "rank_pattern", "fan_in_fan_out", "lo
 PREFIX = "base_model.model."
 
 
-class Adapter(NamedTuple):
+class LoraAdapter(NamedTuple):
     """`low` has (A, B) by module, `whole` the fully trained weights, by key. scale x B A is added to the base."""
 
     low: dict[str, tuple[torch.Tensor, torch.Tensor]]
@@ -48,7 +48,7 @@ class ResultTensor(NamedTuple):
     elements: int
 
 
-def read_adapter(folder: Path) -> Adapter:
+def read_adapter(folder: Path) -> LoraAdapter:
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     special = [key for key in PLAIN_ONLY if config.get(key)]
     if config.get("peft_type") != "LORA" or special:
@@ -64,7 +64,7 @@ def read_adapter(folder: Path) -> Adapter:
             whole[name.replace(".modules_to_save", "")] = value
     root = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
     pairs = {module: (pair["A"], pair["B"]) for module, pair in low.items()}
-    return Adapter(pairs, whole, config["lora_alpha"] / root)
+    return LoraAdapter(pairs, whole, config["lora_alpha"] / root)
 
 
 def quantised_layers(base: Path) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def quantised_layers(base: Path) -> dict[str, Any]:
     return {name: layer for name, layer in load_base(str(base)).named_modules() if isinstance(layer, Linear4bit)}
 
 
-def result_tensors(base: Path, adapter: Adapter) -> list[ResultTensor]:
+def result_tensors(base: Path, adapter: LoraAdapter) -> list[ResultTensor]:
     """Every tensor of the result, in the order of the base's files."""
     found = []
     for file in sorted(base.glob("*.safetensors")):
@@ -89,7 +89,7 @@ def result_tensors(base: Path, adapter: Adapter) -> list[ResultTensor]:
     return found + [ResultTensor(key, None, value.numel()) for key, value in adapter.whole.items() if key not in known]
 
 
-def merge_tensor(place: ResultTensor, adapter: Adapter, layers: dict[str, Any], dtype: torch.dtype) -> torch.Tensor:
+def merge_tensor(place: ResultTensor, adapter: LoraAdapter, layers: dict[str, Any], dtype: torch.dtype) -> torch.Tensor:
     """One tensor of the result, computed in float32."""
     from bitsandbytes.functional import dequantize_4bit
 

@@ -14,7 +14,7 @@ from axolotl.integrations.base import BasePlugin
 from transformers import TrainerCallback, set_seed
 
 from gpu_setup_worker.checkpoints import Keeper, training_args
-from gpu_setup_worker.journal import SCHEMA, Journal
+from gpu_setup_worker.journal import SCHEMA, EventLog
 from gpu_setup_worker.parent import end_with_parent
 from gpu_setup_worker.recorder import IGNORED, Recorder
 from gpu_setup_worker.sizes import base_matrices, sizes, windowed_layers
@@ -41,7 +41,7 @@ class Telemetry(BasePlugin):
         return training_args() | ({} if torch.cuda.is_available() else {"use_cpu": True})
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[TrainerCallback]:
-        journal = Journal.from_environment()
+        journal = EventLog.from_environment()
         journal.write("start", **run_facts(trainer))
         if trainer.eval_dataset is not None:
             save_held_out(trainer.eval_dataset, Path(os.environ["GPU_SETUP_HELD_OUT"]))

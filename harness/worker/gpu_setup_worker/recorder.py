@@ -19,7 +19,7 @@ import torch
 from transformers import TrainerCallback
 
 from gpu_setup_worker.documents import document_sums, not_padding
-from gpu_setup_worker.journal import Journal
+from gpu_setup_worker.journal import EventLog
 from gpu_setup_worker.kernels import attention_kernels
 
 IGNORED = -100
@@ -68,7 +68,7 @@ class Budget:
 class Recorder(TrainerCallback):
     """Wraps the trainer's training_step to see each micro batch, and writes one line at the end of each step."""
 
-    def __init__(self, trainer: Any, journal: Journal, window: int | None) -> None:
+    def __init__(self, trainer: Any, journal: EventLog, window: int | None) -> None:
         self._journal, self._window = journal, window
         self._gpu = torch.cuda.is_available()
         self._train_micro_batch, self._fetch = trainer.training_step, trainer.get_batch_samples

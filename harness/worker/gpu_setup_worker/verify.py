@@ -38,7 +38,7 @@ class Result(NamedTuple):
     values: Mapping[str, Any] = MappingProxyType({})
 
 
-class VerifyOptions(NamedTuple):
+class ExpectedImage(NamedTuple):
     """What the image should contain. `cuda` and `hip`: how torch.version's values begin; None: they must be absent."""
 
     cuda: str | None
@@ -54,7 +54,7 @@ class VerifyOptions(NamedTuple):
         return self.cuda is None and self.hip is None
 
 
-def device(given: VerifyOptions) -> str:
+def device(given: ExpectedImage) -> str:
     """The device to compute on: cuda (also for ROCm), cpu, stub or none."""
     if given.cpu_only:
         return "cpu"
@@ -79,7 +79,7 @@ def no_device(where: str) -> Result | None:
     return None
 
 
-def check_user(given: VerifyOptions) -> Result:
+def check_user(given: ExpectedImage) -> Result:
     uid = os.getuid()
     caps = re.search(r"^CapEff:\s*(\w+)", Path("/proc/self/status").read_text(), re.MULTILINE)
     effective = int(caps[1], 16) if caps else None
@@ -93,7 +93,7 @@ def check_user(given: VerifyOptions) -> Result:
     return Result("pass", f"uid {uid}, no capabilities" if not effective else f"uid {uid} of a rootless engine", values)
 
 
-def check_network(given: VerifyOptions) -> Result:
+def check_network(given: ExpectedImage) -> Result:
     names = sorted(place.name for place in Path("/sys/class/net").iterdir())
     # the kernel shows tunnels in every namespace; they carry nothing until they are set up
     live = [n for n in names if n != "lo" and int((Path("/sys/class/net") / n / "flags").read_text(), 16) & 1]
@@ -102,7 +102,7 @@ def check_network(given: VerifyOptions) -> Result:
     return Result("pass", "no network" if not live else ", ".join(live))
 
 
-def check_torch(given: VerifyOptions) -> Result:
+def check_torch(given: ExpectedImage) -> Result:
     import torch
 
     found = {"torch": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip}
@@ -139,7 +139,7 @@ def covers(targets: list[str], kernels: list[str]) -> list[str]:
     return missing
 
 
-def check_kernels(given: VerifyOptions) -> Result:
+def check_kernels(given: ExpectedImage) -> Result:
     if given.cpu_only:
         return Result("skip", "the CPU needs no GPU kernels")
     import torch
@@ -154,7 +154,7 @@ def check_kernels(given: VerifyOptions) -> Result:
     )
 
 
-def check_versions(given: VerifyOptions) -> Result:
+def check_versions(given: ExpectedImage) -> Result:
     from packaging.markers import Marker
 
     wanted = {}
@@ -175,7 +175,7 @@ def check_versions(given: VerifyOptions) -> Result:
     return Result("pass", f"{len(wanted)} packages have the lock's versions", {"packages": len(wanted)})
 
 
-def check_bitsandbytes(given: VerifyOptions) -> Result:
+def check_bitsandbytes(given: ExpectedImage) -> Result:
     import bitsandbytes
     from bitsandbytes import cextension
 
@@ -190,7 +190,7 @@ def check_bitsandbytes(given: VerifyOptions) -> Result:
     return Result("pass", name, values)
 
 
-def check_kernel_runs(given: VerifyOptions, where: str) -> Result:
+def check_kernel_runs(given: ExpectedImage, where: str) -> Result:
     import torch
 
     if (answer := no_device(where)) is not None:
@@ -204,7 +204,7 @@ def check_kernel_runs(given: VerifyOptions, where: str) -> Result:
     return Result("pass", f"a matrix product on {name} is exact", {"device": name})
 
 
-def check_compiler(given: VerifyOptions) -> Result:
+def check_compiler(given: ExpectedImage) -> Result:
     """What Triton does at each first start: compile a C extension against Python.h and load it."""
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder) / "probe.c", Path(folder) / "probe.so"
@@ -219,7 +219,7 @@ def check_compiler(given: VerifyOptions) -> Result:
     return Result("pass" if answer == 42 else "fail", "a C extension compiles against Python.h and loads")
 
 
-def check_triton(given: VerifyOptions, where: str) -> Result:
+def check_triton(given: ExpectedImage, where: str) -> Result:
     """Compiles a kernel for each card's target, which needs no card; with a card it also runs."""
     if given.cpu_only:
         import triton
@@ -236,7 +236,7 @@ def check_triton(given: VerifyOptions, where: str) -> Result:
     return Result("pass", f"kernels compile for {', '.join(sizes)} and run", sizes)
 
 
-def check_nf4(given: VerifyOptions, where: str) -> Result:
+def check_nf4(given: ExpectedImage, where: str) -> Result:
     if (answer := no_device(where)) is not None:
         return answer
     from gpu_setup_worker.nf4_check import check, compute_dtype
@@ -252,7 +252,7 @@ def check_nf4(given: VerifyOptions, where: str) -> Result:
     return Result("pass", f"{len(found)} comparisons within rounding; {len(seen)} injected faults detected", values)
 
 
-def check_recipes(given: VerifyOptions) -> Result:
+def check_recipes(given: ExpectedImage) -> Result:
     if not given.recipes:
         return Result("skip", "no recipe was given")
     import torch
@@ -271,11 +271,11 @@ def check_recipes(given: VerifyOptions) -> Result:
     return Result("pass", f"Axolotl accepts {', '.join(recipe.stem for recipe in given.recipes)}")
 
 
-def _numeric(given: VerifyOptions) -> bool:
+def _numeric(given: ExpectedImage) -> bool:
     return not given.targets or given.targets[0][0].isdigit()
 
 
-def checks(given: VerifyOptions, where: str) -> list[tuple[str, str, Callable[[], Result]]]:
+def checks(given: ExpectedImage, where: str) -> list[tuple[str, str, Callable[[], Result]]]:
     """Id, title and function of every check, in the order in which they are printed."""
     return [
         ("user", "Runs without root", lambda: check_user(given)),
@@ -292,7 +292,7 @@ def checks(given: VerifyOptions, where: str) -> list[tuple[str, str, Callable[[]
     ]
 
 
-def verify(given: VerifyOptions) -> dict[str, Any]:
+def verify(given: ExpectedImage) -> dict[str, Any]:
     where = device(given)
     rows = []
     for name, title, ask in checks(given, where):
@@ -317,7 +317,7 @@ def main() -> None:
     parser.add_argument("--network", action="store_true", help="a network is allowed")
     given = parser.parse_args()
     answer = verify(
-        VerifyOptions(given.cuda, given.hip, given.target, given.lock, given.torch, given.recipe, given.network)
+        ExpectedImage(given.cuda, given.hip, given.target, given.lock, given.torch, given.recipe, given.network)
     )
     print(MARK + json.dumps(answer), flush=True)
 
