@@ -37,7 +37,7 @@ HEADER = b"=== "
 RIGHTS = ("r", "w", "x")
 # documents that are decoded with the recording; what a vendor's library said stays the text that bindings.py printed
 DECODED = ("machine.json", "session.json")
-_MOST_ROWS = 20_000
+_MOST_PATHS = 20_000
 _CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 _ESCAPES = re.compile(rb"(?:[^\\]|\\(?:x[0-9a-f]{2}|\\|\n))*+")
 _COMMAND = re.compile(
@@ -93,7 +93,7 @@ class _Sections:
         self._data = data
         self._sections = data.split(b"\n" + HEADER)
         self._number = self._row = 0
-        self._left = _MOST_ROWS
+        self._left = _MOST_PATHS
         self.files: dict[str, bytes] = {}
         self.links: dict[str, str] = {}
         self.folders: set[str] = set()
@@ -117,9 +117,7 @@ class _Sections:
         self._check_text()
         if self._sections[0] != MAGIC:
             raise ValueError(f"the first line must be `{MAGIC.decode()}`, and the second a header")
-        self._left -= len(self._sections)
-        if self._left < 0:
-            raise ValueError(f"the file has more than {_MOST_ROWS} sections and rows")
+        self._count(len(self._sections))
         for number, section in enumerate(self._sections[1:-1], 1):
             self._number, self._row = number, 0
             self._section(section)
@@ -127,6 +125,11 @@ class _Sections:
         if self._sections[-1] not in (b"end\n", b"end"):
             raise ValueError("the file is incomplete: its last line must be `=== end`")
         self.decoded["commands.json"] = list(self._commands.values())
+
+    def _count(self, paths: int) -> None:
+        self._left -= paths
+        if self._left < 0:
+            raise ValueError(f"the file has more than {_MOST_PATHS} sections and rows of tables")
 
     def _check_text(self) -> None:
         """Refuse what an editor or a mail program may have put in, or what steers a terminal."""
@@ -164,15 +167,12 @@ class _Sections:
         return content.decode("unicode_escape").encode("latin-1")
 
     def _rows(self, content: bytes) -> Iterator[str]:
-        lines = content.decode().split("\n")[:-1]
-        self._left -= len(lines)
-        if self._left < 0:
-            raise ValueError(f"the file has more than {_MOST_ROWS} sections and rows")
-        for row, line in enumerate(lines, 1):
+        for row, line in enumerate(content.decode().split("\n")[:-1], 1):
             self._row = row
             yield line
 
     def _table(self, name: str, content: bytes) -> None:
+        self._count(content.count(b"\n"))
         for line in self._rows(content):
             path, *rest = words(line) or [""]
             self._add(name, _plain(path), _ROWS[name](rest))

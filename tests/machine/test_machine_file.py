@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from machine import machine_file
 from machine.errors import BadUsage
 from machine.local import Unreadable
-from machine.machine_file_writer import parts_of, text
+from machine.machine_file_writer import RecordingParts, parts_of, text
 from machine.open_recording import open_recording
 from machine.recording import RecordedMachine
 from machine.recording_files import FolderTree, MemoryTree
@@ -168,6 +168,13 @@ def test_plain_files_are_in_it_as_they_are_and_others_escaped() -> None:
         "=== folder /opt\n"
         "=== end\n"
     )
+
+
+def test_a_folder_with_a_hundred_thousand_names_is_read() -> None:
+    names = tuple(f"lib{number:06}.so" for number in range(100_000))
+    paths = {"names": {"/usr/lib": names}}
+    data = text(RecordingParts({}, {}, (), {}, paths, ()))
+    assert RecordedMachine(machine_file.read("x", data)).list("/usr/lib") == names
 
 
 # ---- changed by hand
