@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from checks.facts.host import Host
+from machine.errors import Refused
 from machine.local import Machine, Unreadable
 from provision.model import AptInstall, AptRemove, Plan, State
 
@@ -46,6 +47,15 @@ def gpu_users(machine: Machine, host: Host | None = None) -> GpuUsers:
         elif int(name) in named or _has_gpu_open(machine, name):
             computing.append(f"{comm or 'a process'} ({name})")
     return GpuUsers(tuple(computing), tuple(displaying))
+
+
+def gpu_in_use(programs: tuple[str, ...]) -> Refused:
+    return Refused(
+        "apply.busy",
+        f"The GPU is in use by {', '.join(programs[:4])}.",
+        "Its libraries would be replaced while the program runs.",
+        "Wait until it has finished or stop it; or: gpu-setup apply --while-busy",
+    )
 
 
 def changes_driver(plan: Plan) -> bool:

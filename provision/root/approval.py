@@ -9,7 +9,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from machine.errors import FINE, REBOOT_ARMED, Refused
 from machine.local import Machine
-from provision.apply.blockers import changes_driver, gpu_users
+from provision.apply.blockers import changes_driver, gpu_in_use, gpu_users
 from provision.apply.journal import ApplyRequest, ApplyRun, RunKind, StepResult, now
 from provision.model import Plan, Refusal, State
 from provision.plan.plan_file import load_plan
@@ -76,12 +76,8 @@ def driver_use(machine: Machine, host: Host, made: Plan) -> DriverUse | None:
     found = gpu_users(machine, host)
     if found.computing:
         who = ", ".join(found.computing[:4])
-        why = "Its libraries would be replaced under the running program."
-        wait = "Wait until it has finished or end it; or: gpu-setup apply --while-busy"
-        return DriverUse(
-            f"The card is in use by {who}, whose libraries would be replaced. Continue anyway?",
-            Refused("apply.busy", f"The card is in use by {who}.", why, wait),
-        )
+        question = f"The GPU is in use by {who}, whose libraries would be replaced. Continue anyway?"
+        return DriverUse(question, gpu_in_use(found.computing))
     if found.displaying and (host.nvidia.module_version or host.amd.module_version):
         who = ", ".join(found.displaying[:2])
         return DriverUse(

@@ -104,12 +104,7 @@ def _check_gpu_idle(request: ApplyRequest, context: ApplyContext) -> None:
     if request.busy or not blockers.changes_driver(request.plan):
         return
     if found := blockers.gpu_users(context.machine).computing:
-        raise Refused(
-            "apply.busy",
-            f"The GPU is in use by {', '.join(found[:4])}.",
-            "Its libraries would be replaced while the program runs.",
-            "Wait until it has finished or stop it; or: gpu-setup apply --while-busy",
-        )
+        raise blockers.gpu_in_use(found)
 
 
 def resume_request(emit: Emit, *, at_boot: bool, reboot: bool = False) -> ApplyRun:

@@ -54,7 +54,6 @@ OPEN = {
     "Data.trained_on",
     "Disk.purpose",
     "DkmsBuild.state",
-    "Environment.torch_from",
     "ModuleFile.origin",
     "Quantisation.kind",
     "TrainingEnvironment.owner",
@@ -63,14 +62,8 @@ OPEN = {
 # closed lists that are not types yet
 OPEN |= {
     "AgainstBaseline.verdict",
-    "AptHold.change",
     "Method.mode",
     "Report.verdict",
-    "Run.standing",
-    "Service.change",
-    "StepResult.outcome",
-    "Trained.status",
-    "UserGroup.change",
     "Workload.kind",
 }
 
