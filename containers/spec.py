@@ -176,8 +176,8 @@ def _stack_for(seen: tuple[ImageCard, ...], host: Host, catalogue: Catalogue) ->
     notes: list[str] = []
     if not covering:
         most = max(rows, key=lambda row: sum(card.target in row.targets for card in seen))
-        left = [card for card in seen if card.target not in most.targets]
-        if len(left) == len(seen):
+        uncovered = [card for card in seen if card.target not in most.targets]
+        if len(uncovered) == len(seen):
             raise Refused(
                 "image.no-stack",
                 f"No training stack has kernels for {names}.",
@@ -185,7 +185,7 @@ def _stack_for(seen: tuple[ImageCard, ...], host: Host, catalogue: Catalogue) ->
                 CPU_IMAGE,
             )
         covering = [most]
-        notes.append(f"not for every GPU: {most.name} has no kernels for {_card_names(tuple(left))}")
+        notes.append(f"not for every GPU: {most.name} has no kernels for {_card_names(tuple(uncovered))}")
     fits = _fits_driver if vendor is ImageVendor.NVIDIA else _fits_kernel
     kept = [(row, fits(row, seen, host)) for row in covering]
     stack, floor = next(((row, floor) for row, floor in kept if floor.met), (None, kept[0][1]))

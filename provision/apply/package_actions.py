@@ -164,8 +164,8 @@ def _needs_settings_again(arguments: tuple[str, ...], context: ApplyContext) -> 
 
     This happens after a rollback, which removes the settings files together with their packages.
     """
-    left, known = packages_with_settings_only(dpkg.read(context.machine)), dpkg.conffiles(context.machine)
-    lost = {name for name in left if any(system_files.read_current(path) is None for path in known.get(name, ()))}
+    removed, known = packages_with_settings_only(dpkg.read(context.machine)), dpkg.conffiles(context.machine)
+    lost = {name for name in removed if any(system_files.read_current(path) is None for path in known.get(name, ()))}
     return bool(lost) and bool(lost & apt.simulate(context, arguments).installs.keys())
 
 
@@ -252,8 +252,9 @@ def repair(action: DpkgRepair, context: ApplyContext) -> None:
         failed = apt_errors.apt_problem(
             ("dpkg", "--configure", "-a"), outcome._replace(rc=outcome.rc or 1), context.title
         )
-        left = ", ".join(dpkg.read(context.machine).broken())
-        failed.next = f"Repair or remove {left} (sudo apt-get remove {left.replace(',', '')}), then: gpu-setup apply"
+        names = dpkg.read(context.machine).broken()
+        command = f"sudo apt-get remove {' '.join(names)}"
+        failed.next = f"Repair or remove {', '.join(names)} ({command}), then: gpu-setup apply"
         raise failed
 
 
@@ -267,13 +268,17 @@ def _recover(context: ApplyContext, had: dict[str, str]) -> None:
     if all(name in had for name in found.broken()):
         return
     # the whole transaction: a driver without its module, or a module without its driver, is worse than neither
-    going = set(found.present()) - set(had) | set(found.broken()) - set(had)
+    unfinished = set(found.present()) - set(had) | set(found.broken()) - set(had)
     context.emit(
-        Event("note", context.stage, f"removing {', '.join(sorted(going))}, because not all of them can be configured")
+        Event(
+            "note",
+            context.stage,
+            f"removing {', '.join(sorted(unfinished))}, because not all of them can be configured",
+        )
     )
-    argv = ("dpkg", "--remove", "--force-remove-reinstreq", *sorted(going))
+    argv = ("dpkg", "--remove", "--force-remove-reinstreq", *sorted(unfinished))
     if not apt.call(context, argv).ok:
-        apt.call(context, ("dpkg", "--remove", "--force-remove-reinstreq", "--force-depends", *sorted(going)))
+        apt.call(context, ("dpkg", "--remove", "--force-remove-reinstreq", "--force-depends", *sorted(unfinished)))
 
 
 def _tool(context: ApplyContext, argv: tuple[str, ...]) -> None:

@@ -46,24 +46,24 @@ def replaced_packages(
     """
     unwanted = {name for name, _ in found(host, first_names(catalogue, metas))} - set(wanted)
     numbered = any(tag_of(name) for name in wanted)
-    going = []
+    replaced = []
     for package in members(host, catalogue):
-        name, theirs = package.name, tag_of(package.name)
+        name, other_tag = package.name, tag_of(package.name)
         if name in wanted:
             continue
-        if theirs is None:
+        if other_tag is None:
             # NVIDIA's packages have the driver's version and no number; Ubuntu's nvidia-settings has an older version
-            goes = source is DriverSource.ARCHIVE and _leading(package.version) in _vendors(host, catalogue)
+            is_replaced = source is DriverSource.ARCHIVE and _leading(package.version) in _vendors(host, catalogue)
         elif source is DriverSource.NVIDIA and not numbered:
-            goes = not name.startswith("nvidia-driver-pinning")
+            is_replaced = not name.startswith("nvidia-driver-pinning")
         else:
-            goes = theirs != tag
+            is_replaced = other_tag != tag
         prebuilt = _PREBUILT.match(name) is not None
         if prebuilt and (source is DriverSource.NVIDIA or ("-open" in name) != open_module):
-            goes = True
-        if goes or name in unwanted:
-            going.append(name)
-    return tuple(going)
+            is_replaced = True
+        if is_replaced or name in unwanted:
+            replaced.append(name)
+    return tuple(replaced)
 
 
 def tag_of(name: str) -> str | None:

@@ -53,8 +53,8 @@ def plan(
         )
     lowest, _ = driver_floor(catalogue, cards)
     current = installed_driver(host, catalogue)
-    wrong = replace_reason(host, catalogue, target, cards, current, lowest)
-    if wrong is None:
+    reason = replace_reason(host, catalogue, target, cards, current, lowest)
+    if reason is None:
         kept = _kept(host, catalogue, cards, current)
         steps = (*kept.steps, *_blacklisted(host), *unattended.plan(host, catalogue))
         return msgspec.structs.replace(kept, steps=steps)
@@ -64,20 +64,20 @@ def plan(
                 Refusal(
                     code="plan.runfile",
                     what="A driver from NVIDIA's .run file is installed and must be removed.",
-                    why=f"{sentence(wrong)} apt does not manage the files of that installer and would overwrite them.",
+                    why=f"{sentence(reason)} apt does not manage the files of that installer and would overwrite them.",
                     next="sudo nvidia-uninstall, reboot, then gpu-setup plan",
                 ),
             )
         )
-    wish = target.branch or unfinished_branch(catalogue, cards, current, lowest)
-    choice = choose_branch(catalogue, cards, wish, target.branch is None, without if wish is None else ())
+    requested = target.branch or unfinished_branch(catalogue, cards, current, lowest)
+    choice = choose_branch(catalogue, cards, requested, target.branch is None, without if requested is None else ())
     if isinstance(choice, Refusal):
         return PlanPart(refusals=(choice,))
     source = target.source if target.source is not DriverSource.AUTO else current.source or DriverSource.ARCHIVE
     if source is DriverSource.NVIDIA:
-        steps = _vendor_route(host, catalogue, target, cards, choice, sentence(wrong))
+        steps = _vendor_route(host, catalogue, target, cards, choice, sentence(reason))
     else:
-        steps = _archive_route(host, catalogue, target, cards, choice, sentence(wrong), current.family)
+        steps = _archive_route(host, catalogue, target, cards, choice, sentence(reason), current.family)
     notes = _hybrid(host, cards)
     return PlanPart(
         steps=(*steps, *unattended.plan(host, catalogue)), restart=_restart(cards, steps), source=source, notes=notes
@@ -153,7 +153,7 @@ def _archive_route(
     target: Target,
     cards: tuple[PlannedCard, ...],
     choice: BranchChoice,
-    wrong: str,
+    reason: str,
     family: str = "",
 ) -> tuple[Step, ...]:
     """`family`: never changed silently, because Ubuntu's -server packages have separate updates."""
@@ -176,7 +176,7 @@ def _archive_route(
         "nvidia-driver",
         f"Install NVIDIA driver {number} ({choice.module} modules) from Ubuntu's archive",
         wanted,
-        f"{wrong} {choice.because} {why} Prebuilt modules for {' and '.join(kernels) or 'your kernel'} are installed "
+        f"{reason} {choice.because} {why} Prebuilt modules for {' and '.join(kernels) or 'your kernel'} are installed "
         f"in the same transaction, or apt would choose the DKMS package instead. {no_key_needed(host)}".rstrip(),
         remove=replaced_packages(
             host, catalogue, DriverSource.ARCHIVE, tag, wanted, (*VENDOR, *BUILT_HERE, *ARCHIVE), choice.open
@@ -199,7 +199,7 @@ def _archive_route(
 
 
 def _vendor_route(
-    host: Host, catalogue: Catalogue, target: Target, cards: tuple[PlannedCard, ...], choice: BranchChoice, wrong: str
+    host: Host, catalogue: Catalogue, target: Target, cards: tuple[PlannedCard, ...], choice: BranchChoice, reason: str
 ) -> tuple[Step, ...]:
     number, (desktop, why) = choice.branch.number, display(host, catalogue, target, cards)
     kernels = kernels_to_cover(host, catalogue)
@@ -233,7 +233,7 @@ def _vendor_route(
         "nvidia-driver",
         f"Install NVIDIA driver {number} ({choice.module} modules) from NVIDIA's repository",
         wanted,
-        f"{wrong} {choice.because} {why} DKMS builds the module on this machine, which needs the headers of "
+        f"{reason} {choice.because} {why} DKMS builds the module on this machine, which needs the headers of "
         f"{' and '.join(kernels) or 'your kernel'}.",
         remove=replaced_packages(host, catalogue, DriverSource.NVIDIA, str(number), wanted, ARCHIVE, choice.open),
     )

@@ -62,30 +62,30 @@ def resolve_plan(host: Host, catalogue: Catalogue, target: Target, machine: Mach
     kernel is the one that boots next, and also the one that the next upgrade installs.
     """
     without: tuple[int, ...] = ()
-    lags: list[str] = []
-    ahead, behind = True, ""
+    problems: list[str] = []
+    check_upgrade, kernel_note = True, ""
     while True:
         made = with_differences(make_plan(host, catalogue, target, without), machine)
-        if lags and made.refusals and ahead:
+        if problems and made.refusals and check_upgrade:
             # no branch has modules for the kernel of the next upgrade: choose for the current, which the guard boots
-            without, lags, ahead, behind = (), [], False, lags[0]
+            without, problems, check_upgrade, kernel_note = (), [], False, problems[0]
             continue
         if made.refusals or not any(_needs_apt(step) for step in made.steps):
-            return _refuse_no_modules(made, lags) if lags and made.refusals else made
+            return _refuse_no_modules(made, problems) if problems and made.refusals else made
         if not isinstance(machine, LocalMachine):
             return _with_note(made, ELSEWHERE)
         if any(isinstance(step.action, DpkgRepair) for step in made.steps):
             return _with_note(made, UNFINISHED)
         try:
-            done = _ask_apt(made, host, machine, _kernel_metas(host, catalogue) if ahead else ())
-            return _with_kernel_note(done, behind) if behind else done
-        except BranchUnavailable as lag:
+            done = _ask_apt(made, host, machine, _kernel_metas(host, catalogue) if check_upgrade else ())
+            return _with_kernel_note(done, kernel_note) if kernel_note else done
+        except BranchUnavailable as problem_text:
             branch = _branch(made)
-            lags.append(str(lag))
+            problems.append(str(problem_text))
             if branch is None or branch in without or target.branch is not None:
-                if not ahead:
-                    return _refuse_no_modules(made, lags)
-                without, lags, ahead, behind = (), [], False, str(lag)
+                if not check_upgrade:
+                    return _refuse_no_modules(made, problems)
+                without, problems, check_upgrade, kernel_note = (), [], False, str(problem_text)
                 continue
             without = (*without, branch)
         except UnknownPackages as unknown:
@@ -102,8 +102,8 @@ def resolve_plan(host: Host, catalogue: Catalogue, target: Target, machine: Mach
             return _with_note(made, f"Versions and sizes are not known: {problem.why or problem.what}")
 
 
-def _with_kernel_note(made: Plan, lag: str) -> Plan:
-    note = f"{sentence(lag)} The current kernel keeps booting until then (next-boot-guard)."
+def _with_kernel_note(made: Plan, problem_text: str) -> Plan:
+    note = f"{sentence(problem_text)} The current kernel keeps booting until then (next-boot-guard)."
     return seal(msgspec.structs.replace(made, notes=(*made.notes, note)))
 
 
@@ -241,8 +241,8 @@ def _arguments(action: AptInstall | AptRemove) -> tuple[str, ...]:
 
 def with_versions(action: AptInstall | AptRemove, change: AptChange) -> AptInstall | AptRemove:
     named = {wanted.name for wanted in action.packages} if isinstance(action, AptInstall) else set(action.packages)
-    going = named if isinstance(action, AptRemove) else set(action.remove)
-    removes = tuple(sorted(name for name in change.removes if name not in going))
+    removed = named if isinstance(action, AptRemove) else set(action.remove)
+    removes = tuple(sorted(name for name in change.removes if name not in removed))
     if isinstance(action, AptRemove):
         return msgspec.structs.replace(action, removes=removes)
     brings = [
@@ -334,13 +334,13 @@ def _module_package(action: AptInstall) -> re.Match[str] | None:
     return next((match for wanted in action.packages if (match := _MODULES.fullmatch(wanted.name))), None)
 
 
-def _refuse_no_modules(made: Plan, lags: list[str]) -> Plan:
+def _refuse_no_modules(made: Plan, problems: list[str]) -> Plan:
     return _with_refusal(
         made,
         Refusal(
             code="plan.no-modules",
             what="No driver branch in Ubuntu's archive has modules for the kernel here.",
-            why=f"{'; '.join(dict.fromkeys(lags))}.".capitalize(),
+            why=f"{'; '.join(dict.fromkeys(problems))}.".capitalize(),
             next="sudo apt-get update and upgrade, reboot, then gpu-setup plan; or gpu-setup plan --source nvidia, "
             "which builds the module on this machine",
         ),

@@ -60,9 +60,9 @@ def first_state(
     return before, ours, auto
 
 
-def kept_kernels(going: frozenset[str], host: Host) -> frozenset[str]:
+def kept_kernels(removed: frozenset[str], host: Host) -> frozenset[str]:
     """Packages of the running kernel, and of the newest kernel if no other would be left to boot."""
-    releases = {name: match[1] for name in going if (match := _KERNEL.fullmatch(name))}
+    releases = {name: match[1] for name in removed if (match := _KERNEL.fullmatch(name))}
     images = {release for name, release in releases.items() if name.startswith("linux-image")}
     safe = {host.kernel.release}
     installed = host.kernel.installed or ()
@@ -79,35 +79,37 @@ def package_steps(
     notes: list[str],
 ) -> list[Step]:
     before, ours, auto = first_state(started_entries)
-    there = database.present()
-    added = frozenset(name for name, version in before.items() if version is None and name in there)
+    installed = database.present()
+    added = frozenset(name for name, version in before.items() if version is None and name in installed)
     kernels = kept_kernels(added, host)
-    going = dpkg.removable(added - kernels, database)
-    needed = sorted(added - kernels - going - {name for name in added if _needed_by_kernel(name, kernels, database)})
+    removed = dpkg.removable(added - kernels, database)
+    needed = sorted(added - kernels - removed - {name for name in added if _needed_by_kernel(name, kernels, database)})
     if needed:
         notes.append(f"{', '.join(needed)} was installed by gpu-setup and is kept: other packages need it now.")
-    files_back: dict[str, tuple[str, str]] = {}
+    restored: dict[str, tuple[str, str]] = {}
     for name, version in before.items():
-        if version is None or there.get(name) == version:
+        if version is None or installed.get(name) == version:
             continue
-        if name in there and there[name] != ours.get(name):
-            notes.append(f"{name} has version {there[name]}, which gpu-setup did not install: it is kept.")
+        if name in installed and installed[name] != ours.get(name):
+            notes.append(f"{name} has version {installed[name]}, which gpu-setup did not install: it is kept.")
             continue
         archive = kept_archive(name, version, context)
         if archive is not None:
-            files_back[name] = (version, archive)
-        elif name in there:
-            notes.append(f"{name} keeps version {there[name]}: the package file of {version} was no longer available.")
+            restored[name] = (version, archive)
+        elif name in installed:
+            notes.append(
+                f"{name} keeps version {installed[name]}: the package file of {version} was no longer available."
+            )
         else:
             notes.append(f"{name} {version} was removed and its package file was not kept: sudo apt-get install {name}")
     steps = []
-    if files_back:
-        steps.append(_reinstall(files_back, going))
-    elif going:
-        steps.append(_remove(tuple(sorted(going))))
+    if restored:
+        steps.append(_reinstall(restored, removed))
+    elif removed:
+        steps.append(_remove(tuple(sorted(removed))))
     if kernels:
-        steps.append(_kernel_stays(kernels, host))
-    marks = _marks(auto, before, going, database)
+        steps.append(_keep_kernel(kernels, host))
+    marks = _marks(auto, before, removed, database)
     return [*steps, *marks]
 
 
@@ -134,27 +136,27 @@ def _remove(names: tuple[str, ...]) -> Step:
     )
 
 
-def _reinstall(back: Mapping[str, tuple[str, str]], going: frozenset[str]) -> Step:
-    names = tuple(sorted(back))
-    archives = tuple(back[name][1] for name in names)
+def _reinstall(restored: Mapping[str, tuple[str, str]], removed: frozenset[str]) -> Step:
+    names = tuple(sorted(restored))
+    archives = tuple(restored[name][1] for name in names)
     return Step(
         id="packages-restore",
-        title=f"Restore {len(names)} packages" + (f" and remove {len(going)}" if going else ""),
+        title=f"Restore {len(names)} packages" + (f" and remove {len(removed)}" if removed else ""),
         action=AptInstall(
-            packages=tuple(WantedPackage(name=name, version=back[name][0]) for name in names),
-            remove=tuple(sorted(going)),
+            packages=tuple(WantedPackage(name=name, version=restored[name][0]) for name in names),
+            remove=tuple(sorted(removed)),
             files=archives,
         ),
         state=State.TODO,
         because="Their package files were kept before they were replaced or removed, so no network is needed.",
         commands=(
-            ("apt-get", "install", "--yes", "--allow-downgrades", *archives, *(f"{name}-" for name in sorted(going))),
+            ("apt-get", "install", "--yes", "--allow-downgrades", *archives, *(f"{name}-" for name in sorted(removed))),
         ),
         undo="gpu-setup apply changes them again",
     )
 
 
-def _kernel_stays(kernels: frozenset[str], host: Host) -> Step:
+def _keep_kernel(kernels: frozenset[str], host: Host) -> Step:
     return Step(
         id="kernel-stays",
         title=f"Boot an older kernel, then roll back again: {host.kernel.release or 'this one'} is kept for now",
@@ -166,14 +168,14 @@ def _kernel_stays(kernels: frozenset[str], host: Host) -> Step:
 
 
 def _marks(
-    auto: Mapping[str, bool], before: Mapping[str, str | None], going: frozenset[str], database: dpkg.DpkgDatabase
+    auto: Mapping[str, bool], before: Mapping[str, str | None], removed: frozenset[str], database: dpkg.DpkgDatabase
 ) -> list[Step]:
-    there = database.present()
-    stays = [name for name, version in before.items() if version is not None] + [
+    installed = database.present()
+    kept = [name for name, version in before.items() if version is not None] + [
         name for name in auto if name not in before
     ]
-    to_auto = tuple(sorted({name for name in stays if auto.get(name) is True and name in there} - database.auto))
-    to_manual = tuple(sorted({name for name in stays if auto.get(name) is False} & database.auto - going))
+    to_auto = tuple(sorted({name for name in kept if auto.get(name) is True and name in installed} - database.auto))
+    to_manual = tuple(sorted({name for name in kept if auto.get(name) is False} & database.auto - removed))
     if not (to_auto or to_manual):
         return []
     commands = tuple(("apt-mark", kind, *names) for kind, names in (("auto", to_auto), ("manual", to_manual)) if names)

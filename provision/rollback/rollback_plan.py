@@ -29,16 +29,18 @@ def plan_rollback(entries: tuple[JournalEntry, ...], host: Host, context: ApplyC
         steps.append(_repair())
     steps += service_steps(started_entries, context)
     steps += package_steps(started_entries, database, host, context, notes)
-    going = {
+    removed = {
         name
         for step in steps
         if isinstance(step.action, (AptRemove, AptInstall))
         for name in (step.action.packages if isinstance(step.action, AptRemove) else step.action.remove)
     }
-    left, more = settings_steps(added_packages(started_entries) & absent_packages(going, database), context)
-    steps += left
-    notes += more
-    engine = _has_docker(context) and not going & set(ENGINES)
+    settings, settings_notes = settings_steps(
+        added_packages(started_entries) & absent_packages(removed, database), context
+    )
+    steps += settings
+    notes += settings_notes
+    engine = _has_docker(context) and not removed & set(ENGINES)
     steps += restore_steps(entries, started_entries, context, engine)
     steps += group_steps(started_entries, context)
     steps += created_group_steps(entries, context)
@@ -61,9 +63,9 @@ def plan_rollback(entries: tuple[JournalEntry, ...], host: Host, context: ApplyC
     )
 
 
-def absent_packages(going: set[str], database: dpkg.DpkgDatabase) -> frozenset[str]:
+def absent_packages(removed: set[str], database: dpkg.DpkgDatabase) -> frozenset[str]:
     """Packages that are absent afterwards: those removed now, and those of which only settings files remain."""
-    return frozenset(going) | {name for name, record in database.records.items() if record.state == "config-files"}
+    return frozenset(removed) | {name for name, record in database.records.items() if record.state == "config-files"}
 
 
 def _has_docker(context: ApplyContext) -> bool:

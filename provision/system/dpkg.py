@@ -28,11 +28,11 @@ class PackageRecord(NamedTuple):
     provides: str = ""
 
     @property
-    def there(self) -> bool:
+    def is_present(self) -> bool:
         return self.state in THERE
 
     @property
-    def fine(self) -> bool:
+    def is_working(self) -> bool:
         return self.state in ("installed", "triggers-pending", "triggers-awaited") and self.flag == "ok"
 
 
@@ -46,10 +46,10 @@ class DpkgDatabase(NamedTuple):
     def version(self, name: str) -> str | None:
         """The version, if the package is installed and configured; None otherwise."""
         found = self.records.get(name)
-        return found.version if found is not None and found.fine else None
+        return found.version if found is not None and found.is_working else None
 
     def present(self) -> dict[str, str]:
-        return {name: record.version for name, record in self.records.items() if record.there}
+        return {name: record.version for name, record in self.records.items() if record.is_present}
 
     def held(self) -> frozenset[str]:
         return frozenset(name for name, record in self.records.items() if record.want == "hold")
@@ -145,23 +145,23 @@ def needs(record: PackageRecord) -> frozenset[str]:
     return frozenset(name for clause in clauses(record) for name in clause)
 
 
-def removable(going: frozenset[str], database: DpkgDatabase) -> frozenset[str]:
+def removable(candidates: frozenset[str], database: DpkgDatabase) -> frozenset[str]:
     """Those of `going` that no remaining package needs, by their name or by what they provide."""
-    stays = {name for name, record in database.records.items() if record.there} - going
-    going = going & {name for name, record in database.records.items() if record.there}
+    remaining = {name for name, record in database.records.items() if record.is_present} - candidates
+    candidates = candidates & {name for name, record in database.records.items() if record.is_present}
     while True:
-        offered = {_bare(name) for name in stays} | {
-            virtual for name in stays for virtual in _provided(database.records[name])
+        offered = {_bare(name) for name in remaining} | {
+            virtual for name in remaining for virtual in _provided(database.records[name])
         }
         wanted: set[str] = set()
-        for name in stays:
+        for name in remaining:
             for clause in clauses(database.records[name]):
                 if not offered & set(clause):
                     wanted |= set(clause)
-        kept = {name for name in going if _bare(name) in wanted or wanted & set(_provided(database.records[name]))}
+        kept = {name for name in candidates if _bare(name) in wanted or wanted & set(_provided(database.records[name]))}
         if not kept:
-            return going
-        going, stays = going - kept, stays | kept
+            return candidates
+        candidates, remaining = candidates - kept, remaining | kept
 
 
 def _provided(record: PackageRecord) -> tuple[str, ...]:

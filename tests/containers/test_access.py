@@ -105,7 +105,7 @@ def test_amd_cards_go_in_by_their_nodes_and_the_numbers_of_their_groups() -> Non
     )  # fmt: skip
 
 
-def test_the_processors_own_graphics_stay_outside() -> None:
+def test_integrated_graphics_are_not_passed_in() -> None:
     options = device_options(two_radeons(), ImageVendor.AMD, Access.NODES, SLOTS, ("0000:41:00.0",))
     assert [word for word in options if word.startswith("/dev/dri")] == ["/dev/dri/renderD129"]
 
@@ -114,7 +114,7 @@ def test_amd_by_cdi() -> None:
     assert device_options(two_radeons(), ImageVendor.AMD, Access.CDI, SLOTS) == ("--device", "amd.com/gpu=all")
 
 
-def test_the_processor_needs_none() -> None:
+def test_the_cpu_needs_no_device() -> None:
     assert device_options(host("no-gpu"), ImageVendor.CPU, Access.NONE, ()) == ()
 
 

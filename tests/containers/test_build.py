@@ -94,7 +94,7 @@ def test_a_checkouts_umask_is_no_part_of_the_image(spec: ImageSpec, places: Path
     assert (context / "worker" / "package" / "one.py").stat().st_mode & 0o777 == 0o644
 
 
-def test_a_wheel_that_was_replaced_is_taken_anew(spec: ImageSpec, places: Paths, worker: Path, tmp_path: Path) -> None:
+def test_a_replaced_wheel_is_copied_again(spec: ImageSpec, places: Paths, worker: Path, tmp_path: Path) -> None:
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     wheel = wheels / "a-1-py3-none-any.whl"
@@ -108,7 +108,7 @@ def test_a_wheel_that_was_replaced_is_taken_anew(spec: ImageSpec, places: Paths,
 
 
 @pytest.mark.parametrize("option", ["ca", "pip_config"])
-def test_a_file_that_is_not_there(option: str, spec: ImageSpec, places: Paths, worker: Path, tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(option: str, spec: ImageSpec, places: Paths, worker: Path, tmp_path: Path) -> None:
     with pytest.raises(BadUsage):
         write_context(spec, worker, "1", Sources(**{option: tmp_path / "none"}), places)
 
@@ -129,7 +129,7 @@ class Full(LocalMachine):
         return Space(1 << 30, 10 << 30, None, "ext4", ())
 
 
-def test_a_full_disk_is_told_before_anything_begins(spec: ImageSpec) -> None:
+def test_a_full_disk_is_refused_before_the_build(spec: ImageSpec) -> None:
     with pytest.raises(OutsideFailed) as caught:
         check_space(spec, replace(ENGINE, root_dir="/var/lib/docker"), Full())
     assert caught.value.code == "image.no-room"

@@ -80,7 +80,7 @@ ERROR: failed to solve: process "/bin/sh -c set -eu; Error: x" did not complete 
 """
 
 
-def test_the_failed_commands_own_words_are_no_cause() -> None:
+def test_the_echo_of_the_failed_command_is_no_cause() -> None:
     """BuildKit repeats the whole command, with every message that it could have given."""
     problem = engine_problem(Outcome((), 1, ECHOED, "", 1.0), "The build stopped")
     assert problem.code == "image.not-offered"
@@ -99,7 +99,7 @@ def test_a_killed_process_speaks_of_memory() -> None:
     assert engine_problem(Outcome((), 137, "", "", 1.0), "The build stopped").code == "image.killed"
 
 
-def test_a_program_that_is_not_there() -> None:
+def test_a_missing_program() -> None:
     assert engine_problem(Outcome((), None, "", "", 0.0, ABSENT), "The build stopped").code == "image.engine"
 
 
@@ -130,7 +130,7 @@ executor failed running [/bin/sh -c set -eu; pip]: exit code: 1
 """
 
 
-def test_a_builds_steps_are_told_and_its_failed_step_is_quoted() -> None:
+def test_a_builds_steps_are_reported_and_its_failed_step_is_quoted() -> None:
     events: list[Event] = []
     progress = BuildProgress(events.append, 9)
     for line in BUILDKIT.splitlines():
@@ -157,7 +157,7 @@ Error: building at STEP "RUN pip install || echo "AssertionError: the base has P
 """
 
 
-def test_podmans_build_is_told_and_explained_as_well() -> None:
+def test_podmans_build_is_reported_and_explained_too() -> None:
     events: list[Event] = []
     progress = BuildProgress(events.append, 9)
     for line in BUILDAH.splitlines():

@@ -190,7 +190,7 @@ def test_a_token_file_goes_also_when_the_run_breaks(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_persons_own_token_file_is_taken_where_it_lies(tmp_path: Path) -> None:
+def test_the_persons_token_file_is_mounted_from_its_place(tmp_path: Path) -> None:
     own = tmp_path / ".cache" / "huggingface" / "token"
     own.parent.mkdir(parents=True)
     own.write_text("hf_x")

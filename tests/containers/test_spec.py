@@ -42,7 +42,7 @@ def test_the_driver_decides_which_cuda(driver: str, stack: str) -> None:
     assert f"driver {driver}" in made.because
 
 
-def test_a_driver_that_is_a_little_too_old_gets_what_fits_and_is_told_the_better_one() -> None:
+def test_a_slightly_old_driver_gets_a_stack_that_fits_and_a_note_about_the_better_one() -> None:
     made = spec(with_driver(host("rtx3090-healthy"), "560.35.03"))
     assert any("cu130 is preferred, but needs" in note and "--branch 580" in note for note in made.notes)
 
@@ -94,7 +94,7 @@ def test_cards_of_two_kinds_get_the_kernels_of_both() -> None:
     assert made.torch_requirement == "torch[device-gfx1030,device-gfx1100]==2.13.0+rocm10.0.0"
 
 
-def test_two_vendors_must_be_told_apart() -> None:
+def test_two_vendors_need_a_choice() -> None:
     machine = host("two-vendors")
     assert refused(machine).code == "image.two-vendors"
     assert "--vendor" in refused(machine).next
@@ -102,12 +102,12 @@ def test_two_vendors_must_be_told_apart() -> None:
     assert spec(machine, ImageVendor.AMD).stack == "rocm7.2"
 
 
-def test_no_card_gets_the_processors_image() -> None:
+def test_without_a_card_the_cpu_image_is_chosen() -> None:
     made = spec(host("no-gpu"))
     assert (made.stack, made.access, made.cuda, made.hip) == ("cpu", Access.NONE, None, None)
 
 
-def test_the_processors_image_can_be_asked_for_anywhere() -> None:
+def test_the_cpu_image_can_be_requested_on_any_machine() -> None:
     assert spec(host("radeonvii"), ImageVendor.CPU).stack == "cpu"
 
 
@@ -121,7 +121,7 @@ def test_a_card_that_no_image_can_be_for(name: str, code: str) -> None:
     assert "--vendor cpu" in problem.next
 
 
-def test_a_vendor_that_is_not_there() -> None:
+def test_a_missing_vendor_is_refused() -> None:
     assert refused(host("no-gpu"), ImageVendor.NVIDIA).code == "image.vendor-absent"
 
 
@@ -129,7 +129,7 @@ def test_cards_that_could_not_be_read() -> None:
     assert refused(replace(host("no-gpu"), cards=None)).code == "image.cards-unknown"
 
 
-def test_a_card_that_the_catalogue_does_not_know_tells_what_it_computes_with() -> None:
+def test_nvml_gives_the_compute_capability_of_an_unknown_card() -> None:
     machine = with_cards(host("rtx5090-healthy"), ("10de", "ffff", None))
     gpu = NvmlGpu(uuid="GPU-1", slot="0000:01:00.0", name="NVIDIA Next", compute_capability="12.0")
     made = spec(with_gpus(machine, gpu))

@@ -112,7 +112,7 @@ def cramped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         subprocess.run(["umount", "--lazy", str(data)], check=False)
 
 
-def test_a_disk_that_is_too_small_is_told_before_anything_begins(
+def test_a_disk_that_is_too_small_is_refused_before_the_build(
     cramped: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in cramped.environ.items():

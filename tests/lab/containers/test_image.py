@@ -116,7 +116,7 @@ def test_a_new_worker_rebuilds_its_own_layer_only(
     assert site.engine.checked("image", "ls", "--quiet", "--filter", "dangling=true") == ""
 
 
-def test_it_is_proven_from_inside(site: Site, built: Ended) -> None:
+def test_it_is_verified_from_inside(site: Site, built: Ended) -> None:
     ended = site.tool("image", "verify", "--vendor", "cpu")
     assert ended.rc == 0, ended.stderr
     found = {row["id"]: row for row in ended.data["checks"]}

@@ -91,7 +91,7 @@ def test_a_failed_build_is_explained_and_leaves_nothing(podman: Podman, site: Si
     assert before <= podman.images()
 
 
-def test_the_processors_image_is_built_proven_and_run(podman: Podman, site: Site, tmp_path: Path) -> None:
+def test_the_cpu_image_is_built_verified_and_run(podman: Podman, site: Site, tmp_path: Path) -> None:
     podman.checked("import", str(site.system), site.base)
     home = tmp_path / "home"
     words = ("image", "build", "--vendor", "cpu", "--base", site.base, "--offline", "--wheels", str(site.wheels))

@@ -76,7 +76,7 @@ def test_root_inside_is_the_person_outside_and_may_nothing_more(rootless: Engine
 
 
 @pytest.mark.full
-def test_the_processors_image_is_built_and_proven_there(rootless: Engine, site: Site) -> None:
+def test_the_cpu_image_is_built_and_verified_rootless(rootless: Engine, site: Site) -> None:
     """The same image as root's engine builds, once more: minutes."""
     rootless.checked("import", str(site.system), site.base)
     for place in (site.wheels, *site.wheels.parents):

@@ -15,7 +15,7 @@ How to use it:
         hosts.fresh("rx7900xt", "10", change)              # the tool's data files edited (a key that is known then)
         state.of(guest); state.differences(one, two)       # dpkg, marks, holds, groups, units, files: what is compared
 
-`hosts.guest(…, on=False)` leaves it off, to lay files before its first start. `shops` is reset before each test. The
+`hosts.guest(…, on=False)` leaves it off, to write files before its first start. `shops` is reset before each test. The
 tool runs from /home/ada/gpu-setup, a copy of this checkout with this session's fingerprints; vendors' addresses are the
 real ones. The base system is kept under GPU_SETUP_TEST_HOME where that is set.
 """

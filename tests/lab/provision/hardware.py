@@ -118,7 +118,7 @@ COMPUTERS: dict[str, Callable[[], Computer]] = {
 }
 
 
-def lay(recording: Recording, place: Path, running: str) -> None:
+def write_hardware(recording: Recording, place: Path, running: str) -> None:
     """Write the recording's /sys, /proc and device nodes below `place`, for inside/boot.py; `running`: its kernel."""
     for path, content in recording.files.items():
         if path.startswith(("/sys/", "/proc/")) and path not in _LIVE:

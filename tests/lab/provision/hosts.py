@@ -106,7 +106,7 @@ class Guest:
         until = time.monotonic() + PATIENCE
         self._leader = 0
         while True:
-            assert self._nspawn.poll() is None and time.monotonic() < until, self._last_words()
+            assert self._nspawn.poll() is None and time.monotonic() < until, self._last_lines()
             self._leader = self._leader or self._find_leader()
             if self._leader and self._up(RESCUED if rescue else STARTED):
                 return
@@ -122,7 +122,7 @@ class Guest:
             return False
         return self.run("systemctl", "is-system-running", user="root").stdout.strip() in states
 
-    def _last_words(self) -> str:
+    def _last_lines(self) -> str:
         return f"{self.place.name}: {self.console.read_text(errors='replace')[-3000:]}"
 
     def await_restart(self, timeout: float = PATIENCE, *, rescue: bool = False) -> None:
@@ -130,7 +130,7 @@ class Guest:
         assert self._nspawn is not None
         rc = self._nspawn.wait(timeout)
         self._nspawn = None
-        assert rc == RESTART, f"ended with {rc}: {self._last_words()}"
+        assert rc == RESTART, f"ended with {rc}: {self._last_lines()}"
         self.start(rescue=rescue)
 
     def reboot(self, kernel: str = "") -> None:

@@ -160,7 +160,7 @@ def _strike(hosts: Hosts, disk: Snapshot, route: Route, moment: Moment, expected
             _await(guest, child, moment.step, "begin" if moment.where == "inside" else "done", known)
             time.sleep(wait)
             killed = _end(guest, moment.victim)
-            landed = _last_words(guest)
+            landed = _last_lines(guest)
         finally:
             with suppress(subprocess.TimeoutExpired):
                 child.wait(120)
@@ -223,6 +223,6 @@ def _cgroup(pid: int) -> str:
         return ""
 
 
-def _last_words(guest: Guest) -> str:
+def _last_lines(guest: Guest) -> str:
     entries: list[dict[str, Any]] = guest.journal()
     return f"{entries[-1]['phase']} {entries[-1]['step']}" if entries else "nothing"

@@ -175,7 +175,7 @@ def installed(below: Base, computer: Computer, folder: Path) -> Path:
         _dpkg(root, computer, archives)
         lab = root / "opt/lab"
         for name, recording in {"free": computer.free, **computer.driven}.items():
-            hardware.lay(recording, lab / "hardware" / name, computer.kernels()[-1])
+            hardware.write_hardware(recording, lab / "hardware" / name, computer.kernels()[-1])
         (lab / "boot.py").write_bytes(ubuntu_packages.inside("boot.py").content)
         (lab / "boot.py").chmod(0o755)
         (lab / "firmware").mkdir()

@@ -122,7 +122,7 @@ def _broken_settings(guest: Guest, shops: Repositories) -> None:
     guest.write("/etc/docker/daemon.json", '{"data-root": "/srv/docker",')
 
 
-def _mended_settings(guest: Guest, shops: Repositories) -> None:
+def _repaired_settings(guest: Guest, shops: Repositories) -> None:
     guest.path("/etc/docker/daemon.json").unlink()
     guest.path("/etc/docker").rmdir()
 
@@ -163,7 +163,7 @@ FAULTS: dict[str, Fault] = {
     "postinst fails": Fault(_postinst_fails, _cache_of_the_past, 4, "dpkg.script", ("nvidia-kernel-common-595",)),
     "disk full": Fault(_disk_full, _disk_free, 4, "disk.full", ("df -h",)),
     "read-only /etc": Fault(_etc_read_only, _etc_writable, 3, "file.read-only", ("/etc",)),
-    "broken daemon.json": Fault(_broken_settings, _mended_settings, 3, "apply.blocked", ("daemon.json",)),
+    "broken daemon.json": Fault(_broken_settings, _repaired_settings, 3, "apply.blocked", ("daemon.json",)),
     "snap docker": Fault(_snap, _no_snap, 3, "apply.blocked", ("snap",)),
     "half-configured stranger": Fault(_half_configured, _configurable, 4, "dpkg.", ("half",)),
 }
@@ -181,7 +181,7 @@ def usual(hosts: Hosts) -> state.State:
 
 # those of SHORT are told about in the test below, on their way
 @pytest.mark.parametrize("name", [name for name in FAULTS if name not in SHORT])
-def test_a_fault_is_told_and_leaves_the_machine_in_order(name: str, hosts: Hosts, shops: Repositories) -> None:
+def test_a_fault_is_reported_and_leaves_the_machine_in_order(name: str, hosts: Hosts, shops: Repositories) -> None:
     fault = FAULTS[name]
     with hosts.guest(COMPUTER) as guest:
         _broken_off(guest, shops, fault)
@@ -228,7 +228,7 @@ def _in_order(guest: Guest, *strangers: str) -> None:
     assert {place.suffix for place in lists.iterdir()} <= {".list", ".sources"}
 
 
-def test_an_expired_key_is_told_by_its_name(hosts: Hosts, shops: Repositories) -> None:
+def test_an_expired_key_is_named(hosts: Hosts, shops: Repositories) -> None:
     key = shops.expired("late")
 
     def change(file: str, text: str) -> str:

@@ -43,7 +43,7 @@ def test_a_fresh_machine_becomes_a_machine_that_trains(
         if route.restarts:
             _restart(guest)
         arrivals.keep(name, before, guest)
-        _proven(guest, route)
+        _verify_route(guest, route)
 
 
 def _restart(guest: Guest) -> None:
@@ -58,7 +58,7 @@ def _restart(guest: Guest) -> None:
     assert resumed.data["standing"] == "done"
 
 
-def _proven(guest: Guest, route: Route) -> None:
+def _verify_route(guest: Guest, route: Route) -> None:
     """What is claimed is so: packages, dpkg in order, the module at work, no step left."""
     database = dpkg.read(Folder(guest.root))
     assert not database.broken() and not guest.run("dpkg", "--audit", user="root").stdout
@@ -122,7 +122,7 @@ def test_restart_and_resume_by_itself(name: str, hosts: Hosts, shops: Repositori
         assert (status["standing"], status["run"]["kind"], status["armed"]) == ("done", "resume", False)
         assert "everything is installed" in guest.run("cat", "/run/motd.d/gpu-setup").stdout
         assert not guest.path("/etc/systemd/system/gpu-setup-resume.service").exists()
-        _proven(guest, route)
+        _verify_route(guest, route)
 
 
 def _until_idle(guest: Guest) -> None:

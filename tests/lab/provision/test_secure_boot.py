@@ -30,7 +30,7 @@ def test_modules_from_the_archive_need_nobody_at_the_console(hosts: Hosts, shops
     ("computer", "arguments"),
     [("rtx3090-secure-boot", ("--source", "nvidia")), ("w7900-secure-boot", ("--source", "dkms"))],
 )
-def test_a_module_built_here_stops_for_its_key_and_goes_on_once_it_is_enrolled(
+def test_a_module_built_here_waits_for_its_key_and_continues_once_it_is_enrolled(
     computer: str, arguments: tuple[str, ...], hosts: Hosts, shops: Repositories
 ) -> None:
     with hosts.guest(computer) as guest:
@@ -71,7 +71,7 @@ def _restart_and_enrol(guest: Guest) -> None:
     guest.start()
 
 
-def test_the_key_that_dkms_is_told_of_is_the_one_to_enrol(hosts: Hosts, shops: Repositories) -> None:
+def test_the_key_in_dkms_settings_is_the_one_to_enrol(hosts: Hosts, shops: Repositories) -> None:
     """A company's own key in dkms's settings, and not the one where Ubuntu keeps its own."""
     with hosts.guest(routes.fresh(hosts, ROUTES["rtx3090-nvidia"]._replace(computer="rtx3090-secure-boot"))) as guest:
         guest.write("/etc/dkms/framework.conf.d/company.conf", 'mok_certificate="/srv/keys/company.der"\n')

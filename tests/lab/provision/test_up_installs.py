@@ -63,7 +63,7 @@ def _at_a_terminal(guest: Guest, *argv: str, answers: dict[str, str], timeout: f
     return child.wait(30), said.replace("\r\n", "\n")
 
 
-def test_up_installs_the_driver_and_says_how_it_goes_on(hosts: Hosts, shops: Repositories) -> None:
+def test_up_installs_the_driver_and_names_the_next_command(hosts: Hosts, shops: Repositories) -> None:
     with hosts.guest("rtx3090") as guest:
         _whole_tool(guest)
         rc, said = _at_a_terminal(guest, "gpu-setup", "up", answers={r"Install what the plan lists now\?": "y"})
@@ -95,7 +95,7 @@ def test_up_leaves_the_machine_alone_when_the_answer_is_no(hosts: Hosts, shops: 
         assert state.differences(before, state.of(guest)) == []
 
 
-def test_up_after_a_restart_that_did_not_help_says_so(hosts: Hosts, shops: Repositories) -> None:
+def test_up_reports_a_reboot_that_did_not_help(hosts: Hosts, shops: Repositories) -> None:
     with hosts.guest("rtx3090") as guest:
         _whole_tool(guest)
         assert guest.tool("up", "--yes").rc == 5

@@ -55,7 +55,7 @@ def test_docker_beside_libvirt_comes_with_a_warning() -> None:
     assert not any("DOCKER-USER" in note for note in planned(podman).notes)
 
 
-def test_a_laptop_goes_on_drawing_with_its_other_gpu() -> None:
+def test_a_laptops_desktop_keeps_its_other_gpu() -> None:
     inside = PciCard(slot="0000:00:02.0", vendor="8086", device="a780", boot_vga=True, driver="i915")
     found = planned(ubuntu(card("10de", "2204", driver="nouveau"), inside))
     assert any("0000:00:02.0" in note and "keeps running on another GPU" in note for note in found.notes)

@@ -67,7 +67,7 @@ def test_an_integrated_gpu_does_not_make_two_vendors() -> None:
     assert planned(ubuntu(RTX_3090_TI, RAPHAEL)).vendor == "nvidia"
 
 
-def test_asking_for_a_vendor_that_is_not_there() -> None:
+def test_a_missing_vendor_is_refused_with_the_one_present() -> None:
     assert codes(planned(ubuntu(RTX_3090_TI), vendor="amd")) == ["plan.vendor-absent"]
 
 

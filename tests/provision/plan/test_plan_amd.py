@@ -98,7 +98,7 @@ def test_a_blacklist_line_is_left_to_the_person() -> None:
     assert found.reboots == 1
 
 
-def test_a_failed_amdgpu_dkms_gives_way_to_the_kernels_own() -> None:
+def test_the_kernels_amdgpu_replaces_a_failed_amdgpu_dkms() -> None:
     broken = Package(name="amdgpu-dkms", version="1:6.16", state="half-configured")
     found = planned(ubuntu(RX_7900_XT, installed=(broken, *packages("amdgpu-dkms-firmware")), amd=Amd(loaded=False)))
     remove = step(found, "amdgpu-dkms-remove").action
@@ -141,7 +141,7 @@ def test_rocm_on_the_host_is_blocked_while_its_key_cannot_be_checked() -> None:
     assert "fingerprint" in step(found, "key-amd.rocm.10").because
 
 
-def test_rocm_that_is_there_is_left_alone_and_the_old_one_goes_before_a_new_one() -> None:
+def test_installed_rocm_is_kept_and_another_release_is_removed_before_a_new_one() -> None:
     amd = msgspec.structs.replace(amd_at_work("gfx1100"), rocm=(RocmInstall(path="/opt/rocm-7.2.4", version="7.2.4"),))
     host = ubuntu(W7900, amd=amd, installed=packages("rocm", "rocm-core"))
     assert any("/opt/rocm-7.2.4 is kept" in note for note in planned(host).notes)

@@ -174,7 +174,7 @@ def test_a_healthy_machine_has_nothing_to_do() -> None:
     assert "580.173.02 is loaded" in step(found, "nvidia-driver").because
 
 
-def test_packages_that_are_there_are_not_counted_as_to_be_installed() -> None:
+def test_installed_packages_are_not_counted_as_new() -> None:
     found = planned(
         ubuntu(RTX_3090_TI, installed=packages("nvidia-driver-595-open", version="595.84-0ubuntu0.24.04.1"))
     )
@@ -236,7 +236,7 @@ def test_modules_that_lag_behind_the_kernel() -> None:
     assert found.reboots == 1
 
 
-def test_a_dkms_module_that_secure_boot_rejects_gives_way_to_signed_ones() -> None:
+def test_signed_modules_replace_a_dkms_module_that_secure_boot_rejects() -> None:
     host = ubuntu(card("10de", "2204"), installed=packages("nvidia-driver-610-open", "nvidia-dkms-610-open", "dkms"))
     found = planned(host)
     action = step(found, "nvidia-driver").action
@@ -316,7 +316,7 @@ def test_amds_sources_are_not_nvidias() -> None:
         (Docker(kind="desktop"), {"docker": "todo", "docker-runtime": "todo", "docker-reload": "todo"}),
     ],
 )  # fmt: skip
-def test_the_engine_that_is_there_is_kept_and_told_of_the_card(docker: Docker, expected: dict[str, str]) -> None:
+def test_an_installed_engine_is_kept_and_gets_the_nvidia_runtime(docker: Docker, expected: dict[str, str]) -> None:
     found = planned(ubuntu(RTX_3090_TI, docker=docker))
     assert {id: state for id, state in states(found).items() if id.startswith("docker")} == expected
 
@@ -344,7 +344,7 @@ def test_the_docker_group_is_never_added_unasked() -> None:
     assert states(planned(root, docker_group=True))["docker-group"] == "done"
 
 
-def test_dpkg_in_the_middle_of_something_is_mended_before_everything_else() -> None:
+def test_an_interrupted_dpkg_is_repaired_first() -> None:
     host = ubuntu(RTX_3090_TI)
     found = planned(msgspec.structs.replace(host, apt=msgspec.structs.replace(host.apt, interrupted=True)))
     assert list(states(found))[:3] == ["dpkg-repair", "next-boot-guard", "nvidia-driver"]

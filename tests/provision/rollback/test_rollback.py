@@ -103,7 +103,7 @@ def test_an_upgrade_goes_back_to_the_package_file_that_was_kept(tmp_path: Path) 
     assert action.remove == ("new",)
 
 
-def test_an_upgrade_whose_old_file_is_gone_is_told(tmp_path: Path) -> None:
+def test_an_upgrade_without_a_kept_package_file_is_noted(tmp_path: Path) -> None:
     found = back(tmp_path, status("libc6 2.39"), installed("s", upgrade={"libc6": ("2.38", "2.39")}))
     assert found.open_steps() == ()
     assert any("libc6 keeps version 2.39" in note for note in found.notes)

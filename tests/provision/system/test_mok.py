@@ -47,7 +47,7 @@ def test_ubuntus_key_before_dkms_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", [FRAMEWORK, "/etc/dkms/framework.conf.d/company.conf"])
-def test_a_key_that_dkms_is_told_of_comes_first(tmp_path: Path, file: str) -> None:
+def test_a_key_in_dkms_settings_comes_first(tmp_path: Path, file: str) -> None:
     machine = Firm(tmp_path)
     machine.put(SHIM, certificate(9))
     machine.put("/srv/company.der", certificate(11))
@@ -100,7 +100,7 @@ def test_an_enrolled_key_is_known(tmp_path: Path) -> None:
     assert mok.read_mok_key(Firm(tmp_path, "is already enrolled"), SHIM).enrolled
 
 
-def test_a_private_key_that_others_can_read_is_told(tmp_path: Path) -> None:
+def test_a_private_key_that_others_can_read_is_reported(tmp_path: Path) -> None:
     machine = Firm(tmp_path)
     machine.put(SHIM, certificate(9))
     machine.put("/var/lib/shim-signed/mok/MOK.priv", b"secret")

@@ -107,7 +107,7 @@ def test_without_home_and_network_from_roots_own_copy(hosts: Hosts, shops: Repos
         assert changed(before, guest) == []
 
 
-def test_after_the_way_back_in_recovery_mode_nothing_is_installed_again(hosts: Hosts, shops: Repositories) -> None:
+def test_after_a_rollback_in_recovery_mode_nothing_is_installed_again(hosts: Hosts, shops: Repositories) -> None:
     """The screen stayed black after `apply --reboot`: the resume that was armed must not undo the way back."""
     with hosts.guest("rtx3090") as guest:
         before = state.of(guest)
@@ -149,7 +149,7 @@ def test_what_was_rolled_back_can_be_applied_again(hosts: Hosts, shops: Reposito
         assert changed(first, guest) == []
 
 
-def test_data_survives_the_way_back(hosts: Hosts, shops: Repositories) -> None:
+def test_data_survives_the_rollback(hosts: Hosts, shops: Repositories) -> None:
     """docker.io's purge would take every volume with it."""
     with hosts.guest("rtx3090") as guest:
         assert guest.tool("apply", "--yes").rc == 5

@@ -42,7 +42,7 @@ def _run(kind: str = "apply", **outcomes: str) -> ApplyRun:
         (_run("rollback", nouveau_blacklist="running"), []),
     ],
 )
-def test_steps_that_a_run_was_cut_off_in_are_open_again(run: ApplyRun | None, open: list[str]) -> None:
+def test_steps_of_an_interrupted_run_are_open_again(run: ApplyRun | None, open: list[str]) -> None:
     steps = reopen_interrupted((WRITE, RELOAD), run)
     assert [step.id for step in steps if step.state is State.TODO] == open
     assert all("last run ended before this was verified" in step.because for step in steps if step.state is State.TODO)

@@ -94,7 +94,7 @@ def test_a_restart_is_where_it_stops(tmp_path: Path) -> None:
     assert "gpu-setup resume" in run.next
 
 
-def test_a_key_to_enrol_is_told_before_the_restart_and_its_password_is_nowhere(tmp_path: Path) -> None:
+def test_a_key_to_enrol_is_named_before_the_reboot_and_its_password_is_nowhere(tmp_path: Path) -> None:
     run, _, _ = carried(tmp_path, plan_of(MokEnroll(certificate="/var/lib/shim-signed/mok/MOK.der"), Reboot()))
     assert run.standing == "person"
     assert "sudo mokutil --import /var/lib/shim-signed/mok/MOK.der" in run.next
@@ -102,7 +102,7 @@ def test_a_key_to_enrol_is_told_before_the_restart_and_its_password_is_nowhere(t
     assert "--password" not in run.next and "hash-file" not in run.next
 
 
-def test_a_way_back_that_waits_for_an_older_kernel_says_how_to_end_it(tmp_path: Path) -> None:
+def test_a_rollback_that_waits_for_an_older_kernel_says_how_to_finish_it(tmp_path: Path) -> None:
     stays = Step(
         id="kernel-stays",
         title="",
@@ -132,7 +132,7 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
     assert refused.value.code == "apply.running"
 
 
-def test_a_line_that_a_power_cut_tore_is_left_out_and_the_next_begins_anew(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_skipped_and_the_next_line_is_complete(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.write(JournalEntry(time="1", run="r", kind="apply", phase="begin"))
     with journal.file.open("ab") as file:
@@ -141,14 +141,14 @@ def test_a_line_that_a_power_cut_tore_is_left_out_and_the_next_begins_anew(tmp_p
     assert [entry.time for entry in journal.entries()] == ["1", "3"]
 
 
-def test_a_step_that_was_begun_and_never_ended_was_cut_off(tmp_path: Path) -> None:
+def test_a_step_with_a_start_and_no_end_was_interrupted(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for phase, step in (("begin", "a"), ("done", "a"), ("begin", "b"), ("begin", "c"), ("failed", "c"), ("begin", "c")):
         journal.write(JournalEntry(time="1", run="r", kind="apply", phase=phase, step=step))
     assert [step for step in "abcd" if journal.is_interrupted(step)] == ["b", "c"]
 
 
-def test_what_was_cut_off_and_is_found_done_is_said_to_be_done(tmp_path: Path) -> None:
+def test_an_interrupted_step_that_is_found_done_is_recorded_as_done(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     plan = plan_of(WriteFile(path=str(tmp_path / "a"), content="x\n"))
     (tmp_path / "a").write_text("x\n")
@@ -160,7 +160,7 @@ def test_what_was_cut_off_and_is_found_done_is_said_to_be_done(tmp_path: Path) -
     assert not journal.is_interrupted("s0")
 
 
-def test_after_a_finished_rollback_the_account_begins_anew(tmp_path: Path) -> None:
+def test_after_a_finished_rollback_the_journal_starts_empty(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.write(JournalEntry(time="1", run="r", kind="apply", phase="begin"))
     journal.write(JournalEntry(time="2", run="r", kind="rollback", phase="end"))

@@ -38,7 +38,7 @@ def _at_work(guest: Guest, shops: Repositories) -> subprocess.Popen[bytes]:
     return child
 
 
-def test_status_tells_at_any_moment(hosts: Hosts, shops: Repositories) -> None:
+def test_status_answers_at_any_moment(hosts: Hosts, shops: Repositories) -> None:
     with hosts.guest("rtx3090") as guest:
         assert _standing(guest) == "none"
         child = _at_work(guest, shops)

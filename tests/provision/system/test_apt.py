@@ -27,7 +27,7 @@ Conf libnvidia-compute-580 (580.173.02-0ubuntu0.24.04.1 Ubuntu:24.04/noble-updat
 """
 
 
-def test_a_simulation_tells_what_comes_what_moves_and_what_goes() -> None:
+def test_a_simulation_lists_installs_upgrades_and_removals() -> None:
     change = parse_simulation(SIMULATED)
     assert set(change.installs) == {
         "libnvidia-compute-580",
@@ -110,7 +110,7 @@ WORDS = {
 
 
 @pytest.mark.parametrize("code", WORDS)
-def test_a_failure_is_told_with_step_cause_and_next(code: str) -> None:
+def test_a_failure_has_its_step_cause_and_next_action(code: str) -> None:
     found = apt_problem(("apt-get", "install"), Outcome((), 100, WORDS[code], "", 1.0), "Install the driver")
     assert found.code == code
     assert found.exit_code in (OUTSIDE_FAILED, REFUSED)
@@ -119,13 +119,13 @@ def test_a_failure_is_told_with_step_cause_and_next(code: str) -> None:
     assert "{" not in found.why + found.next
 
 
-def test_a_failed_build_is_told_in_its_own_words() -> None:
+def test_a_failed_build_is_quoted() -> None:
     found = apt_problem(("apt-get",), Outcome((), 100, WORDS["dpkg.script"], "", 1.0), "Install")
     assert "nvidia-dkms-580" in found.why
     assert "Bad return status for module build" in found.why
 
 
-def test_passwords_in_addresses_are_never_told() -> None:
+def test_passwords_in_addresses_are_never_printed() -> None:
     said = "E: Failed to fetch https://me:secret@mirror.example/InRelease  500  Internal Server Error [IP: 1 80]"
     found = apt_problem(("apt-get",), Outcome((), 100, said, "", 1.0), "Update")
     assert "secret" not in str(found)
