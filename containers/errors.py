@@ -17,7 +17,7 @@ _BUILDAH = re.compile(r'^Error: building at STEP ".*": ')
 _AGAIN = "Check the network; run the same command again to resume: finished steps are kept."
 _CDI = "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml (AMD: sudo amd-ctk cdi generate)"
 
-# in order, the first that matches wins: the special before the general
+# in order, the first that matches wins: special patterns before general ones
 CAUSES: tuple[Cause, ...] = (
     # the engine itself
     Cause(

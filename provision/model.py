@@ -27,6 +27,10 @@ class PlanStruct(msgspec.Struct, frozen=True, kw_only=True):
 class Action(PlanStruct, frozen=True, kw_only=True, tag_field="kind"):
     """One kind of change to the machine; the subclasses below are all kinds."""
 
+    def removed_packages(self) -> tuple[str, ...]:
+        """Packages that the action names for removal."""
+        return ()
+
 
 class WantedPackage(PlanStruct, frozen=True, kw_only=True):
     """A package: `installed` is dpkg's version, `version` the one that apt's simulation chose (None: not asked).
@@ -88,12 +92,18 @@ class AptInstall(Action, frozen=True, kw_only=True, tag="apt-install"):
     files: tuple[str, ...] = ()
     upgrade: bool = False
 
+    def removed_packages(self) -> tuple[str, ...]:
+        return self.remove
+
 
 class AptRemove(Action, frozen=True, kw_only=True, tag="apt-remove"):
     """Remove, never purge. `removes`: what apt's simulation removes besides."""
 
     packages: tuple[str, ...]
     removes: tuple[str, ...] = ()
+
+    def removed_packages(self) -> tuple[str, ...]:
+        return self.packages
 
 
 class AptHold(Action, frozen=True, kw_only=True, tag="apt-hold"):
@@ -197,6 +207,10 @@ AnyAction = (
     | MokEnroll
     | Reboot
 )
+
+
+# actions that write one whole file, which the rollback restores
+WrittenFile = AptKey | AptRepo | AptPin | WriteFile
 
 
 class Step(PlanStruct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from machine.errors import OutsideFailed, Problem
 from machine.events import Event
 from provision.apply_context import ApplyContext
-from provision.model import AptKey, AptPin, AptRepo, RestoreFile, WriteFile
+from provision.model import AptKey, AptPin, AptRepo, RestoreFile, WriteFile, WrittenFile
 from provision.plan.boot_guard import CHOICE, HOOK
 from provision.system import apt, keys, system_files
 
@@ -24,7 +24,7 @@ class ChangedFile(NamedTuple):
     difference: str
 
 
-def file_path(action: AptKey | AptRepo | AptPin | WriteFile | RestoreFile) -> str:
+def file_path(action: WrittenFile | RestoreFile) -> str:
     if isinstance(action, AptKey):
         return action.keyring
     return action.file if isinstance(action, (AptRepo, AptPin)) else action.path
@@ -64,7 +64,7 @@ def file_content(action: AptRepo | AptPin | WriteFile, now: bytes | None) -> byt
     return system_files.merge_json(action.path, now, action.content) if action.merge else action.content.encode()
 
 
-def is_written(action: AptKey | AptRepo | AptPin | WriteFile, context: ApplyContext) -> bool:
+def is_written(action: WrittenFile, context: ApplyContext) -> bool:
     """Whether the file has the wanted content, and what is made from it (package lists, initramfs) is not older."""
     path = file_path(action)
     now = system_files.read_current(path)
@@ -97,7 +97,7 @@ def has_package_lists(action: AptRepo) -> bool:
     return all(apt.has_lists(uri, names) for uri in action.uris)
 
 
-def write(action: AptKey | AptRepo | AptPin | WriteFile, context: ApplyContext) -> None:
+def write(action: WrittenFile, context: ApplyContext) -> None:
     path = file_path(action)
     now = system_files.read_current(path)
     if isinstance(action, AptKey):

@@ -28,6 +28,7 @@ from provision.model import (
     Service,
     UserGroup,
     WriteFile,
+    WrittenFile,
 )
 from provision.system import dpkg, system_files
 
@@ -62,7 +63,7 @@ class Handler(NamedTuple):
     finish_interrupted: Callable[[Any, ApplyContext], None] = _do_nothing
 
 
-def _file_before(action: AptKey | AptRepo | AptPin | WriteFile | RestoreFile, context: ApplyContext) -> Facts:
+def _file_before(action: WrittenFile | RestoreFile, context: ApplyContext) -> Facts:
     return {"file": system_files.back_up(file_actions.file_path(action), context.backups)._asdict()}
 
 
@@ -71,7 +72,7 @@ def _file_expected(action: AptRepo | AptPin | WriteFile, context: ApplyContext) 
     return {"sha256": system_files.digest(file_actions.file_content(action, now))}
 
 
-def _file_after(action: AptKey | AptRepo | AptPin | WriteFile, context: ApplyContext) -> Facts:
+def _file_after(action: WrittenFile, context: ApplyContext) -> Facts:
     now = system_files.read_current(file_actions.file_path(action))
     return {"sha256": system_files.digest(now)} if now is not None else {}
 

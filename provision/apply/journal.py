@@ -1,4 +1,4 @@
-"""What each run tried, one flushed line a step: for the rollback and for resuming; what is done, the facts say."""
+"""What each run tried, one line a step: for rollback and resume. Whether a step is done, the facts show."""
 
 from __future__ import annotations
 

@@ -292,7 +292,7 @@ def _blacklist(host: Host, cards: tuple[PlannedCard, ...]) -> tuple[Step, ...]:
     free = [name for name in FREE_DRIVERS if name in holders]
     if not free:
         return _blacklisted(host)
-    # the packages may blacklist one of them, and the next kernel bring another
+    # the packages may blacklist one of them, and the next kernel may have another
     done = all(name in {module for module, _ in host.kernel.blacklisted or ()} for name in FREE_DRIVERS)
     return (
         Step(

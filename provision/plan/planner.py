@@ -10,7 +10,7 @@ import msgspec
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.facts.kernel import module_name
-from provision.model import AptInstall, AptRemove, Plan, PlanPart, Refusal, State, seal, sha256
+from provision.model import AptInstall, Plan, PlanPart, Refusal, State, seal, sha256
 from provision.plan import amd, container_engine, cuda_toolkit, device_groups, nvidia, refusals, training_needs
 from provision.plan.package_steps import repair_step
 from provision.plan.plan_cards import PlannedCard, supported_cards, unplanned_cards
@@ -97,9 +97,8 @@ def _joined(
     if vendor is PlanVendor.NVIDIA:
         parts.append(cuda_toolkit.plan(host, catalogue, target, driver.source))
     steps = [step for part in parts for step in part.steps]
-    removed = [name for step in steps if isinstance(step.action, AptRemove) for name in step.action.packages]
-    removed += [name for step in steps if isinstance(step.action, AptInstall) for name in step.action.remove]
-    if repair := repair_step(host, tuple(removed)):
+    removed = tuple(name for step in steps for name in step.action.removed_packages())
+    if repair := repair_step(host, removed):
         steps.insert(0, repair)
     steps += [part.restart for part in parts if part.restart][:1]
     firsts = {step.id: step for step in reversed(steps)}

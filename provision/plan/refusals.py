@@ -51,7 +51,7 @@ def _system(host: Host, catalogue: Catalogue) -> Refusal | None:
         return Refusal(
             code="plan.os-unknown",
             what="The operating system could not be read.",
-            why=f"Package names and kernels are known for {known} only, and nothing is planned on a guess.",
+            why=f"Package names and kernels are known for {known} only, and gpu-setup plans nothing on a guess.",
             next="gpu-setup facts shows why /etc/os-release could not be read",
         )
     for system in catalogue.systems:
@@ -97,7 +97,7 @@ def cards_unknown() -> Refusal:
     return Refusal(
         code="plan.cards-unknown",
         what="The PCI devices could not be read, so it is not known whether there is a GPU.",
-        why="Nothing is planned on a guess.",
+        why="gpu-setup plans nothing on a guess.",
         next="gpu-setup facts shows what could not be read, and why",
     )
 

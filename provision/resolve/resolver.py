@@ -234,17 +234,15 @@ def _simulate_together(
 
 
 def _arguments(action: AptInstall | AptRemove) -> tuple[str, ...]:
-    if isinstance(action, AptRemove):
-        return tuple(f"{name}-" for name in action.packages)
-    return (*(wanted.name for wanted in action.packages), *(f"{name}-" for name in action.remove))
+    installs = action.packages if isinstance(action, AptInstall) else ()
+    return (*(wanted.name for wanted in installs), *(f"{name}-" for name in action.removed_packages()))
 
 
 def with_versions(action: AptInstall | AptRemove, change: AptChange) -> AptInstall | AptRemove:
-    named = {wanted.name for wanted in action.packages} if isinstance(action, AptInstall) else set(action.packages)
-    removed = named if isinstance(action, AptRemove) else set(action.remove)
-    removes = tuple(sorted(name for name in change.removes if name not in removed))
+    removes = tuple(sorted(name for name in change.removes if name not in action.removed_packages()))
     if isinstance(action, AptRemove):
         return msgspec.structs.replace(action, removes=removes)
+    named = {wanted.name for wanted in action.packages}
     brings = [
         *(WantedPackage(name=name, version=version) for name, version in change.installs.items()),
         *(WantedPackage(name=name, installed=old, version=new) for name, (old, new) in change.upgrades.items()),

@@ -8,7 +8,7 @@ from provision.apply import file_actions
 from provision.apply.file_actions import is_restored
 from provision.apply.journal import JournalEntry
 from provision.apply_context import ApplyContext
-from provision.model import AptKey, AptPin, AptRepo, RestoreFile, Service, State, Step, WriteFile
+from provision.model import AptKey, RestoreFile, Service, State, Step, WrittenFile
 from provision.system import dpkg, keys, system_files
 from provision.system.system_files import FileBefore
 
@@ -21,7 +21,7 @@ def restore_steps(
     ours: dict[str, str] = {}
     paths: dict[tuple[str, str], str] = {}
     for entry in started_entries:
-        if isinstance(entry.action, (AptKey, AptRepo, AptPin, WriteFile)):
+        if isinstance(entry.action, WrittenFile):
             path = file_actions.file_path(entry.action)
             first.setdefault(path, FileBefore(**entry.facts["file"]))
             owner[path] = entry

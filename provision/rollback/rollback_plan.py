@@ -29,12 +29,7 @@ def plan_rollback(entries: tuple[JournalEntry, ...], host: Host, context: ApplyC
         steps.append(_repair())
     steps += service_steps(started_entries, context)
     steps += package_steps(started_entries, database, host, context, notes)
-    removed = {
-        name
-        for step in steps
-        if isinstance(step.action, (AptRemove, AptInstall))
-        for name in (step.action.packages if isinstance(step.action, AptRemove) else step.action.remove)
-    }
+    removed = {name for step in steps for name in step.action.removed_packages()}
     settings, settings_notes = settings_steps(
         added_packages(started_entries) & absent_packages(removed, database), context
     )

@@ -1,4 +1,4 @@
-"""Before root changes anything: whether the plan can be carried out, what a person is asked, what is handed to root."""
+"""Before root changes anything: whether the plan can be carried out, what a person is asked, what root receives."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The tool as root runs it: a copy that only root can write, named by its digest.
 
-LIBRARY/DIGEST is an environment of its own (pyvenv.cfg, bin/python a link to the system's Python) with the rooms that
-provisioning needs and the packages that they need.
+LIBRARY/DIGEST is a Python environment (pyvenv.cfg, bin/python as a link to the system's Python) with the packages of
+the tool that provisioning needs, and their dependencies.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SYSTEM_PYTHON = "/usr/bin/python3"
 
 
 class ToolCopy(NamedTuple):
-    """`content` is the archive that root unpacks; `python` the interpreter that it will run with."""
+    """`content` is the archive that root unpacks; `python` is the interpreter that runs it."""
 
     digest: str
     content: bytes
@@ -44,7 +44,7 @@ class ToolCopy(NamedTuple):
 
 
 def here() -> Path:
-    """The folder that this tool's rooms lie in."""
+    """The folder with this tool's packages."""
     return Path(__file__).resolve().parents[2]
 
 
@@ -54,7 +54,7 @@ def is_copy() -> bool:
 
 
 def make_copy(version: str) -> ToolCopy:
-    """Pack the running tool: the same tool, the same bytes, the same digest. Refused without a Python of root's."""
+    """Pack the running tool: the same tool gives the same bytes and digest. Refused without a Python owned by root."""
     python = interpreter()
     numbers = f"{sys.version_info.major}.{sys.version_info.minor}"
     buffer = io.BytesIO()
@@ -74,7 +74,7 @@ def make_copy(version: str) -> ToolCopy:
 
 
 def interpreter() -> str:
-    """A Python of this one's version that only root can write, with its library; refuses where there is none."""
+    """A Python of the same version that only root can write, with its library; refuses if there is none."""
     own = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
     library = os.path.realpath(os.__file__)
     if is_owned_by_root(own) and is_owned_by_root(library):
@@ -84,8 +84,8 @@ def interpreter() -> str:
         return system
     raise Refused(
         "apply.python",
-        f"Root does not run {own}: others than root can write it or its library.",
-        f"A program that a person can change would make that person root. {SYSTEM_PYTHON} could do it, but it is "
+        f"Root does not run {own}: users other than root can change it or its library.",
+        f"A program that a user can change would give that user root access. {SYSTEM_PYTHON} is safe, but it is "
         f"{os.path.basename(system)}, and the tool runs on {sys.version_info.major}.{sys.version_info.minor}.",
         f"Start the tool with the system's Python once: GPU_SETUP_PYTHON={SYSTEM_PYTHON} ./gpu-setup apply",
     )

@@ -1,5 +1,5 @@
 # The training image of the stack cpu: torch 2.13.0 (cpu), Axolotl 0.19.0, bitsandbytes 0.50.2.
-# Written by `gpu-setup image render`; build it with `gpu-setup image build`, which brings lock.txt, worker/ and wheels/.
+# Written by `gpu-setup image render`; build it with `gpu-setup image build`, which adds lock.txt, worker/ and wheels/.
 # Why this stack: no NVIDIA or AMD GPU that can train.
 # Note: a real NF4 QLoRA fine-tune on the CPU; small models only.
 # Note: base: the index's digest, as pinned by several public projects in September 2026; not pulled by this

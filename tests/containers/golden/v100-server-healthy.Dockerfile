@@ -1,5 +1,5 @@
 # The training image of the stack cu126: torch 2.13.0 (cuda 12.6), Axolotl 0.19.0, bitsandbytes 0.50.2.
-# Written by `gpu-setup image render`; build it with `gpu-setup image build`, which brings lock.txt, worker/ and wheels/.
+# Written by `gpu-setup image render`; build it with `gpu-setup image build`, which adds lock.txt, worker/ and wheels/.
 # Why this stack: Tesla V100 PCIe 32GB (7.0); driver 580.95.05 meets the minimum 525.60.13.
 # Note: unverified: the stack cu126 has not been built and run for this project yet.
 # Note: torch's libraries come from its index and are not checked by hash (unverified).

@@ -1,5 +1,5 @@
 # The training image of the stack rocm7.2: torch 2.13.0 (rocm 7.2), Axolotl 0.19.0, bitsandbytes 0.50.2.
-# Written by `gpu-setup image render`; build it with `gpu-setup image build`, which brings lock.txt, worker/ and wheels/.
+# Written by `gpu-setup image render`; build it with `gpu-setup image build`, which adds lock.txt, worker/ and wheels/.
 # Why this stack: Radeon PRO W7900 (gfx1100); kernel 6.8.0-134-generic meets the minimum 6.8.
 # Note: unverified: the stack rocm7.2 has not been built and run for this project yet.
 # Note: torch's libraries come from its index and are not checked by hash (unverified).
