@@ -71,7 +71,7 @@ def tasks(plan: dict[str, Any], shops: Any, root: Path, files: Path) -> list[Tas
     import msgspec
 
     from provision.apply import file_actions
-    from provision.model import AnyAction, AptInstall, AptKey, AptPin, AptRepo, Reboot, Service, WriteFile
+    from provision.model import AnyAction, AptInstall, AptKey, AptPreference, AptRepo, Reboot, Service, WriteFile
 
     found: list[Task] = []
     for step in plan["steps"]:
@@ -85,7 +85,7 @@ def tasks(plan: dict[str, Any], shops: Any, root: Path, files: Path) -> list[Tas
             key = shops.key(Path(action.keyring).stem)
             (files / name).write_bytes(key.binary)
             found.append(Task("file", path=action.keyring, file=name))
-        elif isinstance(action, (AptRepo, AptPin, WriteFile)):
+        elif isinstance(action, (AptRepo, AptPreference, WriteFile)):
             (files / name).write_bytes(file_actions.file_content(action, None))
             mode = f"{action.mode:04o}" if isinstance(action, WriteFile) else "0644"
             kind = "source" if isinstance(action, AptRepo) else "file"

@@ -58,10 +58,12 @@ def inspect(machine: Machine, catalogue: Catalogue) -> Seen:
     from checks.registry import ALL
     from checks.runner import run
     from provision.plan.planner import make_plan
-    from provision.target import Target
+    from provision.target import PlanTarget
 
     host = read_host(machine)
-    return Seen(host, run(host, catalogue, ALL), make_plan(host, catalogue, Target()), choose_stack(host, catalogue))
+    return Seen(
+        host, run(host, catalogue, ALL), make_plan(host, catalogue, PlanTarget()), choose_stack(host, catalogue)
+    )
 
 
 def to_install(seen: Seen) -> bool:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from provision.target import DriverSource, Target
+from provision.target import DriverSource, PlanTarget
 
 
 class State(StrEnum):
@@ -67,7 +67,7 @@ class AptRepo(Action, frozen=True, kw_only=True, tag="apt-repo"):
     signed_by: str
 
 
-class AptPin(Action, frozen=True, kw_only=True, tag="apt-pin"):
+class AptPreference(Action, frozen=True, kw_only=True, tag="apt-pin"):
     """One preferences file: these packages (apt's own patterns) of this origin get this priority."""
 
     file: str
@@ -193,7 +193,7 @@ class Reboot(Action, frozen=True, kw_only=True, tag="reboot"):
 AnyAction = (
     AptKey
     | AptRepo
-    | AptPin
+    | AptPreference
     | AptInstall
     | AptRemove
     | AptHold
@@ -210,7 +210,7 @@ AnyAction = (
 
 
 # actions that write one whole file, which the rollback restores
-WrittenFile = AptKey | AptRepo | AptPin | WriteFile
+WrittenFile = AptKey | AptRepo | AptPreference | WriteFile
 
 
 class Step(PlanStruct, frozen=True, kw_only=True):
@@ -258,7 +258,7 @@ class Plan(PlanStruct, frozen=True, kw_only=True):
 
     machine: str
     vendor: Literal["nvidia", "amd"] | None
-    target: Target
+    target: PlanTarget
     steps: tuple[Step, ...]
     reboots: int
     download_bytes: int | None

@@ -36,7 +36,7 @@ class Display(StrEnum):
     HEADLESS = "headless"
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True):
+class PlanTarget(msgspec.Struct, frozen=True, kw_only=True):
     """`toolkit`: also install the CUDA compiler on the host; `containers`: also an engine with access to the GPU.
 
     `docker_group` adds the person to the group `docker`, which equals root access, so only on request.

@@ -12,7 +12,7 @@ from gpu_setup.commands.plan import target_options
 from gpu_setup.envelope import Answer
 
 if TYPE_CHECKING:
-    from provision.target import Target
+    from provision.target import PlanTarget
 
 EPILOG = """\b
 Examples:
@@ -35,7 +35,7 @@ while_busy_option = click.option("--while-busy", is_flag=True, help="Continue wh
 class ApplyOptions(msgspec.Struct, frozen=True, kw_only=True):
     as_json: bool
     yes: bool
-    wanted: Target
+    wanted: PlanTarget
     plan_file: str | None
     reboot: bool
     while_busy: bool

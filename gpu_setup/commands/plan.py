@@ -12,7 +12,7 @@ from gpu_setup.commands.options import Decorator, OneOf, json_option, machine_op
 from gpu_setup.envelope import Answer
 from machine.errors import BAD_ANSWER, FINE, REFUSED
 from provision.model import Plan
-from provision.target import Display, DriverSource, PlanVendor, Rocm, Target
+from provision.target import Display, DriverSource, PlanTarget, PlanVendor, Rocm
 
 EPILOG = """\b
 Examples:
@@ -29,7 +29,7 @@ Exit codes: 0 shown, or nothing to do; 1 with --check when something is to do; 3
 
 def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of the wanted state; they arrive as `wanted`, a `Target`."""
-    made = options_into(Target, "wanted")(function)
+    made = options_into(PlanTarget, "wanted")(function)
     for option in reversed(_TARGET_OPTIONS):
         made = option(made)
     return made
@@ -73,7 +73,7 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
     as_json: bool
     recording: str | None
     check: bool
-    wanted: Target
+    wanted: PlanTarget
     out: str | None
     verbose: bool
 

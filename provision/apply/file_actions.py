@@ -9,7 +9,7 @@ from typing import NamedTuple
 from machine.errors import OutsideFailed, Problem
 from machine.events import Event
 from provision.apply_context import ApplyContext
-from provision.model import AptKey, AptPin, AptRepo, RestoreFile, WriteFile, WrittenFile
+from provision.model import AptKey, AptPreference, AptRepo, RestoreFile, WriteFile, WrittenFile
 from provision.plan.boot_guard import CHOICE, HOOK
 from provision.system import apt, keys, system_files
 
@@ -27,7 +27,7 @@ class ChangedFile(NamedTuple):
 def file_path(action: WrittenFile | RestoreFile) -> str:
     if isinstance(action, AptKey):
         return action.keyring
-    return action.file if isinstance(action, (AptRepo, AptPin)) else action.path
+    return action.file if isinstance(action, (AptRepo, AptPreference)) else action.path
 
 
 def source_text(action: AptRepo) -> str:
@@ -47,7 +47,7 @@ def source_text(action: AptRepo) -> str:
     return "# written by gpu-setup\n" + "".join(f"deb {options} {uri} {rest}\n" for uri in action.uris)
 
 
-def pin_text(action: AptPin) -> str:
+def pin_text(action: AptPreference) -> str:
     """apt_preferences(5)."""
     return (
         "Explanation: written by gpu-setup\n"
@@ -55,11 +55,11 @@ def pin_text(action: AptPin) -> str:
     )
 
 
-def file_content(action: AptRepo | AptPin | WriteFile, now: bytes | None) -> bytes:
+def file_content(action: AptRepo | AptPreference | WriteFile, now: bytes | None) -> bytes:
     """What the file should contain, given what it contains now."""
     if isinstance(action, AptRepo):
         return source_text(action).encode()
-    if isinstance(action, AptPin):
+    if isinstance(action, AptPreference):
         return pin_text(action).encode()
     return system_files.merge_json(action.path, now, action.content) if action.merge else action.content.encode()
 

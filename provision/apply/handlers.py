@@ -17,7 +17,7 @@ from provision.model import (
     AptInstall,
     AptKey,
     AptMark,
-    AptPin,
+    AptPreference,
     AptRemove,
     AptRepo,
     DpkgRepair,
@@ -67,7 +67,7 @@ def _file_before(action: WrittenFile | RestoreFile, context: ApplyContext) -> Fa
     return {"file": system_files.back_up(file_actions.file_path(action), context.backups)._asdict()}
 
 
-def _file_expected(action: AptRepo | AptPin | WriteFile, context: ApplyContext) -> Facts:
+def _file_expected(action: AptRepo | AptPreference | WriteFile, context: ApplyContext) -> Facts:
     now = system_files.read_current(file_actions.file_path(action))
     return {"sha256": system_files.digest(file_actions.file_content(action, now))}
 
@@ -99,7 +99,7 @@ def _rebuild_initramfs(action: AptInstall | AptRemove, context: ApplyContext) ->
 
 
 def _held_before(action: AptHold, context: ApplyContext) -> Facts:
-    held = dpkg.read(context.machine).held()
+    held = dpkg.read(context.machine).held_packages()
     return {"held": [name for name in action.packages if name in held]}
 
 
@@ -119,7 +119,7 @@ HANDLERS: Mapping[type[AnyAction], Handler] = {
     # what a key's file will hold is known only once it is fetched
     AptKey: _FILE._replace(facts_expected=_no_facts),
     AptRepo: _FILE,
-    AptPin: _FILE,
+    AptPreference: _FILE,
     WriteFile: _FILE,
     RestoreFile: Handler(file_actions.is_restored, file_actions.restore, _file_before),
     AptInstall: Handler(

@@ -38,7 +38,7 @@ def is_installed(action: AptInstall, context: ApplyContext) -> bool:
     A forbidden package may have been installed before for another purpose (dkms): this transaction must not install it.
     """
     found = dpkg.read(context.machine)
-    there = found.present()
+    there = found.installed_versions()
     exact = action.files or action.upgrade
     return (
         not found.interrupted
@@ -53,13 +53,13 @@ def _is_sufficient(wanted: WantedPackage, version: str | None) -> bool:
 
 
 def is_removed(action: AptRemove, context: ApplyContext) -> bool:
-    there = dpkg.read(context.machine).present()
+    there = dpkg.read(context.machine).installed_versions()
     return not any(name in there for name in action.packages)
 
 
 def is_marked(action: AptMark, context: ApplyContext) -> bool:
     found = dpkg.read(context.machine)
-    there = found.present()
+    there = found.installed_versions()
     return all(name in found.auto for name in action.auto if name in there) and not any(
         name in found.auto for name in action.manual if name in there
     )
@@ -68,12 +68,12 @@ def is_marked(action: AptMark, context: ApplyContext) -> bool:
 def is_held(action: AptHold, context: ApplyContext) -> bool:
     found = dpkg.read(context.machine)
     wanted = {name for name in action.packages if name in found.records}
-    return wanted <= found.held() if action.change == "hold" else not wanted & found.held()
+    return wanted <= found.held_packages() if action.change == "hold" else not wanted & found.held_packages()
 
 
 def is_repaired(action: DpkgRepair, context: ApplyContext) -> bool:
     found = dpkg.read(context.machine)
-    return not found.interrupted and set(found.broken()) <= set(action.leaving)
+    return not found.interrupted and set(found.broken_packages()) <= set(action.leaving)
 
 
 def install_arguments(action: AptInstall) -> tuple[str, ...]:
@@ -126,7 +126,7 @@ def _other_versions(action: AptInstall, change: AptChange) -> tuple[str, ...]:
 
 
 def packages_before_remove(action: AptRemove, context: ApplyContext) -> PackageChanges:
-    there = dpkg.read(context.machine).present()
+    there = dpkg.read(context.machine).installed_versions()
     names = tuple(name for name in action.packages if name in there)
     change = apt.simulate(context, ("remove", *names)) if names else AptChange({}, {}, {})
     if surprise := sorted(name for name in change.removes if name not in {*action.packages, *action.removes}):
@@ -149,7 +149,7 @@ def _packages_before(change: AptChange, named: tuple[str, ...], context: ApplyCo
         remove=change.removes,
         auto=tuple(sorted(name for name in touched if name in found.auto)),
         manual=tuple(sorted(name for name in touched if name in found.records and name not in found.auto)),
-        held=tuple(sorted(found.held())),
+        held=tuple(sorted(found.held_packages())),
         configured=tuple(sorted(name for name in change.installs if name in packages_with_settings_only(found))),
     )
 
@@ -204,7 +204,7 @@ def _archive_name(name: str, version: str) -> str:
 def install(action: AptInstall, context: ApplyContext) -> None:
     """One transaction. A failed one is undone until dpkg is in order again, then its problem is raised."""
     arguments = install_arguments(action)
-    had = dpkg.read(context.machine).present()
+    had = dpkg.read(context.machine).installed_versions()
     options = apt.MISSING_SETTINGS if _needs_settings_again(arguments, context) else ()
     try:
         apt.transaction(context, (*options, *arguments))
@@ -214,14 +214,14 @@ def install(action: AptInstall, context: ApplyContext) -> None:
 
 
 def remove(action: AptRemove, context: ApplyContext) -> None:
-    there = dpkg.read(context.machine).present()
+    there = dpkg.read(context.machine).installed_versions()
     names = tuple(name for name in action.packages if name in there)
     if names:
         apt.transaction(context, ("remove", *names))
 
 
 def mark(action: AptMark, context: ApplyContext) -> None:
-    there = dpkg.read(context.machine).present()
+    there = dpkg.read(context.machine).installed_versions()
     for kind, names in (("auto", action.auto), ("manual", action.manual)):
         present = tuple(name for name in names if name in there)
         if present:
@@ -238,7 +238,7 @@ def repair(action: DpkgRepair, context: ApplyContext) -> None:
     if is_repaired(action, context):
         return
     change = apt.simulate(context, ("--fix-broken", "install"))
-    broken = set(dpkg.read(context.machine).broken())
+    broken = set(dpkg.read(context.machine).broken_packages())
     if surprise := sorted(name for name in change.removes if name not in broken | set(action.leaving)):
         raise Refused(
             "apply.removes-more",
@@ -252,7 +252,7 @@ def repair(action: DpkgRepair, context: ApplyContext) -> None:
         failed = apt_errors.apt_problem(
             ("dpkg", "--configure", "-a"), outcome._replace(rc=outcome.rc or 1), context.title
         )
-        names = dpkg.read(context.machine).broken()
+        names = dpkg.read(context.machine).broken_packages()
         command = f"sudo apt-get remove {' '.join(names)}"
         failed.next = f"Repair or remove {', '.join(names)} ({command}), then: gpu-setup apply"
         raise failed
@@ -260,15 +260,15 @@ def repair(action: DpkgRepair, context: ApplyContext) -> None:
 
 def _recover(context: ApplyContext, had: dict[str, str]) -> None:
     """Repair dpkg: finish what can be finished, remove what this transaction installed and cannot configure."""
-    if not dpkg.read(context.machine).broken() and not dpkg.read(context.machine).interrupted:
+    if not dpkg.read(context.machine).broken_packages() and not dpkg.read(context.machine).interrupted:
         return
     context.emit(Event("note", context.stage, "finishing the interrupted dpkg run"))
     apt.call(context, ("dpkg", "--configure", "-a", "--force-confdef", "--force-confold"))
     found = dpkg.read(context.machine)
-    if all(name in had for name in found.broken()):
+    if all(name in had for name in found.broken_packages()):
         return
     # the whole transaction: a driver without its module, or a module without its driver, is worse than neither
-    unfinished = set(found.present()) - set(had) | set(found.broken()) - set(had)
+    unfinished = set(found.installed_versions()) - set(had) | set(found.broken_packages()) - set(had)
     context.emit(
         Event(
             "note",

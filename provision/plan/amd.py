@@ -21,7 +21,7 @@ from provision.plan.kernels import (
 from provision.plan.package_steps import explain, install_step, installed_package, names, reboot_step, state_of
 from provision.plan.plan_cards import PlannedCard, card_list
 from provision.plan.secure_boot import enrol_step
-from provision.target import DriverSource, Rocm, Target
+from provision.target import DriverSource, PlanTarget, Rocm
 
 MODULE = "amdgpu"
 LAYOUT = "amd.rocm."
@@ -30,7 +30,7 @@ OTHER_ROCM = ("rocm.legacy", "rocm.legacy.runtime", "rocm.legacy.core", "rocm.7.
 ROCM_NAMES = ("amdrocm*",)
 
 
-def plan(host: Host, catalogue: Catalogue, target: Target, cards: tuple[PlannedCard, ...]) -> PlanPart:
+def plan(host: Host, catalogue: Catalogue, target: PlanTarget, cards: tuple[PlannedCard, ...]) -> PlanPart:
     """Steps for kernel, module and ROCm, and their reboot, or why there are none."""
     if target.source not in (DriverSource.AUTO, DriverSource.IN_TREE, DriverSource.DKMS):
         return PlanPart(

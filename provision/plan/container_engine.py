@@ -8,7 +8,7 @@ from checks.facts.kernel import version_key
 from provision.model import PlanPart, Service, State, Step, WriteFile
 from provision.plan import repositories
 from provision.plan.package_steps import explain, install_step, installed_package, is_older, names, state_of
-from provision.target import PlanVendor, Target
+from provision.target import PlanTarget, PlanVendor
 
 DAEMON_JSON = "/etc/docker/daemon.json"
 ROOTLESS_JSON = "~/.config/docker/daemon.json"
@@ -16,7 +16,7 @@ NVIDIA_RUNTIME = '{"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "
 NVIDIA_KIND = "nvidia"
 
 
-def plan(host: Host, catalogue: Catalogue, target: Target, vendor: PlanVendor) -> PlanPart:
+def plan(host: Host, catalogue: Catalogue, target: PlanTarget, vendor: PlanVendor) -> PlanPart:
     """Steps for the engine and, for NVIDIA, its toolkit; AMD GPUs need only their device nodes."""
     if not target.containers:
         return PlanPart(notes=("No container engine is planned, as requested: training runs in a Python environment.",))

@@ -8,7 +8,7 @@ from provision.model import PlanPart, Step
 from provision.plan import repositories
 from provision.plan.nvidia import pin_drivers
 from provision.plan.package_steps import install_step, names
-from provision.target import DriverSource, Target
+from provision.target import DriverSource, PlanTarget
 
 NOT_NEEDED = (
     "The CUDA toolkit (nvcc) is not planned: torch's wheels and the images include the CUDA libraries, so the host "
@@ -16,7 +16,7 @@ NOT_NEEDED = (
 )
 
 
-def plan(host: Host, catalogue: Catalogue, target: Target, source: DriverSource | None) -> PlanPart:
+def plan(host: Host, catalogue: Catalogue, target: PlanTarget, source: DriverSource | None) -> PlanPart:
     """The toolkit's repository, pinned so that it does not replace an archive driver, and the toolkit."""
     if not target.toolkit:
         return PlanPart(notes=(NOT_NEEDED,))

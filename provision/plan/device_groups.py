@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from checks.facts.host import Host
 from provision.model import PlanPart, State, Step, UserGroup
-from provision.target import PlanVendor, Target
+from provision.target import PlanTarget, PlanVendor
 
 AMD_GROUPS = ("render", "video")
 DOCKER_GROUP = "docker"
 
 
-def plan(host: Host, target: Target, vendor: PlanVendor) -> PlanPart:
+def plan(host: Host, target: PlanTarget, vendor: PlanVendor) -> PlanPart:
     """AMD's device nodes are for the groups render and video, NVIDIA's for everyone; docker only on request."""
     steps: list[Step] = []
     if vendor is PlanVendor.AMD:

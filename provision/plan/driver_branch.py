@@ -91,14 +91,13 @@ def choose_branch(
         if unfit is not None:
             reasons.append(unfit)
             continue
+        names = _names_of(generations)
         if number is None:
-            first = (
-                f"{row.number} is the newest production or long-term branch that supports {_named(generations)}{over}"
-            )
+            first = f"{row.number} is the newest production or long-term branch that supports {names}{over}"
         elif started:
-            first = f"Packages of branch {number} are already installed; it supports {_named(generations)}{over}"
+            first = f"Packages of branch {number} are already installed; it supports {names}{over}"
         else:
-            first = f"Branch {number} ({row.kind}) was requested; it supports {_named(generations)}{over}"
+            first = f"Branch {number} ({row.kind}) was requested; it supports {names}{over}"
         newer = f" ({reasons[0]})" if reasons else ""
         return BranchChoice(row, open_module, lowest, f"{first}{newer}; {_module(row, open_module, generations)}.")
     return Refusal(
@@ -111,7 +110,7 @@ def choose_branch(
     )
 
 
-def _named(generations: frozenset[str]) -> str:
+def _names_of(generations: frozenset[str]) -> str:
     return " and ".join(name.capitalize() for name in sorted(generations))
 
 

@@ -11,7 +11,7 @@ from provision.plan.driver_set import tag_of
 from provision.plan.kernels import version_numbers
 from provision.plan.package_steps import first_names, found
 from provision.plan.plan_cards import PlannedCard
-from provision.target import DriverSource, Target
+from provision.target import DriverSource, PlanTarget
 
 DESKTOP = ("nvidia.archive.desktop.open", "nvidia.archive.desktop.proprietary")
 HEADLESS = ("nvidia.archive.headless.open", "nvidia.archive.headless.proprietary")
@@ -55,7 +55,7 @@ def installed_driver(host: Host, catalogue: Catalogue) -> InstalledDriver:
 def replace_reason(
     host: Host,
     catalogue: Catalogue,
-    target: Target,
+    target: PlanTarget,
     cards: tuple[PlannedCard, ...],
     current: InstalledDriver,
     lowest: str | None,

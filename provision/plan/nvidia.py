@@ -26,7 +26,7 @@ from provision.plan.kernels import kernel_without_module, kernels_to_cover
 from provision.plan.package_steps import first_names, found, install_step, names, reboot_step, sentence
 from provision.plan.plan_cards import PlannedCard, card_list
 from provision.plan.secure_boot import enrol_step, no_key_needed
-from provision.target import Display, DriverSource, Target
+from provision.target import Display, DriverSource, PlanTarget
 
 FREE_DRIVERS = ("nouveau", "nova_core", "nova_drm")
 BUILT_HERE = ("nvidia.archive.dkms.open", "nvidia.archive.dkms.proprietary")
@@ -37,7 +37,7 @@ NO_KERNEL = "Neither the running nor the installed kernels could be read, so the
 
 
 def plan(
-    host: Host, catalogue: Catalogue, target: Target, cards: tuple[PlannedCard, ...], without: tuple[int, ...] = ()
+    host: Host, catalogue: Catalogue, target: PlanTarget, cards: tuple[PlannedCard, ...], without: tuple[int, ...] = ()
 ) -> PlanPart:
     """Steps for the driver and its reboot, or why there are none."""
     if target.source not in (DriverSource.AUTO, DriverSource.ARCHIVE, DriverSource.NVIDIA):
@@ -55,8 +55,8 @@ def plan(
     current = installed_driver(host, catalogue)
     reason = replace_reason(host, catalogue, target, cards, current, lowest)
     if reason is None:
-        kept = _kept(host, catalogue, cards, current)
-        steps = (*kept.steps, *_blacklisted(host), *unattended.plan(host, catalogue))
+        kept = _keep_driver(host, catalogue, cards, current)
+        steps = (*kept.steps, *_existing_blacklist(host), *unattended.plan(host, catalogue))
         return msgspec.structs.replace(kept, steps=steps)
     if current.runfile:
         return PlanPart(
@@ -78,13 +78,13 @@ def plan(
         steps = _vendor_route(host, catalogue, target, cards, choice, sentence(reason))
     else:
         steps = _archive_route(host, catalogue, target, cards, choice, sentence(reason), current.family)
-    notes = _hybrid(host, cards)
+    notes = _laptop_note(host, cards)
     return PlanPart(
         steps=(*steps, *unattended.plan(host, catalogue)), restart=_restart(cards, steps), source=source, notes=notes
     )
 
 
-def display(host: Host, catalogue: Catalogue, target: Target, cards: tuple[PlannedCard, ...]) -> tuple[bool, str]:
+def display(host: Host, catalogue: Catalogue, target: PlanTarget, cards: tuple[PlannedCard, ...]) -> tuple[bool, str]:
     """True for desktop packages, and why; the installed kind is changed only on request."""
     if target.display is not Display.AUTO:
         return target.display is Display.DESKTOP, f"{target.display.value.capitalize()} packages, as requested."
@@ -103,7 +103,7 @@ def display(host: Host, catalogue: Catalogue, target: Target, cards: tuple[Plann
     return False, "Headless packages, because no desktop starts here and no monitor is connected to the GPU."
 
 
-def _hybrid(host: Host, cards: tuple[PlannedCard, ...]) -> tuple[str, ...]:
+def _laptop_note(host: Host, cards: tuple[PlannedCard, ...]) -> tuple[str, ...]:
     """Laptops whose desktop uses another GPU: this is not changed."""
     ours = {seen.pci.slot for seen in cards}
     other = next((pci for pci in host.cards or () if pci.boot_vga and pci.slot not in ours), None)
@@ -112,7 +112,9 @@ def _hybrid(host: Host, cards: tuple[PlannedCard, ...]) -> tuple[str, ...]:
     return (f"The desktop keeps running on another GPU ({other.slot}; PRIME, on-demand), so this GPU is free.",)
 
 
-def _kept(host: Host, catalogue: Catalogue, cards: tuple[PlannedCard, ...], current: InstalledDriver) -> PlanPart:
+def _keep_driver(
+    host: Host, catalogue: Catalogue, cards: tuple[PlannedCard, ...], current: InstalledDriver
+) -> PlanPart:
     """A driver that works is kept, wherever it is from; only a module for the next kernel is added."""
     lowest, stack = driver_floor(catalogue, cards)
     over = f" and meets the minimum driver of the stack {stack} ({lowest})" if lowest else ""
@@ -150,7 +152,7 @@ def _next_kernel(host: Host, catalogue: Catalogue, current: InstalledDriver, rel
 def _archive_route(
     host: Host,
     catalogue: Catalogue,
-    target: Target,
+    target: PlanTarget,
     cards: tuple[PlannedCard, ...],
     choice: BranchChoice,
     reason: str,
@@ -183,7 +185,7 @@ def _archive_route(
         ),
         forbid=tuple(name for key in FORBIDDEN for name in catalogue.package(key).fill(branch="*")),
     )
-    steps = [*_hold_back(host, catalogue), *_guarded(driver_step)]
+    steps = [*_hold_back(host, catalogue), *_with_guard(driver_step)]
     if driver_step.state is State.DONE and (release := kernel_without_module(host, "nvidia")):
         steps.append(
             _next_kernel(
@@ -199,7 +201,12 @@ def _archive_route(
 
 
 def _vendor_route(
-    host: Host, catalogue: Catalogue, target: Target, cards: tuple[PlannedCard, ...], choice: BranchChoice, reason: str
+    host: Host,
+    catalogue: Catalogue,
+    target: PlanTarget,
+    cards: tuple[PlannedCard, ...],
+    choice: BranchChoice,
+    reason: str,
 ) -> tuple[Step, ...]:
     number, (desktop, why) = choice.branch.number, display(host, catalogue, target, cards)
     kernels = kernels_to_cover(host, catalogue)
@@ -237,14 +244,14 @@ def _vendor_route(
         f"{' and '.join(kernels) or 'your kernel'}.",
         remove=replaced_packages(host, catalogue, DriverSource.NVIDIA, str(number), wanted, ARCHIVE, choice.open),
     )
-    steps = [*added, lead, lock, *_guarded(driver_step), module_step(host, "nvidia", "NVIDIA's module", driver_step)]
+    steps = [*added, lead, lock, *_with_guard(driver_step), module_step(host, "nvidia", "NVIDIA's module", driver_step)]
     steps += _blacklist(host, cards)
     if enrolment := enrol_step(host, "NVIDIA's module", "nvidia"):
         steps.append(enrolment)
     return tuple(steps) if kernels else repositories.block_steps(tuple(steps), NO_KERNEL)
 
 
-def _guarded(driver_step: Step) -> tuple[Step, ...]:
+def _with_guard(driver_step: Step) -> tuple[Step, ...]:
     """The driver's step, after the step of the hook that checks new kernels."""
     return (driver_step,) if driver_step.state is State.DONE else (guard_step("nvidia"), driver_step)
 
@@ -291,7 +298,7 @@ def _blacklist(host: Host, cards: tuple[PlannedCard, ...]) -> tuple[Step, ...]:
     holders = {seen.pci.driver for seen in cards} | set(host.kernel.loaded or ())
     free = [name for name in FREE_DRIVERS if name in holders]
     if not free:
-        return _blacklisted(host)
+        return _existing_blacklist(host)
     # the packages may blacklist one of them, and the next kernel may have another
     done = all(name in {module for module, _ in host.kernel.blacklisted or ()} for name in FREE_DRIVERS)
     return (
@@ -308,7 +315,7 @@ def _blacklist(host: Host, cards: tuple[PlannedCard, ...]) -> tuple[Step, ...]:
     )
 
 
-def _blacklisted(host: Host) -> tuple[Step, ...]:
+def _existing_blacklist(host: Host) -> tuple[Step, ...]:
     """Our file, if it exists, as done: so a run that was interrupted before every initramfs had it can be finished."""
     if all(file != BLACKLIST for _, file in host.kernel.blacklisted or ()):
         return ()

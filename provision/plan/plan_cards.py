@@ -23,7 +23,7 @@ class PlannedCard(NamedTuple):
         return VENDOR_IDS[self.pci.vendor]
 
     @property
-    def reserved(self) -> bool:
+    def is_reserved(self) -> bool:
         return self.pci.driver == RESERVED
 
     def __str__(self) -> str:

@@ -14,7 +14,7 @@ from provision.model import AptInstall, Plan, PlanPart, Refusal, State, seal, sh
 from provision.plan import amd, container_engine, cuda_toolkit, device_groups, nvidia, refusals, training_needs
 from provision.plan.package_steps import repair_step
 from provision.plan.plan_cards import PlannedCard, supported_cards, unplanned_cards
-from provision.target import PlanVendor, Target
+from provision.target import PlanTarget, PlanVendor
 
 NOTHING = "No supported GPU: nothing to install."
 SIZE_UNKNOWN = "Sizes and versions are not known: these facts do not include apt's answers."
@@ -22,7 +22,7 @@ NO_DOWNLOAD = "No package to download."
 _VENDOR_NAMES: Mapping[PlanVendor, Literal["nvidia", "amd"]] = {PlanVendor.NVIDIA: "nvidia", PlanVendor.AMD: "amd"}
 
 
-def make_plan(host: Host, catalogue: Catalogue, target: Target, without: tuple[int, ...] = ()) -> Plan:
+def make_plan(host: Host, catalogue: Catalogue, target: PlanTarget, without: tuple[int, ...] = ()) -> Plan:
     """The steps that bring this machine to the target, each with its reason; or refusals, and then no steps.
 
     `without`: NVIDIA branches that apt has no packages for (see resolver.py). The same facts give the same plan, with
@@ -30,26 +30,26 @@ def make_plan(host: Host, catalogue: Catalogue, target: Target, without: tuple[i
     """
     windows = refusals.under_windows(host)
     if windows:
-        return _refused(host, target, None, (windows,))
+        return _refusal_plan(host, target, None, (windows,))
     if host.cards is None:
-        return _refused(host, target, None, (refusals.cards_unknown(),))
+        return _refusal_plan(host, target, None, (refusals.cards_unknown(),))
     cards, notes = supported_cards(host, catalogue), unplanned_cards(host, catalogue)
     if not cards:
-        return _sealed(host, target, None, PlanPart(notes=(NOTHING, *notes)))
-    free = tuple(seen for seen in cards if not seen.reserved)
+        return _new_plan(host, target, None, PlanPart(notes=(NOTHING, *notes)))
+    free = tuple(seen for seen in cards if not seen.is_reserved)
     if not free:
-        return _refused(host, target, None, (refusals.reserved(cards),), notes)
+        return _refusal_plan(host, target, None, (refusals.reserved_cards(cards),), notes)
     chosen = _choose(target, free)
     if isinstance(chosen, Refusal):
-        return _refused(host, target, None, (chosen,), notes)
+        return _refusal_plan(host, target, None, (chosen,), notes)
     vendor = chosen[0].vendor
     if refused := refusals.machine(host, catalogue):
-        return _refused(host, target, vendor, refused, notes)
-    part = _joined(host, catalogue, target, chosen, (*notes, *_other_cards(cards, chosen)), without)
-    return seal(msgspec.structs.replace(_sealed(host, target, vendor, part), without=without))
+        return _refusal_plan(host, target, vendor, refused, notes)
+    part = _plan_cards(host, catalogue, target, chosen, (*notes, *_other_cards(cards, chosen)), without)
+    return seal(msgspec.structs.replace(_new_plan(host, target, vendor, part), without=without))
 
 
-def _choose(target: Target, cards: tuple[PlannedCard, ...]) -> tuple[PlannedCard, ...] | Refusal:
+def _choose(target: PlanTarget, cards: tuple[PlannedCard, ...]) -> tuple[PlannedCard, ...] | Refusal:
     """The cards of one vendor; never a silent choice between two vendors."""
     by_vendor = {
         vendor: tuple(seen for seen in cards if seen.vendor is vendor) for vendor in (PlanVendor.NVIDIA, PlanVendor.AMD)
@@ -65,17 +65,17 @@ def _choose(target: Target, cards: tuple[PlannedCard, ...]) -> tuple[PlannedCard
 def _other_cards(cards: tuple[PlannedCard, ...], chosen: tuple[PlannedCard, ...]) -> tuple[str, ...]:
     return tuple(
         f"{seen} is reserved for a virtual machine (vfio-pci): it is not changed."
-        if seen.reserved
+        if seen.is_reserved
         else f"{seen} is not changed: this plan is for {chosen[0].vendor.value.upper()}."
         for seen in cards
         if seen not in chosen
     )
 
 
-def _joined(
+def _plan_cards(
     host: Host,
     catalogue: Catalogue,
-    target: Target,
+    target: PlanTarget,
     cards: tuple[PlannedCard, ...],
     notes: tuple[str, ...],
     without: tuple[int, ...],
@@ -124,13 +124,13 @@ def _conditions(host: Host) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _refused(
-    host: Host, target: Target, vendor: PlanVendor | None, why: tuple[Refusal, ...], notes: tuple[str, ...] = ()
+def _refusal_plan(
+    host: Host, target: PlanTarget, vendor: PlanVendor | None, why: tuple[Refusal, ...], notes: tuple[str, ...] = ()
 ) -> Plan:
-    return _sealed(host, target, vendor, PlanPart(refusals=why, notes=notes))
+    return _new_plan(host, target, vendor, PlanPart(refusals=why, notes=notes))
 
 
-def _sealed(host: Host, target: Target, vendor: PlanVendor | None, part: PlanPart) -> Plan:
+def _new_plan(host: Host, target: PlanTarget, vendor: PlanVendor | None, part: PlanPart) -> Plan:
     fetches = any(isinstance(step.action, AptInstall) and step.state is not State.DONE for step in part.steps)
     return seal(
         Plan(

@@ -8,7 +8,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from provision.model import Refusal
 from provision.plan.plan_cards import PlannedCard, card_list
-from provision.target import PlanVendor, Target
+from provision.target import PlanTarget, PlanVendor
 
 CONTAINERS = ("docker", "podman", "lxc", "lxc-libvirt", "systemd-nspawn", "openvz", "container-other", "rkt", "proot")
 # NVML's name of a vGPU ends in its profile: "GRID A100-10C", "NVIDIA A40-48Q" (NVIDIA vGPU user guide)
@@ -31,7 +31,9 @@ def under_windows(host: Host) -> Refusal | None:
 
 def machine(host: Host, catalogue: Catalogue) -> tuple[Refusal, ...]:
     """Why nothing is changed on this machine, whatever cards it has."""
-    return tuple(found for found in (_container(host), _system(host, catalogue), _sealed(host), _vgpu(host)) if found)
+    return tuple(
+        found for found in (_container(host), _system(host, catalogue), _tpm_encryption(host), _vgpu(host)) if found
+    )
 
 
 def _container(host: Host) -> Refusal | None:
@@ -68,7 +70,7 @@ def _system(host: Host, catalogue: Catalogue) -> Refusal | None:
     )
 
 
-def _sealed(host: Host) -> Refusal | None:
+def _tpm_encryption(host: Host) -> Refusal | None:
     if not any(word.startswith(SEALED_BOOT) for word in host.kernel.cmdline or ()):
         return None
     return Refusal(
@@ -102,7 +104,7 @@ def cards_unknown() -> Refusal:
     )
 
 
-def reserved(cards: tuple[PlannedCard, ...]) -> Refusal:
+def reserved_cards(cards: tuple[PlannedCard, ...]) -> Refusal:
     return Refusal(
         code="plan.reserved",
         what=f"{card_list(cards)} is reserved for a virtual machine (bound to vfio-pci).",
@@ -120,7 +122,7 @@ def two_vendors(nvidia: tuple[PlannedCard, ...], amd: tuple[PlannedCard, ...]) -
     )
 
 
-def vendor_absent(target: Target, present: PlanVendor) -> Refusal:
+def vendor_absent(target: PlanTarget, present: PlanVendor) -> Refusal:
     return Refusal(
         code="plan.vendor-absent",
         what=f"There is no supported {target.vendor.value.upper()} GPU in this machine.",

@@ -6,7 +6,7 @@ import msgspec
 
 from checks.catalogue import Catalogue, Repository
 from checks.facts.host import Host
-from provision.model import AptKey, AptPin, AptRepo, State, Step
+from provision.model import AptKey, AptPreference, AptRepo, State, Step
 from provision.plan.package_steps import explain, state_of
 
 
@@ -77,13 +77,13 @@ def write_command(file: str, mode: int = 0o644) -> tuple[str, ...]:
     return ("install", "-D", f"--mode={mode:04o}", "/dev/stdin", file)
 
 
-def origin_pin(row: Repository, packages: tuple[str, ...], priority: int, name: str) -> AptPin:
-    return AptPin(
+def origin_pin(row: Repository, packages: tuple[str, ...], priority: int, name: str) -> AptPreference:
+    return AptPreference(
         file=f"/etc/apt/preferences.d/{name}", packages=packages, pin=f"origin {row.origin}", priority=priority
     )
 
 
-def pin_step(host: Host, id: str, title: str, action: AptPin, because: str) -> Step:
+def pin_step(host: Host, id: str, title: str, action: AptPreference, because: str) -> Step:
     """Done when apt already has a preferences file with this name and priority."""
     there = any(found.file == action.file and found.priority == action.priority for found in host.apt.pins or ())
     if host.apt.pins is None:

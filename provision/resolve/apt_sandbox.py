@@ -15,7 +15,7 @@ from typing import NamedTuple
 from machine.errors import Problem
 from machine.local import Machine, Outcome
 from provision.apply import file_actions
-from provision.model import AptKey, AptPin, AptRepo
+from provision.model import AptKey, AptPreference, AptRepo
 from provision.system import apt_errors, keys
 from provision.system.apt import ENVIRONMENT, LISTS, are_lists_stale
 from provision.system.apt_simulation import AptChange, parse_missing, parse_simulation, parse_uris
@@ -126,7 +126,7 @@ class AptSandbox(NamedTuple):
 
 @contextmanager
 def open_sandbox(
-    machine: Machine, new_keys: Sequence[AptKey], sources: Sequence[AptRepo], pins: Sequence[AptPin]
+    machine: Machine, new_keys: Sequence[AptKey], sources: Sequence[AptRepo], pins: Sequence[AptPreference]
 ) -> Iterator[AptSandbox]:
     """A temporary sandbox with the system's sources and these new ones, whose keys are downloaded and compared."""
     import tempfile

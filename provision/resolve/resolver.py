@@ -17,7 +17,7 @@ from provision.apply.status import last_run, reopen_interrupted
 from provision.model import (
     AptInstall,
     AptKey,
-    AptPin,
+    AptPreference,
     AptRemove,
     AptRepo,
     DpkgRepair,
@@ -35,7 +35,7 @@ from provision.plan.planner import NO_DOWNLOAD, make_plan
 from provision.resolve.apt_sandbox import AptSandbox, UnknownPackages, open_sandbox
 from provision.system import system_files
 from provision.system.apt_simulation import NO_CHANGE, AptChange
-from provision.target import Target
+from provision.target import PlanTarget
 
 ELSEWHERE = "Versions and sizes are not known: apt can be asked only on the machine itself."
 UNFINISHED = "Versions and sizes are not known until dpkg is repaired."
@@ -55,7 +55,7 @@ class AptAnswers(NamedTuple):
     notes: tuple[str, ...]
 
 
-def resolve_plan(host: Host, catalogue: Catalogue, target: Target, machine: Machine) -> Plan:
+def resolve_plan(host: Host, catalogue: Catalogue, target: PlanTarget, machine: Machine) -> Plan:
     """The plan, with apt's answers if it is for this machine. Writes only into a temporary folder.
 
     A branch without packages, or without modules for the next kernel, is skipped, and the next one tried. The next
@@ -115,7 +115,7 @@ def with_differences(made: Plan, machine: Machine) -> Plan:
 
 def _with_difference(step: Step, machine: Machine) -> Step:
     action = step.action
-    if step.state is not State.TODO or not isinstance(action, (AptRepo, AptPin, WriteFile)):
+    if step.state is not State.TODO or not isinstance(action, (AptRepo, AptPreference, WriteFile)):
         return step
     path = file_actions.file_path(action)
     try:
@@ -148,7 +148,7 @@ def _ask_apt(made: Plan, host: Host, machine: Machine, metas: tuple[str, ...]) -
     todo = [step for step in made.steps if step.state is State.TODO]
     new_keys = [step.action for step in todo if isinstance(step.action, AptKey)]
     sources = [step.action for step in todo if isinstance(step.action, AptRepo)]
-    pins = [step.action for step in todo if isinstance(step.action, AptPin)]
+    pins = [step.action for step in todo if isinstance(step.action, AptPreference)]
     with open_sandbox(machine, new_keys, sources, pins) as sandbox:
         answered = _simulate_steps(made, host, sandbox, metas)
     return seal(

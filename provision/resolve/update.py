@@ -22,7 +22,7 @@ from provision.plan.planner import host_digest, host_facts
 from provision.resolve.apt_sandbox import UnknownPackages, open_sandbox
 from provision.resolve.resolver import next_kernel, with_versions
 from provision.system.apt_simulation import AptChange
-from provision.target import DriverSource, Target
+from provision.target import DriverSource, PlanTarget
 
 _RELEASE = re.compile(r"-[0-9]+\.[0-9]+\.[0-9]+-[0-9]+-")
 _META = re.compile(r"linux-modules-nvidia-([0-9]{3}(?:-server)?(?:-open)?)-[a-z].*")
@@ -145,7 +145,7 @@ def _new_plan(
         Plan(
             machine=host.machine,
             vendor=None,
-            target=Target(),
+            target=PlanTarget(),
             steps=steps,
             reboots=sum(step.id == "reboot" for step in steps),
             download_bytes=size,

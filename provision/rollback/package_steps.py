@@ -79,7 +79,7 @@ def package_steps(
     notes: list[str],
 ) -> list[Step]:
     before, ours, auto = first_state(started_entries)
-    installed = database.present()
+    installed = database.installed_versions()
     added = frozenset(name for name, version in before.items() if version is None and name in installed)
     kernels = kept_kernels(added, host)
     removed = dpkg.removable(added - kernels, database)
@@ -170,7 +170,7 @@ def _keep_kernel(kernels: frozenset[str], host: Host) -> Step:
 def _marks(
     auto: Mapping[str, bool], before: Mapping[str, str | None], removed: frozenset[str], database: dpkg.DpkgDatabase
 ) -> list[Step]:
-    installed = database.present()
+    installed = database.installed_versions()
     kept = [name for name, version in before.items() if version is not None] + [
         name for name in auto if name not in before
     ]

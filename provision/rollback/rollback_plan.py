@@ -11,7 +11,7 @@ from provision.rollback.file_steps import restore_steps, settings_steps
 from provision.rollback.package_steps import added_packages, package_steps
 from provision.rollback.system_steps import created_group_steps, group_steps, hold_steps, service_steps
 from provision.system import dpkg
-from provision.target import Target
+from provision.target import PlanTarget
 
 ENGINES = ("docker.io", "docker-ce")
 RESTART = "Reboot afterwards: only then the loaded driver is removed and the earlier one is used again."
@@ -25,7 +25,7 @@ def plan_rollback(entries: tuple[JournalEntry, ...], host: Host, context: ApplyC
     database = dpkg.read(context.machine)
     notes: list[str] = []
     steps: list[Step] = []
-    if database.interrupted or database.broken():
+    if database.interrupted or database.broken_packages():
         steps.append(_repair())
     steps += service_steps(started_entries, context)
     steps += package_steps(started_entries, database, host, context, notes)
@@ -46,7 +46,7 @@ def plan_rollback(entries: tuple[JournalEntry, ...], host: Host, context: ApplyC
         Plan(
             machine=host.machine,
             vendor=None,
-            target=Target(),
+            target=PlanTarget(),
             steps=tuple(steps),
             reboots=0,
             download_bytes=0,

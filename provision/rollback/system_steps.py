@@ -96,7 +96,7 @@ def hold_steps(started_entries: tuple[JournalEntry, ...], database: dpkg.DpkgDat
         for name in entry.action.packages
         if name not in entry.facts.get("held", ())
     }
-    held = tuple(sorted(ours & database.held()))
+    held = tuple(sorted(ours & database.held_packages()))
     if not held:
         return []
     return [

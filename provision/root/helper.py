@@ -187,7 +187,7 @@ def _finish_without_work(
     agreed = msgspec.structs.replace(request, plan=fresh, kind="resume")
     run = new_run(agreed, context, name)
 
-    def stopped(code: str, what: str, why: str, next: str) -> ApplyRun:
+    def refuse(code: str, what: str, why: str, next: str) -> ApplyRun:
         problem = stored_problem(Refused(code, what, why, next))
         ended = msgspec.structs.replace(run, standing="failed", problem=problem, next=next)
         journal.save_run(ended)
@@ -195,11 +195,11 @@ def _finish_without_work(
 
     if fresh.refusals:
         first = fresh.refusals[0]
-        return stopped(first.code, first.what, first.why, first.next)
+        return refuse(first.code, first.what, first.why, first.next)
     known = {step.id for step in request.plan.steps}
     new = [step for step in fresh.open_steps() if step.id not in known and step.id != "dpkg-repair"]
     if new:
-        return stopped(
+        return refuse(
             "resume.changed",
             f"The machine has changed: the plan would now also {new[0].title[:1].lower()}{new[0].title[1:]}.",
             "Nobody approved that, so nothing was done.",

@@ -48,13 +48,13 @@ class DpkgDatabase(NamedTuple):
         found = self.records.get(name)
         return found.version if found is not None and found.is_working else None
 
-    def present(self) -> dict[str, str]:
+    def installed_versions(self) -> dict[str, str]:
         return {name: record.version for name, record in self.records.items() if record.is_present}
 
-    def held(self) -> frozenset[str]:
+    def held_packages(self) -> frozenset[str]:
         return frozenset(name for name, record in self.records.items() if record.want == "hold")
 
-    def broken(self) -> tuple[str, ...]:
+    def broken_packages(self) -> tuple[str, ...]:
         return tuple(
             sorted(
                 name

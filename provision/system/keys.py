@@ -101,21 +101,21 @@ def fetch(url: str, timeout: float = 30.0, largest: int = LARGEST) -> bytes:
             content = bytes(answer.read(largest + 1))
             length = answer.headers.get("Content-Length")
     except HTTPError as error:
-        raise _unfetched(url, f"The server answers {error.code} {error.reason}.") from error
+        raise _download_problem(url, f"The server answers {error.code} {error.reason}.") from error
     except URLError as error:
-        raise _unfetched(url, f"{error.reason}.") from error
+        raise _download_problem(url, f"{error.reason}.") from error
     except (OSError, ValueError) as error:
-        raise _unfetched(url, f"{error}.") from error
+        raise _download_problem(url, f"{error}.") from error
     if len(content) > largest:
         raise Refused(
             "key.large", f"The file at {url} is larger than any key.", f"It has more than {largest} bytes.", ""
         )
     if length is not None and length.isdecimal() and len(content) < int(length):
-        raise _unfetched(url, f"The download stopped after {len(content)} of {length} bytes.")
+        raise _download_problem(url, f"The download stopped after {len(content)} of {length} bytes.")
     return content
 
 
-def _unfetched(url: str, why: str) -> OutsideFailed:
+def _download_problem(url: str, why: str) -> OutsideFailed:
     return OutsideFailed(
         "key.unfetched",
         f"The signing key could not be fetched from {url}.",

@@ -29,7 +29,7 @@ def remove_stale(machine: Machine) -> tuple[str, ...]:
 
 def account_files(folder: str, processes: str) -> tuple[str, ...]:
     names = _names(folder, _ACCOUNT)
-    held = {name for name in names if not name.endswith("+") and _owned(Path(folder, name), Path(processes))}
+    held = {name for name in names if not name.endswith("+") and _has_owner(Path(folder, name), Path(processes))}
     locked = {name.partition(".")[0] for name in held}
     return tuple(
         f"{folder}/{name}" for name in names if name not in held and not (name.endswith("+") and name[:-1] in locked)
@@ -45,7 +45,7 @@ def _names(folder: str, pattern: re.Pattern[str]) -> list[str]:
     return sorted(path.name for path in place.iterdir() if pattern.fullmatch(path.name)) if place.is_dir() else []
 
 
-def _owned(path: Path, processes: Path) -> bool:
+def _has_owner(path: Path, processes: Path) -> bool:
     """Whether a running process made the file. A file that names no process (vipw's lock) counts as owned."""
     try:
         number = path.read_bytes().strip(b"\0\n ").decode("ascii", "replace")

@@ -38,7 +38,7 @@ def read_current(path: str) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise _failed(path, error, "read") from error
+        raise _os_problem(path, error, "read") from error
 
 
 def back_up(path: str, backups: Path) -> FileBefore:
@@ -79,7 +79,7 @@ def write(path: str, content: bytes, mode: int = 0o644, uid: int = 0, gid: int =
     except OSError as error:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
-        raise _failed(path, error, "written") from error
+        raise _os_problem(path, error, "written") from error
 
 
 def remove(path: str) -> None:
@@ -88,7 +88,7 @@ def remove(path: str) -> None:
         Path(path).unlink(missing_ok=True)
         flush_folder(Path(path).parent)
     except OSError as error:
-        raise _failed(path, error, "removed") from error
+        raise _os_problem(path, error, "removed") from error
 
 
 def remove_empty(folder: str, top: str) -> None:
@@ -120,9 +120,9 @@ def merge_json(path: str, now: bytes | None, wanted: str) -> bytes:
         try:
             document = msgspec.json.decode(now)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-            raise _broken(path, str(error)) from error
+            raise _invalid_json(path, str(error)) from error
         if not isinstance(document, dict):
-            raise _broken(path, "it is not an object")
+            raise _invalid_json(path, "it is not an object")
     whole = _over(document, msgspec.json.decode(wanted))
     return msgspec.json.format(msgspec.json.encode(whole), indent=4) + b"\n"
 
@@ -166,7 +166,7 @@ def _within(document: object, wanted: object) -> bool:
     return document == wanted
 
 
-def _broken(path: str, detail: str) -> Refused:
+def _invalid_json(path: str, detail: str) -> Refused:
     return Refused(
         "file.broken",
         f"{path} is not valid JSON ({detail}).",
@@ -175,7 +175,7 @@ def _broken(path: str, detail: str) -> Refused:
     )
 
 
-def _failed(path: str, error: OSError, done: str) -> OutsideFailed:
+def _os_problem(path: str, error: OSError, done: str) -> OutsideFailed:
     import errno
 
     if error.errno == errno.EROFS:

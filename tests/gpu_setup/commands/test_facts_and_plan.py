@@ -14,7 +14,7 @@ from gpu_setup.render.facts import facts_text
 from gpu_setup.render.machine import machine_line
 from gpu_setup.render.plan import plan_text
 from provision.plan.planner import make_plan
-from provision.target import Target
+from provision.target import PlanTarget
 from tests.recorded_machines import load, machine_path, names
 from tests.schemas import validated
 from tests.subjects import for_each
@@ -78,7 +78,7 @@ def test_plan_of_every_machine(capfd: pytest.CaptureFixture[str], name: str) -> 
 @for_each("name", names())
 def test_plan_fits_80_columns_and_gives_reasons(name: str) -> None:
     host, known = read_host(load(name)), catalogue()
-    made = make_plan(host, known, Target())
+    made = make_plan(host, known, PlanTarget())
     for verbose in (False, True):
         lines = ESCAPES.sub("", plan_text(made, machine_line(host, known), verbose)).splitlines()
         assert [line for line in lines if len(line) > 100 and "$ " not in line] == []

@@ -58,7 +58,7 @@ def of(guest: Guest) -> State:
     return State(
         packages,
         frozenset(name for name in database.auto if name in packages),
-        database.held(),
+        database.held_packages(),
         groups,
         _units(guest.root),
         _files(guest),

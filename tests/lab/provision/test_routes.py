@@ -61,9 +61,9 @@ def _restart(guest: Guest) -> None:
 def _verify_route(guest: Guest, route: Route) -> None:
     """What is claimed is so: packages, dpkg in order, the module at work, no step left."""
     database = dpkg.read(Folder(guest.root))
-    assert not database.broken() and not guest.run("dpkg", "--audit", user="root").stdout
+    assert not database.broken_packages() and not guest.run("dpkg", "--audit", user="root").stdout
     assert all(database.version(name) for name in route.packages)
-    assert not [name for name in route.absent if name in database.present()]
+    assert not [name for name in route.absent if name in database.installed_versions()]
     facts = guest.tool("facts").data
     if route.module and route.module[0] == "nvidia":
         card = next(card for card in facts["cards"] if card["vendor"] == "10de")

@@ -17,7 +17,7 @@ from provision.apply_context import ApplyContext
 from provision.model import AnyAction, KernelModule, MokEnroll, Plan, Reboot, Service, State, Step, WriteFile, seal
 from provision.plan.plan_file import check_plan, load_plan
 from provision.root.approval import exit_code
-from provision.target import Target
+from provision.target import PlanTarget
 from tests.provision.hosts import Nowhere
 
 
@@ -33,7 +33,7 @@ def plan_of(*actions: AnyAction) -> Plan:
         for number, action in enumerate(actions)
     )
     bare = Plan(
-        machine="m", vendor=None, target=Target(), steps=steps, reboots=0, download_bytes=0, download_note="",
+        machine="m", vendor=None, target=PlanTarget(), steps=steps, reboots=0, download_bytes=0, download_note="",
         refusals=(), notes=(), host_digest="",
     )  # fmt: skip
     return seal(bare)

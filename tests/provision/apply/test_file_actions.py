@@ -10,7 +10,7 @@ from machine.errors import OutsideFailed, Refused
 from provision.apply import file_actions
 from provision.apply.file_actions import ChangedFile
 from provision.apply_context import ApplyContext
-from provision.model import AptPin, AptRepo, RestoreFile, WriteFile
+from provision.model import AptPreference, AptRepo, RestoreFile, WriteFile
 from provision.system import system_files
 from provision.system.system_files import (
     back_up,
@@ -147,7 +147,7 @@ def test_a_source_file_takes_the_form_of_its_name() -> None:
 def test_a_pin_is_written_as_apt_reads_it() -> None:
     from checks.facts.apt import parse_pins
 
-    pin = AptPin(
+    pin = AptPreference(
         file="/etc/apt/preferences.d/p", packages=("rocm*", "hip*"), pin="origin repo.radeon.com", priority=600
     )
     (found,) = parse_pins(pin.file, file_actions.pin_text(pin))

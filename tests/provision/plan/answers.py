@@ -8,11 +8,11 @@ from checks.catalogue import catalogue
 from checks.facts.host import Host
 from provision.model import AptInstall, Plan, Step
 from provision.plan.planner import make_plan
-from provision.target import Target
+from provision.target import PlanTarget
 
 
 def planned(host: Host, **target: object) -> Plan:
-    return make_plan(host, catalogue(), msgspec.convert(target, Target))
+    return make_plan(host, catalogue(), msgspec.convert(target, PlanTarget))
 
 
 def step(found: Plan, id: str) -> Step:

@@ -11,7 +11,7 @@ from checks.catalogue import catalogue
 from checks.facts.host import AptSource, Host, NvmlGpu, Os
 from provision.model import Plan, seal
 from provision.plan.planner import make_plan
-from provision.target import DriverSource, PlanVendor, Rocm, Target
+from provision.target import DriverSource, PlanTarget, PlanVendor, Rocm
 from tests.provision.plan.answers import planned, states
 from tests.provision.plan.machines import (
     RAPHAEL,
@@ -234,7 +234,7 @@ GAPS = sorted(
 def test_whatever_could_not_be_read_there_is_a_plan_or_a_refusal(
     host: Host, gaps: set[str], vendor: PlanVendor, source: DriverSource, rocm: Rocm, toolkit: bool
 ) -> None:
-    target = Target(vendor=vendor, source=source, rocm=rocm, toolkit=toolkit)
+    target = PlanTarget(vendor=vendor, source=source, rocm=rocm, toolkit=toolkit)
     found = make_plan(forgotten(host, gaps), catalogue(), target)
     assert bool(found.refusals) != bool(found.steps)
     assert all(step.because for step in found.steps)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from checks.facts.host import Amd, AptSource, Docker, Package, Person, RocmInstall
-from provision.model import AptInstall, AptPin, AptRemove, State, UserGroup, WriteFile
+from provision.model import AptInstall, AptPreference, AptRemove, State, UserGroup, WriteFile
 from tests.provision.plan.answers import install, planned, states, step
 from tests.provision.plan.machines import (
     GA,
@@ -121,7 +121,7 @@ def test_amdgpu_dkms_goes_with_the_first_kernel_only() -> None:
     assert install(found, "amdgpu") == ["linux-headers-generic", "amdgpu-dkms"]
     assert step(found, "enrol-key").state is State.MANUAL
     pin = step(found, "pin-amd.driver").action
-    assert isinstance(pin, AptPin)
+    assert isinstance(pin, AptPreference)
     assert "*" not in pin.packages
 
 
@@ -129,7 +129,7 @@ def test_rocm_on_the_host_is_the_release_that_the_cards_stack_is_built_for() -> 
     found = planned(ubuntu(W7900, amd=amd_at_work("gfx1100")), rocm="host")
     assert install(found, "rocm") == ["rocm", "libatomic1", "libquadmath0"]
     pin = step(found, "pin-amd.rocm.legacy").action
-    assert isinstance(pin, AptPin)
+    assert isinstance(pin, AptPreference)
     assert "*" not in pin.packages
     assert states(found)["key-amd.rocm.legacy"] == "todo"
 

@@ -7,9 +7,9 @@ import pytest
 
 from checks.catalogue import catalogue
 from checks.facts.host import AptSource, Docker, Firmware, Kernel, ModuleFile, Nvidia, NvmlGpu, Person
-from provision.model import AptInstall, AptPin, AptRepo, State
+from provision.model import AptInstall, AptPreference, AptRepo, State
 from provision.plan.planner import make_plan
-from provision.target import Display, DriverSource, Target
+from provision.target import Display, DriverSource, PlanTarget
 from tests.provision.plan.answers import install, planned, states, step
 from tests.provision.plan.machines import (
     GA,
@@ -263,7 +263,7 @@ def test_nvidias_repository_beside_an_archive_driver_is_fenced_off() -> None:
     source = AptSource(file="cuda.list", uri="https://developer.download.nvidia.com/compute/cuda/x", owner="nvidia")
     apt = msgspec.structs.replace(host.apt, sources=(source,))
     action = step(planned(msgspec.structs.replace(host, apt=apt)), "pin-nvidia.drivers").action
-    assert isinstance(action, AptPin)
+    assert isinstance(action, AptPreference)
     assert action.priority == -1
     assert "cuda-drivers*" in action.packages
 
@@ -352,10 +352,10 @@ def test_an_interrupted_dpkg_is_repaired_first() -> None:
 
 
 def test_a_branch_that_the_archive_has_nothing_of_is_left_out() -> None:
-    found = make_plan(ubuntu(RTX_3090_TI), catalogue(), Target(), without=(595,))
+    found = make_plan(ubuntu(RTX_3090_TI), catalogue(), PlanTarget(), without=(595,))
     assert install(found)[0] == "nvidia-driver-580-open"
     assert "no modules of branch 595" in step(found, "nvidia-driver").because
-    refused = make_plan(ubuntu(RTX_5090), catalogue(), Target(), without=(595, 580))
+    refused = make_plan(ubuntu(RTX_5090), catalogue(), PlanTarget(), without=(595, 580))
     assert [refusal.code for refusal in refused.refusals] == ["plan.no-branch"]
 
 

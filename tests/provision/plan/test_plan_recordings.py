@@ -8,7 +8,7 @@ from checks.catalogue import catalogue
 from checks.facts.read import read_host
 from provision.model import Plan
 from provision.plan.planner import make_plan
-from provision.target import PlanVendor, Target
+from provision.target import PlanTarget, PlanVendor
 from tests.recorded_machines import expected, load, names
 from tests.subjects import for_each
 
@@ -24,7 +24,7 @@ def shape(found: Plan) -> dict[str, object]:
 
 
 def plan_of(name: str, vendor: PlanVendor = PlanVendor.AUTO) -> Plan:
-    return make_plan(read_host(load(name)), catalogue(), Target(vendor=vendor))
+    return make_plan(read_host(load(name)), catalogue(), PlanTarget(vendor=vendor))
 
 
 @for_each("name", names())

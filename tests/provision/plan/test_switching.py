@@ -8,7 +8,7 @@ from checks.catalogue import catalogue
 from checks.facts.host import Host, Nvidia, Package
 from provision.model import AptInstall, Plan
 from provision.plan.planner import make_plan
-from provision.target import DriverSource, Target
+from provision.target import DriverSource, PlanTarget
 from tests.provision.plan.answers import install, planned, step
 from tests.provision.plan.machines import RTX_3090_TI, V100, card, healthy_3090, packages, ubuntu
 
@@ -116,6 +116,6 @@ def test_steams_32_bit_libraries_come_in_the_same_transaction() -> None:
 def test_a_branch_left_out_is_left_out_for_the_server_family_too() -> None:
     installed = packages("nvidia-headless-no-dkms-580-server")
     found = make_plan(
-        ubuntu(RTX_3090_TI, installed=installed), catalogue(), Target(source=DriverSource.ARCHIVE), without=(595,)
+        ubuntu(RTX_3090_TI, installed=installed), catalogue(), PlanTarget(source=DriverSource.ARCHIVE), without=(595,)
     )
     assert install(found)[0].endswith("-580-server-open")

@@ -158,7 +158,7 @@ def test_dpkgs_database_as_facts(tmp_path: Path) -> None:
     found = dpkg.read(machine)
     assert found.version("a") == "1"
     assert found.version("b") is None
-    assert found.broken() == ("b",)
+    assert found.broken_packages() == ("b",)
     assert found.interrupted
     assert dpkg.clauses(dpkg.PackageRecord("1", "install", "installed", "ok", "a (>= 1), b | c:any")) == (
         ("a",),
