@@ -159,7 +159,8 @@ def _build(
     begin = time.monotonic()
     everything = {*lock.packages, "torch"}
     verb = "Repairing" if before else "Completing" if absent != everything else "Building"
-    emit(Event("start", STAGE, f"{verb} the training environment ({stack.name}, {len(absent)} packages): {folder}"))
+    count = "1 package" if len(absent) == 1 else f"{len(absent)} packages"
+    emit(Event("start", STAGE, f"{verb} the training environment ({stack.name}, {count}): {folder}"))
     python = folder / "bin" / "python"
     if end_orphaned_pips(machine, python):
         emit(Event("note", STAGE, "Ended an orphaned pip of a gpu-setup that was killed."))
