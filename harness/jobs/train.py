@@ -137,8 +137,8 @@ def check_data(file: Path, accept: bool, emit: Emit) -> tuple[str, int]:
             "One row is held out, so training needs at least two; about 100 rows visibly change a model.",
             "Add rows, then run the same command again.",
         )
-    words = [f"{len(errors)} errors accepted"] if errors else []
-    words += [f"{warnings} kinds of warnings (gpu-setup data check {file})"] if warnings else []
+    words = [f"accepted errors: {len(errors)}"] if errors else []
+    words += [f"kinds of warnings: {warnings} (gpu-setup data check {file})"] if warnings else []
     emit(Event("end", "check", ", ".join([f"{len(rows):,} rows", *words])))
     return digest, len(rows)
 

@@ -207,7 +207,7 @@ class _Tuner(msgspec.Struct):
             for side, changes in (("untuned", {}), ("tuned", best.changes)):
                 if len(speeds[side]) > number:
                     continue
-                self.emit(Event("note", STAGE, f"In turn, {number + 1} of {PAIRS}: {side}"))
+                self.emit(Event("note", STAGE, f"Final comparison, {number + 1} of {PAIRS}: {side}"))
                 speeds[side].append(_speed(self._train(changes)))
                 write_atomic(kept, msgspec.json.encode(speeds))
         return compare_in_pairs(speeds["untuned"], speeds["tuned"])

@@ -82,7 +82,7 @@ def training_failure(rc: int | None, tail: str, log: WorkerLog | None, kernel: S
         return known.kind(
             f"train.{known.code}",
             f"Training failed: {known.why}",
-            f"{last_error(tail)} {progress_summary(log)}",
+            f"{_sentence(last_error(tail))} {progress_summary(log)}",
             known.next,
         )
     if rc is not None and rc < 0:
@@ -96,7 +96,7 @@ def training_failure(rc: int | None, tail: str, log: WorkerLog | None, kernel: S
     return OutsideFailed(
         "train.failed",
         f"Training failed ({describe_exit(rc)}).",
-        f"{last_error(tail)} {progress_summary(log)}",
+        f"{_sentence(last_error(tail))} {progress_summary(log)}",
         "See the run's axolotl.log.",
     )
 
@@ -129,6 +129,10 @@ def process_failure(code: str, what: str, tail: str, how: str, otherwise: str) -
         last_error(tail),
         known.next if known else otherwise,
     )
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def progress_summary(log: WorkerLog | None) -> str:

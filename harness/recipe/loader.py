@@ -276,5 +276,5 @@ def check_keys(recipe: Recipe, known: frozenset[str]) -> None:
             )
     if not recipe.config.get("base_model"):
         raise BadUsage(
-            "recipe.no-model", f"The recipe {recipe.name} names no base_model.", "", f"Add base_model to {recipe.path}."
+            "recipe.no-model", f"The recipe {recipe.name} has no base_model.", "", f"Add base_model to {recipe.path}."
         )

@@ -86,7 +86,9 @@ def new_run_folder(runs: Path, recipe: Recipe) -> Path:
                 f"The system says: {error.strerror}.",
                 "Set GPU_SETUP_HOME to a folder that you can write, and run the same command again.",
             ) from error
-    raise OutsideFailed("run.unwritable", f"No free name for a run in {runs}.", "", "Run the same command again.")
+    raise OutsideFailed(
+        "run.unwritable", f"No free folder name for a run in {runs}.", "", "Run the same command again."
+    )
 
 
 def train(

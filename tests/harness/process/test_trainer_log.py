@@ -77,7 +77,7 @@ def test_a_warning_of_before_is_not_the_cause() -> None:
     assert problem is not None
     assert (problem.code, problem.why) == (
         "train.failed",
-        "ValueError: batch is empty 1 step finished.",
+        "ValueError: batch is empty. 1 step finished.",
     )
 
 
@@ -133,7 +133,7 @@ def test_a_run_to_its_end_has_no_problem() -> None:
 def test_a_process_that_could_not_be_started() -> None:
     problem = training_failure(None, "absent", None)
     assert problem is not None
-    assert (problem.code, problem.why) == ("train.failed", "absent No step finished.")
+    assert (problem.code, problem.why) == ("train.failed", "absent. No step finished.")
     assert "could not be started" in problem.what
 
 
