@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -167,14 +168,20 @@ def test_the_sensors_of_a_card_over_a_run(nvml: Path, monkeypatch: pytest.Monkey
     energies = [sample.energy for sample in found.card]
     assert energies == sorted(energies) and None not in energies
     assert found.host[-1].busy is not None and found.host[-1].busy >= (found.host[0].busy or 0)
-    assert not [name for name in os.listdir("/proc") if name.isdigit() and b"bindings.py" in cmdline(name)]
+    assert processes("bindings.py", nvml) == []
 
 
-def cmdline(pid: str) -> bytes:
-    try:
-        return (Path("/proc") / pid / "cmdline").read_bytes()
-    except OSError:
-        return b""
+def processes(word: str, library: Path) -> list[str]:
+    """The processes with this word on their command line that were started with this stand-in library, not another's."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (
+                word.encode() in (place / "cmdline").read_bytes()
+                and os.fsencode(library) in (place / "environ").read_bytes()
+            ):
+                found.append(place.name)
+    return found
 
 
 @pytest.mark.parametrize("settings", ["hang=1", "crash=1", "error=9"])
@@ -235,7 +242,7 @@ def test_soaking_ends_when_temperature_and_clock_are_stable(
     found = harness.jobs.soak.soak(job, ready, read_host(machine), machine, places, silent)
     assert found.settled and (found.kelvin, found.clock_share) == (0.0, 0.0)
     assert 3.0 <= found.seconds < 30
-    assert not [name for name in os.listdir("/proc") if name.isdigit() and b"until-stopped" in cmdline(name)]
+    assert processes("until-stopped", nvml) == []
 
 
 def test_without_a_sensor_there_is_nothing_to_wait_for(training: Training, own_home: Path) -> None:
