@@ -23,7 +23,7 @@ from machine.errors import BadAnswer, Refused
 from machine.events import silent
 from machine.local import LocalMachine
 from tests.lab import stub_libraries
-from tests.lab.training import Ended, Training, own_recipe, runs, steps, tool
+from tests.lab.training import Ended, Training, own_recipe, runs, steps, tool, wait_for
 from tests.schemas import must_follow
 
 pytestmark = pytest.mark.lab
@@ -159,9 +159,8 @@ def test_the_sensors_of_a_card_over_a_run(nvml: Path, monkeypatch: pytest.Monkey
     machine = stub(monkeypatch, nvml, "count=2;clock=1800;limit=280000")
     file = tmp_path / "telemetry.jsonl"
     with sensing(machine, "nvidia", UUID.replace("000000000000", "000000000001"), file, every=0.05):
-        time.sleep(1.2)
+        wait_for(lambda: len((now := read_telemetry(file)).card) >= 5 and len(now.host) >= 2)
     found = read_telemetry(file)
-    assert len(found.card) >= 5 and len(found.host) >= 2
     first = found.card[0]
     assert (first.power, first.clock_sm, first.power_enforced, first.power_default) == (31.5, 1800, 280.0, 350.0)
     assert (first.temperature, first.memory_used) == (39, 432013312), "of the second card, which was asked for"
@@ -172,7 +171,7 @@ def test_the_sensors_of_a_card_over_a_run(nvml: Path, monkeypatch: pytest.Monkey
 
 
 def processes(word: str, library: Path) -> list[str]:
-    """The processes with this word on their command line that were started with this stand-in library, not another's."""
+    """The processes with this word on their command line that were started with this stand-in library."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -191,6 +190,7 @@ def test_a_driver_that_hangs_or_dies_holds_no_run_up(
     machine = stub(monkeypatch, nvml, settings)
     begin = time.monotonic()
     with sensing(machine, "nvidia", None, tmp_path / "telemetry.jsonl", every=0.05):
+        wait_for(lambda: read_telemetry(tmp_path / "telemetry.jsonl").host)
         time.sleep(0.5)
     assert time.monotonic() - begin < 30, "a driver that hangs does so for ever"
     found = read_telemetry(tmp_path / "telemetry.jsonl")
@@ -215,7 +215,7 @@ def test_another_program_on_the_card_refuses_a_desktop_does_not(nvml: Path, monk
 def test_an_amd_card_is_sensed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = stub(monkeypatch, stub_libraries.amdsmi(tmp_path), "count=2")
     with sensing(machine, "amd", "0000:04:00.0", tmp_path / "telemetry.jsonl", every=0.05):
-        time.sleep(1.5)
+        wait_for(lambda: read_telemetry(tmp_path / "telemetry.jsonl").card)
     found = read_telemetry(tmp_path / "telemetry.jsonl")
     assert found.card and {(each.temperature, each.memory_used) for each in found.card} == {(47.0, 858434218)}
 
