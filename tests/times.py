@@ -28,11 +28,10 @@ def read_times(file: Path) -> dict[str, float]:
 
 
 def group_totals(times: dict[str, float]) -> list[tuple[str, float]]:
-    """Seconds of each group that runs in one process; tests that run anywhere are one row. The longest first."""
+    """Seconds of each group that runs in one process, the longest first."""
     totals: Counter[str] = Counter()
     for test, seconds in times.items():
-        name = group(test)
-        totals["anywhere" if name == test else name.removeprefix("tests/lab/harness/")] += seconds
+        totals[group(test).removeprefix("tests/")] += seconds
     return totals.most_common()
 
 
