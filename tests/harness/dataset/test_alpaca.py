@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from harness.dataset.alpaca import Row, parse_alpaca, read_alpaca
 from machine.errors import BadAnswer, BadUsage
+from tests.cpu_time import at_most
 
 GOOD = b'[{"instruction": "Greet.", "input": "", "output": "Hello."}, {"instruction": "Add 1 and 2.", "output": "3"}]'
 
@@ -70,12 +70,10 @@ def test_half_a_character_is_not_utf8_either() -> None:
 
 def test_a_line_of_50_mb_is_told_in_a_second() -> None:
     raw = b'[{"instruction": "a", "output": "' + b"x" * (50 << 20) + b'"}]'
-    begin = time.monotonic()
-    with pytest.raises(BadAnswer) as caught:
+    with at_most(5), pytest.raises(BadAnswer) as caught:
         parse_alpaca(raw, "x.json")
     assert caught.value.code == "data.too-long"
     assert "Row 0 of x.json has a text of 52,428,800 characters" in caught.value.what
-    assert time.monotonic() - begin < 5
 
 
 @pytest.mark.parametrize("name", ["absent.json", "."])
