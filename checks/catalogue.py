@@ -330,7 +330,7 @@ def parse(sources: dict[str, bytes]) -> Catalogue:
     return msgspec.convert(tables, Catalogue)
 
 
-def compiled() -> bytes:
+def compiled_json() -> bytes:
     """The content of the JSON file for the current tables."""
     sources = _sources()
     return msgspec.json.encode(Compiled(_sums(sources), parse(sources))) + b"\n"
@@ -346,4 +346,4 @@ def _sums(sources: dict[str, bytes]) -> dict[str, int]:
 
 if __name__ == "__main__":
     with open(os.path.join(_DATA, COMPILED), "wb") as file:  # noqa: PTH123
-        file.write(compiled())
+        file.write(compiled_json())

@@ -8,7 +8,7 @@ import re
 import msgspec
 
 from checks.facts.bindings import BindingDocument, parse_document
-from checks.facts.gaps import Gaps, exists, names, on_path, target, text, whole, word
+from checks.facts.gaps import Gaps, exists, names, on_path, target, text, whole_number, word
 from checks.facts.host import ASLEEP, Amd, AmdGpu, DeviceNode, Frozen, KfdNode, RocmInstall
 from checks.facts.pci import DEVICES, SLOT, asleep, parse_hex, slot_of
 from checks.facts.person import parse_group
@@ -202,7 +202,8 @@ def _gpus(machine: Machine, gaps: Gaps) -> tuple[AmdGpu, ...] | None:
 def _gpu(machine: Machine, slot: str, gaps: Gaps) -> AmdGpu:
     at = f"{DEVICES}/{slot}"
     memory = {
-        name: whole(machine, f"{at}/mem_info_{name}", gaps) for name in ("vram_total", "vis_vram_total", "vram_used")
+        name: whole_number(machine, f"{at}/mem_info_{name}", gaps)
+        for name in ("vram_total", "vis_vram_total", "vram_used")
     }
     # reading a sensor wakes a sleeping card (amdgpu_hwmon takes a runtime-PM reference)
     awake = word(machine, f"{at}/power_state", gaps) in (None, "D0", "unknown")
@@ -225,11 +226,11 @@ def _sensors(machine: Machine, at: str, gaps: Gaps) -> dict[str, float | None]:
     held = names(machine, f"{at}/hwmon/{folder}", gaps) or ()
     found: dict[str, float | None] = {}
     for name, field in (("power1_cap", "power_cap"), ("power1_cap_default", "power_cap_default")):
-        watts = whole(machine, f"{at}/hwmon/{folder}/{name}", gaps) if name in held else None
+        watts = whole_number(machine, f"{at}/hwmon/{folder}/{name}", gaps) if name in held else None
         found[field] = None if watts is None else watts / 1e6
     for label in (name for name in held if re.fullmatch(r"temp[0-9]{1,2}_label", name)):
         sensor = _SENSORS.get(word(machine, f"{at}/hwmon/{folder}/{label}", gaps) or "")
-        degrees = whole(machine, f"{at}/hwmon/{folder}/{label[:-5]}input", gaps) if sensor else None
+        degrees = whole_number(machine, f"{at}/hwmon/{folder}/{label[:-5]}input", gaps) if sensor else None
         if sensor and degrees is not None:
             found[sensor] = degrees / 1e3
     return found

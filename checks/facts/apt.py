@@ -152,7 +152,7 @@ def read_apt(machine: Machine, gaps: Gaps) -> Apt:
         packages=packages,
         sources=sources,
         missing_keys=_missing_keys(machine, sources, gaps),
-        unfetched=_unfetched(machine, sources, gaps),
+        unfetched=_not_fetched(machine, sources, gaps),
         pins=_pins(machine, gaps),
         # dpkg writes numbered files there while it works; a remaining one means that it was interrupted
         interrupted=None if updates is None or status is None else any(name.isdecimal() for name in updates),
@@ -188,7 +188,7 @@ def _listed(machine: Machine, path: str, gaps: Gaps) -> bool | None:
     return name in held if held else None
 
 
-def _unfetched(machine: Machine, sources: tuple[AptSource, ...] | None, gaps: Gaps) -> tuple[AptSource, ...] | None:
+def _not_fetched(machine: Machine, sources: tuple[AptSource, ...] | None, gaps: Gaps) -> tuple[AptSource, ...] | None:
     """Vendors' repositories without a list; None if apt has no list of any vendor's or of Ubuntu's repositories."""
     vendors = [source for source in sources or () if source.owner in _VENDORS and "://" in source.uri]
     if not vendors:

@@ -47,7 +47,7 @@ def word(machine: Machine, path: str, gaps: Gaps) -> str | None:
     return (found.strip() or None) if found else None
 
 
-def whole(machine: Machine, path: str, gaps: Gaps) -> int | None:
+def whole_number(machine: Machine, path: str, gaps: Gaps) -> int | None:
     """The one whole number in a file, decimal or 0x."""
     found = word(machine, path, gaps)
     try:
@@ -87,7 +87,7 @@ def on_path(machine: Machine, program: str) -> str | None:
     return None
 
 
-def guarded(source: str, probe: Callable[[], T], otherwise: T, gaps: Gaps) -> T:
+def run_probe(source: str, probe: Callable[[], T], otherwise: T, gaps: Gaps) -> T:
     """The probe's facts. A probe that crashes loses only its own facts: the crash is noted, the others still run."""
     try:
         return probe()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from checks.facts.dkms import read_dkms
-from checks.facts.gaps import Gaps, exists, names, on_path, text, whole, word
+from checks.facts.gaps import Gaps, exists, names, on_path, text, whole_number, word
 from checks.facts.grub import decide_next_boot
 from checks.facts.host import Kernel, ModuleFile, ModuleOrigin
 from machine.local import ABSENT, TIMED_OUT, Machine, Unreadable
@@ -125,7 +125,7 @@ def read_kernel(machine: Machine, gaps: Gaps) -> Kernel:
     sources = names(machine, "/usr/src", gaps)
     words = parse_cmdline(cmdline) if cmdline is not None else None
     blacklisted, options = _modprobe(machine, words or (), gaps)
-    restricted = whole(machine, "/proc/sys/kernel/apparmor_restrict_unprivileged_userns", gaps)
+    restricted = whole_number(machine, "/proc/sys/kernel/apparmor_restrict_unprivileged_userns", gaps)
     return Kernel(
         release=release,
         version=word(machine, "/proc/version", gaps),

@@ -73,7 +73,7 @@ def read_os(machine: Machine, gaps: Gaps) -> Os:
         arch=_arch(machine, gaps),
         virtualisation=_virtualisation(machine, gaps),
         graphical=graphical,
-        clock_synchronised=_synchronised(machine, gaps),
+        clock_synchronised=_clock_synchronised(machine, gaps),
         virtual_networks=_virtual_networks(machine, gaps),
         login_sleep=sleep,
         login_sleep_source=source,
@@ -85,7 +85,7 @@ def _virtual_networks(machine: Machine, gaps: Gaps) -> tuple[str, ...] | None:
     return None if found is None else tuple(name for name in found if re.match(r"(?:virbr|lxdbr|incusbr)[0-9]+$", name))
 
 
-def _synchronised(machine: Machine, gaps: Gaps) -> bool | None:
+def _clock_synchronised(machine: Machine, gaps: Gaps) -> bool | None:
     """timesyncd makes the file at its first answer; other programs (chrony, ntpd) are not checked here."""
     units = names(machine, UNITS, gaps)
     if not units or "invocation:systemd-timesyncd.service" not in units:

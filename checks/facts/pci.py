@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from checks.facts.gaps import Gaps, names, target, text, whole, word
+from checks.facts.gaps import Gaps, names, target, text, whole_number, word
 from checks.facts.host import Bridge, Link, PciCard
 from machine.local import Machine
 
@@ -52,7 +52,7 @@ def read_cards(machine: Machine, gaps: Gaps) -> tuple[PciCard, ...] | None:
     slots = names(machine, DEVICES, gaps)
     if slots is None:
         return None
-    connected = _connected(machine, gaps)
+    connected = _connectors(machine, gaps)
     cards = (_card(machine, slot, connected, gaps) for slot in slots if SLOT.fullmatch(slot))
     return tuple(card for card in cards if card is not None)
 
@@ -83,7 +83,7 @@ def _card(machine: Machine, slot: str, connected: dict[str, tuple[str, ...]], ga
     subsystem = [parse_hex(word(machine, f"{at}/subsystem_{name}", gaps), 4) for name in ("vendor", "device")]
     driver = target(machine, f"{at}/driver")
     power = word(machine, f"{at}/power_state", gaps)
-    boot_vga = whole(machine, f"{at}/boot_vga", gaps)
+    boot_vga = whole_number(machine, f"{at}/boot_vga", gaps)
     bars = text(machine, f"{at}/resource", gaps)
     group = (target(machine, f"{at}/iommu_group") or "").rpartition("/")[2]
     return PciCard(
@@ -108,7 +108,7 @@ def _card(machine: Machine, slot: str, connected: dict[str, tuple[str, ...]], ga
 
 def _link(machine: Machine, at: str, gaps: Gaps) -> Link | None:
     speed, most = (parse_speed(word(machine, f"{at}/{name}_link_speed", gaps)) for name in ("current", "max"))
-    width, widest = (whole(machine, f"{at}/{name}_link_width", gaps) for name in ("current", "max"))
+    width, widest = (whole_number(machine, f"{at}/{name}_link_width", gaps) for name in ("current", "max"))
     # 255 lanes is what sysfs shows for "unknown" (PCI_EXP_LNKSTA of ones)
     width, widest = (None if lanes in (0, 255) else lanes for lanes in (width, widest))
     if (speed, most, width, widest) == (None, None, None, None):
@@ -136,7 +136,7 @@ def _bridges(machine: Machine, slot: str, gaps: Gaps) -> tuple[Bridge, ...] | No
     )
 
 
-def _connected(machine: Machine, gaps: Gaps) -> dict[str, tuple[str, ...]]:
+def _connectors(machine: Machine, gaps: Gaps) -> dict[str, tuple[str, ...]]:
     """PCI address → connectors with a monitor; only for cards that are bound to a display driver."""
     found: dict[str, tuple[str, ...]] = {}
     entries = names(machine, DRM, gaps) or ()

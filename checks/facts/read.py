@@ -1,4 +1,4 @@
-"""Read a machine once: every probe separately guarded, the slow ones in parallel."""
+"""Read a machine once: every probe guarded separately, the slow ones in parallel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from checks.facts import (
     resources,
 )
 from checks.facts import os as system
-from checks.facts.gaps import Gaps, guarded
+from checks.facts.gaps import Gaps, run_probe
 from checks.facts.host import Amd, Apt, Docker, Firmware, Host, Hub, Kernel, Nvidia, Os, Person, PythonFacts, Resources
 from machine.local import TIMED_OUT, Machine, Outcome
 
@@ -79,33 +79,33 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
     lock = _Slow("/proc/locks", lambda: apt.lock_holder(machine, gaps), None, gaps)
     slow = (nvml, smi, engine, log, keys, disks, lock)
 
-    facts_apt = guarded("apt", lambda: apt.read_apt(machine, gaps), Apt(), gaps)
-    facts_os = guarded("os", lambda: system.read_os(machine, gaps), Os(), gaps)
-    facts_kernel = guarded("kernel", lambda: kernel.read_kernel(machine, gaps), Kernel(), gaps)
-    facts_firmware = guarded("firmware", lambda: firmware.read_firmware(machine, gaps), Firmware(), gaps)
-    cards = guarded("pci", lambda: pci.read_cards(machine, gaps), None, gaps)
+    facts_apt = run_probe("apt", lambda: apt.read_apt(machine, gaps), Apt(), gaps)
+    facts_os = run_probe("os", lambda: system.read_os(machine, gaps), Os(), gaps)
+    facts_kernel = run_probe("kernel", lambda: kernel.read_kernel(machine, gaps), Kernel(), gaps)
+    facts_firmware = run_probe("firmware", lambda: firmware.read_firmware(machine, gaps), Firmware(), gaps)
+    cards = run_probe("pci", lambda: pci.read_cards(machine, gaps), None, gaps)
     # facts that matter only with a card are not read without one
     trains = any(card.vendor in pci.TRAINERS for card in cards or ())
-    facts_nvidia = guarded("nvidia", lambda: nvidia.read_nvidia(machine, gaps), Nvidia(), gaps)
-    facts_amd = guarded("amd", lambda: amd.read_amd(machine, gaps), Amd(), gaps)
-    facts_python = guarded("python", lambda: python.read_python(machine, gaps), PythonFacts(), gaps)
-    facts_resources = guarded("resources", lambda: resources.read_resources(machine, gaps), Resources(), gaps)
-    facts_person = guarded("person", lambda: person.read_person(machine, gaps, trains), Person(), gaps)
+    facts_nvidia = run_probe("nvidia", lambda: nvidia.read_nvidia(machine, gaps), Nvidia(), gaps)
+    facts_amd = run_probe("amd", lambda: amd.read_amd(machine, gaps), Amd(), gaps)
+    facts_python = run_probe("python", lambda: python.read_python(machine, gaps), PythonFacts(), gaps)
+    facts_resources = run_probe("resources", lambda: resources.read_resources(machine, gaps), Resources(), gaps)
+    facts_person = run_probe("person", lambda: person.read_person(machine, gaps, trains), Person(), gaps)
     facts_hub, dates = Hub(), None
     if trains:
         from checks.facts import environments
 
-        found = guarded("environments", lambda: environments.read_environments(machine, gaps), None, gaps)
+        found = run_probe("environments", lambda: environments.read_environments(machine, gaps), None, gaps)
         facts_python = msgspec.structs.replace(facts_python, environments=found)
-        facts_hub = guarded("hub", lambda: hub.read_hub(machine), Hub(), gaps)
-        dates = guarded("dates", lambda: kernel.read_dates(machine, facts_kernel, gaps), None, gaps)
+        facts_hub = run_probe("hub", lambda: hub.read_hub(machine), Hub(), gaps)
+        dates = run_probe("dates", lambda: kernel.read_dates(machine, facts_kernel, gaps), None, gaps)
 
     limit = time.monotonic() + patience + _GRACE
     for probe in slow:
         probe.wait(limit)
     answer = engine.value
     packages = facts_apt.packages
-    facts_docker = guarded("docker", lambda: docker.read_docker(machine, gaps, answer, packages), Docker(), gaps)
+    facts_docker = run_probe("docker", lambda: docker.read_docker(machine, gaps, answer, packages), Docker(), gaps)
     found_disks, shm = disks.value
     if facts_docker.root_dir and all(disk.path != facts_docker.root_dir for disk in found_disks):
         elsewhere = _Slow("disks", lambda: resources.docker_disk(machine, facts_docker.root_dir), None, gaps)
@@ -164,7 +164,7 @@ class _Slow(Generic[T]):
 
     def _run(self) -> None:
         try:
-            value = guarded(self.source, self._probe, self._otherwise, self.gaps)
+            value = run_probe(self.source, self._probe, self._otherwise, self.gaps)
         except AssertionError as error:
             self._failed = error
             return

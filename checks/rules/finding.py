@@ -71,7 +71,7 @@ def hardware(text: str, *, verify: tuple[str, ...] = ()) -> Fix:
     return Fix(FixKind.HARDWARE, text, verify=verify)
 
 
-def unread(host: Host, what: str, words: Iterable[str], remedy: str) -> Unknown:
+def cannot_determine(host: Host, what: str, words: Iterable[str], remedy: str) -> Unknown:
     """Why `what` (a clause) is not known: a source whose name contains one of `words` was not read; and a remedy."""
     for gap in host.unread:
         if any(word in gap.source for word in words):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from checks.facts.host import Host
 from checks.model import Unknown
-from checks.rules.finding import unread
+from checks.rules.finding import cannot_determine
 from checks.rules.session import in_container
 
 SOURCE = "kernel log since boot"
@@ -22,10 +22,10 @@ def cannot_read(host: Host, what: str) -> Unknown:
     )
     if in_container(host):
         remedy = "It is not visible inside a container: run the doctor on the container's host."
-    return unread(host, what, ("journalctl", "dmesg", "kernel log", "kernel-log"), remedy)
+    return cannot_determine(host, what, ("journalctl", "dmesg", "kernel log", "kernel-log"), remedy)
 
 
-def matching(log: Iterable[str], word: str, pattern: str) -> list[tuple[str, re.Match[str]]]:
+def matching_lines(log: Iterable[str], word: str, pattern: str) -> list[tuple[str, re.Match[str]]]:
     """Lines that hold `word` (a cheap first test, lower case) and match `pattern`; re keeps what it has compiled."""
     found = []
     for line in log:

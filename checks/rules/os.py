@@ -8,7 +8,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs
-from checks.rules.finding import by_hand, command, error, hardware, info, unread, warning
+from checks.rules.finding import by_hand, cannot_determine, command, error, hardware, info, warning
 from checks.rules.installed import nvidia_packages
 from checks.rules.session import in_container
 
@@ -25,7 +25,7 @@ _SLICE = r"^(?:NVIDIA )?GRID |-[0-9]{1,3}[ABCQ](?:-[0-9]+)?$"
 )
 def supported(host: Host, catalogue: Catalogue) -> Verdict:
     if host.os.id is None:
-        return unread(host, "which system this is", ("os-release",), "Make /etc/os-release readable.")
+        return cannot_determine(host, "which system this is", ("os-release",), "Make /etc/os-release readable.")
     name = host.os.pretty or f"{host.os.id} {host.os.version_id or ''}".strip()
     if any(
         row.id == host.os.id
@@ -58,7 +58,9 @@ def supported(host: Host, catalogue: Catalogue) -> Verdict:
 def virtual(host: Host, catalogue: Catalogue) -> Verdict:
     kind = host.os.virtualisation
     if kind is None:
-        return unread(host, "whether this is a virtual machine", ("/proc/version", "dmi", "virt"), "Run it with sudo.")
+        return cannot_determine(
+            host, "whether this is a virtual machine", ("/proc/version", "dmi", "virt"), "Run it with sudo."
+        )
     if kind == "none":
         return Ok("Not a virtual machine, container or WSL.")
     seen: list[tuple[str, object]] = [("virtualisation", kind)]

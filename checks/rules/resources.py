@@ -6,7 +6,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, kernel_log, needs
-from checks.rules.finding import by_hand, command, error, hardware, info, unread, warning
+from checks.rules.finding import by_hand, cannot_determine, command, error, hardware, info, warning
 from checks.rules.gpu.card import GIB
 from checks.rules.session import in_container
 
@@ -36,7 +36,7 @@ FOREIGN = ("ntfs", "ntfs3", "fuseblk", "exfat", "vfat", "nfs", "nfs4", "cifs", "
 )
 def disk(host: Host, catalogue: Catalogue) -> Verdict:
     if host.resources.disks is None:
-        return unread(
+        return cannot_determine(
             host, "how much disk space is free", ("disk", "statvfs", "/proc/mounts"), "Run the doctor on the machine."
         )
     card = bool(cards.training(host, catalogue))
@@ -94,7 +94,7 @@ def disk(host: Host, catalogue: Catalogue) -> Verdict:
 def memory(host: Host, catalogue: Catalogue) -> Verdict:
     total = host.resources.memory_total
     if total is None:
-        return unread(host, "how much memory there is", ("meminfo",), "Make /proc readable.")
+        return cannot_determine(host, "how much memory there is", ("meminfo",), "Make /proc readable.")
     swap = host.resources.swap_total or 0
     limit = host.resources.cgroup_memory_max
     inside = limit is not None and limit < total
@@ -134,7 +134,7 @@ def memory(host: Host, catalogue: Catalogue) -> Verdict:
 def oom_killer(host: Host, catalogue: Catalogue) -> Verdict:
     killers = host.resources.oom_killers
     if killers is None:
-        return unread(
+        return cannot_determine(
             host, "whether earlyoom or systemd-oomd is running", ("oom", "/run/systemd"), "Make /run/systemd readable."
         )
     total = host.resources.memory_total or 0
@@ -171,7 +171,7 @@ def oom_kills(host: Host, catalogue: Catalogue) -> Verdict:
     pattern = (
         r"(?:[Oo]ut of memory|oom_reaper).*?(?:Killed|reaped) process \d+ \((python[\d.]*|pt_\w+|axolotl|accelerate)\)"
     )
-    lines = kernel_log.matching(host.kernel.log, "process", pattern)
+    lines = kernel_log.matching_lines(host.kernel.log, "process", pattern)
     if not lines:
         return Ok("No training program was killed because the memory was full since boot.")
     return (
@@ -220,7 +220,9 @@ def shm(host: Host, catalogue: Catalogue) -> Verdict:
 )
 def noexec(host: Host, catalogue: Catalogue) -> Verdict:
     if host.resources.disks is None:
-        return unread(host, "how the temporary folder is mounted", ("/proc/mounts", "/tmp"), "Make /proc readable.")
+        return cannot_determine(
+            host, "how the temporary folder is mounted", ("/proc/mounts", "/tmp"), "Make /proc readable."
+        )
     noexec_rows = [
         row for row in host.resources.disks if row.purpose in ("tmp", "home", "state", "cache") and row.noexec
     ]

@@ -6,7 +6,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, kernel_log, needs
-from checks.rules.finding import error, firmware, info, provision, reboot, unread, warning
+from checks.rules.finding import cannot_determine, error, firmware, info, provision, reboot, warning
 from checks.rules.installed import modules
 
 _STATE = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
@@ -24,7 +24,9 @@ def _not_enforced(host: Host) -> Ok | Unknown | None:
     if host.firmware.uefi is False:
         return Ok("The machine does not boot with UEFI, so there is no Secure Boot.")
     if host.firmware.secure_boot is None:
-        return unread(host, "whether Secure Boot is on", ("SecureBoot", "efivars"), "`mokutil --sb-state` shows it.")
+        return cannot_determine(
+            host, "whether Secure Boot is on", ("SecureBoot", "efivars"), "`mokutil --sb-state` shows it."
+        )
     if not host.firmware.secure_boot:
         return Ok("Secure Boot is off.")
     if host.firmware.shim_validation_disabled:
@@ -50,7 +52,7 @@ def module(host: Host, catalogue: Catalogue) -> Verdict:
     if (verdict := _not_enforced(host)) is not None:
         return verdict
     loaded = host.kernel.loaded or ()
-    refusals = kernel_log.matching(host.kernel.log or (), "", _REFUSED)
+    refusals = kernel_log.matching_lines(host.kernel.log or (), "", _REFUSED)
     findings: list[Finding] = []
     for vendor in dict.fromkeys(card.vendor for card in ours):
         name = "nvidia" if vendor == cards.NVIDIA else "amdgpu"

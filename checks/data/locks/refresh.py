@@ -36,21 +36,21 @@ COMPILE = ("uv", "pip", "compile", "--universal", "--python-version", "3.11", "-
 PATIENCE = 15
 
 
-def compiled(source: str, *options: str) -> str:
+def compile_requirements(source: str, *options: str) -> str:
     argv = (*COMPILE, *options, str(HERE / source))
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
 def write_locks() -> None:
-    everything = compiled("training.in", "--no-emit-package", "torch")
+    everything = compile_requirements("training.in", "--no-emit-package", "torch")
     # packages that only torch's CUDA 13 build needs; the CPU build does not import them, and the builds for CUDA 12 and
     # ROCm get their own from an index that may not respond here (torch_brings in stacks.toml)
     gpu_only = sorted(set(re.findall(r"^(nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==", everything, re.MULTILINE)))
     without = [word for name in ["torch", *gpu_only] for word in ("--no-emit-package", name)]
-    carriers = compiled("carriers.in", "--no-deps")
-    plain = compiled("training.in", *without) + carriers
+    carriers = compile_requirements("carriers.in", "--no-deps")
+    plain = compile_requirements("training.in", *without) + carriers
     # torch for ROCm brings triton-rocm, which replaces triton
-    rocm = compiled("training.in", *without, "--no-emit-package", "triton") + carriers
+    rocm = compile_requirements("training.in", *without, "--no-emit-package", "triton") + carriers
     texts = {"common": plain, "cu130": everything + carriers, "rocm": rocm}
     for name, text in texts.items():
         (HERE / f"{name}.txt").write_text(text, encoding="utf-8")

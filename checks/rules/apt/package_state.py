@@ -8,7 +8,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host, Package
 from checks.model import Finding, Ok, Skip, Verdict, check
 from checks.rules import needs
-from checks.rules.finding import by_hand, command, error, provision, unread, warning
+from checks.rules.finding import by_hand, cannot_determine, command, error, provision, warning
 from checks.rules.installed import nvidia_packages, packages
 
 _DPKG = "/var/lib/dpkg/status"
@@ -29,7 +29,9 @@ def dpkg(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.broken is None and not host.apt.interrupted:
         if host.apt.packages is None and not any("dpkg" in gap.source for gap in host.unread):
             return Skip("This system has no dpkg.")
-        return unread(host, "whether all packages are fully installed", ("dpkg",), "Make /var/lib/dpkg readable.")
+        return cannot_determine(
+            host, "whether all packages are fully installed", ("dpkg",), "Make /var/lib/dpkg readable."
+        )
     findings: list[Finding] = []
     repair = ("dpkg", "--configure", "-a")
     if host.apt.interrupted:
@@ -81,7 +83,7 @@ def _finish(broken: tuple[str, ...]) -> str:
 def lock(host: Host, catalogue: Catalogue) -> Verdict:
     if not host.apt.lock_holder:
         if any("lock" in gap.source for gap in host.unread):
-            return unread(
+            return cannot_determine(
                 host, "whether another program holds the package lock", ("lock",), "Run the doctor with sudo."
             )
         return Ok("The package lock is free.")
@@ -118,7 +120,7 @@ def _origin(package: Package) -> str | None:
 )
 def mixed_sources(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.packages is None:
-        return unread(
+        return cannot_determine(
             host, "which archive the driver packages come from", ("dpkg",), "Make /var/lib/dpkg/status readable."
         )
     owners: dict[str, list[Package]] = {}
@@ -157,7 +159,7 @@ def mixed_sources(host: Host, catalogue: Catalogue) -> Verdict:
 )
 def repo_wins(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.sources is None:
-        return unread(host, "which repositories are enabled", ("/etc/apt",), "Make /etc/apt readable.")
+        return cannot_determine(host, "which repositories are enabled", ("/etc/apt",), "Make /etc/apt readable.")
     theirs = [row for row in host.apt.sources if row.owner == "nvidia"]
     ours = [row for row in nvidia_packages(host) if _origin(row) == "Ubuntu"]
     if not theirs or not ours:
@@ -189,7 +191,7 @@ def signed_by_conflict(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.sources is None:
         if host.apt.packages is None and not host.unread:
             return Skip("This system has no apt.")
-        return unread(host, "which repositories are enabled", ("/etc/apt",), "Make /etc/apt readable.")
+        return cannot_determine(host, "which repositories are enabled", ("/etc/apt",), "Make /etc/apt readable.")
     entries: dict[tuple[str, str], dict[str | None, str]] = {}
     for row in host.apt.sources:
         place = (row.uri.partition("://")[2].rstrip("/"), (row.suite or "").rstrip("/"))
@@ -224,7 +226,7 @@ def signed_by_conflict(host: Host, catalogue: Catalogue) -> Verdict:
 )
 def amd_sources(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.sources is None:
-        return unread(host, "which repositories are enabled", ("/etc/apt",), "Make /etc/apt readable.")
+        return cannot_determine(host, "which repositories are enabled", ("/etc/apt",), "Make /etc/apt readable.")
     releases: dict[str, tuple[str, str]] = {}
     for row in host.apt.sources:
         found = re.search(

@@ -6,7 +6,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Ok, Skip, Verdict, check
 from checks.rules import needs
-from checks.rules.finding import command, error, provision, unread, warning
+from checks.rules.finding import cannot_determine, command, error, provision, warning
 
 
 @check(
@@ -21,7 +21,9 @@ from checks.rules.finding import command, error, provision, unread, warning
 )
 def keys(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.sources is None or host.apt.missing_keys is None:
-        return unread(host, "whether the repositories' keys are installed", ("/etc/apt",), "Make /etc/apt readable.")
+        return cannot_determine(
+            host, "whether the repositories' keys are installed", ("/etc/apt",), "Make /etc/apt readable."
+        )
     rows = {row.signed_by: row for row in host.apt.sources if row.signed_by in host.apt.missing_keys}
     return tuple(
         error(
@@ -51,7 +53,7 @@ def keys(host: Host, catalogue: Catalogue) -> Verdict:
 )
 def fetched(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.sources is None:
-        return unread(host, "which repositories are enabled", ("/etc/apt",), "Make /etc/apt readable.")
+        return cannot_determine(host, "which repositories are enabled", ("/etc/apt",), "Make /etc/apt readable.")
     if host.apt.unfetched is None:
         return Skip("apt has no lists yet: `sudo apt-get update` fetches them.")
     return tuple(
@@ -78,7 +80,9 @@ def fetched(host: Host, catalogue: Catalogue) -> Verdict:
 )
 def amd_pin(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.sources is None or host.apt.pins is None:
-        return unread(host, "which repositories and pins are configured", ("/etc/apt",), "Make /etc/apt readable.")
+        return cannot_determine(
+            host, "which repositories and pins are configured", ("/etc/apt",), "Make /etc/apt readable."
+        )
     theirs = [row for row in host.apt.sources if row.owner == "amd-rocm" and "repo.radeon.com" in row.uri]
     if not theirs:
         return Ok("No AMD repository needs a pin.")

@@ -8,7 +8,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Ok, Verdict, check
 from checks.rules import needs
-from checks.rules.finding import by_hand, command, info, provision, unread, warning
+from checks.rules.finding import by_hand, cannot_determine, command, info, provision, warning
 from checks.rules.installed import nvidia_packages, packages
 
 # a set that must be upgraded together: kernel, prebuilt modules, and the driver's libraries
@@ -34,7 +34,9 @@ _KERNEL_META = r"linux-(?:image-)?(?:generic|lowlatency|virtual|oem|aws|gcp|azur
 )
 def unattended(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.unattended is None:
-        return unread(host, "whether unattended upgrades are on", ("apt.conf", "/etc/apt"), "Make /etc/apt readable.")
+        return cannot_determine(
+            host, "whether unattended upgrades are on", ("apt.conf", "/etc/apt"), "Make /etc/apt readable."
+        )
     if not host.apt.unattended:
         return Ok("Unattended upgrades are off.")
     free = still_upgraded(host)
@@ -80,7 +82,7 @@ def _matches(pattern: str, name: str) -> bool:
 )
 def auto_reboot(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.unattended is None or host.apt.unattended_reboot is None:
-        return unread(
+        return cannot_determine(
             host, "whether unattended upgrades reboot the machine", ("apt.conf", "/etc/apt"), "Make /etc/apt readable."
         )
     if not host.apt.unattended or not host.apt.unattended_reboot:
@@ -109,7 +111,7 @@ def auto_reboot(host: Host, catalogue: Catalogue) -> Verdict:
 )
 def holds(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.packages is None:
-        return unread(host, "which packages are on hold", ("dpkg",), "Make /var/lib/dpkg/status readable.")
+        return cannot_determine(host, "which packages are on hold", ("dpkg",), "Make /var/lib/dpkg/status readable.")
     parts = {
         "kernel": [row for row in host.apt.packages if re.match(_KERNEL_META, row.name) and row.state == "installed"],
         "prebuilt modules": list(packages(host, "linux-modules-nvidia-")),

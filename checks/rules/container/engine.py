@@ -6,7 +6,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs
-from checks.rules.finding import by_hand, command, error, info, provision, unread, warning
+from checks.rules.finding import by_hand, cannot_determine, command, error, info, provision, warning
 from checks.rules.installed import nvidia_driver, packages
 
 
@@ -150,7 +150,9 @@ def toolkit(host: Host, catalogue: Catalogue) -> Verdict:
     if version or found:
         return Ok(f"nvidia-container-toolkit {version or found[0].version} is installed.")
     if host.apt.packages is None:
-        return unread(host, "whether the toolkit is installed", ("dpkg",), "Make /var/lib/dpkg/status readable.")
+        return cannot_determine(
+            host, "whether the toolkit is installed", ("dpkg",), "Make /var/lib/dpkg/status readable."
+        )
     return (
         warning(
             host.docker.kind or "docker",
@@ -190,7 +192,9 @@ def runtime(host: Host, catalogue: Catalogue) -> Verdict:
     if host.nvidia.cdi_specs and (docker.kind == "podman" or docker.cdi_dirs):
         return Ok(f"The engine uses {host.nvidia.cdi_specs[0]}.")
     if host.nvidia.cdi_specs is None:
-        return unread(host, "whether there is a CDI specification", ("/cdi",), "Make /etc/cdi and /run/cdi readable.")
+        return cannot_determine(
+            host, "whether there is a CDI specification", ("/cdi",), "Make /etc/cdi and /run/cdi readable."
+        )
     argv = (
         ("nvidia-ctk", "cdi", "generate", "--output=/etc/cdi/nvidia.yaml")
         if docker.kind == "podman"
@@ -226,7 +230,9 @@ def runtime(host: Host, catalogue: Catalogue) -> Verdict:
 )
 def cdi(host: Host, catalogue: Catalogue) -> Verdict:
     if host.nvidia.cdi_specs is None:
-        return unread(host, "which CDI specifications exist", ("/cdi",), "Make /etc/cdi and /run/cdi readable.")
+        return cannot_determine(
+            host, "which CDI specifications exist", ("/cdi",), "Make /etc/cdi and /run/cdi readable."
+        )
     specs = host.nvidia.cdi_specs
     in_etc = [path for path in specs if path.startswith("/etc/cdi/")]
     in_run = [path for path in specs if not path.startswith("/etc/cdi/")]

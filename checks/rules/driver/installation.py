@@ -6,7 +6,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host, PciCard
 from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, kernel_log, needs
-from checks.rules.finding import by_hand, command, error, info, install, provision, reboot, unread, warning
+from checks.rules.finding import by_hand, cannot_determine, command, error, info, install, provision, reboot, warning
 from checks.rules.installed import modules, nvidia_driver
 
 _DPKG = "/var/lib/dpkg/status"
@@ -35,7 +35,7 @@ def present(host: Host, catalogue: Catalogue) -> Verdict:
     if findings:
         return tuple(findings)
     if unknown:
-        return unread(
+        return cannot_determine(
             host,
             f"whether a driver is installed for {', '.join(unknown)}",
             ("dpkg", "/lib/modules"),
@@ -106,11 +106,13 @@ def bound(host: Host, catalogue: Catalogue) -> Verdict:
         wanted = "nvidia" if card.vendor == cards.NVIDIA else "amdgpu"
         if card.driver == wanted:
             continue
-        findings.append(_wrong(host, catalogue, card) if card.driver else _none(host, catalogue, card, wanted))
+        findings.append(
+            _other_driver(host, catalogue, card) if card.driver else _no_driver(host, catalogue, card, wanted)
+        )
     return tuple(findings) or Ok(", ".join(f"{card.slot}: {card.driver}" for card in with_driver) + ".")
 
 
-def _wrong(host: Host, catalogue: Catalogue, card: PciCard) -> Finding:
+def _other_driver(host: Host, catalogue: Catalogue, card: PciCard) -> Finding:
     blocked = any(module == card.driver for module, _ in host.kernel.blacklisted or ())
     again = reboot(
         f"{card.driver} is blacklisted already: rebuild the initramfs (sudo update-initramfs -u -k all) and reboot."
@@ -128,9 +130,9 @@ def _wrong(host: Host, catalogue: Catalogue, card: PciCard) -> Finding:
     )
 
 
-def _none(host: Host, catalogue: Catalogue, card: PciCard, wanted: str) -> Finding:
+def _no_driver(host: Host, catalogue: Catalogue, card: PciCard, wanted: str) -> Finding:
     gave_up = rf"{card.slot}: .*(?:Fatal error during GPU init|probe with driver {wanted} failed)"
-    errors = kernel_log.matching(host.kernel.log or (), card.slot, gave_up)
+    errors = kernel_log.matching_lines(host.kernel.log or (), card.slot, gave_up)
     seen: list[tuple[str, object]] = [_bound_to(card), *kernel_log.quote([line for line, _ in errors], most=1)]
     line = host.kernel.cmdline or ()
     blocked = [path for module, path in host.kernel.blacklisted or () if module == wanted]

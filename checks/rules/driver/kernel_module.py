@@ -6,7 +6,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import DkmsBuild, Host
 from checks.model import Finding, Ok, Skip, Verdict, check
 from checks.rules import cards, needs, session
-from checks.rules.finding import command, error, install, provision, unread, warning
+from checks.rules.finding import cannot_determine, command, error, install, provision, warning
 from checks.rules.installed import modules, nvidia_driver, nvidia_packages
 
 _NAMES = {cards.NVIDIA: "nvidia", cards.AMD: "amdgpu"}
@@ -28,7 +28,7 @@ def running(host: Host, catalogue: Catalogue) -> Verdict:
     if host.nvidia.module_version:
         return Ok("The module is loaded.")
     if host.kernel.modules is None or release is None:
-        return unread(
+        return cannot_determine(
             host, "whether the running kernel has the module", ("/lib/modules",), "Make /lib/modules readable."
         )
     files = modules(host, "nvidia", release)
@@ -73,7 +73,9 @@ def next_boot(host: Host, catalogue: Catalogue) -> Verdict:
     if not vendors:
         return Skip("No NVIDIA driver is installed yet: see driver.present.")
     if release is None or host.kernel.modules is None:
-        return unread(host, "which kernel boots next", ("/boot", "grub", "/lib/modules"), "Run the doctor with sudo.")
+        return cannot_determine(
+            host, "which kernel boots next", ("/boot", "grub", "/lib/modules"), "Run the doctor with sudo."
+        )
     if release == host.kernel.release:
         return Ok(f"The next boot uses the same kernel, {release}.")
     findings = []
@@ -113,7 +115,7 @@ def next_boot(host: Host, catalogue: Catalogue) -> Verdict:
 def dkms(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
     if host.kernel.dkms is None:
-        return unread(host, "what DKMS has built", ("/var/lib/dkms",), "Make /var/lib/dkms readable.")
+        return cannot_determine(host, "what DKMS has built", ("/var/lib/dkms",), "Make /var/lib/dkms readable.")
     names = tuple({_NAMES[card.vendor] for card in ours})
     builds = [build for build in host.kernel.dkms if build.module.startswith(names)]
     if not builds:
@@ -124,11 +126,11 @@ def dkms(host: Host, catalogue: Catalogue) -> Verdict:
         rows = [build for build in builds if build.module == name]
         for kernel in kernels:
             if not any(row.kernel == kernel and row.state == "installed" for row in rows):
-                findings.append(_unbuilt(host, name, kernel, rows))
+                findings.append(_not_built(host, name, kernel, rows))
     return tuple(findings) or Ok(f"Built and installed for {', '.join(kernels)}.")
 
 
-def _unbuilt(host: Host, name: str, kernel: str, rows: list[DkmsBuild]) -> Finding:
+def _not_built(host: Host, name: str, kernel: str, rows: list[DkmsBuild]) -> Finding:
     near = next((row for row in rows if row.kernel == kernel), None) or next(
         (row for row in rows if row.kernel is None), rows[-1]
     )

@@ -51,7 +51,7 @@ def nvml(host: Host, catalogue: Catalogue) -> Verdict:
     if problem in _NOT_ASKED:
         return Unknown(f"NVML could not be queried ({problem}). `nvidia-smi` shows whether the driver responds.")
     if problem and not host.nvidia.nvml:
-        return (_silent(host, problem),)
+        return (_no_nvml(host, problem),)
     if host.nvidia.nvml is None:
         return Unknown("NVML was not queried.")
     findings: list[Finding] = []
@@ -75,7 +75,7 @@ def nvml(host: Host, catalogue: Catalogue) -> Verdict:
     return tuple(findings) or Ok(f"NVML lists {len(host.nvidia.nvml)} of {len(ours)} cards.")
 
 
-def _silent(host: Host, problem: str) -> Finding:
+def _no_nvml(host: Host, problem: str) -> Finding:
     seen: list[tuple[str, object]] = [
         ("NVML", problem),
         ("/sys/module/nvidia/version", host.nvidia.module_version or "not loaded"),
@@ -120,9 +120,9 @@ def init(host: Host, catalogue: Catalogue) -> Verdict:
         return kernel_log.cannot_read(host, "whether the driver has initialised the card")
     pattern = r"NVRM:.*?([0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2})\S*:? .*RmInitAdapter failed"
     lines: dict[str, list[str]] = {}
-    for line, match in kernel_log.matching(host.kernel.log, "nvrm", pattern):
+    for line, match in kernel_log.matching_lines(host.kernel.log, "nvrm", pattern):
         lines.setdefault(cards.bus_address(match[1]), []).append(line)
-    firmware = [line for line, _ in kernel_log.matching(host.kernel.log, "nvrm", r"GSP|WPR2")]
+    firmware = [line for line, _ in kernel_log.matching_lines(host.kernel.log, "nvrm", r"GSP|WPR2")]
     findings = []
     for card in ours:
         failures = lines.get(cards.bus_address(card.slot))
@@ -168,7 +168,9 @@ def gsp(host: Host, catalogue: Catalogue) -> Verdict:
         return Ok("The driver has initialised every card.")
     if host.kernel.log is None:
         return kernel_log.cannot_read(host, "whether the GSP has started")
-    lines = [line for line, _ in kernel_log.matching(host.kernel.log, "", _GSP) if "NVRM" in line or "nvidia" in line]
+    lines = [
+        line for line, _ in kernel_log.matching_lines(host.kernel.log, "", _GSP) if "NVRM" in line or "nvidia" in line
+    ]
     if not lines:
         return Ok("The driver has reported no GSP errors.")
     seen = kernel_log.quote(lines)

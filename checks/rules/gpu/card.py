@@ -6,7 +6,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import ASLEEP, Host, PciCard
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs
-from checks.rules.finding import by_hand, command, error, hardware, info, unread, warning
+from checks.rules.finding import by_hand, cannot_determine, command, error, hardware, info, warning
 
 # What the article promises: QLoRA of a 7B model on one card with 16 GiB. Bytes, with some room below, because such a
 # card reports between 15.9 and 17.2 billion (ECC, reserved memory).
@@ -31,7 +31,7 @@ _NOT_IN_CATALOGUE = (
 )
 def present(host: Host, catalogue: Catalogue) -> Verdict:
     if host.cards is None:
-        return unread(
+        return cannot_determine(
             host, "which devices are on the PCI bus", ("/sys/bus/pci",), "Run the doctor where /sys is mounted."
         )
     ours = cards.training(host, catalogue)
@@ -57,7 +57,7 @@ def supported(host: Host, catalogue: Catalogue) -> Verdict:
     ours = [card for card in host.cards or () if card.vendor in cards.VENDOR_NAMES]
     ours = [card for card in ours if card.driver not in cards.RESERVED]
     if host.cards is None:
-        return unread(
+        return cannot_determine(
             host, "which devices are on the PCI bus", ("/sys/bus/pci",), "Run the doctor where /sys is mounted."
         )
     findings, unlisted, fine = [], [], []
@@ -173,7 +173,7 @@ def memory(card: PciCard, host: Host, catalogue: Catalogue) -> tuple[float | Non
 def reserved_for_vm(host: Host, catalogue: Catalogue) -> Verdict:
     reserved = [c for c in host.cards or () if c.vendor in cards.VENDOR_NAMES and c.driver in cards.RESERVED]
     if host.cards is None:
-        return unread(
+        return cannot_determine(
             host, "which devices are on the PCI bus", ("/sys/bus/pci",), "Run the doctor where /sys is mounted."
         )
     if not reserved:

@@ -44,7 +44,7 @@ def xid(host: Host, catalogue: Catalogue) -> Verdict:
     if host.kernel.log is None:
         return kernel_log.cannot_read(host, "whether the driver reported Xid errors")
     seen: dict[tuple[str, int], list[str]] = {}
-    for line, match in kernel_log.matching(host.kernel.log, "xid", _XID):
+    for line, match in kernel_log.matching_lines(host.kernel.log, "xid", _XID):
         seen.setdefault((cards.bus_address(match[1]), int(match[2])), []).append(line)
     known = {row.number: row for row in catalogue.xids}
     findings = [
@@ -90,8 +90,8 @@ def amdgpu_errors(host: Host, catalogue: Catalogue) -> Verdict:
     logged: dict[str, dict[str, list[str]]] = {}
     about_amdgpu = [line for line in host.kernel.log if "amdgpu" in line]
     for word, pattern, kind in _AMDGPU:
-        for line, _ in kernel_log.matching(about_amdgpu, word, pattern):
-            address = kernel_log.matching([line], "amdgpu", _ADDRESS)
+        for line, _ in kernel_log.matching_lines(about_amdgpu, word, pattern):
+            address = kernel_log.matching_lines([line], "amdgpu", _ADDRESS)
             card = cards.card_at(address[0][1][1], host.cards or ()) if address else None
             if card is not None and card not in ours:
                 continue

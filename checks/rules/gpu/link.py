@@ -84,11 +84,11 @@ def bar_space(host: Host, catalogue: Catalogue) -> Verdict:
         r"([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]): BAR ([0-5])\b(?=.*\[mem).*?(no space|failed to assign|assigned)"
     )
     last: dict[tuple[str, str], tuple[str, str]] = {}
-    for line, match in kernel_log.matching(host.kernel.log, "bar ", pattern):
+    for line, match in kernel_log.matching_lines(host.kernel.log, "bar ", pattern):
         last[match[1], match[2]] = (match[3], line)
     # NVIDIA's message about such a window
     invalid = r"NVRM: BAR([0-5]) is 0M @ 0x0 \(PCI:([0-9a-f:.]+)\)"
-    for line, match in kernel_log.matching(host.kernel.log, "is 0m @", invalid):
+    for line, match in kernel_log.matching_lines(host.kernel.log, "is 0m @", invalid):
         last[match[2], match[1]] = ("invalid", line)
     findings = []
     for card in ours:
@@ -201,7 +201,7 @@ def fell_off_bus(host: Host, catalogue: Catalogue) -> Verdict:
 def _lost_lines(log: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Address and line of each report. Drivers from 570 on use several lines: the address is in the first."""
     address = ""
-    for line, match in kernel_log.matching(
+    for line, match in kernel_log.matching_lines(
         log, "nvrm", rf"Xid \((?:PCI:)?({_PLACE}\S*)\): 79\b|(?:GPU (?:at )?(?:PCI:)?({_PLACE}))|(fallen off the bus)"
     ):
         if match[1]:
@@ -210,7 +210,7 @@ def _lost_lines(log: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         address = cards.bus_address(match[2]) if match[2] else address
         if address and "fallen off the bus" in line:
             yield address, line
-    for line, match in kernel_log.matching(log, "device lost", rf"amdgpu ({_PLACE})\S* .*device lost from bus"):
+    for line, match in kernel_log.matching_lines(log, "device lost", rf"amdgpu ({_PLACE})\S* .*device lost from bus"):
         yield cards.bus_address(match[1]), line
 
 
@@ -232,7 +232,7 @@ def power_state(host: Host, catalogue: Catalogue) -> Verdict:
     sleep = r"(?:Unable to|can't) change power state from D3(?:cold|hot) to D0"
     pattern = rf"([0-9a-f]{{4}}:[0-9a-f]{{2}}:[0-9a-f]{{2}}\.[0-7]): {sleep}"
     lines: dict[str, list[str]] = {}
-    for line, match in kernel_log.matching(host.kernel.log, "change power state", pattern):
+    for line, match in kernel_log.matching_lines(host.kernel.log, "change power state", pattern):
         lines.setdefault(match[1], []).append(line)
     findings = [
         error(

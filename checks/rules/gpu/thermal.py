@@ -125,7 +125,7 @@ def power_brake(host: Host, catalogue: Catalogue) -> Verdict:
 
 @check(
     "gpu.power-cap",
-    "The power limit is not below the card's default",
+    "The power limit is at most 10 % below the card's default",
     about="A power limit below the card's default makes it slower all the time. Many users set one on purpose (a 3090 "
     "at 280 W is almost as fast), so there is a warning only if the limit is more than 10 % below the default. From "
     "NVML, or hwmon's power1_cap.",

@@ -86,7 +86,7 @@ def mig(host: Host, catalogue: Catalogue) -> Verdict:
 
 @check(
     "gpu.busy-memory",
-    "No other program uses the card's memory",
+    "Other programs use little of the card's memory",
     about="Memory that the desktop and other programs use is not available for training. A desktop uses up to 2 GiB; "
     "more is another program. Read from NVML, or on AMD from mem_info_vram_used.",
     by_hand="`nvidia-smi` or `amd-smi process` shows which programs use it. Stop the program, connect the monitor to "

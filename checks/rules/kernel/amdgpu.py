@@ -8,7 +8,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, kernel_log, needs
-from checks.rules.finding import command, error, hardware, install, unread, warning
+from checks.rules.finding import cannot_determine, command, error, hardware, install, warning
 
 # firmware that amdgpu requests but does not need: SR-IOV caps, and a table that it can read from the card instead
 _OPTIONAL = r"amdgpu/(?:\w+_cap|ip_discovery)\.bin"
@@ -74,9 +74,12 @@ def firmware(host: Host, catalogue: Catalogue) -> Verdict:
     missing = rf"amdgpu ([0-9a-f:.]+): Direct firmware load for (?!{_OPTIONAL})amdgpu/\S+ failed"
     broken = rf"amdgpu ([0-9a-f:.]+): .*(?:{_BROKEN})"
     log = host.kernel.log
-    hits = [*kernel_log.matching(log, "direct firmware load", missing), *kernel_log.matching(log, "amdgpu", broken)]
+    hits = [
+        *kernel_log.matching_lines(log, "direct firmware load", missing),
+        *kernel_log.matching_lines(log, "amdgpu", broken),
+    ]
     # without an address the line is about a card that amdgpu is not bound to (kernels up to 6.8)
-    nameless = kernel_log.matching(log, "*error*", rf"\[drm:\w+(?: \[amdgpu\])?\] \*ERROR\* .*(?:{_NAMELESS})")
+    nameless = kernel_log.matching_lines(log, "*error*", rf"\[drm:\w+(?: \[amdgpu\])?\] \*ERROR\* .*(?:{_NAMELESS})")
     findings = []
     for card in ours:
         lines = [line for line, match in hits if cards.bus_address(match[1]) == cards.bus_address(card.slot)]
@@ -116,7 +119,7 @@ def pcie_atomics(host: Host, catalogue: Catalogue) -> Verdict:
         return kernel_log.cannot_read(host, "whether KFD accepted the card")
     pattern = r"skipped device ([0-9a-f]{4}):([0-9a-f]{4}), PCI rejects atomics(?: (\d+)<(\d+))?"
     findings = []
-    for line, match in kernel_log.matching(host.kernel.log, "rejects atomics", pattern):
+    for line, match in kernel_log.matching_lines(host.kernel.log, "rejects atomics", pattern):
         hit = [card for card in ours if (card.vendor, card.device) == (match[1], match[2])]
         # integrated graphics may be skipped for the same reason, which is harmless
         if hit:
@@ -190,7 +193,7 @@ def iommu(host: Host, catalogue: Catalogue) -> Verdict:
 )
 def amdgpu_dkms(host: Host, catalogue: Catalogue) -> Verdict:
     if host.kernel.dkms is None:
-        return unread(host, "what DKMS has built", ("/var/lib/dkms",), "Make /var/lib/dkms readable.")
+        return cannot_determine(host, "what DKMS has built", ("/var/lib/dkms",), "Make /var/lib/dkms readable.")
     builds = [build for build in host.kernel.dkms if build.module == "amdgpu"]
     if not builds:
         return Skip("amdgpu-dkms is not installed.")

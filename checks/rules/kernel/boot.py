@@ -6,7 +6,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Ok, Skip, Unknown, Verdict, check
 from checks.rules import needs
-from checks.rules.finding import command, error, install, reboot, unread, warning
+from checks.rules.finding import cannot_determine, command, error, install, reboot, warning
 from checks.rules.installed import modules, uses_dkms
 
 # packages whose update needs a reboot before the GPU works again
@@ -27,7 +27,7 @@ def reboot_pending(host: Host, catalogue: Catalogue) -> Verdict:
     newer = coming is not None and release is not None and coming != release
     if not newer and not (host.apt.reboot_required and (asked or not host.apt.reboot_packages)):
         if host.apt.reboot_required is None and coming is None:
-            return unread(
+            return cannot_determine(
                 host, "whether a reboot is pending", ("reboot-required", "/boot"), "Make /run and /boot readable."
             )
         return Ok("No reboot is pending for kernel or driver.")
@@ -62,7 +62,7 @@ def headers(host: Host, catalogue: Catalogue) -> Verdict:
     if not uses_dkms(host):
         return Skip("DKMS builds no GPU driver here, so no headers are needed.")
     if host.kernel.headers is None:
-        return unread(host, "which headers are installed", ("/usr/src", "headers"), "Make /usr/src readable.")
+        return cannot_determine(host, "which headers are installed", ("/usr/src", "headers"), "Make /usr/src readable.")
     wanted = [kernel for kernel in dict.fromkeys((host.kernel.release, host.kernel.next_boot)) if kernel]
     if not wanted:
         return Unknown("Cannot determine the kernel's release.")
@@ -98,7 +98,9 @@ def initramfs(host: Host, catalogue: Catalogue) -> Verdict:
     release = host.kernel.next_boot or host.kernel.release
     if host.kernel.dates is None:
         if any(gap.source == "stat" for gap in host.unread):
-            return unread(host, "when the initramfs was built", ("stat",), "`ls -l /boot /etc/modprobe.d` shows it.")
+            return cannot_determine(
+                host, "when the initramfs was built", ("stat",), "`ls -l /boot /etc/modprobe.d` shows it."
+            )
         return Skip("No file of your own in /etc/modprobe.d mentions GPU modules.")
     dates = dict(host.kernel.dates)
     built = dates.get(f"/boot/initrd.img-{release}")

@@ -6,7 +6,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs
-from checks.rules.finding import by_hand, error, install, unread, warning
+from checks.rules.finding import by_hand, cannot_determine, error, install, warning
 
 
 @check(
@@ -22,7 +22,9 @@ def compiler(host: Host, catalogue: Catalogue) -> Verdict:
     if host.python.compiler:
         return Ok(f"{host.python.compiler} is installed.")
     if host.python.compiler is None and any("gcc" in gap.source or "/usr/bin" in gap.source for gap in host.unread):
-        return unread(host, "whether a C compiler is installed", ("gcc", "/usr/bin"), "Make /usr/bin readable.")
+        return cannot_determine(
+            host, "whether a C compiler is installed", ("gcc", "/usr/bin"), "Make /usr/bin readable."
+        )
     return (
         error(
             "C compiler",
@@ -70,7 +72,7 @@ def headers(host: Host, catalogue: Catalogue) -> Verdict:
 )
 def version(host: Host, catalogue: Catalogue) -> Verdict:
     if host.python.version is None:
-        return unread(host, "the version of python3", ("python",), "Check that python3 is on PATH.")
+        return cannot_determine(host, "the version of python3", ("python",), "Check that python3 is on PATH.")
     ours = cards.training(host, catalogue)
     wanted = [stack for card in ours for stack in cards.stacks(card, catalogue)]
     wanted = wanted or [stack for stack in catalogue.stacks if stack.vendor == "cpu"]

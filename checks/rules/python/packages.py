@@ -35,7 +35,7 @@ def _torch_runtime(env: TrainingEnvironment) -> tuple[str, tuple[int, ...]] | No
     return ("cuda", cards.numbers(env.torch_cuda)[:2]) if env.torch_cuda else None
 
 
-def _seen(env: TrainingEnvironment) -> list[Seen]:
+def _torch_evidence(env: TrainingEnvironment) -> list[Seen]:
     built = f"CUDA {env.torch_cuda}" if env.torch_cuda else f"HIP {env.torch_hip}" if env.torch_hip else "no GPU"
     return [(f"{env.path}/lib/python{env.python}/site-packages/torch/version.py", f"{env.torch}, built for {built}")]
 
@@ -58,7 +58,7 @@ def _fix(env: TrainingEnvironment, card: PciCard | None, catalogue: Catalogue) -
     )
 
 
-def _unread(ours: tuple[PciCard, ...]) -> Unknown:
+def _not_read(ours: tuple[PciCard, ...]) -> Unknown:
     return Unknown("The Python environments could not be read.")
 
 
@@ -76,7 +76,7 @@ def torch_build(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
     environments = _environments_for(host, catalogue, ours)
     if environments is None:
-        return _unread(ours)
+        return _not_read(ours)
     able = {_BACKENDS[VENDORS[card.vendor]] for card in ours}
     findings, fine = [], []
     for env in (env for env in environments if env.torch):
@@ -92,7 +92,7 @@ def torch_build(host: Host, catalogue: Catalogue) -> Verdict:
                 if runtime is None
                 else f"PyTorch {env.torch} is built for {_RUNTIME_NAMES[runtime[0]]}; the card is {brands}.",
                 "It cannot use the card: torch.cuda.is_available() is False, and training is very slow.",
-                _seen(env),
+                _torch_evidence(env),
                 _fix(env, ours[0], catalogue),
             )
         )
@@ -110,7 +110,9 @@ def _lacks_kernels(card: PciCard, runtime: tuple[str, tuple[int, ...]], catalogu
     if row is None or not fitting:
         return False
     kind = runtime[0]
-    rows = [(cards.numbers(s.runtime.removeprefix(f"{kind} "))[:2], s) for s in catalogue.stacks if _is(s, kind)]
+    rows = [
+        (cards.numbers(s.runtime.removeprefix(f"{kind} "))[:2], s) for s in catalogue.stacks if _has_runtime(s, kind)
+    ]
     same = [stack for number, stack in rows if number == runtime[1]]
     if same:
         return all(row.target not in stack.targets for stack in same)
@@ -124,7 +126,7 @@ def _lacks_kernels(card: PciCard, runtime: tuple[str, tuple[int, ...]], catalogu
     return False
 
 
-def _is(stack: Stack, kind: str) -> bool:
+def _has_runtime(stack: Stack, kind: str) -> bool:
     return stack.runtime.startswith(f"{kind} ")
 
 
@@ -143,7 +145,7 @@ def torch_arch(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
     environments = _environments_for(host, catalogue, ours)
     if environments is None:
-        return _unread(ours)
+        return _not_read(ours)
     findings: list[Finding] = []
     checked = 0
     for env in (env for env in environments if env.torch):
@@ -160,7 +162,7 @@ def torch_arch(host: Host, catalogue: Catalogue) -> Verdict:
                     f"{env.path}, {cards.subject(card, catalogue)}",
                     f"PyTorch {env.torch} has no kernels for the card ({row.target if row else '?'}).",
                     "Its first computation on the card fails with `no kernel image is available`.",
-                    _seen(env),
+                    _torch_evidence(env),
                     _fix(env, card, catalogue),
                 )
             )
@@ -185,7 +187,7 @@ def bitsandbytes(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
     environments = _environments_for(host, catalogue, ours)
     if environments is None:
-        return _unread(ours)
+        return _not_read(ours)
     findings, fine = [], []
     for env in (env for env in environments if env.bitsandbytes and env.torch and _torch_runtime(env)):
         problem = _bitsandbytes_problem(env, host, catalogue)
@@ -230,7 +232,7 @@ def _bitsandbytes_problem(env: TrainingEnvironment, host: Host, catalogue: Catal
     majors = {_major(name, kind) for name in libraries if name.startswith(kind)}
     if not forced and version[:1] and version[0] not in majors:
         torch = f"{'ROCm (HIP)' if kind == 'rocm' else 'CUDA'} {'.'.join(map(str, version[:2]))}"
-        return f"bitsandbytes {env.bitsandbytes} has no library for {torch}.", _seen(env)
+        return f"bitsandbytes {env.bitsandbytes} has no library for {torch}.", _torch_evidence(env)
     return None
 
 

@@ -6,7 +6,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import DeviceNode, Host
 from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs
-from checks.rules.finding import Seen, by_hand, command, error, info, unread
+from checks.rules.finding import Seen, by_hand, cannot_determine, command, error, info
 from checks.rules.session import as_root, groups, hidden_by_sudo, in_container, may_use, user
 
 
@@ -69,7 +69,9 @@ def kfd_access(host: Host, catalogue: Catalogue) -> Verdict:
     node = host.amd.kfd
     if node is None:
         if any("/dev/kfd" in gap.source for gap in host.unread):
-            return unread(host, "whether this session can open /dev/kfd", ("/dev/kfd",), "Make /dev readable.")
+            return cannot_determine(
+                host, "whether this session can open /dev/kfd", ("/dev/kfd",), "Make /dev readable."
+            )
         if not host.amd.loaded and not in_container(host):
             return Skip("amdgpu is not loaded, so there is no /dev/kfd: see driver.bound.")
         return (
@@ -111,7 +113,7 @@ def kfd_access(host: Host, catalogue: Catalogue) -> Verdict:
 def render_access(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.AMD)
     if host.amd.render is None:
-        return unread(host, "which render nodes exist", ("/dev/dri",), "Make /dev/dri readable.")
+        return cannot_determine(host, "which render nodes exist", ("/dev/dri",), "Make /dev/dri readable.")
     findings: list[Finding] = []
     known: list[str] = []
     unknown: list[str] = []

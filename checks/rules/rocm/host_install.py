@@ -6,7 +6,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Ok, Unknown, Verdict, check
 from checks.rules import cards, needs
-from checks.rules.finding import by_hand, command, info, unread, warning
+from checks.rules.finding import by_hand, cannot_determine, command, info, warning
 from checks.rules.installed import packages
 from checks.rules.session import hidden_by_sudo
 
@@ -33,7 +33,7 @@ _UBUNTU_ONLY = (
 )
 def several_installs(host: Host, catalogue: Catalogue) -> Verdict:
     if host.amd.rocm is None:
-        return unread(host, "which ROCm is installed", ("/opt",), "Make /opt readable.")
+        return cannot_determine(host, "which ROCm is installed", ("/opt",), "Make /opt readable.")
     versions = {cards.numbers(row.version)[:2]: row for row in host.amd.rocm if row.version}
     if len(versions) < 2:
         return Ok(
@@ -63,7 +63,7 @@ def several_installs(host: Host, catalogue: Catalogue) -> Verdict:
 )
 def ubuntu_packages(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.packages is None:
-        return unread(host, "which packages are installed", ("dpkg",), "Make /var/lib/dpkg/status readable.")
+        return cannot_determine(host, "which packages are installed", ("dpkg",), "Make /var/lib/dpkg/status readable.")
     from_ubuntu = [row for row in packages(host, *_UBUNTU_ONLY) if row.name in _UBUNTU_ONLY]
     if not from_ubuntu or not host.amd.rocm:
         return Ok("ROCm packages are not mixed.")
