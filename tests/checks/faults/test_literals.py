@@ -39,7 +39,7 @@ def printed() -> Iterator[tuple[str, Wording]]:
 def asked() -> dict[str, set[str]]:
     """Every pattern that a rule looks for in the kernel log, and the cited lines that it hits."""
     hits: dict[str, set[str]] = {}
-    plain = kernel_log.matching
+    plain = kernel_log.matching_lines
 
     def listening(log: Iterable[str], word: str, pattern: str) -> list[tuple[str, re.Match[str]]]:
         found = plain(log, word, pattern)
@@ -47,7 +47,7 @@ def asked() -> dict[str, set[str]]:
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernel_log, "matching", listening)
+        patch.setattr(kernel_log, "matching_lines", listening)
         for name, wording in printed():
             examine(name, wording)
     # a pattern may hold the machine's own address: that part is no literal of the rule's
