@@ -140,9 +140,9 @@ def raise_if_failed(outcome: Outcome, doing: str) -> None:
         return
     text = f"{outcome.stdout}\n{outcome.stderr}"
     if cause := find_cause(_CAUSES, text):
-        said = next(line.strip() for line in reversed(text.splitlines()) if re.search(cause.pattern, line))
+        line_of_cause = next(line.strip() for line in reversed(text.splitlines()) if re.search(cause.pattern, line))
         what = f"Building the training environment failed while {doing}: {cause.why}"
-        raise cause.kind(f"environment.{cause.code}", what, said[-300:], cause.next)
+        raise cause.kind(f"environment.{cause.code}", what, line_of_cause[-300:], cause.next)
     errors = [line.strip() for line in text.splitlines() if line.lstrip().startswith("ERROR:") or "Error" in line]
     ended = f"exit {outcome.rc}" if outcome.rc is not None else outcome.problem
     raise OutsideFailed(

@@ -168,8 +168,8 @@ def shapes_for(recipe: Recipe, model: str | None) -> Shapes:
             f"Known models: {', '.join(known.rpartition('/')[2] for known in known_models())}.",
             "Give one of these, or the model's config.json: gpu-setup fit --model FOLDER/config.json",
         )
-    asked = recipe.config.get("overrides_of_model_config")
-    layers = asked.get("num_hidden_layers") if isinstance(asked, dict) and not model else None
+    changed = recipe.config.get("overrides_of_model_config")
+    layers = changed.get("num_hidden_layers") if isinstance(changed, dict) and not model else None
     return msgspec.structs.replace(shapes, layers=layers) if isinstance(layers, int) else shapes
 
 

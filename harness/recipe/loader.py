@@ -180,9 +180,9 @@ def preset_recipe(name: str, base: str, preset: Preset) -> Recipe:
         preset_of=base,
         loss_band=None,
     )
-    made = read_recipe(Path(recipe.path), name, traits, header + text)
-    assert made.config == {**recipe.config, **{key: value for key, (value, _) in preset.changes.items()}}
-    return made
+    result = read_recipe(Path(recipe.path), name, traits, header + text)
+    assert result.config == {**recipe.config, **{key: value for key, (value, _) in preset.changes.items()}}
+    return result
 
 
 def _as_comment(text: str) -> str:

@@ -57,8 +57,8 @@ def read_support(machine: Machine, uid: int) -> BackgroundSupport:
     manager = answer.stdout.strip() in ("running", "degraded", "starting", "initializing")
     lingers: bool | None = True
     if user:
-        said = machine.run(("loginctl", "show-user", str(uid), "--property=Linger", "--value"), timeout=5)
-        lingers = {"yes": True, "no": False}.get(said.stdout.strip()) if said.ok else None
+        answer = machine.run(("loginctl", "show-user", str(uid), "--property=Linger", "--value"), timeout=5)
+        lingers = {"yes": True, "no": False}.get(answer.stdout.strip()) if answer.ok else None
     inhibitor = machine.run(("systemd-inhibit", "--list", "--no-legend"), timeout=5).ok
     return BackgroundSupport(manager, user, lingers, inhibitor)
 

@@ -137,7 +137,7 @@ def examine(
     answers = [row.answer for row in rows]
     questions = rows + [tokenise_row(tokenizer, prompt) for prompt in prompts]
     result: dict[str, Any] = {"rows": len(rows)}
-    said: dict[str, list[str]] = {"before": [""] * len(questions)}
+    texts: dict[str, list[str]] = {"before": [""] * len(questions)}
     for name, view in views:
         with view():
             if rows:
@@ -145,11 +145,11 @@ def examine(
                     "held_out_loss": answer_loss(model, rows, answers),
                     "mismatched_loss": answer_loss(model, rows, answers[1:] + answers[:1]),
                 }
-            said[name] = answers_to(model, tokenizer, questions, tokens) if questions else []
+            texts[name] = answers_to(model, tokenizer, questions, tokens) if questions else []
         print(f"examined {name}", flush=True)
     result["answers"] = [
         {"question": row.text, "before": before, "after": after}
-        for row, before, after in zip(questions, said["before"], said["after"], strict=True)
+        for row, before, after in zip(questions, texts["before"], texts["after"], strict=True)
     ]
     return result
 

@@ -163,9 +163,9 @@ def fetch(repo: str, revision: str | None, out: Path) -> None:
 
 def licence_of(info: Any) -> str | None:
     """The licence in the model's card, or its tag."""
-    said = getattr(info.card_data, "license", None) if info.card_data else None
+    licence = getattr(info.card_data, "license", None) if info.card_data else None
     tags = [tag.partition(":")[2] for tag in info.tags or [] if tag.startswith("license:")]
-    return said if isinstance(said, str) else next(iter(tags), None)
+    return licence if isinstance(licence, str) else next(iter(tags), None)
 
 
 def partial_bytes(out: Path) -> int:

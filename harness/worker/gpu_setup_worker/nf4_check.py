@@ -96,15 +96,15 @@ def compare(
     y = layer(given)
     if rows > 1:
         y.backward(g.to(device))
-    said = y.detach().double()
+    output = y.detach().double()
     if spoil is not None:
-        said = spoil(said)
+        output = spoil(output)
 
     real = dequantise(layer.weight.data, layer.weight.quant_state)
     x64, g64 = x.double().to(device), g.double().to(device)
     expected = x64 @ real.T
     label = "x".join(map(str, shape))
-    found = [_worst(f"forward {label}", said - expected, product_bound(x64, real, expected, dtype))]
+    found = [_worst(f"forward {label}", output - expected, product_bound(x64, real, expected, dtype))]
     if rows > 1:
         back = g64 @ real
         assert given.grad is not None

@@ -107,13 +107,13 @@ def check_torch(given: ExpectedImage) -> Result:
 
     found = {"torch": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip}
     for name, wanted in (("cuda", given.cuda), ("hip", given.hip)):
-        said = found[name]
-        if wanted is None and said is not None:
-            return Result("fail", f"torch is built for {name.upper()} {said}, but this image is not", found)
-        if wanted is not None and not (said or "").startswith(wanted):
-            return Result("fail", f"torch is built for {name.upper()} {said}, {wanted} is wanted", found)
+        version = found[name]
+        if wanted is None and version is not None:
+            return Result("fail", f"torch is built for {name.upper()} {version}, but this image is not", found)
+        if wanted is not None and not (version or "").startswith(wanted):
+            return Result("fail", f"torch is built for {name.upper()} {version}, expected {wanted}", found)
     if given.torch and torch.__version__.partition("+")[0] != given.torch.partition("+")[0]:
-        return Result("fail", f"torch is {torch.__version__}, {given.torch} is wanted", found)
+        return Result("fail", f"torch is {torch.__version__}, expected {given.torch}", found)
     return Result("pass", f"torch {torch.__version__}", found)
 
 
@@ -169,7 +169,7 @@ def check_versions(given: ExpectedImage) -> Result:
         except importlib.metadata.PackageNotFoundError:
             found = "absent"
         if found != version:
-            wrong.append(f"{name} {found} instead of {version}")
+            wrong.append(f"{name} {found}, expected {version}")
     if wrong:
         return Result("fail", "; ".join(wrong[:5]), {"wrong": len(wrong)})
     return Result("pass", f"{len(wanted)} packages have the lock's versions", {"packages": len(wanted)})
@@ -186,7 +186,7 @@ def check_bitsandbytes(given: ExpectedImage) -> Result:
         return Result("fail", "bitsandbytes could not load its library", values)
     kind = "cuda" if given.cuda else "rocm" if given.hip else "cpu"
     if kind not in name:
-        return Result("fail", f"bitsandbytes loaded {name}, a library for {kind} is wanted", values)
+        return Result("fail", f"bitsandbytes loaded {name}, expected a library for {kind}", values)
     return Result("pass", name, values)
 
 

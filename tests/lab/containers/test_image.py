@@ -153,7 +153,7 @@ ANOTHER = {
         {"torch", "kernels", "bitsandbytes", "device", "triton", "nf4"},
         "HIP",
     ),
-    "version": (("--torch", "2.12.0"), {"torch"}, "2.12.0 is wanted"),
+    "version": (("--torch", "2.12.0"), {"torch"}, "expected 2.12.0"),
 }
 # each as `python -m gpu_setup_worker.verify WORDS`; PyTorch is imported once
 EACH = """
@@ -201,7 +201,7 @@ def test_a_package_that_is_not_the_locked_one_is_seen(site: Site, built: Ended, 
     (line,) = (line for line in result.stdout.splitlines() if line.startswith("gpu-setup-verify: "))
     (row,) = (row for row in json.loads(line.partition(": ")[2])["checks"] if row["id"] == "versions")
     assert row["status"] == "fail"
-    assert "instead of 0.1" in row["reason"] and "not-there absent" in row["reason"]
+    assert "expected 0.1" in row["reason"] and "not-there absent" in row["reason"]
 
 
 def test_the_builds_own_proof_refuses_another_vendors_torch(site: Site, built: Ended) -> None:
