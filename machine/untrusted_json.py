@@ -127,8 +127,8 @@ def decode(path: str, text: str) -> Any:
 def decode_json(text: str) -> Any:
     """The text's value; every kind of bad JSON is a ValueError."""
     try:
-        # a lone surrogate cannot be a path or be printed: the escape decodes, the text does not encode
-        json.dumps(value := json.loads(text), ensure_ascii=False).encode("utf-8")
+        # an escaped surrogate is a byte of a name that is not UTF-8 (os.fsencode); any other lone one is no text at all
+        json.dumps(value := json.loads(text), ensure_ascii=False).encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
         raise ValueError("it holds half a character (a lone surrogate)") from error
     except RecursionError as error:

@@ -24,7 +24,8 @@ from machine.bundle import LARGEST, unpack
 from machine.errors import BadUsage
 from machine.local import Unreadable
 from machine.open_recording import open_recording
-from machine.recorder import RecordingMachine
+from machine.recorder import RecordingMachine, identities_of, machine_file, write
+from machine.recording import RecordedMachine
 from machine.whole_file import BUNDLE, save
 from tests.cpu_time import at_most
 from tests.recorded_machines import FEW, load, machine_path, names
@@ -155,6 +156,19 @@ def test_a_log_of_many_megabytes_still_fits(tmp_path: Path) -> None:
     assert written.size < 1_000_000
     host = read_host(open_recording(written.file))
     assert host.kernel.log is not None and "89999" in host.kernel.log[-1]
+
+
+def test_names_that_are_not_utf8_are_kept_in_every_form(tmp_path: Path) -> None:
+    (tmp_path / "from/sysroot/etc/modprobe.d").mkdir(parents=True)
+    (tmp_path / "from/sysroot/etc/modprobe.d/\udcff.conf").write_bytes(b"blacklist nvidia\n")
+    (tmp_path / "from/paths.json").write_text(r'{"names": {"/etc/modprobe.d": ["\udcfe.conf"]}}')
+    seen = RecordingMachine(RecordedMachine(tmp_path / "from"))
+    report = run(read_host(seen), catalogue(), ALL)
+    bundle.write(seen, report, catalogue(), str(tmp_path / "b.tar.gz"), force=False)
+    write(seen, tmp_path / "folder", identities_of(seen), {})
+    (tmp_path / "b.machine").write_bytes(machine_file(seen, identities_of(seen), {}))
+    for name in ("from", "b.tar.gz", "folder", "b.machine"):
+        assert open_recording(str(tmp_path / name)).list("/etc/modprobe.d") == ("\udcfe.conf", "\udcff.conf"), name
 
 
 # ---- made to do harm
