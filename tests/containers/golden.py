@@ -1,4 +1,4 @@
-"""The Dockerfiles of the recorded machines, kept as files: `python -m tests.containers.golden` writes them anew.
+"""The Dockerfiles of the recorded machines, kept as files: `python -m tests.containers.golden` writes them again.
 
 A machine that gets none has a file that ends in .refused, with the code and the three sentences.
 """

@@ -1,4 +1,4 @@
-"""How cards get into a container: facts in, options of `docker run` out."""
+"""How containers get the GPUs: from facts to options of `docker run`."""
 
 from __future__ import annotations
 

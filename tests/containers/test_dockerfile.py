@@ -1,4 +1,4 @@
-"""What a Dockerfile says, whoever it is for."""
+"""What every Dockerfile contains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engines' texts, as they were seen, and what a person is told."""
+"""Real error texts of engines, and the message that a person gets."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ ERROR: failed to solve: process "/bin/sh -c set -eu; Error: x" did not complete 
 
 
 def test_the_echo_of_the_failed_command_is_no_cause() -> None:
-    """BuildKit repeats the whole command, with every message that it could have given."""
+    """BuildKit repeats the whole command, with all its possible messages."""
     problem = engine_problem(Outcome((), 1, ECHOED, "", 1.0), "The build stopped")
     assert problem.code == "image.not-offered"
     assert problem.why == "3.1 ERROR: No matching distribution found for accelerate==1.13.0"

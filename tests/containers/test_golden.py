@@ -1,4 +1,4 @@
-"""Every recorded machine's Dockerfile, as it is kept, and linted."""
+"""The Dockerfile of every recorded machine equals the stored one and passes the linter."""
 
 from __future__ import annotations
 

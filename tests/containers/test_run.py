@@ -1,4 +1,4 @@
-"""A container's command: what it may, who it is, what it sees."""
+"""A container's command: its permissions, its user, its mounts."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_a_token_is_a_file_for_this_run_and_no_argument(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_token_file_goes_also_when_the_run_breaks(tmp_path: Path) -> None:
+def test_a_token_file_is_removed_when_the_run_fails(tmp_path: Path) -> None:
     online = made(network=True, private=tmp_path)
     with pytest.raises(KeyboardInterrupt), with_token(online, WithToken(HF_TOKEN="hf_secret")):
         raise KeyboardInterrupt

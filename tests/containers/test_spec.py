@@ -1,4 +1,4 @@
-"""Which image a machine gets, and why another gets none."""
+"""Which image a machine gets, or why it gets none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From facts to a container: which built image is taken, what it is given, what it is not."""
+"""From facts to a container: the image that is chosen, and what the container gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of the worker's proof that needs no torch."""
+"""The part of the worker's verification that needs no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real Docker engines of the tests' own: their images, sockets and devices are private, and end with the tests.
+"""Real Docker engines for the tests: their images, sockets and devices are private, and removed afterwards.
 
 Each runs in a mount namespace of its own, so that its mounts and stand-in devices are seen by nobody else and go with
 it. No bridge and no iptables rule is made: containers of these tests have no network.

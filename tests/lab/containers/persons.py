@@ -1,4 +1,4 @@
-"""Commands started by somebody without root, though the tests lie in a home that is closed to them."""
+"""Commands of a user without root, although the tests are in a home that this user cannot read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""podman of this distribution, unpacked beside the system, with a store and settings of the tests' own."""
+"""podman of this distribution, unpacked outside the system, with its own storage and settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cards in real containers: the options that the tool chooses, on Docker 20.10 and 26.1, with stand-ins."""
+"""GPUs in real containers: the options that the tool chooses, on Docker 20.10 and 26.1, with stand-ins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds that fail for real: each is explained, leaves no container and no image, and can be gone on with."""
+"""Builds that really fail: each is explained, leaves no container and no image, and can be resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processor's image for real: built from a local base without network, proven from inside, trained in."""
+"""The real CPU image: built from a local base without network, verified from inside, used for training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Containers end with their command, whatever ends it, and leave nothing; an engine that is not there is explained."""
+"""Containers end with their command in every case, and leave nothing; a missing engine is explained."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_what_a_killed_tool_leaves_the_next_one_removes(site: Site, built: Ended
     child.communicate(timeout=30)
 
 
-def test_another_tool_at_work_is_left_alone(site: Site, built: Ended, own: Path) -> None:
+def test_the_container_of_another_running_tool_is_kept(site: Site, built: Ended, own: Path) -> None:
     child = started(site, own, "--", "sleep", "300")
     try:
         wait_for(running_count(site, 1), 30)

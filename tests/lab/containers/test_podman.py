@@ -1,4 +1,4 @@
-"""The tool with podman: what it says of it, a container, and (in the full tests) the processor's image."""
+"""The tool with podman: its report, a container, and (in the full tests) the CPU image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rootless Docker of a person without root: what the tool says of it, and what it can do there."""
+"""A rootless Docker of a user without root: the tool's report, and what works."""
 
 from __future__ import annotations
 

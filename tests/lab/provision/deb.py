@@ -1,4 +1,4 @@
-"""Debian packages out of thin air: named, versioned and depending as told, with the few files that matter."""
+"""Builds Debian packages with a given name, version, dependencies and the few files that matter."""
 
 from __future__ import annotations
 

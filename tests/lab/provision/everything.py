@@ -1,4 +1,4 @@
-"""Every file of a machine, as one line each: run in a guest before and after what must not write."""
+"""Lists every file of a machine: runs in a guest before and after a command that must not write."""
 
 import hashlib
 import json

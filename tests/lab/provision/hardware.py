@@ -1,4 +1,4 @@
-"""The machines of these tests as the installer leaves them, and how the same ones look once a driver drives the card.
+"""The machines of these tests after the installation, and the same ones with a loaded GPU driver.
 
 Made like the recordings in tests/machines, from what the kernel, Ubuntu and the vendors' drivers are known to write:
 nothing here was recorded on hardware.

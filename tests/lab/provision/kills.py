@@ -1,4 +1,4 @@
-"""Ends a run of the tool at a chosen moment from outside, runs it again, and says how the machine then differs."""
+"""Kills a run of the tool at a chosen moment, runs it again, and compares the machine."""
 
 from __future__ import annotations
 

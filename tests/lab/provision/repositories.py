@@ -1,4 +1,4 @@
-"""Signed repositories of Ubuntu and of each vendor, answered for under their real addresses, inside one network."""
+"""Signed repositories of Ubuntu and of each vendor, served at their real addresses in a private network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every guest's root is made of, layer under layer: a small Debian or Ubuntu with systemd, one machine's packages,
+"""The layers of every guest's root file system: a small Debian or Ubuntu with systemd, one machine's packages,
 and the checkout's tool with the vendors' keys of this session."""
 
 from __future__ import annotations

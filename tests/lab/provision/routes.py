@@ -1,4 +1,4 @@
-"""The ways that a fresh machine can go: which computer, what is asked for, and what must be true in the end."""
+"""The routes of a fresh machine: the computer, the options, and the expected result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a machine is compared: packages, marks, holds, groups, units, and every file that was changed."""
+"""The state of a machine that is compared: packages, marks, holds, groups, units, and every changed file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked for beside the driver, and modules that do not build: the card keeps a driver that works."""
+"""Options besides the driver, and modules that fail to build: the GPU keeps a working driver."""
 
 from __future__ import annotations
 

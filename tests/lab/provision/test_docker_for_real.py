@@ -1,4 +1,4 @@
-"""From a fresh machine to a container: apply installs a real Docker, restart, image build, proof, a run with a card.
+"""From a fresh machine to a container: apply installs a real Docker, reboot, image build, verify, a run with a GPU.
 
 The guest is one of the others' kind; only its Docker is real: this distribution's, in a package of Ubuntu's name.
 """

@@ -1,4 +1,4 @@
-"""What can go wrong outside: one message that says step, cause and next; dpkg in order; nothing half-written."""
+"""External faults: one message with step, cause and next action; dpkg in order; no incomplete file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernels that come later: the branch that has their modules, the hook that keeps a bare one away, update."""
+"""Later kernels: the branch with their modules, the hook that does not boot one without a module, update."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules that apt would rather build, that do not build, or only build for the kernel that is here."""
+"""Modules that apt would build instead, that fail to build, or build only for the current kernel."""
 
 from __future__ import annotations
 

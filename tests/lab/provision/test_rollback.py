@@ -1,4 +1,4 @@
-"""Rolled back after each way, and in the middle of one: the machine is as it was before."""
+"""Rollback after each route, and in the middle of one: the machine is as before."""
 
 from __future__ import annotations
 

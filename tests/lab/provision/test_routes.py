@@ -1,4 +1,4 @@
-"""From a fresh machine to one whose card is driven: plan, apply, a real restart, resume, and nothing left to do."""
+"""From a fresh machine to one with a working GPU: plan, apply, a real reboot, resume, and nothing left to do."""
 
 from __future__ import annotations
 

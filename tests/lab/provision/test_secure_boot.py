@@ -1,4 +1,4 @@
-"""Secure Boot on, as the recorded firmware variables say: signed modules need nobody, built ones a person."""
+"""Secure Boot on, by recorded firmware variables: signed modules need no person, modules built here need one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who watches may go, come back, or start a second one: the work is a unit of the system's, one at a time."""
+"""The watching process may end, return, or start a second run: the work is a systemd unit, one at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gpu-setup up` where a card is there and its driver is not: shows the plan, asks, installs, says how it goes on."""
+"""`gpu-setup up` with a GPU and no driver: shows the plan, asks, installs, and names the next command."""
 
 from __future__ import annotations
 

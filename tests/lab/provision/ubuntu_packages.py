@@ -1,4 +1,4 @@
-"""What Ubuntu's archive holds for these tests: kernels, their tools, DKMS, Docker, compilers, NVIDIA's drivers.
+"""The content of Ubuntu's archive in these tests: kernels, their tools, DKMS, Docker, compilers, NVIDIA's drivers.
 
 Names, versions and relations are those of noble as far as they matter for what apt decides; contents are stand-ins.
 """

@@ -1,4 +1,4 @@
-"""What the vendors' repositories hold for these tests, by the catalogue's names for them."""
+"""The content of the vendors' repositories in these tests, with the catalogue's names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in the way of a restart or of a new driver."""
+"""What prevents a reboot or a driver change."""
 
 from __future__ import annotations
 

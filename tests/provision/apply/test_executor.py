@@ -1,4 +1,4 @@
-"""Carrying out: checked, done, checked again; kept line by line; stopped where it should."""
+"""Running a plan: each step checked, done and verified, recorded in the journal, and stopped where it must."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files change whole or not at all, and go back only while they are ours."""
+"""Files change atomically, and are restored only if nobody else changed them."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_broken_json_is_refused_and_not_overwritten(broken: bytes) -> None:
     assert refused.value.code == "file.broken"
 
 
-def test_a_file_goes_back_to_what_it_was(tmp_path: Path) -> None:
+def test_a_file_is_restored(tmp_path: Path) -> None:
     path = tmp_path / "daemon.json"
     path.write_text("{}\n")
     path.chmod(0o600)
@@ -100,7 +100,7 @@ def test_a_file_that_somebody_changed_since_is_left_and_shown(tmp_path: Path) ->
     assert path.read_text() == "theirs\n"
 
 
-def test_a_new_file_goes_with_the_folders_that_were_made_for_it(tmp_path: Path) -> None:
+def test_a_new_file_is_removed_with_the_folders_created_for_it(tmp_path: Path) -> None:
     path = tmp_path / "etc" / "docker" / "daemon.json"
     before = back_up(str(path), tmp_path / "backups")
     assert before.made == str(tmp_path / "etc")

@@ -1,4 +1,4 @@
-"""What the last run's own account adds to the facts: the steps that it was cut off in are looked at once more."""
+"""What the journal adds to the facts: steps that the last run was interrupted in are checked again."""
 
 from __future__ import annotations
 

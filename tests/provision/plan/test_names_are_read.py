@@ -1,4 +1,4 @@
-"""What a plan asks dpkg for must be among the packages that are read: else a finished step would stay open for ever."""
+"""The packages of a plan must be among those that are read: otherwise a finished step would never be done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes with a driver on a machine that people use: updates by night, other engines' networks, Python, versions."""
+"""Around a driver on a machine in use: unattended upgrades, networks of other engines, Python, versions."""
 
 from __future__ import annotations
 

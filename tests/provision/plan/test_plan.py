@@ -1,4 +1,4 @@
-"""The plan as a whole: who is left alone, one vendor at a time, and a digest that means something."""
+"""The plan as a whole: machines that are refused, one vendor at a time, and the digest."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_wsl_never_gets_a_linux_driver(cards: tuple[object, ...]) -> None:
         ({"id": None}, "plan.os-unknown"),
     ],
 )
-def test_machines_that_are_left_alone(facts: dict[str, object], code: str) -> None:
+def test_machines_on_which_nothing_is_changed(facts: dict[str, object], code: str) -> None:
     found = planned(on(ubuntu(RTX_3090_TI), **facts))
     assert codes(found) == [code]
     assert found.steps == ()
@@ -125,7 +125,7 @@ def test_a_card_passed_through_whole_is_planned_for_with_a_word_of_warning() -> 
     assert any("virtual machine (kvm)" in note for note in found.notes)
 
 
-def test_a_tpm_sealed_ubuntu_is_left_alone() -> None:
+def test_an_ubuntu_with_tpm_encryption_is_refused() -> None:
     host = ubuntu(RTX_3090_TI)
     kernel = msgspec.structs.replace(host.kernel, cmdline=("snapd_recovery_mode=run", "quiet"))
     assert codes(planned(msgspec.structs.replace(host, kernel=kernel))) == ["plan.tpm-encryption"]

@@ -1,4 +1,4 @@
-"""AMD: the kernel's own driver, new enough for the card, and access to it."""
+"""AMD: the kernel's driver, new enough for the GPU, and access to it."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_working_amdgpu_dkms_stays() -> None:
     assert found.reboots == 0
 
 
-def test_amdgpu_dkms_goes_with_the_first_kernel_only() -> None:
+def test_amdgpu_dkms_supports_the_first_kernel_only() -> None:
     refused = planned(ubuntu(RX_7900_XT), source="dkms")
     assert [refusal.code for refusal in refused.refusals] == ["plan.dkms-kernel"]
     found = planned(ubuntu(RX_7900_XT, release=GA, flavour="generic"), source="dkms")

@@ -1,4 +1,4 @@
-"""NVIDIA: a machine in, the driver's packages and the steps around them out."""
+"""NVIDIA: from a machine to the driver's packages and the steps around them."""
 
 from __future__ import annotations
 

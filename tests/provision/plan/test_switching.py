@@ -1,4 +1,4 @@
-"""One driver in place of another: the whole old set goes, and nothing changes family or loses its 32-bit half."""
+"""Replacing a driver: the whole old set is removed, the family stays the same, 32-bit libraries are kept."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def vendor_machine(branch: str) -> Host:
     )
 
 
-def test_from_the_archive_to_nvidias_own_the_whole_set_goes() -> None:
+def test_from_the_archive_to_nvidias_packages_the_whole_set_is_replaced() -> None:
     host = with_packages(healthy_3090(), *packages(*ARCHIVE[1:], *OTHERS))
     assert going(planned(host, source="nvidia")) == set(ARCHIVE)
 
@@ -63,7 +63,7 @@ def test_names_that_both_have_are_replaced_and_not_removed() -> None:
     assert going(found) == {name for name in ARCHIVE if name.startswith(("nvidia-driver", "linux-modules"))}
 
 
-def test_from_nvidias_own_to_the_archive_the_whole_set_goes() -> None:
+def test_from_nvidias_packages_to_the_archive_the_whole_set_is_replaced() -> None:
     found = planned(vendor_machine("610"), source="archive")
     assert going(found) == {
         "nvidia-open",
@@ -75,7 +75,7 @@ def test_from_nvidias_own_to_the_archive_the_whole_set_goes() -> None:
     }
 
 
-def test_an_older_branch_goes_with_all_that_is_called_by_it() -> None:
+def test_an_older_branch_is_replaced_with_all_its_packages() -> None:
     host = with_packages(healthy_3090(), *packages(*ARCHIVE[1:], *OTHERS))
     assert going(planned(host, branch=595)) == set(ARCHIVE)
 

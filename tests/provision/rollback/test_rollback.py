@@ -1,4 +1,4 @@
-"""The way back, from a journal and what is there now."""
+"""The rollback, from a journal and the state of the machine."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def removed(plan: Plan) -> tuple[str, ...]:
     return next((step.action.packages for step in plan.steps if isinstance(step.action, AptRemove)), ())
 
 
-def test_what_came_goes_and_what_was_there_stays(tmp_path: Path) -> None:
+def test_added_packages_are_removed_and_earlier_ones_are_kept(tmp_path: Path) -> None:
     found = back(
         tmp_path,
         status("driver 1", "libdriver 1", "gcc 13"),
@@ -88,7 +88,7 @@ def test_what_a_package_provides_is_needed_too(tmp_path: Path) -> None:
     assert removed(found) == ()
 
 
-def test_an_upgrade_goes_back_to_the_package_file_that_was_kept(tmp_path: Path) -> None:
+def test_an_upgrade_is_undone_with_the_kept_package_file(tmp_path: Path) -> None:
     (tmp_path / "state" / "debs").mkdir(parents=True)
     archive = tmp_path / "state" / "debs" / "libc6_1%3a2.38_amd64.deb"
     archive.write_bytes(b"")
@@ -169,7 +169,7 @@ def test_dpkgs_database_as_facts(tmp_path: Path) -> None:
 SETTINGS = "; Conffiles:\n /etc/apt/preferences.d/pin d41d8cd98f00b204e9800998ecf8427e\nDescription: x"
 
 
-def test_settings_that_a_package_brought_go_with_it_unless_somebody_changed_them(tmp_path: Path) -> None:
+def test_unchanged_settings_files_are_removed_with_their_package(tmp_path: Path) -> None:
     pin = tmp_path / "pin"
     pin.write_bytes(b"")
     listed = SETTINGS.replace("/etc/apt/preferences.d/pin", str(pin))

@@ -1,4 +1,4 @@
-"""Before root changes anything: what stops a plan, what is asked, what is handed over, and the exit status after it."""
+"""Before root changes anything: what stops a plan, what is asked, what root receives, and the exit status."""
 
 from __future__ import annotations
 

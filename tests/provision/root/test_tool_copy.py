@@ -1,4 +1,4 @@
-"""Root runs only what root alone can write: the copy, how it is placed, and how it is started."""
+"""Root runs only what root alone can write: the copy, its installation and its start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""apt's and dpkg's words: what a simulation says, progress, and failures as one message each."""
+"""Output of apt and dpkg: simulations, progress, and failures as one message each."""
 
 from __future__ import annotations
 

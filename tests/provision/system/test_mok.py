@@ -1,4 +1,4 @@
-"""Which key signs the modules that are built here, and what a person has to do for it."""
+"""Which key signs the modules built here, and what a person must do to enrol it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_serial_numbers_of_real_certificates(tmp_path: Path) -> None:
     assert mok.serial_number(made[:6]) == mok.serial_number(b"no certificate") == mok.serial_number(b"") == ""
 
 
-def test_asked_for_but_missed_at_the_console(tmp_path: Path) -> None:
+def test_a_request_that_was_missed_at_the_console(tmp_path: Path) -> None:
     machine = Firm(tmp_path, "is already in the enrollment request", "[key 1]\nSHA1 Fingerprint: 00:11")
     key = mok.read_mok_key(machine, SHIM)
     assert (key.enrolled, key.pending) == (False, True)
@@ -85,7 +85,7 @@ def test_asked_for_but_missed_at_the_console(tmp_path: Path) -> None:
     assert "--import" not in mok.enrolment_steps(key)
 
 
-def test_not_asked_for_yet(tmp_path: Path) -> None:
+def test_a_key_without_a_request(tmp_path: Path) -> None:
     key = mok.read_mok_key(Firm(tmp_path), SHIM)
     assert (key.enrolled, key.pending) == (False, False)
     said = mok.enrolment_steps(key)

@@ -1,4 +1,4 @@
-"""What killed tools left: found when its process is gone, left alone when it is not."""
+"""Stale files of killed tools: found when their process has ended, kept while it runs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_lock_that_names_nobody_is_left_to_a_person(tmp_path: Path) -> None:
     assert etc(tmp_path, passwd_lock="vipw") == ()
 
 
-def test_what_apt_was_writing_goes_and_what_it_wrote_stays(tmp_path: Path) -> None:
+def test_apts_temporary_files_are_removed_and_its_files_are_kept(tmp_path: Path) -> None:
     for name in ("extended_states", "extended_states.KYeDAx", "extended_states.save", "lists"):
         (tmp_path / name).write_text("")
     assert apt_files(str(tmp_path)) == (f"{tmp_path}/extended_states.KYeDAx",)
