@@ -2,10 +2,10 @@
 
     python3 benchmarks/data_check.py [--rows 120000] [--runs 5] [--grow 250000 500000 1000000 2000000] [--work DIR]
 
-Whole processes. The rows are made by a seeded generator from the tests' sentence patterns with a large vocabulary; 2 %
-of them are copies, 2 % near-copies, 1 % hold a mail address and a number. Personal names are left out (--no-names), as
-the target says. Peak memory is the sum over the tool and its worker processes, each at its own peak. Rivals from
-data_rivals.toml run once on the same file.
+Whole processes. The rows come from a seeded generator with the tests' sentence patterns and a large vocabulary; 2 % of
+them are copies, 2 % near-copies, 1 % have a mail address and a number. Personal names are not searched for
+(--no-names), as the target says. Peak memory is the sum over the tool and its worker processes, each at its own peak.
+Rivals from data_rivals.toml run once on the same file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from home import LAUNCHER, add_common_options, my_places, tool_python, work_folder
 from processes import Ended, children, command_line, peak_memory, person_environment, run
-from result import CHECKOUT, Figure, machine, write
+from result import CHECKOUT, Figure, machine, progress, report, write
 
 sys.path.append(str(CHECKOUT))
 
@@ -34,8 +34,11 @@ MEMORY_LIMIT = 1024.0
 LINEAR_LIMIT = 1.1
 FLAT_LIMIT = 1.25
 NEEDED_RUNS = 5
+# a text of 50 MB is refused, and refused quickly
+HUGE_TEXT = 50 << 20
+HUGE_LIMIT = 5.0
 # for its own checks, as its authors published; it could not be installed here, and neither its machine nor its rows are
-# known: an order of magnitude, no comparison
+# known: an order of magnitude only
 PUBLISHED_RIVAL_SECONDS = 13.43
 RIVAL_LIMIT = 600
 
@@ -112,6 +115,7 @@ def data_file(work: Path, count: int) -> Path:
     """JSON Lines, which the rivals read too; made once in the work folder."""
     path = work / f"rows-{count}.jsonl"
     if not path.exists():
+        progress(f"making {count:,} rows")
         partial = path.with_suffix(".partial")
         with partial.open("w", encoding="utf-8") as file:
             for row in made_rows(count):
@@ -129,14 +133,32 @@ def checked(argv: tuple[str, ...], env: dict[str, str], log: Path, fine: tuple[i
         while found:
             each = found.pop()
             found += children(each)
-            # multiprocessing's tracker is a bare interpreter of its own; it counts too
+            # multiprocessing's tracker, an interpreter of its own, counts too
             if command_line(each):
                 peaks[each] = max(peaks.get(each, 0), peak_memory(each) or 0)
 
     ended = run(argv, env, log, log, watch=watch, every=0.05)
+    progress(f"{Path(argv[0]).name} {argv[-1]}: {ended.seconds:.1f} s, {sum(peaks.values()) / 2**20:.0f} MiB")
     if ended.rc not in fine:
-        raise SystemExit(f"{' '.join(argv)} ended with {ended.rc}; see {log}")
+        raise SystemExit(f"{' '.join(argv)}: exit status {ended.rc}; see {log}")
     return Checked(ended, sum(peaks.values()) / 2**20)
+
+
+def huge_text(python: Path, work: Path) -> Figure:
+    """How long reading takes that ends with the error: one row with a text of 50 MB, as `train` reads it."""
+    path, log = work / "huge.json", work / "huge.log"
+    path.write_text('[{"instruction": "a", "output": "' + "x" * HUGE_TEXT + '"}]', encoding="utf-8")
+    code = (
+        "import pathlib, sys\n"
+        "from harness.dataset.alpaca import read_alpaca\n"
+        "from machine.errors import BadAnswer\n"
+        "try:\n    read_alpaca(pathlib.Path(sys.argv[1]))\n"
+        "except BadAnswer as error:\n    sys.exit(0 if error.code == 'data.too-long' else 1)\n"
+        "sys.exit(1)\n"
+    )
+    one = checked((str(python), "-c", code, str(path)), person_environment(PYTHONPATH=str(CHECKOUT)), log, fine=(0,))
+    path.unlink()
+    return Figure("a text of 50 MB, until the error", one.ended.seconds, "s", at_most=HUGE_LIMIT)
 
 
 def rivals(work: Path, python: Path) -> dict[str, list[str]]:
@@ -146,6 +168,7 @@ def rivals(work: Path, python: Path) -> dict[str, list[str]]:
     for name, rival in table.items():
         folder, log = work / rival["requirement"], work / "install.log"
         if not (folder / "bin" / rival["command"][0]).exists():
+            progress(f"installing {name}")
             pip = (str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", rival["requirement"])
             for step in ((str(python), "-m", "venv", str(folder)), pip):
                 if run(step, person_environment(), log, log).rc != 0:
@@ -173,8 +196,9 @@ def main() -> None:
         raw: dict[str, Any] = {"rows": given.rows, "bytes": path.stat().st_size, "grow": []}
         checked((*check, str(data_file(work, 1000))), env, log)
         runs = [checked((*check, str(path)), env, log) for _ in range(given.runs)]
-        figures = timed(runs, given, "")
+        figures = report(*timed(runs, given))
         raw["runs"] = [(one.ended.seconds, one.ended.cpu_seconds, one.memory) for one in runs]
+        figures += report(huge_text(python, work))
         figures += grown(check, given, work, env, log, raw)
         if not given.no_rivals:
             for name, argv in rivals(work, python).items():
@@ -184,18 +208,20 @@ def main() -> None:
                 one = checked(limited, person_environment(), work / "rival.log", fine=tuple(range(256)))
                 ended = f"stopped after {RIVAL_LIMIT} s" if one.ended.rc == 124 else f"exit {one.ended.rc}"
                 note = f"{ended}; other checks than ours, fewer"
-                figures.append(Figure(f"{name}, {given.rows:,} rows", one.ended.seconds, "s", note=note))
-                figures.append(Figure(f"{name}, peak memory", one.memory, "MiB"))
+                figures += report(
+                    Figure(f"{name}, {given.rows:,} rows", one.ended.seconds, "s", note=note),
+                    Figure(f"{name}, peak memory", one.memory, "MiB"),
+                )
         note = "as its authors published: 120,000 rows of their own, their machine, other checks; not installable here"
-        figures.append(Figure("datasets-lint 1.2.0", PUBLISHED_RIVAL_SECONDS, "s", n=0, note=note))
+        figures += report(Figure("datasets-lint 1.2.0", PUBLISHED_RIVAL_SECONDS, "s", n=0, note=note))
         write("data-check", "Checking training data", figures, raw, described, given.out)
 
 
-def timed(runs: list[Checked], given: argparse.Namespace, note: str) -> list[Figure]:
+def timed(runs: list[Checked], given: argparse.Namespace) -> list[Figure]:
     target = given.rows == 120_000
     seconds = median(one.ended.seconds for one in runs)
     memory = max(one.memory for one in runs)
-    more = {"n": len(runs), "needed": NEEDED_RUNS, "note": note}
+    more = {"n": len(runs), "needed": NEEDED_RUNS}
     return [
         Figure(f"check, {given.rows:,} rows", seconds, "s", at_most=SECONDS_LIMIT if target else None, **more),
         Figure("the same, CPU seconds", median(one.ended.cpu_seconds for one in runs), "s", n=len(runs)),
@@ -206,25 +232,27 @@ def timed(runs: list[Checked], given: argparse.Namespace, note: str) -> list[Fig
 def grown(
     check: tuple[str, ...], given: argparse.Namespace, work: Path, env: dict[str, str], log: Path, raw: dict[str, Any]
 ) -> list[Figure]:
-    """Time and memory at each size, and how the largest stands to the smallest."""
+    """Time and memory at each size, and the ratio of the largest to the smallest."""
     figures, sizes = [], []
     for count in given.grow:
         path = data_file(work, count)
         one = checked((*check, str(path)), env, log)
         sizes.append((count, one.ended.seconds, one.memory))
-        figures.append(Figure(f"check, {count:,} rows", one.ended.seconds, "s"))
-        figures.append(Figure(f"peak memory, {count:,} rows", one.memory, "MiB"))
+        figures += report(
+            Figure(f"check, {count:,} rows", one.ended.seconds, "s"),
+            Figure(f"peak memory, {count:,} rows", one.memory, "MiB"),
+        )
         if given.work is None:
             path.unlink()
     raw["grow"] = sizes
     if len(sizes) > 1:
         (few, short, small), (many, long, large) = sizes[0], sizes[-1]
-        figures += [
+        figures += report(
             Figure(
                 f"time a row, {many:,} against {few:,}", (long / many) / (short / few), "ratio", at_most=LINEAR_LIMIT
             ),
             Figure(f"memory, {many:,} against {few:,}", large / small, "ratio", at_most=FLAT_LIMIT),
-        ]
+        )
     return figures
 
 

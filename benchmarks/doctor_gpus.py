@@ -4,8 +4,8 @@
 
 Whole processes, from fork to exit, output thrown away, the two interleaved in a shuffled order. The GPUs are
 tests/lab/nvml_stub.c, compiled here and found by LD_LIBRARY_PATH: the real Python binding in a process of its own asks
-each of them everything that it asks a real one. A stand-in answers at once; what a real driver takes comes on top. It
-needs gcc.
+each of them everything that it asks a real one. A stand-in answers at once; a real driver's time comes on top. Needs
+gcc.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from statistics import median
 from home import LAUNCHER, add_common_options, my_places, tool_python, work_folder
 from intervals import interval, ratio_of_medians
 from processes import Ended, person_environment, run
-from result import CHECKOUT, Figure, machine, write
+from result import CHECKOUT, Figure, machine, progress, report, write
 
 NEEDED_RUNS = 21
 LIMIT = 3.0
@@ -39,7 +39,7 @@ def library(folder: Path) -> Path:
 
 
 def measure(stub: Path, rounds: int) -> dict[str, list[Ended]]:
-    """One turn for nothing (caches), then the rounds."""
+    """One round to warm the caches, which is not counted, then the rounds."""
     argv = (str(LAUNCHER), "doctor")
     environments = {
         NONE: person_environment(),
@@ -58,7 +58,8 @@ def measure(stub: Path, rounds: int) -> dict[str, list[Ended]]:
         for name in turn:
             once = run(argv, environments[name])
             if once.rc not in (0, 1):
-                raise SystemExit(f"{name} ended with {once.rc}; run it by hand to see why.")
+                raise SystemExit(f"{name}: exit status {once.rc}. Run it by hand to see why.")
+            progress(f"round {number + 1} of {rounds}: {name}: {1000 * once.seconds:.0f} ms")
             if number >= 0:
                 ended[name].append(once)
     return ended
@@ -75,7 +76,7 @@ def main() -> None:
         ended = measure(library(work), given.runs)
     seconds = {name: [once.seconds for once in runs] for name, runs in ended.items()}
     pair = seconds[SOME], seconds[NONE]
-    figures = [
+    figures = report(
         Figure(
             f"gpu-setup doctor with {GPUS} stand-in GPUs, against none",
             ratio_of_medians(*pair),
@@ -89,7 +90,7 @@ def main() -> None:
             Figure(name, 1000 * median(values), "ms", len(values), note=f"fastest {1000 * min(values):.0f} ms")
             for name, values in seconds.items()
         ),
-    ]
+    )
     raw = {name: {"seconds": [round(value, 5) for value in values]} for name, values in seconds.items()}
     write("doctor-gpus", "The doctor with eight GPUs", figures, raw, described, given.out)
 

@@ -16,7 +16,7 @@ from statistics import median
 from doctor_gpus import library
 from home import LAUNCHER, add_common_options, my_places, tool_python, work_folder
 from processes import person_environment, run
-from result import Figure, machine, write
+from result import Figure, machine, progress, report, write
 
 PROGRAMS = (
     "docker",
@@ -56,7 +56,8 @@ def main() -> None:
     given = parser.parse_args()
     described = machine()
     tool_python(my_places())
-    figures, raw = [], {}
+    figures: list[Figure] = []
+    raw = {}
     with work_folder(given.work) as work:
         environ = hanging(work)
         for words, limit in LIMITS.items():
@@ -65,11 +66,11 @@ def main() -> None:
                 file = (str(work / f"{number}.tar.gz"),) if words[-1] == "--bundle" else ()
                 once = run((str(LAUNCHER), *words, *file), environ)
                 if once.rc not in (0, 1):
-                    raise SystemExit(f"gpu-setup {' '.join(words)} ended with {once.rc}; run it by hand to see why.")
+                    raise SystemExit(f"gpu-setup {' '.join(words)} exited with status {once.rc}; run it by hand.")
                 seconds.append(once.seconds)
-                print(f"gpu-setup {' '.join(words)}: {once.seconds:.2f} s", flush=True)
+                progress(f"gpu-setup {' '.join(words)}: {once.seconds:.2f} s")
             name = f"gpu-setup {' '.join(words)}, everything outside hangs (the slowest run)"
-            figures.append(
+            figures += report(
                 Figure(name, max(seconds), "s", len(seconds), at_most=limit, note=f"median {median(seconds):.2f} s")
             )
             raw[" ".join(words)] = [round(value, 3) for value in seconds]

@@ -1,4 +1,4 @@
-"""How long a person waits for the training environment, and for `gpu-setup up` once it is there; the memory of both.
+"""How long a person waits for the training environment, and for `gpu-setup up` once it is built; the memory of both.
 
     python3 benchmarks/environment_build.py --cold|--warm [--recipe smollm2-135m-qlora] [--work DIR]
     python3 benchmarks/environment_build.py --built HOME      `up` only, with the environments of that GPU_SETUP_HOME
@@ -21,7 +21,7 @@ from typing import Any
 
 from home import LAUNCHER, add_common_options, work_folder
 from processes import Ended, children, command_line, peak_memory, person_environment, run
-from result import Figure, machine, write
+from result import Figure, machine, progress, report, write
 
 BUILD_LIMIT = 6.0
 UP_LIMIT = 7.0
@@ -60,17 +60,18 @@ def _kind(argv: tuple[str, ...]) -> str | None:
 def gpu_setup(
     arguments: tuple[str, ...], env: dict[str, str], work: Path, watch: MemoryWatch
 ) -> tuple[Ended, dict[str, Any]]:
-    """Run one command with --json; its cost, and the answer's data. A failure ends the benchmark with its words."""
+    """Run one command with --json: its cost and the data of its answer. A failure stops the benchmark."""
     answer, messages = work / "answer.json", work / "messages.log"
-    print(f"gpu-setup {' '.join(arguments)}", flush=True)
+    progress(f"gpu-setup {' '.join(arguments)}")
     ended = run((str(LAUNCHER), *arguments, "--json"), env, answer, messages, watch=watch)
     if ended.rc != 0:
-        sys.exit(f"It ended with {ended.rc}:\n{answer.read_text()}{messages.read_text()}")
+        sys.exit(f"Exit status {ended.rc}:\n{answer.read_text()}{messages.read_text()}")
     return ended, json.loads(answer.read_text(encoding="utf-8"))["data"]
 
 
 def build(env: dict[str, str], work: Path, cache: str, raw: dict[str, Any]) -> list[Figure]:
     """Both environments from nothing."""
+    progress("the tool's own environment")
     tool = run((str(LAUNCHER), "--version"), env)
     watch = MemoryWatch()
     ended, data = gpu_setup(("environment",), env, work, watch)
@@ -149,8 +150,8 @@ def main() -> None:
             if given.cold:
                 shutil.rmtree(work / "pip-cache", ignore_errors=True)
                 env["PIP_CACHE_DIR"] = str(work / "pip-cache")
-            figures += build(env, work, "empty" if given.cold else "the caller's", raw)
-        figures += up(env, work, given.recipe, raw)
+            figures += report(*build(env, work, "empty" if given.cold else "the caller's", raw))
+        figures += report(*up(env, work, given.recipe, raw))
         shutil.rmtree(home)
     write("environment_build", "The environment and the main job", figures, raw, described, given.out)
 

@@ -1,4 +1,4 @@
-"""Where the tool's and the training environment lie, and a home for a benchmark's own runs."""
+"""Where the tool's and the training environment are, and a home for a benchmark's own runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tool_python(places: Paths) -> Path:
     digest = "-".join(subprocess.run(("cksum",), input=lock, capture_output=True, check=True).stdout.decode().split())
     found = sorted((places.data / "tool").glob(f"{digest}-3.*/bin/python"))
     if not found:
-        sys.exit("The tool's own environment is not there yet. Make it with: ./gpu-setup --version")
+        sys.exit("The tool's own environment does not exist yet. Create it with: ./gpu-setup --version")
     return found[0]
 
 
@@ -66,7 +66,7 @@ def add_common_options(parser: ArgumentParser) -> None:
 
 @contextmanager
 def work_folder(given: Path | None) -> Iterator[Path]:
-    """The folder that was asked for, kept; or a temporary one, removed in the end."""
+    """The given folder, which is kept; or a temporary one, removed at the end."""
     if given is not None:
         given.mkdir(parents=True, exist_ok=True)
         yield given.resolve()

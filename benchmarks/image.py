@@ -4,9 +4,9 @@
     python3 benchmarks/image.py --lab FOLDER        an engine of its own, for the time of the benchmark (root)
 
 `gpu-setup image build` twice (the second with nothing changed), then rounds of one `gpu-setup bench` in the image
-and one in the bare environment, in turning order, each after one for nothing. The start runs from the moment at
-which the run's config lies there to the worker's first line; both are looked at twenty times a second. A first
-build that took steps from the engine's cache is no figure. Needs an engine, and a built training environment
+and one in the bare environment, in alternating order, each after a first run that is not counted. The start is the
+time from the run's config to the worker's first line; both are checked twenty times a second. A first build that took
+steps from the engine's cache gives no figure. Needs an engine, and a built training environment
 (./gpu-setup environment). With --lab the engine is the lab tests' (Docker on a disk in one file, empty at first), and
 the build takes a base and wheels from what those tests keep in $GPU_SETUP_TEST_HOME/containers, offline.
 """
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from home import LAUNCHER, add_common_options, borrowed_home, my_places, training_environment, work_folder
 from intervals import interval, mean_ratio, ratio_of_medians
 from processes import person_environment, run
-from result import CHECKOUT, Figure, machine, write
+from result import CHECKOUT, Figure, machine, progress, report, write
 
 sys.path.append(str(CHECKOUT))
 
@@ -48,7 +48,7 @@ class Run(NamedTuple):
 
 
 class StartWatch:
-    """Sees when the newest run's config is there, and when its worker has written its first line."""
+    """Notes when the newest run's config was written, and when its worker has written its first line."""
 
     def __init__(self, runs: Path) -> None:
         self._runs, self._before = runs, set(runs.glob("*"))
@@ -65,12 +65,12 @@ class StartWatch:
 
 
 def tool(arguments: Sequence[str], env: dict[str, str], work: Path, watch: Any = None) -> tuple[float, dict[str, Any]]:
-    """Wall seconds and the answer's data; a failure ends the benchmark with its words."""
+    """Wall seconds and the answer's data; a failure stops the benchmark and shows the output."""
     answer, messages = work / "answer.json", work / "messages.log"
-    print(f"gpu-setup {' '.join(arguments)}", flush=True)
+    progress(f"gpu-setup {' '.join(arguments)}")
     ended = run((str(LAUNCHER), *arguments, "--json"), env, answer, messages, watch=watch)
     if ended.rc != 0:
-        sys.exit(f"It ended with {ended.rc}:\n{answer.read_text()}{messages.read_text()}")
+        sys.exit(f"Exit status {ended.rc}:\n{answer.read_text()}{messages.read_text()}")
     return ended.seconds, json.loads(answer.read_text(encoding="utf-8"))["data"]
 
 
@@ -94,18 +94,20 @@ def rounds(pairs: int, steps: int, recipe: str, env: dict[str, str], work: Path)
         trained(kind, recipe, 1, env, work)
     done = []
     for number in range(1, pairs + 1):
-        print(f"Round {number} of {pairs}", flush=True)
+        progress(f"round {number} of {pairs}")
         found = {kind: trained(kind, recipe, steps, env, work) for kind in (kinds if number % 2 else kinds[::-1])}
         pair = (found["image"], found["venv"])
         if pair[0].non_padding != pair[1].non_padding or abs(pair[0].first_loss - pair[1].first_loss) > 1e-3:
             sys.exit(f"Not the same work: {pair}")
         done.append(pair)
+        starts = " and ".join(f"{one.start:.1f} s" for one in pair)
+        progress(f"round {number}: to the worker's first line, image and bare: {starts}")
     return done
 
 
 @contextmanager
 def lab_engine(lab: Path, work: Path) -> Iterator[tuple[dict[str, str], list[str]]]:
-    """What a client of the engine needs in its environment, and the options for the build from what lies in `lab`."""
+    """The engine's environment variables for a client, and the build options from the files in `lab`."""
     from tests.lab.containers.engines import running
 
     found = [file for pattern in ("*.tar", "wheels-py*") for file in sorted(lab.glob(pattern))]
@@ -192,11 +194,11 @@ def main() -> None:
         if given.lab is not None:
             more, options = open_until_the_end.enter_context(lab_engine(given.lab.resolve(), work))
             env |= more
-        figures = building(options, env, work, raw)
+        figures = report(*building(options, env, work, raw))
         done = rounds(given.pairs, given.steps, given.recipe, env, work)
     raw |= {"recipe": given.recipe, "steps": given.steps, "rounds": [[run._asdict() for run in pair] for pair in done]}
     title = f"Container image, and {given.recipe} in it ({given.steps} steps a run)"
-    write("image", title, figures + training(done), raw, described, given.out)
+    write("image", title, figures + report(*training(done)), raw, described, given.out)
 
 
 if __name__ == "__main__":

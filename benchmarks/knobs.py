@@ -1,10 +1,10 @@
-"""What each knob of a recipe trades, on this machine's processor with SmolLM2 135M: speed, memory, and what is learnt.
+"""What each setting of a recipe changes, on this machine's CPU with SmolLM2 135M: speed, memory, and what is learnt.
 
     python3 benchmarks/knobs.py [--part speed|learning|seeds …] [--rounds 2] [--work DIR]
 
-speed: short runs that differ from the shipped recipe in one key, in turning order; tokens without padding a second and
-a CPU second, peak memory. learning: whole runs, judged by the held-out questions. seeds: the shipped recipe at several
-seeds; their last losses are the band in harness/recipes/recipes.toml. Needs a built training environment.
+speed: short runs that differ from the shipped recipe in one key, in rotating order; non-padding tokens per second and
+per CPU second, peak memory. learning: whole runs, judged by the held-out questions. seeds: the shipped recipe with
+several seeds; their last losses are the band in harness/recipes/recipes.toml. Needs a built training environment.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from statistics import fmean, median
 from typing import Any
 
 from home import add_common_options, borrowed_home, my_places, tool_python, work_folder
-from result import Figure, machine, write
+from result import Figure, machine, progress, report, write
 
 RECIPE = "smollm2-135m-qlora"
 SHORT = {"max_steps": 12}
@@ -51,7 +51,7 @@ LAST = 10
 
 
 def one_run(places: Any, changed: dict[str, Any], judged: bool) -> dict[str, Any]:
-    """Train once through the harness itself, and say what came of it."""
+    """Train once through the harness itself; the figures of that run."""
     import msgspec
 
     from checks.catalogue import catalogue
@@ -92,7 +92,7 @@ def one_run(places: Any, changed: dict[str, Any], judged: bool) -> dict[str, Any
 
 
 def plan(rounds: int) -> list[tuple[str, str, dict[str, Any], bool]]:
-    """Every run as (part, name, changed keys, judged), the speed's rounds in turning order."""
+    """Every run as (part, name, changed keys, judged), the speed's rounds in rotating order."""
     runs = [("seeds", str(seed), {"seed": seed}, False) for seed in SEEDS]
     names = list(SPEED)
     for number in range(rounds):
@@ -147,7 +147,7 @@ def main() -> None:
         "--part", nargs="+", choices=["speed", "learning", "seeds"], default=["speed", "learning", "seeds"]
     )
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--limit", type=int, help="at most so many runs now; with --work the next start goes on")
+    parser.add_argument("--limit", type=int, help="at most N runs now; with --work the next start continues")
     add_common_options(parser)
     given = parser.parse_args()
     from machine.paths import paths
@@ -158,14 +158,15 @@ def main() -> None:
         kept = work / "knobs.json"
         raw: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
         for part, name, changed, judged in to_do(raw, given.part, given.rounds)[: given.limit]:
+            progress(f"{part}, {name}: training")
             found = one_run(places, changed, judged)
             raw.setdefault(part, {}).setdefault(name, []).append(found)
             kept.write_text(json.dumps(raw), encoding="utf-8")
-            print(f"{part}, {name}: {found}", flush=True)
+            progress(f"{part}, {name}: {found}")
         if left := to_do(raw, given.part, given.rounds):
-            print(f"{len(left)} runs are left; the same command goes on.")
-        title = "What each knob trades: SmolLM2 135M on the processor"
-        write("knobs", title, figures(raw), raw, described, given.out)
+            progress(f"{len(left)} runs are left; the same command continues.")
+        title = "What each setting changes: SmolLM2 135M on the CPU"
+        write("knobs", title, report(*figures(raw)), raw, described, given.out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Runs one command to its end and says what it cost; looks into a running process through /proc."""
+"""Runs one command to its end and reports what it cost; reads a running process through /proc.
+
+A process may end at any moment, also while it is read: every function then answers as for a process that is gone.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Ended(NamedTuple):
-    """Exit code, wall seconds, user and system seconds, peak resident bytes: the children it waited for are in all.
+    """Exit status, wall seconds, user and system seconds, peak resident bytes; children it waited for are included.
 
-    Linux hands a parent's peak down over fork, so `peak_rss_bytes` is never below this benchmark's own 15 MiB.
+    A forked process inherits its parent's peak, so `peak_rss_bytes` is never below this benchmark's own 15 MiB.
     """
 
     rc: int
@@ -66,35 +69,30 @@ def run(
 
 def children(pid: int) -> tuple[int, ...]:
     """The ids of the living children of a process, of all its threads; empty when it is gone."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            found += [int(child) for child in task.read_text().split()]
-        except OSError:
-            continue
-    return tuple(found)
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return ()
+    return tuple(int(child) for task in tasks for child in _read(f"/proc/{pid}/task/{task}/children").split())
 
 
 def command_line(pid: int) -> tuple[str, ...]:
-    """argv of a running process; empty when it is gone."""
-    try:
-        return tuple(Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0"))
-    except OSError:
-        return ()
+    """argv of a running process; empty when it is gone or a zombie."""
+    raw = _read(f"/proc/{pid}/cmdline").rstrip("\0")
+    return tuple(raw.split("\0")) if raw else ()
 
 
 def environment(pid: int) -> dict[str, str]:
-    """The variables that a running process was started with."""
-    raw = Path(f"/proc/{pid}/environ").read_text().rstrip("\0")
+    """The variables that a running process was started with; empty when it is gone or a zombie."""
+    raw = _read(f"/proc/{pid}/environ").rstrip("\0")
     return dict(pair.split("=", 1) for pair in raw.split("\0") if "=" in pair)
 
 
 def cpu_seconds(pid: int) -> tuple[float, float] | None:
     """User and system seconds: of the process itself, and of the children that it has waited for; None when gone."""
-    try:
-        # the name in brackets may hold spaces and brackets itself
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+    # the name in brackets may hold spaces and brackets itself
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    if not fields:
         return None
     own, waited = fields[11:13], fields[13:15]
     return sum(map(int, own)) / TICK, sum(map(int, waited)) / TICK
@@ -102,8 +100,13 @@ def cpu_seconds(pid: int) -> tuple[float, float] | None:
 
 def peak_memory(pid: int) -> int | None:
     """Peak resident bytes so far, as the kernel keeps it (VmHWM); None when the process is gone or a zombie."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return None
+    status = _read(f"/proc/{pid}/status")
     return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), None)
+
+
+def _read(path: str) -> str:
+    """A file of /proc; empty when its process is gone."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""

@@ -2,13 +2,13 @@
 
     python3 benchmarks/provision.py [--rounds 5] [--lab FOLDER]        root; with the tests' packages installed
 
-The machine is a guest of the lab tests (tests/lab/provision): a booted Debian dressed as Ubuntu 24.04 with an RTX
-3090, real systemd, apt, dpkg and sudo, package lists that are some hours old, and signed stand-ins of Ubuntu's and
-NVIDIA's repositories, whose packages hold next to nothing: these are the times of the tools, not of downloads. Every
+The machine is a guest of the lab tests (tests/lab/provision): a booted Debian that identifies as Ubuntu 24.04, with an
+RTX 3090, real systemd, apt, dpkg and sudo, package lists that are some hours old, and signed stand-ins of Ubuntu's and
+NVIDIA's repositories, whose packages are nearly empty: these are the times of the tools, not of downloads. Every
 engine gets a fresh guest in each round and carries out the same steps, taken from `gpu-setup plan`; then once more on
-the same guest after a restart, with nothing to do. gpu-setup's time is all of it: reading the machine, asking apt in a
+the same guest after a reboot, with nothing to do. gpu-setup's time is all of it: reading the machine, asking apt in a
 private tree, sudo, root's own copy, the unit, the journal, every step checked before and after. The others run as root
-and are given the keys as files: they fetch and compare none. What an engine has made is compared before it counts.
+and get the keys as files: they fetch and compare none. The result of an engine is checked before its time counts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from home import add_common_options, work_folder
 from intervals import interval, ratio_of_medians
-from result import CHECKOUT, Figure, machine, write
+from result import CHECKOUT, Figure, machine, progress, report, write
 
 # the room of the same name is meant from here on, not this file
 sys.path[:] = [
@@ -46,7 +46,7 @@ OWN = "gpu-setup apply"
 
 
 class Task(NamedTuple):
-    """`kind`: packages, file, source, reload, enable. `file`: its content lies below FOLDER/files under this name.
+    """`kind`: packages, file, source, reload, enable. `file`: the name of its content below FOLDER/files.
 
     `folder`: its folder, where a fresh machine has none.
     """
@@ -95,7 +95,7 @@ def tasks(plan: dict[str, Any], shops: Any, root: Path, files: Path) -> list[Tas
         elif isinstance(action, Service):
             found.append(Task("reload" if action.change == "reload" else "enable", (action.unit,)))
         elif not isinstance(action, Reboot):
-            raise SystemExit(f"No other tool's words for {step['id']}: add them.")
+            raise SystemExit(f"The step {step['id']} has no counterpart for the other tools: add it to tasks().")
     return found
 
 
@@ -181,7 +181,7 @@ def engines(row: dict[str, Any]) -> list[Engine]:
 
 
 def layer(hosts: Any, row: dict[str, Any], work: Path) -> Any:
-    """The fresh machine with the other tools lying in it, and the module that ansible's apt needs."""
+    """The fresh machine with the other tools installed, and the module that ansible's apt needs."""
     from tests.lab.provision import rootfs
     from tests.lab.provision.hosts import Snapshot
 
@@ -202,7 +202,7 @@ def layer(hosts: Any, row: dict[str, Any], work: Path) -> Any:
 
 
 def this_morning(hosts: Any, fresh: Any) -> Any:
-    """As apt's daily timer leaves a machine: lists of its own sources are there, some hours old."""
+    """A machine as apt's daily timer leaves it: the lists of its own sources exist and are some hours old."""
     with hosts.guest(fresh) as guest:
         guest.run("apt-get", "update", "-q", user="root", check=True)
         made = guest.snapshot()
@@ -243,12 +243,12 @@ def timed(guest: Any, engine: Engine, log: Path) -> float:
     seconds = time.perf_counter() - begin
     log.write_text(ended.stdout + ended.stderr)
     if ended.returncode not in engine.fine:
-        sys.exit(f"{engine.name} ended with {ended.returncode}:\n{(ended.stdout + ended.stderr)[-3000:]}")
+        sys.exit(f"{engine.name}: exit status {ended.returncode}:\n{(ended.stdout + ended.stderr)[-3000:]}")
     return seconds
 
 
 def check(guest: Any, todo: Sequence[Task], files: Path, name: str) -> None:
-    """Every package in working order, every file as it should be."""
+    """Stops the benchmark unless every package is installed and every file has the wanted content."""
     from provision.system import dpkg
     from tests.provision.hosts import Folder
 
@@ -260,7 +260,7 @@ def check(guest: Any, todo: Sequence[Task], files: Path, name: str) -> None:
         if task.kind in ("file", "source") and _differs(guest.root / task.path.lstrip("/"), files / task.file)
     ]
     if missing or wrong:
-        sys.exit(f"{name} has not done what the others did: {missing} {wrong}")
+        sys.exit(f"{name} has not reached the state that the others reached: {missing} {wrong}")
 
 
 def _differs(made: Path, wanted: Path) -> bool:
@@ -284,6 +284,7 @@ def measured(rounds: int, lab: Path, work: Path) -> dict[str, dict[str, list[flo
     files.mkdir(parents=True)
     seconds: dict[str, dict[str, list[float]]] = {}
     shuffle = random.Random(0).shuffle
+    progress("making the fresh machine")
     with repositories(work / "shops") as shops:
         place = work / "hosts"
         place.mkdir()
@@ -307,8 +308,8 @@ def measured(rounds: int, lab: Path, work: Path) -> dict[str, dict[str, list[flo
                 kept = seconds.setdefault(engine.name, {"fresh": [], "nothing": []})
                 kept["fresh"].append(first)
                 kept["nothing"].append(again)
-                print(
-                    f"round {number + 1}: {engine.name}: fresh {first:.2f} s, nothing to do {again:.2f} s", flush=True
+                progress(
+                    f"round {number + 1} of {rounds}: {engine.name}: fresh {first:.2f} s, nothing to do {again:.2f} s"
                 )
         shutil.rmtree(place, ignore_errors=True)
     return seconds
@@ -348,7 +349,7 @@ def main() -> None:
     raw = {
         name: {kind: [round(each, 3) for each in row] for kind, row in kinds.items()} for name, kinds in seconds.items()
     }
-    write("provision", "Making a fresh machine ready", figures(seconds), raw, described, given.out)
+    write("provision", "Making a fresh machine ready", report(*figures(seconds)), raw, described, given.out)
 
 
 if __name__ == "__main__":

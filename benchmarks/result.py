@@ -1,4 +1,7 @@
-"""A benchmark's result: figures against their targets, with the machine, the date and the commit, in one JSON file."""
+"""A benchmark's result: figures against their targets, with the machine, the date and the commit, in one JSON file.
+
+While it runs: progress on stderr, each figure on stdout as soon as it is known.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,15 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 # mean number of running processes in the last minute
 BUSY = 0.5
+STARTED = time.monotonic()
 
 
 @dataclass(frozen=True)
 class Figure:
     """One measured value. `at_most` or `at_least` is the target, where there is one.
 
-    `n` runs (or pairs) stand behind it; below `needed` it is a trial and proves nothing. `judged` is the value that is
-    held against the target where that is not `value` itself (the upper end of an interval).
+    `n`: how many runs (or pairs) it was measured in; with fewer than `needed` it is a trial. `judged`: the value that
+    is compared with the target where that is not `value` itself (the upper end of an interval).
     """
 
     name: str
@@ -47,13 +51,13 @@ class Figure:
 
 
 def machine() -> dict[str, Any]:
-    """What shapes the figures and names nobody: processor, cores, memory, system, Python, and how busy it was.
+    """What shapes the figures and names nobody: CPU, cores, memory, system, Python, and the load before the start.
 
-    Warns when the machine is busy: then even CPU seconds are no measure, since PyTorch's threads spin while waiting.
+    Warns when the machine is busy: then even CPU seconds mislead, because PyTorch's threads spin while they wait.
     """
     load = os.getloadavg()[0]
     if load > BUSY:
-        print(f"Warning: the machine is busy (load {load:.1f}): the figures will not stand.", file=sys.stderr)
+        progress(f"Warning: the machine is busy (load {load:.1f}), so the figures are not reliable.")
     return {
         "cpu": _field("/proc/cpuinfo", "model name"),
         "cores": len(os.sched_getaffinity(0)),
@@ -65,10 +69,22 @@ def machine() -> dict[str, Any]:
     }
 
 
+def progress(words: str) -> None:
+    """One line on stderr, with the seconds since the benchmark started."""
+    print(f"[{time.monotonic() - STARTED:5.0f} s] {words}", file=sys.stderr, flush=True)
+
+
+def report(*figures: Figure) -> list[Figure]:
+    """Print figures on stdout as soon as they are known; returns them for the result."""
+    for figure in figures:
+        print(line(asdict(figure) | {"met": figure.met}), flush=True)
+    return list(figures)
+
+
 def write(
     name: str, title: str, figures: list[Figure], raw: dict[str, Any], described: dict[str, Any], out: Path | None
 ) -> Path:
-    """Write the result and say on the terminal how each figure stands. `described`: machine(), taken at the start."""
+    """Write the result, whose figures were reported already. `described`: machine(), called at the start."""
     document = {
         "benchmark": name,
         "title": title,
@@ -81,9 +97,7 @@ def write(
     path = out or RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    for figure in figures:
-        print(f"{line(asdict(figure) | {'met': figure.met})}")
-    print(f"Result: {path}")
+    print(f"Result: {path}", flush=True)
     return path
 
 
@@ -97,7 +111,7 @@ def line(figure: dict[str, Any]) -> str:
 
 
 def shown(value: float | None, unit: str) -> str:
-    """A value with its unit, in the digits that it deserves."""
+    """A value with its unit, in three significant digits or whole."""
     if value is None:
         return "not measured"
     if unit == "share":

@@ -27,7 +27,7 @@ from typing import NamedTuple
 from home import LAUNCHER, add_common_options, my_places, tool_python, training_environment, work_folder
 from intervals import interval, ratio_of_medians
 from processes import Ended, person_environment, run
-from result import CHECKOUT, Figure, machine, write
+from result import CHECKOUT, Figure, machine, progress, report, write
 
 NEEDED_RUNS = 21
 HELP_LIMIT = 1.7
@@ -57,6 +57,7 @@ def install_rivals(work: Path, python: Path) -> list[Command]:
     home.mkdir(exist_ok=True)
     commands = []
     for name, rival in rivals.items():
+        progress(f"installing {name}")
         folder = work / rival["requirement"]
         pip = (str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", rival["requirement"])
         for step in ((str(python), "-m", "venv", str(folder)), pip):
@@ -87,7 +88,7 @@ def commands(work: Path) -> list[Command]:
 
 
 def measure(chosen: Sequence[Command], rounds: int) -> dict[str, list[Ended]]:
-    """Each command once for nothing (caches), then the rounds."""
+    """Each command once to warm the caches, which is not counted, then the rounds."""
     ended: dict[str, list[Ended]] = {command.name: [] for command in chosen}
     shuffle = random.Random(0).shuffle
     for number in range(-1, rounds):
@@ -97,6 +98,7 @@ def measure(chosen: Sequence[Command], rounds: int) -> dict[str, list[Ended]]:
             once = run(command.argv, command.env)
             if once.rc not in command.fine:
                 raise SystemExit(f"{command.name} exited with status {once.rc}; run it by hand to see why.")
+            progress(f"round {number + 1} of {rounds}: {command.name}: {1000 * once.seconds:.0f} ms")
             if number >= 0:
                 ended[command.name].append(once)
     return ended
@@ -125,14 +127,11 @@ def first_starts(work: Path, runs: int) -> list[FirstStart]:
         once = run((str(clone / "gpu-setup"), "doctor"), person_environment(**places), log, log)
         if once.rc not in (0, 1):
             raise SystemExit(f"the first start exited with status {once.rc}; see {log}")
+        progress(f"first start {number + 1} of {runs}: {once.seconds:.1f} s, {once.cpu_seconds:.1f} CPU seconds")
         if number >= 0:
             tool = home / "gpu-setup" / "data" / "tool"
             blocks = sum(os.lstat(file).st_blocks for file in tool.rglob("*"))
             found.append(FirstStart(once.seconds, once.cpu_seconds, blocks * 512 / 1e6))
-            print(
-                f"first start {number + 1} of {runs}: {once.seconds:.1f} s, {once.cpu_seconds:.1f} CPU seconds",
-                flush=True,
-            )
         shutil.rmtree(clone)
         shutil.rmtree(home)
     return found
@@ -210,6 +209,7 @@ def main() -> None:
     described = machine()
     with work_folder(given.work) as work:
         starts = first_starts(work, given.first_starts)
+        found = report(*first_start_figures(starts))
         ended = measure(commands(work), given.runs)
     raw: dict[str, object] = {
         "first starts": [start._asdict() for start in starts],
@@ -221,14 +221,7 @@ def main() -> None:
         }
         for name, runs in ended.items()
     }
-    write(
-        "startup",
-        "Starting up: whole processes",
-        first_start_figures(starts) + figures(ended),
-        raw,
-        described,
-        given.out,
-    )
+    write("startup", "Starting up: whole processes", found + report(*figures(ended)), raw, described, given.out)
 
 
 if __name__ == "__main__":

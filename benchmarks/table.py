@@ -1,7 +1,7 @@
-"""Sets the results into README.md as tables, target beside figure, what was missed marked.
+"""Writes the results into README.md as tables, with targets; a missed target is marked.
 
 python3 benchmarks/table.py            write them
-python3 benchmarks/table.py --check    end with 1 when README.md does not show the results as they are
+python3 benchmarks/table.py --check    exit with status 1 when README.md does not show the newest results
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def table(document: dict[str, Any]) -> str:
 
 
 def rendered(page: str) -> str:
-    """The page with the results of today between its two marks."""
+    """The page with the newest results between its two marks."""
     documents = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob("*.json"))]
-    told = "\n\n".join(table(document) for document in documents) or "No results yet."
+    tables = "\n\n".join(table(document) for document in documents) or "No results yet."
     before, _, rest = page.partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:
-        sys.exit(f"{README.name} has lost its marks: {BEGIN} … {END}")
-    return f"{before}{BEGIN}\n\n{told}\n\n{END}{after}"
+        sys.exit(f"{README.name} has no lines {BEGIN} … {END}: add them where the tables belong.")
+    return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def main() -> None:
     new = rendered(page)
     if given.check:
         if new != page:
-            sys.exit("benchmarks/README.md does not show the results as they are; run: python3 benchmarks/table.py")
+            sys.exit("benchmarks/README.md does not show the newest results; run: python3 benchmarks/table.py")
         return
     README.write_text(new, encoding="utf-8")
 

@@ -3,9 +3,9 @@
     python3 benchmarks/training_overhead.py [--pairs 5] [--steps 12] [--recipe smollm2-135m-qlora] [--work DIR]
 
 The same config, less the plugin; the same steps on the same batches (compared, and written down). One round is a run of
-each kind, in turning order. The figure is non-padding tokens a CPU-second (user + system) of the training process, from
-its start to its end; "steps only" leaves out the imports, the model's loading and the first step. Before the first
-round each kind runs once for nothing. Needs a built training environment (./gpu-setup environment).
+each kind, in alternating order. The figure is non-padding tokens per CPU second (user + system) of the training
+process, from its start to its end; "steps only" leaves out the imports, the model's loading and the first step. Before
+the first round each kind runs once, which is not counted. Needs a built training environment (./gpu-setup environment).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from home import add_common_options, borrowed_home, my_places, training_environment, work_folder
 from intervals import interval, mean_ratio
-from result import Figure, machine, write
+from result import Figure, machine, progress, report, write
 from training_runs import Ours, Training, with_axolotl, with_bare_loop, with_gpu_setup
 
 NEEDED_PAIRS = 5
@@ -45,9 +45,9 @@ class Round(NamedTuple):
 def rounds(pairs: int, steps: int, recipe: str, work: Path) -> list[Round]:
     home = borrowed_home(work / "home")
     runs = work / "runs"
-    # left there by a benchmark that was stopped
+    # from a benchmark that was interrupted
     shutil.rmtree(runs, ignore_errors=True)
-    print("Once for nothing: gpu-setup, Axolotl (which writes down its batches), the bare loop", flush=True)
+    progress("first runs, not counted: gpu-setup, Axolotl (which records its batches), the bare loop")
     _, worker = with_gpu_setup(home, recipe, 1, work)
     batches = work / "batches.json"
     with_axolotl(worker, steps, runs / "recorded", batches)
@@ -64,7 +64,7 @@ def rounds(pairs: int, steps: int, recipe: str, work: Path) -> list[Round]:
     for number in range(1, pairs + 1):
         found = {}
         for kind in kinds if number % 2 else reversed(kinds):
-            print(f"Round {number} of {pairs}: {kind}", flush=True)
+            progress(f"round {number} of {pairs}: {kind}")
             found[kind] = kinds[kind](number)
         done.append(Round(found["gpu-setup bench"], found["axolotl train"], found["bare loop"], tokens))
         same_work(done[-1])
@@ -179,7 +179,9 @@ def main() -> None:
     with work_folder(given.work) as work:
         done = rounds(given.pairs, given.steps, given.recipe, work)
     title = f"Training: {given.recipe}, {given.steps} steps a run"
-    write("training_overhead", title, figures(done), raw(done, given.recipe, given.steps), described, given.out)
+    write(
+        "training_overhead", title, report(*figures(done)), raw(done, given.recipe, given.steps), described, given.out
+    )
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class Ours(NamedTuple):
 
 
 class Worker(NamedTuple):
-    """How gpu-setup started its worker: to be done again without the plugin."""
+    """How gpu-setup started its worker, to start it again without the plugin."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -62,7 +62,7 @@ class Worker(NamedTuple):
 class StepClock:
     """Notes a training process's CPU and wall seconds when each step's line is first seen in its log.
 
-    Looked at twenty times a second, both kinds of run alike: a step's moment is known to a twentieth of a second.
+    Both kinds of run are checked twenty times a second: the time of a step is known to a twentieth of a second.
     """
 
     def __init__(self) -> None:
@@ -103,9 +103,9 @@ class WorkerWatch:
             return
         if self.pid is None:
             for child in children(tool):
-                argv = command_line(child)
-                if "train" in argv and any(word.endswith("/axolotl") for word in argv):
-                    self.pid, self.argv, self.env = child, argv, environment(child)
+                argv, env = command_line(child), environment(child)
+                if env and "train" in argv and any(word.endswith("/axolotl") for word in argv):
+                    self.pid, self.argv, self.env = child, argv, env
                     self.folder, self.began, self._before = (
                         Path(argv[argv.index("train") + 1]).parent,
                         monotonic(),
@@ -125,7 +125,7 @@ def with_gpu_setup(home: Path, recipe: str, steps: int, work: Path) -> tuple[Our
     argv = (str(LAUNCHER), "bench", "--recipe", recipe, "--steps", str(steps), "--json")
     ended = run(argv, person_environment(GPU_SETUP_HOME=str(home)), answer, messages, watch=watch)
     if ended.rc != 0 or watch.cpu_seconds is None:
-        sys.exit(f"gpu-setup bench ended with {ended.rc}:\n{answer.read_text()}{messages.read_text()}")
+        sys.exit(f"gpu-setup bench: exit status {ended.rc}:\n{answer.read_text()}{messages.read_text()}")
     report = json.loads(answer.read_text(encoding="utf-8"))["data"]
     folder = Path(report["folder"])
     log = [json.loads(line) for line in (folder / "worker.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -153,7 +153,7 @@ def with_axolotl(worker: Worker, steps: int, folder: Path, batches: Path | None 
     clock, log = StepClock(), folder / "axolotl.log"
     ended = run(argv, env, log, log, folder, lambda pid: clock.look(pid, log, monotonic()))
     if ended.rc != 0 or len(clock.seen) != steps:
-        sys.exit(f"axolotl train ended with {ended.rc} after {len(clock.seen)} steps; see {log}")
+        sys.exit(f"axolotl train: exit status {ended.rc} after {len(clock.seen)} steps; see {log}")
     return _training(ended.cpu_seconds, ended.seconds, ended.peak_rss_bytes, clock, log)
 
 
@@ -166,7 +166,7 @@ def with_bare_loop(worker: Worker, config: Path, batches: Path, folder: Path) ->
     env = {name: value for name, value in worker.env.items() if not name.startswith(("GPU_SETUP_", "PYTHONPATH"))}
     ended = run(argv, env, log, log, folder)
     if ended.rc != 0:
-        sys.exit(f"The bare loop ended with {ended.rc}; see {log}")
+        sys.exit(f"The bare loop: exit status {ended.rc}; see {log}")
     steps = json.loads(out.read_text(encoding="utf-8"))["steps"]
     return Training(
         ended.cpu_seconds,
