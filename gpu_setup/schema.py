@@ -27,7 +27,7 @@ DOCUMENTS = {
     "smoke": "harness.report.smoke_result:SmokeResult",
     "report": "harness.report.run_report:Report",
     "comparison": "harness.report.compare:Comparison",
-    "records": "harness.report.published_speeds:Published",
+    "records": "harness.report.published_speeds:PublishedSpeeds",
     "train": "harness.jobs.train:TrainingResult",
     "tune": "harness.jobs.tune_run:TuneResult",
     "try": "harness.training.examination:Examination",

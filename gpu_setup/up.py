@@ -21,7 +21,7 @@ from harness.jobs.bench import SHORT_CEILING, check_preconditions, run_launch
 from harness.jobs.default_recipe import SMALL, model_is_available
 from harness.jobs.job_choice import HubCheck, JobRequest, hub_answers, job_on, usual_recipe
 from harness.jobs.workplace import Workplace
-from harness.measure.run_context import Method
+from harness.measure.run_context import MeasuringMethod
 from harness.pipeline import Job, examine_run, find_finished_run, prepare, report_reuse, report_run, with_held_out
 from harness.recipe.loader import load_recipe
 from harness.report.run_report import Report
@@ -167,7 +167,7 @@ def train_and_measure(job: Job, seen: Seen, catalogue: Catalogue, place: Workpla
         report_reuse(emit, folder)
     else:
         check_preconditions(job, ready, seen.host, machine, emit)
-        method = Method("up", ceiling_seconds=SHORT_CEILING)
+        method = MeasuringMethod("up", ceiling_seconds=SHORT_CEILING)
         folder = run_launch(job, ready, method, seen.host, machine, paths.runs, emit)
     examination = examine_run(job, ready, folder, machine, emit)
     return report_run(job, ready, folder, seen.host, catalogue, examination)

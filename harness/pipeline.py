@@ -18,12 +18,12 @@ from harness.environment.base_model import ensure_model
 from harness.environment.build import Environment, ensure_environment
 from harness.environment.worker_process import WORKER, worker_environment
 from harness.measure.gpu_processes import desktop_note
-from harness.measure.run_context import read_around, read_method, trained_card
+from harness.measure.run_context import read_method, read_run_context, trained_card
 from harness.process.diagnosis import known_cause, last_error
 from harness.process.worker_log import WorkerLog, read_worker_log
 from harness.recipe.axolotl_config import find_dataset, local_datasets
 from harness.recipe.loader import SAMPLES, LossBand, Recipe, check_keys
-from harness.report.run_report import Report, build_report, summary
+from harness.report.run_report import Report, build_report, summarise_host
 from harness.training.examination import DOCUMENT as EXAMINATION
 from harness.training.examination import Examination, examine, held_out_file, read_examination
 from harness.training.launch import RunRecord, mark_interrupted, new_run_folder, read_run, train
@@ -175,9 +175,9 @@ def report_run(
     """The report of a finished run, with what was measured before, during and after it."""
     run, log = _read_finished(folder)
     card = trained_card(host, catalogue, job.stack.vendor, job.device)
-    around = read_around(folder, card)
+    around = read_run_context(folder, card)
     report = build_report(
-        recipe_for_verdict(job), run, log, setup.environment, summary(host, catalogue), folder, examination,
+        recipe_for_verdict(job), run, log, setup.environment, summarise_host(host, catalogue), folder, examination,
         count_rows(job), around, loss_band(job), read_method(folder),
     )  # fmt: skip
     shared = desktop_note(around.use, host)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -17,6 +18,10 @@ from gpu_setup.commands.training_options import (
 )
 from gpu_setup.envelope import Answer
 from harness.environment.runtime import Runtime
+
+if TYPE_CHECKING:
+    from harness.measure.run_context import Mode
+    from harness.measure.workload import WorkloadKind
 
 EPILOG = """\b
 Examples:
@@ -42,7 +47,7 @@ class BenchOptions(msgspec.Struct, frozen=True, kw_only=True):
     out: Path | None
     quick: bool
     record: bool
-    workload: str | None
+    workload: WorkloadKind | None
     launches: int | None
     steps: int | None
     seed: int | None
@@ -100,8 +105,8 @@ def command(options: BenchOptions) -> Answer:
     from harness.jobs.workplace import Workplace, choose_workplace
     from harness.pipeline import prepare, report_run
     from harness.report.baseline import is_bad, with_baseline
-    from harness.report.compare import keyed
-    from harness.report.run_report import combined, read_report
+    from harness.report.compare import work_and_conditions
+    from harness.report.run_report import combine_launches, read_report
     from machine.errors import BAD_ANSWER, FINE, Refused
     from machine.local import LocalMachine
 
@@ -111,19 +116,19 @@ def command(options: BenchOptions) -> Answer:
         return _tune(options, options.tune)
     earlier = read_report(options.baseline) if options.baseline is not None else None
     if earlier is not None:
-        keyed(earlier, "The baseline")
+        work_and_conditions(earlier, "The baseline")
     machine, paths, known = LocalMachine(), my_paths(), catalogue()
     host = read_host(machine)
     changes = {"max_steps": options.steps, "seed": options.seed}
     overrides = {key: value for key, value in changes.items() if value is not None}
     job = choose_job(host, known, JobRequest(options.recipe_name, options.data, overrides), paths.models)
-    mode = "record" if options.record else "quick" if options.quick else "bench"
+    mode: Mode = "record" if options.record else "quick" if options.quick else "bench"
     chosen = bench_settings(mode, job.stack.vendor != "cpu", options.workload, options.steps, options.launches or 0)
     with reporter(options.as_json) as emit:
         job, place = choose_workplace(job, host, known, options.runtime, Workplace(machine, paths, emit))
         ready = prepare(job, *place)
         done = bench(job, ready, chosen, host, place.machine, paths, emit)
-    report = combined(tuple(report_run(each.job, each.setup, each.folder, host, known, None) for each in done))
+    report = combine_launches(tuple(report_run(each.job, each.setup, each.folder, host, known, None) for each in done))
     if earlier is not None:
         # kept before it is compared with anything: a baseline of other work must not cost the measurement
         kept = keep_report(report, options.out)

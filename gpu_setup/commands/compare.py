@@ -60,7 +60,7 @@ def command(options: CompareOptions) -> Answer:
     A REPORT is a run's folder or its report.json. The others are compared with the first.
     """
     from checks.catalogue import catalogue
-    from harness.report.published_speeds import judged
+    from harness.report.published_speeds import rate_speeds
 
     if options.published:
         return _show_published(options.card, options.reports)
@@ -75,13 +75,13 @@ def command(options: CompareOptions) -> Answer:
     places = [place for place in (options.page, options.table, forum) if place]
     _check_places(places, files)
 
-    from harness.report.compare import compare, different_work, letter
+    from harness.report.compare import compare, different_work_refusal, letter
     from harness.report.run_report import read_report
 
     read: list[Report] = [read_report(file) for file in files]
-    comparison = compare(read, judged(catalogue()), [str(given) for given in options.reports])
+    comparison = compare(read, rate_speeds(catalogue()), [str(given) for given in options.reports])
     if not comparison.comparable:
-        problem = different_work(comparison.differences, [letter(number) for number in range(len(read))])
+        problem = different_work_refusal(comparison.differences, [letter(number) for number in range(len(read))])
         return Answer("comparison", comparison, problem.exit_code, lambda: _text(comparison), (problem,))
     if options.page is not None:
         from gpu_setup.extras import need
@@ -117,7 +117,7 @@ def _text(comparison: Comparison) -> str:
 
 def _show_published(card: str | None, reports: Sequence[Path]) -> Answer:
     from checks.catalogue import catalogue
-    from harness.report.published_speeds import Published, judged
+    from harness.report.published_speeds import PublishedSpeeds, rate_speeds
     from machine.errors import BadUsage
 
     if reports:
@@ -125,7 +125,7 @@ def _show_published(card: str | None, reports: Sequence[Path]) -> Answer:
     known = catalogue()
     names = {spelling: each.name for each in known.cards for spelling in _spellings(each.name)}
     card = names.get(card.casefold(), card) if card is not None else None
-    found = judged(known, card)
+    found = rate_speeds(known, card)
     if card is not None and not found and card not in names.values():
         from difflib import get_close_matches
 
@@ -142,7 +142,7 @@ def _show_published(card: str | None, reports: Sequence[Path]) -> Answer:
 
         return records_text(found)
 
-    return Answer("records", Published(found), 0, text)
+    return Answer("records", PublishedSpeeds(found), 0, text)
 
 
 def _spellings(name: str) -> tuple[str, ...]:

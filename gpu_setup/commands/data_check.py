@@ -13,7 +13,7 @@ from gpu_setup.commands.training_options import recipe_option
 from gpu_setup.envelope import Answer
 
 if TYPE_CHECKING:
-    from harness.dataset.findings import DataReport, Tokens
+    from harness.dataset.findings import DataReport, TokenCounts
     from machine.events import Emit
 
 EPILOG = """\b
@@ -77,12 +77,12 @@ class CheckOptions(msgspec.Struct, frozen=True, kw_only=True):
 def check_command(options: CheckOptions) -> Answer:
     """Check FILE (Alpaca JSON or JSON Lines) and list what is wrong, worst first. Changes nothing."""
     from gpu_setup.render.progress import reporter
-    from harness.dataset.check import Wanted, checking, report
+    from harness.dataset.check import CheckSettings, build_data_report, open_checked
 
-    wanted = Wanted(names=options.names, languages=language_codes(options.languages))
+    wanted = CheckSettings(names=options.names, languages=language_codes(options.languages))
     quiet = options.as_json or options.as_sarif
-    with reporter(quiet) as emit, checking(options.file, options.held_out, wanted, emit) as checked:
-        result = report(checked)
+    with reporter(quiet) as emit, open_checked(options.file, options.held_out, wanted, emit) as checked:
+        result = build_data_report(checked)
         if options.recipe_name is not None:
             result = _with_tokens(result, checked, options.recipe_name, emit)
     if options.page is not None:
@@ -124,18 +124,18 @@ def _with_tokens(result: DataReport, checked: object, recipe_name: str, emit: Em
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from gpu_setup.commands.training_options import my_paths
-    from harness.dataset.check import Checked
-    from harness.dataset.token_lengths import Place, count_tokens, token_findings
+    from harness.dataset.check import CheckedFile
+    from harness.dataset.token_lengths import TokenizerPlace, count_tokens, token_findings
     from harness.environment.stack_choice import choose_stack
     from harness.recipe.loader import load_recipe
     from machine.local import LocalMachine
 
-    assert isinstance(checked, Checked)
+    assert isinstance(checked, CheckedFile)
     recipe = load_recipe(recipe_name)
     machine = LocalMachine()
     stack = choose_stack(read_host(machine), catalogue()).stack
-    tokens: Tokens
-    tokens, rows = count_tokens(checked, recipe, Place(stack, machine, my_paths()), emit)
+    tokens: TokenCounts
+    tokens, rows = count_tokens(checked, recipe, TokenizerPlace(stack, machine, my_paths()), emit)
     return token_findings(result, tokens, rows, checked)
 
 

@@ -14,7 +14,7 @@ from gpu_setup.commands.options import json_option, options_into
 from gpu_setup.envelope import Answer
 
 if TYPE_CHECKING:
-    from harness.dataset.clean import Rules
+    from harness.dataset.clean import CleaningRules
     from harness.dataset.findings import DataReport
 
 EPILOG = """\b
@@ -90,24 +90,24 @@ def clean_command(options: CleanOptions) -> Answer:
     The log holds every changed row as it was: protect it like FILE.
     """
     from gpu_setup.render.progress import reporter
-    from harness.dataset.check import Wanted, checking
-    from harness.dataset.clean import Rules, summary, write_clean
-    from harness.dataset.findings import DataReport, Written
+    from harness.dataset.check import CheckSettings, open_checked
+    from harness.dataset.clean import CleaningRules, summarise_cleaning, write_clean
+    from harness.dataset.findings import DataReport, WrittenFile
     from harness.dataset.row_writer import refuse_to_overwrite
     from machine.errors import FINE
 
     file, replace = options.file, options.replace
     if options.undo is not None:
         return _undo(file, options.undo, options.out, replace)
-    rules = Rules(_kinds(options.keep), _kinds(options.drop), options.names_as, options.names)
+    rules = CleaningRules(_kinds(options.keep), _kinds(options.drop), options.names_as, options.names)
     target = options.out or file.with_name(f"{file.stem}-clean.json")
     journal = options.log or target.with_name(f"{target.stem}.log.jsonl")
     if not options.dry_run:
         refuse_to_overwrite(target, file, replace)
         refuse_to_overwrite(journal, file, replace)
-    wanted = Wanted(names=options.names, languages=language_codes(options.languages))
-    with reporter(options.as_json) as emit, checking(file, options.held_out, wanted, emit) as checked:
-        planned = summary(checked, rules)
+    wanted = CheckSettings(names=options.names, languages=language_codes(options.languages))
+    with reporter(options.as_json) as emit, open_checked(file, options.held_out, wanted, emit) as checked:
+        planned = summarise_cleaning(checked, rules)
         left = _review_note(rules, [finding.kind for finding in checked.findings])
         report = DataReport(
             action="clean",
@@ -115,8 +115,8 @@ def clean_command(options: CleanOptions) -> Answer:
             rows=checked.own_rows,
             changes=planned.changes,
             written=(
-                Written(str(target), planned.kept, "rows", False),
-                Written(str(journal), planned.touched, "changed rows as they were", False),
+                WrittenFile(str(target), planned.kept, "rows", False),
+                WrittenFile(str(journal), planned.touched, "changed rows as they were", False),
             ),
             notes=(f"{planned.gone:,} rows are dropped, {planned.kept:,} kept.", *left),
         )
@@ -125,7 +125,7 @@ def clean_command(options: CleanOptions) -> Answer:
         if not options.yes:
             _ask(report, options.as_json)
         rows, entries = write_clean(checked, rules, target, journal)
-    written = (Written(str(target), rows, "rows"), Written(str(journal), entries, "changed rows as they were"))
+    written = (WrittenFile(str(target), rows, "rows"), WrittenFile(str(journal), entries, "changed rows as they were"))
     changes = planned.changes if options.yes or options.as_json else ()
     done = msgspec.structs.replace(report, written=written, changes=changes)
     return Answer("data", done, FINE, lambda: _text(done))
@@ -151,12 +151,12 @@ def _kinds(given: tuple[str, ...]) -> frozenset[str]:
     return frozenset(given)
 
 
-def _review_note(rules: Rules, found: list[str]) -> tuple[str, ...]:
+def _review_note(rules: CleaningRules, found: list[str]) -> tuple[str, ...]:
     """What cleaning does not decide."""
-    from harness.dataset.clean import doing
+    from harness.dataset.clean import cleaning_action
     from harness.dataset.findings import kinds
 
-    left = [kind for kind in found if doing(kind, rules) == "leave" and kinds()[kind].severity != "info"]
+    left = [kind for kind in found if cleaning_action(kind, rules) == "leave" and kinds()[kind].severity != "info"]
     return (f"Not changed, review by hand: {', '.join(left)} (gpu-setup data check shows the rows).",) if left else ()
 
 
@@ -178,7 +178,7 @@ def _undo(file: Path, log: Path, out: Path | None, replace: bool) -> Answer:
     import tempfile
 
     from harness.dataset.clean import undo
-    from harness.dataset.findings import DataReport, Written
+    from harness.dataset.findings import DataReport, WrittenFile
     from harness.dataset.row_writer import refuse_to_overwrite
     from machine.errors import FINE
 
@@ -186,5 +186,5 @@ def _undo(file: Path, log: Path, out: Path | None, replace: bool) -> Answer:
     refuse_to_overwrite(target, file, replace)
     with tempfile.TemporaryDirectory(prefix="gpu-setup-data-") as scratch:
         rows = undo(file, log, target, Path(scratch))
-    report = DataReport("clean", str(file), rows, written=(Written(str(target), rows, "rows as they were"),))
+    report = DataReport("clean", str(file), rows, written=(WrittenFile(str(target), rows, "rows as they were"),))
     return Answer("data", report, FINE, lambda: _text(report))

@@ -80,14 +80,14 @@ def import_command(options: ImportOptions) -> Answer:
 
     from gpu_setup.render.data import data_text
     from gpu_setup.render.progress import reporter
-    from harness.dataset.imports.import_files import How, import_files
+    from harness.dataset.imports.import_files import ImportSettings, import_files
     from harness.dataset.row_writer import refuse_to_overwrite
     from machine.errors import FINE
 
     target = options.out or options.files[0].with_name(f"{options.files[0].stem}-alpaca.json")
     for file in (*options.files, *options.received):
         refuse_to_overwrite(target, file, options.replace)
-    how = How(
+    how = ImportSettings(
         options.shape, _mapping(options.columns), options.turns == "all", options.received, options.me,
         options.instruction, options.kind or "",
     )  # fmt: skip

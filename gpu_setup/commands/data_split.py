@@ -52,10 +52,10 @@ def split_command(options: SplitOptions) -> Answer:
     """Split FILE into training rows and held-out rows. Rows that are alike stay together."""
     from gpu_setup.render.data import data_text
     from gpu_setup.render.progress import reporter
-    from harness.dataset.check import Wanted, checking
-    from harness.dataset.findings import DataReport, Written
+    from harness.dataset.check import CheckSettings, open_checked
+    from harness.dataset.findings import DataReport, WrittenFile
     from harness.dataset.row_writer import refuse_to_overwrite
-    from harness.dataset.split import choose, write_split
+    from harness.dataset.split import choose_held_out, write_split
     from machine.errors import FINE, BadAnswer
     from machine.paths import make
 
@@ -64,9 +64,9 @@ def split_command(options: SplitOptions) -> Answer:
     train, held_out = folder / f"{file.stem}-train.json", folder / f"{file.stem}-held-out.json"
     for target in (train, held_out):
         refuse_to_overwrite(target, file, options.replace)
-    with reporter(options.as_json) as emit, checking(file, None, Wanted(names=False), emit) as checked:
-        wanted = options.count if options.count is not None else max(1, round(options.share * checked.tally.whole))
-        cut = choose(checked, wanted, seed)
+    with reporter(options.as_json) as emit, open_checked(file, None, CheckSettings(names=False), emit) as checked:
+        wanted = options.count if options.count is not None else max(1, round(options.share * checked.stats.whole))
+        cut = choose_held_out(checked, wanted, seed)
         if not cut.held_out or len(cut.held_out) >= cut.usable:
             raise BadAnswer(
                 "data.too-few",
@@ -84,7 +84,10 @@ def split_command(options: SplitOptions) -> Answer:
             action="split",
             file=str(file),
             rows=checked.own_rows,
-            written=(Written(str(train), trained, "rows to train on"), Written(str(held_out), kept, "held-out rows")),
+            written=(
+                WrittenFile(str(train), trained, "rows to train on"),
+                WrittenFile(str(held_out), kept, "held-out rows"),
+            ),
             notes=tuple(notes),
         )
     return Answer("data", report, FINE, lambda: data_text(report))

@@ -11,10 +11,10 @@ from gpu_setup.render.layout import COLUMNS, wrap_text
 from gpu_setup.render.plain import clean
 from gpu_setup.render.report import figure, flops, in_gib
 from harness.measure.measurement import Measurement
-from harness.report.baseline import Baseline
-from harness.report.compare import Compared, Comparison, Ratio, shown, what_to_compare
-from harness.report.comparison_key import described
-from harness.report.published_speeds import Beside, Judged, Other
+from harness.report.baseline import BaselineComparison
+from harness.report.compare import ComparedRun, Comparison, Ratio, format_value, what_to_compare
+from harness.report.comparison_key import describe_work
+from harness.report.published_speeds import OtherWork, PublishedMatch, RatedSpeed
 
 RATIO_COLOURS = {"faster": "green", "slower": "red", "equal": None, "unknown": "yellow"}
 MARK_COLOURS = {"impossible": "red", "implausible": "yellow", "plausible": "green", "unknown": None}
@@ -41,11 +41,11 @@ def comparison_text(comparison: Comparison) -> str:
         lines += ["", "Conditions that differ"]
         for each in comparison.changed:
             values = "; ".join(
-                f"{run.letter} {clean(shown(value))}" for run, value in zip(runs, each.values, strict=True)
+                f"{run.letter} {clean(format_value(value))}" for run, value in zip(runs, each.values, strict=True)
             )
             lines += wrap_text(values, " " * 28, first=f"  {each.key:<26}")
     if comparison.same:
-        same = ", ".join(f"{name} {clean(shown(value))}" for name, value in comparison.same.items())
+        same = ", ".join(f"{name} {clean(format_value(value))}" for name, value in comparison.same.items())
         label = "same in all runs" if len(runs) > 1 else "conditions"
         lines += ["", label.capitalize(), *wrap_text(same, "  ")]
     published = [line for run in runs if run.beside for line in beside_lines(run.letter, run.beside)]
@@ -58,10 +58,10 @@ def comparison_text(comparison: Comparison) -> str:
 
 def work_words(comparison: Comparison) -> str:
     """The work in one sentence."""
-    known = dict(described(comparison.work))
+    known = dict(describe_work(comparison.work))
 
     def part(name: str, words: str) -> str | None:
-        return words.format(shown(known[name])) if known.get(name) is not None else None
+        return words.format(format_value(known[name])) if known.get(name) is not None else None
 
     parts = (
         part("model", "{}"),
@@ -90,7 +90,7 @@ def ratio_words(ratio: Ratio) -> str:
     return f"{abs(ratio.value - 1):.1%} {ratio.verdict} than A ({spread})"
 
 
-def beside_lines(which: str, found: Beside) -> Iterator[str]:
+def beside_lines(which: str, found: PublishedMatch) -> Iterator[str]:
     """The report beside the published records: the share where one is of the same work, else what is not comparable."""
     yield from wrap_text(clean(found.sentence), "   ", first=f"{which}  ")
     for other in found.others[:OTHERS]:
@@ -100,14 +100,14 @@ def beside_lines(which: str, found: Beside) -> Iterator[str]:
         yield f"     and {len(found.others) - OTHERS} more: gpu-setup compare --published"
 
 
-def other_words(other: Other) -> str:
+def other_words(other: OtherWork) -> str:
     """`model Llama-2-7b-hf, LoRA r 64; not given: mask`."""
     parts = [", ".join(other.differs)] if other.differs else []
     parts += [f"not given: {', '.join(other.not_given)}"] if other.not_given else []
     return "; ".join(parts)
 
 
-def record_words(judged: Judged) -> str:
+def record_words(judged: RatedSpeed) -> str:
     """`1,198 tokens/s, 49% MFU: fsdp_qlora on RTX 3090 (source)`."""
     record = judged.record
     rate = "tokens/s not known" if record.tokens_per_second is None else f"{record.tokens_per_second:,.0f} tokens/s"
@@ -116,7 +116,7 @@ def record_words(judged: Judged) -> str:
     return f"{rate}{mfu}: {record.model.rpartition('/')[2]} {record.method}, {record.stack} ({record.published})"
 
 
-def records_text(found: Sequence[Judged]) -> str:
+def records_text(found: Sequence[RatedSpeed]) -> str:
     """The published records, the highest share of the peak first, with what each implies and its source."""
     lines = []
     for judged in found:
@@ -129,7 +129,7 @@ def records_text(found: Sequence[Judged]) -> str:
     return "\n".join(lines) + "\n" if lines else "No figures are published for that card.\n"
 
 
-def baseline_lines(found: Baseline) -> list[str]:
+def baseline_lines(found: BaselineComparison) -> list[str]:
     """The verdict against a baseline, for below a report."""
     word = click.style(found.verdict.upper(), fg=BASELINE_COLOURS[found.verdict], bold=True)
     return wrap_text(clean(found.sentence), " " * (len(found.verdict) + 2), first=f"{word}  ")
@@ -164,12 +164,14 @@ def _not_comparable(comparison: Comparison) -> str:
     lines += [f"{run.letter}  {clean(run.machine)}: {clean(run.recipe)}, {run.started_at}" for run in runs]
     lines.append("")
     for each in comparison.differences:
-        values = "; ".join(f"{run.letter} {clean(shown(value))}" for run, value in zip(runs, each.values, strict=True))
+        values = "; ".join(
+            f"{run.letter} {clean(format_value(value))}" for run, value in zip(runs, each.values, strict=True)
+        )
         lines += wrap_text(values, " " * 28, first=f"  {each.key:<26}")
     return "\n".join([*lines, "", *wrap_text(what_to_compare(comparison.differences), "")]) + "\n"
 
 
-def _speed_line(run: Compared) -> str:
+def _speed_line(run: ComparedRun) -> str:
     speed = run.figures.non_padding
     ratio = run.ratio
     between = _between(ratio.low, ratio.high, 3) if ratio else ""
@@ -192,14 +194,14 @@ def _between(low: float | None, high: float | None, digits: int) -> str:
     return "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
 
 
-def _ratio_lines(run: Compared, ratio: Ratio) -> list[str]:
+def _ratio_lines(run: ComparedRun, ratio: Ratio) -> list[str]:
     colour = RATIO_COLOURS[ratio.verdict]
     return wrap_text(
         ratio_words(ratio), "   ", first=f"{run.letter}  ", style=lambda text: click.style(text, fg=colour)
     )
 
 
-def _figures(runs: Sequence[Compared]) -> Iterator[str]:
+def _figures(runs: Sequence[ComparedRun]) -> Iterator[str]:
     """The other figures side by side; a figure that none of them has is left out."""
     yield _row("", [run.letter for run in runs])
     for label, field, written in FIGURES:

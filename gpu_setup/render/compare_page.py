@@ -10,8 +10,8 @@ from gpu_setup.render.compare import FIGURES, interval, other_words, percent, ra
 from gpu_setup.render.report import figure
 from gpu_setup.render.template import fill_template
 from harness.measure.measurement import Measurement
-from harness.report.compare import Comparison, Figures, short_digest, shown
-from harness.report.comparison_key import described
+from harness.report.compare import Comparison, Figures, format_value, short_digest
+from harness.report.comparison_key import describe_work
 
 # chart id, title, unit, field of Figures, what one unit is of the measured one
 CHARTS = (
@@ -24,7 +24,7 @@ CHARTS = (
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "figure": figure,
-    "shown": shown,
+    "shown": format_value,
     "interval": interval,
     "rated": ratio_words,
     "record": record_words,
@@ -47,7 +47,7 @@ def comparison_page(comparison: Comparison, tool_version: str) -> str:
         FILTERS,
         comparison=comparison,
         work=work_words(comparison),
-        keys=described(comparison.work),
+        keys=describe_work(comparison.work),
         rows=rows,
         charts=comparison_charts(comparison),
         tool_version=tool_version,

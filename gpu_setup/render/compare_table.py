@@ -13,8 +13,8 @@ from gpu_setup.render.data_table import escape_formula
 from gpu_setup.render.plain import clean
 from gpu_setup.render.report import figure
 from harness.measure.measurement import Measurement
-from harness.report.compare import Comparison, short_digest, shown
-from harness.report.comparison_key import described, listed
+from harness.report.compare import Comparison, format_value, short_digest
+from harness.report.comparison_key import describe_work, list_conditions
 
 PUBLISHED_SHOWN = 3
 
@@ -36,7 +36,9 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return (
-        repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else escape_formula(shown(value))
+        repr(value)
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        else escape_formula(format_value(value))
     )
 
 
@@ -57,9 +59,9 @@ def _cells(comparison: Comparison, number: int) -> Iterator[tuple[str, Any]]:
     yield "to_first_low", ratio.low if ratio else None
     yield "to_first_high", ratio.high if ratio else None
     yield "to_first_verdict", ratio.verdict if ratio else None
-    for name, value in listed(run.conditions):
+    for name, value in list_conditions(run.conditions):
         yield f"condition: {name}", value
-    for name, value in described(comparison.work):
+    for name, value in describe_work(comparison.work):
         yield f"work: {name}", value
 
 
@@ -84,7 +86,9 @@ def comparison_markdown(comparison: Comparison, tool_version: str) -> str:
     if comparison.changed:
         lines += ["", "Conditions that differ:", "", _line(["", *(run.letter for run in runs)])]
         lines.append(_line(["---"] * (len(runs) + 1)))
-        lines += [_line([each.key, *(plain(shown(value)) for value in each.values)]) for each in comparison.changed]
+        lines += [
+            _line([each.key, *(plain(format_value(value)) for value in each.values)]) for each in comparison.changed
+        ]
     published = list(_published_lines(comparison))
     lines += ["", *published] if published else []
     lines += ["", *(f"- {plain(note)}" for note in comparison.notes)] if comparison.notes else []

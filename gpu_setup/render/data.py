@@ -7,13 +7,13 @@ import click
 from gpu_setup.render.layout import wrap_text
 from gpu_setup.render.plain import clean
 from gpu_setup.render.report import figure
-from harness.dataset.findings import Change, DataReport, Finding, Tokens
+from harness.dataset.findings import DataFinding, DataReport, KindChange, TokenCounts
 
 SIGNS = {"error": ("✗", "red"), "warning": ("!", "yellow"), "info": ("·", "blue")}
 ROWS_SHOWN = 8
 DOES = {
     "drop": "dropped by `data clean`",
-    "mend": "fixed by `data clean`",
+    "repair": "fixed by `data clean`",
     "mask": "replaced by a pseudonym by `data clean`",
     "leave": "not changed by `data clean`; review by hand",
 }
@@ -76,7 +76,7 @@ def _action_line(report: DataReport) -> str:
     return f"{clean(report.file)}: {count_text(report.rows)} read"
 
 
-def finding_lines(finding: Finding) -> list[str]:
+def finding_lines(finding: DataFinding) -> list[str]:
     """One kind: what, in which rows, an excerpt, why it matters, what cleaning does."""
     sign, colour = SIGNS[finding.severity]
     lines = wrap_text(
@@ -100,7 +100,7 @@ def finding_lines(finding: Finding) -> list[str]:
     return lines
 
 
-def token_lines(tokens: Tokens) -> list[str]:
+def token_lines(tokens: TokenCounts) -> list[str]:
     """The rows as the recipe's tokenizer and prompt see them."""
     lines = [click.style(f"With {tokens.recipe} (sequence_len {tokens.sequence_len:,}):", bold=True)]
     share = tokens.trainable / tokens.total if tokens.total else 0.0
@@ -120,7 +120,7 @@ def token_lines(tokens: Tokens) -> list[str]:
     return lines
 
 
-def _time(tokens: Tokens) -> str:
+def _time(tokens: TokenCounts) -> str:
     seconds = tokens.steps.seconds
     if seconds is None:
         return f"not known: {tokens.steps.because}"
@@ -134,7 +134,7 @@ def _time(tokens: Tokens) -> str:
     return f"about {said} ({tokens.steps.because})"
 
 
-def change_lines(change: Change) -> list[str]:
+def change_lines(change: KindChange) -> list[str]:
     """One kind of change with an example."""
     lines = wrap_text(
         f"{change.kind}: {count_text(change.rows)}, {change.does}",

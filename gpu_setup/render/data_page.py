@@ -7,7 +7,7 @@ from typing import NamedTuple
 from gpu_setup.render.data import DOES, count_text
 from gpu_setup.render.plain import clean
 from gpu_setup.render.template import fill_template
-from harness.dataset.findings import DataReport, Lengths
+from harness.dataset.findings import DataReport, LengthHistogram
 
 WIDTH, HEIGHT, MARGIN = 640, 180, 34
 
@@ -45,7 +45,7 @@ def data_page(report: DataReport, tool_version: str) -> str:
     )
 
 
-def histogram(lengths: Lengths) -> Histogram:
+def histogram(lengths: LengthHistogram) -> Histogram:
     """Bars, the labels under some of them, and the figures in a sentence."""
     count, most = len(lengths.counts), max(lengths.counts)
     step = (WIDTH - MARGIN) / count

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from harness.dataset.findings import DataReport, Finding, kinds
+from harness.dataset.findings import DataFinding, DataReport, kinds
 
 LEVELS = {"error": "error", "warning": "warning", "info": "note"}
 # code hosts take some thousand results a run
@@ -52,7 +52,7 @@ def sarif(report: DataReport) -> str:
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
 
 
-def _results(finding: Finding, rule: int, uri: str) -> list[dict[str, Any]]:
+def _results(finding: DataFinding, rule: int, uri: str) -> list[dict[str, Any]]:
     said = {example.row: example.excerpt for example in finding.examples}
     places = list(zip(finding.rows, finding.lines, strict=False))[:MOST_RESULTS]
     if not places:
@@ -66,7 +66,7 @@ def _results(finding: Finding, rule: int, uri: str) -> list[dict[str, Any]]:
     return results
 
 
-def _result(finding: Finding, rule: int, uri: str, text: str, line: int) -> dict[str, Any]:
+def _result(finding: DataFinding, rule: int, uri: str, text: str, line: int) -> dict[str, Any]:
     place = {"artifactLocation": {"uri": uri}, "region": {"startLine": max(line, 1)}}
     return {
         "ruleId": finding.kind,

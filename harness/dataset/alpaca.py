@@ -1,4 +1,4 @@
-"""Alpaca JSON: a list of {"instruction", "input", "output"}. Read, and told clearly what is wrong with it."""
+"""Alpaca JSON: a list of {"instruction", "input", "output"}, read strictly, with a clear error for what is wrong."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import msgspec
 
 from machine.errors import BadAnswer, BadUsage
 
-# longer than any context window: such a row is a mistake in the export, and Axolotl would tokenise it for minutes
+# longer than any context window: an error in the export, and Axolotl would tokenise such a row for minutes
 LONGEST_TEXT = 1_000_000
 EXAMPLE = '[{"instruction": "Greet the reader.", "input": "", "output": "Hello!"}]'
 
 
-class Row(msgspec.Struct, frozen=True):
+class AlpacaRow(msgspec.Struct, frozen=True):
     instruction: str
     output: str
     input: str = ""
 
 
-def read_alpaca(path: Path) -> tuple[Row, ...]:
+def read_alpaca(path: Path) -> tuple[AlpacaRow, ...]:
     """All rows of the file; raises BadUsage when there is no such file, BadAnswer when it is not Alpaca data."""
     try:
         raw = path.read_bytes()
@@ -31,8 +31,8 @@ def read_alpaca(path: Path) -> tuple[Row, ...]:
     return parse_alpaca(raw, os.fspath(path))
 
 
-def parse_alpaca(raw: bytes, name: str) -> tuple[Row, ...]:
-    """Decode and judge; every message names the place."""
+def parse_alpaca(raw: bytes, name: str) -> tuple[AlpacaRow, ...]:
+    """Decode and check; every error names the place."""
     if not raw.strip():
         raise _bad("data.empty", f"{name} is empty.", f"Alpaca data is a list of rows, such as {EXAMPLE}.")
     try:
@@ -46,23 +46,27 @@ def parse_alpaca(raw: bytes, name: str) -> tuple[Row, ...]:
             f"Convert it, for example: iconv -f WINDOWS-1252 -t UTF-8 {name} > data.json",
         ) from error
     try:
-        rows = msgspec.json.decode(raw.removeprefix(b"\xef\xbb\xbf"), type=tuple[Row, ...])
+        rows = msgspec.json.decode(raw.removeprefix(b"\xef\xbb\xbf"), type=tuple[AlpacaRow, ...])
     except msgspec.ValidationError as error:
         raise _bad("data.not-alpaca", f"{name} is not Alpaca data: {error}.", f"A row looks like {EXAMPLE}.") from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise _bad("data.not-json", f"{name} is not JSON: {error}.", f"Alpaca data looks like {EXAMPLE}.") from error
     if not rows:
-        raise _bad("data.empty", f"{name} holds no rows.", "There is nothing to train on.")
+        raise _bad("data.empty", f"{name} has no rows.", "There is nothing to train on.")
     for number, row in enumerate(rows):
         if not row.instruction.strip() or not row.output.strip():
             which = "instruction" if not row.instruction.strip() else "output"
-            raise _bad("data.empty-row", f"Row {number} of {name} has an empty {which}.", "It would teach silence.")
+            raise _bad(
+                "data.empty-row",
+                f"Row {number} of {name} has an empty {which}.",
+                "The model would learn to answer nothing.",
+            )
         longest = max(len(row.instruction), len(row.input), len(row.output))
         if longest > LONGEST_TEXT:
             raise _bad(
                 "data.too-long",
                 f"Row {number} of {name} has a text of {longest:,} characters.",
-                "No context window holds it; the export has probably run several rows together.",
+                "It is too long for any context window; the export has probably joined several rows.",
             )
     return rows
 

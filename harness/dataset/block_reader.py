@@ -1,6 +1,6 @@
-"""A data file as a stream of blocks: rows cut out of JSON lists and JSON Lines without holding more than a few MB.
+"""A data file as a stream of blocks: rows of JSON lists and JSON Lines, with only a few MB in memory.
 
-What does not parse costs its own row, not the file: the cut goes on at the next place that looks like a row's start.
+Where a row does not parse, only that row is lost: reading continues at the next place that looks like a row's start.
 
     file ─▶ kind (list, lines) and encoding ─▶ Block(raw bytes, where each row begins and ends, row and line numbers)
 """
@@ -13,18 +13,18 @@ import re
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import msgspec
 
 from machine.errors import BadAnswer, BadUsage
 
 BLOCK_BYTES = 2 << 20
-# twice the longest text that read_alpaca takes, in UTF-8; a row above it is skipped and told
+# twice the longest text that read_alpaca takes, in UTF-8; a longer row is skipped and reported
 LONGEST_ROW = 8 << 20
-# a file this broken is no row file; what follows is told as one piece
+# with more broken rows the file is not a data file; the rest is reported as one finding
 MOST_BROKEN = 1000
-# how many ends are tried for a row that does not parse, before its beginning is given up
+# how many possible ends are tried for a row that does not parse
 MOST_ENDS = 12
 
 EXAMPLE = '[{"instruction": "Greet the reader.", "input": "", "output": "Hello!"}]'
@@ -38,10 +38,10 @@ _SPACE = re.compile(rb"[\s,]*")
 
 
 class Block(NamedTuple):
-    """Some rows in a row. `starts`/`ends` lie in `data`; an end of 0 marks a row that is not in `data` (too long).
+    """Consecutive rows. `starts` and `ends`: places in `data`; the end 0 marks a row that is not in `data` (too long).
 
     `offset`: where `data` begins in the (UTF-8) file; `row`: number of the first row; `line`: line of its first byte.
-    `skipped`: how many bytes the row that is not in `data` has.
+    `skipped`: the length in bytes of a row that is not in `data`.
     """
 
     data: bytes
@@ -53,23 +53,23 @@ class Block(NamedTuple):
     skipped: int = 0
 
 
-class Source(NamedTuple):
-    """An opened data file. `path` is UTF-8 (a transcoded copy where `encoding` is not); `shape`: list, lines or one.
+class DataFile(NamedTuple):
+    """An opened data file. `path` is UTF-8 (a converted copy where `encoding` is another one).
 
-    `one` is a single object that spans lines, as a chat program writes a session.
+    `shape` one: a single object over several lines, as a chat program writes a session.
     """
 
     path: Path
     name: str
-    shape: str
+    shape: Literal["list", "lines", "one"]
     encoding: str
     bom: bool
     begin: int
     bytes: int
 
 
-class Trouble(NamedTuple):
-    """Something wrong with the file as such, with its place: cut, unreadable."""
+class FileProblem(NamedTuple):
+    """A problem of the file as a whole, with its place."""
 
     kind: str
     offset: int
@@ -77,8 +77,8 @@ class Trouble(NamedTuple):
     text: str
 
 
-def open_source(path: Path, scratch: Path) -> Source:
-    """Find out how the file is written. Raises BadUsage when there is none, BadAnswer when no rows can be in it."""
+def open_data_file(path: Path, scratch: Path) -> DataFile:
+    """Detect encoding and shape. Raises BadUsage for an unreadable file, BadAnswer for one that cannot contain rows."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -91,18 +91,18 @@ def open_source(path: Path, scratch: Path) -> Source:
     if encoding is not None:
         path_utf8 = scratch / "utf8.json"
         _transcode(path, path_utf8, encoding)
-        source = open_source(path_utf8, scratch)
+        source = open_data_file(path_utf8, scratch)
         return source._replace(name=os.fspath(path), encoding=encoding)
     bom = head.startswith(codecs.BOM_UTF8)
     begin = 3 if bom else 0
     text = head[begin:].lstrip()
     if not text:
         if size > len(head):
-            raise _not_rows(path, "It begins with tens of thousands of blanks.")
+            raise _not_rows(path, "It begins with tens of thousands of spaces.")
         raise BadAnswer(
             "data.empty", f"{path} is empty.", f"Alpaca data is a list of rows, such as {EXAMPLE}.", "Check the path."
         )
-    shape = "list"
+    shape: Literal["list", "lines", "one"] = "list"
     if text.startswith(b"["):
         begin = head.index(b"[", begin) + 1
     elif (wrapped := _WRAPPER.match(head, begin)) is not None:
@@ -111,7 +111,7 @@ def open_source(path: Path, scratch: Path) -> Source:
         shape = "one" if _is_one(path, head[begin:], size) else "lines"
     else:
         raise _not_rows(path, f"It begins with {text[:30].decode('utf-8', 'replace')!r}.")
-    return Source(path, os.fspath(path), shape, "utf-8", bom, begin, size)
+    return DataFile(path, os.fspath(path), shape, "utf-8", bom, begin, size)
 
 
 def _is_one(path: Path, head: bytes, size: int) -> bool:
@@ -126,12 +126,12 @@ def _not_rows(path: Path, why: str) -> BadAnswer:
         "data.not-json",
         f"{path} is not JSON: line 1 begins with neither [ nor {{.",
         f"{why} Alpaca data looks like {EXAMPLE}.",
-        "gpu-setup data import makes Alpaca data from mail, chats and tables.",
+        "Convert it with gpu-setup data import, which reads email, chats and tables.",
     )
 
 
 def wide_encoding(head: bytes) -> str | None:
-    """UTF-16 or UTF-32, by mark or by the NUL bytes that ASCII gets there; None for all that is ASCII-based."""
+    """UTF-16 or UTF-32, by byte order mark or by the NUL bytes of ASCII text; None for encodings based on ASCII."""
     for mark, name in (
         (codecs.BOM_UTF32_LE, "utf-32"),
         (codecs.BOM_UTF32_BE, "utf-32"),
@@ -156,8 +156,8 @@ def _transcode(path: Path, target: Path, encoding: str) -> None:
         write.write(decoder.decode(b"", True).encode("utf-8", "replace"))
 
 
-def blocks(source: Source, troubles: list[Trouble]) -> Iterator[Block]:
-    """All rows of the source; what is wrong with the file as such is appended to `troubles`."""
+def read_blocks(source: DataFile, troubles: list[FileProblem]) -> Iterator[Block]:
+    """All rows of the source; problems of the file as a whole are appended to `troubles`."""
     with source.path.open("rb") as file:
         head = file.read(source.begin)
         if source.shape == "one":
@@ -168,8 +168,8 @@ def blocks(source: Source, troubles: list[Trouble]) -> Iterator[Block]:
         yield from cut(file, source.begin, head.count(b"\n") + 1, troubles)
 
 
-def _line_blocks(file: BinaryIO, offset: int, line: int, troubles: list[Trouble]) -> Iterator[Block]:
-    """JSON Lines: one row a line, blank lines left out. A line above LONGEST_ROW is skipped without being held."""
+def _line_blocks(file: BinaryIO, offset: int, line: int, troubles: list[FileProblem]) -> Iterator[Block]:
+    """JSON Lines: one row per line, blank lines left out. A line above LONGEST_ROW is skipped and never held whole."""
     row, rest = 0, b""
     while chunk := file.read(BLOCK_BYTES):
         data = rest + chunk
@@ -187,7 +187,7 @@ def _line_blocks(file: BinaryIO, offset: int, line: int, troubles: list[Trouble]
 
 
 def _skip_line(file: BinaryIO, held: int) -> tuple[int, bytes]:
-    """Read on to the line's end: its whole length with the newline, and what was read behind it."""
+    """Read to the end of the line: its whole length with the newline, and what was read after it."""
     length = held
     while chunk := file.read(BLOCK_BYTES):
         end = chunk.find(b"\n") + 1
@@ -210,8 +210,8 @@ def _lines_of(data: bytes, offset: int, row: int, line: int) -> Block:
 _RAW_LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def _list_blocks(file: BinaryIO, offset: int, line: int, troubles: list[Trouble]) -> Iterator[Block]:
-    """The elements of a JSON list. Fast while it parses; where it does not, element by element."""
+def _list_blocks(file: BinaryIO, offset: int, line: int, troubles: list[FileProblem]) -> Iterator[Block]:
+    """The elements of a JSON list: fast while it parses, element by element where it does not."""
     row, rest, more, broken = 0, b"", True, 0
     while more or rest:
         chunk = file.read(BLOCK_BYTES) if more else b""
@@ -220,7 +220,7 @@ def _list_blocks(file: BinaryIO, offset: int, line: int, troubles: list[Trouble]
         if not more:
             closed = data.rstrip()
             if closed.endswith(b"}") and data[len(closed) :].strip() == b"" and b"]" not in data[len(closed) :]:
-                # a wrapper's own closing brace stands behind the list's bracket
+                # the closing brace of a wrapper comes after the list's bracket
                 inner = closed[:-1].rstrip()
                 closed = inner if inner.endswith(b"]") else closed
             if closed.endswith(b"]"):
@@ -228,18 +228,18 @@ def _list_blocks(file: BinaryIO, offset: int, line: int, troubles: list[Trouble]
             else:
                 place = line + data.count(b"\n")
                 troubles.append(
-                    Trouble("cut-file", offset + len(data), place, "The list has no end: the file is cut off.")
+                    FileProblem("cut-file", offset + len(data), place, "The list has no end: the file is incomplete.")
                 )
             if not closed.strip():
                 return
-            block = _parsed(closed, offset, row, line)
+            block = _parse_block(closed, offset, row, line)
             if block is None:
-                block, used, broken = _mended(closed, offset, row, line, True, broken)
+                block, used, broken = _split_broken_block(closed, offset, row, line, True, broken)
             yield block
             return
         block, used = None, 0
         for end in _ends(data):
-            block = _parsed(data[:end], offset, row, line)
+            block = _parse_block(data[:end], offset, row, line)
             if block is not None:
                 used = end
                 break
@@ -247,7 +247,7 @@ def _list_blocks(file: BinaryIO, offset: int, line: int, troubles: list[Trouble]
             if len(data) < LONGEST_ROW and not _BETWEEN.search(data):
                 rest = data
                 continue
-            block, used, broken = _mended(data, offset, row, line, False, broken)
+            block, used, broken = _split_broken_block(data, offset, row, line, False, broken)
             if used == 0:
                 length, tail = _skip_element(file, len(data))
                 yield Block(b"", array("Q", [0]), array("Q", [0]), offset, row, line, length)
@@ -256,13 +256,13 @@ def _list_blocks(file: BinaryIO, offset: int, line: int, troubles: list[Trouble]
         yield block
         row, line, offset, rest = row + len(block.starts), line + data.count(b"\n", 0, used), offset + used, data[used:]
         if broken > MOST_BROKEN:
-            said = f"More than {MOST_BROKEN:,} broken rows: the rest is not looked at."
-            troubles.append(Trouble("cut-file", offset, line, said))
+            said = f"More than {MOST_BROKEN:,} broken rows: the rest is not checked."
+            troubles.append(FileProblem("cut-file", offset, line, said))
             return
 
 
 def _ends(data: bytes) -> Iterator[int]:
-    """Where the data may be cut between two rows, from behind; a brace inside a text makes a wrong one."""
+    """Places between two rows, from the end; one of them is wrong where a text contains a brace."""
     place = len(data)
     for _ in range(MOST_ENDS):
         place = data.rfind(b"}", 0, place)
@@ -273,8 +273,8 @@ def _ends(data: bytes) -> Iterator[int]:
             yield place + 1
 
 
-def _parsed(data: bytes, offset: int, row: int, line: int) -> Block | None:
-    """The block when all of it parses. A cut inside a text leaves an odd quote, so it never parses."""
+def _parse_block(data: bytes, offset: int, row: int, line: int) -> Block | None:
+    """The block when all of it parses. A block that ends inside a text has an odd quote, so it never parses."""
     lead = _SPACE.match(data)
     begin = lead.end() if lead else 0
     try:
@@ -291,10 +291,12 @@ def _parsed(data: bytes, offset: int, row: int, line: int) -> Block | None:
     return Block(data, starts, ends, offset, row, line)
 
 
-def _mended(data: bytes, offset: int, row: int, line: int, last: bool, broken: int) -> tuple[Block, int, int]:
-    """Cut where rows seem to end, and let each stand or fall by itself. Returns block, bytes used, broken so far.
+def _split_broken_block(
+    data: bytes, offset: int, row: int, line: int, last: bool, broken: int
+) -> tuple[Block, int, int]:
+    """Split where rows seem to end, so that each parses or fails by itself. Returns block, bytes used, broken so far.
 
-    Without `last` the tail behind the last sure end is left for the next call.
+    Without `last` the part after the last certain end is left for the next call.
     """
     bounds = [match.start() + 1 for match in _BETWEEN.finditer(data)]
     if last:
@@ -329,7 +331,7 @@ def _is_json(raw: bytes) -> bool:
 
 
 def _skip_element(file: BinaryIO, held: int) -> tuple[int, bytes]:
-    """Read on to what looks like the next element: the bytes passed over, and what was read behind them."""
+    """Read to what looks like the next element: the number of bytes skipped, and what was read after them."""
     length, seam = held, b""
     while chunk := file.read(BLOCK_BYTES):
         data = seam + chunk

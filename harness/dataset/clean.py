@@ -1,4 +1,4 @@
-"""`data clean`: what would change, the cleaned copy, and a log from which the original rows come back.
+"""`data clean`: what would change, the cleaned copy, and a log from which the original rows can be restored.
 
 checked file ─▶ changes(): for each row drop, change or keep ─▶ summary (nothing written) or new file + log
 """
@@ -14,18 +14,18 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from harness.dataset.block_reader import blocks
-from harness.dataset.check import Checked
-from harness.dataset.findings import Change, kinds
+from harness.dataset.block_reader import read_blocks
+from harness.dataset.check import CheckedFile
+from harness.dataset.findings import CleaningAction, KindChange, kinds
 from harness.dataset.pseudonyms import Pseudonyms
-from harness.dataset.row import FIELDS, Row, decode, row_of
+from harness.dataset.row import FIELDS, DataRow, decode_row, row_of
 from harness.dataset.row_rules import private_spans
 from harness.dataset.row_writer import RowWriter, new_file
-from harness.dataset.rules.damage import mended
+from harness.dataset.rules.damage import repair_text
 from harness.dataset.rules.gates import gates_of
-from harness.dataset.rules.hints import hinted
-from harness.dataset.rules.phrases import folded, phrases, places
-from harness.dataset.rules.span import PRECEDENCE, Span
+from harness.dataset.rules.hints import rules_with_hints
+from harness.dataset.rules.phrases import find_phrases, fold_case, phrases
+from harness.dataset.rules.span import PRECEDENCE, TextSpan
 
 LOG_SCHEMA = "gpu-setup/data-clean-log/1"
 _TAG = re.compile(r"<[^<>\n]{1,220}>")
@@ -33,8 +33,8 @@ _BREAK = re.compile(r"<br\s*/?>|</p>|</div>|</li>|</tr>", re.IGNORECASE)
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
-class Rules(NamedTuple):
-    """`keep`: kinds that are left as they are; `drop`: kinds whose rows go although cleaning would leave them."""
+class CleaningRules(NamedTuple):
+    """`keep`: kinds that stay unchanged; `drop`: kinds whose rows are removed although cleaning would keep them."""
 
     keep: frozenset[str] = frozenset()
     drop: frozenset[str] = frozenset()
@@ -43,54 +43,56 @@ class Rules(NamedTuple):
 
 
 class RowChange(NamedTuple):
-    """One row: `kinds` are why it changes. `value` is the new row, None when it goes; `place`: offset and bytes
-    of a row too long to be held; it stays in the input only.
+    """One row. `kinds`: why it changes; `value`: the new row, None when it is removed; `place`: offset and length of a
+    row too long for the log, which is kept in the input only.
     """
 
     row: int
     raw: bytes
     kinds: tuple[str, ...]
     value: Any
-    before: Row
+    before: DataRow
     after: tuple[str, str, str] | None
     place: tuple[int, int] | None = None
 
 
-def doing(kind: str, rules: Rules) -> str:
-    """drop, mend, mask or leave, as the person wants it."""
+def cleaning_action(kind: str, rules: CleaningRules) -> CleaningAction:
+    """What cleaning does with a kind under these rules."""
     if kind in rules.keep:
         return "leave"
     return "drop" if kind in rules.drop else kinds()[kind].clean
 
 
-def changes(checked: Checked, rules: Rules) -> Iterator[RowChange]:
+def changes(checked: CheckedFile, rules: CleaningRules) -> Iterator[RowChange]:
     """Every row of the file in order, changed or not."""
     whose: dict[int, list[str]] = {}
     for kind, rows in checked.rows_of.items():
-        if doing(kind, rules) != "leave":
+        if cleaning_action(kind, rules) != "leave":
             for row in rows:
                 whose.setdefault(row, []).append(kind)
     pseudonyms = Pseudonyms(rules.person)
-    for block in blocks(checked.source, []):
+    for block in read_blocks(checked.source, []):
         for number, (start, end) in enumerate(zip(block.starts, block.ends, strict=True)):
             row = block.row + number
             raw = block.data[start:end] if end else b""
-            change = _changed(row, raw, tuple(whose.get(row, ())), rules, pseudonyms)
+            change = _change_row(row, raw, tuple(whose.get(row, ())), rules, pseudonyms)
             yield change if end else change._replace(place=(block.offset, block.skipped))
 
 
-def _changed(number: int, raw: bytes, why: tuple[str, ...], rules: Rules, pseudonyms: Pseudonyms) -> RowChange:
-    value, problems = decode(raw) if raw else (None, (("too-long", ""),))
+def _change_row(
+    number: int, raw: bytes, why: tuple[str, ...], rules: CleaningRules, pseudonyms: Pseudonyms
+) -> RowChange:
+    value, problems = decode_row(raw) if raw else (None, (("too-long", ""),))
     row = row_of(value, problems)
     if not why:
         return RowChange(number, raw, (), value, row, row.texts)
-    done = {kind: doing(kind, rules) for kind in why}
+    done = {kind: cleaning_action(kind, rules) for kind in why}
     if "drop" in done.values() or not isinstance(value, dict):
         return RowChange(number, raw, tuple(kind for kind in why if done[kind] == "drop") or why, None, row, None)
-    texts = _mended(row, {kind for kind, does in done.items() if does == "mend"})
+    texts = _repair_texts(row, {kind for kind, does in done.items() if does == "repair"})
     masked = {kind for kind, does in done.items() if does == "mask"}
     if masked:
-        texts = _masked(texts, masked, rules.names, pseudonyms)
+        texts = _mask_texts(texts, masked, rules.names, pseudonyms)
     if not texts[0].strip() or not texts[2].strip():
         return RowChange(number, raw, why, None, row, None)
     new = dict(value)
@@ -100,15 +102,15 @@ def _changed(number: int, raw: bytes, why: tuple[str, ...], rules: Rules, pseudo
     return RowChange(number, raw, why, new, row, texts)
 
 
-def _mended(row: Row, why: set[str]) -> tuple[str, str, str]:
+def _repair_texts(row: DataRow, why: set[str]) -> tuple[str, str, str]:
     texts = [row.instruction, row.input, row.output]
     if why & {"mojibake", "control-characters", "invisible-characters", "byte-order-mark"}:
-        texts = [mended(text) for text in texts]
+        texts = [repair_text(text) for text in texts]
     if "template-marker" in why:
         texts = [_without("template-marker", text) for text in texts]
     if "quoted-mail" in why:
-        low = folded(texts[2])
-        found = places("quoted-mail", low, range(len(phrases().by_kind["quoted-mail"])))
+        low = fold_case(texts[2])
+        found = find_phrases("quoted-mail", low, range(len(phrases().by_kind["quoted-mail"])))
         if found:
             texts[2] = texts[2][: found[0][0]].rstrip()
     if "markup" in why:
@@ -123,9 +125,9 @@ def _mended(row: Row, why: set[str]) -> tuple[str, str, str]:
 
 
 def _without(kind: str, text: str) -> str:
-    """The text without the kind's phrases; what was on both sides stays."""
+    """The text without the kind's phrases."""
     parts, seen = [], 0
-    for start, end in places(kind, folded(text), range(len(phrases().by_kind[kind]))):
+    for start, end in find_phrases(kind, fold_case(text), range(len(phrases().by_kind[kind]))):
         if start >= seen:
             parts.append(text[seen:start])
             seen = end
@@ -134,27 +136,29 @@ def _without(kind: str, text: str) -> str:
     return re.sub(r"^(?:assistant|model|user|system)\s*\n?", "", cleaned) if parts else text
 
 
-def _masked(texts: tuple[str, str, str], masked: set[str], names: bool, pseudonyms: Pseudonyms) -> tuple[str, str, str]:
-    spans: list[list[Span]] = []
+def _mask_texts(
+    texts: tuple[str, str, str], masked: set[str], names: bool, pseudonyms: Pseudonyms
+) -> tuple[str, str, str]:
+    spans: list[list[TextSpan]] = []
     for text in texts:
-        low = folded(text)
-        found = private_spans(text, low, hinted(low), gates_of(text), names)
+        low = fold_case(text)
+        found = private_spans(text, low, rules_with_hints(low), gates_of(text), names)
         spans.append([span for span in found if span.kind in masked and span.kind in PRECEDENCE])
     one, two, three = pseudonyms.in_row(texts, spans)
     return one, two, three
 
 
-class Summary(NamedTuple):
-    """What would change, by kind, with an example of each; rows that stay, that go, and that differ in any way."""
+class CleaningSummary(NamedTuple):
+    """What would change, by kind, with an example of each; how many rows are kept, removed, and changed or removed."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[KindChange, ...]
     kept: int
     gone: int
     touched: int
 
 
-def summary(checked: Checked, rules: Rules) -> Summary:
-    """The whole cleaning, without writing anything."""
+def summarise_cleaning(checked: CheckedFile, rules: CleaningRules) -> CleaningSummary:
+    """The whole cleaning as a dry run: nothing is written."""
     counts: dict[str, int] = {}
     first: dict[str, RowChange] = {}
     kept = gone = touched = 0
@@ -168,11 +172,11 @@ def summary(checked: Checked, rules: Rules) -> Summary:
             counts[kind] = counts.get(kind, 0) + 1
             first.setdefault(kind, change)
     order = list(kinds())
-    made = tuple(_shown(kind, counts[kind], first[kind], rules) for kind in sorted(counts, key=order.index))
-    return Summary(made, kept, gone, touched)
+    made = tuple(_example_of_kind(kind, counts[kind], first[kind], rules) for kind in sorted(counts, key=order.index))
+    return CleaningSummary(made, kept, gone, touched)
 
 
-def _shown(kind: str, rows: int, change: RowChange, rules: Rules) -> Change:
+def _example_of_kind(kind: str, rows: int, change: RowChange, rules: CleaningRules) -> KindChange:
     before, after = "", ""
     if change.after is None:
         raw = change.raw[:200].decode("utf-8", "replace")
@@ -180,14 +184,19 @@ def _shown(kind: str, rows: int, change: RowChange, rules: Rules) -> Change:
     else:
         for old, new in zip(change.before.texts, change.after, strict=True):
             if old != new:
-                before, after = _around(old, new)
+                before, after = _near_difference(old, new)
                 break
-    does = {"drop": "the row goes", "mend": "mended", "mask": "gets a pseudonym"}[doing(kind, rules)]
-    return Change(kind, does, rows, change.row, before, after)
+    does = {
+        "drop": "the row is removed",
+        "repair": "repaired",
+        "mask": "replaced by a pseudonym",
+        "leave": "unchanged",
+    }[cleaning_action(kind, rules)]
+    return KindChange(kind, does, rows, change.row, before, after)
 
 
-def _around(old: str, new: str, around: int = 25) -> tuple[str, str]:
-    """Both texts near the first place where they differ."""
+def _near_difference(old: str, new: str, around: int = 25) -> tuple[str, str]:
+    """Both texts, near the first place where they differ."""
     place = next(
         (at for at, (one, other) in enumerate(zip(old, new, strict=False)) if one != other), min(len(old), len(new))
     )
@@ -200,8 +209,8 @@ def _short(text: str, most: int = 90) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def write_clean(checked: Checked, rules: Rules, target: Path, log: Path) -> tuple[int, int]:
-    """Write the cleaned rows and the log; returns rows written and log entries. The log holds what was taken out."""
+def write_clean(checked: CheckedFile, rules: CleaningRules, target: Path, log: Path) -> tuple[int, int]:
+    """Write the cleaned rows and the log; returns rows written and log entries. The log has the original rows."""
     entries = 0
     with new_file(log, private=True) as log_file, new_file(target) as file:
         writer = RowWriter(file)
@@ -241,7 +250,7 @@ class _Entry(msgspec.Struct):
     place: tuple[int, int] | None = None
 
     def original(self, source: str) -> bytes:
-        """The row as it was written; a row too long for the log is read from the file that was cleaned."""
+        """The original row; a row too long for the log is read from the file that was cleaned."""
         if self.place is not None:
             with Path(source).open("rb") as file:
                 file.seek(self.place[0])
@@ -256,8 +265,8 @@ class _Head(msgspec.Struct):
 
 
 def undo(cleaned: Path, log: Path, target: Path, scratch: Path) -> int:
-    """The original rows again, each as it was written, from the cleaned file and its log; returns how many."""
-    from harness.dataset.block_reader import open_source
+    """Restore the original rows, byte for byte, from the cleaned file and its log; returns how many."""
+    from harness.dataset.block_reader import open_data_file
     from machine.errors import BadUsage
 
     try:
@@ -265,16 +274,16 @@ def undo(cleaned: Path, log: Path, target: Path, scratch: Path) -> int:
             head = msgspec.json.decode(file.readline(), type=_Head)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadUsage(
-            "data.no-log", f"{log} is not the log of a cleaning.", f"{error}.", "Give the log file."
+            "data.no-log", f"{log} is not a log of data clean.", f"{error}.", "Give the log file."
         ) from error
     if head.schema != LOG_SCHEMA:
         raise BadUsage(
-            "data.no-log", f"{log} is not the log of a cleaning.", f"It says {head.schema}.", "Give the log."
+            "data.no-log", f"{log} is not a log of data clean.", f"Its schema is {head.schema}.", "Give the log file."
         )
-    source = open_source(cleaned, scratch)
+    source = open_data_file(cleaned, scratch)
     rows = (
         block.data[start:end]
-        for block in blocks(source, [])
+        for block in read_blocks(source, [])
         for start, end in zip(block.starts, block.ends, strict=True)
     )
     with log.open("rb") as file, new_file(target) as out:
@@ -295,8 +304,8 @@ def undo(cleaned: Path, log: Path, target: Path, scratch: Path) -> int:
                 raise BadUsage(
                     "data.log-mismatch",
                     f"{log} does not belong to {cleaned}.",
-                    f"Row {number} is in neither.",
-                    "Give the pair.",
+                    f"Row {number} is in neither of them.",
+                    "Give a cleaned file with its own log.",
                 )
             writer.write_raw(raw)
         writer.end()

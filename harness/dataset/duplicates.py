@@ -1,4 +1,4 @@
-"""Which rows are copies, nearly copies, or answer the same question differently."""
+"""Rows that are duplicates, near-duplicates, or different answers to the same question."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.dataset.external_sort import groups
-from harness.dataset.row_reader import Reread, row_words
+from harness.dataset.row_reader import RowReader, row_words
 from harness.dataset.similarity import ALIKE, SKETCH, Groups, jaccard, pairs_of
-from harness.dataset.stats import Tally
+from harness.dataset.stats import DataStats
 
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
 
-# rows of one question that are compared with each other: more tell nothing new
+# at most this many rows with the same question are compared with each other
 MOST_ANSWERS = 20
-# a sketch of 64 bytes has a spread of 0.06 at 0.7: below this, the real overlap is under ALIKE nearly always
+# a sketch of 64 bytes has a spread of 0.06 at 0.7: below this value the real overlap is nearly always under ALIKE
 SKETCH_ALIKE = 0.52
-# pairs that are remembered as compared: 8 MB; what was forgotten is compared again
-MOST_MET = 1_000_000
+# compared pairs that are remembered: 8 MB; others may be compared again
+MOST_COMPARED = 1_000_000
 MOST_RUNS = 8
 # pairs compared at a time
 CHUNK = 50_000
-# sketches that are read at once where at least so many of them are wanted; else one by one
+# sketches are read in windows where at least DENSE of them are needed, else one by one
 WINDOW, DENSE = 4096, 32
 
 
 class Copies(NamedTuple):
-    """`exact`, `near`: groups of rows; `conflicts`: rows of one question with different answers, in groups.
+    """`exact`, `near`: groups of rows; `conflicts`: groups of rows with the same question and different answers.
 
-    `asked`: rows that share their question with another row, in pairs with the first of them.
+    `asked`: groups of rows with the same question.
     """
 
     exact: Groups
@@ -41,34 +41,34 @@ class Copies(NamedTuple):
     asked: Groups
 
 
-def find_copies(tally: Tally, rows: Reread) -> Copies:
-    """All three, from what the scan left on disk."""
+def find_copies(stats: DataStats, rows: RowReader) -> Copies:
+    """All of them, from the scan's files."""
     exact = Groups()
-    for records, starts in tally.exact.equal():
+    for records, starts in stats.exact.equal():
         for group in groups(records, starts):
             found = group["row"].tolist()
             for row in found[1:]:
                 exact.join(found[0], row)
     near = Groups()
-    for one, other in _candidates(tally):
+    for one, other in _candidates(stats):
         if exact.first(one) == exact.first(other) or near.first(one) == near.first(other):
             continue
         if rows.alike(one, other) >= ALIKE:
             near.join(one, other)
-    conflicts, asked = _conflicts(tally, rows)
+    conflicts, asked = _conflicts(stats, rows)
     return Copies(exact, near, conflicts, asked)
 
 
-def _candidates(tally: Tally) -> Iterator[tuple[int, int]]:
-    """Pairs that share a band and whose sketches agree: each row with the first of its band and the one before."""
+def _candidates(stats: DataStats) -> Iterator[tuple[int, int]]:
+    """Pairs in the same band with similar sketches: each row with the first row of its band and the one before it."""
     import numpy as np
 
-    path = tally.folder / "sketches"
+    path = stats.folder / "sketches"
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        # a pair that shares several bands is met in several parts, once in each; a set would take ten times the memory
-        met = _Met()
-        for records, starts in tally.bands.equal():
+        # a pair in several bands comes up once in each; a set of all pairs would take ten times the memory
+        met = _ComparedPairs()
+        for records, starts in stats.bands.equal():
             lengths = np.diff(np.append(starts, len(records)))
             leaders = np.repeat(records["row"][starts], lengths)
             before = np.concatenate((records["row"][:1], records["row"][:-1]))
@@ -81,7 +81,7 @@ def _candidates(tally: Tally) -> Iterator[tuple[int, int]]:
             agreed = []
             for at in range(0, len(keys), CHUNK):
                 few = keys[at : at + CHUNK]
-                agreed.append(few[_agree(descriptor, few) >= SKETCH_ALIKE])
+                agreed.append(few[_sketch_agreement(descriptor, few) >= SKETCH_ALIKE])
                 for key in agreed[-1].tolist():
                     yield key >> 32, key & 0xFFFFFFFF
             met.add(agreed)
@@ -89,14 +89,14 @@ def _candidates(tally: Tally) -> Iterator[tuple[int, int]]:
         os.close(descriptor)
 
 
-class _Met:
-    """Numbers that were met, in a few sorted arrays: joining them into one each time would cost more and more."""
+class _ComparedPairs:
+    """Pairs compared so far, in a few sorted arrays: merging them into one every time would be slow."""
 
     def __init__(self) -> None:
         self._runs: list[Array] = []
 
     def new(self, keys: Array) -> Array:
-        """Those of the sorted keys that were not met."""
+        """The sorted keys that were not compared yet."""
         import numpy as np
 
         for run in self._runs:
@@ -107,14 +107,14 @@ class _Met:
     def add(self, sorted_parts: list[Array]) -> None:
         import numpy as np
 
-        if sum(map(len, self._runs)) >= MOST_MET or not any(map(len, sorted_parts)):
+        if sum(map(len, self._runs)) >= MOST_COMPARED or not any(map(len, sorted_parts)):
             return
         self._runs.append(np.concatenate(sorted_parts))
         if len(self._runs) > MOST_RUNS:
             self._runs = [np.sort(np.concatenate(self._runs))]
 
 
-def _agree(descriptor: int, keys: Array) -> Array:
+def _sketch_agreement(descriptor: int, keys: Array) -> Array:
     """The share of equal bytes in the two sketches of each pair."""
     import numpy as np
 
@@ -125,7 +125,7 @@ def _agree(descriptor: int, keys: Array) -> Array:
 
 
 def _sketches(descriptor: int, rows: Array) -> Array:
-    """The sketches of these rows, which are sorted. A map of the file would keep all of it in memory in the end."""
+    """The sketches of these sorted rows. Not memory-mapped, because that would keep the whole file in memory."""
     import numpy as np
 
     found = np.empty((len(rows), SKETCH), dtype=np.uint8)
@@ -141,10 +141,10 @@ def _sketches(descriptor: int, rows: Array) -> Array:
     return found
 
 
-def _conflicts(tally: Tally, rows: Reread) -> tuple[list[tuple[int, ...]], Groups]:
+def _conflicts(stats: DataStats, rows: RowReader) -> tuple[list[tuple[int, ...]], Groups]:
     found: list[tuple[int, ...]] = []
     asked = Groups()
-    for records, starts in tally.questions.equal():
+    for records, starts in stats.questions.equal():
         for group in groups(records, starts):
             together = group["row"].tolist()
             for row in together[1:]:
@@ -157,8 +157,8 @@ def _conflicts(tally: Tally, rows: Reread) -> tuple[list[tuple[int, ...]], Group
     return sorted(found), asked
 
 
-def _differ(rows: Reread, together: list[int]) -> bool:
-    """Whether the answers say different things: their words overlap little. Alike answers are near-duplicates."""
+def _differ(rows: RowReader, together: list[int]) -> bool:
+    """Whether the answers differ: their words overlap little. Similar answers are near-duplicates instead."""
     answers = [row_words(rows.row(row))[1] for row in together[:MOST_ANSWERS]]
     first = answers[0]
     return any(_unlike(first, other) for other in answers[1:])

@@ -1,4 +1,4 @@
-"""Records on disk, parted by their key, so that a million rows are compared in the memory of a few thousand.
+"""Records on disk, partitioned by key, so that a million rows need the memory of a few thousand.
 
 add(keys, rows) ─▶ PARTS files by the key's upper bits ─▶ equal(): the rows that share a key, part by part
 """
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-# records of `equal()` that are handed out together
+# records that `equal()` returns together
 AT_ONCE = 50_000
 
 
-class Spill:
-    """Key and value pairs (two unsigned numbers, 64 and 32 bits), and perhaps a second 64-bit value."""
+class ExternalSort:
+    """Pairs of key and value (unsigned, 64 and 32 bits), optionally with a second 64-bit value."""
 
     def __init__(self, folder: Path, name: str, parts: int, second: bool = False) -> None:
         import numpy as np
@@ -28,7 +28,7 @@ class Spill:
         self._dtype = np.dtype([*fields, ("also", np.uint64)] if second else fields)
         self._shift = np.uint64(64 - (parts.bit_length() - 1))
         self._parts = parts
-        # many small appends to few files: each file's own buffer keeps the number of writes low
+        # many small appends to few files: a buffer per file keeps the number of writes low
         self._files: list[BinaryIO] = [
             (folder / f"{name}-{part}").open("w+b", buffering=64 << 10) for part in range(parts)
         ]
@@ -54,7 +54,7 @@ class Spill:
                 file.write(records[bounds[number] : bounds[number + 1]].tobytes())
 
     def parts(self) -> Iterator[Array]:
-        """Each part once, sorted by key and then by row; its file is given up afterwards."""
+        """Each part once, sorted by key and then by row; its file is deleted."""
         import numpy as np
 
         for file in self._files:
@@ -67,7 +67,7 @@ class Spill:
     def equal(self) -> Iterator[tuple[Array, Array]]:
         """`(records, starts)`: records that share their key, and where each group of them begins.
 
-        A few at a time, so that what is made of them does not grow with the file; a group is never cut.
+        A limited number at a time, so that memory does not grow with the file; a group is never split.
         """
         import numpy as np
 

@@ -1,63 +1,68 @@
-"""What a check says: findings by kind, worst first, and the document of every `data` command."""
+"""Findings by kind, worst first, and the document of every `data` command."""
 
 from __future__ import annotations
 
 from array import array
 from functools import cache
 from importlib import resources
+from typing import Literal
 
 import msgspec
 
 SEVERITIES = ("error", "warning", "info")
-# row numbers that a finding lists; its count is never cut
+# most row numbers that a finding lists; its count is always complete
 MOST_ROWS = 10_000
 
 
-class Kind(msgspec.Struct, frozen=True):
-    """One thing that can be wrong. `clean`: drop, mend, mask or leave."""
+Severity = Literal["error", "warning", "info"]
+CleaningAction = Literal["drop", "repair", "mask", "leave"]
 
-    severity: str
-    clean: str
+
+class FindingKind(msgspec.Struct, frozen=True):
+    """One kind of finding. `clean`: what `data clean` does with it."""
+
+    severity: Severity
+    clean: CleaningAction
     title: str
     why: str
 
 
 @cache
-def kinds() -> dict[str, Kind]:
+def kinds() -> dict[str, FindingKind]:
     import tomllib
 
     text = (resources.files("harness.dataset") / "kinds.toml").read_text(encoding="utf-8")
-    return msgspec.convert(tomllib.loads(text)["kinds"], dict[str, Kind])
+    return msgspec.convert(tomllib.loads(text)["kinds"], dict[str, FindingKind])
 
 
 class Example(msgspec.Struct, frozen=True):
-    """One row that shows the finding. `row` is None for the file itself; `line` counts from 1."""
+    """One row as an example. `row` is None for the file itself; `line` counts from 1."""
 
     row: int | None
     line: int | None
     excerpt: str
 
 
-class Finding(msgspec.Struct, frozen=True):
-    """Everything of one kind. `rows` are 0-based and at most MOST_ROWS, `lines` theirs in the file; `count` is exact.
+class DataFinding(msgspec.Struct, frozen=True):
+    """All rows of one kind. `rows`: numbers from 0, at most 10,000 of them; `lines`: their lines; `count`: of all rows.
 
-    `groups`: for copies and conflicts, rows that belong together (the first ones).
+    `clean`: what `data clean` does; `groups`: rows that belong together, for duplicates and conflicts (the first ones).
     """
 
     kind: str
-    severity: str
+    severity: Severity
     rows: tuple[int, ...]
     summary: str
     excerpt: str
     count: int
     lines: tuple[int, ...] = ()
     why: str = ""
-    clean: str = "leave"
+    clean: CleaningAction = "leave"
     examples: tuple[Example, ...] = ()
     groups: tuple[tuple[int, ...], ...] = ()
 
 
-class Lengths(msgspec.Struct, frozen=True):
+class LengthHistogram(msgspec.Struct, frozen=True):
     """A histogram: `counts[i]` rows between `edges[i]` (included) and `edges[i + 1]`."""
 
     unit: str
@@ -68,8 +73,8 @@ class Lengths(msgspec.Struct, frozen=True):
     largest: int
 
 
-class Origins(msgspec.Struct, frozen=True):
-    """Rows by who wrote them, as they are marked (`"kind": "organic"`); `unmarked` says nothing."""
+class OriginCounts(msgspec.Struct, frozen=True):
+    """Rows by origin, as marked in the row (`"kind": "organic"`); `unmarked`: rows without a mark."""
 
     organic: int = 0
     semi_synthetic: int = 0
@@ -77,8 +82,8 @@ class Origins(msgspec.Struct, frozen=True):
     unmarked: int = 0
 
 
-class Steps(msgspec.Struct, frozen=True):
-    """What the recipe makes of the rows. `seconds` is None until this machine has finished a run of the recipe."""
+class PlannedSteps(msgspec.Struct, frozen=True):
+    """Steps of a training with the recipe. `seconds`: None until this machine has finished a run of the recipe."""
 
     total: int
     epochs: float
@@ -86,11 +91,11 @@ class Steps(msgspec.Struct, frozen=True):
     because: str
 
 
-class Tokens(msgspec.Struct, frozen=True):
-    """What the recipe's own tokenizer and Axolotl's own prompt make of the rows.
+class TokenCounts(msgspec.Struct, frozen=True):
+    """Token counts with the recipe's own tokenizer and Axolotl's own prompt.
 
-    `over_length`: rows above sequence_len; `kept`: rows that are trained on. `efficiency`: tokens that are no padding
-    among all that are computed, 0 to 1.
+    `over_length`: rows above sequence_len; `kept`: rows that are trained on. `efficiency`: the share of computed tokens
+    that are not padding, 0 to 1.
     """
 
     recipe: str
@@ -105,11 +110,11 @@ class Tokens(msgspec.Struct, frozen=True):
     kept: int
     packing: bool
     efficiency: float | None
-    steps: Steps
-    lengths: Lengths
+    steps: PlannedSteps
+    lengths: LengthHistogram
 
 
-class Written(msgspec.Struct, frozen=True):
+class WrittenFile(msgspec.Struct, frozen=True):
     """A file that the command wrote, or would write (`written` false)."""
 
     path: str
@@ -118,8 +123,8 @@ class Written(msgspec.Struct, frozen=True):
     written: bool = True
 
 
-class Change(msgspec.Struct, frozen=True):
-    """What cleaning does about one kind: how many rows, and what one looks like before and after."""
+class KindChange(msgspec.Struct, frozen=True):
+    """What cleaning does with one kind: the number of rows, and one of them before and after."""
 
     kind: str
     does: str
@@ -129,26 +134,29 @@ class Change(msgspec.Struct, frozen=True):
     after: str
 
 
+DataAction = Literal["check", "clean", "import", "split"]
+
+
 class DataReport(msgspec.Struct, frozen=True):
     """The answer of `data check`, `clean`, `import` and `split`. `rows`: rows read."""
 
-    action: str
+    action: DataAction
     file: str
     rows: int
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[DataFinding, ...] = ()
     flagged_rows: int = 0
-    tokens: Tokens | None = None
-    lengths: tuple[Lengths, ...] = ()
+    tokens: TokenCounts | None = None
+    lengths: tuple[LengthHistogram, ...] = ()
     languages: dict[str, int] = {}
-    origins: Origins = Origins()
-    changes: tuple[Change, ...] = ()
-    written: tuple[Written, ...] = ()
+    origins: OriginCounts = OriginCounts()
+    changes: tuple[KindChange, ...] = ()
+    written: tuple[WrittenFile, ...] = ()
     skipped: dict[str, int] = {}
     notes: tuple[str, ...] = ()
     seconds: float | None = None
 
 
-def finding(
+def make_finding(
     kind: str,
     rows: array[int] | list[int],
     summary: str,
@@ -156,10 +164,10 @@ def finding(
     groups: tuple[tuple[int, ...], ...] = (),
     lines: tuple[int, ...] = (),
     count: int | None = None,
-) -> Finding:
-    """A finding with what kinds.toml says of its kind."""
+) -> DataFinding:
+    """A finding with the texts of its kind from kinds.toml."""
     known = kinds()[kind]
-    return Finding(
+    return DataFinding(
         kind=kind,
         severity=known.severity,
         rows=tuple(rows[:MOST_ROWS]),
@@ -174,7 +182,7 @@ def finding(
     )
 
 
-def worst_first(findings: list[Finding]) -> tuple[Finding, ...]:
+def sort_findings(findings: list[DataFinding]) -> tuple[DataFinding, ...]:
     """By severity, then in the order of kinds.toml."""
     order = list(kinds())
     return tuple(sorted(findings, key=lambda each: (SEVERITIES.index(each.severity), order.index(each.kind))))

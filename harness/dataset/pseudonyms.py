@@ -1,12 +1,12 @@
-"""Consistent stand-ins for private data: the same person is "Customer 17" in every row."""
+"""Consistent pseudonyms for private data: the same person is "Customer 17" in every row."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.dataset.rules.span import Span
+from harness.dataset.rules.span import TextSpan
 
-# {n} is the number in the order of the first meeting; example.com belongs to nobody (RFC 2606)
+# {n}: the number in order of first appearance; example.com is reserved (RFC 2606)
 STAND_INS = {
     "name": "{person} {n}",
     "email": "{mail}{n}@example.com",
@@ -19,7 +19,7 @@ STAND_INS = {
 
 
 class Pseudonyms:
-    """`person` is the word for people ("Customer", "Kundin", "Client")."""
+    """`person`: the word for people ("Customer", "Kundin", "Client")."""
 
     def __init__(self, person: str = "Customer") -> None:
         self._person = person
@@ -28,15 +28,15 @@ class Pseudonyms:
         self._next: dict[str, int] = {}
 
     def of(self, kind: str, value: str) -> str:
-        """The stand-in of a value; the same for the same value, whatever its case and spacing."""
+        """The pseudonym of a value; upper case, lower case and spaces make no difference."""
         key = kind, _key(kind, value)
         if key not in self._numbers:
             self._next[kind] = self._next.get(kind, 0) + 1
             self._numbers[key] = self._next[kind]
         return STAND_INS[kind].format(person=self._person, mail=self._mail, n=self._numbers[key])
 
-    def in_row(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> tuple[str, ...]:
-        """The row's texts with stand-ins. A lone first or last name goes with the full name that the row has."""
+    def in_row(self, texts: Sequence[str], spans: Sequence[Sequence[TextSpan]]) -> tuple[str, ...]:
+        """The row's texts with pseudonyms. A first or last name alone gets that of the full name in the same row."""
         full = [
             text[span.start : span.end]
             for text, found in zip(texts, spans, strict=True)
@@ -45,7 +45,7 @@ class Pseudonyms:
         ]
         return tuple(self._replaced(text, found, full) for text, found in zip(texts, spans, strict=True))
 
-    def _replaced(self, text: str, spans: Sequence[Span], full: list[str]) -> str:
+    def _replaced(self, text: str, spans: Sequence[TextSpan], full: list[str]) -> str:
         parts, seen = [], 0
         for span in spans:
             value = text[span.start : span.end]

@@ -1,4 +1,4 @@
-"""One raw piece of a data file as an Alpaca row, as far as it is one."""
+"""One raw piece of a data file as an Alpaca row, as far as possible."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from harness.dataset.alpaca import LONGEST_TEXT
 FIELDS = ("instruction", "input", "output")
 
 
-class Row(NamedTuple):
-    """The three texts, what is wrong with the row's form (`(kind, words)`), and the mark of where it came from."""
+class DataRow(NamedTuple):
+    """The three texts, problems of the row's form (`(kind, words)`), and its origin mark."""
 
     instruction: str
     input: str
@@ -28,15 +28,15 @@ class Row(NamedTuple):
         return self.instruction, self.input, self.output
 
 
-NOTHING = Row("", "", "", (), "", False)
+NOTHING = DataRow("", "", "", (), "", False)
 _DECODER = msgspec.json.Decoder()
-# how a row may say whether a person or a model wrote it
+# fields that may record whether a person or a model wrote the row
 _ORIGIN_FIELDS = ("kind", "origin", "provenance")
 ORIGINS = ("organic", "semi-synthetic", "synthetic")
 
 
-def decode(raw: bytes) -> tuple[Any, tuple[tuple[str, str], ...]]:
-    """The JSON value and the problems met; the value is None where there is none to be had."""
+def decode_row(raw: bytes) -> tuple[Any, tuple[tuple[str, str], ...]]:
+    """The JSON value and the problems; the value is None where nothing can be decoded."""
     try:
         return _DECODER.decode(raw), ()
     except UnicodeDecodeError as error:
@@ -56,7 +56,7 @@ def decode(raw: bytes) -> tuple[Any, tuple[tuple[str, str], ...]]:
 
 
 def _lenient(text: str) -> tuple[Any, tuple[tuple[str, str], ...]]:
-    """Also with raw control characters, NaN and lone surrogates, which strict readers refuse."""
+    """Accepts raw control characters, NaN and lone surrogates too, which strict readers refuse."""
     try:
         return json.loads(text, strict=False), ()
     except (ValueError, RecursionError) as error:
@@ -64,18 +64,18 @@ def _lenient(text: str) -> tuple[Any, tuple[tuple[str, str], ...]]:
 
 
 def guess_encoding(raw: bytes) -> str:
-    """The likeliest older encoding of the bytes."""
+    """The most likely older encoding of the bytes."""
     from charset_normalizer import from_bytes
 
     best = from_bytes(raw[:20000], cp_exclusion=["utf_8", "ascii"], preemptive_behaviour=False).best()
-    # Windows-1252 is what Western files are in nearly always, and short texts tell its cousins apart badly
-    if best is None or best.encoding in _COUSINS:
+    # Western files are nearly always in Windows-1252, and short texts do not distinguish the encodings related to it
+    if best is None or best.encoding in _RELATED:
         return "cp1252"
     return codecs.lookup(best.encoding).name
 
 
-# encodings that charset-normalizer names for short Western texts, and older ones that no data file is in today
-_COUSINS = frozenset(
+# encodings that charset-normalizer guesses for short Western texts, and older ones that no data file uses today
+_RELATED = frozenset(
     (
         "latin_1", "cp1252", "cp1250", "cp1254", "cp1257", "cp1258", "iso8859_2", "iso8859_3", "iso8859_4", "iso8859_9",
         "iso8859_10", "iso8859_13", "iso8859_14", "iso8859_15", "iso8859_16", "cp437", "cp850", "cp852", "cp858",
@@ -85,8 +85,8 @@ _COUSINS = frozenset(
 )  # fmt: skip
 
 
-def row_of(value: Any, problems: tuple[tuple[str, str], ...]) -> Row:
-    """The value as a row; every deviation from Alpaca's form is told."""
+def row_of(value: Any, problems: tuple[tuple[str, str], ...]) -> DataRow:
+    """The value as a row; every deviation from Alpaca's form is reported."""
     if value is None and problems:
         return NOTHING._replace(problems=problems)
     if not isinstance(value, dict):
@@ -106,7 +106,7 @@ def row_of(value: Any, problems: tuple[tuple[str, str], ...]) -> Row:
         elif text is None:
             wrong.append(f"{field} is null")
         else:
-            wrong.append(f"{field} is {_named(text)}, not a text")
+            wrong.append(f"{field} is {_json_type(text)}, not a text")
     if wrong:
         problems = (*problems, ("schema", "; ".join(wrong)))
     origin = ""
@@ -115,7 +115,7 @@ def row_of(value: Any, problems: tuple[tuple[str, str], ...]) -> Row:
         if isinstance(mark, str) and mark in ORIGINS:
             origin = mark
             break
-    row = Row(texts[0], texts[1], texts[2], problems, origin, not wrong)
+    row = DataRow(texts[0], texts[1], texts[2], problems, origin, not wrong)
     if not wrong:
         longest = max(map(len, texts))
         if longest > LONGEST_TEXT:
@@ -126,6 +126,6 @@ def row_of(value: Any, problems: tuple[tuple[str, str], ...]) -> Row:
     return row
 
 
-def _named(value: Any) -> str:
+def _json_type(value: Any) -> str:
     names = {list: "a list", dict: "an object", bool: "true or false", int: "a number", float: "a number"}
     return names.get(type(value), "of another type")

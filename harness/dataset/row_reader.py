@@ -1,4 +1,4 @@
-"""Single rows of a scanned file again, by number: for excerpts, and to compare candidates for real."""
+"""Reads single rows of a scanned file again, by number: for excerpts, and to compare candidates exactly."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.dataset.block_reader import LONGEST_ROW
-from harness.dataset.row import NOTHING, Row, decode, row_of
-from harness.dataset.rules.phrases import folded
+from harness.dataset.row import NOTHING, DataRow, decode_row, row_of
+from harness.dataset.rules.phrases import fold_case
 from harness.dataset.similarity import jaccard, pairs_of, words_of
 
 if TYPE_CHECKING:
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 
-class Reread:
-    """`paths`: the files one behind the other, each with the number of its first row; `index`: the scan's index."""
+class RowReader:
+    """`paths`: the files in order, each with the number of its first row; `index`: the scan's index."""
 
     def __init__(self, paths: list[tuple[Path, int]], index: Path, index_type: Any) -> None:
         self._files = [(os.open(path, os.O_RDONLY), first) for path, first in paths]
         self._index = os.open(index, os.O_RDONLY)
         self._type = index_type
-        # pairs of words are asked for again and again while candidates are compared
+        # pairs of words are needed many times while candidates are compared
         self.pairs = lru_cache(maxsize=2_000)(self._pairs)
 
     def close(self) -> None:
@@ -51,20 +51,20 @@ class Reread:
         descriptor = next(each for each, first in reversed(self._files) if row >= first)
         return os.pread(descriptor, int(record["size"]), int(record["offset"]))
 
-    def row(self, row: int) -> Row:
+    def row(self, row: int) -> DataRow:
         raw = self.raw(row)
-        return row_of(*decode(raw)) if raw else NOTHING
+        return row_of(*decode_row(raw)) if raw else NOTHING
 
     def _pairs(self, row: int) -> frozenset[str]:
         return frozenset(pairs_of([word for part in row_words(self.row(row)) for word in part]))
 
     def alike(self, one: int, other: int) -> float:
-        """How much of their word pairs two rows share, 0 to 1."""
+        """The overlap of two rows' word pairs, 0 to 1."""
         return jaccard(self.pairs(one), self.pairs(other))
 
 
-def row_words(row: Row) -> tuple[list[str], list[str]]:
-    """The words of the question (instruction and input) and of the answer, as the scan takes them."""
-    text = folded(f"{row.instruction}\n{row.input}\n{row.output}")
+def row_words(row: DataRow) -> tuple[list[str], list[str]]:
+    """The words of the question (instruction and input) and of the answer, split as in the scan."""
+    text = fold_case(f"{row.instruction}\n{row.input}\n{row.output}")
     output_at = len(text) - len(row.output)
     return words_of(text[:output_at]), words_of(text[output_at:])

@@ -1,4 +1,4 @@
-"""New files beside old ones: rows one by one, aside and renamed, so that a half file never looks whole."""
+"""Writes new files row by row, under a temporary name until they are complete."""
 
 from __future__ import annotations
 
@@ -15,24 +15,22 @@ from machine.errors import OutsideFailed, Refused
 
 
 def refuse_to_overwrite(target: Path, source: Path | None, replace: bool) -> None:
-    """Raises Refused when the target is the source, under whatever name, or is there already."""
+    """Raises Refused when the target is the source (under any name), or exists already."""
     with suppress(OSError):
         if source is not None and target.samefile(source):
             raise Refused(
                 "data.same-file",
-                f"{target} is the file that is read; it is never changed.",
-                "Without the original nothing can be undone.",
+                f"{target} is the input file, which is never changed.",
+                "Without the original nothing can be restored.",
                 "Give another name with --out.",
             )
     if target.exists() and not replace:
-        raise Refused(
-            "data.exists", f"{target} is there already.", "", "Give another name with --out, or add --replace."
-        )
+        raise Refused("data.exists", f"{target} already exists.", "", "Give another name with --out, or add --replace.")
 
 
 @contextmanager
 def new_file(target: Path, private: bool = False) -> Iterator[IO[bytes]]:
-    """A file to write that appears under its name only when all went well. `private`: for its owner's eyes only."""
+    """A file to write that appears under its name only when it is complete. `private`: readable by its owner only."""
     partial = target.with_name(f"{target.name}.partial")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o666)
@@ -45,7 +43,7 @@ def new_file(target: Path, private: bool = False) -> Iterator[IO[bytes]]:
             "data.unwritable",
             f"{target} could not be written.",
             f"The system says: {error.strerror or error}.",
-            "Name a file in a folder that you can write, on a disk with room.",
+            "Choose a file in a folder that you can write to, on a disk with free space.",
         ) from error
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -53,7 +51,7 @@ def new_file(target: Path, private: bool = False) -> Iterator[IO[bytes]]:
 
 
 class RowWriter:
-    """Alpaca JSON, one row a line, so that a difference between two files can be read."""
+    """Alpaca JSON, one row per line, so that two files can be compared with diff."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -61,7 +59,7 @@ class RowWriter:
         file.write(b"[")
 
     def write(self, row: Any) -> None:
-        self.write_raw(encoded(row))
+        self.write_raw(encode_row(row))
 
     def write_raw(self, raw: bytes) -> None:
         self._file.write((b",\n" if self.rows else b"\n") + raw)
@@ -71,9 +69,9 @@ class RowWriter:
         self._file.write(b"\n]\n")
 
 
-def encoded(row: Any) -> bytes:
+def encode_row(row: Any) -> bytes:
     try:
         return msgspec.json.encode(row)
     except (UnicodeEncodeError, ValueError):
-        # a lone surrogate has no UTF-8; as an escape it survives
+        # a lone surrogate has no UTF-8 form, but can be written as an escape
         return json.dumps(row).encode()

@@ -1,4 +1,4 @@
-"""One block of rows through all rules: what a worker process does. Results are flat arrays, cheap to hand back."""
+"""All rules for one block of rows, in a worker process. Results are flat arrays, cheap to send back."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.dataset.block_reader import LONGEST_ROW, Block
-from harness.dataset.row import Row, decode, row_of
-from harness.dataset.row_rules import Inspected, inspect, opening, sentences, text_of
+from harness.dataset.row import DataRow, decode_row, row_of
+from harness.dataset.row_rules import RowInspection, inspect_row, opening, sentences, text_of
 from harness.dataset.similarity import FEWEST_PAIRS, band_keys, digests, signatures, sketch
 
 if TYPE_CHECKING:
@@ -25,15 +25,15 @@ INDEX_FIELDS = (
 WHOLE, ENDS_WELL, SEEMS_CUT, PAIRED = 1, 2, 4, 8
 
 
-class Settings(NamedTuple):
-    """`names`: look for personal names; `limit`: how many excerpts of a kind a block hands back."""
+class ScanSettings(NamedTuple):
+    """`names`: look for personal names; `limit`: the most excerpts per kind that a block returns."""
 
     names: bool = True
     limit: int = 3
 
 
-class Scanned(NamedTuple):
-    """What a block showed. Row numbers are those of the file. `languages`: this block's codes by number."""
+class ScanResult(NamedTuple):
+    """The result of a block. Row numbers are those of the file; `languages`: this block's codes by number."""
 
     rows: int
     hits: dict[str, array[int]]
@@ -61,7 +61,7 @@ class _Columns:
         self.excerpts: dict[str, list[tuple[int, str]]] = {}
         self.index: list[tuple[int, ...]] = []
         self.languages: dict[str, int] = {"": 0}
-        # hashed all at once in the end
+        # hashed together at the end
         self.questions: list[str] = []
         self.answers: list[str] = []
         self.whole = array("Q")
@@ -83,7 +83,7 @@ class _Columns:
         rows.extend([row] * len(texts))
 
 
-def scan(block: Block, settings: Settings) -> Scanned:
+def scan_block(block: Block, settings: ScanSettings) -> ScanResult:
     """All rows of the block."""
     columns = _Columns()
     line, seen = block.line, 0
@@ -96,26 +96,26 @@ def scan(block: Block, settings: Settings) -> Scanned:
             columns.hit(
                 "too-long",
                 row_number,
-                f"{block.skipped:,} bytes; rows above {LONGEST_ROW >> 20} MB are left out",
+                f"{block.skipped:,} bytes; rows above {LONGEST_ROW >> 20} MB are skipped",
                 settings.limit,
             )
             columns.index.append((*place, 0, 0, 0, 0, 0, 0))
             continue
-        row = row_of(*decode(block.data[start:end]))
+        row = row_of(*decode_row(block.data[start:end]))
         for kind, said in row.problems:
             columns.hit(kind, row_number, said, settings.limit)
-        flags = _take(columns, row, row_number, settings) if row.whole else (0, 0, 0)
+        flags = _add_row(columns, row, row_number, settings) if row.whole else (0, 0, 0)
         columns.index.append((*place, len(row.instruction), len(row.input), len(row.output), *flags))
         if row.origin:
             columns.origins[row.origin] += 1
-    return _finished(columns, len(block.starts))
+    return _finish(columns, len(block.starts))
 
 
-def _take(columns: _Columns, row: Row, number: int, settings: Settings) -> tuple[int, int, int]:
-    """One whole row: its hits and numbers; returns its languages and flags for the index."""
-    seen = inspect(row, settings.names)
+def _add_row(columns: _Columns, row: DataRow, number: int, settings: ScanSettings) -> tuple[int, int, int]:
+    """Add one complete row; returns its languages and flags for the index."""
+    seen = inspect_row(row, settings.names)
     if seen.hits:
-        _tell(columns, seen, text_of(row), number, settings.limit)
+        _add_hits(columns, seen, text_of(row), number, settings.limit)
     columns.whole.append(number)
     columns.questions.append(seen.question)
     columns.answers.append(seen.answer)
@@ -134,22 +134,22 @@ def _take(columns: _Columns, row: Row, number: int, settings: Settings) -> tuple
     return codes.setdefault(seen.language, len(codes)), codes.setdefault(seen.asked_in, len(codes)), flags
 
 
-def _tell(columns: _Columns, seen: Inspected, text: str, number: int, limit: int) -> None:
-    told = set()
+def _add_hits(columns: _Columns, seen: RowInspection, text: str, number: int, limit: int) -> None:
+    kinds = set()
     for hit in seen.hits:
-        if hit.kind not in told:
-            told.add(hit.kind)
+        if hit.kind not in kinds:
+            kinds.add(hit.kind)
             kept = columns.excerpts.get(hit.kind, ())
             said = (hit.said or excerpt(text, hit.start, hit.end, hit.kind)) if len(kept) < limit else ""
             columns.hit(hit.kind, number, said, limit)
 
 
-# what an excerpt must not hand on in full
+# kinds that an excerpt must not repeat in full
 _SECRETIVE = frozenset({"secret", "card-number", "iban"})
 
 
 def excerpt(text: str, start: int, end: int, kind: str = "", around: int = 30) -> str:
-    """The place with a little before and behind it, on one line; keys and account numbers only in part."""
+    """The place with some text before and after it, on one line; keys and account numbers are shortened."""
     found = text[start:end]
     if kind in _SECRETIVE and len(found) > 8:
         found = f"{found[:4]}…{found[-2:]}"
@@ -161,7 +161,7 @@ def excerpt(text: str, start: int, end: int, kind: str = "", around: int = 30) -
     return " ".join(said.split())
 
 
-def _finished(columns: _Columns, rows: int) -> Scanned:
+def _finish(columns: _Columns, rows: int) -> ScanResult:
     import numpy as np
 
     def numbers(values: array[int]) -> Array:
@@ -175,7 +175,7 @@ def _finished(columns: _Columns, rows: int) -> Scanned:
     units = {name: (digests(texts), numbers(found)) for name, (texts, found) in columns.units.items()}
     asked = digests(columns.questions)
     said = digests(columns.answers)
-    return Scanned(
+    return ScanResult(
         rows=rows,
         hits=columns.hits,
         excerpts=columns.excerpts,

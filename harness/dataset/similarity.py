@@ -1,7 +1,7 @@
-"""What makes two rows alike: pairs of neighbouring words, MinHash over them (rensa), bands for finding candidates.
+"""Similarity of rows: pairs of neighbouring words, MinHash over them (rensa), bands to find candidates.
 
-Two rows are near-duplicates when their word pairs overlap by ALIKE (Jaccard) or more. With 20 bands of 5 a pair at 0.75
-is found with a chance of 0.995, one at 0.7 with 0.975; every candidate is then compared by its real word pairs.
+Two rows are near-duplicates when their word pairs overlap by ALIKE (Jaccard) or more. With 20 bands of 5 rows a pair
+with overlap 0.75 is found with probability 0.995, one with 0.7 with 0.975; every candidate is then compared exactly.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 ALIKE = 0.7
 BANDS, BAND_ROWS = 20, 5
 PERMUTATIONS = BANDS * BAND_ROWS
-# fewer word pairs than this: only an exact copy counts
+# with fewer word pairs only an exact duplicate counts
 FEWEST_PAIRS = 8
-# the signature's length in bytes that is kept for a first comparison
+# bytes of the signature that are kept for a first comparison
 SKETCH = 64
 SEED = 42
 
 _WORDS = re.compile(r"[^\W_]+")
-# the same for a text in one byte a letter, two to three times as fast
+# the same for a text with one byte per letter, two to three times as fast
 _NO_WORD = bytes(number if bytes([number]).decode(WESTERN, "replace").isalnum() else ord(" ") for number in range(256))
-# scripts without blanks between words: letters stand in for words
+# scripts without spaces between words: letters are used as words
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f\u1000-\u109f]")
 
 
 def words_of(low: str) -> list[str]:
-    """The words of a lower-cased text, without punctuation; single letters where a script has no blanks."""
+    """The words of a lower-cased text, without punctuation; single letters in scripts without spaces."""
     try:
         return low.encode(WESTERN).translate(_NO_WORD).decode(WESTERN).split()
     except UnicodeEncodeError:
@@ -59,7 +59,7 @@ def digests(texts: list[str]) -> np.ndarray[Any, Any]:
 
     if not texts:
         return np.empty(0, dtype=np.uint64)
-    # a lone surrogate cannot be handed over
+    # a lone surrogate cannot be encoded
     (hashes,) = rensa.RMinHash.hash_token_sets([[text.encode("utf-8", "replace") for text in texts]])
     return np.array(hashes, dtype=np.uint64)
 
@@ -74,13 +74,13 @@ def signatures(pair_lists: list[list[str]]) -> np.ndarray[Any, Any]:
 
 
 def band_keys(signature: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """BANDS 64-bit keys for each row: two rows share a key when that band's numbers are equal (or by a rare chance)."""
+    """BANDS 64-bit keys for each row: two rows share a key when the band's numbers are equal (or rarely by chance)."""
     import numpy as np
 
     banded = signature.reshape(-1, BANDS, BAND_ROWS).astype(np.uint64)
     key = np.zeros(banded.shape[:2], dtype=np.uint64)
     for column in range(BAND_ROWS):
-        # multiply and mix: wrapping is meant
+        # multiply and mix; the overflow is intended
         key = (key ^ banded[:, :, column]) * np.uint64(0x9E3779B97F4A7C15)
         key ^= key >> np.uint64(29)
     made: np.ndarray[Any, Any] = key + np.arange(BANDS, dtype=np.uint64) * np.uint64(0xD1342543DE82EF95)
@@ -95,7 +95,7 @@ def sketch(signature: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 class Groups:
-    """Which rows belong together (union-find by number); only rows that were joined take memory."""
+    """Groups of rows (union-find by number); only rows that were joined use memory."""
 
     def __init__(self) -> None:
         self._parent: dict[int, int] = {}
@@ -126,5 +126,5 @@ class Groups:
         return found
 
     def later(self) -> list[int]:
-        """All rows that have an earlier one in their group."""
+        """All rows that are not the first of their group."""
         return sorted(row for row in self._parent if self.first(row) != row)

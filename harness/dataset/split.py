@@ -1,7 +1,7 @@
-"""`data split`: a held-out set with no near-copy on the other side of the cut, the same for the same seed.
+"""`data split`: a held-out set without near-duplicates in the training set, the same for the same seed.
 
-groups of alike rows ─▶ shuffled by seed ─▶ whole groups held out until there are enough ─▶ the cut is searched
-exactly for pairs that the grouping missed; a row that is like a held-out one is held out too
+groups of similar rows ─▶ shuffled by seed ─▶ whole groups held out until there are enough ─▶ exact search for similar
+pairs that the grouping missed; a row that is similar to a held-out one is held out too
 """
 
 from __future__ import annotations
@@ -11,36 +11,36 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.dataset.block_reader import blocks
-from harness.dataset.check import Checked
-from harness.dataset.row import decode, row_of
+from harness.dataset.block_reader import read_blocks
+from harness.dataset.check import CheckedFile
+from harness.dataset.row import decode_row, row_of
 from harness.dataset.row_reader import row_words
 from harness.dataset.row_writer import RowWriter, new_file
 from harness.dataset.similarity import ALIKE, FEWEST_PAIRS, Groups, jaccard, pairs_of
 
 
-class Cut(NamedTuple):
-    """Rows to hold out, rows that can be used at all, and how many were moved because they are like a held-out one."""
+class SplitRows(NamedTuple):
+    """The rows to hold out, the number of usable rows, and of rows moved because they are similar to a held-out one."""
 
     held_out: frozenset[int]
     usable: int
     moved: int
 
 
-def choose(checked: Checked, wanted: int, seed: int) -> Cut:
-    """Which rows are held out: about `wanted`, a group of alike rows never parted."""
+def choose_held_out(checked: CheckedFile, wanted: int, seed: int) -> SplitRows:
+    """The rows to hold out: about `wanted`; a group of similar rows is never split."""
     together = Groups()
     for groups in (checked.copies.exact, checked.copies.near, checked.copies.asked):
         for first, alike in groups.members().items():
             for row in alike:
                 together.join(first, row)
-    usable = sorted(row for row, _ in _usable(checked))
+    usable = sorted(row for row, _ in _usable_rows(checked))
     members: dict[int, list[int]] = {}
     for row in usable:
         members.setdefault(together.first(row), []).append(row)
     order = sorted(members)
     random.Random(seed).shuffle(order)
-    # single rows first: a large group would fill the held-out set with one question
+    # large groups last: one of them would fill the held-out set with a single question
     order.sort(key=lambda first: len(members[first]) > max(1, wanted // 10))
     held_out: set[int] = set()
     for first in order:
@@ -48,26 +48,26 @@ def choose(checked: Checked, wanted: int, seed: int) -> Cut:
             held_out.update(members[first])
         if len(held_out) >= wanted:
             break
-    moved = _moved(checked, held_out)
-    return Cut(frozenset(held_out), len(usable), moved)
+    moved = _move_similar(checked, held_out)
+    return SplitRows(frozenset(held_out), len(usable), moved)
 
 
-def _usable(checked: Checked) -> Iterator[tuple[int, bytes]]:
+def _usable_rows(checked: CheckedFile) -> Iterator[tuple[int, bytes]]:
     """Rows that can be trained on, with their raw text."""
-    for block in blocks(checked.source, []):
+    for block in read_blocks(checked.source, []):
         for number, (start, end) in enumerate(zip(block.starts, block.ends, strict=True)):
             raw = block.data[start:end]
-            if end and row_of(*decode(raw)).whole:
+            if end and row_of(*decode_row(raw)).whole:
                 yield block.row + number, raw
 
 
-def _moved(checked: Checked, held_out: set[int]) -> int:
-    """Hold out too whatever is like a held-out row, until nothing is; returns how many rows that were."""
+def _move_similar(checked: CheckedFile, held_out: set[int]) -> int:
+    """Hold out rows that are similar to a held-out one too, until there are none; returns how many were moved."""
     moved, fresh = 0, set(held_out)
     while fresh:
         index = _prefixes(checked, fresh)
         fresh = set()
-        for row, raw in _usable(checked):
+        for row, raw in _usable_rows(checked):
             if row in held_out:
                 continue
             pairs = _pairs(raw)
@@ -79,7 +79,7 @@ def _moved(checked: Checked, held_out: set[int]) -> int:
     return moved
 
 
-def _prefixes(checked: Checked, rows: set[int]) -> dict[str, list[int]]:
+def _prefixes(checked: CheckedFile, rows: set[int]) -> dict[str, list[int]]:
     index: dict[str, list[int]] = {}
     for row in sorted(rows):
         for pair in _prefix(checked.rows.pairs(row)):
@@ -88,26 +88,26 @@ def _prefixes(checked: Checked, rows: set[int]) -> dict[str, list[int]]:
 
 
 def _prefix(pairs: frozenset[str]) -> list[str]:
-    """Pairs of which two sets with an overlap of ALIKE must share one (prefix filtering, in one fixed order)."""
+    """Pairs of which two sets with overlap ALIKE must share at least one (prefix filtering, in a fixed order)."""
     if len(pairs) < FEWEST_PAIRS:
         return []
-    return sorted(pairs, key=_shuffled)[: len(pairs) - int(ALIKE * len(pairs) + 0.9999) + 1]
+    return sorted(pairs, key=_reverse)[: len(pairs) - int(ALIKE * len(pairs) + 0.9999) + 1]
 
 
-def _shuffled(pair: str) -> str:
-    # rare pairs differ at their ends more than at their beginnings; any fixed order would do
+def _reverse(pair: str) -> str:
+    # the ends of rare pairs differ more than their beginnings; any fixed order is correct
     return pair[::-1]
 
 
 def _pairs(raw: bytes) -> frozenset[str]:
-    return frozenset(pairs_of([word for part in row_words(row_of(*decode(raw))) for word in part]))
+    return frozenset(pairs_of([word for part in row_words(row_of(*decode_row(raw))) for word in part]))
 
 
-def write_split(checked: Checked, cut: Cut, train: Path, held_out: Path) -> tuple[int, int]:
-    """Both files; rows as they were written. Returns the rows of each."""
+def write_split(checked: CheckedFile, cut: SplitRows, train: Path, held_out: Path) -> tuple[int, int]:
+    """Write both files, rows byte for byte. Returns the number of rows in each."""
     with new_file(train) as train_file, new_file(held_out) as held_file:
         writers = RowWriter(train_file), RowWriter(held_file)
-        for row, raw in _usable(checked):
+        for row, raw in _usable_rows(checked):
             writers[row in cut.held_out].write_raw(raw)
         for writer in writers:
             writer.end()

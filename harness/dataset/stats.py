@@ -1,4 +1,4 @@
-"""Adds up what the blocks showed. Memory stays flat: what grows with the rows lies in files."""
+"""Adds up the results of the blocks. Memory use is constant: what grows with the rows is kept in files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.dataset.external_sort import Spill
-from harness.dataset.findings import Lengths
-from harness.dataset.scan import ENDS_WELL, INDEX_FIELDS, WHOLE, Scanned
+from harness.dataset.external_sort import ExternalSort
+from harness.dataset.findings import LengthHistogram
+from harness.dataset.scan import ENDS_WELL, INDEX_FIELDS, WHOLE, ScanResult
 from harness.dataset.similarity import SKETCH
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 EXAMPLES = 3
-# a language table that one byte can number
+# language numbers fit into one byte
 MOST_LANGUAGES = 255
 # lengths are counted in classes of 5 %: fine enough for a median, and few
 _CLASS = math.log(1.05)
@@ -47,7 +47,7 @@ class LengthCount:
         self.largest = max(self.largest, high)
 
     def quantile(self, share: float) -> float:
-        """A length below which this share of the rows lies, to 5 %."""
+        """The length that this share of the rows does not exceed, to 5 %."""
         import numpy as np
 
         total = int(self._counts.sum())
@@ -56,8 +56,8 @@ class LengthCount:
         place = int(np.searchsorted(np.cumsum(self._counts), share * total))
         return math.exp((place + 0.5) * _CLASS)
 
-    def histogram(self, unit: str, bars: int = 24) -> Lengths:
-        """Bars of even width from 0 to the 99.5th percentile; the last one holds what is longer."""
+    def histogram(self, unit: str, bars: int = 24) -> LengthHistogram:
+        """Bars of equal width from 0 to the 99.5th percentile; the last one includes longer ones."""
         import numpy as np
 
         top = max(10.0, min(float(self.largest), 1.1 * self.quantile(0.995)))
@@ -68,7 +68,7 @@ class LengthCount:
         while len(counts) > 1 and counts[-1] == 0:
             counts.pop()
         edges = [width * number for number in range(len(counts))]
-        return Lengths(
+        return LengthHistogram(
             unit, (*edges, max(edges[-1] + width, self.largest)), tuple(counts), self.smallest or 0,
             round(self.quantile(0.5), 1), self.largest,
         )  # fmt: skip
@@ -84,8 +84,8 @@ def _round_up(value: float) -> int:
         size *= 10
 
 
-class Tally:
-    """All blocks of one file, and of the held-out file where there is one (its rows only serve to find leaks)."""
+class DataStats:
+    """All blocks of one file, and of the held-out file if there is one (its rows only serve to find leaks)."""
 
     def __init__(self, folder: Path, large: bool) -> None:
         import numpy as np
@@ -103,15 +103,15 @@ class Tally:
         self.index_type = np.dtype(list(INDEX_FIELDS))
         self._index = (folder / "index").open("wb")
         self._sketches = (folder / "sketches").open("wb")
-        self.exact = Spill(folder, "exact", fewer)
-        self.questions = Spill(folder, "questions", fewer, second=True)
-        self.bands = Spill(folder, "bands", parts)
-        self.sentences = Spill(folder, "sentences", fewer)
-        self.openings = Spill(folder, "openings", fewer)
-        self.names = Spill(folder, "names", fewer)
+        self.exact = ExternalSort(folder, "exact", fewer)
+        self.questions = ExternalSort(folder, "questions", fewer, second=True)
+        self.bands = ExternalSort(folder, "bands", parts)
+        self.sentences = ExternalSort(folder, "sentences", fewer)
+        self.openings = ExternalSort(folder, "openings", fewer)
+        self.names = ExternalSort(folder, "names", fewer)
 
-    def add(self, seen: Scanned, own: bool = True) -> None:
-        """The next block. Without `own` (held-out rows) only what likeness needs is kept."""
+    def add(self, seen: ScanResult, own: bool = True) -> None:
+        """Add the next block. Without `own` (held-out rows) only the data for comparing rows are kept."""
         import numpy as np
 
         index = np.frombuffer(seen.records, dtype=self.index_type).copy()
@@ -126,7 +126,7 @@ class Tally:
         if own:
             self._add_own(seen, index)
 
-    def _add_own(self, seen: Scanned, index: Array) -> None:
+    def _add_own(self, seen: ScanResult, index: Array) -> None:
         import numpy as np
 
         for kind, hit in seen.hits.items():
@@ -142,15 +142,15 @@ class Tally:
         for code, many in zip(codes.tolist(), counts.tolist(), strict=True):
             self.said_in[self.languages[code]] += many
         self.origins.update(seen.origins)
-        for spill, (keys, rows) in (
+        for sorted_keys, (keys, rows) in (
             (self.sentences, seen.sentences),
             (self.openings, seen.openings),
             (self.names, seen.names),
         ):
-            spill.add(keys, rows)
+            sorted_keys.add(keys, rows)
 
-    def _add_sketches(self, seen: Scanned) -> None:
-        """One sketch a row, zeros for rows without: then a row's place in the file is its number."""
+    def _add_sketches(self, seen: ScanResult) -> None:
+        """One sketch per row, zeros for rows without one, so that a row's number is its place in the file."""
         import numpy as np
 
         block = np.zeros((seen.rows, SKETCH), dtype=np.uint8)
@@ -159,7 +159,7 @@ class Tally:
         self._sketches.write(block.tobytes())
 
     def _renumber(self, index: Array, languages: list[str]) -> None:
-        """From the block's numbers of languages to the file's."""
+        """Replace the block's language numbers by those of the file."""
         import numpy as np
 
         numbers = []
@@ -175,17 +175,17 @@ class Tally:
             index[field] = table[index[field]]
 
     def close(self) -> None:
-        """No more blocks come: what was written can be read."""
+        """After the last block: the files can be read now."""
         self._index.close()
         self._sketches.close()
 
     def abandon(self) -> None:
         self.close()
-        for spill in (self.exact, self.questions, self.bands, self.sentences, self.openings, self.names):
-            spill.close()
+        for sorted_keys in (self.exact, self.questions, self.bands, self.sentences, self.openings, self.names):
+            sorted_keys.close()
 
     def index_chunks(self, rows: int = 65536) -> Any:
-        """`(first row, records)` of the index, chunk by chunk."""
+        """`(first row, records)` of the index, in chunks."""
         import numpy as np
 
         first = 0

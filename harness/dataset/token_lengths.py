@@ -1,4 +1,4 @@
-"""What a recipe makes of checked rows: its tokenizer and Axolotl's prompt, counted in the training environment.
+"""Token counts of checked rows with a recipe's tokenizer and Axolotl's prompt, in the training environment.
 
 checked rows ─▶ rows.jsonl, config.yml ─▶ gpu_setup_worker.tokens ─▶ Tokens, findings, steps and time
 """
@@ -12,11 +12,20 @@ from typing import NamedTuple
 import msgspec
 
 from checks.catalogue import Stack
-from harness.dataset.block_reader import blocks
-from harness.dataset.check import Checked
-from harness.dataset.findings import DataReport, Example, Finding, Steps, Tokens, finding, kinds, worst_first
-from harness.dataset.row import decode, row_of
-from harness.dataset.row_writer import encoded
+from harness.dataset.block_reader import read_blocks
+from harness.dataset.check import CheckedFile
+from harness.dataset.findings import (
+    DataFinding,
+    DataReport,
+    Example,
+    PlannedSteps,
+    TokenCounts,
+    kinds,
+    make_finding,
+    sort_findings,
+)
+from harness.dataset.row import decode_row, row_of
+from harness.dataset.row_writer import encode_row
 from harness.dataset.stats import LengthCount
 from harness.environment.base_model import ensure_model
 from harness.environment.build import ensure_environment
@@ -34,16 +43,16 @@ from machine.paths import Paths
 STAGE = "tokens"
 
 
-class Place(NamedTuple):
-    """Where to count: the stack's environment on this machine."""
+class TokenizerPlace(NamedTuple):
+    """Where the counting runs: in the stack's environment on this machine."""
 
     stack: Stack
     machine: Machine
     paths: Paths
 
 
-class Counted(msgspec.Struct, frozen=True):
-    """The worker's document; lists are by usable row, in the file's order."""
+class WorkerCounts(msgspec.Struct, frozen=True):
+    """The worker's document; lists have one entry per usable row, in the file's order."""
 
     lengths: list[int]
     trainable: list[int]
@@ -68,14 +77,16 @@ class TokenRows(NamedTuple):
     lengths: dict[int, int]
 
 
-def count_tokens(checked: Checked, recipe: Recipe, place: Place, emit: Emit) -> tuple[Tokens, TokenRows]:
-    """Raises OutsideFailed when the environment or the tokenizer is not to be had."""
+def count_tokens(
+    checked: CheckedFile, recipe: Recipe, place: TokenizerPlace, emit: Emit
+) -> tuple[TokenCounts, TokenRows]:
+    """Raises OutsideFailed when the environment or the tokenizer is not available."""
     environment = ensure_environment(place.stack, place.machine, place.paths, emit)
     base_model = ensure_model(recipe, environment, place.machine, place.paths, emit)
-    folder = checked.tally.folder
+    folder = checked.stats.folder
     numbers = _write_rows(checked, folder / "rows.jsonl")
     _write_config(checked, recipe, base_model, folder)
-    emit(Event("start", STAGE, f"Counting tokens as {recipe.name} would"))
+    emit(Event("start", STAGE, f"Counting tokens with the tokenizer of {recipe.name}"))
 
     def on_line(line: str) -> None:
         if line.startswith("counted "):
@@ -92,41 +103,41 @@ def count_tokens(checked: Checked, recipe: Recipe, place: Place, emit: Emit) -> 
         said = [line for line in outcome.stdout.strip().splitlines() if line.strip()]
         raise OutsideFailed(
             "data.tokens",
-            f"The tokenizer of {recipe.name} could not count the rows (exit {outcome.rc}).",
+            f"Counting tokens with {recipe.name} failed (exit status {outcome.rc}).",
             (said or ["It printed nothing."])[-1][:300],
-            "A recipe whose model is on a hub needs the network once; --recipe smollm2-135m-qlora needs none."
+            "A recipe whose model is on a hub needs the network once; --recipe smollm2-135m-qlora works without."
             if recipe.traits.model == "hub"
-            else "Run the same command again; gpu-setup environment checks the training environment.",
+            else "Check the training environment with gpu-setup environment, then run the same command again.",
         )
-    counted = msgspec.json.decode(out.read_bytes(), type=Counted)
+    counted = msgspec.json.decode(out.read_bytes(), type=WorkerCounts)
     emit(Event("end", STAGE, f"{sum(counted.lengths):,} tokens in {len(numbers):,} rows"))
-    return _judged(counted, numbers, recipe, base_model, place.paths)
+    return _summarise_counts(counted, numbers, recipe, base_model, place.paths)
 
 
-def _write_rows(checked: Checked, path: Path) -> array[int]:
+def _write_rows(checked: CheckedFile, path: Path) -> array[int]:
     """The usable rows as JSON Lines; returns their numbers in the file."""
     numbers = array("Q")
     with path.open("wb") as file:
-        for block in blocks(checked.source, []):
+        for block in read_blocks(checked.source, []):
             for number, (start, end) in enumerate(zip(block.starts, block.ends, strict=True)):
-                row = row_of(*decode(block.data[start:end])) if end else None
+                row = row_of(*decode_row(block.data[start:end])) if end else None
                 if row is not None and row.whole:
                     numbers.append(block.row + number)
                     texts = {"instruction": row.instruction, "input": row.input, "output": row.output}
-                    file.write(encoded(texts) + b"\n")
+                    file.write(encode_row(texts) + b"\n")
     return numbers
 
 
-def _write_config(checked: Checked, recipe: Recipe, base_model: str, folder: Path) -> None:
+def _write_config(checked: CheckedFile, recipe: Recipe, base_model: str, folder: Path) -> None:
     import yaml
 
     config = run_config(recipe, base_model, folder, checked.source.path, {})
     (folder / "config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
 
-def _judged(
-    counted: Counted, numbers: array[int], recipe: Recipe, base_model: str, paths: Paths
-) -> tuple[Tokens, TokenRows]:
+def _summarise_counts(
+    counted: WorkerCounts, numbers: array[int], recipe: Recipe, base_model: str, paths: Paths
+) -> tuple[TokenCounts, TokenRows]:
     import numpy as np
 
     lengths = LengthCount()
@@ -138,11 +149,11 @@ def _judged(
     no_eos = array("Q", (numbers[at] for at in kept if not counted.ends[at]))
     does = {
         "drop": "Axolotl drops them",
-        "truncate": "Axolotl cuts their end off",
+        "truncate": "Axolotl truncates them",
         "raise": "Axolotl stops with an error",
     }
     seen = sum(min(counted.lengths[at], counted.sequence_len) for at in kept)
-    tokens = Tokens(
+    tokens = TokenCounts(
         recipe=recipe.name,
         base_model=str(recipe.config.get("base_model", base_model)),
         sequence_len=counted.sequence_len,
@@ -161,20 +172,20 @@ def _judged(
     return tokens, TokenRows(over, no_trainable, no_eos, dict(zip(numbers, counted.lengths, strict=True)))
 
 
-def _steps(counted: Counted, seen: int, recipe: Recipe, base_model: str, paths: Paths) -> Steps:
-    """Steps, and their time at the speed of the newest finished run of this very recipe on this machine."""
+def _steps(counted: WorkerCounts, seen: int, recipe: Recipe, base_model: str, paths: Paths) -> PlannedSteps:
+    """Steps, and their time at the speed of the newest finished run of the same recipe on this machine."""
     if not counted.efficiency or not counted.batches:
-        return Steps(counted.steps, counted.epochs, None, "no row is left to train on")
+        return PlannedSteps(counted.steps, counted.epochs, None, "no row is left to train on")
     measured = measured_speed(recipe, base_model, paths.runs)
     if measured is None:
-        because = f"no finished run of {recipe.name} on this machine says how fast it is; gpu-setup bench makes one"
-        return Steps(counted.steps, counted.epochs, None, because)
+        because = f"the speed of {recipe.name} on this machine is not known yet; measure it with gpu-setup bench"
+        return PlannedSteps(counted.steps, counted.epochs, None, because)
     folder, speed = measured
-    # what is computed is the token slots, padding included
+    # token slots are computed, padding included
     share = 1 - counted.held_out / max(1, len(counted.lengths) - len(counted.dropped))
     seconds = seen * share * counted.epochs / counted.efficiency / speed
-    because = f"at {speed:,.0f} processed tokens a second, measured in {folder.name}; start and evaluations aside"
-    return Steps(counted.steps, counted.epochs, seconds, because)
+    because = f"at {speed:,.0f} processed tokens a second, measured in {folder.name}; without start-up and evaluations"
+    return PlannedSteps(counted.steps, counted.epochs, seconds, because)
 
 
 def measured_speed(recipe: Recipe, base_model: str, runs: Path) -> tuple[Path, float] | None:
@@ -195,8 +206,8 @@ def measured_speed(recipe: Recipe, base_model: str, runs: Path) -> tuple[Path, f
     return None
 
 
-def token_findings(report: DataReport, tokens: Tokens, rows: TokenRows, checked: Checked) -> DataReport:
-    """The report with the tokens, and their findings among the others."""
+def token_findings(report: DataReport, tokens: TokenCounts, rows: TokenRows, checked: CheckedFile) -> DataReport:
+    """The report with the token counts, and with their findings."""
     found = list(report.findings)
     for kind, numbers in (
         ("over-length", rows.over_length),
@@ -204,12 +215,14 @@ def token_findings(report: DataReport, tokens: Tokens, rows: TokenRows, checked:
         ("no-eos", rows.no_eos),
     ):
         if numbers:
-            found.append(_told(kind, numbers, rows, tokens, checked))
+            found.append(_token_finding(kind, numbers, rows, tokens, checked))
     flagged = {row for each in found if each.severity != "info" for row in each.rows}
-    return msgspec.structs.replace(report, findings=worst_first(found), tokens=tokens, flagged_rows=len(flagged))
+    return msgspec.structs.replace(report, findings=sort_findings(found), tokens=tokens, flagged_rows=len(flagged))
 
 
-def _told(kind: str, numbers: array[int], rows: TokenRows, tokens: Tokens, checked: Checked) -> Finding:
+def _token_finding(
+    kind: str, numbers: array[int], rows: TokenRows, tokens: TokenCounts, checked: CheckedFile
+) -> DataFinding:
     examples = tuple(
         Example(
             row,
@@ -222,5 +235,5 @@ def _told(kind: str, numbers: array[int], rows: TokenRows, tokens: Tokens, check
     summary = f"{kinds()[kind].title}: {many:,} {'row' if many == 1 else 'rows'}"
     if kind == "over-length":
         summary += f"; {tokens.over_length_does}"
-    made = finding(kind, numbers, summary, examples)
+    made = make_finding(kind, numbers, summary, examples)
     return msgspec.structs.replace(made, lines=checked.rows.lines(made.rows))

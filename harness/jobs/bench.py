@@ -21,9 +21,17 @@ from harness.measure import run_context
 from harness.measure.gpu_processes import read_card_use, refuse_foreign
 from harness.measure.matmul_ceiling import Products, measure_ceiling, products_of, products_seen
 from harness.measure.nf4 import check_nf4
-from harness.measure.run_context import Method, Soak
-from harness.measure.telemetry import sensing
-from harness.measure.workload import EXACT, RECIPE, Workload, ensure_documents, exact, overrides_for
+from harness.measure.run_context import MeasuringMethod, Mode, Soak
+from harness.measure.telemetry import record_telemetry
+from harness.measure.workload import (
+    EXACT,
+    RECIPE,
+    Workload,
+    WorkloadKind,
+    ensure_documents,
+    exact_workload,
+    overrides_for,
+)
 from harness.pipeline import Job, TrainingSetup, inputs_digest, recipe_for_verdict
 from harness.recipe.axolotl_config import run_config
 from harness.training.launch import mark_interrupted, new_run_folder, train
@@ -46,8 +54,8 @@ FEWEST_RECORD_STEPS = 8
 class BenchSettings(msgspec.Struct, frozen=True):
     """`tokens`: per launch, for exact documents; `budget`: measured seconds after which a launch ends early."""
 
-    mode: str
-    workload: str
+    mode: Mode
+    workload: WorkloadKind
     tokens: int
     budget: float | None
     launches: int
@@ -56,7 +64,7 @@ class BenchSettings(msgspec.Struct, frozen=True):
 
 
 def bench_settings(
-    mode: str, gpu: bool, workload: str | None = None, steps: int | None = None, launches: int = 0
+    mode: Mode, gpu: bool, workload: WorkloadKind | None = None, steps: int | None = None, launches: int = 0
 ) -> BenchSettings:
     """The settings of each mode. With a given number of steps there is no time limit."""
     kind = "gpu" if gpu else "cpu"
@@ -103,7 +111,7 @@ def bench(
         launch = msgspec.structs.replace(job, overrides={**changes, **job.overrides, **seeded}, budget=chosen.budget)
         if chosen.launches > 1:
             emit(Event("note", STAGE, f"Launch {number + 1} of {chosen.launches}, seed {first_seed + number}"))
-        method = Method(
+        method = MeasuringMethod(
             chosen.mode, describe_settings(chosen, soaked), workload, chosen.budget, chosen.ceiling_seconds, soaked
         )
         own = msgspec.structs.replace(setup, inputs=inputs_digest(launch, setup.environment, setup.base_model))
@@ -124,7 +132,7 @@ def prepare_launch(
     if chosen.workload != EXACT:
         workload = Workload(chosen.workload)
         return workload, overrides_for(workload, None)
-    workload = exact(job.recipe, job.overrides, chosen.tokens)
+    workload = exact_workload(job.recipe, job.overrides, chosen.tokens)
     if chosen.mode == "record" and "max_steps" not in job.overrides:
         workload = with_min_steps(workload, job.recipe.traits.warmup_steps + FEWEST_RECORD_STEPS)
     data = ensure_documents(workload, setup.base_model, seed, setup.environment, machine, paths, emit)
@@ -147,7 +155,7 @@ def check_preconditions(job: Job, setup: TrainingSetup, host: Host, machine: Mac
 
 
 def run_launch(
-    job: Job, setup: TrainingSetup, method: Method, host: Host, machine: Machine, runs: Path, emit: Emit
+    job: Job, setup: TrainingSetup, method: MeasuringMethod, host: Host, machine: Machine, runs: Path, emit: Emit
 ) -> Path:
     """One launch, with the ceiling before and after, and the sensors during it. Returns its folder."""
     vendor = job.stack.vendor
@@ -162,7 +170,7 @@ def run_launch(
     products = products_of(config, setup.base_model)
     seconds = method.ceiling_seconds
     _ceiling(products, seconds, folder / run_context.BEFORE, job, setup, machine, emit)
-    with sensing(machine, vendor, which, folder / run_context.TELEMETRY):
+    with record_telemetry(machine, vendor, which, folder / run_context.TELEMETRY):
         log = train(
             recipe_for_verdict(job), setup.environment, setup.base_model, folder, machine, emit, setup.inputs, job.data,
             job.overrides, job.device, budget=job.budget,

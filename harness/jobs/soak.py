@@ -9,8 +9,8 @@ from checks.facts.host import Host
 from harness.environment.worker_process import worker_environment
 from harness.measure.matmul_ceiling import ceiling_argv, products_of
 from harness.measure.run_context import Soak, slot_of
-from harness.measure.sensors import has_sensor, settling
-from harness.measure.telemetry import read_telemetry, sensing
+from harness.measure.sensors import has_sensor, measure_settling
+from harness.measure.telemetry import read_telemetry, record_telemetry
 from harness.pipeline import Job, TrainingSetup
 from machine.events import Emit, Event
 from machine.local import Machine
@@ -42,7 +42,7 @@ def soak(job: Job, setup: TrainingSetup, host: Host, machine: Machine, paths: Pa
         daemon=True,
     )
     emit(Event("start", STAGE, "Soaking: heating the device until temperature and clock are stable"))
-    with sensing(machine, vendor, which, file):
+    with record_telemetry(machine, vendor, which, file):
         heater.start()
         try:
             while heater.is_alive() and (spent := time.monotonic() - begin) < AT_MOST:
@@ -51,7 +51,7 @@ def soak(job: Job, setup: TrainingSetup, host: Host, machine: Machine, paths: Pa
                 samples = seen.card if vendor != "cpu" else seen.host
                 if samples and not has_sensor(samples):
                     break
-                found = settling(samples)
+                found = measure_settling(samples)
                 soaked = Soak(spent, bool(found and found.soaked), *((found.kelvin, found.clock) if found else ()))
                 if soaked.settled:
                     break

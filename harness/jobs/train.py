@@ -14,7 +14,7 @@ import msgspec
 
 from harness.atomic_files import write_atomic
 from harness.dataset.alpaca import read_alpaca
-from harness.dataset.check import Wanted, check
+from harness.dataset.check import CheckSettings, check
 from harness.memory.available import GIB, AvailableMemory
 from harness.memory.fit import FitOptions, predict_fit
 from harness.pipeline import Job, TrainingSetup, count_recipe_rows, recipe_for_verdict
@@ -118,7 +118,7 @@ def check_data(file: Path, accept: bool, emit: Emit) -> tuple[str, int]:
     """The file's sha256 and its number of rows; raises BadAnswer for data with errors, unless these are accepted."""
     rows = read_alpaca(file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    found = check(file, None, Wanted(names=False), emit)
+    found = check(file, None, CheckSettings(names=False), emit)
     errors = [finding for finding in found.findings if finding.severity == "error"]
     warnings = sum(1 for finding in found.findings if finding.severity == "warning")
     if errors and not accept:

@@ -1,4 +1,4 @@
-"""Who else uses the card: another program that computes spoils a benchmark, a desktop is only marked."""
+"""Which other programs use the GPU: one that computes spoils a benchmark, a desktop only gets a note."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Program(msgspec.Struct, frozen=True):
 
 
 class CardUse(msgspec.Struct, frozen=True):
-    """What runs on the card before a benchmark. `memory_used`: bytes in use then, None where not known.
+    """What runs on the GPU before a benchmark. `memory_used`: bytes in use then; None: not known.
 
-    `asked` is False where nobody could tell who uses the card.
+    `asked` is False where the driver cannot list the programs on the GPU.
     """
 
     foreign: tuple[Program, ...] = ()
@@ -44,9 +44,9 @@ def desktop_programs() -> frozenset[str]:
 
 
 def card_use(gpu: dict[str, Any]) -> CardUse:
-    """From NVML's words about one card: what computes and is no part of a desktop is foreign.
+    """From NVML's answer for one GPU: a program that computes and is not part of a desktop is foreign.
 
-    Older documents don't say who computes and who draws; then everything that is no part of a desktop is foreign.
+    Older documents don't separate compute from graphics; then every program that is not part of a desktop is foreign.
     """
     found = [Program(int(pid), str(name)) for pid, name in gpu.get("processes") or ()]
     computing = gpu.get("compute_pids")
@@ -61,7 +61,7 @@ def card_use(gpu: dict[str, Any]) -> CardUse:
 
 
 def read_card_use(vendor: str, which: str | None, machine: Machine) -> CardUse:
-    """Ask the driver now. AMD's compute processes stand in KFD's folder, for all its cards together."""
+    """Ask the driver now. KFD lists AMD's compute processes in one folder, for all its GPUs together."""
     gpu = _gpu(machine.binding(vendor).stdout, which) if vendor in ("nvidia", "amd") else None
     if vendor == "nvidia":
         return card_use(gpu) if gpu else CardUse(asked=False)
@@ -76,24 +76,24 @@ def read_card_use(vendor: str, which: str | None, machine: Machine) -> CardUse:
 
 
 def refuse_foreign(use: CardUse) -> None:
-    """Raises Refused when another program computes on the card: both would be slower, and the figure worth nothing."""
+    """Raises Refused when another program computes on the GPU: both would be slower, and the result meaningless."""
     if use.foreign:
         raise Refused(
             "bench.card-in-use",
-            f"Another program computes on the card: {', '.join(map(str, use.foreign[:3]))}.",
-            "Both would share its time and memory, and the speed would be neither's.",
-            "End it or wait for it, then run the same command again. `gpu-setup smoke` does not measure and may run.",
+            f"Another program computes on the GPU: {', '.join(map(str, use.foreign[:3]))}.",
+            "Both would share the GPU's time and memory, so the measured speed would be wrong.",
+            "Stop it or wait until it ends, then run the same command again. `gpu-setup smoke` can run beside it.",
         )
 
 
 def desktop_note(use: CardUse, host: Host) -> str | None:
-    """One sentence where a desktop shares the card: it takes some memory and time, and makes steps uneven."""
+    """One sentence where a desktop shares the GPU: it uses memory and time, and makes step times uneven."""
     if use.desktop:
         names = ", ".join(dict.fromkeys(each.name for each in use.desktop))
-        return f"A desktop shares the card ({names}): it takes some of its memory and time."
+        return f"A desktop shares the GPU ({names}): it uses some of its memory and time."
     connected = [name for card in host.cards or () for name in card.connectors_connected or ()]
     if use.memory_used is not None and host.os.graphical and connected:
-        return f"A display is connected to a card ({', '.join(connected[:2])}): a desktop may share it."
+        return f"A monitor is connected to a GPU ({', '.join(connected[:2])}): a desktop may share it."
     return None
 
 

@@ -8,10 +8,10 @@ from statistics import median
 RESAMPLES = 2_000
 # the standard deviation of a normal distribution in units of its median absolute deviation
 MAD_TO_SD = 1.4826
-# a step within so many robust standard deviations of the settled ones is settled; at least 1 % of the median
+# a step counts as settled within this many robust standard deviations of the settled ones; at least 1 % of the median
 SETTLED_WITHIN = 3.0
 SETTLED_SHARE = 0.01
-# so many in a row end the warm-up
+# this many in a row end the warm-up
 SETTLED_IN_A_ROW = 3
 FEWEST_TO_FIND = 8
 
@@ -33,8 +33,8 @@ def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
 def bootstrap_interval(medians: Sequence[float]) -> tuple[float, float] | None:
     """A percentile 95 % interval over the medians of process launches, resampled with one seed; None below 3.
 
-    With 3 launches it is their range: 1 of 27 samples takes the lowest three times, which is more than 2.5 %. It says
-    how launches differ on this machine on this day, which no interval over one run's steps can.
+    With 3 launches it is their range: 1 of 27 samples takes the lowest three times, which is more than 2.5 %. It shows
+    how launches differ on this machine on this day, which an interval over the steps of one run cannot show.
     """
     import random
 
@@ -46,17 +46,17 @@ def bootstrap_interval(medians: Sequence[float]) -> tuple[float, float] | None:
 
 
 def half_width(interval: tuple[float, float] | None, centre: float | None) -> float | None:
-    """Half of an interval as a share of its centre; None where either is missing."""
+    """Half of an interval as a share of its centre; None where one of the two is missing."""
     if interval is None or not centre:
         return None
     return (interval[1] - interval[0]) / 2 / abs(centre)
 
 
 def warm_up(values: Sequence[float], least: int) -> int:
-    """How many of the first steps warm up: at least `least`, and on until three in a row are like the settled ones.
+    """How many of the first steps are warm-up: at least `least`, until three in a row are like the settled ones.
 
-    `values` are times for the same work (seconds a token slot). What settled looks like is taken from the second half:
-    its median and spread. A run that never settles gets half of its steps as warm-up; one too short gets `least`.
+    `values` are times for the same work (seconds per token slot). The settled values are those of the second half:
+    their median and spread. A run that never settles gets half of its steps as warm-up; one too short gets `least`.
     """
     rest = len(values) - least
     if rest < FEWEST_TO_FIND:
@@ -73,7 +73,7 @@ def warm_up(values: Sequence[float], least: int) -> int:
 
 
 def drift(values: Sequence[float]) -> float | None:
-    """By what share the last third's median differs from the first third's; None below 9 values."""
+    """The median of the last third against that of the first third, as a share; None below 9 values."""
     third = len(values) // 3
     if third < 3:
         return None

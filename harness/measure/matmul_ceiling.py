@@ -1,4 +1,4 @@
-"""The matmul ceiling: how fast the device multiplies this model's own matrices, measured before and after a run."""
+"""The matmul ceiling: how fast this device multiplies this model's own matrices, measured before and after a run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Ceiling(msgspec.Struct, frozen=True):
 
 
 class Products(msgspec.Struct, frozen=True):
-    """What to multiply: the matrices, the token slots of a micro batch, and in what precision."""
+    """What to multiply: the matrices, the token slots of a micro-batch, and the precision."""
 
     matrices: Matrices
     rows: int
@@ -54,7 +54,7 @@ def products_of(config: dict[str, Any], base_model: str) -> Products | None:
 
 
 def products_seen(config: dict[str, Any], start: StartEvent | None) -> Products | None:
-    """The products of the model that was really loaded; None where not every matrix works on every token."""
+    """The products of the model that was loaded; None where not every matrix is used for every token."""
     if start is None or start.sizes is None or not start.matrices:
         return None
     return _products(config, start.matrices)
@@ -103,7 +103,7 @@ def measure_ceiling(
     emit: Emit,
     device: str | None = None,
 ) -> Ceiling:
-    """Measure for `seconds`; the document `out` stays. Raises OutsideFailed when the device cannot do it."""
+    """Measure for `seconds` and keep the document `out`. Raises OutsideFailed when the measurement fails."""
     emit(Event("start", STAGE, f"Measuring how fast this device multiplies the model's matrices ({seconds:.0f} s)"))
     with disk_errors(out):
         outcome = machine.stream(
@@ -119,7 +119,7 @@ def measure_ceiling(
             "The model's products cannot be measured",
             outcome.stdout,
             describe_exit(outcome.rc),
-            f"Look at {out.with_suffix('.log')}; run the same command again.",
+            f"See {out.with_suffix('.log')}, then run the same command again.",
         )
     emit(Event("end", STAGE, f"{sorted(found.rounds)[len(found.rounds) // 2]:.3g} TFLOP/s in {found.precision}"))
     return found

@@ -1,4 +1,4 @@
-"""A measured value as reports carry it: unit, median, interval, how many, and the values themselves."""
+"""A measured value in a report: unit, median, interval, the number of values, and the values themselves."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MOST_KEPT = 240
 
 
 class Measurement(msgspec.Struct, frozen=True):
-    """`ci95` is None where one value was read (`n` 1); `raw` in the order of the steps, or of the process launches.
+    """`n` values in `raw`, in the order of the steps or of the launches. `ci95`: interval of the median; None for n 1.
 
-    `note`: why there is no value, or what the value is worth.
+    `note`: why there is no value, or how it was measured.
     """
 
     unit: str
@@ -26,19 +26,19 @@ class Measurement(msgspec.Struct, frozen=True):
     note: str | None = None
 
 
-def over(values: Sequence[float], unit: str) -> Measurement:
+def series(values: Sequence[float], unit: str) -> Measurement:
     if not values:
-        return Measurement(unit, None, None, 0, (), "no steady step was measured")
+        return Measurement(unit, None, None, 0, (), "no step after the warm-up was measured")
     return Measurement(unit, median(values), median_interval(values), len(values), tuple(values))
 
 
-def once(value: float | None, unit: str, unknown: str | None = None) -> Measurement:
-    """A value that was read once; `unknown` says why there is none."""
+def single(value: float | None, unit: str, unknown: str | None = None) -> Measurement:
+    """A value that was read once. `unknown`: why there is none."""
     if value is None:
         return Measurement(unit, None, None, 0, (), unknown)
     return Measurement(unit, value, None, 1, (value,))
 
 
-def thinned(values: tuple[float, ...]) -> tuple[float, ...]:
-    """Evenly fewer of a long series, so that a report stays small."""
+def thin_out(values: tuple[float, ...]) -> tuple[float, ...]:
+    """Every n-th value of a long series, so that a report stays small."""
     return values[:: -(-len(values) // MOST_KEPT)] if len(values) > MOST_KEPT else values

@@ -1,7 +1,7 @@
-"""From the worker's steps to measurements: medians over steady steps, with an interval for each.
+"""From the worker's steps to measurements: medians over the steps after the warm-up, with an interval for each.
 
-The unit of repetition is one optimizer step of one run; steps of a run are correlated, so the interval says how well
-this run's median is known, not how two runs differ. Over several launches (harness/jobs/bench.py) it is the launch.
+What is repeated is one optimizer step of one run. The steps of a run are correlated, so the interval shows how well
+this run's median is known, not how two runs differ. With several launches (harness/jobs/bench.py) it is the launch.
 """
 
 from __future__ import annotations
@@ -12,22 +12,20 @@ from typing import Any
 
 import msgspec
 
-from harness.measure.gpu_processes import CardUse
 from harness.measure.intervals import bootstrap_interval, drift, warm_up
-from harness.measure.matmul_ceiling import Ceiling
-from harness.measure.measurement import Measurement, once, over
-from harness.measure.sensors import Sensors, joules_per_token, other_load, sensors
-from harness.measure.telemetry import Telemetry
+from harness.measure.measurement import Measurement, series, single
+from harness.measure.run_context import RunContext
+from harness.measure.sensors import Sensors, joules_per_token, other_load, summarise_sensors
 from harness.process.worker_log import StartEvent, StepEvent, WorkerLog
 from harness.recipe.flops import DocumentSums, Sizes, hardware_flops, training_flops
 
 FEWEST_STEPS = 5
-# with fewer steps than this, their micro batches are the unit
+# with fewer steps than this, the micro-batches are measured
 FEWEST_UNITS = 12
 
 
 class TokensPerSecond(msgspec.Struct, frozen=True):
-    """processed: padding included; non_padding: what the attention mask keeps; trainable: what has a label."""
+    """processed: with padding; non_padding: tokens in the attention mask; trainable: tokens with a label."""
 
     processed: Measurement
     non_padding: Measurement
@@ -35,10 +33,10 @@ class TokensPerSecond(msgspec.Struct, frozen=True):
 
 
 class PeakMemory(msgspec.Struct, frozen=True):
-    """The worker's resident set on the host; allocated and reserved by PyTorch on the device.
+    """The worker's resident memory on the host; memory that PyTorch allocated and reserved on the GPU.
 
-    `device_peak` is the most that the card held, of everybody; `device_baseline` what it held before the run, and
-    `device_run` the difference: the driver's context and the libraries are in it, a desktop is not.
+    `device_peak`: the most memory in use on the GPU, by all programs; `device_baseline`: in use before the run;
+    `device_run`: the difference, with the driver's context and the libraries, without a desktop.
     """
 
     worker_rss: Measurement
@@ -58,12 +56,12 @@ NOT_RECORDED = Measurement("", None, note="not recorded")
 
 
 class Measurements(msgspec.Struct, frozen=True):
-    """`mfu`: model FLOPs a second over the card's published peak; `ceiling_share`: over the ceiling measured here.
+    """`mfu`: model FLOP/s as a share of the GPU's published peak; `ceiling_share`: of the ceiling measured here.
 
-    `roof_share`: over what that ceiling allows once recomputation is counted (recipe/flops.py); `data_wait`: share of
-    the step time that waited for data; `other_load`: share of the processors that something else used meanwhile.
-    `drift`: by what share the last third of the steps was slower than the first; `ceiling_change`: by what share the
-    ceiling was higher after the run than before.
+    `roof_share`: all computed FLOP/s, recomputation included (recipe/flops.py), as a share of that ceiling;
+    `data_wait`: the share of the step time spent waiting for data; `other_load`: the share of CPU time that other
+    programs used during the run. `drift`: by what share the last third of the steps was slower than the first;
+    `ceiling_change`: by what share the ceiling was higher after the run than before.
     """
 
     tokens_per_second: TokensPerSecond
@@ -88,34 +86,20 @@ class Measurements(msgspec.Struct, frozen=True):
     ceiling_change: float | None = None
 
 
-class Around(msgspec.Struct, frozen=True):
-    """What was measured around a run, and what is known of its card.
-
-    `peak_tflops` is the data sheet's for 16-bit products with FP32 sums; `target` the card's architecture.
-    """
-
-    telemetry: Telemetry = Telemetry()
-    before: Ceiling | None = None
-    after: Ceiling | None = None
-    use: CardUse = CardUse(asked=False)
-    peak_tflops: float | None = None
-    target: str | None = None
-
-
-def steady(steps: Sequence[StepEvent], warmup: int) -> tuple[StepEvent, ...]:
-    """Steps that measure training: after the warm-up, without an evaluation or a save inside, longer than nothing."""
+def steady_steps(steps: Sequence[StepEvent], warmup: int) -> tuple[StepEvent, ...]:
+    """Steps that measure training: after the warm-up, without an evaluation or a save in them, longer than 0 s."""
     return tuple(step for step in steps if step.step > warmup and not step.interrupted and step.seconds > 0)
 
 
-def found_warm_up(steps: Sequence[StepEvent], least: int) -> int:
-    """The number of the last step that warms up, by the time that each token slot took."""
+def last_warm_up_step(steps: Sequence[StepEvent], least: int) -> int:
+    """The number of the last warm-up step, by the time per token slot."""
     timed = [
         (step.step, seconds / slots)
         for step in steps
         if not step.interrupted and step.seconds > 0
         for seconds, slots in (
             zip(step.micro_seconds, step.micro_processed, strict=True)
-            if micro_timed(step)
+            if has_micro_times(step)
             else ((step.seconds, step.processed),)
         )
         if slots
@@ -125,8 +109,8 @@ def found_warm_up(steps: Sequence[StepEvent], least: int) -> int:
     return max(least, timed[last - 1][0]) if last > early else least
 
 
-class Unit(msgspec.Struct, frozen=True):
-    """What is repeated: an optimizer step, or one of its micro batches with its share of what lies between them."""
+class Repetition(msgspec.Struct, frozen=True):
+    """What is repeated: an optimizer step, or one of its micro-batches with its share of the time between them."""
 
     seconds: float
     processed: int
@@ -136,9 +120,11 @@ class Unit(msgspec.Struct, frozen=True):
     computed: float | None = None
 
 
-def units(steps: Sequence[StepEvent], sizes: Sizes | None = None, checkpointing: bool = False) -> tuple[Unit, ...]:
-    """The steps; where they are long and few, their micro batches. The optimizer's time is shared out evenly."""
-    timed = all(micro_timed(step) for step in steps)
+def repetitions(
+    steps: Sequence[StepEvent], sizes: Sizes | None = None, checkpointing: bool = False
+) -> tuple[Repetition, ...]:
+    """The steps; where they are long and few, their micro-batches, each with an equal share of the optimizer's time."""
+    timed = all(has_micro_times(step) for step in steps)
     small = timed and (
         any(step.interrupted for step in steps)
         or (len(steps) < FEWEST_UNITS and all(step.micro_batches > 1 for step in steps))
@@ -148,10 +134,10 @@ def units(steps: Sequence[StepEvent], sizes: Sizes | None = None, checkpointing:
     )
 
 
-def _whole_unit(step: StepEvent, sizes: Sizes | None, checkpointing: bool) -> list[Unit]:
+def _whole_unit(step: StepEvent, sizes: Sizes | None, checkpointing: bool) -> list[Repetition]:
     seen = documents_of(step)
     return [
-        Unit(
+        Repetition(
             step.seconds,
             step.processed,
             step.non_padding,
@@ -162,7 +148,7 @@ def _whole_unit(step: StepEvent, sizes: Sizes | None, checkpointing: bool) -> li
     ]
 
 
-def _micro_units(step: StepEvent, sizes: Sizes | None, checkpointing: bool) -> list[Unit]:
+def _micro_units(step: StepEvent, sizes: Sizes | None, checkpointing: bool) -> list[Repetition]:
     (whole,) = _whole_unit(step, sizes, checkpointing)
     between = _between(step) / step.micro_batches
     parts = zip(step.micro_seconds, step.micro_processed, step.micro_non_padding, step.micro_trainable, strict=True)
@@ -171,32 +157,32 @@ def _micro_units(step: StepEvent, sizes: Sizes | None, checkpointing: bool) -> l
         return None if amount is None or not step.non_padding else amount * tokens / step.non_padding
 
     return [
-        Unit(seconds + between, slots, tokens, labels, share(whole.flops, tokens), share(whole.computed, tokens))
+        Repetition(seconds + between, slots, tokens, labels, share(whole.flops, tokens), share(whole.computed, tokens))
         for seconds, slots, tokens, labels in parts
     ]
 
 
 def _between(step: StepEvent) -> float:
-    """What a step took beside its micro batches. An evaluation or a save that lies in it does not count."""
+    """A step's time outside its micro-batches. An evaluation or a save in it does not count."""
     if step.interrupted:
         return (step.wait_seconds or 0.0) + (step.optimizer_seconds or 0.0)
     return step.seconds - sum(step.micro_seconds)
 
 
-def repeatable(steps: Sequence[StepEvent], warmup: int) -> tuple[StepEvent, ...]:
-    """The steps to measure the speed from: the steady ones, and where evaluations leave too few, those around them too.
+def steps_to_measure(steps: Sequence[StepEvent], warmup: int) -> tuple[StepEvent, ...]:
+    """The steps that the speed is measured from: the steady ones; where evaluations leave too few, all after warm-up.
 
-    Of a step with an evaluation inside only the micro batches are taken, which have times of their own.
+    Of a step with an evaluation in it only the micro-batches count: they have their own times.
     """
-    steadied = steady(steps, warmup)
+    steadied = steady_steps(steps, warmup)
     if len(steadied) >= FEWEST_STEPS:
         return steadied
     late = tuple(step for step in steps if step.step > warmup and step.seconds > 0)
-    return late if late and all(micro_timed(step) for step in late) else steadied
+    return late if late and all(has_micro_times(step) for step in late) else steadied
 
 
-def micro_timed(step: StepEvent) -> bool:
-    """Whether the log has each micro batch of the step, whole."""
+def has_micro_times(step: StepEvent) -> bool:
+    """Whether the log has every micro-batch of the step, complete."""
     parts = (step.micro_seconds, step.micro_processed, step.micro_non_padding, step.micro_trainable)
     return step.micro_batches > 0 and all(len(part) == step.micro_batches for part in parts)
 
@@ -205,49 +191,55 @@ def losses(log: WorkerLog) -> tuple[float, ...]:
     return tuple(step.loss for step in log.steps if isinstance(step.loss, float))
 
 
-def measure(log: WorkerLog, warmup: int, around: Around | None = None) -> Measurements:
-    """Everything that one run's log says; `warmup` steps at least are left out, more where the run settled later."""
-    start, around = log.start or StartEvent(), around or Around()
+def measure(log: WorkerLog, warmup: int, context: RunContext | None = None) -> Measurements:
+    """All measurements of one run. At least `warmup` steps are left out, more where the run settled later."""
+    start, context = log.start or StartEvent(), context or RunContext()
     gpu = start.device_type == "gpu"
-    dropped = found_warm_up(log.steps, warmup)
-    steps = steady(log.steps, dropped)
+    dropped = last_warm_up_step(log.steps, warmup)
+    steps = steady_steps(log.steps, dropped)
 
-    repeated = units(repeatable(log.steps, dropped), start.sizes, bool(start.checkpointing))
+    repeated = repetitions(steps_to_measure(log.steps, dropped), start.sizes, bool(start.checkpointing))
 
     def rate(name: str) -> Measurement:
-        return over([getattr(unit, name) / unit.seconds for unit in repeated], "tokens/s")
+        return series([getattr(unit, name) / unit.seconds for unit in repeated], "tokens/s")
 
     def amount(name: str) -> Measurement:
-        return over([float(getattr(step, name)) for step in steps], "tokens")
+        return series([float(getattr(step, name)) for step in steps], "tokens")
 
     spent = sum(step.seconds for step in steps)
     every = losses(log)
-    speeds = _speeds(repeated, start, around, gpu)
+    speeds = _speeds(repeated, start, context, gpu)
     waits = [step.wait_seconds for step in steps if step.wait_seconds is not None]
     return Measurements(
         tokens_per_second=TokensPerSecond(rate("processed"), rate("non_padding"), rate("trainable")),
-        step_seconds=over([step.seconds for step in steps], "s"),
+        step_seconds=series([step.seconds for step in steps], "s"),
         tokens_per_step=TokensPerSecond(amount("processed"), amount("non_padding"), amount("trainable")),
-        own_share=once(sum(step.own_seconds for step in steps) / spent if spent else None, "share", "no steady step"),
-        peak_memory=_memory(log, around, gpu),
+        own_share=single(
+            sum(step.own_seconds for step in steps) / spent if spent else None,
+            "share",
+            "no step after the warm-up was measured",
+        ),
+        peak_memory=_memory(log, context, gpu),
         loss=Loss(
-            once(every[0] if every else None, "nats/token", "no finite loss"),
-            once(every[-1] if every else None, "nats/token", "no finite loss"),
+            single(every[0] if every else None, "nats/token", "no finite loss"),
+            single(every[-1] if every else None, "nats/token", "no finite loss"),
         ),
         mfu=speeds.mfu,
-        matmul_ceiling_tflops=_ceiling(around),
-        joules_per_token=joules_per_token(around.telemetry, steps, gpu),
-        micro_step_seconds=over([seconds for step in steps for seconds in step.micro_seconds], "s"),
-        data_wait=once(sum(waits) / spent if spent and len(waits) == len(steps) else None, "share", "not recorded"),
+        matmul_ceiling_tflops=_ceiling(context),
+        joules_per_token=joules_per_token(context.telemetry, steps, gpu),
+        micro_step_seconds=series([seconds for step in steps for seconds in step.micro_seconds], "s"),
+        data_wait=single(sum(waits) / spent if spent and len(waits) == len(steps) else None, "share", "not recorded"),
         flops_per_token=speeds.flops_per_token,
         model_tflops=speeds.model_tflops,
         ceiling_share=speeds.ceiling_share,
         roof_share=speeds.roof_share,
-        other_load=other_load(around.telemetry, steps),
-        sensors=sensors(around.telemetry, steps, gpu) if around.telemetry.card or around.telemetry.host else None,
+        other_load=other_load(context.telemetry, steps),
+        sensors=summarise_sensors(context.telemetry, steps, gpu)
+        if context.telemetry.card or context.telemetry.host
+        else None,
         warmup_steps=dropped,
         drift=drift([step.seconds / step.processed for step in steps if step.processed]),
-        ceiling_change=_ceiling_change(around),
+        ceiling_change=_ceiling_change(context),
     )
 
 
@@ -259,31 +251,33 @@ class _Speeds(msgspec.Struct, frozen=True):
     roof_share: Measurement
 
 
-def _speeds(repeated: Sequence[Unit], start: StartEvent, around: Around, gpu: bool) -> _Speeds:
-    """FLOPs by each unit's own documents, over the unit's own time."""
+def _speeds(repeated: Sequence[Repetition], start: StartEvent, context: RunContext, gpu: bool) -> _Speeds:
+    """FLOPs by the documents of each repetition, divided by its time."""
     known = [(unit, unit.flops, unit.computed) for unit in repeated if unit.flops is not None and unit.computed]
     if not known or len(known) < len(repeated):
         why = (
-            "no steady step was measured"
+            "no step after the warm-up was measured"
             if not repeated
-            else "not every weight of this model works on every token, or its sizes were not recorded"
+            else "not every weight of this model is used for every token, or its sizes were not recorded"
             if start.sizes is None
             else "the documents' lengths were not recorded"
         )
-        none = {name: once(None, unit, why) for name, unit in _UNITS.items()}
+        none = {name: single(None, unit, why) for name, unit in _UNITS.items()}
         return _Speeds(**none)
     rates = [flops / unit.seconds / 1e12 for unit, flops, _ in known]
     worked = [computed / unit.seconds / 1e12 for unit, _, computed in known if computed is not None]
-    ceiling = _ceiling(around).median
-    peak, no_peak = _peak(start, around, gpu)
+    ceiling = _ceiling(context).median
+    peak, no_peak = _peak(start, context, gpu)
 
     def share(values: Sequence[float], of: float | None, why: str) -> Measurement:
-        return over([value / of for value in values], "share") if of else once(None, "share", why)
+        return series([value / of for value in values], "share") if of else single(None, "share", why)
 
     no_ceiling = "the matmul ceiling was not measured"
     return _Speeds(
-        flops_per_token=over([flops / unit.non_padding for unit, flops, _ in known if unit.non_padding], "FLOP/token"),
-        model_tflops=over(rates, "TFLOP/s"),
+        flops_per_token=series(
+            [flops / unit.non_padding for unit, flops, _ in known if unit.non_padding], "FLOP/token"
+        ),
+        model_tflops=series(rates, "TFLOP/s"),
         mfu=share(rates, peak, no_peak),
         ceiling_share=share(rates, ceiling, no_ceiling),
         roof_share=share(worked, ceiling, no_ceiling),
@@ -307,7 +301,7 @@ def documents_of(step: StepEvent) -> DocumentSums | None:
 
 
 def computed_tflops(log: WorkerLog, measurements: Measurements) -> float | None:
-    """What the device computed a second, recomputation included: what physics limits. None: FLOPs are not known."""
+    """All computed TFLOP/s, recomputation included: what the physical limit applies to. None: FLOPs are not known."""
     rate, sizes = measurements.model_tflops.median, log.start.sizes if log.start else None
     seen = next((found for step in reversed(log.steps) if (found := documents_of(step))), None)
     if rate is None or sizes is None or seen is None or log.start is None:
@@ -315,67 +309,67 @@ def computed_tflops(log: WorkerLog, measurements: Measurements) -> float | None:
     return rate * hardware_flops(sizes, seen, bool(log.start.checkpointing)) / training_flops(sizes, seen)
 
 
-def _peak(start: StartEvent, around: Around, gpu: bool) -> tuple[float | None, str]:
+def _peak(start: StartEvent, context: RunContext, gpu: bool) -> tuple[float | None, str]:
     if not gpu:
-        return None, "no published peak counts for a processor: see ceiling_share"
+        return None, "a CPU has no published peak to compare with: see ceiling_share"
     if start.precision not in ("bf16", "fp16"):
-        return None, f"the published peak is for 16-bit products, this run computed in {start.precision}"
-    return around.peak_tflops, "no published peak of this card is known"
+        return None, f"the published peak is for 16-bit products; this run computed in {start.precision}"
+    return context.peak_tflops, "no published peak of this GPU is known"
 
 
-def _ceiling(around: Around) -> Measurement:
-    """Rounds before and after together; the note says how long and whether the two agree."""
-    parts = [part for part in (around.before, around.after) if part is not None]
+def _ceiling(context: RunContext) -> Measurement:
+    """All rounds, before and after the run; the note gives both medians and the duration."""
+    parts = [part for part in (context.before, context.after) if part is not None]
     if not parts:
-        return once(None, "TFLOP/s", "the matmul ceiling was not measured")
-    found = over([value for part in parts for value in part.rounds], "TFLOP/s")
-    medians = [over(part.rounds, "").median for part in parts]
+        return single(None, "TFLOP/s", "the matmul ceiling was not measured")
+    found = series([value for part in parts for value in part.rounds], "TFLOP/s")
+    medians = [series(part.rounds, "").median for part in parts]
     words = " and ".join(f"{value:.3g}" for value in medians if value is not None)
-    when = "before and after the run" if len(parts) == 2 else "before the run" if around.before else "after the run"
+    when = "before and after the run" if len(parts) == 2 else "before the run" if context.before else "after the run"
     seconds = sum(part.seconds for part in parts)
     note = f"{words} TFLOP/s in {parts[0].precision} {when}, {seconds:.0f} s in all"
     return msgspec.structs.replace(found, note=note)
 
 
-def _ceiling_change(around: Around) -> float | None:
-    if around.before is None or around.after is None or not around.before.rounds or not around.after.rounds:
+def _ceiling_change(context: RunContext) -> float | None:
+    if context.before is None or context.after is None or not context.before.rounds or not context.after.rounds:
         return None
-    return median(around.after.rounds) / median(around.before.rounds) - 1
+    return median(context.after.rounds) / median(context.before.rounds) - 1
 
 
-def _memory(log: WorkerLog, around: Around, gpu: bool) -> PeakMemory:
+def _memory(log: WorkerLog, context: RunContext, gpu: bool) -> PeakMemory:
     last = log.end or (log.steps[-1] if log.steps else None)
-    on_host = "trained on the processor"
-    held = [sample.memory_used for sample in around.telemetry.card if sample.memory_used is not None]
-    baseline = around.use.memory_used if around.use.memory_used is not None else held[0] if held else None
+    on_host = "trained on the CPU"
+    held = [sample.memory_used for sample in context.telemetry.card if sample.memory_used is not None]
+    baseline = context.use.memory_used if context.use.memory_used is not None else held[0] if held else None
     peak = max(held, default=None)
     run = peak - baseline if peak is not None and baseline is not None else None
-    silent = "the driver gave no memory in use" if gpu else on_host
+    silent = "the driver did not report the memory in use" if gpu else on_host
     return PeakMemory(
-        once(last.rss_bytes if last else None, "bytes", "no step was finished"),
-        once(last.device_allocated_bytes if last else None, "bytes", on_host),
-        once(last.device_reserved_bytes if last else None, "bytes", on_host),
-        once(peak if gpu else None, "bytes", silent),
-        once(baseline if gpu else None, "bytes", silent),
-        once(run if gpu else None, "bytes", silent),
+        single(last.rss_bytes if last else None, "bytes", "no step was finished"),
+        single(last.device_allocated_bytes if last else None, "bytes", on_host),
+        single(last.device_reserved_bytes if last else None, "bytes", on_host),
+        single(peak if gpu else None, "bytes", silent),
+        single(baseline if gpu else None, "bytes", silent),
+        single(run if gpu else None, "bytes", silent),
     )
 
 
-def merged(runs: Sequence[Measurements]) -> Measurements:
-    """Several launches in one: each figure is the median of the launches' medians, its interval a bootstrap of them."""
+def merge_launches(runs: Sequence[Measurements]) -> Measurements:
+    """Several launches as one: each figure is the median of the launches' medians, with a bootstrap interval."""
     if len(runs) == 1:
         return runs[0]
-    found = _merged(runs)
+    found = _merge(runs)
     assert isinstance(found, Measurements)
     return found
 
 
-def _merged(parts: Sequence[Any]) -> Any:
+def _merge(parts: Sequence[Any]) -> Any:
     first = parts[0]
     if isinstance(first, Measurement):
-        return _merged_values(parts)
+        return _merge_measurements(parts)
     if isinstance(first, msgspec.Struct):
-        fields = {name: _merged([getattr(part, name) for part in parts]) for name in first.__struct_fields__}
+        fields = {name: _merge([getattr(part, name) for part in parts]) for name in first.__struct_fields__}
         return type(first)(**fields)
     numbers = [part for part in parts if isinstance(part, float | int)]
     if len(numbers) == len(parts):
@@ -383,9 +377,9 @@ def _merged(parts: Sequence[Any]) -> Any:
     return parts[-1]
 
 
-def _merged_values(parts: Sequence[Measurement]) -> Measurement:
+def _merge_measurements(parts: Sequence[Measurement]) -> Measurement:
     medians = [part.median for part in parts if part.median is not None]
     if len(medians) < len(parts):
         return next(part for part in parts if part.median is None)
-    found = over(medians, parts[0].unit)
+    found = series(medians, parts[0].unit)
     return msgspec.structs.replace(found, ci95=bootstrap_interval(medians), note=parts[-1].note)

@@ -1,6 +1,7 @@
-"""Does bitsandbytes' NF4 compute rightly here? Asked before each benchmark, once per environment, card and driver.
+"""Is the 4-bit arithmetic (NF4) of bitsandbytes correct here? Checked before a benchmark, once per environment, GPU and
+driver.
 
-A wheel whose 4-bit product is wrong trains fast and learns nothing (bitsandbytes#2087), so a speed would be a lie.
+A wheel with wrong 4-bit products trains fast and learns nothing (bitsandbytes#2087), so its speed would mean nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ STAGE = "nf4"
 PATIENCE = 300.0
 
 
-class Nf4(msgspec.Struct, frozen=True):
-    """How near each comparison came to its bound of rounding: above 1 is wrong. Kept beside the environment."""
+class Nf4Check(msgspec.Struct, frozen=True):
+    """The error of each comparison as a share of the rounding bound: above 1 is wrong. Kept beside the environment."""
 
     of_bound: dict[str, float]
 
@@ -33,7 +34,7 @@ class Nf4(msgspec.Struct, frozen=True):
 
 
 def digest(environment: Environment, device: str | None, conditions: Sequence[str]) -> str:
-    """sha256 over what decides the answer: software, card, driver, kernel, and the check itself."""
+    """sha256 over what the result depends on: software, GPU, driver, kernel, and the check itself."""
     check = (WORKER / "gpu_setup_worker" / "nf4_check.py").read_bytes()
     parts = [environment.lock_digest, environment.torch, environment.python_version, environment.image or ""]
     return hashlib.sha256(check + "\0".join([*parts, device or "", *conditions]).encode()).hexdigest()
@@ -41,10 +42,10 @@ def digest(environment: Environment, device: str | None, conditions: Sequence[st
 
 def check_nf4(
     environment: Environment, machine: Machine, emit: Emit, device: str | None = None, conditions: Sequence[str] = ()
-) -> Nf4:
-    """The answer, from before where nothing has changed. Raises BadAnswer when a product is wrong."""
+) -> Nf4Check:
+    """The result; a kept one where nothing has changed. Raises BadAnswer when a product is wrong."""
     file = environment.notes_folder / f"nf4-{digest(environment, device, conditions)[:16]}.json"
-    kept = read_if_valid(file, Nf4)
+    kept = read_if_valid(file, Nf4Check)
     if kept is not None and kept.of_bound:
         return kept
     emit(Event("start", STAGE, "Comparing 4-bit products with their exact values"))
@@ -53,31 +54,31 @@ def check_nf4(
         timeout=PATIENCE,
         env=worker_environment(environment, device=device),
     )
-    found = judged(outcome)
+    found = parse_nf4(outcome)
     write_atomic(file, msgspec.json.encode(found))
-    emit(Event("end", STAGE, f"4-bit products are right (at most {found.worst:.0%} of the bound of rounding)"))
+    emit(Event("end", STAGE, f"4-bit arithmetic verified (error at most {found.worst:.0%} of the rounding bound)"))
     return found
 
 
-def judged(outcome: Outcome) -> Nf4:
-    """The check's figures; raises BadAnswer where one is above its bound, OutsideFailed where it could not run."""
+def parse_nf4(outcome: Outcome) -> Nf4Check:
+    """The check's figures; raises BadAnswer when one is above its bound, OutsideFailed when the check did not run."""
     try:
         figures = msgspec.json.decode(outcome.stdout, type=dict[str, float])
     except msgspec.MsgspecError:
         figures = {}
     wrong = [name for name, share in figures.items() if not share <= 1.0]
     if outcome.ok and figures and not wrong:
-        return Nf4(figures)
+        return Nf4Check(figures)
     raise _wrong(wrong, figures) if wrong else _could_not_run(outcome)
 
 
 def _wrong(wrong: list[str], figures: dict[str, float]) -> Problem:
     return BadAnswer(
         "bench.nf4-wrong",
-        f"4-bit products are computed wrongly here: {', '.join(wrong[:3])}.",
-        f"The worst is {max(figures.values()):.3g} times further off than rounding can explain, so training on them "
-        "learns nothing, however fast it is.",
-        "Take another build of bitsandbytes or another stack; `gpu-setup image verify` runs the same check. "
+        f"4-bit arithmetic gives wrong results on this machine: {', '.join(wrong[:3])}.",
+        f"The largest error is {max(figures.values()):.3g} times what rounding explains, so training in 4 bit would "
+        "learn nothing.",
+        "Use another build of bitsandbytes or another stack; `gpu-setup image verify` runs the same check. "
         "On RDNA3 see bitsandbytes#2087.",
     )
 
@@ -85,7 +86,7 @@ def _wrong(wrong: list[str], figures: dict[str, float]) -> Problem:
 def _could_not_run(outcome: Outcome) -> Problem:
     return process_failure(
         "bench.nf4",
-        "The check of 4-bit products did not run",
+        "The check of 4-bit arithmetic did not run",
         outcome.stderr or outcome.stdout,
         outcome.problem or describe_exit(outcome.rc),
         "Run gpu-setup environment, then the same command again.",

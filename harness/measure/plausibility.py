@@ -1,4 +1,4 @@
-"""The physics guard: no card does more FLOPs than its circuits can in the clocks that it was seen to have."""
+"""The physical limit: no GPU computes more FLOPs than its units can at the highest clock that was seen."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _TABLE = Path(__file__).with_name("tensor_rates.toml")
 SLACK = 1.02
 
 
-class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """FLOPs a clock and multiprocessor; `geforce`: on GeForce boards, which sum in FP32 at half the rate."""
+class TensorRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """FLOPs per clock and multiprocessor; `geforce`: on GeForce boards, which sum in FP32 at half the rate."""
 
     target: str
     flops: int
@@ -22,21 +22,21 @@ class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @cache
-def rates() -> dict[str, Rate]:
+def tensor_rates() -> dict[str, TensorRate]:
     import tomllib
 
     table = tomllib.loads(_TABLE.read_text(encoding="utf-8"))["rates"]
-    return {rate.target: rate for rate in msgspec.convert(table, list[Rate])}
+    return {rate.target: rate for rate in msgspec.convert(table, list[TensorRate])}
 
 
 def possible_tflops(
     target: str | None, name: str, multiprocessors: int | None, clock_mhz: float | None
 ) -> float | None:
-    """The highest rate at the highest clock seen, in TFLOP/s; None where the card's data don't allow to tell.
+    """The highest rate at the highest clock seen, in TFLOP/s; None where the GPU's data are not known.
 
-    `name` is the driver's own name of the card, which says whether it is a GeForce.
+    `name`: the driver's name for the GPU, which contains GeForce for those boards.
     """
-    rate = rates().get(target or "")
+    rate = tensor_rates().get(target or "")
     if rate is None or not multiprocessors or not clock_mhz:
         return None
     flops = rate.geforce if rate.geforce and "GeForce" in name else rate.flops

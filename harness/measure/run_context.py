@@ -1,4 +1,4 @@
-"""What lies around a run: how it was measured, and the documents beside its log that say so.
+"""The context of a run: how it was measured, from the documents beside its log.
 
 card-use.json  ceiling-before.json  telemetry.jsonl  ceiling-after.json  method.json
 """
@@ -6,6 +6,7 @@ card-use.json  ceiling-before.json  telemetry.jsonl  ceiling-after.json  method.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -13,9 +14,8 @@ from checks.catalogue import Card, Catalogue
 from checks.facts.host import Host
 from harness.atomic_files import read_if_valid
 from harness.measure.gpu_processes import CardUse
-from harness.measure.matmul_ceiling import read_ceiling
-from harness.measure.metrics import Around
-from harness.measure.telemetry import read_telemetry
+from harness.measure.matmul_ceiling import Ceiling, read_ceiling
+from harness.measure.telemetry import Telemetry, read_telemetry
 from harness.measure.workload import RECIPE, Workload
 
 VENDOR_IDS = {"nvidia": "10de", "amd": "1002"}
@@ -23,8 +23,14 @@ CARD_USE, METHOD, TELEMETRY = "card-use.json", "method.json", "telemetry.jsonl"
 BEFORE, AFTER = "ceiling-before.json", "ceiling-after.json"
 
 
+Mode = Literal["up", "bench", "quick", "record"]
+
+
 class Soak(msgspec.Struct, frozen=True):
-    """How a card was brought to its heat before it was measured. `settled` None: it has no sensor to tell."""
+    """How a GPU was warmed up before the measurement. `settled`: temperature and clock were stable; None: no sensor.
+
+    `kelvin` and `clock_share`: the last change of temperature and clock.
+    """
 
     seconds: float
     settled: bool | None
@@ -32,10 +38,10 @@ class Soak(msgspec.Struct, frozen=True):
     clock_share: float | None = None
 
 
-class Method(msgspec.Struct, frozen=True):
-    """How the figures came about. `mode`: up, bench, quick or record; `label`: what they are worth, in a few words."""
+class MeasuringMethod(msgspec.Struct, frozen=True):
+    """How the figures were measured. `label`: the same in a few words."""
 
-    mode: str = "bench"
+    mode: Mode = "bench"
     label: str = "one launch, not soaked"
     workload: Workload = Workload(RECIPE)
     budget_seconds: float | None = None
@@ -43,8 +49,22 @@ class Method(msgspec.Struct, frozen=True):
     soak: Soak | None = None
 
 
+class RunContext(msgspec.Struct, frozen=True):
+    """What was measured before, during and after a run, and what is known of its GPU.
+
+    `peak_tflops`: the data sheet's peak for 16-bit products with FP32 sums; `target`: the GPU's architecture.
+    """
+
+    telemetry: Telemetry = Telemetry()
+    before: Ceiling | None = None
+    after: Ceiling | None = None
+    use: CardUse = CardUse(asked=False)
+    peak_tflops: float | None = None
+    target: str | None = None
+
+
 def trained_card(host: Host, catalogue: Catalogue, vendor: str, device: str | None) -> Card | None:
-    """The catalogue's row of the card that is trained on: the one with this UUID, else the stack's vendor's first."""
+    """The catalogue's row of the GPU to train on: the one with this UUID, else the first of the stack's vendor."""
     slots = {gpu.slot for gpu in host.nvidia.nvml or () if device is not None and gpu.uuid == device}
     for card in host.cards or ():
         known = catalogue.card(card.vendor, card.device, card.revision)
@@ -55,15 +75,15 @@ def trained_card(host: Host, catalogue: Catalogue, vendor: str, device: str | No
 
 
 def slot_of(host: Host, vendor: str, device: str | None) -> str | None:
-    """By what bindings.py tells the card apart: its UUID, or for AMD its slot."""
+    """How bindings.py identifies the GPU: by its UUID, or for AMD by its slot."""
     if device is not None or vendor != "amd":
         return device
     return next((card.slot for card in host.cards or () if card.vendor == VENDOR_IDS["amd"] and card.driver), None)
 
 
-def read_around(folder: Path, card: Card | None) -> Around:
-    """What was measured around the run in this folder; what is not there is not known."""
-    return Around(
+def read_run_context(folder: Path, card: Card | None) -> RunContext:
+    """The context of the run in this folder; what has no document is not known."""
+    return RunContext(
         telemetry=read_telemetry(folder / TELEMETRY),
         before=read_ceiling(folder / BEFORE),
         after=read_ceiling(folder / AFTER),
@@ -73,5 +93,5 @@ def read_around(folder: Path, card: Card | None) -> Around:
     )
 
 
-def read_method(folder: Path) -> Method | None:
-    return read_if_valid(folder / METHOD, Method)
+def read_method(folder: Path) -> MeasuringMethod | None:
+    return read_if_valid(folder / METHOD, MeasuringMethod)

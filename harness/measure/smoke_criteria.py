@@ -1,4 +1,4 @@
-"""Does it train rightly? Each criterion judged by itself, from the worker's log and the examination."""
+"""Did training work? Each criterion is judged separately, from the worker's log and the examination."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.training.examination import Examination
 
 
 class Criterion(msgspec.Struct, frozen=True):
-    """`passed` is None where the recipe gives nothing to judge; `seen` is the figure behind it, `next` what to do."""
+    """`passed` is None where there is nothing to judge. `seen`: the figure that was judged; `next`: what to do."""
 
     id: str
     question: str
@@ -30,10 +30,10 @@ class Smoke(msgspec.Struct, frozen=True):
     questions: int = 0
 
 
-def judge(log: WorkerLog, examination: Examination, traits: Traits) -> Smoke:
-    """Smoke passes only when every criterion that can be judged holds, and the held-out loss could be judged.
+def judge_smoke(log: WorkerLog, examination: Examination, traits: Traits) -> Smoke:
+    """Smoke passes when no criterion fails and the held-out loss could be judged.
 
-    The worker's own log is the first witness: without it there is nothing to judge, and training/launch.py has refused.
+    Without the worker's log there is nothing to judge; training/launch.py has refused such a run before.
     """
     criteria = (
         _finite(log),
@@ -62,7 +62,7 @@ def _finite(log: WorkerLog) -> Criterion:
     text = f"not finite at steps {bad[:5]}" if bad else f"{len(losses(log))} finite losses"
     return _criterion(
         "loss-finite", "Is the loss finite at every step?", bool(log.steps) and not bad, text,
-        "Lower learning_rate in the recipe; a tenth is a good try.",
+        "Lower learning_rate in the recipe, for example to a tenth.",
     )  # fmt: skip
 
 
@@ -76,21 +76,21 @@ def _falls(examination: Examination, share: float) -> Criterion:
     one, other = before.held_out_loss, after.held_out_loss
     return _criterion(
         "held-out-falls", question, one is not None and other is not None and other <= (1 - share) * one,
-        f"{_figure(one)} → {_figure(other)} nats a token",
-        "Check that learning_rate is not 0 or far too high, that the answers belong to their questions, and max_steps.",
+        f"loss {_figure(one)} → {_figure(other)}",
+        "Check that learning_rate is not 0 or far too high, that each answer belongs to its question, and max_steps.",
     )  # fmt: skip
 
 
 def _keeps_pairing(examination: Examination, share: float | None) -> Criterion:
-    question = "Does the model still prefer the right answer to another question's?"
+    question = "Does the model still prefer the correct answer to the answer of another question?"
     before, after = examination.before, examination.after
     if share is None or before is None or after is None:
         return Criterion("keeps-pairing", question, None, "not judged for this recipe")
     one, other = before.pairing, after.pairing
     return _criterion(
         "keeps-pairing", question, one is not None and other is not None and other >= share * one,
-        f"{_figure(one)} → {_figure(other)} nats a token",
-        "Check that each answer stands with its own question: the rows may have been shuffled or shifted.",
+        f"loss difference {_figure(one)} → {_figure(other)}",
+        "Check that each answer belongs to its question: columns may have been shuffled or shifted.",
     )  # fmt: skip
 
 
@@ -99,7 +99,7 @@ def _answers(examination: Examination) -> Criterion:
     seen = f"{written} of {len(examination.answers)} answers written by the reloaded adapter"
     return _criterion(
         "generates", "Does the saved adapter reload and generate?", written > 0, seen,
-        "Look at examine.log of the run.",
+        "See examine.log in the run's folder.",
     )  # fmt: skip
 
 

@@ -1,10 +1,10 @@
-"""What the sensors said while a run went on: a card's power, energy, clocks, heat and memory; the processor's load.
+"""Sensor values during a run: a GPU's power, energy, clocks, temperature and memory; the load of the CPU.
 
     bindings.py nvidia|amd --every S ─▶ one line a sample ─┐
     /proc/stat, RAPL, hwmon, cpufreq  ─▶ one line a second ┴▶ telemetry.jsonl ─▶ Telemetry
 
-The card is asked by a child of its own (machine/bindings.py), for a driver that hangs must not stop a training. A value
-that cannot be read is null, and a sensor that is not there is told by its reason.
+A child process (machine/bindings.py) asks the GPU, because a driver that freezes must not stop a training. A value that
+cannot be read is null; for a missing sensor the reason is recorded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from machine.local import DENIED, Machine, Unreadable, binding_call
 CARD_EVERY = 0.2
 HOST_EVERY = 1.0
 POWERCAP = "/sys/class/powercap"
-# hwmon names of the processors' own sensors: Intel, AMD, and AMD's older out-of-tree driver
+NO_COUNTER = "this machine has no energy counter of the CPU (RAPL)"
+# hwmon names of the CPU's own sensors: Intel, AMD, and AMD's older out-of-tree driver
 CPU_SENSORS = frozenset({"coretemp", "k10temp", "zenpower"})
 
 
@@ -49,9 +50,9 @@ class CardSample(msgspec.Struct, frozen=True, tag_field="of", tag="card"):
 
 
 class HostSample(msgspec.Struct, frozen=True, tag_field="of", tag="host"):
-    """`busy`: seconds that all processors together have worked since the start; `energy`: joules by RAPL, by package.
+    """`busy`: busy seconds of all CPU cores together since the boot; `energy`: joules by RAPL, per package.
 
-    `temperature` and `clock` (MHz, mean over the cores) are the processor's own.
+    `temperature` and `clock` (MHz, mean of the cores) are the CPU's own.
     """
 
     time: float
@@ -63,14 +64,14 @@ class HostSample(msgspec.Struct, frozen=True, tag_field="of", tag="host"):
 
 
 class RaplZone(NamedTuple):
-    """A processor package's energy counter: its file, and where it begins anew, in joules."""
+    """The energy counter of a CPU package: its file, and the value (joules) at which it starts again from 0."""
 
     file: str
     wraps_at: float
 
 
 class Rapl(msgspec.Struct, frozen=True, tag_field="of", tag="rapl"):
-    """Where each package's counter begins anew (joules); `why_not`: why there is no counter."""
+    """`wraps_at`: the joules at which each package's counter restarts at 0; `why_not`: why there is no counter."""
 
     wraps_at: tuple[float, ...] = ()
     why_not: str | None = None
@@ -120,7 +121,7 @@ def parse_card(line: str, which: str | None) -> CardSample | None:
         gpu = next(g for g in gpus if which is None or which in (g.get("uuid"), g.get("slot")))
     except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError, AttributeError, StopIteration):
         return None
-    # AMD names its sensors apart; the junction is the hottest and the one that slows the card down
+    # AMD has several sensors; the junction is the hottest, and the one that reduces the clock
     heat = gpu.get("temperature", gpu.get("temperature_junction"))
     enforced = gpu.get("power_enforced")
     pids = gpu.get("compute_pids")
@@ -148,7 +149,7 @@ def parse_card(line: str, which: str | None) -> CardSample | None:
 
 
 def parse_stat(text: str, ticks: int = 100) -> tuple[float, int] | None:
-    """Busy seconds of all processors, and how many there are, from /proc/stat; None for anything else."""
+    """Busy seconds of all CPU cores together and their number, from /proc/stat; None for any other text."""
     lines = text.splitlines()
     if not lines or not lines[0].startswith("cpu "):
         return None
@@ -162,11 +163,11 @@ def parse_stat(text: str, ticks: int = 100) -> tuple[float, int] | None:
 
 
 def rapl_zones(machine: Machine) -> tuple[tuple[RaplZone, ...], str | None]:
-    """The packages' counters, or why there are none. Only root may read them since 2020 (CVE-2020-8694)."""
+    """The packages' counters, or why there are none. Since 2020 only root may read them (CVE-2020-8694)."""
     try:
         names = [name for name in machine.list(POWERCAP) if name.startswith("intel-rapl:") and name.count(":") == 1]
     except Unreadable:
-        return (), "this machine shows no energy counter of its processor (RAPL)"
+        return (), NO_COUNTER
     zones = []
     for name in names:
         try:
@@ -181,14 +182,14 @@ def rapl_zones(machine: Machine) -> tuple[tuple[RaplZone, ...], str | None]:
             )
         except Unreadable as error:
             if error.reason == DENIED:
-                return (), "only root may read the processor's energy counter (RAPL)"
+                return (), "only root may read the CPU's energy counter (RAPL)"
         except ValueError:
             continue
-    return tuple(zones), None if zones else "this machine shows no energy counter of its processor (RAPL)"
+    return tuple(zones), None if zones else NO_COUNTER
 
 
 class HostSensors:
-    """The processor's sensors that are there, found once and read again and again."""
+    """The CPU's sensors, found once and then read repeatedly."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -242,14 +243,16 @@ def _text(machine: Machine, path: str) -> str:
 
 
 @contextmanager
-def sensing(machine: Machine, vendor: str, which: str | None, path: Path, every: float = CARD_EVERY) -> Iterator[None]:
-    """Write samples to `path` while this lasts. `vendor`: nvidia, amd, or cpu (the processor only)."""
+def record_telemetry(
+    machine: Machine, vendor: str, which: str | None, path: Path, every: float = CARD_EVERY
+) -> Iterator[None]:
+    """Write samples to `path` while this lasts. `vendor`: nvidia, amd, or cpu (no GPU)."""
     stop = threading.Event()
     guard = threading.Lock()
     with path.open("ab") as file:
 
         def write(sample: CardSample | HostSample | Rapl) -> None:
-            # a full disk ends the training with its own words
+            # a full disk stops the training itself, with its own error
             with guard, suppress(OSError):
                 file.write(msgspec.json.encode(sample) + b"\n")
                 file.flush()
@@ -287,9 +290,9 @@ def sensing(machine: Machine, vendor: str, which: str | None, path: Path, every:
 
 
 def energy_between(samples: list[tuple[float, float]], begin: float, end: float) -> float | None:
-    """The counter's difference between two moments, by straight lines between samples of (time, joules).
+    """The counter's difference between two times, interpolated linearly between samples of (time, joules).
 
-    None where the samples do not reach over both moments.
+    None where the samples do not cover both times.
     """
     first, last = _at(samples, begin), _at(samples, end)
     return None if first is None or last is None else last - first
@@ -307,8 +310,8 @@ def _at(samples: list[tuple[float, float]], moment: float) -> float | None:
     return e0 + (e1 - e0) * (moment - t0) / (t1 - t0)
 
 
-def integrated(samples: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """A counter made from (time, watts) by trapezia."""
+def integrate_power(samples: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """An energy counter from samples of (time, watts), by the trapezoidal rule."""
     counter, total = [], 0.0
     for number, (moment, watts) in enumerate(samples):
         if number:
@@ -319,7 +322,7 @@ def integrated(samples: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def rapl_counter(host: tuple[HostSample, ...], wraps_at: tuple[float, ...]) -> list[tuple[float, float]]:
-    """One growing counter of all packages from their wrapping ones."""
+    """One counter of all packages that only increases, from counters that start again from 0."""
     counter, total = [], 0.0
     before: HostSample | None = None
     for sample in host:

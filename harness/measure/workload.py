@@ -1,7 +1,7 @@
 """What a benchmark trains on: documents of one exact length (the reference), the recipe's data packed, or as it is.
 
-Exact lengths leave no padding and no chance: each step is the same work on every machine, whatever the seed, and FLOPs,
-tokens and slots can be told beforehand.
+With exact lengths there is no padding and no chance: each step is the same work on every machine, with any seed, and
+FLOPs, tokens and slots are known before the run.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -23,12 +23,15 @@ from machine.local import Machine
 from machine.paths import Paths, make
 
 STAGE = "workload"
-# the folder in the cache that documents are kept in
+# the cache folder with the documents
 DOCUMENTS = "workloads"
-EXACT, PACKED, RECIPE = "exact", "packed", "recipe"
+WorkloadKind = Literal["exact", "packed", "recipe"]
+EXACT: Literal["exact"] = "exact"
+PACKED: Literal["packed"] = "packed"
+RECIPE: Literal["recipe"] = "recipe"
 REFERENCE_LENGTH = 2048
 TEXTS = ("house-style.json", "held-out.json")
-# settings that would put something else than training into the steps
+# settings that would add something other than training to the steps
 NOTHING_ELSE: dict[str, Any] = {
     "val_set_size": 0,
     "evals_per_epoch": None,
@@ -40,19 +43,19 @@ NOTHING_ELSE: dict[str, Any] = {
 
 
 class Workload(msgspec.Struct, frozen=True):
-    """`kind`: exact, packed or recipe. Tokens of a document and an optimizer step are known beforehand for exact only.
+    """The documents of a benchmark. Tokens per document and optimizer step are known before the run for exact only.
 
-    `token_budget`: how many tokens each launch was to process, without padding; None: the recipe's own end.
+    `token_budget`: how many tokens each launch was to process, without padding; None: until the recipe ends.
     """
 
-    kind: str
+    kind: WorkloadKind
     document_tokens: int | None = None
     tokens_per_step: int | None = None
     steps: int | None = None
     token_budget: int | None = None
 
 
-def exact(recipe: Recipe, overrides: dict[str, Any], budget: int) -> Workload:
+def exact_workload(recipe: Recipe, overrides: dict[str, Any], budget: int) -> Workload:
     """Documents of 2048 tokens, or of the recipe's sequence_len where that is shorter; whole steps, rounded up."""
     config = {**recipe.config, **overrides}
     length = min(REFERENCE_LENGTH, int(config.get("sequence_len") or REFERENCE_LENGTH))
@@ -109,7 +112,7 @@ def ensure_documents(
             "The benchmark's documents could not be made",
             outcome.stdout,
             describe_exit(outcome.rc),
-            "Run the same command again; --workload recipe needs no such documents.",
+            "Run the same command again, or use --workload recipe, which needs no such documents.",
         )
     emit(Event("end", STAGE, f"Documents ready: {out}"))
     return out

@@ -1,71 +1,78 @@
-"""A report against an earlier one of the same work: slower beyond the noise, and what has changed in between."""
+"""A report compared with an earlier one of the same work: slower beyond the noise or not, and what has changed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from harness.report.compare import Ratio, different_work, keyed, shown, speed_ratio, split_conditions
+from harness.report.compare import (
+    Ratio,
+    different_work_refusal,
+    format_value,
+    speed_ratio,
+    split_conditions,
+    work_and_conditions,
+)
 from harness.report.comparison_key import differences
-from harness.report.run_report import AgainstBaseline, Report
+from harness.report.run_report import BaselineResult, BaselineVerdict, Report
 from machine.errors import Refused
 
-# a sensor's median that moved by more than this is worth telling
+# a larger change of a sensor's median is reported
 FELT_APART = 0.03
 
 
-class Change(msgspec.Struct, frozen=True):
-    """A condition that is not as it was."""
+class ConditionChange(msgspec.Struct, frozen=True):
+    """A condition that has changed since the baseline."""
 
     name: str
     before: Any
     now: Any
 
 
-class Baseline(msgspec.Struct, frozen=True):
-    """A report against an earlier one of the same work. `share` is what was gained (+) or lost (-), of the baseline."""
+class BaselineComparison(msgspec.Struct, frozen=True):
+    """A report compared with an earlier one of the same work. `share`: how much faster (+) or slower (-) it is."""
 
-    verdict: Literal["regression", "better", "same", "inconclusive"]
+    verdict: BaselineVerdict
     ratio: Ratio
     share: float
-    changed: tuple[Change, ...]
+    changed: tuple[ConditionChange, ...]
     sentence: str
     started_at: str
 
 
-def against_baseline(report: Report, baseline: Report) -> Baseline:
-    """Whether this report is slower than an earlier one beyond the noise, and what has changed in between.
+def compare_with_baseline(report: Report, baseline: Report) -> BaselineComparison:
+    """Whether this report is slower than an earlier one beyond the noise, and what has changed since.
 
-    Raises Refused where the work is another, or either does not say what it measured.
+    Raises Refused where the work differs, or where one of the reports has no work or no speed.
     """
-    work, now = keyed(report, "The new report")
-    earlier, before = keyed(baseline, "The baseline")
+    work, now = work_and_conditions(report, "The new report")
+    earlier, before = work_and_conditions(baseline, "The baseline")
     found = differences((earlier, work))
     if found:
-        raise different_work(found, ("baseline", "new"))
+        raise different_work_refusal(found, ("baseline", "new"))
     ratio = speed_ratio(baseline, report)
     if ratio is None:
         raise Refused(
             "compare.no-speed",
             "One of the two reports has no speed.",
             "Too few steps were measured.",
-            "Measure again, with more steps.",
+            "Measure again with more steps.",
         )
-    changed = tuple(Change(each.key, *each.values) for each in split_conditions([before, now])[1])
+    changed = tuple(ConditionChange(each.key, *each.values) for each in split_conditions([before, now])[1])
     verdict = _verdict(ratio, report, baseline)
     if report.verdict == "fail":
-        sentence = "The training itself went wrong this time: a speed that is not held against the baseline."
+        sentence = "The training itself failed, so its speed is not compared with the baseline."
     else:
-        sentence = _sentence(verdict, ratio, changed) + _felt(baseline, report)
-    return Baseline(verdict, ratio, ratio.value - 1, changed, sentence, baseline.started_at)
+        sentence = _sentence(verdict, ratio, changed) + _sensor_changes(baseline, report)
+    return BaselineComparison(verdict, ratio, ratio.value - 1, changed, sentence, baseline.started_at)
 
 
 def with_baseline(report: Report, earlier: Report) -> Report:
     """The report with what became of its speed since an earlier one."""
-    found = against_baseline(report, earlier)
-    beside = AgainstBaseline(found.verdict, found.share, found.sentence, found.started_at)
+    found = compare_with_baseline(report, earlier)
+    beside = BaselineResult(found.verdict, found.share, found.sentence, found.started_at)
     return msgspec.structs.replace(report, baseline=beside)
 
 
@@ -77,7 +84,7 @@ def is_bad(report: Report, strict: bool) -> bool:
     )
 
 
-def _verdict(ratio: Ratio, report: Report, baseline: Report) -> Literal["regression", "better", "same", "inconclusive"]:
+def _verdict(ratio: Ratio, report: Report, baseline: Report) -> BaselineVerdict:
     if report.verdict == "fail":
         return "regression"
     if ratio.verdict == "unknown" or "inconclusive" in (report.verdict, baseline.verdict) or baseline.verdict == "fail":
@@ -89,42 +96,42 @@ def _verdict(ratio: Ratio, report: Report, baseline: Report) -> Literal["regress
     return "inconclusive" if ratio.coarse else "same"
 
 
-# conditions that follow from others, or that change nothing by themselves when another one did
+# conditions that follow from others
 _CONSEQUENCES = frozenset({"package lock", "attention kernels seen"})
 
 
-def _sentence(verdict: str, ratio: Ratio, changed: Sequence[Change]) -> str:
+def _sentence(verdict: str, ratio: Ratio, changed: Sequence[ConditionChange]) -> str:
     by = f"{abs(ratio.value - 1):.1%}"
     spread = f" ({ratio.low:.3f} to {ratio.high:.3f} of it)" if ratio.low is not None and ratio.high is not None else ""
     if verdict == "inconclusive":
-        return f"Whether it is slower than the baseline cannot be said{spread}: the measurements are too coarse."
+        return f"It is not known whether it is slower than the baseline{spread}: the measurements are too noisy."
     if verdict == "same":
-        return f"As fast as the baseline, within the intervals{spread}."
+        return f"As fast as the baseline within the intervals{spread}."
     way = "slower" if verdict == "regression" else "faster"
     head = f"{by} {way} than the baseline{spread}."
     causes = [change for change in changed if change.name not in _CONSEQUENCES] or list(changed)
     if not causes:
-        return f"{head} Nothing that is recorded has changed: look for heat, power and other programs."
+        return f"{head} No recorded condition has changed: check temperature, power and other programs."
     if len(causes) == 1:
         (cause,) = causes
         did = "cost you" if verdict == "regression" else "gave you"
-        told = f"{cause.name} {shown(cause.before)} → {shown(cause.now)}"
-        return f"{head} This {_kind_of_change(cause)} {did} {by}: only it has changed ({told})."
-    told = "; ".join(f"{cause.name} {shown(cause.before)} → {shown(cause.now)}" for cause in causes)
-    return f"{head} One of these did it, or several: {told}."
+        change = f"{cause.name} {format_value(cause.before)} → {format_value(cause.now)}"
+        return f"{head} This {_kind_of_change(cause)} {did} {by}: nothing else has changed ({change})."
+    changes = "; ".join(f"{cause.name} {format_value(cause.before)} → {format_value(cause.now)}" for cause in causes)
+    return f"{head} One or several of these changes are the cause: {changes}."
 
 
-def _felt(before: Report, now: Report) -> str:
-    """Sensors that showed something else: no setting, so no cause by itself, but a trace of one."""
+def _sensor_changes(before: Report, now: Report) -> str:
+    """Sensor values that changed: not settings and so not causes, but they hint at one."""
     one, other = before.measurements.sensors, now.measurements.sensors
     if one is None or other is None:
         return ""
-    told = []
+    changes = []
     for name, unit in (("clock", "MHz"), ("temperature", "°C"), ("power", "W")):
         was, is_now = getattr(one, name).median, getattr(other, name).median
         if was and is_now and abs(is_now / was - 1) > FELT_APART:
-            told.append(f"{name} {was:,.0f} → {is_now:,.0f} {unit}")
-    return f" Seen: {', '.join(told)}." if told else ""
+            changes.append(f"{name} {was:,.0f} → {is_now:,.0f} {unit}")
+    return f" Sensors: {', '.join(changes)}." if changes else ""
 
 
 _UPDATED = frozenset(
@@ -133,6 +140,6 @@ _UPDATED = frozenset(
 )
 
 
-def _kind_of_change(change: Change) -> str:
+def _kind_of_change(change: ConditionChange) -> str:
     """`driver update` for software that has versions, `change of power limit (W)` for the rest."""
     return f"{change.name} update" if change.name in _UPDATED else f"change of {change.name}"

@@ -1,4 +1,4 @@
-"""The work of one run and its conditions, from its config as run, its recipe, and what the worker recorded."""
+"""The work of one run and its conditions, from its config, its recipe, and what the worker recorded."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from harness.process.worker_log import StartEvent, WorkerLog
 from harness.recipe.axolotl_config import find_dataset, method_of
 from harness.recipe.loader import Recipe
 from harness.recipe.shapes import LINEARS, Shapes, from_config, shapes_of
-from harness.report.comparison_key import Adapter, Conditions, Data, Model, Quantisation, Work
+from harness.report.comparison_key import AdapterUsed, Conditions, DataUsed, ModelUsed, QuantisationUsed, Work
 from harness.training.launch import RunRecord
 from machine.errors import BadUsage
 
 # bitsandbytes' own for Linear4bit (nn/modules.py of 0.50.2), and what Axolotl 0.19.0 asks for (loaders/model.py)
 NF4_BLOCK = 64
 NF4_DOUBLE = True
-# answers alone have a label where the mask is on; an unmasked row lacks one for its first token at most
+# with the mask only answers have labels; without it only the first token of a row has none
 EVERYTHING = 0.98
 
 
-class Hardware(msgspec.Struct, frozen=True):
-    """The machine's part of the conditions, as the report's summary has it."""
+class HostConditions(msgspec.Struct, frozen=True):
+    """The machine's part of the conditions, from the report's summary of the host."""
 
     os: str | None
     kernel: str | None
@@ -38,7 +38,7 @@ class Hardware(msgspec.Struct, frozen=True):
 
 
 def config_of(recipe: Recipe, run: RunRecord) -> dict[str, Any]:
-    """The recipe's config with what was changed for this run, and a person's own data in the recipe's place."""
+    """The recipe's config with the changes for this run, and the user's own data instead of the recipe's."""
     config = {**recipe.config, **run.overrides}
     if run.data:
         config["datasets"] = [{"path": run.data, "type": "alpaca"}]
@@ -46,7 +46,7 @@ def config_of(recipe: Recipe, run: RunRecord) -> dict[str, Any]:
 
 
 def work_of(config: dict[str, Any], log: WorkerLog, shapes: Shapes | None, data_digest: str | None = None) -> Work:
-    """The work of one run: its config as run, what the worker recorded, the model's shapes, its data's digest."""
+    """The work of one run, from its config, the worker's log, the model's shapes and the digest of its data."""
     steps = log.steps
     per_step = sum(step.non_padding for step in steps) / len(steps) if steps else None
     planned = log.begin.planned_steps if log.begin and log.begin.planned_steps else len(steps)
@@ -67,7 +67,7 @@ def conditions_of(
     config: dict[str, Any],
     log: WorkerLog,
     environment: Environment,
-    hardware: Hardware,
+    hardware: HostConditions,
     recipe: Recipe,
     measured: str | None = None,
 ) -> Conditions:
@@ -112,18 +112,18 @@ def conditions_of(
 
 
 def _card(device: str, cards: tuple[str, ...]) -> str:
-    """The catalogue's name of the card that was trained on: the longest one within the driver's own name for it."""
+    """The catalogue's name of the GPU that was trained on: the longest one that the driver's name for it contains."""
     named = sorted((card for card in cards if card in device), key=len)
     if named:
         return named[-1]
     return cards[0] if len(set(cards)) == 1 else device
 
 
-def _model(config: dict[str, Any], shapes: Shapes | None) -> Model:
+def _model(config: dict[str, Any], shapes: Shapes | None) -> ModelUsed:
     revision = config.get("revision_of_model")
     if shapes is None:
-        return Model(_public(str(config.get("base_model"))), revision)
-    return Model(
+        return ModelUsed(_public(str(config.get("base_model"))), revision)
+    return ModelUsed(
         shapes.name,
         revision,
         shapes.layers,
@@ -137,25 +137,25 @@ def _model(config: dict[str, Any], shapes: Shapes | None) -> Model:
     )
 
 
-def _quantisation(config: dict[str, Any]) -> Quantisation | None:
+def _quantisation(config: dict[str, Any]) -> QuantisationUsed | None:
     if config.get("load_in_4bit"):
         own = config.get("bnb_config_kwargs") or {}
-        return Quantisation(
+        return QuantisationUsed(
             str(own.get("bnb_4bit_quant_type", "nf4")),
             NF4_BLOCK,
             bool(own.get("bnb_4bit_use_double_quant", NF4_DOUBLE)),
         )
-    return Quantisation("int8") if config.get("load_in_8bit") else None
+    return QuantisationUsed("int8") if config.get("load_in_8bit") else None
 
 
-def _adapter(config: dict[str, Any], start: StartEvent | None) -> Adapter | None:
+def _adapter(config: dict[str, Any], start: StartEvent | None) -> AdapterUsed | None:
     if not config.get("adapter"):
         return None
     targets = config.get("lora_target_modules") or ()
     targets = (targets,) if isinstance(targets, str) else tuple(sorted(targets))
     if config.get("lora_target_linear") or targets == tuple(sorted(LINEARS)):
         targets = ("all-linear",)
-    return Adapter(
+    return AdapterUsed(
         "dora" if config.get("peft_use_dora") else "lora",
         config.get("lora_r"),
         targets,
@@ -166,7 +166,7 @@ def _adapter(config: dict[str, Any], start: StartEvent | None) -> Adapter | None
 
 
 def _precision(config: dict[str, Any], start: StartEvent | None) -> str:
-    """bf16, fp16, tf32 or fp32: what the matrices are multiplied in, as the worker saw it, else as the config says."""
+    """bf16, fp16, tf32 or fp32: the precision of the matrix products, from the worker's log, else from the config."""
     wanted = config.get("bf16")
     if wanted == "auto":
         wanted = start is not None and start.device_type == "gpu"
@@ -175,19 +175,21 @@ def _precision(config: dict[str, Any], start: StartEvent | None) -> str:
     return "tf32" if found == "fp32" and config.get("tf32") else found
 
 
-def _data(config: dict[str, Any], log: WorkerLog, digest: str | None) -> Data:
+def _data(config: dict[str, Any], log: WorkerLog, digest: str | None) -> DataUsed:
     entries = [entry for entry in config.get("datasets") or [] if isinstance(entry, dict)]
     kinds = sorted({str(entry.get("type") or "tokenised") for entry in entries})
     tokens = sum(step.non_padding for step in log.steps)
     everything = bool(config.get("train_on_inputs"))
     if tokens:
         everything = sum(step.trainable for step in log.steps) >= EVERYTHING * tokens
-    told = [step for step in log.steps if step.documents and step.squares]
-    known, documents = sum(step.non_padding for step in told), sum(step.documents or 0 for step in told)
-    squares, sequence = sum(step.squares or 0 for step in told), int(config.get("sequence_len") or 0)
-    filled = bool(told) and len(told) == len(log.steps) and squares == sequence * known == sequence**2 * documents
+    recorded = [step for step in log.steps if step.documents and step.squares]
+    known, documents = sum(step.non_padding for step in recorded), sum(step.documents or 0 for step in recorded)
+    squares, sequence = sum(step.squares or 0 for step in recorded), int(config.get("sequence_len") or 0)
+    filled = (
+        bool(recorded) and len(recorded) == len(log.steps) and squares == sequence * known == sequence**2 * documents
+    )
     exact = filled and everything
-    return Data(
+    return DataUsed(
         name="documents of one length" if exact else ", ".join(sorted(_public(str(each["path"])) for each in entries)),
         digest=None if exact else digest,
         kind="exact" if exact else ", ".join(kinds),
@@ -198,7 +200,7 @@ def _data(config: dict[str, Any], log: WorkerLog, digest: str | None) -> Data:
 
 
 def _public(name: str) -> str:
-    """A model's or data set's name on the hub, or of a path only its last part: folders may name a person."""
+    """A model's or data set's name on the hub; of a path only the last part, because folders may name a person."""
     return Path(name).name if name.startswith(("/", "~", ".")) else name
 
 
@@ -223,7 +225,7 @@ def _kernels(config: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _checkpointing(config: dict[str, Any], start: StartEvent) -> str | None:
-    """off, full, or the config's own word (offload); what the worker saw goes before what was asked for."""
+    """off, full, or the config's own value (offload); what the worker recorded has priority over the config."""
     asked = config.get("gradient_checkpointing")
     if start.checkpointing is not None:
         return (asked if isinstance(asked, str) else "full") if start.checkpointing else "off"
@@ -231,7 +233,7 @@ def _checkpointing(config: dict[str, Any], start: StartEvent) -> str | None:
 
 
 def recorder_digest() -> str:
-    """Which of our own code ran inside the training process: sha256 of the worker's files, 12 characters."""
+    """The version of our own code inside the training process: sha256 of the worker's files, 12 characters."""
     digest = hashlib.sha256()
     for file in sorted(WORKER.rglob("*.py")):
         digest.update(file.read_bytes())
@@ -239,7 +241,7 @@ def recorder_digest() -> str:
 
 
 def read_data_digest(recipe: Recipe, run: RunRecord) -> str | None:
-    """sha256 of the content that was trained on, whatever the files are called; None where some of it is elsewhere."""
+    """sha256 of the content that was trained on, independent of file names; None where some of it is not on disk."""
     entries = config_of(recipe, run).get("datasets") or []
     files = [_file(str(entry["path"]), recipe) for entry in entries]
     digest = hashlib.sha256()

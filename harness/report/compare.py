@@ -1,12 +1,12 @@
-"""Reports beside each other: the same work under other conditions, with ratios and what is known of them.
+"""Reports side by side: the same work under different conditions, with ratios and published speeds.
 
     reports ─▶ the same work? ─┬ no ─▶ refused, with the keys that differ
                                └ yes ▶ figures, ratios to the first, conditions that differ, what is published
 
 A ratio's interval comes from both medians' intervals (MOVER on logarithms: Zou and Donner 2008, Statistics in Medicine
-27, 1693), so that it is only as wide as the two together and need not be symmetric. A difference smaller than a speed
-is known at best (measure/verdict.py) is not told apart, whatever the intervals say: two launches of one program differ
-by as much for no reason that anybody sees.
+27, 1693), so that it is only as wide as the two together and need not be symmetric. A difference below the best
+precision of a speed (measure/verdict.py) counts as equal, whatever the intervals are: two launches of one program
+differ by as much without a known reason.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.measure.measurement import Measurement, over
-from harness.measure.verdict import WIDEST
-from harness.report.comparison_key import Conditions, Difference, Work, differences, listed
-from harness.report.published_speeds import Beside, Judged, beside
+from harness.measure.measurement import Measurement, series
+from harness.measure.verdict import WIDEST, Verdict
+from harness.report.comparison_key import Conditions, Difference, Work, differences, list_conditions
+from harness.report.published_speeds import PublishedMatch, RatedSpeed, match_published
 from harness.report.run_report import Report
 from machine.errors import BadUsage, Refused
 
-# no measurement is known worse; a report that says so cannot make a number overflow
+# wider intervals are cut to this, so that no number in a report can overflow
 WIDEST_SPREAD = 100.0
-UNFELT = Measurement("", None, note="not recorded")
-# an interval that reaches further from 1 than this cannot say whether something is lost
+NO_SENSOR = Measurement("", None, note="not recorded")
+# an interval that reaches further from 1 than this cannot show a real difference
 COARSE = 0.10
 
-Verdict = Literal["equal", "faster", "slower", "unknown"]
+RatioVerdict = Literal["equal", "faster", "slower", "unknown"]
 
 
 class Ratio(msgspec.Struct, frozen=True):
-    """This report's median divided by the first one's, with a 95 % interval; faster or slower only beyond the noise."""
+    """This report's median divided by the first one's, with a 95 % interval. Faster or slower only beyond the noise."""
 
     value: float
     low: float | None
     high: float | None
-    verdict: Verdict
+    verdict: RatioVerdict
 
     @property
     def coarse(self) -> bool:
-        """The interval holds 1 and reaches so far that a real difference would not be seen."""
+        """The interval contains 1 and is so wide that a real difference would not be seen."""
         return self.low is None or self.high is None or self.low < 1 - COARSE or self.high > 1 / (1 - COARSE)
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """A report's measurements without the raw values; `peak_memory` is the card's, or the worker's on a processor.
+    """A report's measurements without the raw values. `peak_memory`: of the GPU, or of the worker on a CPU.
 
-    `steps`: how many were trained in a launch, the warm-up among them; a budget ends fewer where the machine is slower,
-    and the last loss is that of the last of them.
+    `steps`: trained in a launch, warm-up included; with a time budget a slower machine trains fewer. `last_loss` is
+    that of the last of them.
     """
 
     non_padding: Measurement
@@ -72,61 +72,61 @@ class Figures(msgspec.Struct, frozen=True):
     last_loss: Measurement
 
 
-class Compared(msgspec.Struct, frozen=True):
-    """One report among the others. `ratio` is None for the first, and where its own training went wrong."""
+class ComparedRun(msgspec.Struct, frozen=True):
+    """One of the reports. `ratio` is None for the first report, and for one whose training failed."""
 
     letter: str
     machine: str
     recipe: str
     started_at: str
-    verdict: str
+    verdict: Verdict
     digest: str
     figures: Figures
     ratio: Ratio | None
-    beside: Beside | None
+    beside: PublishedMatch | None
     conditions: Conditions
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """`comparable` is false where the reports did different work: `differences` says in what, and nothing is rated.
+    """`comparable` is false where the reports did different work; `differences` lists the keys, and ratios are null.
 
-    `work` is the first report's. `same` and `changed` are the conditions that all share and those that they don't.
+    `work`: of the first report. `same`: conditions that are equal in all reports; `changed`: those that are not.
     """
 
     comparable: bool
     work: Work
     differences: tuple[Difference, ...]
-    runs: tuple[Compared, ...]
+    runs: tuple[ComparedRun, ...]
     same: dict[str, Any]
     changed: tuple[Difference, ...]
     notes: tuple[str, ...]
 
 
-def keyed(report: Report, called: str = "This report") -> tuple[Work, Conditions]:
-    """The report's work and conditions; Refused for a report of a version that did not note them."""
+def work_and_conditions(report: Report, called: str = "This report") -> tuple[Work, Conditions]:
+    """The report's work and conditions; Refused for a report of a version that did not record them."""
     if report.work is None or report.conditions is None:
         raise Refused(
             "compare.no-work",
-            f"{called} does not say what work it measured.",
-            f"It was written on {report.started_at[:10]} by a version that did not note it.",
+            f"{called} does not record what work was measured.",
+            f"It was written on {report.started_at[:10]} by a version that did not record it.",
             "Measure again with this version: gpu-setup bench.",
         )
     return report.work, report.conditions
 
 
-def compare(reports: Sequence[Report], known: tuple[Judged, ...], called: Sequence[str] = ()) -> Comparison:
-    """The comparison of one report or more; the first is what the others are set against.
+def compare(reports: Sequence[Report], known: tuple[RatedSpeed, ...], called: Sequence[str] = ()) -> Comparison:
+    """The comparison of one or more reports; ratios are relative to the first.
 
-    `known` are the published records. Raises Refused for a report without its work, BadUsage for one given twice.
+    `known`: the published speeds. Raises Refused for a report without its work, BadUsage for one given twice.
     """
     names = called or [f"Report {letter(number)}" for number in range(len(reports))]
-    keys = [keyed(report, name) for report, name in zip(reports, names, strict=True)]
-    _no_twins(reports, names)
+    keys = [work_and_conditions(report, name) for report, name in zip(reports, names, strict=True)]
+    _refuse_same_run(reports, names)
     works = tuple(work for work, _ in keys)
     found = differences(works)
     first = reports[0]
     runs = tuple(
-        Compared(
+        ComparedRun(
             letter(number),
             machine_of(report),
             report.recipe.name,
@@ -135,7 +135,7 @@ def compare(reports: Sequence[Report], known: tuple[Judged, ...], called: Sequen
             report.digest or "",
             figures_of(report),
             None if number == 0 or found or "fail" in (report.verdict, first.verdict) else speed_ratio(first, report),
-            None if found else beside(work, conditions, _rate(report), known),
+            None if found else match_published(work, conditions, _rate(report), known),
             conditions,
         )
         for number, (report, (work, conditions)) in enumerate(zip(reports, keys, strict=True))
@@ -152,25 +152,26 @@ def compare(reports: Sequence[Report], known: tuple[Judged, ...], called: Sequen
     )
 
 
-def different_work(found: Sequence[Difference], sides: Sequence[str]) -> Refused:
-    """The refusal, with every key in which the reports differ and what each has there."""
-    told = [
-        f"{each.key}: {', '.join(f'{side} {shown(value)}' for side, value in zip(sides, each.values, strict=True))}"
+def different_work_refusal(found: Sequence[Difference], sides: Sequence[str]) -> Refused:
+    """The refusal, with every key in which the reports differ and the value of each."""
+    differing = [
+        f"{each.key}: "
+        + ", ".join(f"{side} {format_value(value)}" for side, value in zip(sides, each.values, strict=True))
         for each in found
     ]
     return Refused(
         "compare.different-work",
         "These reports did different work, so their speeds cannot be compared.",
-        f"{'; '.join(told)}.",
+        f"{'; '.join(differing)}.",
         what_to_compare(found),
     )
 
 
 def what_to_compare(found: Sequence[Difference]) -> str:
-    """What a person can do about reports that differ in these keys."""
+    """What to do about reports that differ in these keys."""
     if {each.key for each in found} == {"tokens"}:
-        return "Only the number of tokens differs: repeat one with the other's --quick, --record or --steps."
-    return "Compare reports of one recipe with one data set; card, driver, kernels and power may differ."
+        return "Only the number of tokens differs: measure one again with the other's --quick, --record or --steps."
+    return "Compare reports of the same recipe with the same data; GPU, driver, kernels and power may differ."
 
 
 def letter(number: int) -> str:
@@ -179,13 +180,13 @@ def letter(number: int) -> str:
     return (letter(head - 1) if head else "") + ascii_uppercase[last]
 
 
-def short_digest(run: Compared) -> str:
-    """The digest's first characters; whatever else a strange report has there is left out."""
+def short_digest(run: ComparedRun) -> str:
+    """The digest's first characters; anything that is not a hexadecimal digit is left out."""
     return "".join(sign for sign in run.digest if sign in "0123456789abcdef")[:12] or "none"
 
 
-def shown(value: Any) -> str:
-    """A key's or a condition's value for a person."""
+def format_value(value: Any) -> str:
+    """The value of a key or a condition, as text."""
     if value is None:
         return "not known"
     if isinstance(value, bool):
@@ -196,15 +197,15 @@ def shown(value: Any) -> str:
 
 
 def machine_of(report: Report) -> str:
-    """The card, or the processor where none was trained on."""
+    """The GPU, or the CPU where no GPU was used."""
     conditions = report.conditions
     card = conditions.card if conditions else None
-    return card or report.host.cpu or "an unknown processor"
+    return card or report.host.cpu or "an unknown CPU"
 
 
 def figures_of(report: Report) -> Figures:
     found = report.measurements
-    speed, memory, felt = found.tokens_per_second, found.peak_memory, found.sensors
+    speed, memory, sensors = found.tokens_per_second, found.peak_memory, found.sensors
     card = memory.device_allocated.median is not None
     return Figures(
         *(
@@ -219,10 +220,10 @@ def figures_of(report: Report) -> Figures:
                 found.matmul_ceiling_tflops,
                 found.joules_per_token,
                 memory.device_allocated if card else memory.worker_rss,
-                felt.power if felt else UNFELT,
-                felt.clock if felt else UNFELT,
-                felt.temperature if felt else UNFELT,
-                over([launch.steps for launch in report.launches], "steps"),
+                sensors.power if sensors else NO_SENSOR,
+                sensors.clock if sensors else NO_SENSOR,
+                sensors.temperature if sensors else NO_SENSOR,
+                series([launch.steps for launch in report.launches], "steps"),
                 found.loss.first,
                 found.loss.last,
             )
@@ -230,8 +231,8 @@ def figures_of(report: Report) -> Figures:
     )
 
 
-def ratio_of(first: Measurement, other: Measurement, told_apart: float) -> Ratio | None:
-    """`other` divided by `first`; None where one of them has no value. Without both intervals nothing is told apart."""
+def ratio_of(first: Measurement, other: Measurement, least: float) -> Ratio | None:
+    """`other` divided by `first`; None where one has no value. Without both intervals the verdict is unknown."""
     if not all(each.median is not None and 0 < each.median < math.inf for each in (first, other)):
         return None
     assert first.median and other.median
@@ -241,14 +242,14 @@ def ratio_of(first: Measurement, other: Measurement, told_apart: float) -> Ratio
         return Ratio(value, None, None, "unknown")
     low = value / math.exp(math.hypot(two[0], one[1]))
     high = value * math.exp(math.hypot(two[1], one[0]))
-    if low <= 1 <= high or abs(value - 1) < told_apart:
+    if low <= 1 <= high or abs(value - 1) < least:
         return Ratio(value, low, high, "equal")
     return Ratio(value, low, high, "faster" if value > 1 else "slower")
 
 
 def split_conditions(each: Sequence[Conditions]) -> tuple[dict[str, Any], tuple[Difference, ...]]:
-    """Conditions that all have alike, unknown ones left out, and those that differ."""
-    tables = [dict(listed(conditions)) for conditions in each]
+    """Conditions that are equal in all reports (unknown ones left out), and those that differ."""
+    tables = [dict(list_conditions(conditions)) for conditions in each]
     same: dict[str, Any] = {}
     changed = []
     for name in tables[0]:
@@ -279,14 +280,14 @@ def _kind(report: Report) -> str:
 
 
 def speed_ratio(first: Report, other: Report) -> Ratio | None:
-    """`other`'s tokens a second without padding, divided by `first`'s."""
-    told_apart = max(WIDEST[_kind(first)], WIDEST[_kind(other)])
+    """The non-padding tokens/s of `other`, divided by those of `first`."""
+    least = max(WIDEST[_kind(first)], WIDEST[_kind(other)])
     one, two = (report.measurements.tokens_per_second.non_padding for report in (first, other))
-    return ratio_of(one, two, told_apart)
+    return ratio_of(one, two, least)
 
 
-def _no_twins(reports: Sequence[Report], names: Sequence[str]) -> None:
-    """The same run twice would always be equal to itself, and look like a result."""
+def _refuse_same_run(reports: Sequence[Report], names: Sequence[str]) -> None:
+    """Raises BadUsage for a run that is given twice: it would always be equal to itself."""
     seen: dict[tuple[str, str, tuple[float, ...]], str] = {}
     for report, name in zip(reports, names, strict=True):
         own = (report.started_at, report.folder, report.measurements.step_seconds.raw)
@@ -300,28 +301,28 @@ def _no_twins(reports: Sequence[Report], names: Sequence[str]) -> None:
         seen[own] = name
 
 
-def _notes(reports: Sequence[Report], runs: Sequence[Compared]) -> list[str]:
+def _notes(reports: Sequence[Report], runs: Sequence[ComparedRun]) -> list[str]:
     notes = []
     for report, run in zip(reports, runs, strict=True):
         why = "".join(f" {reason}" for reason in report.reasons[:1])
         if report.verdict == "fail":
-            notes.append(f"{run.letter} went wrong, so its speed is not rated.{why}")
+            notes.append(f"The training of {run.letter} failed, so its speed is not compared.{why}")
         if report.verdict == "inconclusive":
-            notes.append(f"{run.letter} calls itself inconclusive.{why}")
+            notes.append(f"The result of {run.letter} is inconclusive.{why}")
         if report.host.stub:
-            notes.append(f"A stub stood in for {run.letter}'s driver: nothing of it was measured on a card.")
+            notes.append(f"{run.letter} used a stand-in for the driver: nothing in it was measured on a GPU.")
         if run.ratio and run.ratio.verdict in ("equal", "unknown") and run.ratio.coarse:
             notes.append(
-                f"{run.letter}'s interval is wide: a difference of {COARSE:.0%} would not be seen. "
-                "Measure again with nothing else running, or with more steps."
+                f"The interval of {run.letter} is wide: a difference of {COARSE:.0%} would not be seen. "
+                "Measure again while nothing else runs, or with more steps."
             )
     kinds = {_kind(report) for report in reports}
     if len(kinds) > 1:
-        notes.append("A card and a processor are set side by side.")
+        notes.append("A GPU is compared with a CPU.")
     weights = {run.conditions.weights for run in runs}
     if weights == {"real", "random"}:
-        notes.append("Random weights of the same shapes beside real ones: speed and memory compare, losses don't.")
+        notes.append("Some models have random weights: speed and memory can be compared, losses cannot.")
     digests = [run.digest for run in runs if run.digest]
     if len(digests) > 1 and len(set(digests)) == 1 and len(digests) == len(runs):
-        notes.append("All that is recorded is the same in all of them (equal digests): differences are chance or heat.")
+        notes.append("All recorded settings are equal (equal digests): differences come from noise or temperature.")
     return notes

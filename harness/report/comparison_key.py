@@ -1,23 +1,29 @@
-"""What a report's figures are figures of: the work, which two reports must share, and the conditions, which are shown.
+"""What a report measured: the work, which must be equal in two reports, and the conditions, which may differ.
 
-Work is what was computed: model, method, data, tokens. Conditions are how and on what: card, driver, kernels, power. A
-3090 and a 7900 do the same work under other conditions, and comparing them is the point.
+Work is what was computed: model, method, data, tokens. Conditions are how and on what: GPU, driver, kernels, power. An
+RTX 3090 and an RX 7900 XTX do the same work under different conditions; comparing them is the purpose.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-# rows in another order fall into other steps: this much in what was counted is the same work
+from harness.recipe.axolotl_config import Method
+
+# with another order of the rows the counts of a step differ by up to this much: still the same work
 COUNT_TOLERANCE = 0.05
 
 
-class Model(msgspec.Struct, frozen=True):
-    """Shapes are None where the model's plan is not known; `window` None: attention sees the whole document."""
+AdapterKind = Literal["lora", "dora", "none"]
+TrainedOn = Literal["answers", "everything"]
+
+
+class ModelUsed(msgspec.Struct, frozen=True):
+    """Shapes are None where the architecture is not known. `window` None: attention covers the whole document."""
 
     name: str
     revision: str | None = None
@@ -35,21 +41,21 @@ class Model(msgspec.Struct, frozen=True):
         return self.layers is not None
 
 
-class Quantisation(msgspec.Struct, frozen=True):
-    """`kind`: nf4, fp4 or int8; `blocksize`: weights that share a scale; `double`: the scales are quantised too."""
+class QuantisationUsed(msgspec.Struct, frozen=True):
+    """`kind`: nf4, fp4 or int8. `blocksize`: weights per scale; `double`: the scales are quantised too."""
 
     kind: str
     blocksize: int | None = None
     double: bool | None = None
 
 
-class Adapter(msgspec.Struct, frozen=True):
-    """`kind`: lora or dora. `targets` are sorted; the seven matrices of a Llama layer are `all-linear`.
+class AdapterUsed(msgspec.Struct, frozen=True):
+    """`targets` are sorted; the seven matrices of a Llama layer are `all-linear`.
 
-    `trained_whole`: modules trained beside the adapter; `parameters`: all that is trained, as the worker counted it.
+    `trained_whole`: modules trained in full beside the adapter; `parameters`: all trained ones, counted by the worker.
     """
 
-    kind: str
+    kind: AdapterKind
     r: int | None
     targets: tuple[str, ...]
     dropout: float
@@ -57,44 +63,44 @@ class Adapter(msgspec.Struct, frozen=True):
     parameters: int | None = None
 
 
-class Data(msgspec.Struct, frozen=True):
-    """What is trained on. `digest`: sha256 of the files' content; None where they lie on a hub.
+class DataUsed(msgspec.Struct, frozen=True):
+    """The training data. `digest`: sha256 of the files' content; None for data from a hub.
 
-    `trained_on`: answers or everything (the mask). Lengths in tokens: `mean_length` of a document, and `seen_length` of
-    the document that a token stands in, on average (Σℓ²/Σℓ); None where the worker did not record them. `kind` exact:
-    every document fills its sequence, so that what stands in it makes no difference and there is no digest.
+    `trained_on`: which tokens have labels. Lengths in tokens: `mean_length` of a document; `seen_length`, the length of
+    a token's document, averaged over tokens (Σℓ²/Σℓ); None where the worker did not record them. `kind` exact: every
+    document fills its sequence, so that its content makes no difference and there is no digest.
     """
 
     name: str
     digest: str | None
     kind: str
-    trained_on: str
+    trained_on: TrainedOn
     mean_length: float | None = None
     seen_length: float | None = None
 
 
 class Work(msgspec.Struct, frozen=True):
-    """The key of a comparison. `method`: full, lora or qlora.
+    """What must be equal in reports that are compared.
 
-    Tokens are without padding: `tokens_per_step` of an optimizer step on average, `tokens` of all planned steps.
+    Tokens without padding: `tokens_per_step`, the mean per optimizer step; `tokens` of all planned steps.
     """
 
-    model: Model
-    method: str
-    quantisation: Quantisation | None
-    adapter: Adapter | None
+    model: ModelUsed
+    method: Method
+    quantisation: QuantisationUsed | None
+    adapter: AdapterUsed | None
     precision: str
-    data: Data
+    data: DataUsed
     sequence: int | None
     tokens_per_step: float | None
     tokens: int | None
 
 
 class Conditions(msgspec.Struct, frozen=True):
-    """How and on what the work was done: settings, all of them in the report's digest. None: not known or not set.
+    """How and on what the work was done; the report's digest covers all of it. None: not known or not set.
 
-    `weights`: real or random; `recipe` and `recorder` are digests, of the recipe's text and of our own code inside the
-    training; `measured`: how, in a few words (launches, soaked or not).
+    `recipe` and `recorder`: digests of the recipe's text and of our own code inside the training process; `measured`:
+    how it was measured, in a few words (launches, soaked or not).
     """
 
     card: str | None = None
@@ -126,7 +132,7 @@ class Conditions(msgspec.Struct, frozen=True):
     accumulation: int | None = None
     optimizer: str | None = None
     kernels: tuple[str, ...] = ()
-    weights: str | None = None
+    weights: Literal["real", "random"] | None = None
     seed: int | None = None
     recipe: str | None = None
     recorder: str | None = None
@@ -134,60 +140,60 @@ class Conditions(msgspec.Struct, frozen=True):
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One key and what each side has there."""
+    """One key, and its value in each report."""
 
     key: str
     values: tuple[Any, ...]
 
 
 def digest_of(work: Work, conditions: Conditions, config: dict[str, Any]) -> str:
-    """sha256 over everything that shaped the number: the work, every setting, and the config without its folders.
+    """sha256 over everything that shapes the figures: the work, every setting, and the config without its folders.
 
-    Equal digests mean that only chance, heat and other programs can have made a difference.
+    With equal digests only noise, temperature and other programs can make a difference.
     """
     plain = {key: value for key, value in config.items() if key not in _FOLDERS}
     parts = msgspec.json.encode([work, conditions, plain], order="deterministic")
     return hashlib.sha256(parts).hexdigest()
 
 
-# where things lie differs from machine to machine and shapes nothing
+# paths differ between machines and do not change the figures
 _FOLDERS = ("base_model", "datasets", "output_dir", "dataset_prepared_path", "plugins")
 
 
 def differences(works: tuple[Work, ...]) -> tuple[Difference, ...]:
-    """The keys in which these are not the same work; empty: they compare."""
+    """The keys in which the work differs; empty: the reports can be compared."""
     names = [dict(_flat(work)) for work in works]
     shaped = all(work.model.shaped for work in works)
     found = []
     for key in dict.fromkeys(key for flat in names for key in flat):
         values = tuple(flat.get(key) for flat in names)
         if key == "model" and shaped:
-            # the shapes decide what is computed, whatever a mirror calls the model
+            # the shapes decide what is computed, not the name of the model
             continue
         if key == "data" and all(work.data.digest for work in works):
-            # the content's digest decides, whatever the file is called
+            # the digest of the content decides, not the file name
             continue
         if key in _WHERE_KNOWN and None in values:
             continue
-        if not _same(key, values):
+        if not _is_same(key, values):
             found.append(Difference(key, values))
     return tuple(found)
 
 
-# compared only where every report has them: the content's digest stands for the lengths, and an unpinned model's
-# revision is not known
+# compared only where every report has them: the digest of the content covers the lengths, and the revision of a model
+# that is not pinned is not known
 _WHERE_KNOWN = frozenset({"revision", "mean length", "length seen"})
 _COUNTED = frozenset({"tokens", "tokens a step", "mean length", "length seen"})
 
 
-def _same(key: str, values: tuple[Any, ...]) -> bool:
+def _is_same(key: str, values: tuple[Any, ...]) -> bool:
     if key in _COUNTED and None not in values:
         return bool(max(values) <= min(values) * (1 + COUNT_TOLERANCE))
     return len(set(values)) == 1
 
 
 def _flat(work: Work) -> Iterator[tuple[str, Any]]:
-    """Every key of the work under the name that a person reads."""
+    """Every key of the work under its display name."""
     model, data = work.model, work.data
     yield "model", model.name
     yield "revision", model.revision
@@ -195,16 +201,16 @@ def _flat(work: Work) -> Iterator[tuple[str, Any]]:
         yield f"model's {name.replace('_', ' ')}", getattr(model, name)
     yield "attention window", model.window
     yield "method", work.method
-    quantisation = work.quantisation or Quantisation("none")
+    quantisation = work.quantisation or QuantisationUsed("none")
     yield "quantisation", quantisation.kind
     yield "quantisation's block size", quantisation.blocksize
     yield "double quantisation", quantisation.double
-    adapter = work.adapter or Adapter("none", None, (), 0.0)
+    adapter = work.adapter or AdapterUsed("none", None, (), 0.0)
     yield "adapter", adapter.kind
     yield "LoRA r", adapter.r
     yield "LoRA targets", ", ".join(adapter.targets) or None
     yield "LoRA dropout", adapter.dropout
-    yield "trained whole", ", ".join(adapter.trained_whole) or None
+    yield "fully trained modules", ", ".join(adapter.trained_whole) or None
     yield "trained parameters", adapter.parameters
     yield "precision", work.precision
     yield "data", data.name
@@ -218,13 +224,13 @@ def _flat(work: Work) -> Iterator[tuple[str, Any]]:
     yield "tokens", work.tokens
 
 
-def described(work: Work) -> tuple[tuple[str, Any], ...]:
-    """The work for a person: name and value, what is not known or not there left out."""
+def describe_work(work: Work) -> tuple[tuple[str, Any], ...]:
+    """The work as names and values; what is not known is left out."""
     return tuple((key, value) for key, value in _flat(work) if value is not None)
 
 
-def listed(conditions: Conditions) -> tuple[tuple[str, Any], ...]:
-    """The conditions under the names that a person reads, in the order of weight."""
+def list_conditions(conditions: Conditions) -> tuple[tuple[str, Any], ...]:
+    """The conditions under their display names, the most important first."""
     return tuple(
         (LABELS.get(name, name), ", ".join(value) or None if isinstance(value, tuple) else value)
         for name, value in msgspec.structs.asdict(conditions).items()
@@ -234,7 +240,7 @@ def listed(conditions: Conditions) -> tuple[tuple[str, Any], ...]:
 LABELS = {
     "cards": "number of cards",
     "power_limit_watts": "power limit (W)",
-    "cpu": "processor",
+    "cpu": "CPU",
     "os": "system",
     "lock": "package lock",
     "python": "Python",

@@ -1,7 +1,7 @@
-"""Published training speeds: what they imply of the card, whether that is possible, and the best of the same work.
+"""Published training speeds: the share of the GPU's peak that each implies, whether it is possible, and the best one.
 
-A speed times the FLOPs of a token is a rate, and no card passes its peak. Where a source leaves the documents' lengths
-open, attention counts as nothing, so that the implied share is a lower bound and "impossible" is never a guess.
+A speed times the FLOPs per token is a rate, and no GPU exceeds its peak. Where a source does not give the lengths of
+the documents, attention counts as 0, so that the implied share is a lower bound and "impossible" is never a guess.
 """
 
 from __future__ import annotations
@@ -14,28 +14,29 @@ from typing import Literal
 import msgspec
 
 from checks.catalogue import Catalogue
+from harness.recipe.axolotl_config import Method
 from harness.recipe.flops import DocumentSums, hardware_flops, sizes_of, sum_documents, training_flops
 from harness.recipe.shapes import LINEARS, shapes_of
-from harness.report.comparison_key import Conditions, Work
+from harness.report.comparison_key import Conditions, TrainedOn, Work
 
 _TABLE = Path(__file__).with_name("records.toml")
 
-# cards run up to this far above the clock that their tabled rate is for
+# GPUs run up to this far above the clock of their published rate
 CLOCKS_ABOVE = 1.15
-# matrix products of a real step reach no more of the peak than this
+# the matrix products of a real step reach at most this share of the peak
 REACHABLE = 0.85
 
-Mark = Literal["impossible", "implausible", "plausible", "unknown"]
+Plausibility = Literal["impossible", "implausible", "plausible", "unknown"]
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One published speed of one card; records.toml tells the fields. None: the source does not say."""
+class PublishedSpeed(msgspec.Struct, frozen=True, kw_only=True):
+    """One published speed of one GPU; records.toml explains the fields. None: the source does not give it."""
 
     id: str
     card: str
     cards: int = 1
     model: str
-    method: str
+    method: Method
     quantisation: str | None = None
     blocksize: int | None = None
     double: bool | None = None
@@ -45,7 +46,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     precision: str | None = None
     sequence: int | None = None
     documents: Literal["filled", "packed", "padded", "unknown"]
-    trained_on: str | None = None
+    trained_on: TrainedOn | None = None
     tokens_per_step: int | None = None
     micro_batch: int | None = None
     accumulation: int | None = None
@@ -65,17 +66,17 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     note: str | None = None
 
 
-class _Row(Record, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A record as the table must have it: there, a key that nobody knows is a mistake; in a document it is growth."""
+class _Row(PublishedSpeed, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A record of our own table, where an unknown key is an error; in documents unknown keys are allowed."""
 
 
-class Judged(msgspec.Struct, frozen=True):
-    """A record and what follows from it. `mfu` and `hardware` are shares of the peak: of the model's FLOPs, and of what
-    the card computed where checkpointing is known. `at_least`: lengths or tokens were not all given.
+class RatedSpeed(msgspec.Struct, frozen=True):
+    """A published speed and what it implies. `mfu`: the model's FLOP/s as a share of the GPU's peak; `hardware`: all
+    computed FLOP/s, where checkpointing is known. `at_least`: a lower bound, as not all lengths or tokens are given.
     """
 
-    record: Record
-    mark: Mark
+    record: PublishedSpeed
+    mark: Plausibility
     why: str
     flops_per_token: float | None = None
     mfu: float | None = None
@@ -83,67 +84,67 @@ class Judged(msgspec.Struct, frozen=True):
     at_least: bool = False
 
 
-class Published(msgspec.Struct, frozen=True):
-    """Published speeds with what each implies, the highest share of a card's peak first."""
+class PublishedSpeeds(msgspec.Struct, frozen=True):
+    """Published speeds and what each implies, the highest share of the GPU's peak first."""
 
-    records: tuple[Judged, ...]
+    records: tuple[RatedSpeed, ...]
 
 
-class Other(msgspec.Struct, frozen=True):
-    """A record of the same card, not of the report's work: keys with other values, and keys that it does not give."""
+class OtherWork(msgspec.Struct, frozen=True):
+    """A published speed of the same GPU for other work: the keys that differ, and the keys that it does not give."""
 
-    judged: Judged
+    judged: RatedSpeed
     differs: tuple[str, ...]
     not_given: tuple[str, ...]
 
 
-class Beside(msgspec.Struct, frozen=True):
-    """A report beside the records: `best` of the same work on the same card and the report's `share` of it (1 = equal).
+class PublishedMatch(msgspec.Struct, frozen=True):
+    """A report and the published speeds: `best` of the same work on the same GPU, and the report's `share` of it.
 
-    `others` are the card's believable records of other work.
+    `others`: plausible speeds of the same GPU for other work.
     """
 
     card: str | None
-    best: Judged | None
+    best: RatedSpeed | None
     share: float | None
     sentence: str
-    others: tuple[Other, ...] = ()
+    others: tuple[OtherWork, ...] = ()
 
 
 @cache
-def records() -> tuple[Record, ...]:
+def published_speeds() -> tuple[PublishedSpeed, ...]:
     import tomllib
 
-    return read_records(tomllib.loads(_TABLE.read_text(encoding="utf-8")))
+    return parse_speeds(tomllib.loads(_TABLE.read_text(encoding="utf-8")))
 
 
-def read_records(table: object) -> tuple[Record, ...]:
-    """Records from a decoded table; raises msgspec.ValidationError for what is none."""
+def parse_speeds(table: object) -> tuple[PublishedSpeed, ...]:
+    """The speeds of a decoded table; raises msgspec.ValidationError for an invalid one."""
     return tuple(msgspec.convert(table, dict[str, list[_Row]])["records"])
 
 
 def peak_tflops(card: str, catalogue: Catalogue) -> float | None:
-    """Dense TFLOP/s of the card; of a family (`A100`) where all of its cards have the same rate. None: not known."""
+    """Dense TFLOP/s of the GPU; for a family (`A100`) where all its members have the same rate. None: not known."""
     exact = {each.tflops for each in catalogue.cards if each.name == card}
     rates = exact or {each.tflops for each in catalogue.cards if _family(card, each.name)}
     (rate,) = rates if len(rates) == 1 else (None,)
     return rate
 
 
-def judge(record: Record, catalogue: Catalogue) -> Judged:
-    """What the record implies, and whether a card can do it."""
+def rate_speed(record: PublishedSpeed, catalogue: Catalogue) -> RatedSpeed:
+    """What the speed implies, and whether the GPU can reach it."""
     shapes, peak = shapes_of(record.model), peak_tflops(record.card, catalogue)
     missing = [
         words
         for value, words in (
             (record.tokens_per_second, "the number of tokens"),
             (shapes, "the model's shapes"),
-            (peak, "the card's peak"),
+            (peak, "the GPU's peak"),
         )
         if value is None
     ]
     if shapes is None or peak is None or record.tokens_per_second is None:
-        return Judged(record, "unknown", f"not known: {' and '.join(missing)}")
+        return RatedSpeed(record, "unknown", f"not known: {' and '.join(missing)}")
     targets = LINEARS if record.lora_targets == ("all-linear",) else record.lora_targets
     sizes = sizes_of(shapes, record.lora_r or 0 if targets else 0, targets)
     known = record.documents == "filled" and record.sequence is not None
@@ -154,56 +155,58 @@ def judge(record: Record, catalogue: Catalogue) -> Judged:
     if record.checkpointing is not None:
         computed = hardware_flops(sizes, seen, record.checkpointing) / seen.tokens
         hardware = computed * record.tokens_per_second / (peak * 1e12)
-    mark, why = _mark(record, mfu, hardware)
-    return Judged(record, mark, why, flops, mfu, hardware, not known or record.bound == "at-least")
+    mark, why = _plausibility(record, mfu, hardware)
+    return RatedSpeed(record, mark, why, flops, mfu, hardware, not known or record.bound == "at-least")
 
 
-def _mark(record: Record, mfu: float, hardware: float | None) -> tuple[Mark, str]:
+def _plausibility(record: PublishedSpeed, mfu: float, hardware: float | None) -> tuple[Plausibility, str]:
     share = max(mfu, hardware or 0.0)
-    what = "with checkpointing the card computed" if hardware is not None and hardware > mfu else "it implies"
+    what = "with checkpointing the GPU computed" if hardware is not None and hardware > mfu else "it implies"
     if record.bound == "at-most" and share > REACHABLE:
-        return "unknown", "the tokens are an upper bound, and so is the rate that follows"
+        return "unknown", "the tokens are an upper bound, and so is the implied rate"
     if share > CLOCKS_ABOVE:
-        return "impossible", f"{what} {share:.0%} of the card's peak"
+        return "impossible", f"{what} {share:.0%} of the GPU's peak"
     if share > REACHABLE:
         return "implausible", f"{what} {share:.0%} of the peak, and real steps reach {REACHABLE:.0%} at most"
     if share < 0.1:
-        return "plausible", f"{what} {share:.1%} of the peak: that stack leaves most of the card idle"
+        return "plausible", f"{what} {share:.1%} of the peak: that software uses little of the GPU"
     return "plausible", f"{what} {share:.0%} of the peak"
 
 
-def judged(catalogue: Catalogue, card: str | None = None) -> tuple[Judged, ...]:
-    """Every record, or those of a card or a family, the highest share of the peak first; unknown ones last."""
-    chosen = [each for each in records() if card is None or _of_card(each, card) or _family(card, each.card)]
-    found = [judge(record, catalogue) for record in chosen]
+def rate_speeds(catalogue: Catalogue, card: str | None = None) -> tuple[RatedSpeed, ...]:
+    """All published speeds, or those of a GPU or a family, the highest share of the peak first; unknown ones last."""
+    chosen = [each for each in published_speeds() if card is None or _of_card(each, card) or _family(card, each.card)]
+    found = [rate_speed(record, catalogue) for record in chosen]
     return tuple(sorted(found, key=lambda each: (each.mfu is None, -(each.mfu or 0.0))))
 
 
-def beside(work: Work, conditions: Conditions, tokens_per_second: float | None, known: tuple[Judged, ...]) -> Beside:
-    """A measured speed beside the published ones: a share only of the same work on the same card."""
+def match_published(
+    work: Work, conditions: Conditions, tokens_per_second: float | None, known: tuple[RatedSpeed, ...]
+) -> PublishedMatch:
+    """A measured speed and the published ones: a share only for the same work on the same GPU."""
     card = conditions.card
     if card is None:
-        return Beside(None, None, None, "Trained on a processor: nothing is published to set it beside.")
+        return PublishedMatch(None, None, None, "Trained on a CPU: there are no published speeds to compare with.")
     here = [each for each in known if _of_card(each.record, card)]
     believable = [each for each in here if each.mark == "plausible"]
-    apart = [Other(each, *other_work(work, each.record)) for each in believable]
+    apart = [OtherWork(each, *other_work(work, each.record)) for each in believable]
     same = [each.judged for each in apart if not each.differs and not each.not_given]
     same = [each for each in same if each.record.bound == "exact"]
     others = tuple(each for each in apart if each.differs or each.not_given)
     hidden = len(here) - len(believable)
-    left_out = f" {hidden} more {'is' if hidden == 1 else 'are'} not believable or not complete." if hidden else ""
+    left_out = f" {hidden} more {'is' if hidden == 1 else 'are'} implausible or incomplete." if hidden else ""
     if not same or tokens_per_second is None:
         count = f"{len(others)} published figure{'s' if len(others) != 1 else ''} for the {card}" if others else ""
         said = f"{count}, none of the same work: not comparable." if others else f"Nothing is published for the {card}."
-        return Beside(card, None, None, f"{said}{left_out}", others)
+        return PublishedMatch(card, None, None, f"{said}{left_out}", others)
     best = max(same, key=lambda each: each.record.tokens_per_second or 0.0)
     assert best.record.tokens_per_second is not None
     share = tokens_per_second / best.record.tokens_per_second
-    return Beside(card, best, share, f"Your {card}: {share:.0%} of the best published.{left_out}", others)
+    return PublishedMatch(card, best, share, f"Your {card}: {share:.0%} of the best published.{left_out}", others)
 
 
-def other_work(work: Work, record: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The keys in which the record is other work, with its values, and those that it does not give."""
+def other_work(work: Work, record: PublishedSpeed) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys in which the published work differs, with its values, and the keys that it does not give."""
     quantisation, adapter = work.quantisation, work.adapter
     targets = record.lora_targets
     if tuple(sorted(targets)) == tuple(sorted(LINEARS)):
@@ -224,7 +227,9 @@ def other_work(work: Work, record: Record) -> tuple[tuple[str, ...], tuple[str, 
             ("double quantisation", quantisation.double, record.double),
         ]
     differs = [*_other_model(work, record)]
-    differs += [f"{name} {_shown(theirs)}" for name, ours, theirs in pairs if theirs is not None and ours != theirs]
+    differs += [
+        f"{name} {_format_value(theirs)}" for name, ours, theirs in pairs if theirs is not None and ours != theirs
+    ]
     not_given = [name for name, _, theirs in pairs if theirs is None]
     if record.documents in ("packed", "padded"):
         differs.append(f"{record.documents} documents")
@@ -243,7 +248,7 @@ def other_work(work: Work, record: Record) -> tuple[tuple[str, ...], tuple[str, 
     return tuple(differs), tuple(not_given)
 
 
-def _other_model(work: Work, record: Record) -> Iterator[str]:
+def _other_model(work: Work, record: PublishedSpeed) -> Iterator[str]:
     shapes, model = shapes_of(record.model), work.model
     name = record.model.rpartition("/")[2]
     if shapes is None or not model.shaped:
@@ -263,18 +268,18 @@ def _near(ours: float | None, theirs: float | None) -> bool:
     return ours is not None and theirs is not None and abs(ours - theirs) <= 0.05 * theirs
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, tuple):
         return "+".join(str(each).removesuffix("_proj") for each in value)
     return f"{value:,g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def _of_card(record: Record, card: str) -> bool:
-    """Whether the record is of this card, or of the family that it belongs to (`A100` holds `A100 SXM4 80GB`)."""
+def _of_card(record: PublishedSpeed, card: str) -> bool:
+    """Whether the speed is of this GPU, or of its family (`A100 SXM4 80GB` is in the family `A100`)."""
     return card == record.card or _family(record.card, card)
 
 
 def _family(family: str, card: str) -> bool:
-    """Memory sizes and boards belong to a family; a Ti or a D is another card."""
+    """Memory sizes and board types belong to the family; a Ti or a D is another GPU."""
     rest = card.removeprefix(f"{family} ")
     return rest != card and all(word[0].isdigit() or word.startswith(("SXM", "PCIe", "NVL")) for word in rest.split())

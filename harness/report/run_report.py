@@ -1,9 +1,9 @@
-"""The report of a run, or of a benchmark's launches: what was run on what, how fast, and whether it learnt."""
+"""The report of a run, or of a benchmark's launches: what was run, on what, how fast, and whether it learnt."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -11,14 +11,24 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from harness.atomic_files import write_atomic
 from harness.environment.build import Environment
-from harness.measure.metrics import Around, Measurements, computed_tflops, losses, measure, merged
+from harness.measure.metrics import Measurements, computed_tflops, losses, measure, merge_launches
 from harness.measure.plausibility import possible_tflops
-from harness.measure.run_context import Method
-from harness.measure.smoke_criteria import Smoke, judge
-from harness.measure.verdict import Speed, card_notes, judge_speed, kernel_words, learnt, over_ceiling, shared, too_wide
+from harness.measure.run_context import MeasuringMethod, RunContext
+from harness.measure.smoke_criteria import Smoke, judge_smoke
+from harness.measure.verdict import (
+    SpeedVerdict,
+    Verdict,
+    card_notes,
+    card_was_shared,
+    interval_too_wide,
+    judge_smoke_speed,
+    judge_speed,
+    kernel_words,
+    over_ceiling,
+)
 from harness.process.worker_log import StartEvent, WorkerLog
 from harness.recipe.loader import LossBand, Recipe
-from harness.report.collect_work import Hardware, conditions_of, config_of, read_data_digest, read_shapes, work_of
+from harness.report.collect_work import HostConditions, conditions_of, config_of, read_data_digest, read_shapes, work_of
 from harness.report.comparison_key import Conditions, Work, digest_of
 from harness.training.examination import AnswerPair, Examination
 from harness.training.launch import RunRecord
@@ -42,9 +52,10 @@ class RecipeUsed(msgspec.Struct, frozen=True):
     seed: int | None = None
 
 
-class Rows(msgspec.Struct, frozen=True):
-    """`given`: rows of the data; `trained` and `held_out`: what Axolotl made of them, an epoch's worth; `dropped`: the
-    rest. None: not known.
+class RowCounts(msgspec.Struct, frozen=True):
+    """`given`: rows in the data; `trained` and `held_out`: rows that Axolotl used in an epoch; `dropped`: the rest.
+
+    None: not known.
     """
 
     given: int | None
@@ -54,7 +65,7 @@ class Rows(msgspec.Struct, frozen=True):
 
 
 class HostSummary(msgspec.Struct, frozen=True):
-    """What shapes the figures and names nobody: no host or user name, no serial number."""
+    """The host's properties that shape the figures; no host name, user name or serial number."""
 
     os: str | None
     kernel: str | None
@@ -77,8 +88,11 @@ class EnvironmentUsed(msgspec.Struct, frozen=True):
     worker: StartEvent | None = None
 
 
-class Launch(msgspec.Struct, frozen=True):
-    """One process launch of a benchmark. Figures are its medians; None: not known."""
+class LaunchFigures(msgspec.Struct, frozen=True):
+    """One process launch of a benchmark. Figures are medians; None: not known.
+
+    `cut_by_budget`: the time budget ended it before the last step.
+    """
 
     folder: str
     seed: int | None
@@ -95,47 +109,50 @@ class Launch(msgspec.Struct, frozen=True):
     cut_by_budget: bool = False
 
 
-class AgainstBaseline(msgspec.Struct, frozen=True):
-    """`verdict`: regression, better, same or inconclusive; `share`: by how much faster (negative: slower) than it."""
+BaselineVerdict = Literal["regression", "better", "same", "inconclusive"]
 
-    verdict: str
+
+class BaselineResult(msgspec.Struct, frozen=True):
+    """The comparison with a baseline. `share`: how much faster (+) or slower (-) than the baseline."""
+
+    verdict: BaselineVerdict
     share: float
     sentence: str
     started_at: str
 
 
 class Report(msgspec.Struct, frozen=True):
-    """`verdict`: pass, fail or inconclusive; `smoke` and `answers` are null where only speed was measured.
+    """The result of a run. `smoke` and `answers` are null where only the speed was measured.
 
-    `reasons` say why it is no pass, and stand among the `notes` too.
-    `work` is what was measured and must be the same in reports that are compared, `conditions` are how and on what, and
-    `digest` is over everything that shaped the figures; null in reports of versions that did not note them.
+    `reasons`: why the verdict is not pass; they are among the `notes` too.
+    `work`: what was measured, must be equal in reports that are compared; `conditions`: how and on what it ran;
+    `digest`: over everything that shapes the figures. They are null in reports of versions that did not record them.
     """
 
     recipe: RecipeUsed
     host: HostSummary
     environment: EnvironmentUsed
     measurements: Measurements
-    verdict: str
+    verdict: Verdict
     notes: tuple[str, ...]
     started_at: str
     seconds: float | None
     folder: str
     smoke: Smoke | None = None
     answers: tuple[AnswerPair, ...] = ()
-    rows: Rows | None = None
+    rows: RowCounts | None = None
     work: Work | None = None
     conditions: Conditions | None = None
     digest: str | None = None
-    method: Method | None = None
-    launches: tuple[Launch, ...] = ()
+    method: MeasuringMethod | None = None
+    launches: tuple[LaunchFigures, ...] = ()
     attention: str | None = None
-    baseline: AgainstBaseline | None = None
+    baseline: BaselineResult | None = None
     reasons: tuple[str, ...] = ()
 
 
-def summary(host: Host, catalogue: Catalogue) -> HostSummary:
-    """The host in the few facts that belong to a benchmark."""
+def summarise_host(host: Host, catalogue: Catalogue) -> HostSummary:
+    """The properties of the host that belong in a benchmark's report."""
     names = []
     for card in host.cards or ():
         known = catalogue.card(card.vendor, card.device, card.revision)
@@ -154,7 +171,7 @@ def summary(host: Host, catalogue: Catalogue) -> HostSummary:
 
 
 def _power_limit(host: Host) -> float | None:
-    """The limit of the cards, where all that tell one have the same."""
+    """The GPUs' power limit, where all GPUs that report one have the same."""
     limits = {gpu.power_limit for gpu in host.nvidia.nvml or ()} | {gpu.power_cap for gpu in host.amd.gpus or ()}
     known = limits - {None}
     return known.pop() if len(known) == 1 else None
@@ -169,19 +186,19 @@ def build_report(
     folder: Path,
     examination: Examination | None,
     given: int | None = None,
-    around: Around | None = None,
+    context: RunContext | None = None,
     band: LossBand | None = None,
-    method: Method | None = None,
+    method: MeasuringMethod | None = None,
 ) -> Report:
-    """Everything that is known of one finished run, judged. `given`: how many rows the data hold, where that is known.
+    """The report of one finished run, with its verdict. `given`: the number of rows in the data, where known.
 
-    `around`: what was measured around it; `band`: where its loss must end, where that is known.
+    `context`: what was measured around the run; `band`: the range for its last loss, where known.
     """
-    around = around or Around()
-    measurements = measure(log, recipe.traits.warmup_steps, around)
-    smoke = judge(log, examination, recipe.traits) if examination else None
-    # where only the learning was asked for, a coarse speed is no fault
-    speed = learnt(measurements) if smoke and method is None else _speed(measurements, log, around, band)
+    context = context or RunContext()
+    measurements = measure(log, recipe.traits.warmup_steps, context)
+    smoke = judge_smoke(log, examination, recipe.traits) if examination else None
+    # a run that only shows learning does not need a precise speed
+    speed = judge_smoke_speed(measurements) if smoke and method is None else _speed(measurements, log, context, band)
     config = config_of(recipe, run)
     work = work_of(config, log, read_shapes(recipe, run), read_data_digest(recipe, run))
     label = method.label if method is not None else None
@@ -215,7 +232,7 @@ def build_report(
         measurements=measurements,
         verdict="fail" if smoke is not None and not smoke.passed else speed.verdict,
         reasons=speed.reasons,
-        notes=(*speed.reasons, *_recipe_notes(recipe, config, rows), *_notes(host, log, around), *speed.notes),
+        notes=(*speed.reasons, *_recipe_notes(recipe, config, rows), *_notes(host, log, context), *speed.notes),
         started_at=run.started_at,
         seconds=run.seconds,
         folder=str(folder),
@@ -231,16 +248,18 @@ def build_report(
     )
 
 
-def _speed(measurements: Measurements, log: WorkerLog, around: Around, band: LossBand | None) -> Speed:
+def _speed(measurements: Measurements, log: WorkerLog, context: RunContext, band: LossBand | None) -> SpeedVerdict:
     start, sensors = log.start or StartEvent(), measurements.sensors
     clock = sensors.highest_clock.median if sensors else None
-    possible = possible_tflops(around.target, start.device, start.multiprocessors, clock)
+    possible = possible_tflops(context.target, start.device, start.multiprocessors, clock)
     return judge_speed(measurements, log, band, possible, computed_tflops(log, measurements))
 
 
-def _launch(log: WorkerLog, run: RunRecord, folder: Path, measurements: Measurements, seed: int | None) -> Launch:
+def _launch(
+    log: WorkerLog, run: RunRecord, folder: Path, measurements: Measurements, seed: int | None
+) -> LaunchFigures:
     every, sensors = losses(log), measurements.sensors
-    return Launch(
+    return LaunchFigures(
         folder=str(folder),
         seed=seed,
         seconds=run.seconds,
@@ -257,17 +276,21 @@ def _launch(log: WorkerLog, run: RunRecord, folder: Path, measurements: Measurem
     )
 
 
-def combined(reports: tuple[Report, ...]) -> Report:
+def combine_launches(reports: tuple[Report, ...]) -> Report:
     """One report of several launches of the same work: medians of the launches' medians, intervals over launches."""
     if len(reports) == 1:
         return reports[0]
     last = reports[-1]
-    measurements = merged([report.measurements for report in reports])
+    measurements = merge_launches([report.measurements for report in reports])
     kind = last.environment.worker.device_type if last.environment.worker else "cpu"
-    reasons = (*too_wide(measurements, kind, len(reports)), *over_ceiling(measurements), *shared(measurements))
+    reasons = (
+        *interval_too_wide(measurements, kind, len(reports)),
+        *over_ceiling(measurements),
+        *card_was_shared(measurements),
+    )
     failed = [report for report in reports if report.verdict == "fail"]
     own = dict.fromkeys(note for report in failed or reports for note in report.notes if not _of_one_run(note))
-    words = f"{len(reports)} launches with a seed each: an interval is over their medians."
+    words = f"{len(reports)} launches, each with its own seed: intervals are over their medians."
     return msgspec.structs.replace(
         last,
         recipe=reports[0].recipe,
@@ -284,48 +307,50 @@ def combined(reports: tuple[Report, ...]) -> Report:
     )
 
 
-ONE_RUN = "One run, one seed: the interval says how well this run's median is known, not how runs differ."
+ONE_RUN = "One run, one seed: the interval shows how well this run's median is known, not how runs differ."
 
 
 def _of_one_run(note: str) -> bool:
-    """What is said of one run's spread does not hold for several."""
-    return note == ONE_RUN or note.startswith("The speed is known to ")
+    """Whether a note is about the spread of a single run, which says nothing about several."""
+    return note == ONE_RUN or note.startswith("The speed is known only to ")
 
 
-def _hardware(host: HostSummary, measurements: Measurements) -> Hardware:
-    """The power limit is what the card's driver enforced during the run, else what it was set to before."""
+def _hardware(host: HostSummary, measurements: Measurements) -> HostConditions:
+    """With the power limit that the GPU's driver enforced during the run, else the one that was set before."""
     enforced = measurements.sensors.power_limit.median if measurements.sensors else None
     limit = host.power_limit_watts if enforced is None else enforced
-    return Hardware(host.os, host.kernel, host.cpu, host.cores, host.cards, host.driver, limit)
+    return HostConditions(host.os, host.kernel, host.cpu, host.cores, host.cards, host.driver, limit)
 
 
-def count_rows(log: WorkerLog, given: int | None) -> Rows:
+def count_rows(log: WorkerLog, given: int | None) -> RowCounts:
     trained = log.start.rows if log.start else None
     held_out = log.start.held_out_rows if log.start else None
     known = given is not None and trained is not None
-    return Rows(given, trained, held_out, given - trained - (held_out or 0) if known and given and trained else None)
+    return RowCounts(
+        given, trained, held_out, given - trained - (held_out or 0) if known and given and trained else None
+    )
 
 
-def _recipe_notes(recipe: Recipe, config: dict[str, Any], rows: Rows) -> tuple[str, ...]:
+def _recipe_notes(recipe: Recipe, config: dict[str, Any], rows: RowCounts) -> tuple[str, ...]:
     notes = []
     if recipe.traits.throughput_only:
-        notes.append("Throughput only: the weights are drawn at random, so the losses mean nothing.")
+        notes.append("Throughput only: the weights are randomly initialised, so the losses mean nothing.")
     if rows.dropped:
         notes.append(
-            f"{rows.dropped} of {rows.given} rows were not trained on: Axolotl leaves out empty rows and those longer "
-            f"than sequence_len ({config.get('sequence_len')} tokens). gpu-setup data check --recipe NAME says which."
+            f"{rows.dropped} of {rows.given} rows were not trained on: Axolotl skips empty rows and rows longer than "
+            f"sequence_len ({config.get('sequence_len')} tokens). gpu-setup data check --recipe NAME lists them."
         )
     return tuple(notes)
 
 
-def _notes(host: HostSummary, log: WorkerLog, around: Around) -> tuple[str, ...]:
-    notes = card_notes(around.use, log.start is not None and log.start.device_type == "gpu")
+def _notes(host: HostSummary, log: WorkerLog, context: RunContext) -> tuple[str, ...]:
+    notes = card_notes(context.use, log.start is not None and log.start.device_type == "gpu")
     if log.budget_spent is not None:
-        notes.append(f"Ended after {log.budget_spent.step} steps: the time for measuring was over.")
+        notes.append(f"Stopped after {log.budget_spent.step} steps: the time budget was used up.")
     if log.start and log.start.device_type == "cpu":
-        notes.append("Trained on the processor: compare only with other processors.")
+        notes.append("Trained on the CPU: compare only with other CPUs.")
     if host.stub:
-        notes.append("A stub library stood in for the driver: nothing here was measured on a GPU.")
+        notes.append("A stand-in library replaced the driver: nothing here was measured on a GPU.")
     notes.append(ONE_RUN)
     return tuple(notes)
 
@@ -339,15 +364,15 @@ def write_report(report: Report, document: bytes, page: str | None) -> Path:
     return folder / DOCUMENT
 
 
-class _Enveloped(msgspec.Struct):
+class _ReportDocument(msgspec.Struct):
     data: Report
 
 
 def read_report(path: Path) -> Report:
-    """A report from its file or from its run's folder; raises BadUsage when it is none."""
+    """A report from its file or from its run's folder; raises BadUsage when the file is not a report."""
     file = path / DOCUMENT if path.is_dir() else path
     try:
-        return msgspec.json.decode(file.read_bytes(), type=_Enveloped).data
+        return msgspec.json.decode(file.read_bytes(), type=_ReportDocument).data
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadUsage(
             "report.unreadable",

@@ -1,1 +1,1 @@
-"""What people have, as Alpaca rows: mail, chats, tables. Each reader streams and says where each row came from."""
+"""Email, chats and tables as Alpaca rows. Each reader streams, and records the origin of each row."""

@@ -12,16 +12,16 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from harness.dataset.imports.imported import Imported, Skips
+from harness.dataset.imports.imported import ImportedRow, Skips
 
 USERS = frozenset({"user", "human", "prompter", "customer"})
 ASSISTANTS = frozenset({"assistant", "gpt", "bot", "chatgpt", "model", "bing", "bard"})
-# Continue logs a prompt as turns that each begin with a line `<role>`
+# Continue logs a prompt as turns; each begins with a line `<role>`
 _TURN = re.compile(r"(?m)^<(user|assistant|system|tool|thinking)>[ \t]*$\n?")
 
 
 def turns_of(value: dict[str, Any]) -> list[tuple[str, str]] | None:
-    """`(role, text)` of each turn; None when the object is no conversation."""
+    """`(role, text)` of each turn; None when the object is not a conversation."""
     for key in ("messages", "conversations", "conversation", "history"):
         turns = value.get(key)
         if isinstance(turns, list):
@@ -50,16 +50,16 @@ def _turn(value: Any) -> tuple[str, str] | None:
     return ("user" if role in USERS else "assistant" if role in ASSISTANTS else role), content.strip()
 
 
-def conversation_rows(turns: list[tuple[str, str]], place: str, all_turns: bool, skips: Skips) -> Iterator[Imported]:
-    """A row for the first question and its answer; with `all_turns` for each, what came before in `input`."""
+def conversation_rows(turns: list[tuple[str, str]], place: str, all_turns: bool, skips: Skips) -> Iterator[ImportedRow]:
+    """A row for the first question and its answer; with `all_turns` for each, with the earlier turns in `input`."""
     before: list[str] = []
     found = 0
     for (role, text), (next_role, answer) in pairwise(turns):
         if role == "user" and next_role == "assistant" and text and answer:
             if found and not all_turns:
-                skips.skip("a later turn, which needs what was said before (--turns all takes it)", place)
+                skips.skip("a later turn, which depends on earlier ones (include it with --turns all)", place)
             else:
-                yield Imported(text, "\n\n".join(before), answer, "semi-synthetic", place)
+                yield ImportedRow(text, "\n\n".join(before), answer, "semi-synthetic", place)
             found += 1
         if role in ("user", "assistant"):
             before.append(f"{role.capitalize()}: {text}")
@@ -67,22 +67,22 @@ def conversation_rows(turns: list[tuple[str, str]], place: str, all_turns: bool,
         skips.skip("a conversation without a question and its answer", place)
 
 
-def continue_row(value: dict[str, Any], place: str, skips: Skips) -> Iterator[Imported]:
+def continue_row(value: dict[str, Any], place: str, skips: Skips) -> Iterator[ImportedRow]:
     """One line of Continue's dev_data: the last question of the logged prompt, and the completion."""
     if value.get("feedback") is False:
-        skips.skip("a chat that was marked as bad (thumbs down)", place)
+        skips.skip("a chat with a thumbs-down", place)
         return
     prompt, completion = value["prompt"], value["completion"]
     asked = last_question(prompt)
     answer = completion.removeprefix("Completion:").strip()
     if asked and answer:
-        yield Imported(asked, "", answer, "semi-synthetic", place)
+        yield ImportedRow(asked, "", answer, "semi-synthetic", place)
     else:
         skips.skip("an empty question or answer", place)
 
 
 def last_question(prompt: str) -> str:
-    """The last turn of the user in a logged prompt; the whole prompt where it has no turns."""
+    """The user's last turn in a logged prompt; the whole prompt where it has no turns."""
     parts = _TURN.split(prompt)
     if len(parts) < 3:
         return prompt.strip()

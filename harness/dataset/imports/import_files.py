@@ -1,4 +1,4 @@
-"""`data import`: which reader a file needs, and the rows of all files into one."""
+"""`data import`: chooses the reader for each file, and writes the rows of all files into one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.dataset.block_reader import wide_encoding
-from harness.dataset.findings import DataReport, Origins, Written
-from harness.dataset.imports.imported import Imported, Skips
+from harness.dataset.findings import DataReport, OriginCounts, WrittenFile
+from harness.dataset.imports.imported import ImportedRow, Skips
 from harness.dataset.imports.mbox import mbox_rows
 from harness.dataset.imports.records import record_rows
 from harness.dataset.imports.table import table_rows
@@ -22,8 +22,8 @@ FORMATS = ("auto", "mbox", "chat", "csv", "json")
 EVERY = 1000
 
 
-class How(NamedTuple):
-    """`format`: one of FORMATS; `columns`: field → name in the file; `kind`: the mark of rows that have none."""
+class ImportSettings(NamedTuple):
+    """`format`: one of FORMATS; `columns`: field → name in the file; `kind`: the origin mark of rows without one."""
 
     format: str = "auto"
     columns: Mapping[str, str] = {}
@@ -35,7 +35,7 @@ class How(NamedTuple):
 
 
 def format_of(path: Path) -> str:
-    """mbox, csv or json, by the file's beginning and then its name."""
+    """mbox, csv or json, by the beginning of the file, then by its name."""
     try:
         with path.open("rb") as file:
             head = file.read(4096)
@@ -51,13 +51,13 @@ def format_of(path: Path) -> str:
         return "csv"
     raise BadAnswer(
         "data.unknown-format",
-        f"{path} is neither a mailbox, a chat log, a table nor JSON.",
+        f"{path} is not a mailbox, a chat log, a table or JSON.",
         f"It begins with {text[:30].decode('utf-8', 'replace')!r}." if text else "It is empty.",
-        "Say what it is with --format, or export it as CSV.",
+        "Set the format with --format, or export the data as CSV.",
     )
 
 
-def rows_of(path: Path, how: How, skips: Skips, scratch: Path) -> Iterator[Imported]:
+def rows_of(path: Path, how: ImportSettings, skips: Skips, scratch: Path) -> Iterator[ImportedRow]:
     found = how.format if how.format != "auto" else format_of(path)
     if found == "mbox":
         yield from mbox_rows(path, how.received, how.me, how.instruction, skips, scratch)
@@ -67,8 +67,10 @@ def rows_of(path: Path, how: How, skips: Skips, scratch: Path) -> Iterator[Impor
         yield from record_rows(path, how.columns, how.all_turns, skips, scratch)
 
 
-def import_files(paths: tuple[Path, ...], how: How, target: Path, scratch: Path, emit: Emit = silent) -> DataReport:
-    """Write all rows of all files into `target`; raises BadAnswer (and writes nothing) when there is none."""
+def import_files(
+    paths: tuple[Path, ...], how: ImportSettings, target: Path, scratch: Path, emit: Emit = silent
+) -> DataReport:
+    """Write the rows of all files into `target`; raises BadAnswer, and writes nothing, when there are none."""
     skips, marks = Skips(), Counter[str]()
     emit(Event("start", STAGE, f"Reading {', '.join(path.name for path in paths)}"))
     with new_file(target) as file:
@@ -86,17 +88,17 @@ def import_files(paths: tuple[Path, ...], how: How, target: Path, scratch: Path,
         if not writer.rows:
             raise BadAnswer(
                 "data.no-rows",
-                f"No row could be made of {', '.join(map(str, paths))}.",
-                " ".join(skips.notes()) or "There is nothing in it.",
-                "gpu-setup data import --help shows what each format needs.",
+                f"{', '.join(map(str, paths))}: nothing could be imported.",
+                " ".join(skips.notes()) or "There is nothing to import.",
+                "See gpu-setup data import --help for what each format needs.",
             )
         writer.end()
     return DataReport(
         action="import",
         file=", ".join(map(str, paths)),
         rows=writer.rows,
-        origins=Origins(marks["organic"], marks["semi-synthetic"], marks["synthetic"], marks[""]),
-        written=(Written(str(target), writer.rows, "rows"),),
+        origins=OriginCounts(marks["organic"], marks["semi-synthetic"], marks["synthetic"], marks[""]),
+        written=(WrittenFile(str(target), writer.rows, "rows"),),
         skipped=dict(skips.counts),
         notes=(*skips.notes(), f"Next: gpu-setup data check {target}"),
     )

@@ -1,4 +1,4 @@
-"""What every reader yields, and how it counts what it could not use."""
+"""An imported row, and the counts of what was skipped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from typing import NamedTuple
 
 
-class Imported(NamedTuple):
+class ImportedRow(NamedTuple):
     """One row: its texts, who wrote the answer (organic, semi-synthetic, synthetic or ""), and where it came from."""
 
     instruction: str
@@ -21,7 +21,7 @@ class Imported(NamedTuple):
 
 
 class Skips:
-    """What was left out, by reason, with the first place of each."""
+    """What was skipped, by reason, with the first place of each."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -33,5 +33,5 @@ class Skips:
 
     def notes(self) -> tuple[str, ...]:
         return tuple(
-            f"{count:,} left out: {reason} (first: {self.first[reason]})" for reason, count in self.counts.most_common()
+            f"{count:,} skipped: {reason} (first: {self.first[reason]})" for reason, count in self.counts.most_common()
         )

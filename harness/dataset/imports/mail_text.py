@@ -1,4 +1,4 @@
-"""A mail's own words: without what it quotes, its signature and its program's advertisement. Line by line."""
+"""The text that the writer of a mail wrote: without quotes, signature and advertisement. Line by line."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from importlib import resources
 from typing import NamedTuple
 
 from harness.dataset.rules.people import closings
-from harness.dataset.rules.phrases import folded, phrases, places
+from harness.dataset.rules.phrases import find_phrases, fold_case, phrases
 
-# mails longer than this are read to here: nobody answers more
+# a longer mail is read up to here
 LONGEST_MAIL = 100_000
-# a name, a title, a phone: what stands below a closing, in short lines
+# a signature below a closing: name, title, phone in a few short lines
 SIGNATURE_LINES, SIGNATURE_WIDTH = 8, 60
 _QUOTED = re.compile(r"^[ \t]?(?:>[ \t]?)+")
 _ONE_LEVEL = re.compile(r"^[ \t]?>[ \t]?")
@@ -25,8 +25,8 @@ _HEADER = re.compile(
 )
 
 
-class Parts(NamedTuple):
-    """What the writer wrote, and what was quoted (one level of > taken off)."""
+class MailParts(NamedTuple):
+    """The writer's text, and the quoted text (without one level of >)."""
 
     own: str
     quoted: str
@@ -44,32 +44,32 @@ def is_forwarded(subject: str) -> bool:
     return subject.strip().casefold().startswith(_words()["forwarded"])
 
 
-def parts_of(text: str) -> Parts:
-    """Own words and quoted words of a mail's plain text."""
+def split_mail(text: str) -> MailParts:
+    """The writer's and the quoted text of a plain-text mail."""
     text = text[:LONGEST_MAIL].replace("\r\n", "\n").replace("\r", "\n").replace("\u00a0", " ")
-    intro = places("quoted-mail", folded(text), range(len(phrases().by_kind["quoted-mail"])))
+    intro = find_phrases("quoted-mail", fold_case(text), range(len(phrases().by_kind["quoted-mail"])))
     begin, behind = (intro[0][0], text[intro[0][0] :]) if intro else (len(text), "")
     above = text[:begin]
     own = [line for line in above.split("\n") if not _QUOTED.match(line)]
     quoted_above = [_ONE_LEVEL.sub("", line) for line in above.split("\n") if _QUOTED.match(line)]
     marked = [line for line in behind.split("\n") if _QUOTED.match(line)]
     if marked:
-        # answers between the quoted lines are the writer's own
+        # text between the quoted lines is the writer's own
         own += _between(behind.split("\n"))
         quoted = [_ONE_LEVEL.sub("", line) for line in marked]
     else:
         quoted = _without_headers(behind.split("\n")[1:]) if behind else []
-    return Parts(tidy("\n".join(own)), _first_mail("\n".join([*quoted_above, *quoted])))
+    return MailParts(strip_signature("\n".join(own)), _first_mail("\n".join([*quoted_above, *quoted])))
 
 
 def _between(lines: list[str]) -> list[str]:
-    """Lines without > behind the first quoted one."""
+    """Lines without > after the first quoted one."""
     first = next(number for number, line in enumerate(lines) if _QUOTED.match(line))
     return [line for line in lines[first:] if not _QUOTED.match(line)]
 
 
 def _without_headers(lines: list[str]) -> list[str]:
-    """Outlook puts From:, Sent:, To: and Subject: on top of what it quotes without marks."""
+    """Outlook quotes without marks, below lines From:, Sent:, To: and Subject:."""
     number = 0
     while number < len(lines) and (not lines[number].strip() or _HEADER.match(lines[number])):
         number += 1
@@ -77,19 +77,19 @@ def _without_headers(lines: list[str]) -> list[str]:
 
 
 def _first_mail(quoted: str) -> str:
-    """Of several mails quoted in each other the outermost: the one that was answered."""
-    found = places("quoted-mail", folded(quoted), range(len(phrases().by_kind["quoted-mail"])))
+    """Of several nested quotes the outermost: the mail that was answered."""
+    found = find_phrases("quoted-mail", fold_case(quoted), range(len(phrases().by_kind["quoted-mail"])))
     quoted = quoted[: found[0][0]] if found else quoted
-    return tidy("\n".join(line for line in quoted.split("\n") if not _QUOTED.match(line)))
+    return strip_signature("\n".join(line for line in quoted.split("\n") if not _QUOTED.match(line)))
 
 
-def tidy(text: str) -> str:
-    """Without signature and advertisement, blank lines drawn together."""
+def strip_signature(text: str) -> str:
+    """The text without signature and advertisement, with at most one blank line in a row."""
     lines = [line.rstrip() for line in text.split("\n")]
     advertisement = _words()["sent_from"]
     for number, line in enumerate(lines):
         low = line.strip().lower()
-        # RFC 3676: two hyphens and a blank begin the signature
+        # RFC 3676: two hyphens and a space begin the signature
         if line in ("--", "-- ") or re.fullmatch(r"[_-]{5,}", low) or low.lstrip("*_ ").startswith(advertisement):
             lines = lines[:number]
             break
@@ -97,20 +97,20 @@ def tidy(text: str) -> str:
 
 
 def _above_signature(lines: list[str]) -> list[str]:
-    """Up to and with the closing, where only short lines stand below it."""
+    """The lines up to the closing, if only short lines follow it."""
     for number in range(len(lines) - 1, max(-1, len(lines) - 14), -1):
         words, comma, behind = lines[number].strip().partition(",")
         if words.rstrip("!.").strip().lower() in closings():
             below = [line for line in lines[number + 1 :] if line.strip()]
             if len(below) <= SIGNATURE_LINES and all(len(line) <= SIGNATURE_WIDTH for line in below):
-                # "Best, Anna": the name goes, the closing is part of the style
+                # "Best, Anna": the name is removed, the closing is part of the style
                 return [*lines[:number], words + comma if len(behind) < 40 else lines[number]]
             break
     return lines
 
 
 class _Text(HTMLParser):
-    """HTML as plain text: paragraphs as lines, quotes marked with >, scripts and styles left out."""
+    """HTML as plain text: paragraphs as lines, quotes marked with >, without scripts and styles."""
 
     _BLOCKS = frozenset(["p", "div", "br", "tr", "li", "h1", "h2", "h3", "h4", "blockquote", "table", "ul", "ol", "hr"])
 

@@ -1,9 +1,8 @@
 """A mailbox (mbox): pairs of a received mail and its answer, by thread.
 
-Three passes over the file, none holding more than one mail: the first finds out who "I" am and which mails were
-answered, the second keeps those in a small database on disk, the third pairs each answer with what it answers or
-quotes.
-Mails with broken headers, unknown encodings or attachments are read as far as they can be.
+Three passes over the file, with one mail in memory at a time: the first finds the user's address and the answered
+mails, the second stores those in a small database on disk, the third pairs each answer with the mail that it answers or
+quotes. Mails with broken headers, unknown encodings or attachments are read as far as possible.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.dataset.imports.imported import Imported, Skips
-from harness.dataset.imports.mail_text import is_forwarded, parts_of, text_of_html
+from harness.dataset.imports.imported import ImportedRow, Skips
+from harness.dataset.imports.mail_text import is_forwarded, split_mail, text_of_html
 from machine.errors import BadAnswer, BadUsage
 
-# what is kept of one mail: its text stands before its attachments nearly always
+# bytes read of one mail: its text is nearly always before its attachments
 LONGEST_KEPT = 1 << 20
 FEWEST_LETTERS = 8
 _ID = re.compile(r"<[^<>\s]{1,250}>")
@@ -41,7 +40,7 @@ class Mail(NamedTuple):
 
 
 def raw_mails(path: Path) -> Iterator[bytes]:
-    """The mails of an mbox file, each up to LONGEST_KEPT. A mail begins at a line `From …` behind a blank one."""
+    """The mails of an mbox file, each up to LONGEST_KEPT. A mail begins at a line `From …` after a blank one."""
     with path.open("rb") as file:
         lines: list[bytes] = []
         size, blank = 0, True
@@ -59,11 +58,11 @@ def raw_mails(path: Path) -> Iterator[bytes]:
 
 
 def parse_mail(raw: bytes, number: int) -> Mail | None:
-    """The mail; None when it has no header that can be read. Survives any bytes."""
+    """The mail; None when it has no readable header. Never fails, whatever the bytes are."""
     try:
         message = email.message_from_bytes(raw)
     except Exception:
-        # the parser is lenient, but hostile headers have broken it before
+        # the parser is lenient, but malicious headers have made it fail before
         return None
     if not message.keys():
         return None
@@ -83,7 +82,8 @@ def _header(message: email.message.Message, name: str) -> str:
         parts = email.header.decode_header(str(message.get(name, "")))
         return (
             "".join(
-                part.decode(_known(charset), "replace") if isinstance(part, bytes) else part for part, charset in parts
+                part.decode(_known_charset(charset), "replace") if isinstance(part, bytes) else part
+                for part, charset in parts
             )
             .replace("\n", " ")
             .replace("\r", "")
@@ -92,7 +92,7 @@ def _header(message: email.message.Message, name: str) -> str:
         return ""
 
 
-def _known(charset: str | None) -> str:
+def _known_charset(charset: str | None) -> str:
     import codecs
 
     try:
@@ -102,7 +102,7 @@ def _known(charset: str | None) -> str:
 
 
 def body_of(message: email.message.Message) -> str:
-    """The plain text, or the HTML's text; attachments are left out."""
+    """The plain text, or the text of the HTML; without attachments."""
     plain, rich = "", ""
     try:
         parts: list[Any] = list(message.walk())
@@ -114,7 +114,7 @@ def body_of(message: email.message.Message) -> str:
         kind = part.get_content_type()
         if kind not in ("text/plain", "text/html"):
             continue
-        text = _decoded(part)
+        text = _decode_part(part)
         if kind == "text/plain" and not plain.strip():
             plain = text
         elif kind == "text/html" and not rich.strip():
@@ -122,7 +122,7 @@ def body_of(message: email.message.Message) -> str:
     return plain if plain.strip() else text_of_html(rich)
 
 
-def _decoded(part: email.message.Message) -> str:
+def _decode_part(part: email.message.Message) -> str:
     try:
         payload = part.get_payload(decode=True)
     except Exception:
@@ -131,7 +131,7 @@ def _decoded(part: email.message.Message) -> str:
         return ""
     charset = part.get_content_charset()
     try:
-        return payload.decode(_known(charset))
+        return payload.decode(_known_charset(charset))
     except UnicodeDecodeError:
         pass
     try:
@@ -142,10 +142,11 @@ def _decoded(part: email.message.Message) -> str:
 
 def mbox_rows(
     sent: Path, received: tuple[Path, ...], me: str, instruction: str, skips: Skips, scratch: Path
-) -> Iterator[Imported]:
-    """A row for each answer of mine. `received`: mailboxes that hold what was answered; `me`: my address, else found.
+) -> Iterator[ImportedRow]:
+    """A row for each answer by the user. `received`: mailboxes with the answered mails; `me`: the user's address.
 
-    With an `instruction` the received mail becomes the input; without, it is the instruction itself.
+    Without `me` the most frequent sender is the user. With an `instruction` the received mail becomes the input;
+    without, it is the instruction itself.
     """
     check_mbox(sent)
     mine, wanted = _survey(sent, me)
@@ -182,8 +183,8 @@ def check_mbox(path: Path) -> None:
         raise BadAnswer(
             "data.not-mbox",
             f"{path} is not a mailbox in the mbox format.",
-            "Such a file begins with a line “From …”.",
-            "Thunderbird keeps folders as mbox files; other programs export them as mbox.",
+            "A mailbox file begins with a line “From …”.",
+            "Thunderbird stores folders as mbox files; other programs can export them as mbox.",
         )
 
 
@@ -193,7 +194,7 @@ def _mails(path: Path) -> Iterator[Mail | None]:
 
 
 def _survey(path: Path, me: str) -> tuple[str, set[str]]:
-    """My address (the one that most mails here are from, unless said), and the ids of the mails that I answered."""
+    """The user's address (`me`, else the most frequent sender), and the ids of the mails that were answered."""
     senders: Counter[str] = Counter()
     wanted: set[str] = set()
     for mail in _mails(path):
@@ -204,22 +205,22 @@ def _survey(path: Path, me: str) -> tuple[str, set[str]]:
     return mine, wanted
 
 
-def _pair(mail: Mail, place: str, kept: sqlite3.Connection, instruction: str, skips: Skips) -> Iterator[Imported]:
+def _pair(mail: Mail, place: str, kept: sqlite3.Connection, instruction: str, skips: Skips) -> Iterator[ImportedRow]:
     if is_forwarded(mail.subject):
-        skips.skip("passed on, not answered", place)
+        skips.skip("forwarded, not answered", place)
         return
-    parts = parts_of(mail.text)
+    parts = split_mail(mail.text)
     asked = ""
     for each in mail.answers[:1]:
         found = kept.execute("SELECT text FROM mails WHERE id = ?", (each,)).fetchone()
         if found and found[0]:
-            asked = parts_of(found[0]).own
+            asked = split_mail(found[0]).own
     asked = asked or parts.quoted
     if not asked:
-        skips.skip("no answer to anything (or what it answers is neither here nor quoted)", place)
+        skips.skip("not an answer, or the answered mail is neither in the mailbox nor quoted", place)
     elif sum(map(str.isalpha, parts.own)) < FEWEST_LETTERS:
-        skips.skip("an answer without words of its own", place)
+        skips.skip("an answer without text of its own", place)
     elif instruction:
-        yield Imported(instruction, asked, parts.own, "organic", place)
+        yield ImportedRow(instruction, asked, parts.own, "organic", place)
     else:
-        yield Imported(asked, "", parts.own, "organic", place)
+        yield ImportedRow(asked, "", parts.own, "organic", place)

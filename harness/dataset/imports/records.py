@@ -1,4 +1,4 @@
-"""JSON and JSON Lines of any of the shapes that people have: Alpaca, question and answer, conversations."""
+"""JSON and JSON Lines of the common shapes: Alpaca, question and answer, conversations."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.dataset.block_reader import LONGEST_ROW, Trouble, blocks, open_source
+from harness.dataset.block_reader import LONGEST_ROW, FileProblem, open_data_file, read_blocks
 from harness.dataset.imports.conversations import continue_row, conversation_rows, turns_of
-from harness.dataset.imports.imported import Imported, Skips
-from harness.dataset.row import ORIGINS, decode
+from harness.dataset.imports.imported import ImportedRow, Skips
+from harness.dataset.row import ORIGINS, decode_row
 
-# other names that the three fields have, the likeliest first
+# other names of the three fields, the most likely first
 NAMES = {
     "instruction": (
         "instruction", "question", "prompt", "query", "user", "frage", "anweisung", "pregunta", "instrucción",
@@ -30,17 +30,17 @@ NAMES = {
 
 def record_rows(
     path: Path, mapping: Mapping[str, str], all_turns: bool, skips: Skips, scratch: Path
-) -> Iterator[Imported]:
-    """All rows of a JSON list or JSON Lines; what is no row is counted. `mapping`: field → name in the file."""
-    source = open_source(path, scratch)
-    troubles: list[Trouble] = []
-    for block in blocks(source, troubles):
+) -> Iterator[ImportedRow]:
+    """All rows of a JSON list or JSON Lines; anything else is skipped and counted. `mapping`: field → name in file."""
+    source = open_data_file(path, scratch)
+    troubles: list[FileProblem] = []
+    for block in read_blocks(source, troubles):
         for number, (start, end) in enumerate(zip(block.starts, block.ends, strict=True)):
             place = f"{path.name}#{block.row + number}"
             if not end:
                 skips.skip(f"larger than {LONGEST_ROW >> 20} MB", place)
                 continue
-            value, problems = decode(block.data[start:end])
+            value, problems = decode_row(block.data[start:end])
             if value is None:
                 skips.skip(f"not JSON: {problems[0][1]}", place)
             elif not isinstance(value, dict):
@@ -53,7 +53,7 @@ def record_rows(
 
 def object_rows(
     value: dict[str, Any], place: str, mapping: Mapping[str, str], all_turns: bool, skips: Skips
-) -> Iterator[Imported]:
+) -> Iterator[ImportedRow]:
     turns = None if mapping else turns_of(value)
     if turns is not None:
         yield from conversation_rows(turns, place, all_turns, skips)
@@ -70,7 +70,7 @@ def object_rows(
     texts = {field: value.get(name) for field, name in columns.items()}
     instruction, output = texts.get("instruction"), texts.get("output")
     if not isinstance(instruction, str) or not isinstance(output, str):
-        skips.skip("no question and answer under a name that is known (--columns says which they are)", place)
+        skips.skip("no question and answer under a known name (name them with --columns)", place)
         return
     if not instruction.strip() or not output.strip():
         skips.skip("an empty question or answer", place)
@@ -78,14 +78,14 @@ def object_rows(
     material = texts.get("input")
     mark = value.get("kind", value.get("origin"))
     kept = value.get("source")
-    yield Imported(
+    yield ImportedRow(
         instruction.strip(), material.strip() if isinstance(material, str) else "", output.strip(),
         mark if isinstance(mark, str) and mark in ORIGINS else "", kept if isinstance(kept, str) else place,
     )  # fmt: skip
 
 
 def columns_of(names: list[str], mapping: Mapping[str, str]) -> dict[str, str]:
-    """Which of the file's names each field has: as the person said, else the first known one."""
+    """The name of each field in the file: from `mapping`, else the first known name."""
     found = {field: name for field, name in mapping.items() if name in names}
     plain = {name.strip().casefold(): name for name in names}
     for field, known in NAMES.items():

@@ -1,4 +1,4 @@
-"""What is wrong with an answer as an answer: it repeats the question or itself, or stops in mid-sentence."""
+"""Problems of an answer: it repeats the question or itself, or stops in the middle of a sentence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 _UNIT = re.compile(r"[^.!?\n]+[.!?]?")
 _ENDS_WELL = re.compile(r"[.!?…。！？:;)\]}\"'”’»«›`*>|%€$]\s*$|[\U0001f300-\U0001faff☀-➿]\s*$")
 _LIST_LINE = re.compile(r"^\s*(?:[-*•–]|\d{1,3}[.)])\s", re.MULTILINE)
-# a lone word at the end that cannot end a sentence, or a comma, or a hyphen
+# an end that cannot end a sentence: certain words, a comma, a hyphen
 _HANGING = re.compile(
     r"(?:,|\w-|–|\b(?:and|or|the|a|an|of|to|with|in|for|but|that|which|is|are|because|und|oder|der|die|das|ein|eine|mit|zu|in|für|aber|dass|weil|ist|sind|"
     r"et|ou|le|la|les|un|une|de|des|du|avec|pour|dans|mais|que|qui|est|sont|y|o|el|los|las|una|con|para|en|pero|por|es|son))\s*$",
@@ -18,7 +18,7 @@ FEWEST_WORDS = 12
 
 
 def echoes(instruction: str, material: str, output: str) -> bool:
-    """The answer is the question or the material again, or begins with the whole of a longer question."""
+    """Whether the answer repeats the question or the input, or begins with a whole longer question."""
     begin = _first(output)
     if begin not in (_first(instruction), _first(material)):
         return False
@@ -32,14 +32,14 @@ def echoes(instruction: str, material: str, output: str) -> bool:
 
 
 def _first(text: str) -> str:
-    """The first letter, as `casefold` writes it: most answers begin otherwise than what was asked."""
+    """The first letter, as `casefold` writes it: most answers begin with another letter than their question."""
     return text.lstrip()[:1].casefold()[:1]
 
 
 def loops(output: str, words: int, distinct_pairs: int, pairs: int) -> bool:
-    """The answer runs in circles: a sentence or line again and again, or few distinct pairs of words for its length.
+    """Whether the answer repeats itself: the same sentence or line many times, or few distinct pairs of words.
 
-    `pairs` and `distinct_pairs` are those of the whole row: a cheap gate before the answer is looked at.
+    `pairs` and `distinct_pairs` are those of the whole row: a cheap test before the answer itself is examined.
     """
     if words < FEWEST_WORDS or distinct_pairs > 0.75 * pairs:
         return False
@@ -58,14 +58,14 @@ def ends_well(output: str) -> bool:
 
 
 def seems_cut(output: str) -> bool:
-    """A longer running text that ends on a word, comma or hyphen. Lists, code and titles may end so."""
+    """Whether a longer text ends with a word, comma or hyphen. Lists, code and titles may end like this."""
     text = output.rstrip()
     if len(text) < 60 or ends_well(text) or "```" in text:
         return False
     last = text.rsplit("\n", 1)[-1]
     if _HANGING.search(text[-20:]):
         return not _LIST_LINE.match(last) or text[-1] in ",-"
-    # a whole sentence before it shows that this text has ends; the last piece is long enough to be one
+    # a complete sentence before the last piece shows that this text has full stops; the piece is long enough for one
     return (
         bool(re.search(r"[.!?]\s+\S", text))
         and not _LIST_LINE.search(last)

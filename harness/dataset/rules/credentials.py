@@ -1,4 +1,4 @@
-"""Keys, tokens and passwords by their form. The forms are in credentials.toml."""
+"""Keys, tokens and passwords, found by their form. The forms are in credentials.toml."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache
 from importlib import resources
 from typing import NamedTuple
 
-from harness.dataset.rules.span import Span
+from harness.dataset.rules.span import TextSpan
 
 
 class Secret(NamedTuple):
@@ -27,6 +27,8 @@ def secrets() -> tuple[Secret, ...]:
     )
 
 
-def secret_spans(text: str, numbers: Iterable[int]) -> list[Span]:
+def secret_spans(text: str, numbers: Iterable[int]) -> list[TextSpan]:
     """The secrets with these numbers in the text."""
-    return [Span("secret", *match.span()) for number in numbers for match in secrets()[number].pattern.finditer(text)]
+    return [
+        TextSpan("secret", *match.span()) for number in numbers for match in secrets()[number].pattern.finditer(text)
+    ]

@@ -1,7 +1,7 @@
-"""Whether the slow rules are worth trying on a text, asked in the cheapest way that never says no wrongly.
+"""Cheap tests whether the slow rules can match a text at all; a test never excludes a text that would match.
 
-`bytes.translate` and `in` are several times as fast as a regular expression and need one byte a letter: Windows-1252
-gives that for the languages of Western Europe. For all other texts the regular expressions are asked.
+`bytes.translate` and `in` are several times as fast as a regular expression, but need one byte per letter: Windows-1252
+has that for the languages of Western Europe. For all other texts the regular expressions are used.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 WESTERN = "cp1252"
 _DIGIT = re.compile(r"\d")
-# how an English street begins: its words are too common for a hint
+# the beginning of an English street: its words are too common to be hints
 _NUMBER_AND_NAME = re.compile(r"\d[A-Za-z]? [A-ZÀ-ÖØ-Þ]")
 _SIX_DIGITS = re.compile(r"\d(?:[ \u00a0\u202f()./-]{0,3}\d){5}")
 
 
 class Gates(NamedTuple):
-    """`pair`: two signs beyond ASCII side by side, without which no text was read in a wrong encoding."""
+    """`pair`: two adjacent non-ASCII characters, which every text with mojibake has."""
 
     digit: bool
     number_and_name: bool
@@ -26,7 +26,7 @@ class Gates(NamedTuple):
 
 
 def _sort(number: int) -> int:
-    """What stands for a byte: 0 for digits, A and a for letters, the blank for blanks; all else is itself."""
+    """The class of a byte: 0 for digits, A and a for letters, space for spaces; any other byte is unchanged."""
     sign = bytes([number]).decode(WESTERN, "replace")
     if "0" <= sign <= "9":
         return ord("0")

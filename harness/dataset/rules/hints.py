@@ -1,4 +1,4 @@
-"""One pass over a text that says which rules are worth trying: an Aho-Corasick automaton over all their hints."""
+"""One pass over a text finds the rules that can match: an Aho-Corasick automaton over the hints of all rules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.dataset.rules.private import PHONE_WORDS
 
 
 class Hints(NamedTuple):
-    """An automaton whose value for a hint is a number with the bits of the rules behind it; the rule of each bit."""
+    """An automaton whose value for a hint has the bits of the rules with that hint; and the rule of each bit."""
 
     automaton: Any
     rules: tuple[tuple[str, int], ...]
@@ -48,8 +48,8 @@ def _hints() -> Hints:
     return Hints(automaton, behind)
 
 
-def hinted(low: str) -> Mapping[str, tuple[int, ...]]:
-    """The rules that one of their hints stands for in the folded text: for each kind their numbers, in order."""
+def rules_with_hints(low: str) -> Mapping[str, tuple[int, ...]]:
+    """The rules with a hint in the folded text: for each kind their numbers, in order."""
     bits = 0
     for _, more in _hints().automaton.iter(low):
         bits |= more

@@ -1,6 +1,6 @@
-"""Which language a text is in: by its small words where they are plain, else by py3langid.
+"""The language of a text: by its frequent small words where they decide, else by py3langid.
 
-py3langid is a small naive Bayes model over byte n-grams (200 languages, no network); it takes forty times as long.
+py3langid is a small naive Bayes model over byte n-grams (200 languages, no network); it takes 40 times as long.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
-# what is neither: code, addresses, numbers
+# not words of a language: code, addresses, numbers
 _NO_WORDS = re.compile(r"https?://\S+|\S+@\S+|`[^`]*`|[\d_{}()\[\]<>=+*/\\|#$%&~^;:]+")
-# fewer letters tell too little
+# with fewer letters the result is not reliable
 FEWEST_LETTERS = 60
-# a question is short, and is only compared with the languages that are common in the answers
+# for a question, which is short and only compared with the common languages of the answers
 FEWEST_ASKED, SURE_ASKED = 30, 0.5
-# letters that are looked at: more makes it slower, not surer
+# letters that are examined: more makes it slower, not more reliable
 LETTERS = 160
 SURE = 0.85
 UNKNOWN = ""
-# small words: how many are looked at, the least share of one language, and by how much it must lead
+# small words: how many are examined, the least share of a language, and the factor by which it must lead
 WORDS, SHARE, LEAD, FEWEST_WORDS = 36, 0.18, 1.6, 7
 
 
@@ -33,9 +33,9 @@ def _identifier() -> Any:
 
 
 class SmallWords(NamedTuple):
-    """`ones`: each small word's number, with a 1 in the byte of every language that has it.
+    """`ones`: for each small word a number with a 1 in the byte of every language that has the word.
 
-    Added up, such numbers count for all languages at once (WORDS, at most, fit into a byte).
+    The sum of these numbers counts for all languages at once (WORDS, at most, fit into a byte).
     """
 
     every: frozenset[str]
@@ -56,11 +56,11 @@ def _small_words() -> SmallWords:
     return SmallWords(frozenset(ones), tuple(languages), ones)
 
 
-def language(text: str, words: Sequence[str], answered_in: str = UNKNOWN) -> str:
-    """ISO 639-1 code, or "" where the text is too short, is code, or no language stands out. `words`: its own.
+def guess_language(text: str, words: Sequence[str], answered_in: str = UNKNOWN) -> str:
+    """ISO 639-1 code, or "" where the text is too short, is code, or no language is clear. `words`: those of the text.
 
-    `answered_in` makes the text a question, which may be shorter and less sure; it is taken for the language of its
-    answer where nothing speaks against that.
+    With `answered_in` the text is a question: it may be shorter and the result less certain, and the language of its
+    answer is preferred.
     """
     fewest, sure = (FEWEST_ASKED, SURE_ASKED) if answered_in else (FEWEST_LETTERS, SURE)
     if len(text) < fewest:
@@ -69,12 +69,12 @@ def language(text: str, words: Sequence[str], answered_in: str = UNKNOWN) -> str
     counts = sum([small.ones[word] for word in small.every.intersection(few)]).to_bytes(len(small.languages), "little")
     second, first = sorted(counts)[-2:]
     best = small.languages[counts.index(first)]
-    if first > second and ((best == answered_in and first >= 2) or _stands_out(first, second, few)):
+    if first > second and ((best == answered_in and first >= 2) or _is_clear_lead(first, second, few)):
         return best
     return _by_model(text, fewest, sure)
 
 
-def _stands_out(first: int, second: int, few: Sequence[str]) -> bool:
+def _is_clear_lead(first: int, second: int, few: Sequence[str]) -> bool:
     if first < 3 or first < LEAD * second:
         return False
     if first >= max(FEWEST_WORDS, SHARE * len(few)):

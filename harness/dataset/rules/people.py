@@ -1,6 +1,6 @@
 """Personal names: after a title, in a greeting or a closing, after "my name is", and a known given name with a surname.
 
-No statistical model: those weigh hundreds of MB. What stands in no such place is not found. Words: people.toml.
+No statistical model, because those have hundreds of MB. A name in another place is not found. Words: people.toml.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import NamedTuple
 
-from harness.dataset.rules.span import Span
+from harness.dataset.rules.span import TextSpan
 
 _UPPER = "A-ZÀ-ÖØ-ÞĀĂĄĆČĎĐĒĘĚĞĢĪĶĹĽŁŃŅŇŌŐŒŔŘŚŞŠŢŤŪŮŰŹŻŽİ"
 _WORD = rf"[{_UPPER}](?:[\w]*['’]?[\w]+|\.)(?:-[{_UPPER}]\w+)*"
@@ -45,7 +45,7 @@ def people() -> People:
         titles=frozenset(table["titles"]),
         never=frozenset(table["never"]),
         given=frozenset(word.title() for words in table["given"].values() for word in words.split()),
-        # the name ends the greeting: what goes on as a sentence is none
+        # the greeting ends after the name: a line that continues is a sentence, not a greeting
         greeting=re.compile(
             rf"(?m)^[ \t]*{any_case(table['greetings'])}[ ]+(?:(?:{title})[ ]+){{0,2}}({_NAME})[ ]?(?=[,!:\n]|$)"
         ),
@@ -59,8 +59,8 @@ def people() -> People:
     )
 
 
-def name_spans(text: str, introduced: bool = True) -> list[Span]:
-    """`introduced`: one of the introductions stands in the text, so it is worth looking behind it."""
+def name_spans(text: str, introduced: bool = True) -> list[TextSpan]:
+    """`introduced`: the text contains one of the introductions, so the text after it is searched too."""
     known = people()
     spans = []
     for match in _CAPITALISED.finditer(text):
@@ -69,12 +69,12 @@ def name_spans(text: str, introduced: bool = True) -> list[Span]:
             end = match.end() + (text[match.end() : match.end() + 1] == ".")
             follow = _NEXT.match(text, end)
             start = follow.start(1) if follow else 0
-            # Dr. med. Anna Weber; Herr Dr. Weber: the inner title is met by itself
+            # Dr. med. Anna Weber; Herr Dr. Weber: the inner title is found by itself
             while follow and follow.group(1) not in known.titles and follow.group(1).lower() not in known.never:
                 end = follow.end()
                 follow = _NEXT.match(text, end) if text[end - 1] != "." else None
             if end > start > 0:
-                spans.append(Span("name", start, end))
+                spans.append(TextSpan("name", start, end))
         elif word.split("-")[0] in known.given:
             follow = _NEXT.match(text, match.end())
             if follow and follow.group(1).lower() not in known.never and len(follow.group(1)) > 1:
@@ -83,13 +83,13 @@ def name_spans(text: str, introduced: bool = True) -> list[Span]:
                     if follow.group(1) in known.given or follow.group(1).endswith(".")
                     else None
                 )
-                spans.append(Span("name", match.start(), last.end() if last else follow.end()))
+                spans.append(TextSpan("name", match.start(), last.end() if last else follow.end()))
     patterns = (known.greeting, known.closing, known.introduction)
     for pattern in patterns if introduced else patterns[:2]:
         for match in pattern.finditer(text):
             name = match.group(1)
             if not any(word.lower() in known.never for word in re.split(r"[ -]", name)):
-                spans.append(Span("name", *match.span(1)))
+                spans.append(TextSpan("name", *match.span(1)))
     return spans
 
 

@@ -1,4 +1,4 @@
-"""Rules that are word lists: refusals, blanks, template markers, quoted mail, HTML. The words are in phrases.toml."""
+"""Rules by word lists: refusals, placeholders, template markers, quoted mail, HTML. The words are in phrases.toml."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def phrases() -> Phrases:
     return Phrases(rules, translation)
 
 
-def folded(text: str) -> str:
+def fold_case(text: str) -> str:
     """Lower case with straight apostrophes, of the same length, so that places in it are places in the text.
 
     A letter whose lower case is longer (İ) is left as it is.
@@ -45,8 +45,8 @@ def folded(text: str) -> str:
     return low.replace("’", "'") if "’" in low else low
 
 
-def places(kind: str, low: str, numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """Where the kind's phrases with these numbers stand in the folded text, in order."""
+def find_phrases(kind: str, low: str, numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """The places of the kind's phrases with these numbers in the folded text, in order."""
     rules = phrases().by_kind[kind]
     return sorted(match.span() for number in numbers for match in rules[number].pattern.finditer(low))
 

@@ -1,4 +1,4 @@
-"""Street addresses, by how each language writes them. The words are in places.toml."""
+"""Street addresses in the form of each language. The words are in places.toml."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from functools import cache
 from importlib import resources
 from typing import NamedTuple
 
-from harness.dataset.rules.span import Span
+from harness.dataset.rules.span import TextSpan
 
 _DIGITS = "0123456789"
 _BEFORE_FRENCH = tuple(f"{end}{comma}" for end in (*_DIGITS, "bis", "ter") for comma in ("", ","))
 
 
 class Streets(NamedTuple):
-    """The ways to write a street; `hints`: words of which one stands in every match of it (none: try it always)."""
+    """The forms of a street address; `hints`: every match contains one of these words (none: always tried)."""
 
     patterns: tuple[re.Pattern[str], ...]
     hints: tuple[tuple[str, ...], ...]
@@ -23,7 +23,7 @@ class Streets(NamedTuple):
 
 
 _UPPER = "A-ZÀ-ÖØ-Þ"
-# what may stand behind the number: a postcode and a town
+# what may follow the number: a postcode and a town
 _TOWN = rf"(?:,? ?\n?(?:[A-Z]{{1,2}}-)?\d{{4,5}} [{_UPPER}][\w'’.-]+(?: [{_UPPER}][\w'’.-]+)?)?"
 _LINK = r"(?:(?:de|du|des|de la|de l['’]|d['’]|del|de los|de las|della|delle|dei|da|do|dos|das|la|le|les|el|los) ?)?"
 
@@ -76,15 +76,15 @@ def streets() -> Streets:
     )
 
 
-# this way has no hint (gates.py says where it is worth trying)
+# this form has no hint (gates.py decides where it is tried)
 ENGLISH = 1
 
 
-def address_spans(text: str, ways: Iterable[int] = range(4)) -> list[Span]:
-    """Streets with a number, in the given ways of writing them. A text without a digit has none."""
+def address_spans(text: str, ways: Iterable[int] = range(4)) -> list[TextSpan]:
+    """Streets with a number, in the given forms. A text without a digit has none."""
     known = streets()
     return [
-        Span("address", *match.span())
+        TextSpan("address", *match.span())
         for way in ways
         for match in known.patterns[way].finditer(text)
         if way or match.group(1).lower() not in known.never

@@ -1,11 +1,11 @@
-"""Mail addresses, phone numbers, IBANs and card numbers, each confirmed by what its own standard says."""
+"""Email addresses, phone numbers, IBANs and card numbers, each checked by the rules of its standard."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 
-from harness.dataset.rules.span import Span
+from harness.dataset.rules.span import TextSpan
 
 # words that make a bare number a phone number
 PHONE_WORDS = (
@@ -13,18 +13,18 @@ PHONE_WORDS = (
     "handy", "durchwahl", "mobil", "téléphone", "appel", "portable", "joindre", "teléfono", "llam", "móvil", "telefono",
     "chiam", "cellulare", "telefone", "ligu", "telemóvel", "bel ",
 )  # fmt: skip
-# national numbers are tried in these regions: the languages that the rules know
+# national numbers are tried in these regions: those of the languages that the rules know
 REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "AT", "CH", "NL", "BE", "PT", "BR", "MX")
 
 _MAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
-# RFC 2606 and 6761: nobody's
+# reserved names (RFC 2606 and 6761)
 _NOBODY = re.compile(r"@(?:[\w-]+\.)*(?:example(?:\.(?:com|org|net))?|invalid|test|localhost)$|^git@", re.IGNORECASE)
 _IBAN = re.compile(
     r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ \u00a0]?[A-Z0-9]{2,4}){3,8}(?:[ \u00a0]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])"
 )
 _DIGITS = re.compile(r"(?<![\w.,/=#-])\+?\(?\d(?:[ \u00a0\u202f()./-]{0,3}\d){6,18}(?!\w)(?![.,/-]\d)")
 _NUMBER_SIGNS = re.compile(r"\D")
-# dates, addresses of computers, decimal numbers, spans of years, ISBNs
+# dates, IP addresses, decimal numbers, ranges of years, ISBNs
 _NO_PHONE = re.compile(
     r"(?:\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{4}[./-]\d{1,2}[./-]\d{1,2})(?![\d./-])"
     r"|\d{1,3}(?:\.\d{1,3}){3}$|\d+[.,]\d+$|(?:1[89]|20)\d\d ?[-/] ?(?:1[89]|20)\d\d$|97[89][ -]?\d"
@@ -34,16 +34,16 @@ _US = re.compile(r"(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}$")
 _SPANISH = re.compile(r"[6789]\d\d \d\d \d\d \d\d$")
 
 
-def mail_spans(text: str) -> list[Span]:
+def mail_spans(text: str) -> list[TextSpan]:
     return [
-        Span("email", *match.span())
+        TextSpan("email", *match.span())
         for match in _MAIL.finditer(text)
         if not _NOBODY.search(match.group()) and not match.group().startswith((".", "%", "-"))
     ]
 
 
-def iban_spans(text: str) -> list[Span]:
-    """IBANs whose country, length and checksum are right. A word behind one is not part of it."""
+def iban_spans(text: str) -> list[TextSpan]:
+    """IBANs with valid country, length and checksum. A word after one is not part of it."""
     from stdnum import iban
 
     spans = []
@@ -51,7 +51,7 @@ def iban_spans(text: str) -> list[Span]:
         written = match.group()
         while len(written) >= 15:
             if iban.is_valid(written, check_country=False):
-                spans.append(Span("iban", match.start(), match.start() + len(written)))
+                spans.append(TextSpan("iban", match.start(), match.start() + len(written)))
                 break
             cut = max(written.rfind(" "), written.rfind("\u00a0"))
             if cut < 0:
@@ -60,8 +60,8 @@ def iban_spans(text: str) -> list[Span]:
     return spans
 
 
-def number_spans(text: str, low: str, phone_word: bool) -> list[Span]:
-    """Card and phone numbers among the text's runs of digits. `phone_word`: the text speaks of phones somewhere."""
+def number_spans(text: str, low: str, phone_word: bool) -> list[TextSpan]:
+    """Card and phone numbers among the text's digits. `phone_word`: the text contains a word for phone."""
     spans = []
     for match in _DIGITS.finditer(text):
         written = match.group()
@@ -74,12 +74,12 @@ def number_spans(text: str, low: str, phone_word: bool) -> list[Span]:
             if is_phone(written, digits, near):
                 kind = "phone"
         if kind:
-            spans.append(Span(kind, *match.span()))
+            spans.append(TextSpan(kind, *match.span()))
     return spans
 
 
 def is_card(written: str, digits: str) -> bool:
-    """Luhn's checksum, and a range and length that an issuer has (ISO/IEC 7812; 13-digit numbers are out of use)."""
+    """A valid Luhn checksum, and the range and length of an issuer (ISO/IEC 7812; 13 digits are no longer used)."""
     if not 14 <= len(digits) <= 19 or written.startswith(("+", "(", "00")) or "/" in written or "." in written:
         return False
     two, four = int(digits[:2]), int(digits[:4])
@@ -102,7 +102,7 @@ def is_card(written: str, digits: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_phone(written: str, digits: str, near: bool) -> bool:
-    """Whether the number can be called, by libphonenumber's plans. `near`: a word for phone stands before it."""
+    """Whether the number is possible by libphonenumber's plans. `near`: a word for phone is shortly before it."""
     if written.startswith("+") or (digits.startswith("00") and len(digits) >= 11):
         return len(digits) >= 7 and _possible("+" + digits.lstrip("0"), None)
     if _NO_PHONE.match(written):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.dataset.alpaca import Row, parse_alpaca, read_alpaca
+from harness.dataset.alpaca import AlpacaRow, parse_alpaca, read_alpaca
 from machine.errors import BadAnswer, BadUsage
 from tests.cpu_time import at_most
 
@@ -18,12 +18,12 @@ GOOD = b'[{"instruction": "Greet.", "input": "", "output": "Hello."}, {"instruct
 
 
 def test_rows_with_and_without_input() -> None:
-    assert parse_alpaca(GOOD, "x.json") == (Row("Greet.", "Hello.", ""), Row("Add 1 and 2.", "3", ""))
+    assert parse_alpaca(GOOD, "x.json") == (AlpacaRow("Greet.", "Hello.", ""), AlpacaRow("Add 1 and 2.", "3", ""))
 
 
 def test_a_byte_order_mark_and_further_fields_do_not_matter() -> None:
     raw = codecs.BOM_UTF8 + b'[{"instruction": "Greet.", "output": "Hi.", "id": 7}]'
-    assert parse_alpaca(raw, "x.json") == (Row("Greet.", "Hi."),)
+    assert parse_alpaca(raw, "x.json") == (AlpacaRow("Greet.", "Hi."),)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_half_a_character_is_not_utf8_either() -> None:
     assert caught.value.code == "data.not-json"
 
 
-def test_a_line_of_50_mb_is_told_in_a_second() -> None:
+def test_a_text_of_50_mb_is_too_long() -> None:
     raw = b'[{"instruction": "a", "output": "' + b"x" * (50 << 20) + b'"}]'
     with at_most(5), pytest.raises(BadAnswer) as caught:
         parse_alpaca(raw, "x.json")

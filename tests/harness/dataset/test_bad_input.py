@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from harness.dataset.check import Wanted, check
-from harness.dataset.findings import DataReport, Finding
+from harness.dataset.check import CheckSettings, check
+from harness.dataset.findings import DataFinding, DataReport
 from machine.errors import BadAnswer, BadUsage
 from tests.harness.dataset.corpus import clean_rows
 
@@ -22,10 +22,10 @@ def rows(count: int = 3, seed: int = 1) -> list[dict[str, Any]]:
 def checked(tmp_path: Path, raw: bytes) -> DataReport:
     path = tmp_path / "data.json"
     path.write_bytes(raw)
-    return check(path, wanted=Wanted(workers=1))
+    return check(path, wanted=CheckSettings(workers=1))
 
 
-def of(report: DataReport, kind: str) -> Finding:
+def of(report: DataReport, kind: str) -> DataFinding:
     return next(finding for finding in report.findings if finding.kind == kind)
 
 
@@ -38,7 +38,7 @@ def as_json(*values: Any) -> bytes:
 
 
 @pytest.mark.parametrize("raw", [b"Dear all, here is the data", b"<html></html>", b"instruction,output\nHi,Hello"])
-def test_not_json_is_told_with_the_place_and_the_way_on(tmp_path: Path, raw: bytes) -> None:
+def test_not_json_is_an_error_with_place_and_next_step(tmp_path: Path, raw: bytes) -> None:
     with pytest.raises(BadAnswer) as told:
         checked(tmp_path, raw)
     assert told.value.code == "data.not-json"
@@ -66,7 +66,7 @@ def test_truncated_json_keeps_the_whole_rows(tmp_path: Path) -> None:
     report = checked(tmp_path, raw[: raw.rindex(b'"output"') + 20])
     assert report.rows == 5
     assert of(report, "unreadable-row").rows == (4,)
-    assert "cut off" in of(report, "cut-file").summary and "line" in of(report, "cut-file").summary
+    assert "file is incomplete" in of(report, "cut-file").summary and "line" in of(report, "cut-file").summary
 
 
 def test_a_list_without_its_bracket(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_one_broken_row_costs_only_itself(tmp_path: Path) -> None:
     assert of(report, "unreadable-row").rows == (1,) and of(report, "unreadable-row").lines == (2,)
 
 
-def test_a_text_that_holds_json_is_no_place_to_cut(tmp_path: Path) -> None:
+def test_rows_are_not_split_inside_a_text_that_contains_json(tmp_path: Path) -> None:
     tricky = {
         "instruction": "Give me JSON.",
         "input": '[{"a": 1}, {"b": 2}',
@@ -105,7 +105,7 @@ def test_nested_a_million_deep(tmp_path: Path, opening: bytes) -> None:
 
 
 @pytest.mark.parametrize("shape", ["lines", "list"])
-def test_one_huge_line_is_left_out_and_the_rest_is_checked(tmp_path: Path, shape: str) -> None:
+def test_one_huge_line_is_skipped_and_the_rest_is_checked(tmp_path: Path, shape: str) -> None:
     one, two = (json.dumps(row).encode() for row in rows(2))
     path = tmp_path / "data.json"
     with path.open("wb") as file:
@@ -115,7 +115,7 @@ def test_one_huge_line_is_left_out_and_the_rest_is_checked(tmp_path: Path, shape
             file.write(b"abcdefgh" * (128 << 10))
         file.write(b'"}' + (b",\n" if shape == "list" else b"\n") + two + (b"]" if shape == "list" else b"\n"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    report = check(path, wanted=Wanted(workers=1))
+    report = check(path, wanted=CheckSettings(workers=1))
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert report.rows == 3
     assert of(report, "too-long").rows == (1,)
@@ -164,13 +164,13 @@ def test_mixed_encodings_row_by_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
-def test_utf_16_and_32_are_read_and_told(tmp_path: Path, encoding: str) -> None:
+def test_utf_16_and_32_are_read_and_reported(tmp_path: Path, encoding: str) -> None:
     report = checked(tmp_path, json.dumps(rows(4)).encode(encoding))
     assert report.rows == 4
     assert of(report, "not-utf8").rows == ()
 
 
-def test_a_byte_order_mark_is_told(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_reported(tmp_path: Path) -> None:
     assert kinds(checked(tmp_path, b"\xef\xbb\xbf" + as_json(*rows(2)))) == {"byte-order-mark"}
 
 

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from harness.dataset.check import Wanted, check, checking
-from harness.dataset.clean import Rules, summary, undo, write_clean
+from harness.dataset.check import CheckSettings, check, open_checked
+from harness.dataset.clean import CleaningRules, summarise_cleaning, undo, write_clean
 from machine.errors import BadUsage
 from machine.events import silent
 from tests.harness.dataset.corpus import clean_rows
 from tests.harness.dataset.planted import planted
 
 
-def cleaned(path: Path, rules: Rules | None = None) -> tuple[list[dict[str, Any]], Path, Path]:
+def cleaned(path: Path, rules: CleaningRules | None = None) -> tuple[list[dict[str, Any]], Path, Path]:
     out, log = path.with_name("clean.json"), path.with_name("clean.log.jsonl")
-    with checking(path, None, Wanted(), silent) as checked:
-        write_clean(checked, rules or Rules(), out, log)
+    with open_checked(path, None, CheckSettings(), silent) as checked:
+        write_clean(checked, rules or CleaningRules(), out, log)
     return json.loads(out.read_text(encoding="utf-8")), out, log
 
 
@@ -48,7 +48,7 @@ def test_the_same_person_gets_the_same_pseudonym(tmp_path: Path) -> None:
     assert "Customer 2, customer1@example.com" in new[3]["output"]
 
 
-def test_text_is_mended(tmp_path: Path) -> None:
+def test_text_is_repaired(tmp_path: Path) -> None:
     rows = [
         with_output("Das Fenster ist geÃ¶ffnet, und die TÃ¼r ist zu.", 1),
         with_output("\ufeffThe radio\x07 plays\u200b softly in the hall.", 2),
@@ -68,7 +68,7 @@ def test_text_is_mended(tmp_path: Path) -> None:
     ]
 
 
-def test_the_original_comes_back_from_the_log(tmp_path: Path) -> None:
+def test_the_original_is_restored_from_the_log(tmp_path: Path) -> None:
     rows, _, _ = planted(seed=8, clean=200, each=6)
     path = written(tmp_path, rows)
     before = path.read_bytes()
@@ -81,7 +81,7 @@ def test_the_original_comes_back_from_the_log(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "back.json").read_text(encoding="utf-8")) == rows
 
 
-def test_rows_that_were_no_json_come_back_too(tmp_path: Path) -> None:
+def test_rows_that_were_not_json_are_restored_too(tmp_path: Path) -> None:
     one, two = (json.dumps(row).encode() for row in clean_rows(2, 4))
     broken, latin = (
         b'{"instruction": oops, "output": 1}',
@@ -105,13 +105,13 @@ def test_nothing_is_left_to_clean_afterwards(tmp_path: Path) -> None:
     assert left == set()
 
 
-def test_only_what_is_wanted_is_done(tmp_path: Path) -> None:
+def test_only_the_chosen_kinds_are_cleaned(tmp_path: Path) -> None:
     rows = [with_output("My name is Jack Whitcombe, and I wrote <b>this</b> &amp; that.", 1), *clean_rows(3, 5)]
-    new, _, _ = cleaned(written(tmp_path, rows), Rules(keep=frozenset({"name"})))
+    new, _, _ = cleaned(written(tmp_path, rows), CleaningRules(keep=frozenset({"name"})))
     assert new[0]["output"] == "My name is Jack Whitcombe, and I wrote this & that."
-    new, _, _ = cleaned(written(tmp_path, rows), Rules(drop=frozenset({"name"})))
+    new, _, _ = cleaned(written(tmp_path, rows), CleaningRules(drop=frozenset({"name"})))
     assert len(new) == 3
-    new, _, _ = cleaned(written(tmp_path, rows), Rules(person="Kundin"))
+    new, _, _ = cleaned(written(tmp_path, rows), CleaningRules(person="Kundin"))
     assert "Kundin 1" in new[0]["output"]
 
 
@@ -125,20 +125,20 @@ def test_clean_rows_stay_as_they_are(tmp_path: Path) -> None:
 
 def test_the_summary_says_what_would_change(tmp_path: Path) -> None:
     rows = [with_output("Write to jack@whitcombe.org for the rest of it.", 1), *clean_rows(2, 5), clean_rows(1, 5)[0]]
-    with checking(written(tmp_path, rows), None, Wanted(), silent) as checked:
-        planned = summary(checked, Rules())
+    with open_checked(written(tmp_path, rows), None, CheckSettings(), silent) as checked:
+        planned = summarise_cleaning(checked, CleaningRules())
     assert (planned.kept, planned.gone, planned.touched) == (3, 1, 2)
     mail = next(change for change in planned.changes if change.kind == "email")
     assert "jack@whitcombe.org" in mail.before and "customer1@example.com" in mail.after
 
 
-def test_the_log_is_for_its_owner_only(tmp_path: Path) -> None:
+def test_only_its_owner_can_read_the_log(tmp_path: Path) -> None:
     _, out, log = cleaned(written(tmp_path, [with_output("Write to jack@whitcombe.org for more.", 1)]))
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
     assert b"jack@" not in out.read_bytes()
 
 
-def test_a_file_that_is_no_log(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_log(tmp_path: Path) -> None:
     other = tmp_path / "x.jsonl"
     other.write_text('{"schema": "else"}\n')
     with pytest.raises(BadUsage):

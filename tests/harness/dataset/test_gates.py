@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from harness.dataset.row_rules import private_spans
 from harness.dataset.rules.damage import damage_kinds
 from harness.dataset.rules.gates import Gates, gates_of
-from harness.dataset.rules.hints import hinted
-from harness.dataset.rules.phrases import folded
+from harness.dataset.rules.hints import rules_with_hints
+from harness.dataset.rules.phrases import fold_case
 from harness.dataset.similarity import words_of
 
 OPEN = Gates(True, True, True, True)
@@ -30,8 +30,8 @@ PIECES = st.lists(
 @given(st.one_of(PIECES, st.text(max_size=60)))
 @example("1600 Pennsylvania Avenue NW, 12 Rue de Rivoli")
 def test_nothing_is_found_with_open_gates_that_is_not_found_with_these(text: str) -> None:
-    low, gates = folded(text), gates_of(text)
-    tried = hinted(low)
+    low, gates = fold_case(text), gates_of(text)
+    tried = rules_with_hints(low)
     assert private_spans(text, low, tried, gates, False) == private_spans(text, low, tried, OPEN, False)
     assert damage_kinds(text, gates.pair) == damage_kinds(text)
 

@@ -12,17 +12,19 @@ import pytest
 
 from harness.dataset.alpaca import read_alpaca
 from harness.dataset.findings import DataReport
-from harness.dataset.imports.import_files import How, format_of, import_files
-from harness.dataset.imports.mail_text import parts_of, text_of_html
+from harness.dataset.imports.import_files import ImportSettings, format_of, import_files
+from harness.dataset.imports.mail_text import split_mail, text_of_html
 from machine.errors import BadAnswer, BadUsage
 
 ME = "lena@garden.example.net"
 
 
-def imported(tmp_path: Path, *files: Path, how: How | None = None) -> tuple[list[dict[str, str]], DataReport]:
+def imported(
+    tmp_path: Path, *files: Path, how: ImportSettings | None = None
+) -> tuple[list[dict[str, str]], DataReport]:
     out = tmp_path / "out.json"
     with TemporaryDirectory(dir=tmp_path) as scratch:
-        report = import_files(files, how or How(), out, Path(scratch))
+        report = import_files(files, how or ImportSettings(), out, Path(scratch))
     rows = json.loads(out.read_text(encoding="utf-8"))
     # what the training itself reads, reads it
     assert len(read_alpaca(out)) == report.rows == len(rows)
@@ -83,13 +85,13 @@ def test_a_sent_folder_becomes_pairs_of_question_and_answer(tmp_path: Path) -> N
 def test_the_thread_finds_the_question_in_the_inbox(tmp_path: Path) -> None:
     sent = mbox(tmp_path / "Sent", mail(ME, "Yes, both of them are fine.", "a1@x", "q1@x"))
     inbox = mbox(tmp_path / "Inbox", mail("tom@example.org", "Can I eat the yellow ones?\n\n-- \nTom\nBakery", "q1@x"))
-    (row,), _ = imported(tmp_path, sent, how=How(received=(inbox,)))
+    (row,), _ = imported(tmp_path, sent, how=ImportSettings(received=(inbox,)))
     assert row["instruction"] == "Can I eat the yellow ones?"
-    (row,), _ = imported(tmp_path, sent, how=How(received=(inbox,), instruction="Answer this mail."))
+    (row,), _ = imported(tmp_path, sent, how=ImportSettings(received=(inbox,), instruction="Answer this mail."))
     assert (row["instruction"], row["input"]) == ("Answer this mail.", "Can I eat the yellow ones?")
 
 
-def test_what_is_no_answer_is_left_out_and_counted(tmp_path: Path) -> None:
+def test_mails_that_are_not_answers_are_skipped_and_counted(tmp_path: Path) -> None:
     sent = mbox(
         tmp_path / "All.mbox",
         mail(ME, QUOTING, "a1@x", "q1@x"),
@@ -102,7 +104,7 @@ def test_what_is_no_answer_is_left_out_and_counted(tmp_path: Path) -> None:
     assert len(rows) == 1
     assert sorted(report.skipped.values()) == [1, 1, 1, 1]
     assert any("someone else wrote" in reason for reason in report.skipped)
-    assert any("passed on" in reason for reason in report.skipped)
+    assert any("forwarded" in reason for reason in report.skipped)
 
 
 @pytest.mark.parametrize(
@@ -123,13 +125,13 @@ def test_what_is_no_answer_is_left_out_and_counted(tmp_path: Path) -> None:
         ("Passt.\n\nViele Grüße\nLena Apfelbaum\nGarten GmbH", "Passt.\n\nViele Grüße", ""),
     ],
 )  # fmt: skip
-def test_own_words_and_quoted_words(text: str, own: str, quoted: str) -> None:
-    assert parts_of(text) == (own, quoted)
+def test_own_text_and_quoted_text(text: str, own: str, quoted: str) -> None:
+    assert split_mail(text) == (own, quoted)
 
 
 def test_html_mail_is_read_as_text(tmp_path: Path) -> None:
     page = "<html><style>p{}</style><p>Yes,&nbsp;take <b>both</b>.</p><blockquote><p>Which one?</p></blockquote></html>"
-    assert parts_of(text_of_html(page)) == ("Yes, take both.", "Which one?")
+    assert split_mail(text_of_html(page)) == ("Yes, take both.", "Which one?")
 
 
 def test_broken_headers_and_attachments(tmp_path: Path) -> None:
@@ -171,7 +173,7 @@ def test_openai_chat_and_sharegpt(tmp_path: Path) -> None:
     ]
     assert rows[1]["source"] == "chat.jsonl#1" and rows[1]["kind"] == "semi-synthetic"
     assert sum(report.skipped.values()) == 2
-    rows, _ = imported(tmp_path, chat, how=How(all_turns=True))
+    rows, _ = imported(tmp_path, chat, how=ImportSettings(all_turns=True))
     assert rows[2] == {
         "instruction": "Three?", "input": "User: One?\n\nAssistant: Two.", "output": "Four.",
         "source": "chat.jsonl#1", "kind": "semi-synthetic",
@@ -192,7 +194,7 @@ def test_continue_development_data_and_sessions(tmp_path: Path) -> None:
     )
     rows, report = imported(tmp_path, data)
     assert [row["instruction"] for row in rows] == ["Rename this function.", "Plain question?"]
-    assert any("thumbs down" in reason for reason in report.skipped)
+    assert any("thumbs-down" in reason for reason in report.skipped)
     session = lines(
         tmp_path / "session.json",
         {
@@ -233,19 +235,19 @@ def test_columns_by_name_and_mixed_up_lines(tmp_path: Path) -> None:
         imported(tmp_path, table)
     assert told.value.code == "data.columns" and "Ticket" in told.value.why
     rows, report = imported(
-        tmp_path, table, how=How(columns={"instruction": "Ticket", "output": "Reply"}, kind="organic")
+        tmp_path, table, how=ImportSettings(columns={"instruction": "Ticket", "output": "Reply"}, kind="organic")
     )
     assert [row["instruction"] for row in rows] == ["Is it open?", "Cells \x00 with NUL"]
     assert {row["kind"] for row in rows} == {"organic"}
     assert sum(report.skipped.values()) == 2
 
 
-def test_a_cell_that_no_text_should_be(tmp_path: Path) -> None:
+def test_a_cell_above_the_size_limit(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text(f"question,answer\na?,{'x' * 1_200_000}\nb?,short\n", encoding="utf-8")
     rows, report = imported(tmp_path, table)
     assert [row["instruction"] for row in rows] == ["b?"]
-    assert any("not a line of a table" in reason for reason in report.skipped)
+    assert any("not a table row" in reason for reason in report.skipped)
 
 
 def test_instruction_json_keeps_its_marks(tmp_path: Path) -> None:
@@ -280,7 +282,7 @@ def test_nothing_usable_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out.json").exists() and not list(tmp_path.glob("*.partial"))
 
 
-def test_formats_are_found_out(tmp_path: Path) -> None:
+def test_formats_are_detected(tmp_path: Path) -> None:
     for name, raw, found in (
         ("a", b"From a@b Thu Jan 1\n", "mbox"), ("b.txt", b"[{}]", "json"), ("c", b'\xef\xbb\xbf{"a": 1}', "json"),
         ("d.csv", b"a", "csv"), ("e.dat", b"q;a\n1;2", "csv"),

@@ -61,6 +61,6 @@ def test_clean_rows_are_left_alone(
     assert len(flagged) <= 0.01 * len(clean)
 
 
-def test_nothing_is_called_that_was_not_planted(measured: tuple[DataReport, Truth, set[int]]) -> None:
+def test_nothing_is_found_that_was_not_planted(measured: tuple[DataReport, Truth, set[int]]) -> None:
     report, truth, _ = measured
     assert {finding.kind for finding in report.findings} - OF_THE_SET <= set(truth)

@@ -31,7 +31,7 @@ def clean_file(tmp_path: Path, count: int = 120) -> Path:
     return path
 
 
-def test_a_clean_file_ends_0_and_a_bad_one_1(cli: Cli, tmp_path: Path) -> None:
+def test_exit_status_0_for_a_clean_file_and_1_for_a_bad_one(cli: Cli, tmp_path: Path) -> None:
     good = cli("data", "check", str(clean_file(tmp_path)))
     assert good.returncode == 0
     assert "no problems found" in good.stdout and "organic 75%" in good.stdout
@@ -128,7 +128,7 @@ def test_spreadsheet_formulas_stay_text(cli: Cli, tmp_path: Path) -> None:
     assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for line in lines for cell in line)
 
 
-def test_one_document_also_when_it_goes_wrong(cli: Cli, tmp_path: Path) -> None:
+def test_an_error_is_one_document_too(cli: Cli, tmp_path: Path) -> None:
     result = cli("data", "check", "--json", str(tmp_path / "absent.json"))
     document = json.loads(result.stdout)
     assert (result.returncode, document["schema"]) == (2, "gpu-setup/error/1")
@@ -188,10 +188,10 @@ def test_worker_processes_change_nothing(cli: Cli, tmp_path: Path) -> None:
     path.write_text(json.dumps(padded, ensure_ascii=False), encoding="utf-8")
     program = (
         "import sys, pathlib\n"
-        "from harness.dataset.check import check, Wanted\n"
+        "from harness.dataset.check import check, CheckSettings\n"
         "if __name__ == '__main__':\n"
         "    path = pathlib.Path(sys.argv[1])\n"
-        "    one, two = (check(path, wanted=Wanted(workers=many)) for many in (1, 2))\n"
+        "    one, two = (check(path, wanted=CheckSettings(workers=many)) for many in (1, 2))\n"
         "    assert path.stat().st_size > 6 << 20\n"
         "    assert one.findings == two.findings and one.lengths == two.lengths, 'different'\n"
         "    print(len(one.findings))\n"

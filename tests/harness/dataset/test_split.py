@@ -8,8 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from harness.dataset.check import Wanted, check, checking
-from harness.dataset.split import choose, write_split
+from harness.dataset.check import CheckSettings, check, open_checked
+from harness.dataset.split import choose_held_out, write_split
 from machine.events import silent
 from tests.harness.dataset.corpus import clean_rows
 from tests.harness.dataset.planted import edited
@@ -17,8 +17,8 @@ from tests.harness.dataset.planted import edited
 
 def split(path: Path, wanted: int, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     train, held_out = path.with_name("train.json"), path.with_name("held-out.json")
-    with checking(path, None, Wanted(), silent) as checked:
-        write_split(checked, choose(checked, wanted, seed), train, held_out)
+    with open_checked(path, None, CheckSettings(), silent) as checked:
+        write_split(checked, choose_held_out(checked, wanted, seed), train, held_out)
     return json.loads(train.read_text(encoding="utf-8")), json.loads(held_out.read_text(encoding="utf-8"))
 
 
@@ -39,7 +39,7 @@ def pairs(row: dict[str, Any]) -> frozenset[tuple[str, str]]:
     return frozenset(pairwise(words))
 
 
-def test_no_near_duplicate_crosses_the_cut(tmp_path: Path) -> None:
+def test_no_near_duplicate_is_on_both_sides(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     rows = with_copies(path)
     for seed in (1, 2, 3):

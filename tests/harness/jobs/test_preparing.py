@@ -10,9 +10,9 @@ import pytest
 
 from harness.jobs.bench import LEAST_LAUNCHES, bench_settings, describe_settings, with_min_steps, with_short_warmup
 from harness.measure.matmul_ceiling import ceiling_argv, precision_of, products_of, products_seen, read_ceiling
-from harness.measure.nf4 import digest, judged
-from harness.measure.run_context import Method, Soak, read_around, read_method, trained_card
-from harness.measure.workload import EXACT, RECIPE, exact, overrides_for
+from harness.measure.nf4 import digest, parse_nf4
+from harness.measure.run_context import MeasuringMethod, Soak, read_method, read_run_context, trained_card
+from harness.measure.workload import EXACT, RECIPE, exact_workload, overrides_for
 from harness.process.worker_log import StartEvent
 from harness.recipe.flops import Sizes
 from harness.recipe.loader import load_recipe
@@ -84,18 +84,18 @@ def test_the_ceiling_is_asked_for_in_one_line() -> None:
 
 
 def test_exact_documents_are_2048_tokens_or_the_recipes_length() -> None:
-    found = exact(REFERENCE, {}, 1 << 19)
+    found = exact_workload(REFERENCE, {}, 1 << 19)
     assert (found.kind, found.document_tokens) == (EXACT, 2048)
     a_step = 2048 * REFERENCE.config["micro_batch_size"] * REFERENCE.config["gradient_accumulation_steps"]
     assert found.tokens_per_step == a_step
     assert found.steps is not None and (found.steps - 1) * a_step < 1 << 19 <= found.steps * a_step
-    small = exact(load_recipe("smollm2-135m-qlora"), {}, 1 << 14)
+    small = exact_workload(load_recipe("smollm2-135m-qlora"), {}, 1 << 14)
     assert (small.document_tokens, small.tokens_per_step, small.steps) == (256, 1024, 16)
-    assert exact(load_recipe("tiny"), {"max_steps": 7}, 1 << 14).steps == 7
+    assert exact_workload(load_recipe("tiny"), {"max_steps": 7}, 1 << 14).steps == 7
 
 
 def test_exact_documents_bring_nothing_else_into_the_steps() -> None:
-    workload = exact(REFERENCE, {}, 1 << 19)
+    workload = exact_workload(REFERENCE, {}, 1 << 19)
     changes = overrides_for(workload, Path("/cache/exact.jsonl"))
     assert changes["datasets"] == [{"path": "/cache/exact.jsonl", "ds_type": "json", "type": None}]
     assert (changes["sample_packing"], changes["val_set_size"], changes["save_strategy"]) == (False, 0, "no")
@@ -105,7 +105,7 @@ def test_exact_documents_bring_nothing_else_into_the_steps() -> None:
 
 
 def test_a_record_has_enough_steps_however_long_they_are() -> None:
-    workload = exact(REFERENCE, {}, 1 << 16)
+    workload = exact_workload(REFERENCE, {}, 1 << 16)
     more = with_min_steps(workload, 11)
     assert more.steps == 11 and more.token_budget == 11 * (workload.tokens_per_step or 0)
     assert with_min_steps(more, 5) == more
@@ -154,7 +154,7 @@ def nf4(stdout: str, rc: int | None = 0, **more: str) -> Outcome:
 
 
 def test_right_products_pass() -> None:
-    assert judged(nf4('{"forward": 0.2, "gradient": 0.4}')).worst == 0.4
+    assert parse_nf4(nf4('{"forward": 0.2, "gradient": 0.4}')).worst == 0.4
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_right_products_pass() -> None:
 )
 def test_wrong_products_and_a_check_that_does_not_run_stop_it(outcome: Outcome, code: str, exit_code: int) -> None:
     with pytest.raises(Problem) as caught:
-        judged(outcome)
+        parse_nf4(outcome)
     assert (caught.value.code, caught.value.exit_code) == (code, exit_code)
     assert caught.value.what and caught.value.next
 
@@ -187,8 +187,8 @@ def test_another_card_driver_or_build_is_checked_again() -> None:
 
 
 def test_what_was_measured_around_a_run_is_read_from_its_folder(tmp_path: Path) -> None:
-    assert read_around(tmp_path, None).before is None and read_method(tmp_path) is None
-    method = Method("quick", "one launch, not soaked", exact(REFERENCE, {}, 1 << 17))
+    assert read_run_context(tmp_path, None).before is None and read_method(tmp_path) is None
+    method = MeasuringMethod("quick", "one launch, not soaked", exact_workload(REFERENCE, {}, 1 << 17))
     (tmp_path / "method.json").write_bytes(msgspec.json.encode(method))
     assert read_method(tmp_path) == method
 

@@ -38,7 +38,7 @@ def test_another_training_is_refused() -> None:
     assert "python3 (pid 99)" in caught.value.what and caught.value.next
 
 
-def test_what_only_draws_is_no_competitor_whatever_its_name() -> None:
+def test_a_program_that_only_draws_is_not_foreign() -> None:
     found = use((5, "my-compositor"), (6, "firefox"), compute=[])
     assert found.foreign == ()
     assert [each.name for each in found.desktop] == ["my-compositor", "firefox"]
@@ -50,16 +50,16 @@ def test_a_desktop_that_also_computes_is_still_a_desktop() -> None:
     assert use((5, "gnome-shell"), compute=[5]).foreign == ()
 
 
-def test_an_older_document_does_not_tell_who_computes() -> None:
+def test_an_older_document_does_not_list_compute_processes() -> None:
     found = use((5, "Xorg"), (6, "ollama"))
     assert [each.name for each in found.foreign] == ["ollama"]
 
 
-def test_a_driver_that_says_nothing_is_told() -> None:
+def test_a_driver_that_lists_no_processes_gives_a_note() -> None:
     found = card_use({"processes": None})
     assert not found.asked and found.foreign == ()
     (note,) = card_notes(found, gpu=True)
-    assert "does not say who uses the card" in note
+    assert "does not list the programs on the GPU" in note
     assert card_notes(found, gpu=False) == card_notes(use(compute=[]), gpu=True) == []
 
 
@@ -73,9 +73,9 @@ def test_a_recorded_desktop(machine: Machine) -> None:
     assert note and "Xorg, gnome-shell" in note
 
 
-def test_on_a_processor_nobody_is_asked(machine: Machine) -> None:
+def test_without_a_gpu_no_driver_is_asked(machine: Machine) -> None:
     assert read_card_use("cpu", None, machine("no-gpu")) == CardUse(asked=False)
 
 
-def test_names_are_as_long_as_the_kernel_tells_them() -> None:
+def test_names_are_no_longer_than_the_kernel_gives_them() -> None:
     assert all(len(name) <= 15 for name in desktop_programs())

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.measure.intervals import median_interval
-from harness.measure.measurement import over
-from harness.measure.metrics import measure, steady
+from harness.measure.measurement import series
+from harness.measure.metrics import measure, steady_steps
 from tests.harness.examples import log, step
 
 
-def test_steady_steps_come_after_the_warm_up_and_hold_nothing_else() -> None:
+def test_steady_steps_are_after_the_warm_up_without_evaluation() -> None:
     steps = [step(1), step(2), step(3), step(4, interrupted=True), step(5, seconds=0.0), step(6)]
-    assert [kept.step for kept in steady(steps, 2)] == [3, 6]
-    assert [kept.step for kept in steady(steps, 0)] == [1, 2, 3, 6]
+    assert [kept.step for kept in steady_steps(steps, 2)] == [3, 6]
+    assert [kept.step for kept in steady_steps(steps, 0)] == [1, 2, 3, 6]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_the_interval_covers_what_it_says() -> None:
 
 
 def test_nothing_measured_is_not_known_and_says_why() -> None:
-    empty = over([], "tokens/s")
+    empty = series([], "tokens/s")
     assert (empty.median, empty.ci95, empty.n) == (None, None, 0)
     assert empty.note
 
@@ -72,11 +72,11 @@ def test_the_warm_up_is_in_the_loss_and_not_in_the_speed() -> None:
     assert (found.loss.first.median, found.loss.last.median) == (5.0, 3.0)
 
 
-def test_memory_is_the_last_word_of_the_worker_and_null_on_no_card() -> None:
+def test_memory_is_the_workers_last_value_and_null_without_a_gpu() -> None:
     memory = measure(log(), 0).peak_memory
     assert memory.worker_rss.median == 2 << 30
     assert memory.device_allocated.median is None
-    assert memory.device_allocated.note == "trained on the processor"
+    assert memory.device_allocated.note == "trained on the CPU"
 
 
 def test_a_log_without_a_single_step() -> None:

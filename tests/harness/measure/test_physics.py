@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.measure.plausibility import possible_tflops, rates
+from harness.measure.plausibility import possible_tflops, tensor_rates
 from harness.recipe.flops import sizes_of, sum_documents, training_flops
 from harness.recipe.shapes import LINEARS, shapes_of
 
@@ -40,7 +40,7 @@ def test_an_overclocked_card_may_do_more() -> None:
     ("target", "multiprocessors", "clock"),
     [(None, 82, 1695), ("8.6", None, 1695), ("8.6", 82, None), ("gfx1100", 48, 2500)],
 )
-def test_without_the_cards_data_there_is_no_guard(
+def test_without_the_cards_data_there_is_no_limit(
     target: str | None, multiprocessors: int | None, clock: float | None
 ) -> None:
     assert possible_tflops(target, "x", multiprocessors, clock) is None
@@ -57,4 +57,4 @@ def test_a_published_3090_figure_of_155_percent_is_impossible() -> None:
 
 
 def test_each_rate_says_where_it_is_from() -> None:
-    assert all(rate.because and rate.flops > 0 for rate in rates().values())
+    assert all(rate.because and rate.flops > 0 for rate in tensor_rates().values())

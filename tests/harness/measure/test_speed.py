@@ -8,7 +8,15 @@ import pytest
 
 from harness.measure.gpu_processes import CardUse
 from harness.measure.matmul_ceiling import Ceiling
-from harness.measure.metrics import Around, Measurements, computed_tflops, found_warm_up, measure, merged, units
+from harness.measure.metrics import (
+    Measurements,
+    computed_tflops,
+    last_warm_up_step,
+    measure,
+    merge_launches,
+    repetitions,
+)
+from harness.measure.run_context import RunContext
 from harness.measure.telemetry import CardSample, Telemetry
 from harness.process.worker_log import StartEvent, WorkerLog
 from harness.recipe.flops import hardware_flops, sizes_of, sum_documents, training_flops
@@ -55,13 +63,13 @@ def ceiling(*rounds: float) -> Ceiling:
     return Ceiling("NVIDIA GeForce RTX 3090", "bf16", 4096, 30.0, rounds)
 
 
-def measured(recorded: WorkerLog, **around: Any) -> Measurements:
+def measured(recorded: WorkerLog, **context: Any) -> Measurements:
     usual: dict[str, Any] = {
         "before": ceiling(62.0, 63.0, 62.5),
         "after": ceiling(61.5, 62.0, 62.0),
         "peak_tflops": 71.0,
     }
-    return measure(recorded, 3, Around(**{**usual, **around}))
+    return measure(recorded, 3, RunContext(**{**usual, **context}))
 
 
 def test_a_3090_at_a_thousand_tokens_a_second() -> None:
@@ -88,9 +96,9 @@ def test_the_ceiling_says_when_and_how_long() -> None:
     assert without.mfu.median is not None
 
 
-def test_a_processor_has_a_ceiling_and_no_peak() -> None:
+def test_a_cpu_has_a_ceiling_and_no_peak() -> None:
     found = measured(training(device="cpu"))
-    assert found.mfu.median is None and "processor" in str(found.mfu.note)
+    assert found.mfu.median is None and "CPU" in str(found.mfu.note)
     assert found.ceiling_share.median == pytest.approx(30.56 / 62.0, rel=2e-4)
 
 
@@ -111,7 +119,7 @@ def test_few_long_steps_are_measured_by_their_micro_batches() -> None:
     assert found.tokens_per_second.processed.n == 2 * MICRO
     assert found.tokens_per_second.non_padding.median == pytest.approx(1000)
     assert found.model_tflops.median == pytest.approx(30.56, rel=2e-4)
-    assert sum(unit.seconds for unit in units(recorded.steps)) == pytest.approx(5 * 16.384)
+    assert sum(unit.seconds for unit in repetitions(recorded.steps)) == pytest.approx(5 * 16.384)
 
 
 def test_many_steps_are_their_own_unit() -> None:
@@ -142,12 +150,12 @@ def test_warm_up_is_found_within_steps() -> None:
     import msgspec
 
     first = [msgspec.structs.replace(each, micro_seconds=(9.0, 9.0, 9.0, 9.0)) for each in slow[:6]]
-    assert found_warm_up((*first, *slow[6:]), 3) == 6
-    assert found_warm_up(slow, 3) == 3
+    assert last_warm_up_step((*first, *slow[6:]), 3) == 6
+    assert last_warm_up_step(slow, 3) == 3
     assert measured(training()).warmup_steps == 3
 
 
-def test_memory_of_the_card_less_what_was_there_before() -> None:
+def test_memory_of_the_card_without_what_was_in_use_before() -> None:
     held = Telemetry(card=(CardSample(1.0, memory_used=1 << 30), CardSample(2.0, memory_used=20 << 30)))
     memory = measured(training(), telemetry=held, use=CardUse(memory_used=600 << 20)).peak_memory
     assert (memory.device_peak.median, memory.device_baseline.median) == (20 << 30, 600 << 20)
@@ -175,12 +183,12 @@ def test_a_log_without_documents_says_so() -> None:
 
 def test_three_launches_in_one() -> None:
     runs = [measured(training(seconds)) for seconds in (16.384, 16.0, 17.0)]
-    found = merged(runs)
+    found = merge_launches(runs)
     speed = found.tokens_per_second.non_padding
     assert speed.median == pytest.approx(1000)
     assert speed.n == 3 and speed.raw == tuple(run.tokens_per_second.non_padding.median for run in runs)
     assert speed.ci95 == (pytest.approx(SEEN.tokens / 17), pytest.approx(SEEN.tokens / 16))
-    assert (found.warmup_steps, merged(runs[:1])) == (3, runs[0])
+    assert (found.warmup_steps, merge_launches(runs[:1])) == (3, runs[0])
     assert found.mfu.ci95 is not None and found.joules_per_token.median is None
 
 

@@ -16,7 +16,7 @@ from harness.measure.telemetry import (
     HostSensors,
     Rapl,
     energy_between,
-    integrated,
+    integrate_power,
     parse_card,
     parse_stat,
     parse_telemetry,
@@ -90,7 +90,7 @@ def test_a_card_from_its_recorded_document() -> None:
     assert parse_card(line, "GPU-another") is None
 
 
-def test_an_amd_card_tells_its_junction_and_its_limit() -> None:
+def test_an_amd_card_reports_its_junction_and_its_limit() -> None:
     gpu = {"slot": "0000:03:00.0", "temperature_edge": 55.0, "temperature_junction": 78.0, "power_limit": 263.0}
     found = parse_card(json.dumps({"gpus": [gpu | {"problem": None}], "time": 5.0}), "0000:03:00.0")
     assert found is not None
@@ -115,14 +115,14 @@ def test_any_bytes(raw: bytes) -> None:
     parse_stat(raw.decode("utf-8", "replace"))
 
 
-def test_what_was_written_is_read_again_and_a_cut_line_is_left_out() -> None:
+def test_what_was_written_is_read_again_and_an_incomplete_line_is_skipped() -> None:
     lines = [Rapl(why_not="none"), CardSample(1.0, power=2.0), HostSample(1.5, busy=3.0), CardSample(2.0)]
     raw = b"\n".join(msgspec.json.encode(each) for each in lines)
     found = parse_telemetry(raw[:-4])
     assert (found.card, found.host, found.rapl) == ((lines[1],), (lines[2],), lines[0])
 
 
-def test_busy_time_counts_all_but_idle_and_waiting() -> None:
+def test_busy_time_is_all_time_except_idle_and_io_wait() -> None:
     assert parse_stat(STAT) == (14.1, 2)
     assert parse_stat("cpu  1 2 x") is None
 
@@ -138,9 +138,9 @@ def test_the_packages_counters_are_found_and_the_parts_of_them_are_not() -> None
 @pytest.mark.parametrize(
     ("files", "why"),
     [
-        ({}, "shows no energy counter"),
+        ({}, "no energy counter"),
         (zone(0, "package-0", None), "only root"),
-        (zone(0, "psys", "1"), "shows no energy"),
+        (zone(0, "psys", "1"), "no energy"),
     ],
 )
 def test_why_there_is_no_counter(files: dict[str, str | None], why: str) -> None:
@@ -148,7 +148,7 @@ def test_why_there_is_no_counter(files: dict[str, str | None], why: str) -> None
     assert zones == () and told and why in told
 
 
-def test_a_processors_heat_and_clock() -> None:
+def test_temperature_and_clock_of_the_cpu() -> None:
     files: dict[str, str | None] = {
         "/sys/class/hwmon/hwmon0/name": "nvme\n",
         "/sys/class/hwmon/hwmon0/temp1_input": "31000\n",
@@ -173,10 +173,10 @@ def test_energy_between_two_moments() -> None:
 
 
 def test_watts_become_joules() -> None:
-    assert integrated([(0.0, 100.0), (2.0, 100.0), (3.0, 300.0)]) == [(0.0, 0.0), (2.0, 200.0), (3.0, 400.0)]
+    assert integrate_power([(0.0, 100.0), (2.0, 100.0), (3.0, 300.0)]) == [(0.0, 0.0), (2.0, 200.0), (3.0, 400.0)]
 
 
-def test_a_counter_that_began_anew() -> None:
+def test_a_counter_that_restarted_at_0() -> None:
     samples = tuple(
         HostSample(float(at), energy=each) for at, each in enumerate([(90.0, 5.0), (99.0, 6.0), (4.0, 8.0)])
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.measure.metrics import documents_of, micro_timed
+from harness.measure.metrics import documents_of, has_micro_times
 from harness.process.worker_log import parse_worker_log
 from harness.recipe.flops import Sizes
 
@@ -23,7 +23,7 @@ def test_a_real_log() -> None:
     assert log.start.matrices[0] == (256, 128, 8)
     assert log.attention and len(log.attention.kernels) == 2
     (step,) = log.steps
-    assert micro_timed(step) and step.ended_at == 1795563816.39
+    assert has_micro_times(step) and step.ended_at == 1795563816.39
     seen = documents_of(step)
     assert seen and (seen.tokens, seen.squares, seen.mean_length) == (1024, 4 * 256**2, 256.0)
     assert log.budget_spent and log.budget_spent.step == 1
@@ -33,5 +33,5 @@ def test_a_log_of_an_older_version_has_none_of_it() -> None:
     log = parse_worker_log(b'{"event": "step", "step": 1, "seconds": 1.0, "micro_batches": 1, "processed": 9, '
                            b'"non_padding": 8, "trainable": 7, "loss": 1.0, "own_seconds": 0.0}')  # fmt: skip
     (step,) = log.steps
-    assert not micro_timed(step) and documents_of(step) is None
+    assert not has_micro_times(step) and documents_of(step) is None
     assert (log.attention, log.budget_spent) == (None, None)

@@ -8,22 +8,24 @@ import msgspec
 import pytest
 
 from gpu_setup.render.compare import baseline_lines
-from harness.report.baseline import Baseline, against_baseline
+from harness.report.baseline import BaselineComparison, compare_with_baseline
 from machine.errors import Refused
 from tests.harness.report.examples import card, small
 
 BEFORE = "2026-11-01T10:00:00Z"
 
 
-def held_against(tokens_per_second: float, **changed: Any) -> Baseline:
-    return against_baseline(card(tokens_per_second=tokens_per_second, **changed), card(started_at=BEFORE))
+def held_against(tokens_per_second: float, **changed: Any) -> BaselineComparison:
+    return compare_with_baseline(card(tokens_per_second=tokens_per_second, **changed), card(started_at=BEFORE))
 
 
 def test_this_driver_update_cost_you_4_percent() -> None:
     found = held_against(960.0, host={"driver": "590.12"})
     assert found.verdict == "regression"
     assert found.sentence.startswith("4.0% slower than the baseline (0.9")
-    assert found.sentence.endswith("This driver update cost you 4.0%: only it has changed (driver 580.95.05 → 590.12).")
+    assert found.sentence.endswith(
+        "This driver update cost you 4.0%: nothing else has changed (driver 580.95.05 → 590.12)."
+    )
     assert [(each.name, each.before, each.now) for each in found.changed] == [("driver", "580.95.05", "590.12")]
 
 
@@ -41,23 +43,23 @@ def test_this_driver_update_cost_you_4_percent() -> None:
 )
 def test_beyond_the_noise_or_within(tokens_per_second: float, spread: float, verdict: str) -> None:
     one = card(tokens_per_second=tokens_per_second, spread=spread)
-    assert against_baseline(one, card(started_at=BEFORE, spread=spread)).verdict == verdict
+    assert compare_with_baseline(one, card(started_at=BEFORE, spread=spread)).verdict == verdict
 
 
 def test_several_changes_are_all_named_and_none_is_blamed() -> None:
     found = held_against(900.0, host={"driver": "590.12", "kernel": "6.14.0-1"})
-    assert "One of these did it, or several: driver 580.95.05 → 590.12; kernel" in found.sentence
+    assert "One or several of these changes are the cause: driver 580.95.05 → 590.12; kernel" in found.sentence
     assert "cost you" not in found.sentence
 
 
 def test_nothing_recorded_has_changed() -> None:
-    assert "Nothing that is recorded has changed" in held_against(900.0).sentence
+    assert "No recorded condition has changed" in held_against(900.0).sentence
 
 
 def test_a_setting_is_called_a_change_and_a_gain_a_gain() -> None:
     found = held_against(1100.0, host={"power_limit_watts": 420.0})
     assert found.sentence.endswith(
-        "This change of power limit (W) gave you 10.0%: only it has changed (power limit (W) 350 → 420)."
+        "This change of power limit (W) gave you 10.0%: nothing else has changed (power limit (W) 350 → 420)."
     )
 
 
@@ -75,25 +77,25 @@ def test_other_work_is_refused() -> None:
 def test_an_old_baseline_is_refused() -> None:
     old = msgspec.structs.replace(card(started_at=BEFORE), work=None)
     with pytest.raises(Refused) as caught:
-        against_baseline(card(), old)
-    assert "The baseline does not say what work it measured." in caught.value.what
+        compare_with_baseline(card(), old)
+    assert "The baseline does not record what work was measured." in caught.value.what
 
 
-def test_a_training_that_went_wrong_is_a_regression_whatever_its_speed() -> None:
+def test_a_failed_training_is_a_regression_at_any_speed() -> None:
     wrong = msgspec.structs.replace(card(tokens_per_second=2000.0), verdict="fail")
-    found = against_baseline(wrong, card(started_at=BEFORE))
-    assert found.verdict == "regression" and "went wrong" in found.sentence
+    found = compare_with_baseline(wrong, card(started_at=BEFORE))
+    assert found.verdict == "regression" and "training itself failed" in found.sentence
 
 
 @pytest.mark.parametrize("verdict", ["inconclusive", "fail"])
-def test_a_baseline_that_is_no_result_decides_nothing(verdict: str) -> None:
+def test_a_failed_baseline_is_inconclusive(verdict: str) -> None:
     before = msgspec.structs.replace(card(started_at=BEFORE), verdict=verdict)
-    assert against_baseline(card(tokens_per_second=500.0), before).verdict == "inconclusive"
+    assert compare_with_baseline(card(tokens_per_second=500.0), before).verdict == "inconclusive"
 
 
-def test_a_processor_is_told_apart_from_5_percent_on() -> None:
-    assert against_baseline(small(1.04), small(1.0, BEFORE)).verdict == "same"
-    assert against_baseline(small(1.08), small(1.0, BEFORE)).verdict == "regression"
+def test_on_a_cpu_less_than_5_percent_is_no_difference() -> None:
+    assert compare_with_baseline(small(1.04), small(1.0, BEFORE)).verdict == "same"
+    assert compare_with_baseline(small(1.08), small(1.0, BEFORE)).verdict == "regression"
 
 
 @pytest.mark.parametrize("tokens_per_second", [900.0, 1000.0, 1100.0])

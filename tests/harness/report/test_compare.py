@@ -15,8 +15,8 @@ from gpu_setup.render.compare import comparison_text
 from gpu_setup.render.compare_page import comparison_page
 from gpu_setup.render.compare_table import comparison_csv, comparison_markdown, plain
 from harness.measure.measurement import Measurement
-from harness.report.baseline import against_baseline
-from harness.report.compare import Comparison, compare, different_work, letter
+from harness.report.baseline import compare_with_baseline
+from harness.report.compare import Comparison, compare, different_work_refusal, letter
 from harness.report.run_report import Report
 from machine.errors import REFUSED, BadUsage, Refused
 from tests.harness.report.examples import card, small
@@ -77,13 +77,13 @@ def test_two_runs_of_one_setting_are_equal_within_their_intervals() -> None:
     assert any("equal digests" in note for note in found.notes)
 
 
-def test_other_work_is_refused_and_every_key_told() -> None:
+def test_other_work_is_refused_and_every_key_is_named() -> None:
     found = compare([card(), card(overrides={"lora_r": 8, "micro_batch_size": 1}, started_at=LATER)], ())
     assert not found.comparable
     assert [each.key for each in found.differences] == ["LoRA r"]
     assert [run.ratio for run in found.runs] == [None, None]
     assert "LoRA r" in bare(comparison_text(found)) and "A 32; B 8" in bare(comparison_text(found))
-    refusal = different_work(found.differences, ("A", "B"))
+    refusal = different_work_refusal(found.differences, ("A", "B"))
     assert (refusal.exit_code, refusal.code, refusal.why) == (REFUSED, "compare.different-work", "LoRA r: A 32, B 8.")
 
 
@@ -93,7 +93,7 @@ def test_another_number_of_tokens_says_how_to_get_the_same() -> None:
     work = msgspec.structs.replace(more.work, tokens=more.work.tokens * 4)
     found = compare([card(), msgspec.structs.replace(more, work=work)], ())
     assert [each.key for each in found.differences] == ["tokens"]
-    assert "--steps" in different_work(found.differences, ("A", "B")).next
+    assert "--steps" in different_work_refusal(found.differences, ("A", "B")).next
     assert "--steps" in comparison_text(found)
 
 
@@ -104,7 +104,7 @@ def test_a_small_model_and_a_large_one_differ_in_more_than_the_name() -> None:
 
 
 def test_an_old_report_says_what_is_missing() -> None:
-    with pytest.raises(Refused, match="does not say what work it measured") as caught:
+    with pytest.raises(Refused, match="does not record what work was measured") as caught:
         compare([msgspec.structs.replace(card(), work=None), card(started_at=LATER)], (), ["old.json", "new.json"])
     assert caught.value.what.startswith("old.json") and "gpu-setup bench" in caught.value.next
 
@@ -114,18 +114,18 @@ def test_the_same_run_twice_is_no_comparison() -> None:
         compare([card(), card()], (), ["it", "copy"])
 
 
-def test_a_run_that_went_wrong_is_shown_and_not_rated() -> None:
+def test_a_failed_run_is_shown_and_not_compared() -> None:
     wrong = msgspec.structs.replace(card(started_at=LATER, tokens_per_second=9000.0), verdict="fail")
     found = compare([card(), wrong], ())
     assert found.runs[1].ratio is None
-    assert "B went wrong, so its speed is not rated." in found.notes
+    assert "The training of B failed, so its speed is not compared." in found.notes
     assert compare([wrong, card()], ()).runs[1].ratio is None
 
 
-def test_what_must_be_known_beside_the_figures_is_told() -> None:
-    assert "A card and a processor are set side by side." in compare([small(), small_on_a_card()], ()).notes
+def test_notes_on_stand_ins_and_mixed_reports() -> None:
+    assert "A GPU is compared with a CPU." in compare([small(), small_on_a_card()], ()).notes
     stub = card(started_at=LATER, host={"stub": True})
-    assert any("stub" in note for note in compare([card(), stub], ()).notes)
+    assert any("stand-in" in note for note in compare([card(), stub], ()).notes)
     coarse = compare([card(spread=0.5), card(spread=0.5, started_at=LATER)], ())
     assert any("would not be seen" in note for note in coarse.notes)
 
@@ -135,7 +135,7 @@ def small_on_a_card() -> Report:
     return small(seconds=0.05, started_at=LATER, start=start, host={"cards": ("RTX 3090",)})
 
 
-def test_letters_go_on_after_z() -> None:
+def test_letters_after_z() -> None:
     assert [letter(number) for number in (0, 25, 26, 51, 52, 702)] == ["A", "Z", "AA", "AZ", "BA", "AAA"]
 
 
@@ -152,7 +152,7 @@ def test_the_text_fits_80_columns(found: Comparison) -> None:
         assert len(line) <= 80, line
 
 
-def test_the_text_tells_the_speeds_the_ratios_and_what_differs() -> None:
+def test_the_text_shows_the_speeds_the_ratios_and_what_differs() -> None:
     text = bare(comparison_text(comparison()))
     assert re.search(r"^A  RTX 3090 +1,000 +\S+ to \S+$", text, re.MULTILINE)
     assert re.search(r"^B  Radeon RX 7900 XTX +880 +\S+ to \S+ +0\.880 +0\.8\d\d to 0\.8\d\d$", text, re.MULTILINE)
@@ -165,7 +165,7 @@ def test_the_document_is_valid_and_holds_no_raw_values() -> None:
     assert document["data"]["runs"][0]["figures"]["non_padding"]["raw"] == []
 
 
-def test_nobody_learns_where_the_files_lie() -> None:
+def test_no_document_contains_paths() -> None:
     found = comparison()
     for text in (
         msgspec.json.encode(found).decode(),
@@ -214,7 +214,7 @@ def test_the_table_for_a_forum() -> None:
     assert widths == rows
 
 
-def test_a_strangers_report_writes_no_markup_into_a_forum() -> None:
+def test_a_report_cannot_put_markup_into_the_forum_table() -> None:
     text = comparison_markdown(hostile(), "0.1.0")
     assert not re.search(r"(?<!\\)<(script|img)", text)
     assert not re.search(r"^#+ heading|^# ", text, re.MULTILINE)
@@ -279,7 +279,7 @@ def test_a_report_with_impossible_figures_breaks_nothing(odd: Measurement) -> No
     for found in (compare([card(), made_up], ()), compare([made_up, card()], ())):
         assert comparison_text(found) and comparison_csv(found, "") and comparison_markdown(found, "")
         assert "chart-speed" in comparison_page(found, "")
-    against_baseline(made_up, card()) if odd.median and odd.median > 0 else None
+    compare_with_baseline(made_up, card()) if odd.median and odd.median > 0 else None
 
 
 def test_reports_are_read_back_as_they_were_compared(tmp_path: Path) -> None:

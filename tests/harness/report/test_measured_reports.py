@@ -14,21 +14,20 @@ from gpu_setup.envelope import Answer, encode
 from gpu_setup.render.page import report_page
 from gpu_setup.render.report import report_text
 from harness.measure.gpu_processes import CardUse
-from harness.measure.metrics import Around
-from harness.measure.run_context import Method
+from harness.measure.run_context import MeasuringMethod, RunContext
 from harness.measure.telemetry import CardSample, HostSample, Telemetry
-from harness.measure.workload import exact
+from harness.measure.workload import exact_workload
 from harness.process.worker_log import WorkerLog
 from harness.recipe.loader import LossBand, load_recipe
 from harness.report.baseline import is_bad, with_baseline
-from harness.report.run_report import Report, build_report, combined
+from harness.report.run_report import Report, build_report, combine_launches
 from machine.errors import Refused
 from tests.harness.examples import ENVIRONMENT, HOST, log, run_of, step
 from tests.harness.measure.test_speed import ceiling, training
 from tests.schemas import validated
 
 RECIPE = load_recipe("mistral-7b-qlora")
-METHOD = Method("record", "3 launches, soaked", exact(RECIPE, {}, 1 << 19))
+METHOD = MeasuringMethod("record", "3 launches, soaked", exact_workload(RECIPE, {}, 1 << 19))
 GPU = msgspec.structs.replace(HOST, cards=("RTX 3090",), driver="595.84")
 BEGIN = 1_000_000.0
 
@@ -56,9 +55,9 @@ def telemetry(seconds: float, **facts: Any) -> Telemetry:
 
 
 def report(
-    seconds: float = 16.384, band: LossBand | None = None, method: Method | None = METHOD, **facts: Any
+    seconds: float = 16.384, band: LossBand | None = None, method: MeasuringMethod | None = METHOD, **facts: Any
 ) -> Report:
-    around = Around(
+    around = RunContext(
         telemetry(seconds, **facts),
         ceiling(62.5, 62.0),
         ceiling(62.0, 61.5),
@@ -72,7 +71,7 @@ def report(
     )
 
 
-THREE = combined((report(16.384), report(16.4), report(16.45)))
+THREE = combine_launches((report(16.384), report(16.4), report(16.45)))
 SEVERAL = {"one": report(), "three": THREE}
 
 
@@ -95,7 +94,7 @@ def test_a_record_of_three_launches() -> None:
     assert [launch.step_seconds for launch in THREE.launches] == [pytest.approx(each) for each in (16.384, 16.4, 16.45)]
     assert THREE.seconds == pytest.approx(20 * (16.384 + 16.4 + 16.45))
     assert not any("One run, one seed" in note for note in THREE.notes)
-    assert any("3 launches with a seed each" in note for note in THREE.notes)
+    assert any("3 launches, each with its own seed" in note for note in THREE.notes)
 
 
 def test_what_a_reader_finds_in_the_text() -> None:
@@ -110,7 +109,7 @@ def test_what_a_reader_finds_in_the_text() -> None:
     assert "3 launches, soaked" in " ".join(text.split())
     assert re.search(r"share of that ceiling +49\.\d %", text)
     assert re.search(r"card: peak less before +14\.51 GiB", text)
-    assert "clock was held down by power limit in 100% of the samples" in " ".join(text.split())
+    assert "clock was reduced in 100% of the samples. Reason: power limit" in " ".join(text.split())
 
 
 def test_energy_is_over_the_measured_steps() -> None:
@@ -119,21 +118,24 @@ def test_energy_is_over_the_measured_steps() -> None:
     assert found.note and "energy counter over 279 s" in found.note
 
 
-def test_launches_that_differ_widely_do_not_stand() -> None:
-    found = combined((report(16.0), report(17.0), report(18.0)))
+def test_launches_that_differ_widely_are_inconclusive() -> None:
+    found = combine_launches((report(16.0), report(17.0), report(18.0)))
     assert found.verdict == "inconclusive"
     assert "± 5." in found.reasons[0] or "± 6." in found.reasons[0]
 
 
 def test_two_launches_give_no_interval() -> None:
-    found = combined((report(), report()))
-    assert (found.verdict, found.reasons) == ("inconclusive", ("2 launches give no interval; 3 are needed.",))
+    found = combine_launches((report(), report()))
+    assert (found.verdict, found.reasons) == (
+        "inconclusive",
+        ("2 launches are too few for an interval; 3 are needed.",),
+    )
 
 
 def test_one_launch_that_failed_fails_all() -> None:
     wrong = report(band=LossBand(0.1, 0.2, 5))
     assert wrong.verdict == "fail"
-    found = combined((report(), wrong, report()))
+    found = combine_launches((report(), wrong, report()))
     assert found.verdict == "fail" and "outside the recipe's band" in found.reasons[0]
 
 
@@ -145,7 +147,7 @@ def test_more_than_physics_allows_fails() -> None:
 
 def test_another_program_that_joins_in_is_noticed() -> None:
     found = report(computing=2)
-    assert found.verdict == "inconclusive" and "2 programs computed on the card at once" in found.reasons[0]
+    assert found.verdict == "inconclusive" and "2 programs computed on the GPU at once" in found.reasons[0]
     assert report(computing=1).verdict == "pass"
 
 
@@ -157,8 +159,8 @@ def test_the_page_shows_launches_ceiling_and_sensors() -> None:
     assert 'id="launches"' not in report_page(report(), timed(16.384).steps, 3, "0.1.0")
 
 
-def test_slower_than_the_baseline_ends_with_1() -> None:
-    slower = combined(tuple(report(seconds * 1.1) for seconds in (16.384, 16.4, 16.45)))
+def test_slower_than_the_baseline_exits_with_status_1() -> None:
+    slower = combine_launches(tuple(report(seconds * 1.1) for seconds in (16.384, 16.4, 16.45)))
     found = with_baseline(slower, THREE)
     assert found.baseline is not None and found.baseline.verdict == "regression"
     assert is_bad(found, strict=False)
@@ -167,7 +169,7 @@ def test_slower_than_the_baseline_ends_with_1() -> None:
     assert same.baseline is not None and same.baseline.verdict == "same" and not is_bad(same, strict=True)
 
 
-def test_another_work_is_no_baseline() -> None:
+def test_other_work_cannot_be_a_baseline() -> None:
     other = build_report(
         RECIPE, run_of(RECIPE), log(*(step(n) for n in range(1, 20))), ENVIRONMENT, HOST, Path("/x"), None
     )

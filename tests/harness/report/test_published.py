@@ -10,25 +10,25 @@ import pytest
 from checks.catalogue import catalogue
 from gpu_setup.render.compare import records_text
 from harness.recipe.shapes import shapes_of
-from harness.report.comparison_key import Model
+from harness.report.comparison_key import ModelUsed
 from harness.report.published_speeds import (
-    Beside,
-    Judged,
-    Record,
-    beside,
-    judge,
-    judged,
+    PublishedMatch,
+    PublishedSpeed,
+    RatedSpeed,
+    match_published,
+    parse_speeds,
     peak_tflops,
-    read_records,
-    records,
+    published_speeds,
+    rate_speed,
+    rate_speeds,
 )
 from harness.report.run_report import Report
 from tests.harness.report.examples import card, small
 
-KNOWN = {each.record.id: each for each in judged(catalogue())}
+KNOWN = {each.record.id: each for each in rate_speeds(catalogue())}
 
 
-def record(**facts: object) -> Record:
+def record(**facts: object) -> PublishedSpeed:
     """A record that gives everything. Synthetic: nobody published it."""
     whole = {
         "id": "made-up",
@@ -56,7 +56,7 @@ def record(**facts: object) -> Record:
         "checked": False,
         **facts,
     }
-    (found,) = read_records({"records": [whole]})
+    (found,) = parse_speeds({"records": [whole]})
     return found
 
 
@@ -65,23 +65,23 @@ def mistral(**parts: object) -> Report:
     report = card(**parts)  # type: ignore[arg-type]
     shapes = shapes_of("mistralai/Mistral-7B-v0.1")
     assert report.work and shapes
-    model = Model(
+    model = ModelUsed(
         shapes.name, None, shapes.layers, shapes.hidden, shapes.intermediate, shapes.heads, shapes.kv_heads,
         shapes.head_dim, shapes.vocab, None,
     )  # fmt: skip
     return msgspec.structs.replace(report, work=msgspec.structs.replace(report.work, model=model))
 
 
-def set_beside(report: Report, *known: Record) -> Beside:
+def set_beside(report: Report, *known: PublishedSpeed) -> PublishedMatch:
     assert report.work and report.conditions
     rate = report.measurements.tokens_per_second.non_padding.median
-    return beside(report.work, report.conditions, rate, tuple(judge(each, catalogue()) for each in known))
+    return match_published(report.work, report.conditions, rate, tuple(rate_speed(each, catalogue()) for each in known))
 
 
 def test_every_record_says_where_it_is_from() -> None:
-    assert len(records()) >= 25
-    assert len({each.id for each in records()}) == len(records())
-    for each in records():
+    assert len(published_speeds()) >= 25
+    assert len({each.id for each in published_speeds()}) == len(published_speeds())
+    for each in published_speeds():
         assert each.source.startswith("https://") and each.basis and each.read >= "2026-11-24"
         assert each.published == "undated" or each.published[:4].isdigit()
 
@@ -107,7 +107,7 @@ def test_the_implied_share_of_the_peak(name: str, mfu: float) -> None:
 def test_published_figures_that_no_card_can_do(name: str) -> None:
     found = KNOWN[name]
     assert found.mark == "impossible", found.why
-    assert "of the card's peak" in found.why
+    assert "of the GPU's peak" in found.why
 
 
 def test_what_does_not_say_how_many_tokens_is_unknown() -> None:
@@ -144,7 +144,7 @@ def test_a_formula_by_hand() -> None:
     ],
 )
 def test_marks(tokens_per_second: float | None, facts: dict[str, object], mark: str) -> None:
-    assert judge(record(tokens_per_second=tokens_per_second, **facts), catalogue()).mark == mark
+    assert rate_speed(record(tokens_per_second=tokens_per_second, **facts), catalogue()).mark == mark
 
 
 def test_a_familys_peak_is_known_where_its_cards_agree() -> None:
@@ -206,13 +206,13 @@ def test_what_is_not_given_cannot_be_shown_to_be_the_same(facts: dict[str, objec
     assert found.best is None and (other.differs, other.not_given) == ((), (missing,))
 
 
-def test_another_card_is_no_neighbour() -> None:
+def test_speeds_of_another_card_are_not_shown() -> None:
     assert set_beside(mistral(), record(card="RTX 3090 Ti")).sentence == "Nothing is published for the RTX 3090."
 
 
-def test_an_impossible_figure_is_nobodys_best() -> None:
+def test_an_impossible_figure_is_not_the_best() -> None:
     found = set_beside(mistral(), record(tokens_per_second=5000.0))
-    assert found.best is None and "not believable" in found.sentence
+    assert found.best is None and "implausible" in found.sentence
 
 
 def test_seven_named_matrices_are_all_linear() -> None:
@@ -220,24 +220,24 @@ def test_seven_named_matrices_are_all_linear() -> None:
     assert set_beside(mistral(), record(lora_targets=seven)).share is not None
 
 
-def test_a_processor_is_set_beside_nothing() -> None:
-    assert set_beside(small()).sentence == "Trained on a processor: nothing is published to set it beside."
+def test_a_cpu_is_not_compared_with_published_speeds() -> None:
+    assert set_beside(small()).sentence == "Trained on a CPU: there are no published speeds to compare with."
 
 
 def test_the_real_records_are_comparable_with_nothing_we_can_say_yet() -> None:
     report = mistral()
     assert report.work and report.conditions
-    found = beside(report.work, report.conditions, 1000.0, judged(catalogue()))
+    found = match_published(report.work, report.conditions, 1000.0, rate_speeds(catalogue()))
     assert found.best is None
     assert {each.judged.record.card for each in found.others} == {"RTX 3090"}
 
 
 def test_an_unknown_field_is_no_record() -> None:
     with pytest.raises(msgspec.ValidationError):
-        read_records({"records": [{"id": "x", "speed": 3}]})
+        parse_speeds({"records": [{"id": "x", "speed": 3}]})
 
 
 def test_the_list_fits_80_columns_but_for_addresses() -> None:
-    found: tuple[Judged, ...] = tuple(KNOWN.values())
+    found: tuple[RatedSpeed, ...] = tuple(KNOWN.values())
     for line in re.sub(r"\x1b\[[0-9;]*m", "", records_text(found)).splitlines():
         assert len(line) <= 80 or "https://" in line, line

@@ -73,7 +73,7 @@ def test_verdicts(first: tuple[float, float, float], other: tuple[float, float, 
     assert ratio(measured(*first), measured(*other)).verdict == verdict
 
 
-def test_without_an_interval_nothing_is_told_apart() -> None:
+def test_without_an_interval_the_verdict_is_unknown() -> None:
     few = Measurement("tokens/s", 50.0, None, 3)
     assert ratio(measured(100, 99, 101), few) == Ratio(0.5, None, None, "unknown")
     assert ratio_of(measured(100, 99, 101), Measurement("tokens/s", None), 0.01) is None
@@ -87,7 +87,7 @@ def test_coarse_means_that_a_tenth_would_not_be_seen() -> None:
     assert Ratio(1.0, None, None, "unknown").coarse
 
 
-def test_it_is_right_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_ratio_as_often_as_it_states() -> None:
     """Of 600 pairs of runs with a true ratio of 0.9, at least 94 % of the intervals hold it."""
     chance = np.random.default_rng(20261124)
     right = 0

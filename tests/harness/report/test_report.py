@@ -19,7 +19,7 @@ from gpu_setup.render.page import report_page
 from gpu_setup.render.report import report_text
 from harness.process.worker_log import WorkerLog
 from harness.recipe.loader import load_recipe
-from harness.report.run_report import Report, build_report, read_report, summary, write_report
+from harness.report.run_report import Report, build_report, read_report, summarise_host, write_report
 from harness.training.examination import AnswerPair
 from machine.errors import BadUsage
 from machine.recording import RecordedMachine
@@ -54,7 +54,7 @@ def test_what_it_says() -> None:
     assert found.measurements.step_seconds.n == 7
     assert found.smoke and found.smoke.passed
     assert found.environment.worker and found.environment.worker.axolotl == "0.19.0"
-    assert any("processor" in note for note in found.notes)
+    assert any("Trained on the CPU" in note for note in found.notes)
 
 
 def test_overrides_are_what_was_run() -> None:
@@ -67,7 +67,7 @@ def test_verdicts() -> None:
     few = log(step(1), step(2), step(3), step(4))
     assert report(few).verdict == "inconclusive"
     assert bench(few).verdict == "inconclusive"
-    assert any("too few for a speed" in note for note in bench(few).notes)
+    assert any("are needed for a speed" in note for note in bench(few).notes)
     assert bench(log()).verdict == "pass"
     assert report(seen=None).verdict == "fail"
 
@@ -99,7 +99,7 @@ def test_what_is_no_report(tmp_path: Path, content: bytes | None) -> None:
 def test_the_hosts_names_stay_out(machine: Callable[[str], RecordedMachine]) -> None:
     recorded = machine("rtx3090-healthy")
     host = read_host(recorded)
-    found = summary(host, catalogue())
+    found = summarise_host(host, catalogue())
     assert [card for card in found.cards if "RTX 3090" in card]
     assert found.driver
     text = msgspec.json.encode(found).decode()
@@ -132,7 +132,7 @@ def test_the_text_fits_80_columns(shown: Report) -> None:
         assert len(line) <= 80, line
 
 
-def test_the_text_tells_the_verdict_the_speeds_and_the_answers() -> None:
+def test_the_text_shows_the_verdict_the_speeds_and_the_answers() -> None:
     text = plain(report_text(report()))
     assert text.startswith("PASS  smollm2-135m-qlora: ")
     for words in (
@@ -148,7 +148,7 @@ def test_a_failed_criterion_says_what_to_do() -> None:
     assert "✗ Is the loss finite at every step? not finite at steps [2]\n  next: Lower learning_rate" in text
 
 
-def test_a_models_words_cannot_steer_the_terminal() -> None:
+def test_a_models_output_cannot_control_the_terminal() -> None:
     text = report_text(report(seen=examination(answers=(AnswerPair("\x1b]0;x\x07", "\x1b[2J", "\x9b31m"),))))
     assert not re.search(r"\x1b(?!\[[0-9;]*m)|\x07|\x9b", text)
 

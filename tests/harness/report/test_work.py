@@ -11,7 +11,7 @@ import pytest
 from harness.recipe.loader import load_recipe, user_recipe
 from harness.recipe.shapes import shapes_of
 from harness.report.collect_work import read_data_digest
-from harness.report.comparison_key import Work, described, differences, listed
+from harness.report.comparison_key import Work, describe_work, differences, list_conditions
 from harness.report.run_report import Report
 from tests.harness.examples import log, run_of, step
 from tests.harness.report.examples import EXACT, LENGTH, MISTRAL, RECIPE, SYNTHETIC, card, small, steps
@@ -25,7 +25,7 @@ def differing(one: Report, other: Report) -> list[str]:
 def test_what_the_small_recipe_does() -> None:
     work = small().work
     assert work
-    assert dict(described(work)) == {
+    assert dict(describe_work(work)) == {
         "model": "HuggingFaceTB/SmolLM2-135M",
         "model's layers": 30,
         "model's hidden": 576,
@@ -71,7 +71,7 @@ def test_a_3090_and_a_7900_do_the_same_work() -> None:
         ({"lora_dropout": 0.05}, ["LoRA dropout"]),
         ({"lora_target_linear": False, "lora_target_modules": ["q_proj", "v_proj"]}, ["LoRA targets"]),
         ({"peft_use_dora": True}, ["adapter"]),
-        ({"lora_modules_to_save": ["lm_head"]}, ["trained whole"]),
+        ({"lora_modules_to_save": ["lm_head"]}, ["fully trained modules"]),
         ({"load_in_4bit": False}, ["method", "quantisation", "quantisation's block size", "double quantisation"]),
         ({"bnb_config_kwargs": {"bnb_4bit_quant_type": "fp4"}}, ["quantisation"]),
         ({"bnb_config_kwargs": {"bnb_4bit_use_double_quant": False}}, ["double quantisation"]),
@@ -121,7 +121,7 @@ def test_how_it_is_done_is_a_condition(overrides: dict[str, Any]) -> None:
     assert one.digest != other.digest or "datasets" in overrides
 
 
-def test_documents_of_one_length_are_told_by_their_lengths_not_by_a_name() -> None:
+def test_documents_of_one_length_are_identified_by_their_length_not_by_a_name() -> None:
     work = card().work
     assert work and work.data == msgspec.structs.replace(
         work.data, name="documents of one length", kind="exact", digest=None, mean_length=2048.0, seen_length=2048.0
@@ -152,7 +152,7 @@ def with_model(work: Work | None, other: Work | None) -> Work:
     return msgspec.structs.replace(work, model=msgspec.structs.replace(other.model, name="a mirror", revision=None))
 
 
-def test_a_pinned_revision_is_held_against_another_pinned_one_only() -> None:
+def test_a_pinned_revision_is_compared_with_another_pinned_one_only() -> None:
     one = card(recipe=MISTRAL, overrides={"revision_of_model": "1" * 40})
     other = card(recipe=MISTRAL, overrides={"revision_of_model": "2" * 40})
     unpinned = card(recipe=MISTRAL, overrides={"revision_of_model": None})
@@ -206,7 +206,7 @@ def test_a_persons_folders_stay_out(tmp_path: Path) -> None:
     assert found.work and (found.work.model.name, found.work.data.name) == ("secret-model", "mails.json")
 
 
-def test_the_digest_is_the_same_for_the_same_setting_wherever_it_lies() -> None:
+def test_the_digest_does_not_depend_on_paths() -> None:
     one, other = card(), card(started_at="2026-11-25T10:00:00Z", tokens_per_second=900.0)
     assert one.digest == other.digest
     moved = card(overrides={"output_dir": "/elsewhere"})
@@ -245,7 +245,7 @@ def test_a_run_without_steps_has_work_without_tokens() -> None:
 def test_every_recipe_has_a_key(name: str) -> None:
     found = small(recipe=load_recipe(name))
     assert found.work and found.conditions and found.digest
-    assert described(found.work) and listed(found.conditions)
+    assert describe_work(found.work) and list_conditions(found.conditions)
 
 
 def test_packed_documents_have_lengths() -> None:

@@ -18,7 +18,7 @@ from harness.environment.worker_process import worker_environment
 from harness.measure.gpu_processes import read_card_use, refuse_foreign
 from harness.measure.matmul_ceiling import Products, measure_ceiling
 from harness.measure.nf4 import check_nf4
-from harness.measure.telemetry import read_telemetry, sensing
+from harness.measure.telemetry import read_telemetry, record_telemetry
 from machine.errors import BadAnswer, Refused
 from machine.events import silent
 from machine.local import LocalMachine
@@ -132,12 +132,12 @@ def test_nf4_is_checked_once(training: Training, tmp_path: Path) -> None:
 
 def test_wrong_4_bit_products_stop_a_benchmark(training: Training) -> None:
     """The check itself with an error put into the layer's output, as a broken kernel would give it."""
-    from harness.measure.nf4 import judged
+    from harness.measure.nf4 import parse_nf4
 
     argv = (str(training.environment.python), "-m", "gpu_setup_worker.nf4_check", "--inject", "unrelated")
     outcome = LocalMachine().run(argv, timeout=120, env=worker_environment(training.environment))
     with pytest.raises(BadAnswer) as caught:
-        judged(outcome)
+        parse_nf4(outcome)
     assert caught.value.code == "bench.nf4-wrong"
 
 
@@ -158,7 +158,7 @@ def stub(monkeypatch: pytest.MonkeyPatch, folder: Path, settings: str) -> LocalM
 def test_the_sensors_of_a_card_over_a_run(nvml: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine = stub(monkeypatch, nvml, "count=2;clock=1800;limit=280000")
     file = tmp_path / "telemetry.jsonl"
-    with sensing(machine, "nvidia", UUID.replace("000000000000", "000000000001"), file, every=0.05):
+    with record_telemetry(machine, "nvidia", UUID.replace("000000000000", "000000000001"), file, every=0.05):
         wait_for(lambda: len((now := read_telemetry(file)).card) >= 5 and len(now.host) >= 2)
     found = read_telemetry(file)
     first = found.card[0]
@@ -189,7 +189,7 @@ def test_a_driver_that_hangs_or_dies_holds_no_run_up(
 ) -> None:
     machine = stub(monkeypatch, nvml, settings)
     begin = time.monotonic()
-    with sensing(machine, "nvidia", None, tmp_path / "telemetry.jsonl", every=0.05):
+    with record_telemetry(machine, "nvidia", None, tmp_path / "telemetry.jsonl", every=0.05):
         wait_for(lambda: read_telemetry(tmp_path / "telemetry.jsonl").host)
         time.sleep(0.5)
     assert time.monotonic() - begin < 30, "a driver that hangs does so for ever"
@@ -214,7 +214,7 @@ def test_another_program_on_the_card_refuses_a_desktop_does_not(nvml: Path, monk
 
 def test_an_amd_card_is_sensed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = stub(monkeypatch, stub_libraries.amdsmi(tmp_path), "count=2")
-    with sensing(machine, "amd", "0000:04:00.0", tmp_path / "telemetry.jsonl", every=0.05):
+    with record_telemetry(machine, "amd", "0000:04:00.0", tmp_path / "telemetry.jsonl", every=0.05):
         wait_for(lambda: read_telemetry(tmp_path / "telemetry.jsonl").card)
     found = read_telemetry(tmp_path / "telemetry.jsonl")
     assert found.card and {(each.temperature, each.memory_used) for each in found.card} == {(47.0, 858434218)}

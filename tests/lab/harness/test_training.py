@@ -13,7 +13,7 @@ import pytest
 
 from harness.environment.base_model import ensure_model
 from harness.environment.worker_process import worker_environment
-from harness.measure.smoke_criteria import Smoke, judge
+from harness.measure.smoke_criteria import Smoke, judge_smoke
 from harness.pipeline import Job, prepare, train_in_new_folder
 from harness.process.worker_log import read_worker_log
 from harness.recipe.axolotl_config import SWAPPABLE, difference, run_config, swap_model
@@ -169,7 +169,7 @@ def test_the_reference_runs_with_its_model_swapped(training: Training, own_home:
     assert held_out and held_out.name == "held-out-tokens.json", "the worker kept Axolotl's own validation split"
     seen = examine(base, folder, held_out, training.environment, machine, silent, tokens=8)
     assert seen.rows == 10
-    assert judge(log, seen, traits).passed
+    assert judge_smoke(log, seen, traits).passed
 
 
 # What must not pass
@@ -235,7 +235,7 @@ def test_shuffled_labels_fail(training: Training, own_home: Path, tmp_path: Path
     seen = examine(ready.base_model, folder, held_out, ready.environment, machine, silent, tokens=4)
     log = read_worker_log(folder / "worker.jsonl")
     assert log is not None
-    smoke = judge(log, seen, job.recipe.traits)
+    smoke = judge_smoke(log, seen, job.recipe.traits)
     sys.stdout.write(f"{kind}: {seen.before} → {seen.after}\n")
     assert not smoke.passed
     assert criterion in failing(smoke)
@@ -275,7 +275,7 @@ def test_an_adapter_that_answers_nothing_finite_is_judged(training: Training, ti
     assert isinstance(seen, Examination) and seen.after is not None
     assert seen.after.held_out_loss is None
     log = read_worker_log(run / "worker.jsonl")
-    assert log is not None and "held-out-falls" in failing(judge(log, seen, recipe.traits))
+    assert log is not None and "held-out-falls" in failing(judge_smoke(log, seen, recipe.traits))
 
 
 def test_a_recipe_that_axolotl_refuses(own_home: Path, tmp_path: Path) -> None:
