@@ -43,7 +43,7 @@ PUBLISHED_RIVAL_SECONDS = 13.43
 RIVAL_LIMIT = 600
 
 
-class Checked(NamedTuple):
+class CheckRun(NamedTuple):
     """One run of a command, and the summed peaks of its processes in MiB."""
 
     ended: Ended
@@ -76,7 +76,7 @@ def nouns(dice: random.Random, count: int = 30_000) -> list[str]:
     return ["".join(dice.choices(syllables, k=dice.randint(2, 4))).capitalize() for _ in range(count)]
 
 
-def made_rows(count: int, seed: int = 7) -> Iterator[dict[str, str]]:
+def make_rows(count: int, seed: int = 7) -> Iterator[dict[str, str]]:
     """`count` rows, a few hundred characters each; only a window of them is held for copies."""
     dice = random.Random(seed)
     words = nouns(dice)
@@ -118,13 +118,13 @@ def data_file(work: Path, count: int) -> Path:
         progress(f"making {count:,} rows")
         partial = path.with_suffix(".partial")
         with partial.open("w", encoding="utf-8") as file:
-            for row in made_rows(count):
+            for row in make_rows(count):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         partial.rename(path)
     return path
 
 
-def checked(argv: tuple[str, ...], env: dict[str, str], log: Path, fine: tuple[int, ...] = (0, 1)) -> Checked:
+def run_check(argv: tuple[str, ...], env: dict[str, str], log: Path, fine: tuple[int, ...] = (0, 1)) -> CheckRun:
     """Run the command; the peaks of all its processes are read while it runs."""
     peaks: dict[int, int] = {}
 
@@ -141,7 +141,7 @@ def checked(argv: tuple[str, ...], env: dict[str, str], log: Path, fine: tuple[i
     progress(f"{Path(argv[0]).name} {argv[-1]}: {ended.seconds:.1f} s, {sum(peaks.values()) / 2**20:.0f} MiB")
     if ended.rc not in fine:
         raise SystemExit(f"{' '.join(argv)}: exit status {ended.rc}; see {log}")
-    return Checked(ended, sum(peaks.values()) / 2**20)
+    return CheckRun(ended, sum(peaks.values()) / 2**20)
 
 
 def huge_text(python: Path, work: Path) -> Figure:
@@ -156,7 +156,7 @@ def huge_text(python: Path, work: Path) -> Figure:
         "except BadAnswer as error:\n    sys.exit(0 if error.code == 'data.too-long' else 1)\n"
         "sys.exit(1)\n"
     )
-    one = checked((str(python), "-c", code, str(path)), person_environment(PYTHONPATH=str(CHECKOUT)), log, fine=(0,))
+    one = run_check((str(python), "-c", code, str(path)), person_environment(PYTHONPATH=str(CHECKOUT)), log, fine=(0,))
     path.unlink()
     return Figure("a text of 50 MB, until the error", one.ended.seconds, "s", at_most=HUGE_LIMIT)
 
@@ -194,18 +194,18 @@ def main() -> None:
         env["TMPDIR"] = str(work)
         path, log = data_file(work, given.rows), work / "check.log"
         raw: dict[str, Any] = {"rows": given.rows, "bytes": path.stat().st_size, "grow": []}
-        checked((*check, str(data_file(work, 1000))), env, log)
-        runs = [checked((*check, str(path)), env, log) for _ in range(given.runs)]
-        figures = report(*timed(runs, given))
+        run_check((*check, str(data_file(work, 1000))), env, log)
+        runs = [run_check((*check, str(path)), env, log) for _ in range(given.runs)]
+        figures = report(*check_figures(runs, given))
         raw["runs"] = [(one.ended.seconds, one.ended.cpu_seconds, one.memory) for one in runs]
         figures += report(huge_text(python, work))
-        figures += grown(check, given, work, env, log, raw)
+        figures += growth_figures(check, given, work, env, log, raw)
         if not given.no_rivals:
             for name, argv in rivals(work, python).items():
                 filled = [part.format(file=path, out=work / "rival-out") for part in argv]
                 (work / "rival-out").mkdir(exist_ok=True)
                 limited = ("timeout", str(RIVAL_LIMIT), *filled)
-                one = checked(limited, person_environment(), work / "rival.log", fine=tuple(range(256)))
+                one = run_check(limited, person_environment(), work / "rival.log", fine=tuple(range(256)))
                 ended = f"stopped after {RIVAL_LIMIT} s" if one.ended.rc == 124 else f"exit {one.ended.rc}"
                 note = f"{ended}; other checks than ours, fewer"
                 figures += report(
@@ -217,7 +217,7 @@ def main() -> None:
         write("data-check", "Checking training data", figures, raw, described, given.out)
 
 
-def timed(runs: list[Checked], given: argparse.Namespace) -> list[Figure]:
+def check_figures(runs: list[CheckRun], given: argparse.Namespace) -> list[Figure]:
     target = given.rows == 120_000
     seconds = median(one.ended.seconds for one in runs)
     memory = max(one.memory for one in runs)
@@ -229,14 +229,14 @@ def timed(runs: list[Checked], given: argparse.Namespace) -> list[Figure]:
     ]
 
 
-def grown(
+def growth_figures(
     check: tuple[str, ...], given: argparse.Namespace, work: Path, env: dict[str, str], log: Path, raw: dict[str, Any]
 ) -> list[Figure]:
     """Time and memory at each size, and the ratio of the largest to the smallest."""
     figures, sizes = [], []
     for count in given.grow:
         path = data_file(work, count)
-        one = checked((*check, str(path)), env, log)
+        one = run_check((*check, str(path)), env, log)
         sizes.append((count, one.ended.seconds, one.memory))
         figures += report(
             Figure(f"check, {count:,} rows", one.ended.seconds, "s"),

@@ -34,7 +34,7 @@ PROGRAMS = (
 LIMITS = {("doctor",): 5.0, ("facts", "--json"): 5.0, ("doctor", "--bundle"): 10.0}
 
 
-def hanging(work: Path) -> dict[str, str]:
+def hanging_environment(work: Path) -> dict[str, str]:
     """An environment in which nothing outside answers."""
     programs = work / "bin"
     programs.mkdir()
@@ -59,7 +59,7 @@ def main() -> None:
     figures: list[Figure] = []
     raw = {}
     with work_folder(given.work) as work:
-        environ = hanging(work)
+        environ = hanging_environment(work)
         for words, limit in LIMITS.items():
             seconds = []
             for number in range(given.runs):

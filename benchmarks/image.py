@@ -38,7 +38,7 @@ START_LIMIT = 1.5
 SPEED_FLOOR = 0.98
 
 
-class Run(NamedTuple):
+class BenchRun(NamedTuple):
     """One `gpu-setup bench`: seconds to the worker's first line, seconds a step (the first left out), tokens of all."""
 
     start: float
@@ -74,13 +74,13 @@ def tool(arguments: Sequence[str], env: dict[str, str], work: Path, watch: Any =
     return ended.seconds, json.loads(answer.read_text(encoding="utf-8"))["data"]
 
 
-def trained(kind: str, recipe: str, steps: int, env: dict[str, str], work: Path) -> Run:
+def run_bench(kind: str, recipe: str, steps: int, env: dict[str, str], work: Path) -> BenchRun:
     watch = StartWatch(Path(env["GPU_SETUP_HOME"]) / "state" / "runs")
     tool(("bench", "--recipe", recipe, "--steps", str(steps), "--runtime", kind), env, work, watch)
     assert watch.folder is not None and watch.start is not None
     lines = [json.loads(line) for line in (watch.folder / "worker.jsonl").read_text(encoding="utf-8").splitlines()]
     done = [line for line in lines if line["event"] == "step"]
-    return Run(
+    return BenchRun(
         watch.start,
         tuple(step["seconds"] for step in done[1:]),
         sum(step["non_padding"] for step in done),
@@ -88,14 +88,14 @@ def trained(kind: str, recipe: str, steps: int, env: dict[str, str], work: Path)
     )
 
 
-def rounds(pairs: int, steps: int, recipe: str, env: dict[str, str], work: Path) -> list[tuple[Run, Run]]:
+def rounds(pairs: int, steps: int, recipe: str, env: dict[str, str], work: Path) -> list[tuple[BenchRun, BenchRun]]:
     kinds = ("image", "venv")
     for kind in kinds:
-        trained(kind, recipe, 1, env, work)
+        run_bench(kind, recipe, 1, env, work)
     done = []
     for number in range(1, pairs + 1):
         progress(f"round {number} of {pairs}")
-        found = {kind: trained(kind, recipe, steps, env, work) for kind in (kinds if number % 2 else kinds[::-1])}
+        found = {kind: run_bench(kind, recipe, steps, env, work) for kind in (kinds if number % 2 else kinds[::-1])}
         pair = (found["image"], found["venv"])
         if pair[0].non_padding != pair[1].non_padding or abs(pair[0].first_loss - pair[1].first_loss) > 1e-3:
             sys.exit(f"Not the same work: {pair}")
@@ -120,7 +120,7 @@ def lab_engine(lab: Path, work: Path) -> Iterator[tuple[dict[str, str], list[str
         yield dict(engine.environ), ["--vendor", "cpu", "--base", base, "--offline", "--wheels", str(wheels)]
 
 
-def building(options: Sequence[str], env: dict[str, str], work: Path, raw: dict[str, Any]) -> list[Figure]:
+def build_figures(options: Sequence[str], env: dict[str, str], work: Path, raw: dict[str, Any]) -> list[Figure]:
     _, first = tool(("image", "build", *options), env, work)
     again = [tool(("image", "build", *options), env, work)[0] for _ in range(3)]
     built = first["built"]
@@ -145,7 +145,7 @@ def building(options: Sequence[str], env: dict[str, str], work: Path, raw: dict[
     ]
 
 
-def training(done: Sequence[tuple[Run, Run]]) -> list[Figure]:
+def training_figures(done: Sequence[tuple[BenchRun, BenchRun]]) -> list[Figure]:
     starts = [one.start for one, _ in done], [other.start for _, other in done]
     speeds = [1 / median(one.step_seconds) for one, _ in done], [1 / median(other.step_seconds) for _, other in done]
     ends = interval(mean_ratio, *speeds)
@@ -194,11 +194,11 @@ def main() -> None:
         if given.lab is not None:
             more, options = open_until_the_end.enter_context(lab_engine(given.lab.resolve(), work))
             env |= more
-        figures = report(*building(options, env, work, raw))
+        figures = report(*build_figures(options, env, work, raw))
         done = rounds(given.pairs, given.steps, given.recipe, env, work)
     raw |= {"recipe": given.recipe, "steps": given.steps, "rounds": [[run._asdict() for run in pair] for pair in done]}
     title = f"Container image, and {given.recipe} in it ({given.steps} steps a run)"
-    write("image", title, figures + report(*training(done)), raw, described, given.out)
+    write("image", title, figures + report(*training_figures(done)), raw, described, given.out)
 
 
 if __name__ == "__main__":

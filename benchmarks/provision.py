@@ -59,7 +59,7 @@ class Task(NamedTuple):
     folder: str = ""
 
 
-class Engine(NamedTuple):
+class ProvisioningTool(NamedTuple):
     name: str
     argv: tuple[str, ...]
     user: str
@@ -169,14 +169,14 @@ def ansible(todo: Sequence[Task]) -> str:
     return json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": found}], indent=1) + "\n"
 
 
-def engines(row: dict[str, Any]) -> list[Engine]:
+def engines(row: dict[str, Any]) -> list[ProvisioningTool]:
     found = [
-        Engine(OWN, ("gpu-setup", "apply", "--yes"), "ada", (0, 5)),
-        Engine("shell", ("sh", f"{FOLDER}/run.sh"), "root"),
+        ProvisioningTool(OWN, ("gpu-setup", "apply", "--yes"), "ada", (0, 5)),
+        ProvisioningTool("shell", ("sh", f"{FOLDER}/run.sh"), "root"),
     ]
     for name, words in row.items():
         argv = tuple(word.format(folder=FOLDER) for word in words["command"])
-        found.append(Engine(name, ("env", f"PYTHONPATH={FOLDER}/{name}", "python3", *argv), "root"))
+        found.append(ProvisioningTool(name, ("env", f"PYTHONPATH={FOLDER}/{name}", "python3", *argv), "root"))
     return found
 
 
@@ -201,7 +201,7 @@ def layer(hosts: Any, row: dict[str, Any], work: Path) -> Any:
     return Snapshot(COMPUTER, (place, *fresh.layers))
 
 
-def this_morning(hosts: Any, fresh: Any) -> Any:
+def with_old_package_lists(hosts: Any, fresh: Any) -> Any:
     """A machine as apt's daily timer leaves it: the lists of its own sources exist and are some hours old."""
     with hosts.guest(fresh) as guest:
         guest.run("apt-get", "update", "-q", user="root", check=True)
@@ -237,7 +237,7 @@ def _python_apt(root: Path) -> None:
         shutil.rmtree(place) if place.is_dir() else place.unlink()
 
 
-def timed(guest: Any, engine: Engine, log: Path) -> float:
+def time_engine(guest: Any, engine: ProvisioningTool, log: Path) -> float:
     begin = time.perf_counter()
     ended = guest.run(*engine.argv, user=engine.user, timeout=300)
     seconds = time.perf_counter() - begin
@@ -247,7 +247,7 @@ def timed(guest: Any, engine: Engine, log: Path) -> float:
     return seconds
 
 
-def check(guest: Any, todo: Sequence[Task], files: Path, name: str) -> None:
+def check_result(guest: Any, todo: Sequence[Task], files: Path, name: str) -> None:
     """Stops the benchmark unless every package is installed and every file has the wanted content."""
     from provision.system import dpkg
     from tests.provision.hosts import Folder
@@ -270,7 +270,7 @@ def _differs(made: Path, wanted: Path) -> bool:
     )
 
 
-def measured(rounds: int, lab: Path, work: Path) -> dict[str, dict[str, list[float]]]:
+def measure_engines(rounds: int, lab: Path, work: Path) -> dict[str, dict[str, list[float]]]:
     from tests.lab.provision import rootfs
     from tests.lab.provision.hosts import Hosts
     from tests.lab.provision.repositories import repositories
@@ -289,7 +289,7 @@ def measured(rounds: int, lab: Path, work: Path) -> dict[str, dict[str, list[flo
         place = work / "hosts"
         place.mkdir()
         hosts = Hosts(below, shops, place)
-        fresh = this_morning(hosts, layer(hosts, row, work))
+        fresh = with_old_package_lists(hosts, layer(hosts, row, work))
         with hosts.guest(fresh) as guest:
             todo = tasks(guest.tool("plan").data, shops, guest.root, files)
         for name, text in (("run.sh", shell(todo)), ("deploy.py", pyinfra(todo)), ("playbook.yaml", ansible(todo))):
@@ -301,10 +301,10 @@ def measured(rounds: int, lab: Path, work: Path) -> dict[str, dict[str, list[flo
                 with hosts.guest(fresh) as guest:
                     guest.copy(work / "bench", FOLDER)
                     log = work / f"{engine.name.replace(' ', '-')}-{number}"
-                    first = timed(guest, engine, log.with_suffix(".fresh.log"))
-                    check(guest, todo, files, engine.name)
+                    first = time_engine(guest, engine, log.with_suffix(".fresh.log"))
+                    check_result(guest, todo, files, engine.name)
                     guest.reboot()
-                    again = timed(guest, engine, log.with_suffix(".again.log"))
+                    again = time_engine(guest, engine, log.with_suffix(".again.log"))
                 kept = seconds.setdefault(engine.name, {"fresh": [], "nothing": []})
                 kept["fresh"].append(first)
                 kept["nothing"].append(again)
@@ -345,7 +345,7 @@ def main() -> None:
     given = parser.parse_args()
     described = machine()
     with work_folder(given.work) as work:
-        seconds = measured(given.rounds, given.lab or work / "lab", work)
+        seconds = measure_engines(given.rounds, given.lab or work / "lab", work)
     raw = {
         name: {kind: [round(each, 3) for each in row] for kind, row in kinds.items()} for name, kinds in seconds.items()
     }

@@ -103,14 +103,14 @@ def write(
 
 def line(figure: dict[str, Any]) -> str:
     """One figure as a person reads it on the terminal."""
-    parts = [f"{figure['name']}: {shown(figure['value'], figure['unit'])}"]
+    parts = [f"{figure['name']}: {format_value(figure['value'], figure['unit'])}"]
     if figure["ci95"]:
-        parts.append(f"[{' to '.join(shown(end, figure['unit']) for end in figure['ci95'])}]")
+        parts.append(f"[{' to '.join(format_value(end, figure['unit']) for end in figure['ci95'])}]")
     parts.append(f"(target {target(figure)}: {verdict(figure)})" if target(figure) else "")
     return " ".join(part for part in parts if part)
 
 
-def shown(value: float | None, unit: str) -> str:
+def format_value(value: float | None, unit: str) -> str:
     """A value with its unit, in three significant digits or whole."""
     if value is None:
         return "not measured"

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from result import RESULTS, shown, target, verdict
+from result import RESULTS, format_value, target, verdict
 
 README = Path(__file__).resolve().parent / "README.md"
 BEGIN, END = "<!-- results, written by table.py -->", "<!-- end of the results -->"
@@ -36,17 +36,17 @@ def table(document: dict[str, Any]) -> str:
     ]
     for figure in document["figures"]:
         ends = figure["ci95"]
-        between = " to ".join(shown(end, figure["unit"]) for end in ends) if ends else ""
+        between = " to ".join(format_value(end, figure["unit"]) for end in ends) if ends else ""
         wanted = target(figure)
         judged = verdict(figure) if wanted else ""
         marked = {"met": "met", "MISSED": "**MISSED**"}.get(judged, judged)
         name = figure["name"] + (f" ({figure['note']})" if figure["note"] else "")
-        value = shown(figure["value"], figure["unit"])
+        value = format_value(figure["value"], figure["unit"])
         lines.append(f"| {name} | {value} | {between} | {wanted} | {marked} | {figure['n']} |")
     return "\n".join(lines)
 
 
-def rendered(page: str) -> str:
+def render_page(page: str) -> str:
     """The page with the newest results between its two marks."""
     documents = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob("*.json"))]
     tables = "\n\n".join(table(document) for document in documents) or "No results yet."
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     given = parser.parse_args()
     page = README.read_text(encoding="utf-8")
-    new = rendered(page)
+    new = render_page(page)
     if given.check:
         if new != page:
             sys.exit("benchmarks/README.md does not show the newest results; run: python3 benchmarks/table.py")

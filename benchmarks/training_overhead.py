@@ -28,7 +28,7 @@ OWN_SHARE_LIMIT = 0.01
 WORKER_MEMORY_LIMIT = 2.5
 
 
-class Tokens(NamedTuple):
+class RunTokens(NamedTuple):
     """Non-padding tokens of a run: all of them, and those of the steps after the first."""
 
     all: int
@@ -39,7 +39,7 @@ class Round(NamedTuple):
     ours: Ours
     axolotl: Training
     loop: Training
-    tokens: Tokens
+    tokens: RunTokens
 
 
 def rounds(pairs: int, steps: int, recipe: str, work: Path) -> list[Round]:
@@ -159,11 +159,11 @@ def raw(done: Sequence[Round], recipe: str, steps: int) -> dict[str, Any]:
     }
 
 
-def _tokens(batches: list[dict[str, list[list[int]]]], steps: int) -> Tokens:
+def _tokens(batches: list[dict[str, list[list[int]]]], steps: int) -> RunTokens:
     """`batches` are micro-batches, as many for each step."""
     counts = [sum(token != 0 for row in batch["attention_mask"] for token in row) for batch in batches]
     first = len(batches) // steps
-    return Tokens(sum(counts), sum(counts[first:]))
+    return RunTokens(sum(counts), sum(counts[first:]))
 
 
 def main() -> None:

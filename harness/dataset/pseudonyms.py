@@ -43,9 +43,9 @@ class Pseudonyms:
             for span in found
             if span.kind == "name" and " " in text[span.start : span.end]
         ]
-        return tuple(self._replaced(text, found, full) for text, found in zip(texts, spans, strict=True))
+        return tuple(self._replace(text, found, full) for text, found in zip(texts, spans, strict=True))
 
-    def _replaced(self, text: str, spans: Sequence[TextSpan], full: list[str]) -> str:
+    def _replace(self, text: str, spans: Sequence[TextSpan], full: list[str]) -> str:
         parts, seen = [], 0
         for span in spans:
             value = text[span.start : span.end]

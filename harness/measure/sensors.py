@@ -162,7 +162,7 @@ def joules_per_token(telemetry: Telemetry, steps: Sequence[StepEvent], gpu: bool
     seconds = sum(end - begin for begin, end in spans)
     if not gpu:
         counter = rapl_counter(telemetry.host, telemetry.rapl.wraps_at)
-        spent = _spent(counter, spans)
+        spent = _increase(counter, spans)
         if spent is None:
             return single(
                 None, unit, telemetry.rapl.why_not or "the CPU's energy counter was not read during the steps"
@@ -170,11 +170,11 @@ def joules_per_token(telemetry: Telemetry, steps: Sequence[StepEvent], gpu: bool
         words = f"the CPU's energy counter (RAPL) over {seconds:.0f} s: without memory, board and power supply"
         return msgspec.structs.replace(single(spent / tokens, unit), note=words)
     counter = [(sample.time, sample.energy) for sample in telemetry.card if sample.energy is not None]
-    spent = _spent(counter, spans) if seconds >= COUNTER_SECONDS else None
+    spent = _increase(counter, spans) if seconds >= COUNTER_SECONDS else None
     words = f"board sensor: difference of the GPU's energy counter over {seconds:.0f} s"
     if spent is None:
         watts = [(sample.time, sample.power) for sample in telemetry.card if sample.power is not None]
-        spent = _spent(integrate_power(watts), spans)
+        spent = _increase(integrate_power(watts), spans)
         why = "under a minute" if counter and seconds < COUNTER_SECONDS else "no energy counter"
         words = f"board sensor: power integrated over {seconds:.0f} s ({why})"
     if spent is None:
@@ -182,7 +182,7 @@ def joules_per_token(telemetry: Telemetry, steps: Sequence[StepEvent], gpu: bool
     return msgspec.structs.replace(single(spent / tokens, unit), note=words)
 
 
-def _spent(counter: Series, spans: Sequence[tuple[float, float]]) -> float | None:
+def _increase(counter: Series, spans: Sequence[tuple[float, float]]) -> float | None:
     """The increase of a counter within the spans; None where it does not cover them, or decreased."""
     parts = [energy_between(counter, begin, end) for begin, end in spans]
     known = [part for part in parts if part is not None and part >= 0]
@@ -195,7 +195,7 @@ def other_load(telemetry: Telemetry, steps: Sequence[StepEvent]) -> Measurement:
     own = [step.cpu_seconds for step in steps if step.cpu_seconds is not None]
     busy = [(sample.time, sample.busy) for sample in telemetry.host if sample.busy is not None]
     processors = next((sample.processors for sample in telemetry.host if sample.processors), None)
-    spent = _spent(busy, spans) if spans and len(own) == len(spans) else None
+    spent = _increase(busy, spans) if spans and len(own) == len(spans) else None
     if spent is None or processors is None:
         return single(None, "share", "the load of the machine was not recorded")
     seconds = sum(end - begin for begin, end in spans)
