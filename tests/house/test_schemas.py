@@ -48,23 +48,12 @@ _WORD = r"[a-z][a-z0-9-]*(?: \([^)]*\))?"
 _LISTED = rf"(?: is|:)? ({_WORD}(?:, {_WORD})*,? or {_WORD}|{_WORD}(?:, {_WORD})+)(?=[.;:]|$| for| of| as)"
 # lists that stay open: what a system reports, and words that other programs choose
 OPEN = {
-    "Adapter.kind",
     "AptSource.owner",
-    "Conditions.weights",
-    "Data.trained_on",
     "Disk.purpose",
     "DkmsBuild.state",
     "ModuleFile.origin",
-    "Quantisation.kind",
+    "QuantisationUsed.kind",
     "TrainingEnvironment.owner",
-    "Work.method",
-}
-# closed lists that are not types yet
-OPEN |= {
-    "AgainstBaseline.verdict",
-    "Method.mode",
-    "Report.verdict",
-    "Workload.kind",
 }
 
 
