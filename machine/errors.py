@@ -56,3 +56,8 @@ class Interrupted(Problem):
     """The user pressed Ctrl-C (exit 130); finished work is kept."""
 
     exit_code = INTERRUPTED
+
+
+def reason(error: Exception) -> str:
+    """What the system or a parser says, without Python's `[Errno 2]` and without the path, which the sentence has."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -88,7 +88,8 @@ def finding_lines(finding: DataFinding) -> list[str]:
     if finding.rows:
         shown = ", ".join(f"{row:,}" for row in finding.rows[:ROWS_SHOWN])
         more = finding.count - min(len(finding.rows), ROWS_SHOWN)
-        lines += wrap_text(f"rows {shown}" + (f" and {more:,} more" if more > 0 else ""), "    ")
+        label = "row" if finding.count == 1 else "rows"
+        lines += wrap_text(f"{label} {shown}" + (f" and {more:,} more" if more > 0 else ""), "    ")
     for example in finding.examples[:2]:
         place = f"row {example.row:,}" if example.row is not None else "the file"
         where = f"{place} (line {example.line:,})" if example.line is not None else place

@@ -34,7 +34,7 @@ from harness.training.launch import (
     train,
 )
 from harness.training.monitor import SKIP_REASONS, HangLimits
-from machine.errors import BadAnswer, BadUsage, Interrupted, Problem, Refused
+from machine.errors import BadAnswer, BadUsage, Interrupted, Problem, Refused, reason
 from machine.events import Emit, Event
 from machine.local import Machine
 from machine.paths import make
@@ -238,7 +238,7 @@ def read_spec(folder: Path) -> TrainingSpec:
         raise BadUsage(
             "train.none",
             f"{folder} is not the folder of a training on your data.",
-            f"Its {SPEC} cannot be read: {error}.",
+            f"Its {SPEC} cannot be read: {reason(error)}.",
             "Give the folder that `gpu-setup train` printed.",
         ) from error
     recipe = load_recipe(spec.recipe)

@@ -14,7 +14,7 @@ from harness.memory.prediction import MemoryParts, PeakMoment, inference_bytes, 
 from harness.recipe.axolotl_config import Method
 from harness.recipe.loader import Recipe
 from harness.recipe.shapes import LINEARS, Shapes, from_config, known_models, near_models, shapes_of
-from machine.errors import BadUsage
+from machine.errors import BadUsage, reason
 
 # sequence lengths are tried in this step, up to this length
 STEP, LONGEST = 64, 2**20
@@ -181,7 +181,9 @@ def _shapes_of_file(path: Path) -> Shapes:
             "fit.model", f"{path} cannot be read.", f"{error.strerror or error}.", "Check the path."
         ) from error
     except msgspec.MsgspecError as error:
-        raise BadUsage("fit.model", f"{path} is not a model's config.json.", f"{error}.", "Check the file.") from error
+        raise BadUsage(
+            "fit.model", f"{path} is not a model's config.json.", f"{reason(error)}.", "Check the file."
+        ) from error
     return from_config(path.parent.name or path.stem, config)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from machine.errors import BadUsage
+from machine.errors import BadUsage, reason
 
 SHIPPED = Path(str(resources.files("harness"))) / "recipes"
 SAMPLES = Path(str(resources.files("harness"))) / "dataset" / "samples"
@@ -211,7 +211,7 @@ def read_recipe(path: Path, name: str, traits: Traits, text: str | None = None) 
         raise BadUsage("recipe.missing", f"The recipe {path} does not exist.", "", "Check the path.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadUsage(
-            "recipe.unreadable", f"The recipe {path} cannot be read.", str(error), "Check the file."
+            "recipe.unreadable", f"The recipe {path} cannot be read.", reason(error), "Check the file."
         ) from error
     except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)

@@ -32,7 +32,7 @@ from harness.report.collect_work import HostConditions, conditions_of, config_of
 from harness.report.comparison_key import Conditions, Work, digest_of
 from harness.training.examination import AnswerPair, Examination
 from harness.training.launch import RunRecord
-from machine.errors import BadUsage
+from machine.errors import BadUsage, reason
 
 DOCUMENT = "report.json"
 
@@ -377,6 +377,6 @@ def read_report(path: Path) -> Report:
         raise BadUsage(
             "report.unreadable",
             f"{file} is not a report of gpu-setup.",
-            f"{error}.",
+            f"{reason(error)}.",
             "Give a run's folder or its report.json.",
         ) from error

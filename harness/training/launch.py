@@ -22,7 +22,7 @@ from harness.recipe.axolotl_config import run_config
 from harness.recipe.loader import Recipe, Traits
 from harness.training.checkpoints import Checkpoint, newest_complete, remove_later
 from harness.training.monitor import STAGE, STOP, HangLimits, watch_run
-from machine.errors import BadAnswer, Interrupted, OutsideFailed, Problem
+from machine.errors import BadAnswer, Interrupted, OutsideFailed, Problem, reason
 from machine.events import Emit, Event
 from machine.local import Machine
 
@@ -249,7 +249,7 @@ def read_run(folder: Path) -> RunRecord:
         raise BadUsage(
             "run.none",
             f"{folder} is not the folder of a run.",
-            f"Its {DOCUMENT} cannot be read: {error}.",
+            f"Its {DOCUMENT} cannot be read: {reason(error)}.",
             "Give the folder of a run.",
         ) from error
 
