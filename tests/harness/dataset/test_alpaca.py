@@ -31,7 +31,7 @@ def test_a_byte_order_mark_and_further_fields_do_not_matter() -> None:
     [
         (b"", "data.empty", "x.json is empty"),
         (b" \n\t", "data.empty", "x.json is empty"),
-        (b"[]", "data.empty", "holds no rows"),
+        (b"[]", "data.empty", "has no rows"),
         (b"instruction,output\nGreet.,Hi.\n", "data.not-json", "not JSON"),
         (GOOD[:40], "data.not-json", "not JSON"),
         (b'[{"x": ' + b"[" * 100_000, "data.not-json", "not JSON"),
