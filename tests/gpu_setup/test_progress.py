@@ -16,7 +16,7 @@ from machine.events import Event
 from tests.tool import ROOT
 
 
-def told(events: list[tuple[float, Event]]) -> list[str]:
+def printed_lines(events: list[tuple[float, Event]]) -> list[str]:
     """What the lines say of events that come at these seconds."""
     stream, now = io.StringIO(), [0.0]
     lines = Lines(stream, clock=lambda: now[0])
@@ -26,7 +26,7 @@ def told(events: list[tuple[float, Event]]) -> list[str]:
 
 
 def test_each_event_is_one_line() -> None:
-    assert told(
+    assert printed_lines(
         [
             (0, Event("start", "environment", "installing packages")),
             (1, Event("note", "environment", "the lock is new")),
@@ -43,7 +43,7 @@ def test_each_event_is_one_line() -> None:
 
 def test_progress_lines_are_rare_but_the_last_one_is_printed() -> None:
     steps = [(float(n), Event("progress", "train", "step", n, 25, "steps", 25.0 - n)) for n in range(26)]
-    assert told([(0, Event("start", "train", "training")), *steps]) == [
+    assert printed_lines([(0, Event("start", "train", "training")), *steps]) == [
         "train: training",
         "train: step, 10 of 25 steps, about 15 s left",
         "train: step, 20 of 25 steps, about 5 s left",
@@ -52,7 +52,7 @@ def test_progress_lines_are_rare_but_the_last_one_is_printed() -> None:
 
 
 def test_a_log_line_cannot_steer_the_terminal() -> None:
-    (line,) = told([(0, Event("note", "train", "\x1b[2Jgone"))])
+    (line,) = printed_lines([(0, Event("note", "train", "\x1b[2Jgone"))])
     assert "\x1b" not in line
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.subjects import for_each
 
 
-def test_each_that_fails_is_named_and_the_others_are_looked_at_too() -> None:
+def test_each_that_fails_is_named_and_the_others_are_checked_too() -> None:
     seen = []
 
     @for_each(("number", "word"), [(1, "one"), (2, "two"), (3, "three")])

@@ -138,13 +138,13 @@ def test_the_facts_say_that_a_stub_answered(nvml: Path, amdsmi: Path, stub: Stub
     assert (host.nvidia.stub, host.amd.stub, host.amd.amdsmi_gpus) == (True, True, 2)
 
 
-def test_a_library_without_the_functions_to_start_is_told(tmp_path: Path, stub: Stub) -> None:
+def test_a_library_without_the_functions_to_start_is_reported(tmp_path: Path, stub: Stub) -> None:
     (tmp_path / "empty.c").write_text("int gpu_setup_stub = 1;\n")
     stub_libraries.build(tmp_path / "empty.c", tmp_path / "libnvidia-ml.so.1", "libnvidia-ml.so.1")
     assert "lacks a function" in document(stub(tmp_path, ""), "nvidia")["problem"]
 
 
-def test_a_file_that_is_no_library_is_told(tmp_path: Path, stub: Stub) -> None:
+def test_a_file_that_is_no_library_is_reported(tmp_path: Path, stub: Stub) -> None:
     (tmp_path / "libnvidia-ml.so.1").write_text("not a library")
     assert document(stub(tmp_path, ""), "nvidia")["problem"] == "absent"
 
@@ -214,7 +214,7 @@ def test_why_amdsmi_does_not_start(amdsmi: Path, stub: Stub, code: int, problem:
     assert document(stub(amdsmi, f"error={code}"), "amd")["problem"] == problem
 
 
-def test_an_older_amd_library_that_lacks_a_symbol_is_told(tmp_path: Path, stub: Stub) -> None:
+def test_an_older_amd_library_that_lacks_a_symbol_is_reported(tmp_path: Path, stub: Stub) -> None:
     folder = stub_libraries.amdsmi(tmp_path, without="amdsmi_get_gpu_vram_info")
     found = document(stub(folder, ""), "amd")
     assert found["problem"] == "the library does not fit the binding"

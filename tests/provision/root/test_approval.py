@@ -18,7 +18,7 @@ from provision.root.approval import (
     nothing_to_do,
     require_doable,
 )
-from provision.target import Target
+from provision.target import PlanTarget
 from tests.provision.hosts import Folder, Nowhere
 from tests.provision.plan.machines import RTX_3090_TI, ubuntu
 
@@ -33,7 +33,7 @@ DRIVER = Step(
 
 def plan_of(*steps: Step, refusals: tuple[Refusal, ...] = ()) -> Plan:
     bare = Plan(
-        machine="m", vendor=None, target=Target(), steps=steps, reboots=0, download_bytes=0, download_note="",
+        machine="m", vendor=None, target=PlanTarget(), steps=steps, reboots=0, download_bytes=0, download_note="",
         refusals=refusals, notes=(), host_digest="",
     )  # fmt: skip
     return seal(bare)
