@@ -168,6 +168,6 @@ def train_and_measure(job: Job, seen: Seen, catalogue: Catalogue, place: Workpla
     else:
         check_preconditions(job, ready, seen.host, machine, emit)
         method = MeasuringMethod("up", ceiling_seconds=SHORT_CEILING)
-        folder = run_launch(job, ready, method, seen.host, machine, paths.runs, emit)
+        folder = run_launch(job, ready, method, seen.host, place)
     examination = examine_run(job, ready, folder, machine, emit)
     return report_run(job, ready, folder, seen.host, catalogue, examination)

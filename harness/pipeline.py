@@ -16,7 +16,7 @@ from checks.facts.host import Host
 from harness.dataset.alpaca import read_alpaca
 from harness.environment.base_model import ensure_model
 from harness.environment.build import Environment, ensure_environment
-from harness.environment.worker_process import WORKER, worker_environment
+from harness.environment.worker_process import WORKER, WorkerContext, worker_environment
 from harness.measure.gpu_processes import desktop_note
 from harness.measure.run_context import read_method, read_run_context, trained_card
 from harness.process.diagnosis import known_cause, last_error
@@ -25,8 +25,8 @@ from harness.recipe.axolotl_config import find_dataset, local_datasets
 from harness.recipe.loader import SAMPLES, LossBand, Recipe, check_keys
 from harness.report.run_report import Report, build_report, summarise_host
 from harness.training.examination import DOCUMENT as EXAMINATION
-from harness.training.examination import Examination, examine, held_out_file, read_examination
-from harness.training.launch import RunRecord, mark_interrupted, new_run_folder, read_run, train
+from harness.training.examination import Examination, ExaminationSettings, examine, held_out_file, read_examination
+from harness.training.launch import RunRecord, RunSpec, mark_interrupted, new_run_folder, read_run, train
 from machine.errors import BadUsage, OutsideFailed
 from machine.events import Emit, Event
 from machine.local import Machine
@@ -91,14 +91,17 @@ def inputs_digest(job: Job, environment: Environment, base_model: str) -> str:
     return digest.hexdigest()
 
 
+def run_spec(job: Job, setup: TrainingSetup) -> RunSpec:
+    return RunSpec(
+        recipe_for_verdict(job), setup.base_model, setup.inputs, job.data, job.overrides, budget=job.budget
+    )  # fmt: skip
+
+
 def train_in_new_folder(job: Job, setup: TrainingSetup, machine: Machine, runs: Path, emit: Emit) -> Path:
     """Train in a new folder and return it; earlier runs that were killed are marked as interrupted."""
     mark_interrupted(runs)
     folder = new_run_folder(runs, job.recipe)
-    train(
-        recipe_for_verdict(job), setup.environment, setup.base_model, folder, machine, emit, setup.inputs, job.data,
-        job.overrides, job.device,
-    )  # fmt: skip
+    train(run_spec(job, setup), folder, WorkerContext(setup.environment, machine, emit, job.device))
     return folder
 
 
@@ -153,10 +156,9 @@ def examine_run(job: Job, setup: TrainingSetup, folder: Path, machine: Machine, 
         return read_examination(folder / EXAMINATION)
     except (OSError, msgspec.MsgspecError):
         held_out = held_out_file(job.recipe.traits, folder, job.data is not None)
-        offline = job.recipe.traits.model != "hub"
-        return examine(
-            setup.base_model, folder, held_out, setup.environment, machine, emit, offline=offline, device=job.device
-        )
+        wanted = ExaminationSettings(held_out, offline=job.recipe.traits.model != "hub")
+        worker = WorkerContext(setup.environment, machine, emit, job.device)
+        return examine(setup.base_model, folder, wanted, worker)
 
 
 def with_held_out(job: Job) -> Job:

@@ -127,7 +127,7 @@ def command(options: BenchOptions) -> Answer:
     with reporter(options.as_json) as emit:
         job, place = choose_workplace(job, host, known, options.runtime, Workplace(machine, paths, emit))
         ready = prepare(job, *place)
-        done = bench(job, ready, chosen, host, place.machine, paths, emit)
+        done = bench(job, ready, chosen, host, place)
     report = combine_launches(tuple(report_run(each.job, each.setup, each.folder, host, known, None) for each in done))
     if earlier is not None:
         # kept before it is compared with anything: a baseline of other work must not cost the measurement

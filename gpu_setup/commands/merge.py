@@ -42,6 +42,7 @@ def command(as_json: bool, run: Path, out: Path, dtype: MergeDtype, check: bool)
     from gpu_setup.commands.try_ import environment_of, read_finished_run
     from gpu_setup.render.progress import reporter
     from gpu_setup.version import version
+    from harness.environment.worker_process import WorkerContext
     from harness.jobs.merge import compare_merged, merge
     from harness.jobs.model_card import find_base_model, model_card_text, write_card
     from harness.jobs.train import SPEC, read_spec, training_result
@@ -55,8 +56,9 @@ def command(as_json: bool, run: Path, out: Path, dtype: MergeDtype, check: bool)
     made = read_finished_run(run)
     with reporter(as_json) as emit:
         environment = environment_of(made, run, machine, my_paths(), emit)
-        merge(made, run, out, dtype, environment, machine, emit)
-        result = compare_merged(made, run, out, dtype, environment, machine, emit, check)
+        worker = WorkerContext(environment, machine, emit, made.device)
+        merge(made, run, out, dtype, worker)
+        result = compare_merged(made, run, out, dtype, worker, check)
     log = read_worker_log(run / "worker.jsonl")
     if (run / SPEC).is_file() and log is not None:
         asked = read_spec(run)

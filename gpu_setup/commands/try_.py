@@ -44,7 +44,8 @@ def command(as_json: bool, run: Path, prompts: tuple[str, ...], tokens: int) -> 
     """Ask the base model and the trained model the same questions, side by side. RUN_DIR is the folder of a run."""
     from gpu_setup.commands.training_options import my_paths
     from gpu_setup.render.progress import reporter
-    from harness.training.examination import examine, held_out_file
+    from harness.environment.worker_process import WorkerContext
+    from harness.training.examination import ExaminationSettings, examine, held_out_file
     from machine.errors import FINE
     from machine.local import LocalMachine
 
@@ -53,10 +54,9 @@ def command(as_json: bool, run: Path, prompts: tuple[str, ...], tokens: int) -> 
     with reporter(as_json) as emit:
         environment = environment_of(made, run, machine, my_paths(), emit)
         held_out = None if prompts else held_out_file(made.traits, run, own_data=made.data is not None)
-        said = examine(
-            made.base_model, run, held_out, environment, machine, emit, prompts, run / "try.json", tokens,
-            offline=made.traits.model != "hub", device=made.device,
-        )  # fmt: skip
+        wanted = ExaminationSettings(held_out, prompts, tokens, offline=made.traits.model != "hub")
+        worker = WorkerContext(environment, machine, emit, made.device)
+        said = examine(made.base_model, run, wanted, worker, run / "try.json")
 
     def text() -> str:
         from gpu_setup.render.train import tried_text

@@ -5,10 +5,31 @@ from __future__ import annotations
 import os
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.environment.build import Environment
+from machine.events import Emit
+from machine.local import Machine
 
 WORKER = Path(str(resources.files("harness"))) / "worker"
+
+
+class WorkerContext(NamedTuple):
+    """What a process of the worker runs in: the environment, the machine that starts it (this one, or a container), and
+    `device`, the only card that it sees.
+    """
+
+    environment: Environment
+    machine: Machine
+    emit: Emit
+    device: str | None = None
+
+    @property
+    def python(self) -> str:
+        return str(self.environment.python)
+
+    def variables(self, run: Path | None = None, offline: bool = True) -> dict[str, str]:
+        return worker_environment(self.environment, run, offline, self.device)
 
 
 def worker_environment(

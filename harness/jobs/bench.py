@@ -16,7 +16,9 @@ import msgspec
 
 from checks.facts.host import Host
 from harness.atomic_files import write_atomic
+from harness.environment.worker_process import WorkerContext
 from harness.jobs.soak import soak
+from harness.jobs.workplace import Workplace
 from harness.measure import run_context
 from harness.measure.gpu_processes import read_card_use, refuse_foreign
 from harness.measure.matmul_ceiling import Products, measure_ceiling, products_of, products_seen
@@ -32,13 +34,12 @@ from harness.measure.workload import (
     exact_workload,
     overrides_for,
 )
-from harness.pipeline import Job, TrainingSetup, inputs_digest, recipe_for_verdict
+from harness.pipeline import Job, TrainingSetup, inputs_digest, run_spec
 from harness.recipe.axolotl_config import run_config
 from harness.training.launch import mark_interrupted, new_run_folder, train
 from machine.errors import Interrupted, Problem
 from machine.events import Emit, Event
 from machine.local import Machine
-from machine.paths import Paths
 
 STAGE = "bench"
 UP_BUDGET = 90.0
@@ -97,17 +98,18 @@ class BenchLaunch(NamedTuple):
 
 
 def bench(
-    job: Job, setup: TrainingSetup, chosen: BenchSettings, host: Host, machine: Machine, paths: Paths, emit: Emit
+    job: Job, setup: TrainingSetup, chosen: BenchSettings, host: Host, place: Workplace
 ) -> tuple[BenchLaunch, ...]:
     """Every launch of a benchmark, in order."""
+    machine, emit = place.machine, place.emit
     job = with_short_warmup(job) if chosen.mode == "quick" else job
     check_preconditions(job, setup, host, machine, emit)
-    soaked = soak(job, setup, host, machine, paths, emit) if chosen.soak else None
+    soaked = soak(job, setup, host, machine, place.paths, emit) if chosen.soak else None
     first_seed = int(job.overrides.get("seed", job.recipe.config.get("seed") or 42))
     done = []
     for number in range(chosen.launches):
         seeded = {"seed": first_seed + number} if chosen.launches > 1 else {}
-        workload, changes = prepare_launch(job, setup, chosen, first_seed + number, machine, paths, emit)
+        workload, changes = prepare_launch(job, setup, chosen, first_seed + number, place)
         launch = msgspec.structs.replace(job, overrides={**changes, **job.overrides, **seeded}, budget=chosen.budget)
         if chosen.launches > 1:
             emit(Event("note", STAGE, f"Launch {number + 1} of {chosen.launches}, seed {first_seed + number}"))
@@ -115,7 +117,7 @@ def bench(
             chosen.mode, describe_settings(chosen, soaked), workload, chosen.budget, chosen.ceiling_seconds, soaked
         )
         own = msgspec.structs.replace(setup, inputs=inputs_digest(launch, setup.environment, setup.base_model))
-        done.append(BenchLaunch(launch, own, run_launch(launch, own, method, host, machine, paths.runs, emit)))
+        done.append(BenchLaunch(launch, own, run_launch(launch, own, method, host, place)))
     return tuple(done)
 
 
@@ -126,7 +128,7 @@ def with_short_warmup(job: Job) -> Job:
 
 
 def prepare_launch(
-    job: Job, setup: TrainingSetup, chosen: BenchSettings, seed: int, machine: Machine, paths: Paths, emit: Emit
+    job: Job, setup: TrainingSetup, chosen: BenchSettings, seed: int, place: Workplace
 ) -> tuple[Workload, dict[str, Any]]:
     """The workload of a launch and its changes to the recipe's config; its documents are made where needed."""
     if chosen.workload != EXACT:
@@ -135,7 +137,9 @@ def prepare_launch(
     workload = exact_workload(job.recipe, job.overrides, chosen.tokens)
     if chosen.mode == "record" and "max_steps" not in job.overrides:
         workload = with_min_steps(workload, job.recipe.traits.warmup_steps + FEWEST_RECORD_STEPS)
-    data = ensure_documents(workload, setup.base_model, seed, setup.environment, machine, paths, emit)
+    # tokenising needs no card
+    worker = WorkerContext(setup.environment, place.machine, place.emit)
+    data = ensure_documents(workload, setup.base_model, seed, worker, place.paths.cache)
     return workload, overrides_for(workload, data)
 
 
@@ -151,14 +155,13 @@ def check_preconditions(job: Job, setup: TrainingSetup, host: Host, machine: Mac
     vendor = job.stack.vendor
     refuse_foreign(read_card_use(vendor, run_context.slot_of(host, vendor, job.device), machine))
     if job.recipe.config.get("load_in_4bit"):
-        check_nf4(setup.environment, machine, emit, job.device, job.conditions)
+        check_nf4(WorkerContext(setup.environment, machine, emit, job.device), job.conditions)
 
 
-def run_launch(
-    job: Job, setup: TrainingSetup, method: MeasuringMethod, host: Host, machine: Machine, runs: Path, emit: Emit
-) -> Path:
+def run_launch(job: Job, setup: TrainingSetup, method: MeasuringMethod, host: Host, place: Workplace) -> Path:
     """One launch, with the ceiling before and after, and the sensors during it. Returns its folder."""
     vendor = job.stack.vendor
+    machine, runs = place.machine, place.paths.runs
     which = run_context.slot_of(host, vendor, job.device)
     use = read_card_use(vendor, which, machine)
     refuse_foreign(use)
@@ -168,34 +171,23 @@ def run_launch(
     write_atomic(folder / run_context.METHOD, msgspec.json.encode(method))
     config = run_config(job.recipe, setup.base_model, folder, job.data, job.overrides)
     products = products_of(config, setup.base_model)
-    seconds = method.ceiling_seconds
-    _ceiling(products, seconds, folder / run_context.BEFORE, job, setup, machine, emit)
+    seconds, worker = method.ceiling_seconds, WorkerContext(setup.environment, machine, place.emit, job.device)
+    _ceiling(products, seconds, folder / run_context.BEFORE, worker)
     with record_telemetry(machine, vendor, which, folder / run_context.TELEMETRY):
-        log = train(
-            recipe_for_verdict(job), setup.environment, setup.base_model, folder, machine, emit, setup.inputs, job.data,
-            job.overrides, job.device, budget=job.budget,
-        )  # fmt: skip
+        log = train(run_spec(job, setup), folder, worker)
     # a model whose shapes are in no table: they are known once it was loaded
     products = products or products_seen(config, log.start)
-    _ceiling(products, seconds, folder / run_context.AFTER, job, setup, machine, emit)
+    _ceiling(products, seconds, folder / run_context.AFTER, worker)
     return folder
 
 
-def _ceiling(
-    products: Products | None,
-    seconds: float | None,
-    out: Path,
-    job: Job,
-    setup: TrainingSetup,
-    machine: Machine,
-    emit: Emit,
-) -> None:
+def _ceiling(products: Products | None, seconds: float | None, out: Path, worker: WorkerContext) -> None:
     """Measure the ceiling. Without it the run is still valid: a failure is a warning, and the figure is null."""
     if products is None or not seconds:
         return
     try:
-        measure_ceiling(products, seconds, out, setup.environment, machine, emit, job.device)
+        measure_ceiling(products, seconds, out, worker)
     except Interrupted:
         raise
     except Problem as problem:
-        emit(Event("warning", STAGE, f"No matmul ceiling: {problem.what} {problem.why}".rstrip()))
+        worker.emit(Event("warning", STAGE, f"No matmul ceiling: {problem.what} {problem.why}".rstrip()))

@@ -11,14 +11,12 @@ from typing import Literal
 import msgspec
 
 from harness.atomic_files import disk_errors
-from harness.environment.build import Environment
-from harness.environment.worker_process import worker_environment
+from harness.environment.worker_process import WorkerContext
 from harness.process.diagnosis import describe_exit, process_failure
-from harness.training.examination import examine, held_out_file
+from harness.training.examination import ExaminationSettings, examine, held_out_file
 from harness.training.launch import RunRecord
 from machine.errors import BadUsage, Refused
-from machine.events import Emit, Event
-from machine.local import Machine
+from machine.events import Event
 
 STAGE = "merge"
 
@@ -58,18 +56,17 @@ def is_four_bit(folder: Path) -> bool:
     return bool(config.get("load_in_4bit"))
 
 
-def merge(
-    run: RunRecord, folder: Path, out: Path, dtype: MergeDtype, environment: Environment, machine: Machine, emit: Emit
-) -> Path:
+def merge(run: RunRecord, folder: Path, out: Path, dtype: MergeDtype, worker: WorkerContext) -> Path:
     """Write the merged model to `out`, which must not exist; raises Problem."""
     if out.exists():
         raise Refused(
             "merge.out-taken", f"{out} exists already.", "gpu-setup does not overwrite it.", "Give another --out."
         )
+    emit = worker.emit
     option = ("--four-bit",) if is_four_bit(folder) else ()
     emit(Event("start", STAGE, f"Merging the adapter into its base: {out}"))
     argv = (
-        str(environment.python), "-m", "gpu_setup_worker.merge", "--base", run.base_model,
+        worker.python, "-m", "gpu_setup_worker.merge", "--base", run.base_model,
         "--adapter", str(folder / "adapter"), "--out", str(out), "--dtype", dtype, *option,
     )  # fmt: skip
 
@@ -80,9 +77,7 @@ def merge(
 
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        outcome = machine.stream(
-            argv, on_line, env=worker_environment(environment, device=run.device), log=str(folder / "merge.log")
-        )
+        outcome = worker.machine.stream(argv, on_line, env=worker.variables(), log=str(folder / "merge.log"))
     if not outcome.ok:
         raise process_failure(
             "merge.failed",
@@ -96,14 +91,7 @@ def merge(
 
 
 def compare_merged(
-    run: RunRecord,
-    folder: Path,
-    out: Path,
-    dtype: MergeDtype,
-    environment: Environment,
-    machine: Machine,
-    emit: Emit,
-    ask: bool = True,
+    run: RunRecord, folder: Path, out: Path, dtype: MergeDtype, worker: WorkerContext, ask: bool = True
 ) -> MergeResult:
     """Compare the answers of the adapter on its base and of the merged model; not without `ask`."""
     size = sum(file.stat().st_size for file in out.glob("*"))
@@ -111,18 +99,18 @@ def compare_merged(
         return MergeResult(
             str(folder), str(out), size, dtype, notes=("The merged model was not compared with the adapter.",)
         )
-    held_out = held_out_file(run.traits, folder, run.data is not None)
-    common = (run.base_model, folder, held_out, environment, machine, emit, ())
-    one = examine(*common, folder / "merge-adapter.json", device=run.device, exact=True)
-    other = examine(*common, folder / "merge-merged.json", device=run.device, merged=out)
+    wanted = ExaminationSettings(held_out_file(run.traits, folder, run.data is not None))
+    exact = msgspec.structs.replace(wanted, exact=True)
+    one = examine(run.base_model, folder, exact, worker, folder / "merge-adapter.json")
+    other = examine(run.base_model, folder, wanted, worker, folder / "merge-merged.json", out)
     pairs = list(zip(one.answers, other.answers, strict=True))
     same = sum(1 for adapter, merged in pairs if adapter.after == merged.after)
     notes = []
     if same < len(pairs):
-        exact = "" if dtype == "float32" else " --dtype float32 keeps them exact, at twice the size."
+        advice = "" if dtype == "float32" else " --dtype float32 keeps them exact, at twice the size."
         changed = len(pairs) - same
         answers = "1 answer differs" if changed == 1 else f"{changed} answers differ"
-        notes.append(f"{dtype} rounds the merged weights: {answers}.{exact}")
+        notes.append(f"{dtype} rounds the merged weights: {answers}.{advice}")
     return MergeResult(
         str(folder),
         str(out),

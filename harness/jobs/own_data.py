@@ -11,6 +11,7 @@ import msgspec
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
+from harness.environment.worker_process import WorkerContext
 from harness.jobs.default_recipe import SMALL
 from harness.jobs.job_choice import JobRequest, choose_job
 from harness.jobs.merge import merge
@@ -108,7 +109,8 @@ def with_merged(
     target = folder / "merged"
     if not target.exists():
         run, log = _read_finished(folder)
-        merge(run, folder, target, "bfloat16", setup.environment, place.machine, place.emit)
+        worker = WorkerContext(setup.environment, place.machine, place.emit, run.device)
+        merge(run, folder, target, "bfloat16", worker)
         base = find_base_model(job.recipe, setup.base_model)
         write_card(target, model_card_text(job.recipe, run, log, result, base, tool_version, merged=True))
     return msgspec.structs.replace(result, merged=str(target))

@@ -15,9 +15,10 @@ import msgspec
 from harness.atomic_files import write_atomic
 from harness.dataset.alpaca import read_alpaca
 from harness.dataset.check import CheckSettings, check
+from harness.environment.worker_process import WorkerContext
 from harness.memory.available import GIB, AvailableMemory
 from harness.memory.fit import FitOptions, predict_fit
-from harness.pipeline import Job, TrainingSetup, count_recipe_rows, recipe_for_verdict
+from harness.pipeline import Job, TrainingSetup, count_recipe_rows, run_spec
 from harness.process.worker_log import WorkerLog, read_worker_log
 from harness.recipe.loader import Recipe, load_recipe
 from harness.training.background import BackgroundUnit
@@ -300,10 +301,10 @@ def run_training(
         hung = HangLimits() if seconds is None else HangLimits(0.0, seconds / 2, 0.0, seconds)
         again = f"gpu-setup train --resume {folder}"
         try:
-            train(
-                recipe_for_verdict(job), setup.environment, setup.base_model, folder, machine, emit, spec.work,
-                job.data, spec.overrides, job.device, spec.keep, hung,
-            )  # fmt: skip
+            run = msgspec.structs.replace(
+                run_spec(job, setup), inputs=spec.work, overrides=spec.overrides, keep=spec.keep, hung=hung
+            )
+            train(run, folder, WorkerContext(setup.environment, machine, emit, job.device))
         except KeyboardInterrupt as stop:
             raise _stop_error(folder, again) from stop
         except Interrupted as stop:

@@ -18,6 +18,7 @@ import msgspec
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from harness.atomic_files import read_if_valid, write_atomic
+from harness.environment.worker_process import WorkerContext
 from harness.jobs.tune_search import (
     Duel,
     TuneChange,
@@ -37,7 +38,7 @@ from harness.memory.prediction import predict
 from harness.pipeline import Job, TrainingSetup
 from harness.process.worker_log import WorkerLog, read_worker_log
 from harness.recipe.loader import SAMPLES, Recipe
-from harness.training.launch import new_run_folder, train
+from harness.training.launch import RunSpec, new_run_folder, train
 from harness.training.monitor import HangLimits
 from machine.errors import BadUsage, Interrupted, Problem
 from machine.events import Emit, Event
@@ -270,10 +271,11 @@ class _Tuner(msgspec.Struct):
 
     def _run(self, overrides: dict[str, Any], seconds: float | None, hung: HangLimits | None) -> WorkerLog:
         folder = new_run_folder(self.folder / "runs", self.job.recipe)
-        return train(
-            self.job.recipe, self.setup.environment, self.setup.base_model, folder, self.machine, _quiet,
-            self.setup.inputs, self.job.data, overrides, self.job.device, hung=hung, budget=seconds,
+        spec = RunSpec(
+            self.job.recipe, self.setup.base_model, self.setup.inputs, self.job.data, overrides,
+            hung=hung or HangLimits(), budget=seconds,
         )  # fmt: skip
+        return train(spec, folder, WorkerContext(self.setup.environment, self.machine, _quiet, self.job.device))
 
     def _comparison_rows(self) -> Path:
         """A file of eight questions with the same answer.

@@ -9,13 +9,12 @@ import msgspec
 
 from harness.atomic_files import disk_errors, read_if_valid
 from harness.environment.build import Environment
-from harness.environment.worker_process import worker_environment
+from harness.environment.worker_process import WorkerContext
 from harness.process.diagnosis import describe_exit, process_failure
 from harness.process.worker_log import StartEvent
 from harness.recipe.shapes import LINEARS, Shapes, from_config, lora_pairs, shapes_of
 from machine.errors import BadUsage
-from machine.events import Emit, Event
-from machine.local import Machine
+from machine.events import Event
 
 STAGE = "ceiling"
 
@@ -94,22 +93,16 @@ def ceiling_argv(environment: Environment, products: Products) -> tuple[str, ...
     )  # fmt: skip
 
 
-def measure_ceiling(
-    products: Products,
-    seconds: float,
-    out: Path,
-    environment: Environment,
-    machine: Machine,
-    emit: Emit,
-    device: str | None = None,
-) -> Ceiling:
+def measure_ceiling(products: Products, seconds: float, out: Path, worker: WorkerContext) -> Ceiling:
     """Measure for `seconds` and keep the document `out`. Raises OutsideFailed when the measurement fails."""
-    emit(Event("start", STAGE, f"Measuring how fast this device multiplies the model's matrices ({seconds:.0f} s)"))
+    worker.emit(
+        Event("start", STAGE, f"Measuring how fast this device multiplies the model's matrices ({seconds:.0f} s)")
+    )
     with disk_errors(out):
-        outcome = machine.stream(
-            (*ceiling_argv(environment, products), "--seconds", str(seconds), "--out", str(out)),
+        outcome = worker.machine.stream(
+            (*ceiling_argv(worker.environment, products), "--seconds", str(seconds), "--out", str(out)),
             lambda line: None,
-            env=worker_environment(environment, device=device),
+            env=worker.variables(),
             log=str(out.with_suffix(".log")),
         )
     found = read_ceiling(out) if outcome.ok else None
@@ -121,7 +114,7 @@ def measure_ceiling(
             describe_exit(outcome.rc),
             f"See {out.with_suffix('.log')}, then run the same command again.",
         )
-    emit(Event("end", STAGE, f"{sorted(found.rounds)[len(found.rounds) // 2]:.3g} TFLOP/s in {found.precision}"))
+    worker.emit(Event("end", STAGE, f"{sorted(found.rounds)[len(found.rounds) // 2]:.3g} TFLOP/s in {found.precision}"))
     return found
 
 

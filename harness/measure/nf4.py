@@ -13,11 +13,11 @@ import msgspec
 
 from harness.atomic_files import read_if_valid, write_atomic
 from harness.environment.build import Environment
-from harness.environment.worker_process import WORKER, worker_environment
+from harness.environment.worker_process import WORKER, WorkerContext
 from harness.process.diagnosis import describe_exit, process_failure
 from machine.errors import BadAnswer, Problem
-from machine.events import Emit, Event
-from machine.local import Machine, Outcome
+from machine.events import Event
+from machine.local import Outcome
 
 STAGE = "nf4"
 PATIENCE = 300.0
@@ -40,23 +40,24 @@ def digest(environment: Environment, device: str | None, conditions: Sequence[st
     return hashlib.sha256(check + "\0".join([*parts, device or "", *conditions]).encode()).hexdigest()
 
 
-def check_nf4(
-    environment: Environment, machine: Machine, emit: Emit, device: str | None = None, conditions: Sequence[str] = ()
-) -> Nf4Check:
+def check_nf4(worker: WorkerContext, conditions: Sequence[str] = ()) -> Nf4Check:
     """The result; a kept one where nothing has changed. Raises BadAnswer when a product is wrong."""
-    file = environment.notes_folder / f"nf4-{digest(environment, device, conditions)[:16]}.json"
+    name = f"nf4-{digest(worker.environment, worker.device, conditions)[:16]}.json"
+    file = worker.environment.notes_folder / name
     kept = read_if_valid(file, Nf4Check)
     if kept is not None and kept.of_bound:
         return kept
-    emit(Event("start", STAGE, "Comparing 4-bit products with their exact values"))
-    outcome = machine.run(
-        (str(environment.python), "-m", "gpu_setup_worker.nf4_check"),
+    worker.emit(Event("start", STAGE, "Comparing 4-bit products with their exact values"))
+    outcome = worker.machine.run(
+        (worker.python, "-m", "gpu_setup_worker.nf4_check"),
         timeout=PATIENCE,
-        env=worker_environment(environment, device=device),
+        env=worker.variables(),
     )
     found = parse_nf4(outcome)
     write_atomic(file, msgspec.json.encode(found))
-    emit(Event("end", STAGE, f"4-bit arithmetic verified (error at most {found.worst:.0%} of the rounding bound)"))
+    worker.emit(
+        Event("end", STAGE, f"4-bit arithmetic verified (error at most {found.worst:.0%} of the rounding bound)")
+    )
     return found
 
 

@@ -14,13 +14,11 @@ from typing import Any, Literal
 import msgspec
 
 from harness.atomic_files import disk_errors
-from harness.environment.build import Environment
-from harness.environment.worker_process import WORKER, worker_environment
+from harness.environment.worker_process import WORKER, WorkerContext
 from harness.process.diagnosis import describe_exit, process_failure
 from harness.recipe.loader import SAMPLES, Recipe
-from machine.events import Emit, Event
-from machine.local import Machine
-from machine.paths import Paths, make
+from machine.events import Event
+from machine.paths import make
 
 STAGE = "workload"
 # the cache folder with the documents
@@ -79,9 +77,7 @@ def overrides_for(workload: Workload, data: Path | None) -> dict[str, Any]:
     }
 
 
-def ensure_documents(
-    workload: Workload, base_model: str, seed: int, environment: Environment, machine: Machine, paths: Paths, emit: Emit
-) -> Path:
+def ensure_documents(workload: Workload, base_model: str, seed: int, worker: WorkerContext, cache: Path) -> Path:
     """The file of exact-length documents for one launch, made once per model, length, number and seed."""
     assert workload.document_tokens and workload.tokens_per_step and workload.steps
     documents = workload.steps * workload.tokens_per_step // workload.document_tokens
@@ -91,20 +87,20 @@ def ensure_documents(
         digest.update(f"{part}\0".encode())
     for file in texts:
         digest.update(file.read_bytes())
-    out = make(paths.cache / DOCUMENTS) / f"exact-{workload.document_tokens}-{digest.hexdigest()[:16]}.jsonl"
+    out = make(cache / DOCUMENTS) / f"exact-{workload.document_tokens}-{digest.hexdigest()[:16]}.jsonl"
     if out.is_file():
         return out
     words = f"Making {documents} documents of exactly {workload.document_tokens} tokens"
-    emit(Event("start", STAGE, words))
+    worker.emit(Event("start", STAGE, words))
     with disk_errors(out):
-        outcome = machine.stream(
+        outcome = worker.machine.stream(
             (
-                str(environment.python), "-m", "gpu_setup_worker.workload", "--model", base_model,
+                worker.python, "-m", "gpu_setup_worker.workload", "--model", base_model,
                 "--length", str(workload.document_tokens), "--documents", str(documents), "--seed", str(seed),
                 "--out", str(out), *map(str, texts),
             ),
             lambda line: None,
-            env=worker_environment(environment),
+            env=worker.variables(),
         )  # fmt: skip
     if not outcome.ok or not out.is_file():
         raise process_failure(
@@ -114,5 +110,5 @@ def ensure_documents(
             describe_exit(outcome.rc),
             "Run the same command again, or use --workload recipe, which needs no such documents.",
         )
-    emit(Event("end", STAGE, f"Documents ready: {out}"))
+    worker.emit(Event("end", STAGE, f"Documents ready: {out}"))
     return out

@@ -7,12 +7,10 @@ from pathlib import Path
 import msgspec
 
 from harness.atomic_files import disk_errors, write_atomic
-from harness.environment.build import Environment
-from harness.environment.worker_process import worker_environment
+from harness.environment.worker_process import WorkerContext
 from harness.process.diagnosis import describe_exit, process_failure
 from harness.recipe.loader import SAMPLES, Traits
-from machine.events import Emit, Event
-from machine.local import Machine
+from machine.events import Event
 
 STAGE = "examine"
 DOCUMENT = "examination.json"
@@ -50,6 +48,19 @@ class Examination(msgspec.Struct, frozen=True):
     answers: tuple[AnswerPair, ...] = ()
 
 
+class ExaminationSettings(msgspec.Struct, frozen=True):
+    """The rows to compute losses on, the questions to ask (none: the rows'), and the `tokens` of an answer at most.
+
+    `exact`: compute the base exactly on a CPU too, not in a faster and less exact form.
+    """
+
+    held_out: Path | None
+    prompts: tuple[str, ...] = ()
+    tokens: int = 64
+    offline: bool = True
+    exact: bool = False
+
+
 def held_out_file(traits: Traits, folder: Path, own_data: bool) -> Path | None:
     """The rows that were not trained on: the recipe's file, or the validation split that the worker saved."""
     name = traits.held_out
@@ -62,50 +73,41 @@ def held_out_file(traits: Traits, folder: Path, own_data: bool) -> Path | None:
 def examine(
     base_model: str,
     folder: Path,
-    held_out: Path | None,
-    environment: Environment,
-    machine: Machine,
-    emit: Emit,
-    prompts: tuple[str, ...] = (),
+    wanted: ExaminationSettings,
+    worker: WorkerContext,
     out: Path | None = None,
-    tokens: int = 64,
-    offline: bool = True,
-    device: str | None = None,
     merged: Path | None = None,
-    exact: bool = False,
 ) -> Examination:
     """Losses and answers before and after, from the adapter in `folder`; raises OutsideFailed when it does not load.
 
-    `merged`: examine the merged model in this folder instead; then there is only an "after". `exact`: compute the base
-    exactly on a CPU too, not in a faster and less exact form. A run that trained every weight has no adapter: its base
-    and its own model are examined one after the other.
+    `merged`: examine the merged model in this folder instead; then there is only an "after". A run that trained every
+    weight has no adapter: its base and its own model are examined one after the other.
     """
-    out = out or folder / DOCUMENT
+    out, emit = out or folder / DOCUMENT, worker.emit
     if merged is None and not (folder / "adapter" / "adapter_config.json").is_file():
-        whole = (Path(base_model), folder / "adapter")
-        common = (held_out, environment, machine, emit, prompts, out, tokens, offline, device)
-        before, after = (examine(base_model, folder, *common, merged=model) for model in whole)
+        models = (Path(base_model), folder / "adapter")
+        before, after = (examine(base_model, folder, wanted, worker, out, model) for model in models)
         return _save(out, _combine(before, after))
     words = "the merged model" if merged else "the base model and the trained adapter"
     emit(Event("start", STAGE, f"Examining {words} with the same questions"))
     model = ["--merged", str(merged)] if merged else ["--base", base_model, "--adapter", str(folder / "adapter")]
     argv = [
-        str(environment.python),
+        worker.python,
         "-m",
         "gpu_setup_worker.examine",
         *model,
         "--out",
         str(out),
         "--tokens",
-        str(tokens),
+        str(wanted.tokens),
     ]
     if not merged and not _in_4_bit(folder):
         argv += ["--plain"]
-    if exact:
+    if wanted.exact:
         argv += ["--exact"]
-    if held_out is not None:
-        argv += ["--held-out", str(held_out)]
-    for prompt in prompts:
+    if wanted.held_out is not None:
+        argv += ["--held-out", str(wanted.held_out)]
+    for prompt in wanted.prompts:
         argv += [f"--prompt={prompt}"]
     done = 0
 
@@ -118,10 +120,10 @@ def examine(
     # an earlier document must not be taken for this one
     out.unlink(missing_ok=True)
     with disk_errors(folder):
-        outcome = machine.stream(
+        outcome = worker.machine.stream(
             argv,
             on_line,
-            env=worker_environment(environment, offline=offline, device=device),
+            env=worker.variables(offline=wanted.offline),
             log=str(folder / "examine.log"),
         )
     if not outcome.ok or not out.is_file():

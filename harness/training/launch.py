@@ -13,8 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from harness.atomic_files import disk_errors, write_atomic
-from harness.environment.build import Environment
-from harness.environment.worker_process import worker_environment
+from harness.environment.worker_process import WorkerContext
 from harness.process.diagnosis import hang_failure, training_failure
 from harness.process.kernel_events import kernel_lines_since
 from harness.process.worker_log import WorkerLog, read_worker_log
@@ -23,8 +22,7 @@ from harness.recipe.loader import Recipe, Traits
 from harness.training.checkpoints import Checkpoint, newest_complete, remove_later
 from harness.training.monitor import STAGE, STOP, HangLimits, watch_run
 from machine.errors import BadAnswer, Interrupted, OutsideFailed, Problem, reason
-from machine.events import Emit, Event
-from machine.local import Machine
+from machine.events import Event
 
 DOCUMENT = "run.json"
 # held while the run's gpu-setup is running: a run marked as running whose lock is free was killed
@@ -41,6 +39,23 @@ class CheckpointPolicy(msgspec.Struct, frozen=True):
 
     seconds: float = 600.0
     patience: int = 0
+
+
+class RunSpec(msgspec.Struct, frozen=True):
+    """What a run trains. `inputs`: digest of everything that decides it; `data`: the user's own data file.
+
+    With `keep`, an interrupted run in the same folder resumes from its newest complete checkpoint, and the first Ctrl-C
+    saves a checkpoint before the run ends. `budget`: measured seconds after which the training ends early.
+    """
+
+    recipe: Recipe
+    base_model: str
+    inputs: str = ""
+    data: Path | None = None
+    overrides: dict[str, Any] = {}
+    keep: CheckpointPolicy | None = None
+    hung: HangLimits = HangLimits()
+    budget: float | None = None
 
 
 class RunRecord(msgspec.Struct, frozen=True):
@@ -91,47 +106,32 @@ def new_run_folder(runs: Path, recipe: Recipe) -> Path:
     )
 
 
-def train(
-    recipe: Recipe,
-    environment: Environment,
-    base_model: str,
-    folder: Path,
-    machine: Machine,
-    emit: Emit,
-    inputs: str = "",
-    data: Path | None = None,
-    overrides: dict[str, Any] | None = None,
-    device: str | None = None,
-    keep: CheckpointPolicy | None = None,
-    hung: HangLimits | None = None,
-    budget: float | None = None,
-) -> WorkerLog:
+def train(spec: RunSpec, folder: Path, worker: WorkerContext) -> WorkerLog:
     """Train, and return what the worker recorded. Raises Problem where the run has no result; its folder is kept.
 
-    KeyboardInterrupt ends the process group and marks the run as interrupted. With `keep`, an interrupted run in this
-    folder resumes from its newest complete checkpoint, and the first Ctrl-C saves a checkpoint before the run ends.
-    `budget`: measured seconds after which the training ends early.
+    KeyboardInterrupt ends the process group and marks the run as interrupted.
     """
     from filelock import FileLock
 
-    config = run_config(recipe, base_model, folder, data, overrides or {})
+    recipe, environment = spec.recipe, worker.environment
+    config = run_config(recipe, spec.base_model, folder, spec.data, spec.overrides)
     run = RunRecord(
         recipe=recipe.name,
         traits=recipe.traits,
         recipe_digest=recipe.digest,
         status="running",
         started_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        base_model=base_model,
+        base_model=spec.base_model,
         stack=environment.stack,
         lock_digest=environment.lock_digest,
         torch=environment.torch,
-        inputs=inputs,
-        data=str(data) if data else None,
-        device=device,
-        overrides=overrides or {},
+        inputs=spec.inputs,
+        data=str(spec.data) if spec.data else None,
+        device=worker.device,
+        overrides=spec.overrides,
     )
     with FileLock(folder / LOCK):
-        point = resume_point(folder) if keep is not None else None
+        point = resume_point(folder) if spec.keep is not None else None
         # later checkpoints are incomplete, or their steps will be repeated
         remove_later(folder / "adapter", point.step if point else -1)
         if point is not None:
@@ -143,8 +143,8 @@ def train(
                 resumed_from=(*before.resumed_from, point.step),
             )
             config["resume_from_checkpoint"] = str(point.folder)
-            emit(Event("note", STAGE, f"Resuming after step {point.step}, from {point.folder}"))
-        return _train(recipe, run, config, environment, folder, machine, emit, keep, hung or HangLimits(), budget)
+            worker.emit(Event("note", STAGE, f"Resuming after step {point.step}, from {point.folder}"))
+        return _train(spec, run, config, folder, worker)
 
 
 def resume_point(folder: Path) -> Checkpoint | None:
@@ -153,23 +153,13 @@ def resume_point(folder: Path) -> Checkpoint | None:
     return newest_complete(folder / "adapter", log.begin.planned_steps if log and log.begin else None)
 
 
-def _train(
-    recipe: Recipe,
-    run: RunRecord,
-    config: dict[str, Any],
-    environment: Environment,
-    folder: Path,
-    machine: Machine,
-    emit: Emit,
-    keep: CheckpointPolicy | None,
-    hung: HangLimits,
-    budget: float | None,
-) -> WorkerLog:
+def _train(spec: RunSpec, run: RunRecord, config: dict[str, Any], folder: Path, worker: WorkerContext) -> WorkerLog:
     import yaml
 
+    traits, machine, emit, keep = spec.recipe.traits, worker.machine, worker.emit, spec.keep
     _write(folder, run)
     write_atomic(folder / "config.yml", yaml.safe_dump(config, sort_keys=False))
-    emit(Event("start", STAGE, f"Training {recipe.name} with Axolotl: {folder}"))
+    emit(Event("start", STAGE, f"Training {run.recipe} with Axolotl: {folder}"))
     begin = time.monotonic()
     before = run.seconds or 0.0
 
@@ -179,18 +169,18 @@ def _train(
         return seconds
 
     # a downloaded model does not need the hub any more, and the user's own data never did
-    offline = recipe.traits.model != "hub" or (run.data is not None and Path(run.base_model).is_dir())
-    variables = worker_environment(environment, folder, offline, run.device)
-    if budget is not None:
-        variables["GPU_SETUP_BUDGET"] = f"{budget} {recipe.traits.warmup_steps}"
+    offline = traits.model != "hub" or (run.data is not None and Path(run.base_model).is_dir())
+    variables = worker.variables(folder, offline)
+    if spec.budget is not None:
+        variables["GPU_SETUP_BUDGET"] = f"{spec.budget} {traits.warmup_steps}"
     if keep is not None:
         settings = {"seconds": keep.seconds, "patience": keep.patience, "stop": str(folder / STOP)}
         variables["GPU_SETUP_KEEP"] = msgspec.json.encode(settings).decode()
     try:
-        with disk_errors(folder), watch_run(folder, emit, hung, keep is not None) as watch:
+        with disk_errors(folder), watch_run(folder, emit, spec.hung, keep is not None) as watch:
             outcome = machine.stream(
                 (
-                    str(environment.python.parent / "axolotl"),
+                    str(worker.environment.python.parent / "axolotl"),
                     "train",
                     str(folder / "config.yml"),
                     "--launcher",

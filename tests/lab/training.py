@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 
 from checks.catalogue import Stack, catalogue
 from harness.environment.build import Environment
+from harness.environment.worker_process import WorkerContext
 from harness.recipe.loader import load_recipe
+from machine.events import silent
+from machine.local import LocalMachine
 from machine.paths import Paths, paths
 from tests.tool import ROOT
 
@@ -29,6 +32,10 @@ class Training(NamedTuple):
     paths: Paths
     stack: Stack
     environment: Environment
+
+    @property
+    def worker(self) -> WorkerContext:
+        return WorkerContext(self.environment, LocalMachine(), silent)
 
     def home(self, folder: Path) -> Path:
         """A GPU_SETUP_HOME of a test's own whose environment and models are the shared ones."""

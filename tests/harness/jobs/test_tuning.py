@@ -13,12 +13,14 @@ import pytest
 
 from checks.catalogue import catalogue
 from harness.environment.build import Environment
+from harness.environment.worker_process import WorkerContext
 from harness.jobs import tune_run
 from harness.jobs.tune_run import DOCUMENTS, TuneResult, TuneSettings, read_tries, tune
 from harness.jobs.tune_search import TuneTry
 from harness.pipeline import Job, TrainingSetup
 from harness.process.worker_log import StartEvent, StepEvent, WorkerLog
 from harness.recipe.loader import load_recipe
+from harness.training.launch import RunSpec
 from machine.errors import BadUsage, Interrupted, OutsideFailed
 from machine.events import silent
 from machine.local import LocalMachine
@@ -39,8 +41,8 @@ class Trainings:
         monkeypatch.setattr(tune_run, "train", self._train)
         self.paths = paths({"GPU_SETUP_HOME": str(home)})
 
-    def _train(self, recipe: Any, environment: Any, base_model: str, folder: Path, *more: Any, **_: Any) -> WorkerLog:
-        config = {**recipe.config, **more[4]}
+    def _train(self, spec: RunSpec, folder: Path, _worker: WorkerContext) -> WorkerLog:
+        config = {**spec.recipe.config, **spec.overrides}
         self.ran.append(config)
         answer = self._answers(config)
         if isinstance(answer, Exception):

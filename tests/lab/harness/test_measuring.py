@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.environment.worker_process import worker_environment
+from harness.environment.worker_process import WorkerContext, worker_environment
 from harness.measure.gpu_processes import read_card_use, refuse_foreign
 from harness.measure.matmul_ceiling import Products, measure_ceiling
 from harness.measure.nf4 import check_nf4
@@ -105,7 +105,7 @@ def test_a_silent_fall_back_to_plain_products_is_seen(training: Training) -> Non
 def test_the_ceiling_is_this_machines_matrix_product(training: Training, tmp_path: Path) -> None:
     """The weighted figure lies between the slowest and the fastest shape; one shape's is a bare torch.mm's."""
     products = Products(((256, 256, 8), (256, 512, 2)), rows=512, precision="fp32")
-    found = measure_ceiling(products, 1.0, tmp_path / "ceiling.json", training.environment, LocalMachine(), silent)
+    found = measure_ceiling(products, 1.0, tmp_path / "ceiling.json", training.worker)
     assert found.precision == "fp32" and found.device == "cpu" and len(found.rounds) >= 3
     by_shape = [tflops for *_, tflops in found.by_matrix]
     middle = sorted(found.rounds)[len(found.rounds) // 2]
@@ -123,10 +123,11 @@ def test_nf4_is_checked_once(training: Training, tmp_path: Path) -> None:
             return super().run(*given, **more)
 
     # conditions that no other session has seen
-    first = check_nf4(training.environment, Counted(), silent, None, (str(tmp_path),))
+    worker = WorkerContext(training.environment, Counted(), silent)
+    first = check_nf4(worker, (str(tmp_path),))
     assert first.worst < 1.0 and Counted.starts > 0
     Counted.starts = 0
-    assert check_nf4(training.environment, Counted(), silent, None, (str(tmp_path),)) == first
+    assert check_nf4(worker, (str(tmp_path),)) == first
     assert Counted.starts == 0, "nothing is computed again"
 
 
@@ -296,6 +297,7 @@ def test_a_recipe_without_time_left_ends_by_itself(own_home: Path, tmp_path: Pat
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from harness.jobs.bench import bench, bench_settings
+    from harness.jobs.workplace import Workplace
     from harness.pipeline import Job, find_finished_run, inputs_digest, prepare, report_run
     from harness.recipe.loader import load_recipe
     from machine.paths import paths
@@ -307,10 +309,10 @@ def test_a_recipe_without_time_left_ends_by_itself(own_home: Path, tmp_path: Pat
     ready = prepare(job, machine, places, silent)
     chosen = msgspec.structs.replace(bench_settings("bench", False), budget=2.0, ceiling_seconds=0.5)
     host = read_host(machine)
-    (done,) = bench(job, ready, chosen, host, machine, places, silent)
-    report = report_run(done.job, done.ready, done.folder, host, catalogue(), None)
+    (done,) = bench(job, ready, chosen, host, Workplace(machine, places, silent))
+    report = report_run(done.job, done.setup, done.folder, host, catalogue(), None)
     assert report.launches[0].cut_by_budget and 3 < report.launches[0].steps < 3000
-    assert any("the time for measuring was over" in note for note in report.notes)
+    assert any("the time budget was used up" in note for note in report.notes)
     inputs = inputs_digest(job, ready.environment, ready.base_model)
     finished = find_finished_run(msgspec.structs.replace(ready, inputs=inputs), places.runs)
     assert finished is None, "up does not take it for a complete one"

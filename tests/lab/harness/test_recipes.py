@@ -17,8 +17,8 @@ from harness.environment.worker_process import worker_environment
 from harness.pipeline import Job, examine_run, prepare, report_run, train_in_new_folder
 from harness.recipe.axolotl_config import difference, swap_model
 from harness.recipe.loader import SAMPLES, Recipe, Traits, load_recipe
-from harness.training.examination import examine, held_out_file
-from harness.training.launch import new_run_folder, train
+from harness.training.examination import ExaminationSettings, examine, held_out_file
+from harness.training.launch import RunSpec, new_run_folder, train
 from machine.events import silent
 from machine.local import LocalMachine
 from machine.paths import paths
@@ -230,7 +230,7 @@ def test_packed_documents_have_the_losses_of_single_ones(training: Training, own
     found = {}
     for name, changed in (("single", single), ("packed", packed)):
         folder = new_run_folder(places.runs, recipe)
-        found[name] = train(recipe, training.environment, base, folder, machine, silent, overrides=changed)
+        found[name] = train(RunSpec(recipe, base, overrides=changed), folder, training.worker)
     one, other = found["single"].steps, found["packed"].steps
     assert [step.micro_batches for step in (one[0], other[0])] == [8, 1]
     assert [(step.trainable, step.non_padding, step.documents) for step in one] == [
@@ -372,9 +372,8 @@ def test_a_sibling_runs_with_a_small_model_in_its_place(
     for key, (before, after) in difference(sibling.config, config).items():
         sys.stdout.write(f"{key}: {before!r} → {after!r}\n")
     recipe = Recipe(name, sibling.path, sibling.text, config, Traits(title=name, model="tiny"))
-    machine, places = LocalMachine(), paths({"GPU_SETUP_HOME": str(own_home)})
-    folder = new_run_folder(places.runs, recipe)
-    recorded = train(recipe, training.environment, str(base), folder, machine, silent)
+    folder = new_run_folder(paths({"GPU_SETUP_HOME": str(own_home)}).runs, recipe)
+    recorded = train(RunSpec(recipe, str(base)), folder, training.worker)
     assert len(losses(recorded)) == 2 and all(math.isfinite(loss) for loss in losses(recorded))
     assert recorded.start and recorded.start.trainable_parameters
     whole = name.endswith("full")
@@ -385,7 +384,7 @@ def test_a_sibling_runs_with_a_small_model_in_its_place(
         return
     # what no adapter or no 4-bit base has is asked all the same: two models one after the other, or a plain base
     held_out = held_out_file(recipe.traits, folder, own_data=False)
-    seen = examine(str(base), folder, held_out, training.environment, machine, silent, tokens=4)
+    seen = examine(str(base), folder, ExaminationSettings(held_out, tokens=4), training.worker)
     assert seen.rows == 10 and seen.before and seen.after
     assert seen.before.held_out_loss and seen.after.held_out_loss
     assert seen.before != seen.after and len(seen.answers) == 10

@@ -18,8 +18,8 @@ from harness.pipeline import Job, prepare, train_in_new_folder
 from harness.process.worker_log import read_worker_log
 from harness.recipe.axolotl_config import SWAPPABLE, difference, run_config, swap_model
 from harness.recipe.loader import SAMPLES, Recipe, Traits, load_recipe, recipe_names
-from harness.training.examination import Examination, examine, held_out_file
-from harness.training.launch import new_run_folder, train
+from harness.training.examination import Examination, ExaminationSettings, examine, held_out_file
+from harness.training.launch import RunSpec, new_run_folder, train
 from machine.events import silent
 from machine.local import LocalMachine
 from machine.paths import paths
@@ -160,14 +160,14 @@ def test_the_reference_runs_with_its_model_swapped(training: Training, own_home:
     recipe = Recipe(reference.name, reference.path, reference.text, config, traits)
     base = ensure_model(small, training.environment, machine, places, silent)
     folder = new_run_folder(places.runs, recipe)
-    log = train(recipe, training.environment, base, folder, machine, silent)
+    log = train(RunSpec(recipe, base), folder, training.worker)
     assert [step.micro_batches for step in log.steps] == [4] * 2, "micro-batches accumulate"
     assert all(step.processed == 4 * 2 * 512 for step in log.steps), "samples are packed into whole sequences"
     printed = re.findall(r"'loss': '([\d.]+)'", (folder / "axolotl.log").read_text())
     assert [f"{step.loss:.4g}" for step in log.steps] == [f"{float(word):.4g}" for word in printed]
     held_out = held_out_file(traits, folder, own_data=False)
     assert held_out and held_out.name == "held-out-tokens.json", "the worker kept Axolotl's own validation split"
-    seen = examine(base, folder, held_out, training.environment, machine, silent, tokens=8)
+    seen = examine(base, folder, ExaminationSettings(held_out, tokens=8), training.worker)
     assert seen.rows == 10
     assert judge_smoke(log, seen, traits).passed
 
@@ -232,7 +232,7 @@ def test_shuffled_labels_fail(training: Training, own_home: Path, tmp_path: Path
     ready = prepare(job, machine, places, silent)
     folder = train_in_new_folder(job, ready, machine, places.runs, silent)
     held_out = held_out_file(job.recipe.traits, folder, own_data=False)
-    seen = examine(ready.base_model, folder, held_out, ready.environment, machine, silent, tokens=4)
+    seen = examine(ready.base_model, folder, ExaminationSettings(held_out, tokens=4), training.worker)
     log = read_worker_log(folder / "worker.jsonl")
     assert log is not None
     smoke = judge_smoke(log, seen, job.recipe.traits)
@@ -271,7 +271,7 @@ def test_an_adapter_that_answers_nothing_finite_is_judged(training: Training, ti
     assert machine.run((str(training.environment.python), "-c", spoil, str(adapter)), timeout=60).ok
     recipe = load_recipe("tiny")
     held_out = held_out_file(recipe.traits, run, own_data=False)
-    seen = examine(status(run)["base_model"], run, held_out, training.environment, machine, silent, tokens=4)
+    seen = examine(status(run)["base_model"], run, ExaminationSettings(held_out, tokens=4), training.worker)
     assert isinstance(seen, Examination) and seen.after is not None
     assert seen.after.held_out_loss is None
     log = read_worker_log(run / "worker.jsonl")
