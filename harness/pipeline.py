@@ -18,15 +18,15 @@ from harness.environment.base_model import ensure_model
 from harness.environment.build import Environment, ensure_environment
 from harness.environment.worker_process import WORKER, WorkerContext, worker_environment
 from harness.measure.gpu_processes import desktop_note
-from harness.measure.run_context import read_method, read_run_context, trained_card
+from harness.measure.run_context import read_run_context, trained_card
 from harness.process.diagnosis import known_cause, last_error
-from harness.process.worker_log import WorkerLog, read_worker_log
+from harness.process.worker_log import read_worker_log
 from harness.recipe.axolotl_config import find_dataset, local_datasets
 from harness.recipe.loader import SAMPLES, LossBand, Recipe, check_keys
-from harness.report.run_report import Report, build_report, summarise_host
+from harness.report.run_report import FinishedRun, Report, build_report, summarise_host
 from harness.training.examination import DOCUMENT as EXAMINATION
 from harness.training.examination import Examination, ExaminationSettings, examine, held_out_file, read_examination
-from harness.training.launch import RunRecord, RunSpec, mark_interrupted, new_run_folder, read_run, train
+from harness.training.launch import RunSpec, mark_interrupted, new_run_folder, read_run, train
 from machine.errors import BadUsage, OutsideFailed
 from machine.events import Emit, Event
 from machine.local import Machine
@@ -175,22 +175,17 @@ def report_run(
     job: Job, setup: TrainingSetup, folder: Path, host: Host, catalogue: Catalogue, examination: Examination | None
 ) -> Report:
     """The report of a finished run, with what was measured before, during and after it."""
-    run, log = _read_finished(folder)
-    card = trained_card(host, catalogue, job.stack.vendor, job.device)
-    around = read_run_context(folder, card)
-    report = build_report(
-        recipe_for_verdict(job), run, log, setup.environment, summarise_host(host, catalogue), folder, examination,
-        count_rows(job), around, loss_band(job), read_method(folder),
-    )  # fmt: skip
-    shared = desktop_note(around.use, host)
-    return msgspec.structs.replace(report, notes=(*report.notes, shared)) if shared else report
-
-
-def _read_finished(folder: Path) -> tuple[RunRecord, WorkerLog]:
     log = read_worker_log(folder / "worker.jsonl")
     if log is None:
         raise BadUsage("run.none", f"{folder} contains no worker log.", "", "Run the same command again.")
-    return read_run(folder), log
+    run = FinishedRun(recipe_for_verdict(job), read_run(folder), log, folder, examination)
+    card = trained_card(host, catalogue, job.stack.vendor, job.device)
+    around = read_run_context(folder, card)
+    report = build_report(
+        run, setup.environment, summarise_host(host, catalogue), around, count_rows(job), loss_band(job)
+    )
+    shared = desktop_note(around.use, host)
+    return msgspec.structs.replace(report, notes=(*report.notes, shared)) if shared else report
 
 
 def _check_code(job: Job) -> None:

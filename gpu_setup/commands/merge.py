@@ -48,6 +48,7 @@ def command(as_json: bool, run: Path, out: Path, dtype: MergeDtype, check: bool)
     from harness.jobs.train import SPEC, read_spec, training_result
     from harness.process.worker_log import read_worker_log
     from harness.recipe.loader import load_recipe
+    from harness.report.run_report import FinishedRun
     from harness.training.examination import DOCUMENT, read_examination
     from machine.errors import FINE
     from machine.local import LocalMachine
@@ -64,9 +65,9 @@ def command(as_json: bool, run: Path, out: Path, dtype: MergeDtype, check: bool)
         asked = read_spec(run)
         recipe = load_recipe(asked.recipe)
         said = read_examination(run / DOCUMENT) if (run / DOCUMENT).is_file() else None
-        told = training_result(asked, made, log, str(recipe.config["base_model"]), run, said)
+        finished = FinishedRun(recipe, made, log, run, said)
         base = find_base_model(recipe, made.base_model)
-        write_card(out, model_card_text(recipe, made, log, told, base, version(), merged=True))
+        write_card(out, model_card_text(finished, training_result(asked, finished), base, version(), merged=True))
 
     def text() -> str:
         from gpu_setup.render.train import merged_text

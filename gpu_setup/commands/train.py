@@ -155,12 +155,13 @@ def _train(options: TrainOptions, spec: TrainingSpec, job: Job, host: Host, here
     ready = prepare(job, *place)
     spec = with_work_digest(spec, ready)
     folder = choose_run_folder(spec, job, out, options.fresh, place.paths.runs)
-    run, log = run_training(spec, job, ready, folder, place.machine, place.emit)
+    run = run_training(spec, job, ready, folder, place.machine, place.emit)
     examination = examine_run(job, ready, folder, place.machine, place.emit) if options.examine else None
-    result = training_result(spec, run, log, str(job.recipe.config["base_model"]), folder, examination)
-    write_adapter_card(result, job, ready, folder, version())
+    run = run._replace(examination=examination)
+    result = training_result(spec, run)
+    write_adapter_card(result, run, ready, version())
     if options.merge:
-        result = with_merged(result, job, ready, folder, place, version())
+        result = with_merged(result, run, ready, place, version())
     if examination is not None:
         keep_report(report_run(job, ready, folder, host, catalogue(), examination), None)
     return _answer(result)

@@ -16,6 +16,7 @@ from harness.environment.model_download import read_source
 from harness.jobs.train import TrainingResult
 from harness.process.worker_log import WorkerLog
 from harness.recipe.loader import Recipe
+from harness.report.run_report import FinishedRun
 from harness.training.launch import RunRecord
 
 CARD = "README.md"
@@ -54,10 +55,9 @@ def find_base_model(recipe: Recipe, base_model: str) -> BaseModel:
     return BaseModel(str(recipe.config["base_model"]))
 
 
-def model_card_text(
-    recipe: Recipe, run: RunRecord, log: WorkerLog, result: TrainingResult, base: BaseModel, tool: str, merged: bool
-) -> str:
+def model_card_text(finished: FinishedRun, result: TrainingResult, base: BaseModel, tool: str, merged: bool) -> str:
     """The model card's text; `tool` is gpu-setup's version, `merged`: the card is for the merged model."""
+    recipe, run, log = finished.recipe, finished.record, finished.log
     config = {**recipe.config, **{key: value for key, value in run.overrides.items() if value is not None}}
     if run.overrides.get("max_steps", 0) is None:
         config.pop("max_steps", None)

@@ -28,8 +28,7 @@ from harness.jobs.train import (
 from harness.jobs.workplace import Workplace
 from harness.memory.available import available_memory
 from harness.pipeline import Job, TrainingSetup
-from harness.process.worker_log import WorkerLog, read_worker_log
-from harness.training.launch import RunRecord, read_run
+from harness.report.run_report import FinishedRun
 from machine.errors import BadUsage, Refused
 from machine.events import Emit
 
@@ -90,33 +89,25 @@ def _new_spec(
     return training_spec(job, request.settings, request.recipe or job.recipe.name, digest, rows), job
 
 
-def write_adapter_card(result: TrainingResult, job: Job, setup: TrainingSetup, folder: Path, tool_version: str) -> None:
+def write_adapter_card(result: TrainingResult, run: FinishedRun, setup: TrainingSetup, tool_version: str) -> None:
     """Prepare the adapter for sharing: with its base's name and a model card, without folders of this machine."""
-    base = find_base_model(job.recipe, setup.base_model)
-    run, log = _read_finished(folder)
+    base, folder = find_base_model(run.recipe, setup.base_model), run.folder
     with suppress(FileNotFoundError):
         # Axolotl's own log names folders of this machine
         os.replace(folder / "adapter" / "debug.log", folder / "axolotl-debug.log")
     if (folder / "adapter" / "adapter_config.json").exists():
-        write_base_name(folder / "adapter", base, job.recipe)
-    write_card(folder / "adapter", model_card_text(job.recipe, run, log, result, base, tool_version, merged=False))
+        write_base_name(folder / "adapter", base, run.recipe)
+    write_card(folder / "adapter", model_card_text(run, result, base, tool_version, merged=False))
 
 
 def with_merged(
-    result: TrainingResult, job: Job, setup: TrainingSetup, folder: Path, place: Workplace, tool_version: str
+    result: TrainingResult, run: FinishedRun, setup: TrainingSetup, place: Workplace, tool_version: str
 ) -> TrainingResult:
     """The result with the merged model's folder, which is made unless it exists."""
-    target = folder / "merged"
+    target = run.folder / "merged"
     if not target.exists():
-        run, log = _read_finished(folder)
-        worker = WorkerContext(setup.environment, place.machine, place.emit, run.device)
-        merge(run, folder, target, "bfloat16", worker)
-        base = find_base_model(job.recipe, setup.base_model)
-        write_card(target, model_card_text(job.recipe, run, log, result, base, tool_version, merged=True))
+        worker = WorkerContext(setup.environment, place.machine, place.emit, run.record.device)
+        merge(run.record, run.folder, target, "bfloat16", worker)
+        base = find_base_model(run.recipe, setup.base_model)
+        write_card(target, model_card_text(run, result, base, tool_version, merged=True))
     return msgspec.structs.replace(result, merged=str(target))
-
-
-def _read_finished(folder: Path) -> tuple[RunRecord, WorkerLog]:
-    log = read_worker_log(folder / "worker.jsonl")
-    assert log is not None
-    return read_run(folder), log

@@ -21,13 +21,13 @@ from harness.memory.fit import FitOptions, predict_fit
 from harness.pipeline import Job, TrainingSetup, count_recipe_rows, run_spec
 from harness.process.worker_log import WorkerLog, read_worker_log
 from harness.recipe.loader import Recipe, load_recipe
+from harness.report.run_report import FinishedRun
 from harness.training.background import BackgroundUnit
 from harness.training.checkpoints import remove_all
-from harness.training.examination import AnswerPair, Examination
+from harness.training.examination import AnswerPair
 from harness.training.launch import (
     LOCK,
     CheckpointPolicy,
-    RunRecord,
     mark_interrupted,
     new_run_folder,
     read_run,
@@ -290,7 +290,7 @@ def choose_run_folder(spec: TrainingSpec, job: Job, out: Path | None, fresh: boo
 
 def run_training(
     spec: TrainingSpec, job: Job, setup: TrainingSetup, folder: Path, machine: Machine, emit: Emit
-) -> tuple[RunRecord, WorkerLog]:
+) -> FinishedRun:
     """Train in the folder, or resume there; a finished run is returned as it is. A Problem says what is kept."""
     _refuse_running(folder)
     write_atomic(folder / SPEC, msgspec.json.format(msgspec.json.encode(spec)))
@@ -317,7 +317,7 @@ def run_training(
     log = read_worker_log(folder / "worker.jsonl")
     if log is None:
         raise BadUsage("run.none", f"{folder} contains no worker log.", "", "Run the same command again with --fresh.")
-    return read_run(folder), log
+    return FinishedRun(job.recipe, read_run(folder), log, folder)
 
 
 def _refuse_running(folder: Path) -> None:
@@ -341,15 +341,9 @@ def _stop_error(folder: Path, again: str, what: str = "") -> Interrupted:
     return Interrupted("train.stopped", what or "Stopped.", kept, f"To resume: {again}")
 
 
-def training_result(
-    spec: TrainingSpec,
-    run: RunRecord,
-    log: WorkerLog,
-    base_model: str,
-    folder: Path,
-    examination: Examination | None,
-) -> TrainingResult:
+def training_result(spec: TrainingSpec, run: FinishedRun) -> TrainingResult:
     """Everything that is known about a finished training."""
+    recipe, record, log, folder, examination = run
     losses = [step.loss for step in log.steps if isinstance(step.loss, float)]
     evaluations = tuple(
         HeldOutEvaluation(each.step, each.loss if isinstance(each.loss, float) else None) for each in log.evaluations
@@ -359,8 +353,8 @@ def training_result(
     before = examination.before.held_out_loss if examination and examination.before else None
     after = examination.after.held_out_loss if examination and examination.after else None
     return TrainingResult(
-        recipe=run.recipe,
-        base_model=base_model,
+        recipe=record.recipe,
+        base_model=str(recipe.config["base_model"]),
         status="done",
         folder=str(folder),
         data_sha256=spec.data_digest,
@@ -368,13 +362,13 @@ def training_result(
         adapter=str(folder / "adapter"),
         steps=log.steps[-1].step if log.steps else 0,
         planned_steps=log.begin.planned_steps if log.begin else None,
-        seconds=run.seconds,
+        seconds=record.seconds,
         loss_first=losses[0] if losses else None,
         loss_last=losses[-1] if losses else None,
         evaluations=evaluations,
         best_step=best,
         stopped_early=log.early_stop is not None,
-        resumed_from=run.resumed_from,
+        resumed_from=record.resumed_from,
         held_out_before=before,
         held_out_after=after,
         answers=examination.answers if examination else (),

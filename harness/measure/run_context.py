@@ -61,6 +61,7 @@ class RunContext(msgspec.Struct, frozen=True):
     use: CardUse = CardUse(asked=False)
     peak_tflops: float | None = None
     target: str | None = None
+    method: MeasuringMethod | None = None
 
 
 def trained_card(host: Host, catalogue: Catalogue, vendor: str, device: str | None) -> Card | None:
@@ -90,8 +91,5 @@ def read_run_context(folder: Path, card: Card | None) -> RunContext:
         use=read_if_valid(folder / CARD_USE, CardUse) or CardUse(asked=False),
         peak_tflops=card.tflops if card else None,
         target=card.target if card else None,
+        method=read_if_valid(folder / METHOD, MeasuringMethod),
     )
-
-
-def read_method(folder: Path) -> MeasuringMethod | None:
-    return read_if_valid(folder / METHOD, MeasuringMethod)

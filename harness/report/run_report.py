@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -35,6 +35,16 @@ from harness.training.launch import RunRecord
 from machine.errors import BadUsage, reason
 
 DOCUMENT = "report.json"
+
+
+class FinishedRun(NamedTuple):
+    """A run that ended well, and what is known of it; `recipe` has the limits that the run is judged by."""
+
+    recipe: Recipe
+    record: RunRecord
+    log: WorkerLog
+    folder: Path
+    examination: Examination | None = None
 
 
 class RecipeUsed(msgspec.Struct, frozen=True):
@@ -178,29 +188,26 @@ def _power_limit(host: Host) -> float | None:
 
 
 def build_report(
-    recipe: Recipe,
-    run: RunRecord,
-    log: WorkerLog,
+    run: FinishedRun,
     environment: Environment,
     host: HostSummary,
-    folder: Path,
-    examination: Examination | None,
-    given: int | None = None,
     context: RunContext | None = None,
+    given: int | None = None,
     band: LossBand | None = None,
-    method: MeasuringMethod | None = None,
 ) -> Report:
     """The report of one finished run, with its verdict. `given`: the number of rows in the data, where known.
 
     `context`: what was measured around the run; `band`: the range for its last loss, where known.
     """
+    recipe, record, log, folder, examination = run
     context = context or RunContext()
+    method = context.method
     measurements = measure(log, recipe.traits.warmup_steps, context)
     smoke = judge_smoke(log, examination, recipe.traits) if examination else None
     # a run that only shows learning does not need a precise speed
     speed = judge_smoke_speed(measurements) if smoke and method is None else _speed(measurements, log, context, band)
-    config = config_of(recipe, run)
-    work = work_of(config, log, read_shapes(recipe, run), read_data_digest(recipe, run))
+    config = config_of(recipe, record)
+    work = work_of(config, log, read_shapes(recipe, record), read_data_digest(recipe, record))
     label = method.label if method is not None else None
     conditions = conditions_of(config, log, environment, _hardware(host, measurements), recipe, label)
     rows = count_rows(log, given)
@@ -233,8 +240,8 @@ def build_report(
         verdict="fail" if smoke is not None and not smoke.passed else speed.verdict,
         reasons=speed.reasons,
         notes=(*speed.reasons, *_recipe_notes(recipe, config, rows), *_notes(host, log, context), *speed.notes),
-        started_at=run.started_at,
-        seconds=run.seconds,
+        started_at=record.started_at,
+        seconds=record.seconds,
         folder=str(folder),
         smoke=smoke,
         answers=examination.answers if examination else (),
@@ -243,7 +250,7 @@ def build_report(
         conditions=conditions,
         digest=digest_of(work, conditions, config),
         method=method,
-        launches=(_launch(log, run, folder, measurements, config.get("seed", 42)),),
+        launches=(_launch(run, measurements, config.get("seed", 42)),),
         attention=kernel_words(log.attention.kernels) if log.attention else None,
     )
 
@@ -255,14 +262,13 @@ def _speed(measurements: Measurements, log: WorkerLog, context: RunContext, band
     return judge_speed(measurements, log, band, possible, computed_tflops(log, measurements))
 
 
-def _launch(
-    log: WorkerLog, run: RunRecord, folder: Path, measurements: Measurements, seed: int | None
-) -> LaunchFigures:
+def _launch(run: FinishedRun, measurements: Measurements, seed: int | None) -> LaunchFigures:
+    log = run.log
     every, sensors = losses(log), measurements.sensors
     return LaunchFigures(
-        folder=str(folder),
+        folder=str(run.folder),
         seed=seed,
-        seconds=run.seconds,
+        seconds=run.record.seconds,
         steps=len(log.steps),
         warmup_steps=measurements.warmup_steps,
         processed=measurements.tokens_per_second.processed.median,

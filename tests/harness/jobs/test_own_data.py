@@ -10,7 +10,7 @@ import msgspec
 from harness.pipeline import count_rows, loss_band, recipe_for_verdict
 from harness.process.worker_log import StartEvent
 from harness.recipe.loader import load_recipe
-from harness.report.run_report import build_report
+from harness.report.run_report import FinishedRun, build_report
 from harness.training.launch import read_run
 from tests.harness.examples import ENVIRONMENT, HOST, cpu_stack, examination, job, log, run_of
 
@@ -28,7 +28,7 @@ def mine(tmp_path: Path, count: int = 4) -> Path:
 def test_dropped_rows_are_reported() -> None:
     recipe = load_recipe("smollm2-135m-qlora")
     recorded = log(start=StartEvent(rows=85, held_out_rows=10))
-    found = build_report(recipe, run_of(recipe), recorded, ENVIRONMENT, HOST, RUN, None, given=100)
+    found = build_report(FinishedRun(recipe, run_of(recipe), recorded, RUN), ENVIRONMENT, HOST, given=100)
     assert found.rows and (found.rows.given, found.rows.trained, found.rows.held_out) == (100, 85, 10)
     assert found.rows.dropped == 5
     assert found.notes[0].startswith("5 of 100 rows were not trained on")
@@ -38,13 +38,9 @@ def test_dropped_rows_are_reported() -> None:
 def test_nothing_left_out_says_nothing() -> None:
     recipe = load_recipe("smollm2-135m-qlora")
     found = build_report(
-        recipe,
-        run_of(recipe),
-        log(start=StartEvent(rows=100, held_out_rows=0)),
+        FinishedRun(recipe, run_of(recipe), log(start=StartEvent(rows=100, held_out_rows=0)), RUN),
         ENVIRONMENT,
         HOST,
-        RUN,
-        None,
         given=100,
     )
     assert found.rows and found.rows.dropped == 0
@@ -53,9 +49,9 @@ def test_nothing_left_out_says_nothing() -> None:
 
 def test_what_is_not_known_is_not_guessed() -> None:
     recipe = load_recipe("mistral-7b-qlora")
-    found = build_report(recipe, run_of(recipe), log(start=StartEvent(rows=85)), ENVIRONMENT, HOST, RUN, None)
+    found = build_report(FinishedRun(recipe, run_of(recipe), log(start=StartEvent(rows=85)), RUN), ENVIRONMENT, HOST)
     assert found.rows and (found.rows.given, found.rows.dropped) == (None, None)
-    assert build_report(recipe, run_of(recipe), log(start=None), ENVIRONMENT, HOST, RUN, None, given=9).rows
+    assert build_report(FinishedRun(recipe, run_of(recipe), log(start=None), RUN), ENVIRONMENT, HOST, given=9).rows
 
 
 def test_rows_are_counted_where_they_lie(tmp_path: Path) -> None:
@@ -68,7 +64,8 @@ def test_own_data_are_not_judged_by_the_samples_limits(tmp_path: Path) -> None:
     own = job("smollm2-135m-qlora", data=mine(tmp_path))
     traits = recipe_for_verdict(own).traits
     assert (traits.keeps_pairing, traits.marker, traits.must_fall) == (None, None, 0.02)
-    found = build_report(recipe_for_verdict(own), run_of(own.recipe), log(), ENVIRONMENT, HOST, RUN, examination())
+    run = FinishedRun(recipe_for_verdict(own), run_of(own.recipe), log(), RUN, examination())
+    found = build_report(run, ENVIRONMENT, HOST)
     assert (
         found.smoke and {criterion.id: criterion.passed for criterion in found.smoke.criteria}["keeps-pairing"] is None
     )
@@ -87,7 +84,7 @@ def test_the_loss_band_holds_for_the_recipe_as_it_is_written(tmp_path: Path) -> 
 
 def test_random_weights_are_marked() -> None:
     recipe = load_recipe("mistral-7b-qlora-synthetic")
-    found = build_report(recipe, run_of(recipe), log(), ENVIRONMENT, HOST, RUN, None)
+    found = build_report(FinishedRun(recipe, run_of(recipe), log(), RUN), ENVIRONMENT, HOST)
     assert found.notes[0].startswith("Throughput only")
     assert found.verdict == "pass"
 

@@ -11,7 +11,7 @@ import pytest
 from harness.jobs.bench import LEAST_LAUNCHES, bench_settings, describe_settings, with_min_steps, with_short_warmup
 from harness.measure.matmul_ceiling import ceiling_argv, precision_of, products_of, products_seen, read_ceiling
 from harness.measure.nf4 import digest, parse_nf4
-from harness.measure.run_context import MeasuringMethod, Soak, read_method, read_run_context, trained_card
+from harness.measure.run_context import MeasuringMethod, Soak, read_run_context, trained_card
 from harness.measure.workload import EXACT, RECIPE, exact_workload, overrides_for
 from harness.process.worker_log import StartEvent
 from harness.recipe.flops import Sizes
@@ -187,10 +187,11 @@ def test_another_card_driver_or_build_is_checked_again() -> None:
 
 
 def test_what_was_measured_around_a_run_is_read_from_its_folder(tmp_path: Path) -> None:
-    assert read_run_context(tmp_path, None).before is None and read_method(tmp_path) is None
+    context = read_run_context(tmp_path, None)
+    assert context.before is None and context.method is None
     method = MeasuringMethod("quick", "one launch, not soaked", exact_workload(REFERENCE, {}, 1 << 17))
     (tmp_path / "method.json").write_bytes(msgspec.json.encode(method))
-    assert read_method(tmp_path) == method
+    assert read_run_context(tmp_path, None).method == method
 
 
 def test_the_card_that_is_trained_on() -> None:

@@ -24,10 +24,12 @@ from harness.jobs.train import (
     with_work_digest,
 )
 from harness.memory.available import AvailableMemory
-from harness.process.worker_log import EarlyStopEvent, EvaluationEvent
+from harness.process.worker_log import EarlyStopEvent, EvaluationEvent, WorkerLog
 from harness.recipe.axolotl_config import run_config
 from harness.recipe.loader import load_recipe
-from harness.training.launch import CheckpointPolicy, RunRecord
+from harness.report.run_report import FinishedRun
+from harness.training.examination import Examination
+from harness.training.launch import CheckpointPolicy
 from machine.errors import BadAnswer, BadUsage, Refused
 from machine.events import Event, silent
 from tests.harness.examples import examination, job, log, ready, run_folder, run_of, step
@@ -192,8 +194,10 @@ def test_the_work_is_not_the_machines(data: Path) -> None:
 # What came of it
 
 
-def finished() -> RunRecord:
-    return run_of(load_recipe("tiny"), resumed_from=(4,), data="/home/ada/mine.json")
+def finished(recorded: WorkerLog, judged: Examination | None = None) -> FinishedRun:
+    recipe = load_recipe("tiny")
+    record = run_of(recipe, resumed_from=(4,), data="/home/ada/mine.json")
+    return FinishedRun(recipe, record, recorded, Path("/runs/x"), judged)
 
 
 def test_an_early_stop_is_reported(data: Path) -> None:
@@ -202,7 +206,7 @@ def test_an_early_stop_is_reported(data: Path) -> None:
         evaluations=(EvaluationEvent(1, 3.5), EvaluationEvent(2, 3.0), EvaluationEvent(3, 3.4)),
         early_stop=EarlyStopEvent(3, 2),
     )  # fmt: skip
-    result = training_result(spec(data), finished(), recorded, "base", Path("/runs/x"), examination())
+    result = training_result(spec(data), finished(recorded, examination()))
     assert (result.stopped_early, result.best_step, result.steps, result.resumed_from) == (True, 2, 3, (4,))
     assert (result.held_out_before, result.held_out_after) == (4.0, 2.0)
     assert any("weights of step 2" in note for note in result.notes)
@@ -212,7 +216,7 @@ def test_an_early_stop_is_reported(data: Path) -> None:
 def test_without_patience_the_last_weights_count(data: Path) -> None:
     recorded = log(evaluations=(EvaluationEvent(2, 3.0), EvaluationEvent(4, "nan")))
     kept = spec(data, keep=CheckpointPolicy(patience=0))
-    result = training_result(kept, finished(), recorded, "base", Path("/runs/x"), None)
+    result = training_result(kept, finished(recorded))
     assert result.best_step is None and result.notes == ()
     assert result.evaluations[1].held_out_loss is None
 

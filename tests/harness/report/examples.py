@@ -9,7 +9,7 @@ import msgspec
 
 from harness.process.worker_log import EndEvent, StartEvent, StepEvent, WorkerLog
 from harness.recipe.loader import Recipe, load_recipe
-from harness.report.run_report import HostSummary, Report, build_report
+from harness.report.run_report import FinishedRun, HostSummary, Report, build_report
 from tests.harness.examples import ENVIRONMENT, HOST, log, run_of, step
 
 RECIPE = load_recipe("smollm2-135m-qlora")
@@ -46,7 +46,7 @@ def small(seconds: float = 1.0, started_at: str = "2026-11-24T10:00:00Z", **part
     run = run_of(recipe, started_at=started_at, **parts.pop("run", {}))
     host: HostSummary = msgspec.structs.replace(HOST, **parts.pop("host", {}))
     assert not parts, parts
-    return build_report(recipe, run, recorded, ENVIRONMENT, host, Path("/home/ada/runs") / started_at, None)
+    return build_report(FinishedRun(recipe, run, recorded, Path("/home/ada/runs") / started_at), ENVIRONMENT, host)
 
 
 def usual_start() -> dict[str, Any]:

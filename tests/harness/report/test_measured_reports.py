@@ -20,7 +20,7 @@ from harness.measure.workload import exact_workload
 from harness.process.worker_log import WorkerLog
 from harness.recipe.loader import LossBand, load_recipe
 from harness.report.baseline import is_bad, with_baseline
-from harness.report.run_report import Report, build_report, combine_launches
+from harness.report.run_report import FinishedRun, Report, build_report, combine_launches
 from machine.errors import Refused
 from tests.harness.examples import ENVIRONMENT, HOST, log, run_of, step
 from tests.harness.measure.test_speed import ceiling, training
@@ -64,11 +64,10 @@ def report(
         CardUse(memory_used=500 << 20),
         71.0,
         "8.6",
+        method,
     )
-    run = run_of(RECIPE, seconds=20 * seconds)
-    return build_report(
-        RECIPE, run, timed(seconds), ENVIRONMENT, GPU, Path("/runs/1"), None, None, around, band, method
-    )
+    run = FinishedRun(RECIPE, run_of(RECIPE, seconds=20 * seconds), timed(seconds), Path("/runs/1"))
+    return build_report(run, ENVIRONMENT, GPU, around, band=band)
 
 
 THREE = combine_launches((report(16.384), report(16.4), report(16.45)))
@@ -170,8 +169,7 @@ def test_slower_than_the_baseline_exits_with_status_1() -> None:
 
 
 def test_other_work_cannot_be_a_baseline() -> None:
-    other = build_report(
-        RECIPE, run_of(RECIPE), log(*(step(n) for n in range(1, 20))), ENVIRONMENT, HOST, Path("/x"), None
-    )
+    run = FinishedRun(RECIPE, run_of(RECIPE), log(*(step(n) for n in range(1, 20))), Path("/x"))
+    other = build_report(run, ENVIRONMENT, HOST)
     with pytest.raises(Refused):
         with_baseline(THREE, other)

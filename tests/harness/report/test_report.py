@@ -19,7 +19,7 @@ from gpu_setup.render.page import report_page
 from gpu_setup.render.report import report_text
 from harness.process.worker_log import WorkerLog
 from harness.recipe.loader import load_recipe
-from harness.report.run_report import Report, build_report, read_report, summarise_host, write_report
+from harness.report.run_report import FinishedRun, Report, build_report, read_report, summarise_host, write_report
 from harness.training.examination import AnswerPair
 from machine.errors import BadUsage
 from machine.recording import RecordedMachine
@@ -32,11 +32,11 @@ HOSTILE = '<script src="http://evil.example/x.js">alert(1)</script><img src=x on
 
 def report(recorded: WorkerLog | None = None, seen: Any = "usual", folder: Path = Path("/runs/1")) -> Report:
     judged = examination(before=None, after=None) if seen is None else examination() if seen == "usual" else seen
-    return build_report(RECIPE, run_of(RECIPE), recorded or log(), ENVIRONMENT, HOST, folder, judged)
+    return build_report(FinishedRun(RECIPE, run_of(RECIPE), recorded or log(), folder, judged), ENVIRONMENT, HOST)
 
 
 def bench(recorded: WorkerLog) -> Report:
-    return build_report(RECIPE, run_of(RECIPE), recorded, ENVIRONMENT, HOST, Path("/runs/1"), None)
+    return build_report(FinishedRun(RECIPE, run_of(RECIPE), recorded, Path("/runs/1")), ENVIRONMENT, HOST)
 
 
 def page(shown: Report, recorded: WorkerLog | None = None) -> str:
@@ -59,7 +59,7 @@ def test_what_it_says() -> None:
 
 def test_overrides_are_what_was_run() -> None:
     made = run_of(RECIPE, overrides={"seed": 7, "micro_batch_size": 1})
-    found = build_report(RECIPE, made, log(), ENVIRONMENT, HOST, Path("/runs/1"), None)
+    found = build_report(FinishedRun(RECIPE, made, log(), Path("/runs/1")), ENVIRONMENT, HOST)
     assert (found.recipe.seed, found.recipe.micro_batch_size) == (7, 1)
 
 
