@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -39,18 +38,23 @@ _CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
 class ContainerOptions(msgspec.Struct, frozen=True):
-    """Options for a container. `image`: another image than the one that was built for this spec."""
+    """Options for a container. `image`: another image than the one that was built for this spec; `mounts`: in addition
+    to its caches.
+    """
 
     gpus: tuple[str, ...] = ()
     network: bool = False
     image: str | None = None
     shm: str | None = None
     writable_root: bool = False
+    mounts: tuple[Mount, ...] = ()
 
 
 class FoundImage(msgspec.Struct, frozen=True):
-    """A built image with its labels. `created` as the engine writes it, ISO 8601."""
+    """A built image of `spec` on `engine`, with its labels. `created` as the engine writes it, ISO 8601."""
 
+    spec: ImageSpec
+    engine: Engine
     name: str
     id: str
     labels: dict[str, str]
@@ -68,7 +72,7 @@ def find_image(spec: ImageSpec, worker: str, engine: Engine, machine: Machine, n
         found = inspect_image(engine, each, machine)
         if found is None:
             continue
-        image = FoundImage(found.name or each, found.id, found.labels, found.created)
+        image = FoundImage(spec, engine, found.name or each, found.id, found.labels, found.created)
         if image.labels.get(WORKER_LABEL) == worker:
             return image
         outdated = outdated or image
@@ -98,18 +102,11 @@ def _by_labels(spec: ImageSpec, engine: Engine, machine: Machine) -> tuple[str, 
 
 
 def make_container(
-    spec: ImageSpec,
-    image: FoundImage,
-    host: Host,
-    catalogue: Catalogue,
-    engine: Engine,
-    machine: Machine,
-    paths: Paths,
-    wanted: ContainerOptions,
-    environ: Mapping[str, str],
-    mounts: tuple[Mount, ...] = (),
+    image: FoundImage, host: Host, catalogue: Catalogue, machine: Machine, paths: Paths, wanted: ContainerOptions
 ) -> Container:
     """How this image's containers start on this machine. Orphaned containers are removed first."""
+    spec, engine, session = image.spec, image.engine, machine.session()
+    environ = session.environ
     private = make(paths.state)
     remove_orphans(engine, machine, private)
     host = host_for_engine(host, engine)
@@ -135,9 +132,9 @@ def make_container(
     made = Container(
         engine=engine,
         image=image.name,
-        user=container_user(machine.session(), engine),
+        user=container_user(session, engine),
         devices=device_options(host, vendor, way, slots, wanted.gpus),
-        mounts=tuple(dict.fromkeys((*mounts, *kept))),
+        mounts=tuple(dict.fromkeys((*wanted.mounts, *kept))),
         env=env,
         passed=passed,
         network=wanted.network,

@@ -20,9 +20,17 @@ from harness.environment.stack_choice import StackChoice, choose_stack
 from harness.jobs.bench import SHORT_CEILING, check_preconditions, run_launch
 from harness.jobs.default_recipe import SMALL, model_is_available
 from harness.jobs.job_choice import HubCheck, JobRequest, hub_answers, job_on, usual_recipe
-from harness.jobs.workplace import Workplace
 from harness.measure.run_context import MeasuringMethod
-from harness.pipeline import Job, examine_run, find_finished_run, prepare, report_reuse, report_run, with_held_out
+from harness.pipeline import (
+    Job,
+    Workplace,
+    examine_run,
+    find_finished_run,
+    prepare,
+    report_reuse,
+    report_run,
+    with_held_out,
+)
 from harness.recipe.loader import load_recipe
 from harness.report.run_report import Report
 from machine.errors import REBOOT_ARMED, Refused

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -58,6 +58,15 @@ class TrainingSetup(msgspec.Struct, frozen=True):
     environment: Environment
     base_model: str
     inputs: str
+
+
+class Workplace(NamedTuple):
+    """`machine` starts the job's programs (this machine, or a container); `environment` None: a venv is made."""
+
+    machine: Machine
+    paths: Paths
+    emit: Emit
+    environment: Environment | None = None
 
 
 def prepare(

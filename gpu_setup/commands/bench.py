@@ -102,8 +102,8 @@ def command(options: BenchOptions) -> Answer:
     from gpu_setup.report_files import keep_report, make_out
     from harness.jobs.bench import bench, bench_settings
     from harness.jobs.job_choice import JobRequest, choose_job
-    from harness.jobs.workplace import Workplace, choose_workplace
-    from harness.pipeline import prepare, report_run
+    from harness.jobs.workplace import choose_workplace
+    from harness.pipeline import Workplace, prepare, report_run
     from harness.report.baseline import is_bad, with_baseline
     from harness.report.compare import work_and_conditions
     from harness.report.run_report import combine_launches, read_report
@@ -170,8 +170,8 @@ def _tune(options: BenchOptions, minutes: float) -> Answer:
     from harness.atomic_files import write_atomic
     from harness.jobs.job_choice import JobRequest, choose_job
     from harness.jobs.tune_run import tune, tune_settings
-    from harness.jobs.workplace import Workplace, choose_workplace
-    from harness.pipeline import prepare
+    from harness.jobs.workplace import choose_workplace
+    from harness.pipeline import Workplace, prepare
     from machine.errors import FINE
     from machine.local import LocalMachine
 

@@ -63,7 +63,6 @@ def run_command(options: RunOptions) -> int:
 
     Ctrl-C ends it; nothing is kept of the container.
     """
-    import os
     import shlex
     from functools import partial
 
@@ -85,9 +84,11 @@ def run_command(options: RunOptions) -> int:
     spec = options.wanted.spec(host)
     chosen = choose_engine(host, machine, options.engine)
     image = find_image(spec, worker_digest(WORKER), chosen, machine, options.image_name)
-    wanted = ContainerOptions(options.gpus, options.network, options.image_name, options.shm_size, options.writable)
-    mounts = user_mounts(here, options.mounts)
-    made = make_container(spec, image, host, catalogue(), chosen, machine, my_paths(), wanted, os.environ, mounts)
+    wanted = ContainerOptions(
+        options.gpus, options.network, options.image_name, options.shm_size, options.writable,
+        user_mounts(here, options.mounts),
+    )  # fmt: skip
+    made = make_container(image, host, catalogue(), machine, my_paths(), wanted)
     if options.only_print:
         argv = run_argv(made, "gpu-setup-run", options.words, cwd=str(here), attached=attach_options())
         click.echo(shlex.join(argv))

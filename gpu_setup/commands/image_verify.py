@@ -49,7 +49,6 @@ def verify_command(options: VerifyOptions) -> Answer:
 
     Checks torch, kernels for the cards, bitsandbytes' library, Triton, NF4, locked versions and the recipes.
     """
-    import os
 
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
@@ -71,7 +70,7 @@ def verify_command(options: VerifyOptions) -> Answer:
     chosen = choose_engine(host, machine, options.engine)
     image = find_image(spec, worker_digest(WORKER), chosen, machine, options.image_name)
     wanted = ContainerOptions(gpus=options.gpus, image=options.image_name)
-    made = make_container(spec, image, host, catalogue(), chosen, machine, my_paths(), wanted, os.environ)
+    made = make_container(image, host, catalogue(), machine, my_paths(), wanted)
     files = recipe_files(options.recipes, gpu=spec.vendor != "cpu")
     with reporter(options.as_json) as emit:
         found = verify(spec, made, image.id, files, machine, emit)

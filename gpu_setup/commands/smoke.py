@@ -47,8 +47,8 @@ def command(as_json: bool, recipe_name: str | None, data: Path | None, out: Path
     from gpu_setup.render.progress import reporter
     from gpu_setup.report_files import keep_report, make_out
     from harness.jobs.job_choice import JobRequest, choose_job, require_pretrained
-    from harness.jobs.workplace import Workplace, choose_workplace
-    from harness.pipeline import examine_run, prepare, report_run, train_in_new_folder, with_held_out
+    from harness.jobs.workplace import choose_workplace
+    from harness.pipeline import Workplace, examine_run, prepare, report_run, train_in_new_folder, with_held_out
     from harness.report.smoke_result import smoke_result
     from machine.errors import BAD_ANSWER, FINE
     from machine.local import LocalMachine

@@ -18,8 +18,7 @@ from harness.environment.runtime import Runtime
 if TYPE_CHECKING:
     from checks.facts.host import Host
     from harness.jobs.train import TrainingResult, TrainingSpec
-    from harness.jobs.workplace import Workplace
-    from harness.pipeline import Job
+    from harness.pipeline import Job, Workplace
 
 EPILOG = """\b
 Examples:
@@ -116,7 +115,7 @@ def command(options: TrainOptions) -> Answer:
     from gpu_setup.render.progress import reporter
     from harness.jobs.own_data import TrainRequest, plan_training
     from harness.jobs.train import TrainingSettings
-    from harness.jobs.workplace import Workplace
+    from harness.pipeline import Workplace
     from harness.training.background import keep_awake
     from machine.local import LocalMachine
 

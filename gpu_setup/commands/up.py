@@ -61,7 +61,8 @@ def command(options: UpOptions) -> Answer:
     from gpu_setup.report_files import keep_report, make_out
     from gpu_setup.up import Person, choose, inspect_and_install, train_and_measure
     from harness.jobs.job_choice import JobRequest
-    from harness.jobs.workplace import Workplace, choose_workplace
+    from harness.jobs.workplace import choose_workplace
+    from harness.pipeline import Workplace
     from machine.errors import BAD_ANSWER, FINE
     from machine.local import LocalMachine
 

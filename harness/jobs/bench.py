@@ -18,7 +18,6 @@ from checks.facts.host import Host
 from harness.atomic_files import write_atomic
 from harness.environment.worker_process import WorkerContext
 from harness.jobs.soak import soak
-from harness.jobs.workplace import Workplace
 from harness.measure import run_context
 from harness.measure.gpu_processes import read_card_use, refuse_foreign
 from harness.measure.matmul_ceiling import Products, measure_ceiling, products_of, products_seen
@@ -34,7 +33,7 @@ from harness.measure.workload import (
     exact_workload,
     overrides_for,
 )
-from harness.pipeline import Job, TrainingSetup, inputs_digest, run_spec
+from harness.pipeline import Job, TrainingSetup, Workplace, inputs_digest, run_spec
 from harness.recipe.axolotl_config import run_config
 from harness.training.launch import mark_interrupted, new_run_folder, train
 from machine.errors import Interrupted, Problem

@@ -5,7 +5,6 @@ image_spec(host) ─▶ the built image ─▶ a machine that runs the environme
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -20,39 +19,30 @@ from containers.model import ImageVendor
 from containers.run import ContainerMachine, Mount
 from containers.spec import image_spec
 from harness.environment.build import Environment
+from harness.environment.runtime import Runtime
 from harness.environment.worker_process import WORKER
 from harness.measure.workload import DOCUMENTS
-from harness.pipeline import Job
+from harness.pipeline import Job, Workplace
 from harness.recipe.axolotl_config import local_datasets
 from harness.recipe.loader import SAMPLES, SHIPPED
-from machine.events import Emit, Event
-from machine.local import Machine
-from machine.paths import Paths, make
+from machine.events import Event
+from machine.paths import make
 
 # these name paths and processes of this machine; the image has its own
 OUTSIDE_ONLY = frozenset({"PATH", "PYTHONPATH", "GPU_SETUP_PARENT", "CUDA_VISIBLE_DEVICES"})
 
 
 def image_runtime(
-    job: Job,
-    host: Host,
-    catalogue: Catalogue,
-    machine: Machine,
-    paths: Paths,
-    emit: Emit,
-    environ: Mapping[str, str],
-    engine: str | None = None,
-    wanted: ContainerOptions | None = None,
-    writable: tuple[Path, ...] = (),
-) -> tuple[Job, Machine, Environment]:
-    """The job on the image's stack, the machine to run it on, and its environment; raises Problem without an image.
+    job: Job, host: Host, catalogue: Catalogue, runtime: Runtime, here: Workplace, writable: tuple[Path, ...] = ()
+) -> tuple[Job, Workplace]:
+    """The job on the image's stack, and the image as its workplace; raises Problem without an image.
 
     `writable`: the user's own folders that the training writes to, in addition to ours.
     """
-    wanted = wanted or ContainerOptions()
-    chosen = choose_engine(host, machine, engine)
+    machine, paths = here.machine, here.paths
+    chosen = choose_engine(host, machine, runtime.engine)
     spec = image_spec(host, catalogue, ImageVendor(job.stack.vendor))
-    image = find_image(spec, worker_digest(WORKER), chosen, machine, wanted.image)
+    image = find_image(spec, worker_digest(WORKER), chosen, machine, runtime.image_name)
     notes = make(paths.cache / "image" / image.id.removeprefix("sha256:")[:12])
     folders = [SAMPLES, SHIPPED, Path(job.recipe.path).absolute().parent]
     folders += [file.parent for file in (*local_datasets(job.recipe), *((job.data,) if job.data else ()))]
@@ -60,14 +50,13 @@ def image_runtime(
     mounts = [Mount(folder) for folder in dict.fromkeys(folders)]
     mounts += [Mount(make(folder), writable=True, ours=True) for folder in (*written, notes, *writable)]
     hub = job.recipe.traits.model == "hub"
-    if job.device is not None and not wanted.gpus:
-        # the container gets only this card, so no variable is needed inside to select it
-        wanted = msgspec.structs.replace(wanted, gpus=(job.device,))
-    made = make_container(
-        spec, image, host, catalogue, chosen, machine, paths,
-        msgspec.structs.replace(wanted, network=wanted.network or hub), environ, tuple(mounts),
-    )  # fmt: skip
-    emit(Event("note", "environment", f"Using the image {image.name} ({chosen.kind} {chosen.version or ''})".rstrip()))
+    # the container gets only this card, so no variable is needed inside to select it
+    gpus = (job.device,) if job.device is not None else ()
+    wanted = ContainerOptions(gpus, network=hub, image=runtime.image_name, mounts=tuple(mounts))
+    made = make_container(image, host, catalogue, machine, paths, wanted)
+    here.emit(
+        Event("note", "environment", f"Using the image {image.name} ({chosen.kind} {chosen.version or ''})".rstrip())
+    )
     environment = Environment(
         stack=spec.stack,
         folder=ENVIRONMENT,
@@ -82,8 +71,7 @@ def image_runtime(
         notes=str(notes),
     )
     stack = catalogue.stack(spec.stack)
-    return (
-        msgspec.structs.replace(job, stack=stack),
-        ContainerMachine(machine, made, ENVIRONMENT, OUTSIDE_ONLY),
-        environment,
-    )
+    place = here._replace(
+        machine=ContainerMachine(machine, made, ENVIRONMENT, OUTSIDE_ONLY), environment=environment
+    )  # fmt: skip
+    return msgspec.structs.replace(job, stack=stack), place

@@ -25,9 +25,8 @@ from harness.jobs.train import (
     refuse_too_large,
     training_spec,
 )
-from harness.jobs.workplace import Workplace
 from harness.memory.available import available_memory
-from harness.pipeline import Job, TrainingSetup
+from harness.pipeline import Job, TrainingSetup, Workplace
 from harness.report.run_report import FinishedRun
 from machine.errors import BadUsage, Refused
 from machine.events import Emit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from containers.model import Engine, ImageSpec
 from containers.run import Container
 from containers.spec import image_spec
 from machine.errors import Refused
-from machine.local import LocalMachine, Outcome
+from machine.local import LocalMachine, Outcome, Session
 from machine.paths import Paths
 from tests.containers.hosts import host
 
@@ -28,9 +28,13 @@ ENGINE = Engine("docker.io", "docker", "20.10.24", False, (), False, ("docker", 
 class Shelf(LocalMachine):
     """An engine with images: name or id → labels. Only what is asked of images and containers is answered."""
 
-    def __init__(self, **images: dict[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str] | None = None, **images: dict[str, str]) -> None:
+        self.environ = environ or {}
         self.images = {name.replace("__", ":"): labels for name, labels in images.items()}
         self.asked: list[Sequence[str]] = []
+
+    def session(self) -> Session:
+        return super().session()._replace(environ=self.environ)
 
     def run(self, argv: Any, timeout: float = 5.0, env: Any = None) -> Outcome:
         self.asked.append(argv)
@@ -93,10 +97,9 @@ def test_an_image_of_the_same_stack_for_other_cards_is_another_one() -> None:
 
 def started(spec: ImageSpec, tmp_path: Path, network: bool, **environ: str) -> Container:
     places = Paths(tmp_path / "data", tmp_path / "cache", tmp_path / "state")
-    image = FoundImage("gpu-setup:x", "sha256:x", {})
-    return make_container(
-        spec, image, host("no-gpu"), catalogue(), ENGINE, Shelf(), places, ContainerOptions(network=network), environ
-    )
+    image = FoundImage(spec, ENGINE, "gpu-setup:x", "sha256:x", {})
+    wanted = ContainerOptions(network=network)
+    return make_container(image, host("no-gpu"), catalogue(), Shelf(environ), places, wanted)
 
 
 def test_with_a_network_it_gets_the_proxy_and_the_certificates(spec: ImageSpec, tmp_path: Path) -> None:

@@ -297,8 +297,7 @@ def test_a_recipe_without_time_left_ends_by_itself(own_home: Path, tmp_path: Pat
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from harness.jobs.bench import bench, bench_settings
-    from harness.jobs.workplace import Workplace
-    from harness.pipeline import Job, find_finished_run, inputs_digest, prepare, report_run
+    from harness.pipeline import Job, Workplace, find_finished_run, inputs_digest, prepare, report_run
     from harness.recipe.loader import load_recipe
     from machine.paths import paths
     from tests.lab.training import cpu_stack
