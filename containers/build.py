@@ -41,8 +41,12 @@ _BUILDAH_CACHED = "--> Using cache "
 
 
 class Sources(msgspec.Struct, frozen=True):
-    """What a build may use: a CA bundle, pip's settings, a folder of wheels; `offline`: no network at all."""
+    """What an image is built from: the worker's folder and gpu-setup's version; and what the build may use: a CA
+    bundle, pip's settings, a folder of wheels. `offline`: no network at all.
+    """
 
+    worker: Path
+    tool_version: str
     ca: Path | None = None
     pip_config: Path | None = None
     wheels: Path | None = None
@@ -61,14 +65,7 @@ class BuiltImage(msgspec.Struct, frozen=True):
 
 
 def build_image(
-    spec: ImageSpec,
-    engine: Engine,
-    worker: Path,
-    tool_version: str,
-    sources: Sources,
-    machine: Machine,
-    paths: Paths,
-    emit: Emit,
+    spec: ImageSpec, engine: Engine, sources: Sources, machine: Machine, paths: Paths, emit: Emit
 ) -> BuiltImage:
     """Build the image and return it. Raises Problem; a failed build leaves no container and no image.
 
@@ -77,7 +74,7 @@ def build_image(
     if engine.builder is None:
         raise no_builder_problem(engine)
     name = image_tag(spec)
-    context = write_context(spec, worker, tool_version, sources, paths)
+    context = write_context(spec, sources, paths)
     before = image_id(engine, name, machine)
     if before is None:
         check_space(spec, engine, machine)
@@ -89,7 +86,7 @@ def build_image(
     log.unlink(missing_ok=True)
     begin = time.monotonic()
     outcome = machine.stream(
-        build_argv(engine, name, worker_digest(worker), sources, context, machine.session().environ),
+        build_argv(engine, name, worker_digest(sources.worker), sources, context, machine.session().environ),
         progress.line,
         env={"DOCKER_BUILDKIT": "1"} if engine.program == "docker" else {},
         log=str(log),
@@ -153,7 +150,7 @@ def is_proxy_local(environ: Mapping[str, str]) -> bool:
     return any("//127." in environ[word] or "//localhost" in environ[word] for word in proxy_variables(environ))
 
 
-def write_context(spec: ImageSpec, worker: Path, tool_version: str, sources: Sources, paths: Paths) -> Path:
+def write_context(spec: ImageSpec, sources: Sources, paths: Paths) -> Path:
     """The build's folder: always complete; unchanged files keep their times."""
     for what, file in (("--ca", sources.ca), ("--pip-config", sources.pip_config)):
         if file is not None and not file.is_file():
@@ -167,8 +164,9 @@ def write_context(spec: ImageSpec, worker: Path, tool_version: str, sources: Sou
         )
     context = make(paths.cache / "image" / image_tag(spec).rpartition(":")[2])
     try:
-        _write(context / "Dockerfile", dockerfile(spec, tool_version).encode())
+        _write(context / "Dockerfile", dockerfile(spec, sources.tool_version).encode())
         _write(context / "lock.txt", lock_text(spec.lock))
+        worker = sources.worker
         _mirror({file.relative_to(worker): file for file in sorted(worker.rglob("*.py"))}, context / "worker")
         wheels = sorted(sources.wheels.iterdir()) if sources.wheels else []
         _mirror({Path(file.name): file for file in wheels if file.is_file()}, context / "wheels")

@@ -82,11 +82,11 @@ def build_command(options: BuildOptions) -> Answer:
     recorded = options.recording is not None
     spec = options.wanted.spec(read_host(open_machine(options.recording)) if recorded else here)
     chosen = choose_engine(here, machine, options.engine)
-    sources = Sources(options.ca, options.pip_config, options.wheels, options.offline)
+    sources = Sources(WORKER, version(), options.ca, options.pip_config, options.wheels, options.offline)
     with reporter(options.as_json) as emit:
         if not recorded and spec.vendor != "cpu" and spec.access is None:
             problem = no_access_problem(host_for_engine(here, chosen), ImageVendor(spec.vendor))
             emit(Event("note", STAGE, f"The image can be built here, but not used: {problem.what} {problem.next}"))
-        built = build_image(spec, chosen, WORKER, version(), sources, machine, my_paths(), emit)
+        built = build_image(spec, chosen, sources, machine, my_paths(), emit)
     made = image_result(spec, version(), built)
     return Answer("image", made, FINE, lambda: built_text(made))

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -72,6 +72,15 @@ class PythonInterpreter(msgspec.Struct, frozen=True):
 
     path: str
     version: str
+
+
+class EnvironmentTarget(NamedTuple):
+    """Which environment is built where: the stack, the interpreter, the lock for its version, and the folder."""
+
+    stack: Stack
+    base: PythonInterpreter
+    lock: Lock
+    folder: Path
 
 
 def find_python(machine: Machine, stack: Stack) -> PythonInterpreter:
@@ -134,7 +143,7 @@ def ensure_environment(stack: Stack, machine: Machine, paths: Paths, emit: Emit)
             emit(Event("end", STAGE, f"Training environment exists and is intact: {folder}"))
             return document
         with disk_errors(folder):
-            return _build(stack, base, lock, folder, document, absent, machine, emit)
+            return _build(EnvironmentTarget(stack, base, lock, folder), document, absent, machine, emit)
     finally:
         guard.release()
 
@@ -147,15 +156,9 @@ def _is_at(document: Environment, folder: Path) -> bool:
 
 
 def _build(
-    stack: Stack,
-    base: PythonInterpreter,
-    lock: Lock,
-    folder: Path,
-    before: Environment | None,
-    absent: set[str],
-    machine: Machine,
-    emit: Emit,
+    target: EnvironmentTarget, before: Environment | None, absent: set[str], machine: Machine, emit: Emit
 ) -> Environment:
+    stack, base, lock, folder = target
     begin = time.monotonic()
     everything = {*lock.packages, "torch"}
     verb = "Repairing" if before else "Completing" if absent != everything else "Building"

@@ -77,10 +77,11 @@ def unit_argv(
 
 
 def start_unit(
-    name: str, command: Sequence[str], folder: str, machine: Machine, uid: int, awake: bool, environ: Mapping[str, str]
+    name: str, command: Sequence[str], folder: str, machine: Machine, awake: bool
 ) -> tuple[BackgroundUnit, tuple[str, ...]]:
     """Start the command as a service; returns it with notes about what would end it. Raises Refused without systemd."""
-    place = read_support(machine, uid)
+    session = machine.session()
+    place = read_support(machine, session.uid)
     if not place.manager:
         raise Refused(
             "train.no-manager",
@@ -88,7 +89,7 @@ def start_unit(
             "The user's own systemd is not running (systemctl --user)." if place.user else "It is not running.",
             "Use tmux or screen, or: nohup gpu-setup train … > train.log 2>&1 &",
         )
-    outcome = machine.run(unit_argv(name, command, folder, place, awake, environ), timeout=30)
+    outcome = machine.run(unit_argv(name, command, folder, place, awake, session.environ), timeout=30)
     if not outcome.ok:
         raise OutsideFailed(
             "train.unit",

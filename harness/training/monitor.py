@@ -49,10 +49,12 @@ class HangLimits(NamedTuple):
 
 
 class Watch:
-    """`cancel` ends the process; `hung`: for how long it had written nothing. `stop_requested`: by the user."""
+    """`cancel` ends the process, `done` the watching; `hung`: for how long it had written nothing. `stop_requested`: by
+    the user.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.cancel = threading.Event()
+        self.cancel, self.done = threading.Event(), threading.Event()
         self.hung: float | None = None
         self.training_began = False
         self.stop_requested = False
@@ -69,19 +71,19 @@ class Watch:
 @contextmanager
 def watch_run(folder: Path, emit: Emit, hung: HangLimits, keep: bool) -> Iterator[Watch]:
     """Watch until the block ends. With `keep`, Ctrl-C and SIGTERM first make the training save and stop."""
-    watch, done = Watch(folder), threading.Event()
+    watch = Watch(folder)
     (folder / STOP).unlink(missing_ok=True)
     path = folder / "worker.jsonl"
     earlier, size = read_worker_log(path), _size(path)
     thread = threading.Thread(
-        target=_watch_log, args=(path, earlier.sessions if earlier else 0, size, watch, done, emit, hung), daemon=True
+        target=_watch_log, args=(path, earlier.sessions if earlier else 0, size, watch, emit, hung), daemon=True
     )
     thread.start()
     try:
         with _signals(watch) if keep else nullcontext():
             yield watch
     finally:
-        done.set()
+        watch.done.set()
         thread.join()
         (folder / STOP).unlink(missing_ok=True)
 
@@ -107,14 +109,12 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _watch_log(
-    path: Path, earlier: int, size: int, watch: Watch, done: threading.Event, emit: Emit, hung: HangLimits
-) -> None:
+def _watch_log(path: Path, earlier: int, size: int, watch: Watch, emit: Emit, hung: HangLimits) -> None:
     """`earlier` sessions and `size` bytes were in the log before."""
     reporter = _ProgressReporter(emit)
     begin = last_line = time.monotonic()
     reporter.report_start(begin)
-    while not done.wait(0.5):
+    while not watch.done.wait(0.5):
         if watch.stop_requested:
             reporter.once("note", "Stopping after this step, with a checkpoint. Press Ctrl-C again to end at once.")
         grown = _size(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host, Package
@@ -15,6 +16,15 @@ _BRANCH = re.compile(r"-([0-9]{3})(-server)?(?=[-:]|$)")
 _PREBUILT = re.compile(r"linux-(?:modules|objects|signatures)-nvidia-")
 # NVIDIA's driver versions, which identify its packages without a branch in their names
 _VERSION = re.compile(r"(?:[0-9]+:)?([0-9]{3})[.-][0-9]")
+
+
+class NewDriver(NamedTuple):
+    """The driver to install. `tag`: its branch as in package names (`595`, `580-server`)."""
+
+    source: DriverSource
+    tag: str
+    packages: tuple[str, ...]
+    open_module: bool
 
 
 def members(host: Host, catalogue: Catalogue) -> tuple[Package, ...]:
@@ -29,21 +39,13 @@ def members(host: Host, catalogue: Catalogue) -> tuple[Package, ...]:
     )
 
 
-def replaced_packages(
-    host: Host,
-    catalogue: Catalogue,
-    source: DriverSource,
-    tag: str,
-    wanted: tuple[str, ...],
-    metas: tuple[str, ...],
-    open_module: bool,
-) -> tuple[str, ...]:
+def replaced_packages(host: Host, catalogue: Catalogue, driver: NewDriver, metas: tuple[str, ...]) -> tuple[str, ...]:
     """Packages of another driver, removed in the new one's transaction: removing its meta package would keep libraries.
 
-    `tag`: the new driver's branch as in package names (`595`, `580-server`). `metas`: keys of meta packages that the
-    new driver does not need. From 590 on, names of NVIDIA's packages have no number; before, they are the same as
-    Ubuntu's, so packages of the same branch are replaced by name.
+    `metas`: keys of meta packages that the new driver does not need. From 590 on, names of NVIDIA's packages have no
+    number; before, they are the same as Ubuntu's, so packages of the same branch are replaced by name.
     """
+    source, tag, wanted, open_module = driver
     unwanted = {name for name, _ in found(host, first_names(catalogue, metas))} - set(wanted)
     numbered = any(tag_of(name) for name in wanted)
     replaced = []

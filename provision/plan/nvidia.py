@@ -11,7 +11,7 @@ from provision.plan import repositories, unattended
 from provision.plan.boot_guard import guard_step
 from provision.plan.dkms import module_step
 from provision.plan.driver_branch import BranchChoice, choose_branch, driver_floor
-from provision.plan.driver_set import i386_packages, replaced_packages
+from provision.plan.driver_set import NewDriver, i386_packages, replaced_packages
 from provision.plan.installed_driver import (
     ARCHIVE,
     DESKTOP,
@@ -181,7 +181,10 @@ def _archive_route(
         f"{reason} {choice.because} {why} Prebuilt modules for {' and '.join(kernels) or 'your kernel'} are installed "
         f"in the same transaction, or apt would choose the DKMS package instead. {no_key_needed(host)}".rstrip(),
         remove=replaced_packages(
-            host, catalogue, DriverSource.ARCHIVE, tag, wanted, (*VENDOR, *BUILT_HERE, *ARCHIVE), choice.open
+            host,
+            catalogue,
+            NewDriver(DriverSource.ARCHIVE, tag, wanted, choice.open),
+            (*VENDOR, *BUILT_HERE, *ARCHIVE),
         ),
         forbid=tuple(name for key in FORBIDDEN for name in catalogue.package(key).fill(branch="*")),
     )
@@ -242,7 +245,9 @@ def _vendor_route(
         wanted,
         f"{reason} {choice.because} {why} DKMS builds the module on this machine, which needs the headers of "
         f"{' and '.join(kernels) or 'your kernel'}.",
-        remove=replaced_packages(host, catalogue, DriverSource.NVIDIA, str(number), wanted, ARCHIVE, choice.open),
+        remove=replaced_packages(
+            host, catalogue, NewDriver(DriverSource.NVIDIA, str(number), wanted, choice.open), ARCHIVE
+        ),
     )
     steps = [*added, lead, lock, *_with_guard(driver_step), module_step(host, "nvidia", "NVIDIA's module", driver_step)]
     steps += _blacklist(host, cards)

@@ -18,6 +18,7 @@ from machine.paths import Paths
 from tests.containers.hosts import host
 
 ENGINE = Engine("docker.io", "docker", "29.1.3", False, (), False, ("docker", "buildx", "build", "--load"))
+SOURCES = Sources(Path("/worker"), "1")
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def worker(tmp_path: Path) -> Path:
     return folder
 
 
-def argv(sources: Sources = Sources(), **environ: str) -> list[str]:  # noqa: B008
+def argv(sources: Sources = SOURCES, **environ: str) -> list[str]:
     return list(build_argv(ENGINE, "gpu-setup:x", "digest", sources, Path("/context"), environ))
 
 
@@ -57,13 +58,13 @@ def test_a_proxy_on_this_machine_is_reached_over_its_own_network(proxy: str) -> 
 
 
 def test_offline_means_no_network_whatever_proxies_say() -> None:
-    words = argv(Sources(offline=True), http_proxy="http://127.0.0.1:3128")
+    words = argv(replace(SOURCES, offline=True), http_proxy="http://127.0.0.1:3128")
     assert words[words.index("--network") + 1] == "none"
     assert words.count("--network") == 1
 
 
 def test_certificates_and_pips_settings_go_in_as_secrets(tmp_path: Path) -> None:
-    words = argv(Sources(ca=tmp_path / "ca.pem", pip_config=tmp_path / "pip.conf"))
+    words = argv(replace(SOURCES, ca=tmp_path / "ca.pem", pip_config=tmp_path / "pip.conf"))
     assert f"id=ca,src={tmp_path / 'ca.pem'}" in words
     assert f"id=pip,src={tmp_path / 'pip.conf'}" in words
 
@@ -74,23 +75,23 @@ def test_the_folder_is_whole_and_keeps_the_times_of_what_did_not_change(
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     (wheels / "a-1-py3-none-any.whl").write_bytes(b"a")
-    context = write_context(spec, worker, "1", Sources(wheels=wheels), places)
+    context = write_context(spec, Sources(worker, "1", wheels=wheels), places)
     found = sorted(str(file.relative_to(context)) for file in context.rglob("*") if file.is_file())
     assert found == ["Dockerfile", "lock.txt", "wheels/a-1-py3-none-any.whl", "worker/package/one.py"]
     before = {file: file.stat().st_mtime_ns for file in context.rglob("*") if file.is_file()}
-    write_context(spec, worker, "1", Sources(wheels=wheels), places)
+    write_context(spec, Sources(worker, "1", wheels=wheels), places)
     assert {file: file.stat().st_mtime_ns for file in before} == before
 
     (worker / "package" / "one.py").unlink()
     (worker / "package" / "two.py").write_text("2\n")
-    context = write_context(spec, worker, "1", Sources(), places)
+    context = write_context(spec, Sources(worker, "1"), places)
     assert [file.name for file in (context / "worker").rglob("*.py")] == ["two.py"]
     assert list((context / "wheels").iterdir()) == []
 
 
 def test_a_checkouts_umask_is_no_part_of_the_image(spec: ImageSpec, places: Paths, worker: Path) -> None:
     (worker / "package" / "one.py").chmod(0o600)
-    context = write_context(spec, worker, "1", Sources(), places)
+    context = write_context(spec, Sources(worker, "1"), places)
     assert (context / "worker" / "package" / "one.py").stat().st_mode & 0o777 == 0o644
 
 
@@ -99,23 +100,23 @@ def test_a_replaced_wheel_is_copied_again(spec: ImageSpec, places: Paths, worker
     wheels.mkdir()
     wheel = wheels / "a-1-py3-none-any.whl"
     wheel.write_bytes(b"old")
-    write_context(spec, worker, "1", Sources(wheels=wheels), places)
+    write_context(spec, Sources(worker, "1", wheels=wheels), places)
     wheel.unlink()
     wheel.write_bytes(b"new")
     os.utime(wheel, (1, 1))
-    context = write_context(spec, worker, "1", Sources(wheels=wheels), places)
+    context = write_context(spec, Sources(worker, "1", wheels=wheels), places)
     assert (context / "wheels" / wheel.name).read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("option", ["ca", "pip_config"])
 def test_a_missing_file_is_refused(option: str, spec: ImageSpec, places: Paths, worker: Path, tmp_path: Path) -> None:
     with pytest.raises(BadUsage):
-        write_context(spec, worker, "1", Sources(**{option: tmp_path / "none"}), places)
+        write_context(spec, Sources(worker, "1", **{option: tmp_path / "none"}), places)
 
 
 def test_a_wheels_folder_without_wheels(spec: ImageSpec, places: Paths, worker: Path, tmp_path: Path) -> None:
     with pytest.raises(BadUsage, match="contains no wheels"):
-        write_context(spec, worker, "1", Sources(wheels=tmp_path), places)
+        write_context(spec, Sources(worker, "1", wheels=tmp_path), places)
 
 
 def test_a_changed_worker_has_another_digest(worker: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from harness.training.background import BackgroundSupport, read_support, start_unit, unit_argv, unit_notes
 from machine.errors import Refused
-from machine.local import ABSENT, LocalMachine, Outcome
+from machine.local import ABSENT, LocalMachine, Outcome, Session
 
 WORDS = ("/usr/bin/python3", "-I", "/opt/gpu-setup/gpu_setup/__main__.py", "train", "mine.json")
 HERE = BackgroundSupport(manager=True, user=True, lingers=True, inhibitor=True)
@@ -24,6 +24,9 @@ class Answers(LocalMachine):
     def __init__(self, **answers: str) -> None:
         self.answers = answers
         self.asked: list[tuple[str, ...]] = []
+
+    def session(self) -> Session:
+        return Session(1000, "ada", (1000,), {})
 
     def run(self, argv: Sequence[str], timeout: float = 5.0, env: Mapping[str, str] | None = None) -> Outcome:
         self.asked.append(tuple(argv))
@@ -48,7 +51,7 @@ def test_root_has_the_machines_manager() -> None:
 def test_no_systemd() -> None:
     assert read_support(Answers(), 1000) == BackgroundSupport(False, True, None, False)
     with pytest.raises(Refused) as refused:
-        start_unit("unit", WORDS, "/runs/x", Answers(), 1000, True, {})
+        start_unit("unit", WORDS, "/runs/x", Answers(), True)
     assert refused.value.code == "train.no-manager"
     assert "nohup" in refused.value.next and "tmux" in refused.value.next
 

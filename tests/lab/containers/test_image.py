@@ -101,10 +101,10 @@ def test_a_new_worker_rebuilds_its_own_layer_only(
     worker = tmp_path / "worker"
     shutil.copytree(WORKER, worker)
     (worker / "gpu_setup_worker" / "new.py").write_text("NEW = 1\n")
-    sources = Sources(site.certificates, site.pip_config, site.wheels, offline=True)
+    sources = Sources(worker, "9.9.9", site.certificates, site.pip_config, site.wheels, offline=True)
     places = paths({"GPU_SETUP_HOME": str(site.home)})
     try:
-        made = build_image(spec, choose_engine(host, machine), worker, "9.9.9", sources, machine, places, silent)
+        made = build_image(spec, choose_engine(host, machine), sources, machine, places, silent)
         assert made.id != built.data["built"]["id"]
         assert made.steps - made.cached <= 2  # the worker's layer; the base itself counts as a step
         # training code of another gpu-setup is refused, and the way out is named
