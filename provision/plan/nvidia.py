@@ -73,11 +73,12 @@ def plan(
     choice = choose_branch(catalogue, cards, requested, target.branch is None, without if requested is None else ())
     if isinstance(choice, Refusal):
         return PlanPart(refusals=(choice,))
+    choice = choice._replace(because=f"{sentence(reason)} {choice.because}")
     source = target.source if target.source is not DriverSource.AUTO else current.source or DriverSource.ARCHIVE
     if source is DriverSource.NVIDIA:
-        steps = _vendor_route(host, catalogue, target, cards, choice, sentence(reason))
+        steps = _vendor_route(host, catalogue, target, cards, choice)
     else:
-        steps = _archive_route(host, catalogue, target, cards, choice, sentence(reason), current.family)
+        steps = _archive_route(host, catalogue, target, cards, choice, current.family)
     notes = _laptop_note(host, cards)
     return PlanPart(
         steps=(*steps, *unattended.plan(host, catalogue)), restart=_restart(cards, steps), source=source, notes=notes
@@ -155,7 +156,6 @@ def _archive_route(
     target: PlanTarget,
     cards: tuple[PlannedCard, ...],
     choice: BranchChoice,
-    reason: str,
     family: str = "",
 ) -> tuple[Step, ...]:
     """`family`: never changed silently, because Ubuntu's -server packages have separate updates."""
@@ -178,7 +178,7 @@ def _archive_route(
         "nvidia-driver",
         f"Install NVIDIA driver {number} ({choice.module} modules) from Ubuntu's archive",
         wanted,
-        f"{reason} {choice.because} {why} Prebuilt modules for {' and '.join(kernels) or 'your kernel'} are installed "
+        f"{choice.because} {why} Prebuilt modules for {' and '.join(kernels) or 'your kernel'} are installed "
         f"in the same transaction, or apt would choose the DKMS package instead. {no_key_needed(host)}".rstrip(),
         remove=replaced_packages(
             host,
@@ -209,7 +209,6 @@ def _vendor_route(
     target: PlanTarget,
     cards: tuple[PlannedCard, ...],
     choice: BranchChoice,
-    reason: str,
 ) -> tuple[Step, ...]:
     number, (desktop, why) = choice.branch.number, display(host, catalogue, target, cards)
     kernels = kernels_to_cover(host, catalogue)
@@ -243,7 +242,7 @@ def _vendor_route(
         "nvidia-driver",
         f"Install NVIDIA driver {number} ({choice.module} modules) from NVIDIA's repository",
         wanted,
-        f"{reason} {choice.because} {why} DKMS builds the module on this machine, which needs the headers of "
+        f"{choice.because} {why} DKMS builds the module on this machine, which needs the headers of "
         f"{' and '.join(kernels) or 'your kernel'}.",
         remove=replaced_packages(
             host, catalogue, NewDriver(DriverSource.NVIDIA, str(number), wanted, choice.open), ARCHIVE
