@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import msgspec
 
@@ -13,6 +14,7 @@ from provision.apply.journal import ApplyRun, ApplyStatus, Journal, MachineStand
 from provision.apply.resume_unit import UNIT
 from provision.apply_context import STATE, ApplyContext
 from provision.model import Service, State, Step
+from provision.plan import nvidia
 
 
 def apply_status(machine: Machine) -> ApplyStatus:
@@ -38,7 +40,20 @@ def reopen_interrupted(steps: tuple[Step, ...], run: ApplyRun | None) -> tuple[S
     if run is None or run.kind == "rollback":
         return steps
     outcomes = {step.id: step.outcome for step in run.steps}
-    return tuple(_reopen(step, outcomes.get(step.id, "")) for step in steps)
+    reopened = tuple(_reopen(step, outcomes.get(step.id, "")) for step in steps)
+    if not _lost_blacklist(steps, outcomes):
+        return reopened
+    because = "NVIDIA's packages do not blacklist them, and the last run ended before it could."
+    return (*reopened, nvidia.blacklist_step(nvidia.KEEP_FREE_DRIVERS_OFF, because, done=False))
+
+
+def _lost_blacklist(steps: tuple[Step, ...], outcomes: Mapping[str, str]) -> bool:
+    """Whether the last run installed NVIDIA's driver, was interrupted before it blacklisted the others, and this plan
+    keeps that driver: plans for drivers that gpu-setup did not install have no blacklist.
+    """
+    interrupted = outcomes.get("nvidia-driver") == "running" and outcomes.get(nvidia.BLACKLIST_STEP) == "waiting"
+    states = {step.id: step.state for step in steps}
+    return interrupted and states.get("nvidia-driver") is State.DONE and nvidia.BLACKLIST_STEP not in states
 
 
 def _reopen(step: Step, outcome: str) -> Step:

@@ -32,6 +32,8 @@ FREE_DRIVERS = ("nouveau", "nova_core", "nova_drm")
 BUILT_HERE = ("nvidia.archive.dkms.open", "nvidia.archive.dkms.proprietary")
 FORBIDDEN = (*BUILT_HERE, "dkms")
 BLACKLIST = "/etc/modprobe.d/gpu-setup-nouveau.conf"
+BLACKLIST_STEP = "nouveau-blacklist"
+KEEP_FREE_DRIVERS_OFF = "Keep nouveau and nova from binding the GPU first"
 NO_FREE_DRIVERS = WriteFile(path=BLACKLIST, content="".join(f"blacklist {name}\n" for name in FREE_DRIVERS))
 NO_KERNEL = "Neither the running nor the installed kernels could be read, so their packages cannot be named."
 
@@ -305,17 +307,22 @@ def _blacklist(host: Host, cards: tuple[PlannedCard, ...]) -> tuple[Step, ...]:
         return _existing_blacklist(host)
     # the packages may blacklist one of them, and the next kernel may have another
     done = all(name in {module for module, _ in host.kernel.blacklisted or ()} for name in FREE_DRIVERS)
-    return (
-        Step(
-            id="nouveau-blacklist",
-            title=f"Keep {' and '.join(free)} from binding the GPU first",
-            action=NO_FREE_DRIVERS,
-            state=State.DONE if done else State.TODO,
-            because=f"{' and '.join(free)} is loaded and would bind the GPU before NVIDIA's module. Written after "
-            "that module is built: with neither of them a new GPU shows only a simple framebuffer.",
-            commands=() if done else (repositories.write_command(BLACKLIST), ("update-initramfs", "-u", "-k", "all")),
-            undo="" if done else f"removes {BLACKLIST} and rebuilds every initramfs",
-        ),
+    because = (
+        f"{' and '.join(free)} is loaded and would bind the GPU before NVIDIA's module. Written after "
+        "that module is built: with neither of them a new GPU shows only a simple framebuffer."
+    )
+    return (blacklist_step(f"Keep {' and '.join(free)} from binding the GPU first", because, done),)
+
+
+def blacklist_step(title: str, because: str, done: bool) -> Step:
+    return Step(
+        id=BLACKLIST_STEP,
+        title=title,
+        action=NO_FREE_DRIVERS,
+        state=State.DONE if done else State.TODO,
+        because=because,
+        commands=() if done else (repositories.write_command(BLACKLIST), ("update-initramfs", "-u", "-k", "all")),
+        undo="" if done else f"removes {BLACKLIST} and rebuilds every initramfs",
     )
 
 
@@ -323,15 +330,7 @@ def _existing_blacklist(host: Host) -> tuple[Step, ...]:
     """Our file, if it exists, as done: so a run that was interrupted before every initramfs had it can be finished."""
     if all(file != BLACKLIST for _, file in host.kernel.blacklisted or ()):
         return ()
-    return (
-        Step(
-            id="nouveau-blacklist",
-            title="Keep nouveau and nova from binding the GPU first",
-            action=NO_FREE_DRIVERS,
-            state=State.DONE,
-            because=f"{BLACKLIST} blacklists them.",
-        ),
-    )
+    return (blacklist_step(KEEP_FREE_DRIVERS_OFF, f"{BLACKLIST} blacklists them.", done=True),)
 
 
 def _restart(cards: tuple[PlannedCard, ...], steps: tuple[Step, ...]) -> Step | None:

@@ -153,13 +153,18 @@ def test_at_a_terminal_the_program_has_one(site: Site, built: Ended, own: Path) 
 
 
 def _type(terminal: int, words: bytes, until: bytes) -> bytes:
-    """Type words, and read what appears up to the next `until`."""
+    """Type words, and read what appears up to the next `until`.
+
+    Python's prompt loses a Ctrl-C that comes before it waits for input: without an answer it is pressed again.
+    """
     os.write(terminal, words)
     seen = b""
     limit = time.monotonic() + 60
     while until not in seen.removeprefix(words) and time.monotonic() < limit:
-        if select.select([terminal], [], [], 0.5)[0]:
+        if select.select([terminal], [], [], 2)[0]:
             seen += os.read(terminal, 4096)
+        elif words == b"\x03":
+            os.write(terminal, words)
     return seen
 
 

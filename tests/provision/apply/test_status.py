@@ -46,3 +46,25 @@ def test_steps_of_an_interrupted_run_are_open_again(run: ApplyRun | None, open: 
     steps = reopen_interrupted((WRITE, RELOAD), run)
     assert [step.id for step in steps if step.state is State.TODO] == open
     assert all("last run ended before this was verified" in step.because for step in steps if step.state is State.TODO)
+
+
+def _driver(state: State) -> Step:
+    return Step(id="nvidia-driver", title="NVIDIA driver", action=WRITE.action, state=state, because="It is loaded.")
+
+
+@pytest.mark.parametrize(
+    ("driver", "outcomes", "added"),
+    [
+        # the power failed when dpkg had finished: at the next boot the driver works, and a plan only keeps it
+        (State.DONE, {"nvidia_driver": "running", "nouveau_blacklist": "waiting"}, True),
+        (State.TODO, {"nvidia_driver": "running", "nouveau_blacklist": "waiting"}, False),
+        (State.DONE, {"nvidia_driver": "failed", "nouveau_blacklist": "waiting"}, False),
+        (State.DONE, {"nvidia_driver": "running"}, False),
+        (State.DONE, {"nvidia_driver": "done", "nouveau_blacklist": "done"}, False),
+    ],
+)
+def test_a_driver_that_was_installed_just_before_the_end_still_gets_its_blacklist(
+    driver: State, outcomes: dict[str, str], added: bool
+) -> None:
+    steps = reopen_interrupted((_driver(driver),), _run(**outcomes))
+    assert ("nouveau-blacklist" in [step.id for step in steps if step.state is State.TODO]) is added
