@@ -25,9 +25,7 @@ class Entry(NamedTuple):
 
 
 COMMANDS = {
-    "up": Entry(
-        "gpu_setup.commands.up", "Do the main job: inspect, plan, install, train, measure, report.", ("charts",)
-    ),
+    "up": Entry("gpu_setup.commands.up", "Do the main job: inspect, plan, install, train, measure, report."),
     "doctor": Entry("gpu_setup.commands.doctor", "Check this machine: what is wrong, and how to fix it."),
     "facts": Entry("gpu_setup.commands.facts", "Show the facts about this machine, or record them."),
     "plan": Entry("gpu_setup.commands.plan", "Show what would be installed, and why; change nothing."),

@@ -57,6 +57,7 @@ def command(options: UpOptions) -> Answer:
     Without a supported GPU it changes nothing on the system and fine-tunes a small real model on the CPU.
     """
     from checks.catalogue import catalogue
+    from gpu_setup.extras import need
     from gpu_setup.render.progress import reporter
     from gpu_setup.report_files import keep_report, make_out
     from gpu_setup.up import Person, choose, inspect_and_install, train_and_measure
@@ -79,6 +80,8 @@ def command(options: UpOptions) -> Answer:
         return seen
     person.show("Train", f"on the stack {seen.choice.stack.name}: {seen.choice.because}\n")
     job = choose(seen, JobRequest(options.recipe_name, options.data), person, paths.models)
+    # for the report's page; only now, since a machine may first need its driver, or the answer may be no
+    need("charts")
     with reporter(options.as_json) as emit:
         here = Workplace(machine, paths, emit)
         job, place = choose_workplace(job, seen.host, known, options.runtime, here)

@@ -66,7 +66,7 @@ def test_ctrl_c_while_several_processes_check(tmp_path: Path, later: float) -> N
     _, said = child.communicate(timeout=30)
     assert helpers >= 2 or not several, "the check ended before it could be stopped, or worked alone"
     assert child.returncode == 130, said
-    assert "Stopped" in said and "Traceback" not in said
+    assert "Interrupted" in said and "Traceback" not in said
     # Python's own resource tracker ends when it sees that its parent has
     wait_for(lambda: not group(child.pid), 5)
     assert not group(child.pid), "no helper is left behind"

@@ -344,6 +344,7 @@ def test_too_little_space_is_reported_before_anything_is_done(tiny_disk: Path) -
     assert "GPU_SETUP_HOME" in error["next"]
 
 
+@pytest.mark.parametrize("parts", [2000])
 def test_a_disk_that_fills_up_in_the_middle(
     tiny_disk: Path, small: SmallStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
