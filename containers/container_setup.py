@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -16,10 +17,11 @@ from containers.engine import host_for_engine
 from containers.errors import engine_problem
 from containers.model import Engine, ImageSpec, ImageVendor
 from containers.orphans import remove_orphans
+from containers.ownership import container_owner, container_paths
 from containers.run import Container, Mount, container_user
 from machine.errors import Refused
 from machine.local import Machine
-from machine.paths import Paths, make
+from machine.paths import Owner, Paths, make
 
 PCI_VENDORS = {ImageVendor.NVIDIA: cards.NVIDIA, ImageVendor.AMD: cards.AMD}
 # compilers' caches: kept, because an empty one costs minutes at each start on a GPU
@@ -113,16 +115,21 @@ def make_container(
     vendor = ImageVendor(spec.vendor)
     slots = tuple(card.slot for card in cards.training(host, catalogue, PCI_VENDORS.get(vendor)))
     way = device_access(host, vendor, vendor is ImageVendor.AMD and has_amd_cdi(machine, engine.cdi))
-    jit = make(paths.cache / "jit" / spec.stack)
-    env = {name: str(make(jit / folder)) for name, folder in JIT_FOLDERS.items()}
+    user = container_user(session, engine)
+    paths = container_paths(paths, container_owner(user, engine))
+    jit = make(make(paths.cache / "jit", paths.owner) / spec.stack, paths.owner)
+    env = {name: str(make(jit / folder, paths.owner)) for name, folder in JIT_FOLDERS.items()}
     env.update({name: value for name, value in environ.items() if name.startswith(PASSED_PREFIXES)})
-    kept = [Mount(jit, writable=True, ours=True)]
+    kept = [Mount(jit, writable=True)]
     passed: tuple[str, ...] = ()
     if wanted.network:
         passed = proxy_variables(environ)
-        hub = make(Path(environ.get("HF_HOME") or paths.cache / "hub"))
+        hub = make(paths.cache / "hub", paths.owner)
         env["HF_HOME"] = str(hub)
-        kept.append(Mount(hub, writable=True, ours=True))
+        kept.append(Mount(hub, writable=True))
+        if own := _persons_models(environ, paths.owner):
+            env["HF_HUB_CACHE"] = str(own)
+            kept.append(Mount(own, writable=True))
         # behind a proxy that decrypts TLS the image's certificates are not enough
         for name in _CERTIFICATES:
             file = Path(environ.get(name, ""))
@@ -132,7 +139,7 @@ def make_container(
     made = Container(
         engine=engine,
         image=image.name,
-        user=container_user(session, engine),
+        user=user,
         devices=device_options(host, vendor, way, slots, wanted.gpus),
         mounts=tuple(dict.fromkeys((*wanted.mounts, *kept))),
         env=env,
@@ -143,3 +150,17 @@ def make_container(
         private=private,
     )
     return made._replace(shm=wanted.shm) if wanted.shm else made
+
+
+def _persons_models(environ: Mapping[str, str], owner: Owner | None) -> Path | None:
+    """The folder of models in the person's own HF_HOME, which also holds tokens: only where containers may write to it.
+
+    `owner`: the container's user where it is another one.
+    """
+    named = environ.get("HF_HUB_CACHE") or (environ.get("HF_HOME") and f"{environ['HF_HOME']}/hub")
+    if not named:
+        return None
+    folder = Path(named).expanduser().absolute()
+    if owner is None:
+        return make(folder)
+    return folder if folder.is_dir() and folder.stat().st_uid == owner.uid else None

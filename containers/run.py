@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
-from containers.dockerfile import UID
 from containers.errors import engine_problem, known_cause
 from containers.model import Engine
 from containers.orphans import OWNER_LABEL, TOKEN_FILE, owner
-from machine.errors import OutsideFailed
+from containers.ownership import container_owner
 from machine.local import FileStatus, LocalMachine, Machine, Outcome, Session, Space, Unreadable
 
 # shared memory for data loaders; Docker's default of 64 MB causes bus errors
@@ -29,11 +28,10 @@ PATIENCE = 60.0
 
 
 class Mount(NamedTuple):
-    """A folder or file of the machine, at the same path inside. `ours`: a folder of gpu-setup, for runs and caches."""
+    """A folder or file of the machine, at the same path inside."""
 
     path: Path
     writable: bool = False
-    ours: bool = False
 
 
 class Container(NamedTuple):
@@ -182,7 +180,6 @@ class ContainerMachine:
         # a token must not be in argv or `docker inspect`: with_token mounts it as a file
         kept = {key: value for key, value in (env or {}).items() if not key.endswith("_TOKEN")}
         inside = {key: value for key, value in kept.items() if key not in self._hide}
-        give_folders(self._container)
         with with_token(self._container, self._machine) as container:
             try:
                 yield run_argv(container, name, argv, inside, cwd)
@@ -236,7 +233,6 @@ def run_attached(
 ) -> int:
     """Run a person's program until it ends, attached to this process. Returns the program's exit status."""
     name = f"gpu-setup-{uuid4().hex[:12]}"
-    give_folders(container)
     with with_token(container, machine) as given:
         try:
             outcome = machine.run_in_foreground(run_argv(given, name, argv, cwd=cwd, attached=attach_options()))
@@ -260,42 +256,6 @@ def remove_container(engine: Engine, name: str, machine: Machine) -> None:
         outcome = machine.run((engine.program, "rm", "--force", name), timeout=PATIENCE)
 
 
-def _owner(container: Container) -> tuple[int, int]:
-    """uid and gid of the container's processes, as seen on the machine."""
-    if container.user is None:
-        return UID, UID
-    if container.engine.rootless:
-        return os.geteuid(), os.getegid()
-    uid, _, gid = container.user.partition(":")
-    return int(uid), int(gid)
-
-
-def give_folders(container: Container) -> None:
-    """For root, whose containers run as another user: give this user gpu-setup's folders that it writes to.
-
-    Some libraries write models that only their owner may read. A person's folders keep their owner.
-    """
-    if os.geteuid() != 0:
-        return
-    uid, gid = _owner(container)
-    for mount in container.mounts:
-        if not mount.writable or not mount.ours or not mount.path.is_dir():
-            continue
-        for place in (mount.path, *mount.path.rglob("*")):
-            try:
-                if place.lstat().st_uid == 0:
-                    os.chown(place, uid, gid, follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise OutsideFailed(
-                    "image.chown",
-                    f"The owner of {place} could not be changed to the container's user.",
-                    f"The system says: {error.strerror or error}.",
-                    "Set GPU_SETUP_HOME to a folder on a local disk, or run as yourself instead of root",
-                ) from error
-
-
 @contextmanager
 def with_token(container: Container, machine: Machine) -> Iterator[Container]:
     """The container with the person's hub token, if it has a network and there is a token.
@@ -316,7 +276,7 @@ def with_token(container: Container, machine: Machine) -> Iterator[Container]:
         except Unreadable:
             yield container
             return
-        if _owner(container)[0] == os.geteuid():
+        if container_owner(container.user, container.engine).uid == os.geteuid():
             yield _with_token_at(container, own)
             return
     place = container.private / f"{TOKEN_FILE}{owner()}-{uuid4().hex[:6]}"
@@ -324,8 +284,8 @@ def with_token(container: Container, machine: Machine) -> Iterator[Container]:
     try:
         with os.fdopen(handle, "wb") as out:
             out.write(value)
-        if os.geteuid() == 0:
-            os.chown(place, *_owner(container))
+            if os.geteuid() == 0:
+                os.fchown(handle, *container_owner(container.user, container.engine))
         yield _with_token_at(container, place)
     finally:
         place.unlink(missing_ok=True)

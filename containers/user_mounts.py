@@ -17,9 +17,9 @@ def check_folder(here: Path) -> Path:
         return here
     raise BadUsage(
         "image.folder",
-        f"The program would run in {here}, a system folder.",
-        "This folder is mounted at the same path inside, where the image has its own system folder.",
-        "Change to a folder of your own, then run the command again.",
+        f"{here} is a system folder.",
+        "It would be mounted at the same path inside, where the image has its own system folder.",
+        "Use a folder of your own.",
     )
 
 

@@ -106,11 +106,12 @@ def run_spec(job: Job, setup: TrainingSetup) -> RunSpec:
     )  # fmt: skip
 
 
-def train_in_new_folder(job: Job, setup: TrainingSetup, machine: Machine, runs: Path, emit: Emit) -> Path:
+def train_in_new_folder(job: Job, setup: TrainingSetup, place: Workplace) -> Path:
     """Train in a new folder and return it; earlier runs that were killed are marked as interrupted."""
+    runs = place.paths.runs
     mark_interrupted(runs)
-    folder = new_run_folder(runs, job.recipe)
-    train(run_spec(job, setup), folder, WorkerContext(setup.environment, machine, emit, job.device))
+    folder = new_run_folder(runs, job.recipe, place.paths.owner)
+    train(run_spec(job, setup), folder, WorkerContext(setup.environment, place.machine, place.emit, job.device))
     return folder
 
 

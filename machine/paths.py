@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -9,12 +10,23 @@ from typing import NamedTuple
 from machine.errors import OutsideFailed
 
 
+class Owner(NamedTuple):
+    """The uid and gid of another user than this process's."""
+
+    uid: int
+    gid: int
+
+
 class Paths(NamedTuple):
-    """data/env/LOCK holds training environments, cache/models model files, state/runs/ID runs."""
+    """data/env/LOCK holds training environments, cache/models model files, state/runs/ID runs.
+
+    `owner`: whom new folders of `cache` and of a run are for; None: for this process's user.
+    """
 
     data: Path
     cache: Path
     state: Path
+    owner: Owner | None = None
 
     @property
     def environments(self) -> Path:
@@ -47,10 +59,19 @@ def paths(environ: Mapping[str, str]) -> Paths:
     )
 
 
-def make(folder: Path) -> Path:
-    """Create the folder and its parents; the error for a home that is not writable names GPU_SETUP_HOME."""
+def make(folder: Path, owner: Owner | None = None) -> Path:
+    """Create the folder and its parents; the error for a home that is not writable names GPU_SETUP_HOME.
+
+    A new folder is given to `owner`; one that exists, and its parents, keep theirs.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            folder.mkdir(exist_ok=True)
+        else:
+            give(folder, owner)
     except OSError as error:
         raise OutsideFailed(
             "paths.unwritable",
@@ -59,3 +80,18 @@ def make(folder: Path) -> Path:
             "Set GPU_SETUP_HOME to a folder that you can write, for example: GPU_SETUP_HOME=/var/tmp/gpu-setup.",
         ) from error
     return folder
+
+
+def give(folder: Path, owner: Owner | None) -> None:
+    """Give a folder that this process just created to `owner`, if there is one. Raises OSError.
+
+    By its file descriptor and only while it is empty: who may rename in its parent cannot put another in its place.
+    """
+    if owner is None:
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if not os.listdir(handle):
+            os.fchown(handle, *owner)
+    finally:
+        os.close(handle)

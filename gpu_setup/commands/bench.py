@@ -182,7 +182,7 @@ def _tune(options: BenchOptions, minutes: float) -> Answer:
     with reporter(options.as_json) as emit:
         job, place = choose_workplace(job, host, known, options.runtime, Workplace(machine, paths, emit))
         ready = prepare(job, *place)
-        found = tune(job, ready, tune_settings(job, ready, host, known, minutes), place.machine, paths, emit)
+        found = tune(job, ready, tune_settings(job, ready, host, known, minutes), place.machine, place.paths, emit)
 
     def text() -> str:
         from gpu_setup.render.tune import tune_text

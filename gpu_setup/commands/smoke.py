@@ -61,7 +61,7 @@ def command(as_json: bool, recipe_name: str | None, data: Path | None, out: Path
     with reporter(as_json) as emit:
         job, place = choose_workplace(job, host, known, runtime, Workplace(machine, paths, emit))
         ready = prepare(job, *place)
-        folder = train_in_new_folder(job, ready, place.machine, paths.runs, emit)
+        folder = train_in_new_folder(job, ready, place)
         examination = examine_run(job, ready, folder, place.machine, emit)
     report = report_run(job, ready, folder, host, known, examination)
     result = smoke_result(report)

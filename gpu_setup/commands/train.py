@@ -114,13 +114,15 @@ def command(options: TrainOptions) -> Answer:
     from checks.facts.read import read_host
     from gpu_setup.render.progress import reporter
     from harness.jobs.own_data import TrainRequest, plan_training
-    from harness.jobs.train import TrainingSettings
+    from harness.jobs.train import TrainingSettings, refuse_taken
     from harness.pipeline import Workplace
     from harness.training.background import keep_awake
     from machine.local import LocalMachine
 
     if (options.data is None) == (options.resume is None):
         raise click.UsageError("Give DATA, or --resume RUN_DIR.")
+    if options.out is not None and options.resume is None:
+        refuse_taken(options.out.absolute(), options.fresh)
     machine, paths = LocalMachine(), my_paths()
     settings = TrainingSettings(
         options.epochs, options.steps, options.seed, options.save_steps, options.patience, 60 * options.save_minutes,
@@ -153,7 +155,7 @@ def _train(options: TrainOptions, spec: TrainingSpec, job: Job, host: Host, here
     job, place = choose_workplace(job, host, catalogue(), options.runtime, here, (out,) if out else ())
     ready = prepare(job, *place)
     spec = with_work_digest(spec, ready)
-    folder = choose_run_folder(spec, job, out, options.fresh, place.paths.runs)
+    folder = choose_run_folder(spec, job, out, options.fresh, place.paths.runs, place.paths.owner)
     run = run_training(spec, job, ready, folder, place.machine, place.emit)
     examination = examine_run(job, ready, folder, place.machine, place.emit) if options.examine else None
     run = run._replace(examination=examination)
@@ -178,6 +180,8 @@ def _start_in_background(options: TrainOptions, spec: TrainingSpec, job: Job, he
     chosen = options.resume or options.out
     folder = chosen.absolute() if chosen is not None else new_run_folder(here.paths.runs, job.recipe)
     if chosen is None:
+        # only its name is needed here: the service makes it, for the user that the training runs as
+        folder.rmdir()
         given += ["--out", str(folder)]
     main = Path(__file__).resolve().parent.parent / "__main__.py"
     name = f"gpu-setup-train-{folder.name}-{os.getpid()}"

@@ -165,7 +165,7 @@ def run_launch(job: Job, setup: TrainingSetup, method: MeasuringMethod, host: Ho
     use = read_card_use(vendor, which, machine)
     refuse_foreign(use)
     mark_interrupted(runs)
-    folder = new_run_folder(runs, job.recipe)
+    folder = new_run_folder(runs, job.recipe, place.paths.owner)
     write_atomic(folder / run_context.CARD_USE, msgspec.json.encode(use))
     write_atomic(folder / run_context.METHOD, msgspec.json.encode(method))
     config = run_config(job.recipe, setup.base_model, folder, job.data, job.overrides)

@@ -16,8 +16,10 @@ from containers.container_setup import ContainerOptions, find_image, make_contai
 from containers.dockerfile import ENVIRONMENT
 from containers.engine import choose_engine
 from containers.model import ImageVendor
-from containers.run import ContainerMachine, Mount
+from containers.ownership import container_owner, container_paths, refuse_unwritable
+from containers.run import ContainerMachine, Mount, container_user
 from containers.spec import image_spec
+from containers.user_mounts import check_folder
 from harness.environment.build import Environment
 from harness.environment.runtime import Runtime
 from harness.environment.worker_process import WORKER
@@ -39,21 +41,28 @@ def image_runtime(
 
     `writable`: the user's own folders that the training writes to, in addition to ours.
     """
-    machine, paths = here.machine, here.paths
+    machine = here.machine
     chosen = choose_engine(host, machine, runtime.engine)
     spec = image_spec(host, catalogue, ImageVendor(job.stack.vendor))
     image = find_image(spec, worker_digest(WORKER), chosen, machine, runtime.image_name)
-    notes = make(paths.cache / "image" / image.id.removeprefix("sha256:")[:12])
+    owner = container_owner(container_user(machine.session(), chosen), chosen)
+    for folder in writable:
+        check_folder(folder)
+        refuse_unwritable(folder, owner, machine)
+    paths = container_paths(here.paths, owner)
+    notes = make(paths.cache / "image", paths.owner) / image.id.removeprefix("sha256:")[:12]
     folders = [SAMPLES, SHIPPED, Path(job.recipe.path).absolute().parent]
     folders += [file.parent for file in (*local_datasets(job.recipe), *((job.data,) if job.data else ()))]
-    written = (paths.models, paths.runs, paths.cache / DOCUMENTS)
     mounts = [Mount(folder) for folder in dict.fromkeys(folders)]
-    mounts += [Mount(make(folder), writable=True, ours=True) for folder in (*written, notes, *writable)]
+    # runs/ itself stays as it is: each new run's folder is made for the container's user
+    mounts += [Mount(make(folder), writable=True) for folder in (paths.runs, paths.state / "tune")]
+    written = (paths.models, paths.cache / DOCUMENTS, notes, *writable)
+    mounts += [Mount(make(folder, paths.owner), writable=True) for folder in written]
     hub = job.recipe.traits.model == "hub"
     # the container gets only this card, so no variable is needed inside to select it
     gpus = (job.device,) if job.device is not None else ()
     wanted = ContainerOptions(gpus, network=hub, image=runtime.image_name, mounts=tuple(mounts))
-    made = make_container(image, host, catalogue, machine, paths, wanted)
+    made = make_container(image, host, catalogue, machine, here.paths, wanted)
     here.emit(
         Event("note", "environment", f"Using the image {image.name} ({chosen.kind} {chosen.version or ''})".rstrip())
     )
@@ -72,6 +81,6 @@ def image_runtime(
     )
     stack = catalogue.stack(spec.stack)
     place = here._replace(
-        machine=ContainerMachine(machine, made, ENVIRONMENT, OUTSIDE_ONLY), environment=environment
+        machine=ContainerMachine(machine, made, ENVIRONMENT, OUTSIDE_ONLY), environment=environment, paths=paths
     )  # fmt: skip
     return msgspec.structs.replace(job, stack=stack), place

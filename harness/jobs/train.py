@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.atomic_files import write_atomic
+from harness.atomic_files import disk_errors, write_atomic
 from harness.dataset.alpaca import read_alpaca
 from harness.dataset.check import CheckSettings, check
 from harness.environment.worker_process import WorkerContext
@@ -38,7 +38,7 @@ from harness.training.monitor import SKIP_REASONS, HangLimits
 from machine.errors import BadAnswer, BadUsage, Interrupted, Problem, Refused, reason
 from machine.events import Emit, Event
 from machine.local import Machine
-from machine.paths import make
+from machine.paths import Owner, make
 
 STAGE = "train"
 SPEC = "train.json"
@@ -266,11 +266,27 @@ def find_same_work(runs: Path, work: str) -> Path | None:
     return None
 
 
-def choose_run_folder(spec: TrainingSpec, job: Job, out: Path | None, fresh: bool, runs: Path) -> Path:
-    """The run's folder: the user's, the one with the same work, or a new one. Raises Refused if it is in use."""
+def refuse_taken(out: Path, fresh: bool) -> None:
+    """Raise Refused for a folder that has files and is not that of an earlier training. Changes and makes nothing."""
+    if (out / SPEC).exists() and not fresh:
+        return
+    with disk_errors(out):
+        if out.exists() and any(out.iterdir()):
+            raise Refused(
+                "train.out-taken", f"{out} is not empty.", "gpu-setup overwrites no files there.", "Give another --out."
+            )
+
+
+def choose_run_folder(
+    spec: TrainingSpec, job: Job, out: Path | None, fresh: bool, runs: Path, owner: Owner | None = None
+) -> Path:
+    """The run's folder: the user's, the one with the same work, or a new one. Raises Refused if it is in use.
+
+    `owner`: the user that the training runs as, where that is not this process's; a new folder is made for it.
+    """
     if out is None:
         mark_interrupted(runs)
-        return (None if fresh else find_same_work(runs, spec.work)) or new_run_folder(runs, job.recipe)
+        return (None if fresh else find_same_work(runs, spec.work)) or new_run_folder(runs, job.recipe, owner)
     if (out / SPEC).exists() and not fresh:
         existing = msgspec.json.decode((out / SPEC).read_bytes(), type=TrainingSpec)
         if existing.work == spec.work:
@@ -281,11 +297,8 @@ def choose_run_folder(spec: TrainingSpec, job: Job, out: Path | None, fresh: boo
             "Its data, recipe, options or software are different.",
             f"Give another --out; to resume the existing training: gpu-setup train --resume {out}",
         )
-    if out.exists() and any(out.iterdir()):
-        raise Refused(
-            "train.out-taken", f"{out} is not empty.", "gpu-setup overwrites no files there.", "Give another --out."
-        )
-    return make(out)
+    refuse_taken(out, fresh)
+    return make(out, owner)
 
 
 def run_training(

@@ -43,7 +43,7 @@ from harness.training.monitor import HangLimits
 from machine.errors import BadUsage, Interrupted, Problem
 from machine.events import Emit, Event
 from machine.local import Machine
-from machine.paths import Paths
+from machine.paths import Owner, Paths
 
 STAGE = "tune"
 PAIRS = 3
@@ -108,7 +108,9 @@ def tune(
     minutes, where = wanted.minutes, wanted.where
     folder = paths.state / "tune" / setup.inputs[:16]
     (folder / "runs").mkdir(parents=True, exist_ok=True)
-    tuner = _Tuner(job, setup, folder, wanted.room, machine, emit, min(LONGEST, max(SHORTEST, minutes * 60 / 30)))
+    tuner = _Tuner(
+        job, setup, folder, wanted.room, machine, emit, min(LONGEST, max(SHORTEST, minutes * 60 / 30)), paths.owner
+    )
     begin = time.monotonic()
 
     def seconds_left() -> float:
@@ -157,7 +159,7 @@ def read_tries(folder: Path) -> tuple[TuneTry, ...]:
 
 
 class _Tuner(msgspec.Struct):
-    """Runs the tries of one job in its environment; `seconds`: how long each is measured."""
+    """Runs the tries of one job in its environment; `seconds`: how long each is measured; `owner`: as which user."""
 
     job: Job
     setup: TrainingSetup
@@ -166,6 +168,7 @@ class _Tuner(msgspec.Struct):
     machine: Machine
     emit: Emit
     seconds: float
+    owner: Owner | None = None
 
     def measure_untuned(self) -> TuneTry:
         begin = time.monotonic()
@@ -270,7 +273,7 @@ class _Tuner(msgspec.Struct):
         return tuple(step.loss for step in log.steps if isinstance(step.loss, float))
 
     def _run(self, overrides: dict[str, Any], seconds: float | None, hung: HangLimits | None) -> WorkerLog:
-        folder = new_run_folder(self.folder / "runs", self.job.recipe)
+        folder = new_run_folder(self.folder / "runs", self.job.recipe, self.owner)
         spec = RunSpec(
             self.job.recipe, self.setup.base_model, self.setup.inputs, self.job.data, overrides,
             hung=hung or HangLimits(), budget=seconds,

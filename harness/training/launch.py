@@ -23,6 +23,7 @@ from harness.training.checkpoints import Checkpoint, newest_complete, remove_lat
 from harness.training.monitor import STAGE, STOP, HangLimits, watch_run
 from machine.errors import BadAnswer, Interrupted, OutsideFailed, Problem, reason
 from machine.events import Event
+from machine.paths import Owner, give
 
 DOCUMENT = "run.json"
 # held while the run's gpu-setup is running: a run marked as running whose lock is free was killed
@@ -84,13 +85,17 @@ class RunRecord(msgspec.Struct, frozen=True):
     resumed_from: tuple[int, ...] = ()
 
 
-def new_run_folder(runs: Path, recipe: Recipe) -> Path:
-    """A new folder for a run, named by time and recipe; a second one within the same second gets a number."""
+def new_run_folder(runs: Path, recipe: Recipe, owner: Owner | None = None) -> Path:
+    """A new folder for a run, named by time and recipe; a second one within the same second gets a number.
+
+    `owner`: the user that the training runs as, where that is not this process's.
+    """
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     for number in range(1, 100):
         folder = runs / (f"{stamp}-{recipe.name}" + (f"-{number}" if number > 1 else ""))
         try:
             folder.mkdir(parents=True)
+            give(folder, owner)
             return folder
         except FileExistsError:
             continue

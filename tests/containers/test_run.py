@@ -17,7 +17,6 @@ from containers.run import (
     ContainerMachine,
     Mount,
     container_user,
-    give_folders,
     run_argv,
     run_attached,
     with_token,
@@ -131,20 +130,6 @@ def test_who_runs_inside(uid: int, engine: Engine, user: str | None) -> None:
 )
 def test_behind_sudo_it_is_the_person_who_called(environ: dict[str, str], engine: Engine, user: str | None) -> None:
     assert container_user(Session(0, "root", (0,), environ), engine) == user
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-@pytest.mark.parametrize(("user", "number"), [("1000:1001", 1000), (None, 10001)])
-def test_root_gives_our_folders_to_who_runs_inside_and_leaves_a_persons_alone(
-    user: str | None, number: int, tmp_path: Path
-) -> None:
-    ours, theirs = tmp_path / "runs", tmp_path / "work"
-    for place in (ours / "deep", theirs):
-        place.mkdir(parents=True)
-        (place / "file").write_text("x")
-    give_folders(made(user=user, mounts=(Mount(ours, writable=True, ours=True), Mount(theirs, writable=True))))
-    assert {place.stat().st_uid for place in (ours, ours / "deep", ours / "deep" / "file")} == {number}
-    assert {place.stat().st_uid for place in (theirs, theirs / "file")} == {0}
 
 
 def test_a_proxys_password_stays_out_of_the_command() -> None:

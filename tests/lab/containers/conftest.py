@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +13,10 @@ import msgspec
 import pytest
 from filelock import FileLock
 
+from containers.dockerfile import UID
 from tests.lab.containers.engines import Engine, running, small_image
 from tests.lab.containers.material import Distribution, as_root, distribution, root_file_system, wheels
-from tests.lab.training import Ended, tool
+from tests.lab.training import Ended, Training, tool
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +44,14 @@ def engine(tmp_path_factory: pytest.TempPathFactory, like_here: Distribution) ->
 @pytest.fixture(scope="session")
 def small(engine: Engine) -> str:
     return small_image(engine)
+
+
+def copy_models(training: Training, home: Path) -> None:
+    """The models of the runs outside, for the containers of root, which run as the image's user."""
+    place = home / "cache" / "containers" / str(UID) / "models"
+    shutil.copytree(training.paths.models, place, symlinks=True)
+    for each in (place.parent, place, *place.rglob("*")):
+        os.chown(each, UID, UID, follow_symlinks=False)
 
 
 class Site(NamedTuple):

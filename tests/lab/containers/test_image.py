@@ -14,6 +14,7 @@ from checks.catalogue import catalogue
 from checks.facts.host import Docker
 from checks.facts.read import read_host
 from containers.build import Sources, build_image
+from containers.dockerfile import UID
 from containers.engine import choose_engine, docker_engine
 from containers.model import ImageVendor
 from containers.run import Container, run_argv
@@ -23,7 +24,8 @@ from harness.recipe.loader import SAMPLES
 from machine.events import silent
 from machine.local import LocalMachine
 from machine.paths import paths
-from tests.lab.containers.conftest import Site
+from tests.gpu_setup.commands.test_train_out import states
+from tests.lab.containers.conftest import Site, copy_models
 from tests.lab.training import Ended, Training, command, runs, steps
 
 pytestmark = pytest.mark.lab
@@ -219,10 +221,8 @@ def test_the_builds_own_proof_refuses_another_vendors_torch(site: Site, built: E
 
 @pytest.fixture(scope="module")
 def models(site: Site, training: Training) -> None:
-    """The tiny model of the runs outside, copied: the container's user gets its own."""
-    place = site.home / "cache" / "models"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(training.paths.models, place, symlinks=True)
+    """The tiny model of the runs outside, copied for the container's user."""
+    copy_models(training, site.home)
 
 
 @pytest.mark.full
@@ -231,6 +231,16 @@ def test_a_bench_runs_inside(site: Site, built: Ended, models: None) -> None:
     assert ended.rc == 0, ended.document
     assert ended.data["environment"]["torch_from"] == "image"
     assert site.engine.containers() == []
+
+
+def test_a_folder_of_somebody_else_is_refused_and_keeps_its_owner(site: Site, built: Ended, tmp_path: Path) -> None:
+    """The container's user cannot write root's folder; root made it, perhaps for something else."""
+    (out := tmp_path / "out").mkdir()
+    before = states(tmp_path)
+    words = ("train", str(SAMPLES / "house-style.json"), "--recipe", "tiny", "--runtime", "image", "--out", str(out))
+    ended = site.tool(*words)
+    assert (ended.rc, ended.error["code"]) == (3, "image.not-writable")
+    assert states(tmp_path) == before
 
 
 @pytest.mark.full
@@ -260,7 +270,8 @@ def test_tiny_trains_inside_with_the_same_losses_as_outside(
     assert ended.data["verdict"] == "pass"
     start = json.loads((folder / "worker.jsonl").read_text().splitlines()[0])
     assert start["event"] == "start"
-    # written by the container's user, readable by the person
-    assert (folder / "worker.jsonl").stat().st_uid != 0
+    # the run's folder and all in it are the container's user's; what was there before is as it was
+    assert (folder.stat().st_uid, (folder / "worker.jsonl").stat().st_uid) == (UID, UID)
+    assert {place.stat().st_uid for place in (folder.parent, site.home / "state", site.home / "cache")} == {0}
     assert json.loads((folder / "run.json").read_text())["status"] == "done"
     assert site.engine.containers() == []

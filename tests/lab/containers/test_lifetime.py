@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.containers.conftest import Site
+from tests.lab.containers.conftest import Site, copy_models
 from tests.lab.containers.persons import as_person
 from tests.lab.training import Ended, Training, at_step, command, runs, status, tool, wait_for
 
@@ -74,7 +73,7 @@ def test_stopping_the_tool_stops_the_container(site: Site, built: Ended, own: Pa
 
 def test_ctrl_c_in_a_training_stops_its_container(site: Site, built: Ended, training: Training, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    shutil.copytree(training.paths.models, home / "cache" / "models", symlinks=True)
+    copy_models(training, home)
     environ = {**os.environ, **site.engine.environ, "GPU_SETUP_HOME": str(home)}
     child = subprocess.Popen(
         command("smoke", "--recipe", "tiny", "--runtime", "image"),
