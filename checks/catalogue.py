@@ -48,11 +48,12 @@ class Card(TableRow, frozen=True, kw_only=True):
 class Stack(TableRow, frozen=True, kw_only=True):
     """A training stack: what torch needs, and what is installed with it. `targets` empty: any (cpu).
 
-    `driver_branch` is the NVIDIA branch of `driver_floor`;
-    `kernel_floors` maps an AMD target to the oldest kernel whose in-tree amdgpu supports it (absent: not known).
-    `torch_extras` belong to the requirement (`torch[device-gfx1100]`), {target} to fill in; `torch_brings`: torch's
-    libraries come with it instead of from the lock. `hip`: the beginning of
-    torch.version.hip. `base` is the row of `bases` that its image is built from.
+    `driver_branch` is the NVIDIA branch of `driver_floor`; `kernel_floors` maps an AMD target to the oldest kernel
+    whose in-tree amdgpu supports it (absent: not known). `torch_builds`: the builds of torch that are right for this
+    stack, the whole version → the lock of its wheels (empty: no sha256 is known). `torch_extras` belong to the
+    requirement (`torch[device-gfx1100]`), {target} to fill in; `torch_brings`: torch's libraries come with it instead
+    of from the lock. `hip`: the beginning of torch.version.hip. `base` is the row of `bases` that its image is built
+    from.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Stack(TableRow, frozen=True, kw_only=True):
     kernel_floors: dict[str, str] = {}
     torch: str
     torch_index: str
+    torch_builds: dict[str, str]
     torch_extras: tuple[str, ...] = ()
     torch_brings: bool = False
     hip: str | None = None
@@ -85,9 +87,14 @@ class Stack(TableRow, frozen=True, kw_only=True):
 
     @property
     def torch_requirement(self) -> str:
-        """The requirement for pip: `torch==2.13.0`, with extras if the stack has some."""
+        """pip's requirement for the preferred build: `torch==2.13.0+cpu`, with extras if the stack has some."""
+        return self.requirement_of(next(iter(self.torch_builds)))
+
+    def requirement_of(self, build: str) -> str:
+        """pip's requirement for this build and no other."""
         extras = f"[{','.join(self.torch_extras)}]" if self.torch_extras else ""
-        return f"torch{extras}=={self.torch}"
+        # == 2.13.0 would take 2.13.0+cpu too
+        return f"torch{extras}{'==' if '+' in build else '==='}{build}"
 
 
 class BaseImage(TableRow, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """Builds the image with the engine's BuildKit, as a process: docker-py supports only the classic builder.
 
-context = Dockerfile, lock.txt, worker/, wheels/   (a folder that is kept, so that BuildKit sends only what changed)
+context = Dockerfile, torch.txt, lock.txt, worker/, wheels/   (kept, so that BuildKit sends only what changed)
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from machine.paths import Paths, make
 
 STAGE = "image"
 WORKER_LABEL = "gpu-setup.worker"
+TORCH_LABEL = "gpu-setup.torch-verified"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 # unpacked wheels once in the environment's stage and once in the image, pip's cache, and the context: measured for the
 # CPU stack (2026-11-24); torch with a GPU's libraries is about three times that
@@ -42,7 +43,8 @@ _BUILDAH_CACHED = "--> Using cache "
 
 class Sources(msgspec.Struct, frozen=True):
     """What an image is built from: the worker's folder and gpu-setup's version; and what the build may use: a CA
-    bundle, pip's settings, a folder of wheels. `offline`: no network at all.
+    bundle, pip's settings, a folder of wheels. `offline`: no network at all. `own_torch`: the torch in the folder of
+    wheels may be another than the locked one.
     """
 
     worker: Path
@@ -51,6 +53,7 @@ class Sources(msgspec.Struct, frozen=True):
     pip_config: Path | None = None
     wheels: Path | None = None
     offline: bool = False
+    own_torch: bool = False
 
 
 class BuiltImage(msgspec.Struct, frozen=True):
@@ -126,6 +129,8 @@ def build_argv(
     """The engine's command. It has only the names of proxy variables: their values stay out of argv and history."""
     assert engine.builder is not None
     argv = [*engine.builder, "--tag", name, "--label", f"{WORKER_LABEL}={worker}"]
+    if sources.own_torch:
+        argv += ["--label", f"{TORCH_LABEL}=unverified"]
     if engine.program == "docker":
         argv += ["--progress", "plain"]
     for secret, file in (("ca", sources.ca), ("pip", sources.pip_config)):
@@ -165,6 +170,7 @@ def write_context(spec: ImageSpec, sources: Sources, paths: Paths) -> Path:
     context = make(paths.cache / "image" / image_tag(spec).rpartition(":")[2])
     try:
         _write(context / "Dockerfile", dockerfile(spec, sources.tool_version).encode())
+        _write(context / "torch.txt", torch_requirements(spec, sources).encode())
         _write(context / "lock.txt", lock_text(spec.lock))
         worker = sources.worker
         _mirror({file.relative_to(worker): file for file in sorted(worker.rglob("*.py"))}, context / "worker")
@@ -178,6 +184,15 @@ def write_context(spec: ImageSpec, sources: Sources, paths: Paths) -> Path:
             "Free some space or correct its owner, or set GPU_SETUP_HOME to another folder",
         ) from error
     return context
+
+
+def torch_requirements(spec: ImageSpec, sources: Sources) -> str:
+    """pip's requirement for torch; with the sha256 of every right wheel, where they are known, pip takes no other."""
+    own = sources.own_torch and sources.wheels is not None and any(sources.wheels.glob(f"torch-{spec.torch}*.whl"))
+    if own or not spec.torch_locks:
+        return f"{f'torch=={spec.torch}' if own else spec.torch_requirement}\n"
+    hashes = [word for lock in spec.torch_locks for word in re.findall(rb"--hash=sha256:[0-9a-f]{64}", lock_text(lock))]
+    return " \\\n    ".join([f"torch=={spec.torch}", *(word.decode() for word in hashes)]) + "\n"
 
 
 def _write(path: Path, content: bytes) -> None:

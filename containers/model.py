@@ -28,9 +28,10 @@ class ImageSpec(msgspec.Struct, frozen=True):
     """Everything that determines the Dockerfile.
 
     `base` is written as in FROM, with its digest where one is known. `torch` is the version, `torch_requirement` pip's
-    argument. torch.version.cuda and .hip must start with `cuda` and `hip`; None: they must be None. `targets` are the
-    compute capabilities or gfx names of the GPUs, `cards` their names. `access`: None without an engine. `because`: why
-    this stack; `notes`: what a person should know; `verified`: how the stack was verified.
+    argument; `torch_locks` are the locks of its right wheels (empty: no sha256 is known). torch.version.cuda and .hip
+    must start with `cuda` and `hip`; None: they must be None. `targets` are the compute capabilities or gfx names of
+    the GPUs, `cards` their names. `access`: None without an engine. `because`: why this stack; `notes`: what a person
+    should know; `verified`: how the stack was verified.
     """
 
     stack: str
@@ -44,6 +45,7 @@ class ImageSpec(msgspec.Struct, frozen=True):
     torch: str
     torch_requirement: str
     torch_index: str
+    torch_locks: tuple[str, ...]
     torch_brings: bool
     cuda: str | None
     hip: str | None

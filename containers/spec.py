@@ -50,8 +50,10 @@ def image_spec(
     foundation = _base(stack, catalogue, base, python)
     if stack.verified == "unverified":
         notes = (*notes, f"unverified: the stack {stack.name} has not been built and run for this project yet")
-    if stack.torch_brings:
-        notes = (*notes, "torch's libraries come from its index and are not checked by hash (unverified)")
+    locks = tuple(lock for lock in stack.torch_builds.values() if lock)
+    if not locks:
+        brought = " and the libraries that it brings" if stack.torch_brings else ""
+        notes = (*notes, f"torch{brought} cannot be checked: no sha256 is known (unverified)")
     if foundation.image == stack.base and foundation.note:
         notes = (*notes, f"base: {foundation.note}")
     assert stack.lock is not None
@@ -68,6 +70,7 @@ def image_spec(
         torch=stack.torch,
         torch_requirement=stack.torch_requirement,
         torch_index=stack.torch_index,
+        torch_locks=locks,
         torch_brings=stack.torch_brings,
         cuda=number if runtime == "cuda" else None,
         hip=stack.hip if runtime == "rocm" else None,

@@ -16,6 +16,7 @@ from checks.facts.host import Host
 from harness.dataset.alpaca import read_alpaca
 from harness.environment.base_model import ensure_model
 from harness.environment.build import Environment, ensure_environment
+from harness.environment.torch_build import read_torch_build, refuse_wrong_build
 from harness.environment.worker_process import WORKER, WorkerContext, worker_environment
 from harness.measure.gpu_processes import desktop_note
 from harness.measure.run_context import read_run_context, trained_card
@@ -78,7 +79,10 @@ def prepare(
     """
     _check_data(job)
     _check_code(job)
-    environment = environment or ensure_environment(job.stack, machine, paths, emit)
+    if environment is None:
+        environment = ensure_environment(job.stack, machine, paths, emit)
+    else:
+        refuse_wrong_build(job.stack, read_torch_build(environment.python, machine), Path(environment.folder))
     check_keys(job.recipe, _known_keys(environment, machine))
     base_model = ensure_model(job.recipe, environment, machine, paths, emit)
     return TrainingSetup(environment, base_model, inputs_digest(job, environment, base_model))

@@ -15,6 +15,7 @@ from gpu_setup.commands.training_options import (
     out_option,
     recipe_option,
     runtime_options,
+    settle_unverified,
 )
 from gpu_setup.envelope import Answer
 from harness.environment.runtime import Runtime
@@ -124,6 +125,7 @@ def command(options: BenchOptions) -> Answer:
     job = choose_job(host, known, JobRequest(options.recipe_name, options.data, overrides), paths.models)
     mode: Mode = "record" if options.record else "quick" if options.quick else "bench"
     chosen = bench_settings(mode, job.stack.vendor != "cpu", options.workload, options.steps, options.launches or 0)
+    settle_unverified(job.stack, options.runtime, machine, paths)
     with reporter(options.as_json) as emit:
         job, place = choose_workplace(job, host, known, options.runtime, Workplace(machine, paths, emit))
         ready = prepare(job, *place)
@@ -179,6 +181,7 @@ def _tune(options: BenchOptions, minutes: float) -> Answer:
     host = read_host(machine)
     seed = {"seed": options.seed} if options.seed is not None else {}
     job = choose_job(host, known, JobRequest(options.recipe_name, options.data, seed), paths.models)
+    settle_unverified(job.stack, options.runtime, machine, paths)
     with reporter(options.as_json) as emit:
         job, place = choose_workplace(job, host, known, options.runtime, Workplace(machine, paths, emit))
         ready = prepare(job, *place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from gpu_setup.commands.options import json_option
+from gpu_setup.commands.training_options import accept_unverified_option, my_paths, settle_unverified
 from gpu_setup.envelope import Answer
 
 EPILOG = """\b
@@ -16,21 +17,23 @@ Examples:
 
 @click.command(epilog=EPILOG)
 @json_option
-def command(as_json: bool) -> Answer:
+@accept_unverified_option
+def command(as_json: bool, accept_unverified: bool) -> Answer:
     """Build the training environment of this machine's stack, or check every file of it and repair what is broken."""
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
-    from gpu_setup.commands.training_options import my_paths
     from gpu_setup.render.progress import reporter
     from harness.environment.build import ensure_environment
+    from harness.environment.runtime import Runtime
     from harness.environment.stack_choice import choose_stack
     from machine.errors import FINE
     from machine.local import LocalMachine
 
-    machine = LocalMachine()
+    machine, paths = LocalMachine(), my_paths()
     choice = choose_stack(read_host(machine), catalogue())
+    settle_unverified(choice.stack, Runtime(accept_unverified=accept_unverified), machine, paths)
     with reporter(as_json) as emit:
-        environment = ensure_environment(choice.stack, machine, my_paths(), emit)
+        environment = ensure_environment(choice.stack, machine, paths, emit)
 
     def text() -> str:
         return (

@@ -34,6 +34,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     pip_config: Path | None
     wheels: Path | None
     offline: bool
+    accept_unverified: bool
 
 
 @click.command("build", epilog=EPILOG)
@@ -59,34 +60,45 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     help="Prefer the wheels in this folder; with Axolotl's wheel in it, no index is used.",
 )
 @click.option("--offline", is_flag=True, help="No network in any step of the build.")
+@click.option(
+    "--accept-unverified",
+    is_flag=True,
+    help="Install PyTorch even where no sha256 of it is known, or the one in --wheels is not the locked one.",
+)
 @spec_options
 @options_into(BuildOptions)
 def build_command(options: BuildOptions) -> Answer:
     """Build the image that fits this machine, through the engine's own BuildKit."""
+    from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from containers.build import STAGE, Sources, build_image
     from containers.device_options import no_access_problem
     from containers.engine import choose_engine, host_for_engine
     from containers.image_result import image_result
-    from gpu_setup.commands.training_options import my_paths
+    from gpu_setup.commands.training_options import ask_or_refuse, my_paths
     from gpu_setup.render.image import built_text
     from gpu_setup.render.progress import reporter
     from gpu_setup.version import version
+    from harness.environment.torch_install import unverified_torch
     from harness.environment.worker_process import WORKER
     from machine.errors import FINE
     from machine.events import Event
     from machine.local import LocalMachine
 
-    machine = LocalMachine()
+    machine, paths = LocalMachine(), my_paths()
     here = read_host(machine)
     recorded = options.recording is not None
     spec = options.wanted.spec(read_host(open_machine(options.recording)) if recorded else here)
     chosen = choose_engine(here, machine, options.engine)
-    sources = Sources(WORKER, version(), options.ca, options.pip_config, options.wheels, options.offline)
+    stack = catalogue().stack(spec.stack).for_target(*spec.targets)
+    ask_or_refuse(unverified_torch(stack, paths), stack, options.accept_unverified, paths)
+    sources = Sources(
+        WORKER, version(), options.ca, options.pip_config, options.wheels, options.offline, options.accept_unverified
+    )
     with reporter(options.as_json) as emit:
         if not recorded and spec.vendor != "cpu" and spec.access is None:
             problem = no_access_problem(host_for_engine(here, chosen), ImageVendor(spec.vendor))
             emit(Event("note", STAGE, f"The image can be built here, but not used: {problem.what} {problem.next}"))
-        built = build_image(spec, chosen, sources, machine, my_paths(), emit)
+        built = build_image(spec, chosen, sources, machine, paths, emit)
     made = image_result(spec, version(), built)
     return Answer("image", made, FINE, lambda: built_text(made))

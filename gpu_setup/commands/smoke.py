@@ -13,6 +13,7 @@ from gpu_setup.commands.training_options import (
     out_option,
     recipe_option,
     runtime_options,
+    settle_unverified,
 )
 from gpu_setup.envelope import Answer
 from harness.environment.runtime import Runtime
@@ -58,6 +59,7 @@ def command(as_json: bool, recipe_name: str | None, data: Path | None, out: Path
     host = read_host(machine)
     job = with_held_out(choose_job(host, known, JobRequest(recipe_name, data, learns=True), paths.models))
     require_pretrained(job.recipe)
+    settle_unverified(job.stack, runtime, machine, paths)
     with reporter(as_json) as emit:
         job, place = choose_workplace(job, host, known, runtime, Workplace(machine, paths, emit))
         ready = prepare(job, *place)

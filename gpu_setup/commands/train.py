@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from gpu_setup.commands.options import json_option, options_into
-from gpu_setup.commands.training_options import my_paths, recipe_option, runtime_options
+from gpu_setup.commands.training_options import my_paths, recipe_option, runtime_options, settle_unverified
 from gpu_setup.envelope import Answer
 from harness.environment.runtime import Runtime
 
@@ -134,6 +134,8 @@ def command(options: TrainOptions) -> Answer:
     host = read_host(machine)
     with reporter(options.as_json) as emit:
         spec, job = plan_training(request, host, catalogue(), paths.models, emit)
+    settle_unverified(job.stack, options.runtime, machine, paths)
+    with reporter(options.as_json) as emit:
         here = Workplace(machine, paths, emit)
         if options.background:
             return _start_in_background(options, spec, job, here)

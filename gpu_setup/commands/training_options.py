@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ from gpu_setup.commands.options import Decorator, options_into
 from harness.environment.runtime import Runtime
 
 if TYPE_CHECKING:
+    from checks.catalogue import Stack
+    from machine.errors import Refused
+    from machine.local import Machine
     from machine.paths import Paths
 
 
@@ -40,10 +44,18 @@ out_option: Decorator = click.option(
 )
 
 
+accept_unverified_option: Decorator = click.option(
+    "--accept-unverified",
+    is_flag=True,
+    help="Install PyTorch even where no sha256 of it is known. --yes does not include this.",
+)
+
+
 def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """--runtime, --image and --engine: where the training runs. They arrive as `runtime`, a `Runtime`."""
+    """--runtime, --image, --engine, --accept-unverified: where the training runs. They arrive as a `Runtime`."""
     made = options_into(Runtime, "runtime")(function)
     for option in (
+        accept_unverified_option,
         click.option(
             "--engine", type=click.Choice(["docker", "podman"]), help="With --runtime image: the container engine."
         ),
@@ -59,6 +71,29 @@ def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         made = option(made)
     return made
+
+
+def settle_unverified(stack: Stack, runtime: Runtime, machine: Machine, paths: Paths) -> None:
+    """Settle whether a torch that cannot be checked may be installed, where one would be; raises Refused if not."""
+    from harness.environment.build import torch_to_accept
+
+    if not runtime.is_image:
+        ask_or_refuse(torch_to_accept(stack, machine, paths), stack, runtime.accept_unverified, paths)
+
+
+def ask_or_refuse(refusal: Refused | None, stack: Stack, accepted: bool, paths: Paths) -> None:
+    """Raise the refusal unless a person accepts the torch: by --accept-unverified, or by an answer at the terminal."""
+    from harness.environment.torch_install import accept_unverified
+
+    if refusal is None:
+        return
+    if not accepted:
+        if not sys.stdin.isatty():
+            raise refusal
+        click.echo(f"{refusal.what} {refusal.why}", err=True)
+        if not click.confirm("Install it without a check?", default=False, err=True):
+            raise refusal
+    accept_unverified(stack, paths)
 
 
 def my_paths() -> Paths:

@@ -14,6 +14,7 @@ from gpu_setup.commands.training_options import (
     out_option,
     recipe_option,
     runtime_options,
+    settle_unverified,
 )
 from gpu_setup.envelope import Answer
 from harness.environment.runtime import Runtime
@@ -44,7 +45,7 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.command(epilog=EPILOG)
 @json_option
-@click.option("--yes", is_flag=True, help="Answer every question with yes.")
+@click.option("--yes", is_flag=True, help="Answer every question with yes, except --accept-unverified.")
 @recipe_option
 @data_option
 @out_option
@@ -80,6 +81,7 @@ def command(options: UpOptions) -> Answer:
         return seen
     person.show("Train", f"on the stack {seen.choice.stack.name}: {seen.choice.because}\n")
     job = choose(seen, JobRequest(options.recipe_name, options.data), person, paths.models)
+    settle_unverified(job.stack, options.runtime, machine, paths)
     # for the report's page; only now, since a machine may first need its driver, or the answer may be no
     need("charts")
     with reporter(options.as_json) as emit:

@@ -3,8 +3,8 @@
     stack ─▶ lock ─▶ data/env/<stack>-<digest>-py3.12 ── intact? ─▶ use
                                                       └─ else: venv → torch → the lock's other packages → document
 
-torch is installed by a separate pip call, because its builds differ by index: pip first looks for a local copy without
-any index, then in the stack's index, then in the configured index. Only the lock's packages are checked by hash.
+torch is installed by a separate pip call, because its builds differ by index (torch_install.py). Every file is checked
+by hash; where no hash of a build of torch is known, a person has to accept that first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from checks.catalogue import Stack
 from harness.atomic_files import disk_errors, read_if_valid, write_atomic
 from harness.environment.lock_file import Lock, load_lock, lock_entries
 from harness.environment.packages import end_orphaned_pips, installed_packages, missing_packages, remove_broken
-from harness.environment.pip import NOTHING_FOUND, OTHER_HASH, PipInstall, raise_if_failed
+from harness.environment.pip import PipInstall, raise_if_failed
+from harness.environment.torch_build import read_torch_build, refuse_wrong_build
+from harness.environment.torch_install import TorchCheck, TorchSource, install_torch, unverified_torch
 from machine.errors import OutsideFailed, Refused
 from machine.events import Emit, Event
 from machine.local import Machine
@@ -33,16 +35,15 @@ DOCUMENT = "environment.json"
 ROOM_NEEDED = 5 << 30
 DONE = {"Repairing": "repaired", "Completing": "completed", "Building": "built"}
 
-TorchSource = Literal["local", "index", "configured", "image", "kept"]
-
 
 class Environment(msgspec.Struct, frozen=True):
     """An existing training environment.
 
     `torch_from`: from a local copy, the stack's index, the configured index, or the image; kept: it was complete, and
-    its source is no longer known. `torch_verified`: no hash is checked yet, so always unverified. `image` is the id of
-    the container image that holds the environment (null: a venv); `folder` is then a path inside the image, and `notes`
-    is the folder on this machine for notes about it.
+    its source is no longer known. `torch_verified`: sha256 if its wheel had the lock's hash, else unverified.
+    `torch_cuda` and `torch_hip` are torch.version's. `image` is the id of the container image that holds the
+    environment (null: a venv); `folder` is then a path inside the image, and `notes` is the folder on this machine for
+    notes about it.
     """
 
     stack: str
@@ -50,12 +51,14 @@ class Environment(msgspec.Struct, frozen=True):
     lock_digest: str
     python_version: str
     torch: str
-    torch_from: TorchSource
-    torch_verified: Literal["unverified"]
+    torch_from: TorchSource | Literal["image", "kept"]
+    torch_verified: TorchCheck
     built_at: str
     seconds: float
     image: str | None = None
     notes: str | None = None
+    torch_cuda: str | None = None
+    torch_hip: str | None = None
 
     @property
     def notes_folder(self) -> Path:
@@ -75,12 +78,16 @@ class PythonInterpreter(msgspec.Struct, frozen=True):
 
 
 class EnvironmentTarget(NamedTuple):
-    """Which environment is built where: the stack, the interpreter, the lock for its version, and the folder."""
+    """Which environment is built where: the stack, the interpreter, the lock for its version, and the folder.
+
+    `refusal`: why torch must not be installed.
+    """
 
     stack: Stack
     base: PythonInterpreter
     lock: Lock
     folder: Path
+    refusal: Refused | None
 
 
 def find_python(machine: Machine, stack: Stack) -> PythonInterpreter:
@@ -110,21 +117,14 @@ def read_document(folder: Path) -> Environment | None:
 def ensure_environment(stack: Stack, machine: Machine, paths: Paths, emit: Emit) -> Environment:
     """The environment for this stack: reused if intact, else repaired or built.
 
-    Raises Refused (no suitable Python, no lock), OutsideFailed (disk full, pip failed, network lost). What was
-    installed before a failure is kept, and the next call continues from there.
+    Raises Refused (no suitable Python, no lock, a torch that cannot be checked and was not accepted, a torch of another
+    build), OutsideFailed (disk full, pip failed, network lost). What was installed before a failure is kept, and the
+    next call continues from there.
     """
     from filelock import FileLock, Timeout
 
-    if stack.lock is None:
-        raise Refused(
-            "environment.no-lock",
-            f"The stack {stack.name} has no lock yet, so its training environment cannot be built.",
-            "gpu-setup builds only locked environments, so that results can be repeated.",
-            "Lock it as docs/adding.md describes, or use another stack.",
-        )
-    base = find_python(machine, stack)
-    lock = load_lock(stack.lock, base.version)
-    folder = environment_folder(paths, stack, lock, base)
+    target = _target(stack, machine, paths)
+    lock, folder = target.lock, target.folder
     make(paths.environments)
     guard = FileLock(f"{folder}.lock")
     with disk_errors(folder):
@@ -135,17 +135,41 @@ def ensure_environment(stack: Stack, machine: Machine, paths: Paths, emit: Emit)
             guard.acquire()
     try:
         document = read_document(folder)
-        absent = missing_packages(folder, lock, stack.torch)
+        absent = missing_packages(folder, lock, stack.torch_builds)
         if document and not _is_at(document, folder):
             # a venv that was moved: its scripts contain the old path
             document, absent = None, {*lock.packages, "torch"}
-        if document and not absent and machine.run((str(document.python), "-c", ""), timeout=20).ok:
+        if document and not absent and (build := read_torch_build(document.python, machine)):
+            refuse_wrong_build(stack, build, folder)
             emit(Event("end", STAGE, f"Training environment exists and is intact: {folder}"))
             return document
+        if "torch" in absent and target.refusal:
+            raise target.refusal
         with disk_errors(folder):
-            return _build(EnvironmentTarget(stack, base, lock, folder), document, absent, machine, emit)
+            return _build(target, document, absent, machine, emit)
     finally:
         guard.release()
+
+
+def torch_to_accept(stack: Stack, machine: Machine, paths: Paths) -> Refused | None:
+    """Why the next `ensure_environment` would refuse to install torch: it cannot be checked; None: it would not."""
+    target = _target(stack, machine, paths)
+    missing = target.refusal and "torch" in missing_packages(target.folder, target.lock, stack.torch_builds)
+    return target.refusal if missing else None
+
+
+def _target(stack: Stack, machine: Machine, paths: Paths) -> EnvironmentTarget:
+    if stack.lock is None:
+        raise Refused(
+            "environment.no-lock",
+            f"The stack {stack.name} has no lock yet, so its training environment cannot be built.",
+            "gpu-setup builds only locked environments, so that results can be repeated.",
+            "Lock it as docs/adding.md describes, or use another stack.",
+        )
+    base = find_python(machine, stack)
+    lock = load_lock(stack.lock, base.version)
+    folder = environment_folder(paths, stack, lock, base)
+    return EnvironmentTarget(stack, base, lock, folder, unverified_torch(stack, paths))
 
 
 def _is_at(document: Environment, folder: Path) -> bool:
@@ -158,7 +182,7 @@ def _is_at(document: Environment, folder: Path) -> bool:
 def _build(
     target: EnvironmentTarget, before: Environment | None, absent: set[str], machine: Machine, emit: Emit
 ) -> Environment:
-    stack, base, lock, folder = target
+    stack, base, lock, folder, refusal = target
     begin = time.monotonic()
     everything = {*lock.packages, "torch"}
     verb = "Repairing" if before else "Completing" if absent != everything else "Building"
@@ -167,7 +191,7 @@ def _build(
     python = folder / "bin" / "python"
     if end_orphaned_pips(machine, python):
         emit(Event("note", STAGE, "Ended an orphaned pip of a gpu-setup that was killed."))
-        absent = missing_packages(folder, lock, stack.torch)
+        absent = missing_packages(folder, lock, stack.torch_builds)
     _check_space(machine, folder, len(absent) / len(everything))
     (folder / DOCUMENT).unlink(missing_ok=True)
     if absent == everything or not machine.run((str(python), "-m", "pip", "--version"), timeout=60).ok:
@@ -176,23 +200,20 @@ def _build(
             machine.run((base.path, "-I", "-m", "venv", *clear, str(folder)), timeout=300), "making the venv"
         )
         absent = everything
+    if "torch" in absent and refusal:
+        raise refusal
     remove_broken(folder, installed_packages(folder)[1])
-    torch_from: TorchSource = before.torch_from if before else "kept"
+    torch_from, torch_verified = (before.torch_from, before.torch_verified) if before else ("kept", "unverified")
     with PipInstall(STAGE, folder, absent, machine, emit) as pip:
         if "torch" in absent:
-            torch_from = _install_torch(stack, pip, emit)
+            torch_from, torch_verified = install_torch(stack, pip, folder, emit)
         rest = absent - {"torch"}
         if rest:
             wanted = write_atomic(folder / "wanted.txt", lock_entries(lock, rest))
             locked = ("--no-deps", "--require-hashes", "--force-reinstall", "-r", str(wanted))
-            outcome = pip.install(*locked)
-            if OTHER_HASH in outcome.stdout:
-                # before version 25, pip takes an incomplete download for a complete one
-                emit(Event("note", STAGE, "A download has another hash than the lock, or is incomplete; trying again."))
-                outcome = pip.install(*locked)
-            raise_if_failed(outcome, "installing packages")
+            raise_if_failed(pip.install_checked(*locked), "installing packages")
             wanted.unlink()
-    still = missing_packages(folder, lock, stack.torch)
+    still = missing_packages(folder, lock, stack.torch_builds)
     if still:
         raise OutsideFailed(
             "environment.incomplete",
@@ -201,6 +222,13 @@ def _build(
             f"Remove {folder} and run the same command again.",
         )
     found, _ = installed_packages(folder)
+    build = read_torch_build(python, machine)
+    try:
+        refuse_wrong_build(stack, build, folder)
+    except Refused:
+        # so that the next call installs it again
+        remove_broken(folder, {"torch"})
+        raise
     document = Environment(
         stack=stack.name,
         folder=str(folder),
@@ -208,9 +236,11 @@ def _build(
         python_version=base.version,
         torch=found["torch"],
         torch_from=torch_from,
-        torch_verified="unverified",
+        torch_verified=torch_verified,
         built_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         seconds=round(time.monotonic() - begin, 1),
+        torch_cuda=build.cuda if build else None,
+        torch_hip=build.hip if build else None,
     )
     write_atomic(folder / DOCUMENT, msgspec.json.encode(document))
     emit(Event("end", STAGE, f"Training environment {DONE[verb]} in {document.seconds:.0f} s: {folder}"))
@@ -228,37 +258,3 @@ def _check_space(machine: Machine, folder: Path, share: float) -> None:
             "The training environment is large: it contains PyTorch, Triton and Axolotl.",
             "Free some space, or set GPU_SETUP_HOME to a folder on a bigger disk.",
         )
-
-
-def _install_torch(stack: Stack, pip: PipInstall, emit: Emit) -> TorchSource:
-    """Install torch alone; returns where it came from."""
-    alone = () if stack.torch_brings else ("--no-deps",)
-    exact = (*alone, "--force-reinstall", stack.torch_requirement)
-    local = pip.install("--no-index", *exact)
-    if local.ok:
-        emit(Event("note", STAGE, f"torch {stack.torch} from a local copy (unverified: the lock has no hash for it)."))
-        return "local"
-    if NOTHING_FOUND not in local.stdout:
-        raise_if_failed(local, "installing torch")
-    if pip.index_has("torch", stack.torch_index):
-        raise_if_failed(pip.install("--index-url", stack.torch_index, *exact), "installing torch")
-        words = f"torch {stack.torch} from {stack.torch_index} (unverified: the lock has no hash for it)."
-        emit(Event("note", STAGE, words))
-        return "index"
-    if stack.vendor == "amd":
-        raise OutsideFailed(
-            "environment.index",
-            f"{stack.torch_index} does not answer, and only it has torch for {stack.runtime.upper()}.",
-            "The configured package index would give a CUDA build with the same version.",
-            "Check the network; then run the same command again to continue.",
-        )
-    emit(
-        Event(
-            "warning",
-            STAGE,
-            f"{stack.torch_index} does not answer; installing torch {stack.torch} from the configured package index "
-            "(unverified, and for most indexes a CUDA build of several GB).",
-        )
-    )
-    raise_if_failed(pip.install(f"torch=={stack.torch}"), "installing torch")
-    return "configured"

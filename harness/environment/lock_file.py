@@ -43,6 +43,11 @@ def load_lock(name: str, python: str) -> Lock:
     return parse_lock(name, text, {"python_version": python, "python_full_version": f"{python}.0"})
 
 
+def requirement_versions(text: str, package: str) -> tuple[str, ...]:
+    """The versions that the text of a lock pins `package` to, by == or ===."""
+    return tuple(re.findall(rf"(?m)^{re.escape(package)}={{2,3}}([^\s;\\=]+)", text))
+
+
 def lock_entries(lock: Lock, wanted: set[str]) -> str:
     """The part of the lock's text for the packages `wanted` (normalised names), hashes included."""
     blocks = re.split(r"(?m)^(?=[A-Za-z0-9])", lock.text)

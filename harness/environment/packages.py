@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from harness.environment.lock_file import Lock, normalised
@@ -31,15 +31,15 @@ def installed_packages(folder: Path) -> tuple[dict[str, str], set[str]]:
     return found, broken
 
 
-def missing_packages(folder: Path, lock: Lock, torch: str) -> set[str]:
-    """The packages of the lock (and torch) that are missing, broken or have another version."""
+def missing_packages(folder: Path, lock: Lock, torch_builds: Collection[str]) -> set[str]:
+    """The packages of the lock (and torch) that are missing, broken, or have another version (torch: another build)."""
     found, broken = installed_packages(folder)
-    wanted = {**lock.packages, "torch": torch}
-    return {
+    missing = {
         name
-        for name, version in wanted.items()
+        for name, version in lock.packages.items()
         if name in broken or found.get(name, "").split("+")[0] != version.split("+")[0]
     }
+    return missing if found.get("torch") in torch_builds and "torch" not in broken else {*missing, "torch"}
 
 
 def present_packages(folder: Path) -> set[str]:

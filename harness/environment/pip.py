@@ -105,6 +105,17 @@ class PipInstall:
         outcome = self._machine.stream(argv, on_line, env=SETTINGS)
         return outcome._replace(stdout="\n".join(lines[-60:]))
 
+    def install_checked(self, *arguments: str) -> Outcome:
+        """`install`, once more where a file has another hash than the lock: before version 25, pip takes an incomplete
+        download for a complete one.
+        """
+        outcome = self.install(*arguments)
+        if OTHER_HASH not in outcome.stdout:
+            return outcome
+        words = "A download has another hash than the lock, or is incomplete; trying again."
+        self._emit(Event("note", self._stage, words))
+        return self.install(*arguments)
+
     def index_has(self, package: str, index: str) -> bool:
         """Whether the index has the package: one request without retries, so that a dead index costs only seconds."""
         argv = (self._python, "-m", "pip", "index", "versions", package, "--retries", "0", "--timeout", "10",

@@ -11,7 +11,7 @@ import msgspec
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from containers.build import worker_digest
+from containers.build import TORCH_LABEL, worker_digest
 from containers.container_setup import ContainerOptions, find_image, make_container
 from containers.dockerfile import ENVIRONMENT
 from containers.engine import choose_engine
@@ -73,7 +73,7 @@ def image_runtime(
         python_version=image.labels.get("gpu-setup.python", spec.python),
         torch=image.labels.get("gpu-setup.torch", spec.torch),
         torch_from="image",
-        torch_verified="unverified",
+        torch_verified="sha256" if image.labels.get(TORCH_LABEL) == "sha256" else "unverified",
         built_at=image.created,
         seconds=0.0,
         image=image.id,

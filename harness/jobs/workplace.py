@@ -17,7 +17,7 @@ def choose_workplace(
 
     `writable`: the user's own folders that the training writes to, in addition to ours.
     """
-    if runtime.runtime != "image" and runtime.image_name is None:
+    if not runtime.is_image:
         return job, here
     from harness.jobs.image_runtime import image_runtime
 

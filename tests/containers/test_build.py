@@ -77,7 +77,7 @@ def test_the_folder_is_whole_and_keeps_the_times_of_what_did_not_change(
     (wheels / "a-1-py3-none-any.whl").write_bytes(b"a")
     context = write_context(spec, Sources(worker, "1", wheels=wheels), places)
     found = sorted(str(file.relative_to(context)) for file in context.rglob("*") if file.is_file())
-    assert found == ["Dockerfile", "lock.txt", "wheels/a-1-py3-none-any.whl", "worker/package/one.py"]
+    assert found == ["Dockerfile", "lock.txt", "torch.txt", "wheels/a-1-py3-none-any.whl", "worker/package/one.py"]
     before = {file: file.stat().st_mtime_ns for file in context.rglob("*") if file.is_file()}
     write_context(spec, Sources(worker, "1", wheels=wheels), places)
     assert {file: file.stat().st_mtime_ns for file in before} == before

@@ -51,6 +51,22 @@ def wheel(folder: Path, name: str, version: str, files: Mapping[str, str]) -> Pa
     return file
 
 
+def torch_files(version: str = TORCH, cuda: str | None = None, hip: str | None = None) -> dict[str, str]:
+    """The files of a torch that imports, with version.py as torch 2.13 has it."""
+    text = f"__version__ = {version!r}\ncuda: Optional[str] = {cuda!r}\nhip: Optional[str] = {hip!r}\n"
+    return {
+        "torch/__init__.py": "from torch.version import __version__\n",
+        "torch/version.py": f"from typing import Optional\n\n{text}",
+    }
+
+
+def torch_lock(wheel: Path) -> str:
+    """The lock of this one wheel of torch."""
+    version = wheel.name.split("-")[1]
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    return f"torch{'==' if '+' in version else '==='}{version} \\\n    --hash=sha256:{digest}\n"
+
+
 class SmallStack(NamedTuple):
     """A stack with its lock, and the folder of its wheels."""
 
@@ -65,7 +81,8 @@ def small_stack(folder: Path, index: str, parts: int = 20) -> SmallStack:
     """
     wheels = folder / "wheels"
     wheels.mkdir(parents=True)
-    wheel(wheels, "torch", TORCH, {"torch/__init__.py": "__version__ = '2.13.0'\n"})
+    torch = wheel(wheels, "torch", TORCH, torch_files())
+    (folder / "torch.txt").write_text(torch_lock(torch))
     lock = ""
     for name, (version, files) in PACKAGES.items():
         more = {f"{name}/part{number}.py": "x = 1\n" * 40 for number in range(parts)} if name == "camel" else {}
@@ -73,7 +90,14 @@ def small_stack(folder: Path, index: str, parts: int = 20) -> SmallStack:
         lock += f"{name}=={version} \\\n    --hash=sha256:{digest}\n"
     (folder / "small.txt").write_text(lock)
     cpu = catalogue().stack("cpu")
-    stack = msgspec.structs.replace(cpu, name="small", torch=TORCH, torch_index=index, lock=str(folder / "small.txt"))
+    stack = msgspec.structs.replace(
+        cpu,
+        name="small",
+        torch=TORCH,
+        torch_index=index,
+        torch_builds={TORCH: str(folder / "torch.txt")},
+        lock=str(folder / "small.txt"),
+    )
     return SmallStack(stack, wheels)
 
 

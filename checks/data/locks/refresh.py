@@ -1,8 +1,10 @@
 """Maintains the training stacks: writes their locks, checks that they match, queries registries for newer versions.
 
-`python checks/data/locks/refresh.py locks|check|registry [--write]`. `locks` needs uv and a package index and writes
-each lock (stacks may share one) for Python 3.11 to 3.13, with the hashes of every wheel. torch is left out: its builds
-differ by index, so it is installed separately (harness/environment, containers/templates). `check` needs nothing.
+`python checks/data/locks/refresh.py locks|torch [STACK…]|check|registry [--write]`. `locks` needs uv and a package
+index and writes each lock (stacks may share one) for Python 3.11 to 3.13, with the hashes of every wheel. torch is
+left out: its builds differ by index, so it is installed separately (harness/environment, containers/templates).
+`torch` needs uv and torch's own indexes, and writes torch-*.txt: the hashes of torch's wheels, and of the libraries
+that only its index has. `check` needs nothing.
 `registry` prints what PyPI, torch's indexes and Docker Hub offer besides the pinned versions, and reports registries
 that do not respond; with `--write` the bases' digests and their date go into stacks.toml. Run it from the checkout.
 """
@@ -56,6 +58,45 @@ def write_locks() -> None:
         (HERE / f"{name}.txt").write_text(text, encoding="utf-8")
 
 
+def write_torch_locks(names: list[str]) -> None:
+    """The lock of each build of torch of the named stacks (of all, without names); what cannot be read is reported."""
+    from checks.catalogue import catalogue
+
+    for stack in (row for row in catalogue().stacks if not names or row.name in names):
+        if stack.torch_extras:
+            sys.stdout.write(f"{stack.name}: skipped: its libraries differ by card, which one lock cannot hold\n")
+            continue
+        for build, lock in stack.torch_builds.items():
+            name = lock or f"torch-{stack.name}.txt"
+            text = torch_lock(stack, build)
+            if text is None:
+                continue
+            (HERE / name).write_text(text, encoding="utf-8")
+            row = "" if lock else f'; now write torch_builds = {{ "{build}" = "{name}" }} into stacks.toml'
+            sys.stdout.write(f"{name}: written{row}\n")
+
+
+def torch_lock(stack: Stack, build: str) -> str | None:
+    """The requirement for this build and for what it brings, with every hash that its index lists; None: no answer."""
+    index = stack.torch_index if "+" in build else f"{PYPI}/simple"
+    alone = () if stack.torch_brings else ("--no-deps",)
+    argv = (*COMPILE, *alone, "--index-url", index, "-")
+    done = subprocess.run(argv, input=f"torch=={build}\n", capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.stderr.write(f"{stack.name}: {index}: {done.stderr.strip()}\n")
+        return None
+    locked = (HERE / stack.lock).read_text(encoding="utf-8") if stack.lock else ""
+    ours = set(re.findall(r"(?m)^([A-Za-z0-9._-]+)==", locked))
+    blocks = re.split(r"(?m)^(?=[A-Za-z0-9])", done.stdout)
+    kept = "".join(block for block in blocks if block.partition("==")[0] not in ours)
+    if "+" not in build:
+        # == would take a build with a local part too
+        kept = kept.replace(f"torch=={build}", f"torch==={build}")
+    day = datetime.now(UTC).date().isoformat()
+    source = f"# Source: {index}/torch/, read by refresh.py. Date: {day}\n"
+    return f"# torch {build}: every wheel that its index lists.\n{source}{kept}"
+
+
 def problems() -> list[str]:
     """Problems in the stacks: floors, locks, bases, and cards without a stack or a reason."""
     from checks.catalogue import catalogue
@@ -98,6 +139,9 @@ def wrong_lock(stack: Stack) -> list[str]:
     if stack.lock is None or not (HERE / stack.lock).is_file():
         return [f"{stack.name}: no lock"]
     text = (HERE / stack.lock).read_text(encoding="utf-8")
+    missing = [lock for lock in stack.torch_builds.values() if lock and not (HERE / lock).is_file()]
+    if missing:
+        return [f"{stack.name}: no lock {', '.join(missing)}"]
     pins = {"axolotl": stack.axolotl, "bitsandbytes": stack.bitsandbytes}
     return [
         f"{stack.name}: its lock does not pin {name} {version}"
@@ -201,6 +245,8 @@ def main() -> int:
     task = sys.argv[1] if len(sys.argv) > 1 else "check"
     if task == "locks":
         write_locks()
+    elif task == "torch":
+        write_torch_locks(sys.argv[2:])
     elif task == "registry":
         report_registries(write="--write" in sys.argv[2:])
     elif task == "check":

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import io
 import json
+import os
+import sys
 import threading
 import tomllib
+import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import quote, unquote
 
 import pytest
 from msgspec.structs import replace
 
 from checks.catalogue import Stack, catalogue
+from tests.lab.serving import serving
 from tests.tool import ROOT
 
 SCRIPT = ROOT / "checks" / "data" / "locks" / "refresh.py"
@@ -61,7 +69,8 @@ def test_a_lock_for_another_axolotl_is_a_fault(refresh: ModuleType) -> None:
 
 def test_every_lock_is_somebodys_and_no_two_are_the_same() -> None:
     texts = {file.name: file.read_bytes() for file in SCRIPT.parent.glob("*.txt")}
-    assert set(texts) == {stack.lock for stack in catalogue().stacks if stack.lock}
+    rows = catalogue().stacks
+    assert set(texts) == {lock for row in rows for lock in (row.lock, *row.torch_builds.values()) if lock}
     assert len(set(texts.values())) == len(texts)
 
 
@@ -154,3 +163,73 @@ def test_a_registry_that_does_not_respond_is_reported_and_changes_nothing(
 ) -> None:
     assert refresh.digest_now("other:1") is None
     assert "no response" in capsys.readouterr().err
+
+
+def test_torchs_lock_has_the_hashes_of_its_index_and_the_libraries_that_only_it_has(
+    refresh: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the real uv, from an index that lists sha256 as download.pytorch.org does."""
+    needs = "Requires-Dist: triton-rocm==3.7.1\nRequires-Dist: filelock\n"
+    files = {
+        name: wheel_bytes(name, needs if name.startswith("torch-") else "")
+        for name in (
+            "torch-2.13.0+rocm7.2-cp311-cp311-manylinux_2_28_x86_64.whl",
+            "torch-2.13.0+rocm7.2-cp312-cp312-manylinux_2_28_x86_64.whl",
+            "torch-2.13.0+rocm7.1-cp312-cp312-manylinux_2_28_x86_64.whl",
+            "triton_rocm-3.7.1-cp312-cp312-linux_x86_64.whl",
+            "filelock-3.20.0-py3-none-any.whl",
+        )
+    }
+    monkeypatch.setattr(refresh, "COMPILE", (str(Path(sys.prefix) / "bin" / "uv"), *refresh.COMPILE[1:], "--no-config"))
+    monkeypatch.setenv("UV_NO_CACHE", "1")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    for name in [name for name in os.environ if name.startswith(("UV_INDEX", "UV_FIND", "UV_EXTRA"))]:
+        monkeypatch.delenv(name)
+    with index_of(files) as url:
+        stack = replace(catalogue().stack("rocm7.2"), torch_index=url)
+        text = refresh.torch_lock(stack, "2.13.0+rocm7.2")
+    assert text is not None
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    found = {name for name, digest in hashes.items() if digest in text}
+    assert found == {name for name in files if "+rocm7.1" not in name and not name.startswith("filelock")}, text
+    assert "torch==2.13.0+rocm7.2 " in text and "triton-rocm==3.7.1 " in text and f"# Source: {url}/torch/" in text
+    assert refresh.torch_lock(stack, "2.13.0+rocm7.2") is None, "the index is gone"
+
+
+def wheel_bytes(name: str, needs: str) -> bytes:
+    package, version = name.split("-")[:2]
+    info = f"{package}-{version}.dist-info"
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n{needs}")
+        archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nTag: {name[:-4].split('-', 2)[2]}\n# {name}\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return buffer.getvalue()
+
+
+@contextmanager
+def index_of(files: dict[str, bytes]) -> Iterator[str]:
+    """A simple index (PEP 503) of these files, with each one's sha256."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            name = unquote(self.path).strip("/")
+            links = [
+                f'<a href="/{quote(file)}#sha256={hashlib.sha256(content).hexdigest()}">{file}</a>'
+                for file, content in files.items()
+                if file.startswith(f"{name.rpartition('/')[2].replace('-', '_')}-")
+            ]
+            body = files.get(name) or "\n".join(links).encode()
+            self.send_response(200 if body else 404)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+    with serving(Handler) as url:
+        yield f"{url}/whl"

@@ -36,7 +36,8 @@ RUN --mount=type=cache,id=gpu-setup-lists-ubuntu-24-04,target=/var/lib/apt/lists
     python3 -m venv /opt/gpu-setup/env
 
 # torch separately, because its builds differ by index: first a copy in wheels/, then the index of this stack.
-# Its libraries are in the lock. torch itself is not checked by hash (unverified).
+# torch.txt has the sha256 of each wheel that is right for this stack, and pip takes no other. Its libraries are in the lock.
+COPY torch.txt /opt/gpu-setup/torch.txt
 # The secrets are files for this step only: a CA bundle (--ca) and pip's settings (--pip-config); the image keeps neither.
 RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \
     --mount=type=bind,source=wheels,target=/wheels \
@@ -45,9 +46,9 @@ RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \
     set -eu; \
     if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
     if ls /wheels/torch-2.13.0*.whl >/dev/null 2>&1; then \
-        /opt/gpu-setup/env/bin/pip install --no-index --find-links /wheels --no-deps 'torch==2.13.0'; \
+        /opt/gpu-setup/env/bin/pip install --no-index --find-links /wheels --no-deps -r /opt/gpu-setup/torch.txt; \
     else \
-        /opt/gpu-setup/env/bin/pip install --index-url https://download.pytorch.org/whl/cu130 --no-deps 'torch==2.13.0'; \
+        /opt/gpu-setup/env/bin/pip install --index-url https://download.pytorch.org/whl/cu130 --no-deps -r /opt/gpu-setup/torch.txt; \
     fi; \
     /opt/gpu-setup/env/bin/pip freeze >/tmp/frozen; \
     grep '^torch==' /tmp/frozen >/opt/gpu-setup/constraints.txt
@@ -94,7 +95,8 @@ LABEL org.opencontainers.image.title="gpu-setup training image (cu130)" \
       gpu-setup.stack="cu130" \
       gpu-setup.runtime="cuda 13.0" \
       gpu-setup.torch="2.13.0" \
-      gpu-setup.requirement="torch==2.13.0" \
+      gpu-setup.torch-verified="sha256" \
+      gpu-setup.requirement="torch==2.13.0+cu130" \
       gpu-setup.python="3.12" \
       gpu-setup.lock="c07a10424b2937c78cd069e1d9b3a2e8c4f1f1b1cbe1427e2e789486784c9ccf" \
       gpu-setup.verified="unverified"

@@ -2,7 +2,7 @@
 # Written by `gpu-setup image render`; build it with `gpu-setup image build`, which adds lock.txt, worker/ and wheels/.
 # Why this stack: Tesla V100 PCIe 32GB (7.0); driver 580.95.05 meets the minimum 525.60.13.
 # Note: unverified: the stack cu126 has not been built and run for this project yet.
-# Note: torch's libraries come from its index and are not checked by hash (unverified).
+# Note: torch and the libraries that it brings cannot be checked: no sha256 is known (unverified).
 # Note: base: the index's digest, as pinned by several public projects in September 2026; not pulled by this
 #   project: unverified.
 
@@ -37,7 +37,8 @@ RUN --mount=type=cache,id=gpu-setup-lists-ubuntu-24-04,target=/var/lib/apt/lists
     python3 -m venv /opt/gpu-setup/env
 
 # torch separately, because its builds differ by index: first a copy in wheels/, then the index of this stack.
-# With its libraries, which only that index has. Not checked by hash (unverified).
+# No sha256 of it or of the libraries that it brings is known: it is not checked (unverified).
+COPY torch.txt /opt/gpu-setup/torch.txt
 # The secrets are files for this step only: a CA bundle (--ca) and pip's settings (--pip-config); the image keeps neither.
 RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \
     --mount=type=bind,source=wheels,target=/wheels \
@@ -46,9 +47,9 @@ RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \
     set -eu; \
     if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
     if ls /wheels/torch-2.13.0*.whl >/dev/null 2>&1; then \
-        /opt/gpu-setup/env/bin/pip install --no-index --find-links /wheels 'torch==2.13.0'; \
+        /opt/gpu-setup/env/bin/pip install --no-index --find-links /wheels -r /opt/gpu-setup/torch.txt; \
     else \
-        /opt/gpu-setup/env/bin/pip install --index-url https://download.pytorch.org/whl/cu126 'torch==2.13.0'; \
+        /opt/gpu-setup/env/bin/pip install --index-url https://download.pytorch.org/whl/cu126 -r /opt/gpu-setup/torch.txt; \
     fi; \
     /opt/gpu-setup/env/bin/pip freeze >/tmp/frozen; \
     grep '^torch==' /tmp/frozen >/opt/gpu-setup/constraints.txt
@@ -95,7 +96,8 @@ LABEL org.opencontainers.image.title="gpu-setup training image (cu126)" \
       gpu-setup.stack="cu126" \
       gpu-setup.runtime="cuda 12.6" \
       gpu-setup.torch="2.13.0" \
-      gpu-setup.requirement="torch==2.13.0" \
+      gpu-setup.torch-verified="unverified" \
+      gpu-setup.requirement="torch==2.13.0+cu126" \
       gpu-setup.python="3.12" \
       gpu-setup.lock="68c140e39ae40595ab22500f59210ef07edd56f611f95e5fcd8e7af53365f05f" \
       gpu-setup.verified="unverified"

@@ -2,7 +2,7 @@
 # Written by `gpu-setup image render`; build it with `gpu-setup image build`, which adds lock.txt, worker/ and wheels/.
 # Why this stack: Radeon PRO W7900 (gfx1100); amdgpu 6.12.12 by DKMS.
 # Note: unverified: the stack rocm7.2 has not been built and run for this project yet.
-# Note: torch's libraries come from its index and are not checked by hash (unverified).
+# Note: torch and the libraries that it brings cannot be checked: no sha256 is known (unverified).
 # Note: base: the index's digest, as pinned by several public projects in September 2026; not pulled by this
 #   project: unverified.
 
@@ -37,7 +37,8 @@ RUN --mount=type=cache,id=gpu-setup-lists-ubuntu-24-04,target=/var/lib/apt/lists
     python3 -m venv /opt/gpu-setup/env
 
 # torch separately, because its builds differ by index: first a copy in wheels/, then the index of this stack.
-# With its libraries, which only that index has. Not checked by hash (unverified).
+# No sha256 of it or of the libraries that it brings is known: it is not checked (unverified).
+COPY torch.txt /opt/gpu-setup/torch.txt
 # The secrets are files for this step only: a CA bundle (--ca) and pip's settings (--pip-config); the image keeps neither.
 RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \
     --mount=type=bind,source=wheels,target=/wheels \
@@ -46,9 +47,9 @@ RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \
     set -eu; \
     if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
     if ls /wheels/torch-2.13.0*.whl >/dev/null 2>&1; then \
-        /opt/gpu-setup/env/bin/pip install --no-index --find-links /wheels 'torch==2.13.0'; \
+        /opt/gpu-setup/env/bin/pip install --no-index --find-links /wheels -r /opt/gpu-setup/torch.txt; \
     else \
-        /opt/gpu-setup/env/bin/pip install --index-url https://download.pytorch.org/whl/rocm7.2 'torch==2.13.0'; \
+        /opt/gpu-setup/env/bin/pip install --index-url https://download.pytorch.org/whl/rocm7.2 -r /opt/gpu-setup/torch.txt; \
     fi; \
     /opt/gpu-setup/env/bin/pip freeze >/tmp/frozen; \
     grep '^torch==' /tmp/frozen >/opt/gpu-setup/constraints.txt
@@ -95,7 +96,8 @@ LABEL org.opencontainers.image.title="gpu-setup training image (rocm7.2)" \
       gpu-setup.stack="rocm7.2" \
       gpu-setup.runtime="rocm 7.2" \
       gpu-setup.torch="2.13.0" \
-      gpu-setup.requirement="torch==2.13.0" \
+      gpu-setup.torch-verified="unverified" \
+      gpu-setup.requirement="torch==2.13.0+rocm7.2" \
       gpu-setup.python="3.12" \
       gpu-setup.lock="85fe47172a1fcc6fe2df85cd4f4a593c435ded78d9ddae526015d7488e6ad9b3" \
       gpu-setup.verified="unverified"

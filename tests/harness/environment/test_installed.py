@@ -11,6 +11,7 @@ from harness.environment.lock_file import Lock
 from harness.environment.packages import installed_packages, missing_packages, remove_broken
 
 LOCK = Lock("x.txt", "", {"alpha": "1.0", "ruamel-yaml": "0.18.6"}, "digest")
+BUILDS = ("2.13.0+cpu",)
 Install = Callable[..., Path]
 
 
@@ -44,24 +45,31 @@ def everything(site: Path) -> None:
 def test_whole(site: Path, tmp_path: Path) -> None:
     everything(site)
     assert installed_packages(tmp_path) == ({"alpha": "1.0", "ruamel-yaml": "0.18.6", "torch": "2.13.0+cpu"}, set())
-    assert missing_packages(tmp_path, LOCK, "2.13.0") == set()
+    assert missing_packages(tmp_path, LOCK, BUILDS) == set()
 
 
 def test_nothing_there(tmp_path: Path) -> None:
     assert installed_packages(tmp_path) == ({}, set())
-    assert missing_packages(tmp_path, LOCK, "2.13.0") == {"alpha", "ruamel-yaml", "torch"}
+    assert missing_packages(tmp_path, LOCK, BUILDS) == {"alpha", "ruamel-yaml", "torch"}
 
 
 def test_absent_and_at_another_version(site: Path, tmp_path: Path) -> None:
     install(site, "alpha", "1.1")
     install(site, "torch", "2.12.0+cpu")
-    assert missing_packages(tmp_path, LOCK, "2.13.0") == {"alpha", "ruamel-yaml", "torch"}
+    assert missing_packages(tmp_path, LOCK, BUILDS) == {"alpha", "ruamel-yaml", "torch"}
+
+
+@pytest.mark.parametrize("wrong", ["2.13.0", "2.13.0+cu130", "2.13.0+rocm7.2", "2.13.0+cpu.1"])
+def test_another_build_of_the_same_torch_is_not_the_stacks(site: Path, tmp_path: Path, wrong: str) -> None:
+    everything(site)
+    (site / "torch-2.13.0+cpu.dist-info").rename(site / f"torch-{wrong}.dist-info")
+    assert "torch" in missing_packages(tmp_path, LOCK, BUILDS)
 
 
 def test_a_package_that_nobody_asked_for_does_not_matter(site: Path, tmp_path: Path) -> None:
     everything(site)
     (install(site, "stranger", "3") / "RECORD").unlink()
-    assert missing_packages(tmp_path, LOCK, "2.13.0") == set()
+    assert missing_packages(tmp_path, LOCK, BUILDS) == set()
 
 
 @pytest.mark.parametrize(
@@ -85,7 +93,7 @@ def test_a_package_that_nobody_asked_for_does_not_matter(site: Path, tmp_path: P
 def test_a_broken_package_is_found(site: Path, tmp_path: Path, harm: Callable[[Path], object]) -> None:
     everything(site)
     harm(site)
-    assert missing_packages(tmp_path, LOCK, "2.13.0") == {"alpha"}
+    assert missing_packages(tmp_path, LOCK, BUILDS) == {"alpha"}
 
 
 def test_remains_of_a_killed_pip_are_cleared(site: Path, tmp_path: Path) -> None:

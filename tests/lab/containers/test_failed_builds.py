@@ -17,6 +17,8 @@ from tests.lab.containers.material import as_root, stand_in
 from tests.lab.training import Ended, command, tool, wait_for
 
 pytestmark = pytest.mark.lab
+# a stand-in is not the locked torch
+ACCEPTED = ("--accept-unverified", "--wheels")
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def folder_of(tmp_path: Path, *extra: tuple[str, str]) -> Path:
 
 
 def failing(site: Site, wheels: Path, *more: str) -> Ended:
-    words = ("image", "build", "--vendor", "cpu", "--base", site.base, "--offline", "--wheels", str(wheels), *more)
+    words = ("image", "build", "--vendor", "cpu", "--base", site.base, "--offline", *ACCEPTED, str(wheels), *more)
     ended = site.tool(*words)
     assert ended.rc == 4, ended.document
     return ended
@@ -68,7 +70,7 @@ def test_a_base_with_another_python(site: Site, untouched: None, tmp_path: Path)
     try:
         wrong = "3.13" if "3.13" not in _python(site) else "3.12"
         words = ("image", "build", "--vendor", "cpu", "--base", "company/base:1", "--python", wrong, "--offline")
-        ended = site.tool(*words, "--wheels", str(folder_of(tmp_path)))
+        ended = site.tool(*words, *ACCEPTED, str(folder_of(tmp_path)))
         assert (ended.rc, ended.error["code"]) == (4, "image.base-python")
     finally:
         site.engine.checked("rmi", "company/base:1")
@@ -82,7 +84,7 @@ def test_a_build_that_is_stopped(site: Site, built: Ended, untouched: None, tmp_
     log.unlink(missing_ok=True)
     child = subprocess.Popen(
         command(
-            *("image", "build", "--vendor", "cpu", "--base", site.base, "--offline", "--wheels", str(wheels)),
+            *("image", "build", "--vendor", "cpu", "--base", site.base, "--offline", *ACCEPTED, str(wheels)),
         ),
         env={**os.environ, **site.engine.environ, "GPU_SETUP_HOME": str(site.home)},
         stdin=subprocess.DEVNULL,

@@ -18,16 +18,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from harness.environment.build import Environment, ensure_environment, environment_folder
 from harness.environment.lock_file import load_lock
 from harness.environment.packages import missing_packages
-from machine.errors import OutsideFailed
+from harness.environment.torch_install import accept_unverified
+from machine.errors import OutsideFailed, Refused
 from machine.events import Event
 from machine.local import LocalMachine
 from machine.paths import Paths, paths
 from tests.lab.disks import mounted
-from tests.lab.small_stack import Index, SmallStack, served, small_stack
+from tests.lab.small_stack import Index, SmallStack, served, small_stack, torch_files, wheel
 from tests.lab.training import Training
 from tests.tool import ROOT
 
@@ -99,12 +101,12 @@ def imported(environment: Environment, what: str) -> str:
 
 def test_built_from_empty_then_reused(site: Site, index: Index) -> None:
     environment = site.ensure()
-    assert (environment.torch, environment.torch_from, environment.torch_verified) == ("2.13.0", "index", "unverified")
+    assert (environment.torch, environment.torch_from, environment.torch_verified) == ("2.13.0", "index", "sha256")
     assert imported(environment, "badger.answer") == "7"
     assert site.said("start") and site.said("start")[0].startswith(
         "Building the training environment (small, 4 packages)"
     )
-    assert any("unverified" in text for text in site.said("note"))
+    assert f"torch 2.13.0 from {index.url} (checked by its sha256)." in site.said("note")
     counted = [event for event in site.events if event.kind == "progress"]
     assert all(event.total == 4 for event in counted)
     assert len(index.asked) == 4
@@ -167,7 +169,7 @@ def test_torch_from_a_local_copy_and_from_the_configured_index(
     dead = small._replace(stack=msgspec.structs.replace(small.stack, torch_index=NOWHERE))
     configured = Site(dead, site.paths.data.parent)
     assert configured.ensure().torch_from == "configured"
-    assert any("does not answer" in text for text in configured.said("warning"))
+    assert any("does not answer" in text for text in configured.said("note"))
 
     monkeypatch.setenv("PIP_FIND_LINKS", str(small.wheels))
     (configured.packages / "torch" / "__init__.py").unlink()
@@ -202,6 +204,71 @@ def test_a_file_that_is_not_the_locked_one_is_refused(site: Site, small: SmallSt
     with pytest.raises(OutsideFailed) as caught:
         site.ensure()
     assert caught.value.code == "environment.hash"
+
+
+def test_a_torch_that_is_not_the_locked_one_is_refused_from_every_source(
+    site: Site, small: SmallStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = small.wheels / "torch-2.13.0-py3-none-any.whl"
+    file.write_bytes(file.read_bytes() + b"more")
+    for source in ("index", "local"):
+        if source == "local":
+            monkeypatch.setenv("PIP_FIND_LINKS", str(small.wheels))
+        with pytest.raises(OutsideFailed) as caught:
+            site.ensure()
+        assert caught.value.code == "environment.hash", source
+    assert not list(site.packages.glob("torch*"))
+
+
+def test_no_source_has_the_right_build(site: Site, small: SmallStack) -> None:
+    """The index has another build of the same version, as PyPI has one for CUDA only."""
+    builds = {"2.13.0+cpu": small.stack.torch_builds["2.13.0"]}
+    (small.wheels.parent / "torch.txt").write_text(
+        (small.wheels.parent / "torch.txt").read_text().replace("torch===2.13.0", "torch==2.13.0+cpu")
+    )
+    other = Site(small._replace(stack=replace(small.stack, torch_builds=builds)), site.paths.data.parent)
+    with pytest.raises(OutsideFailed) as caught:
+        other.ensure()
+    assert caught.value.code == "environment.index"
+    assert "2.13.0+cpu" in caught.value.what and "PIP_FIND_LINKS" in caught.value.next
+    assert not list(other.packages.glob("torch*"))
+
+
+def test_a_torch_without_a_known_hash_has_to_be_accepted_first(site: Site, small: SmallStack, index: Index) -> None:
+    unknown = Site(small._replace(stack=replace(small.stack, torch_builds={"2.13.0": ""})), site.paths.data.parent)
+    with pytest.raises(Refused) as caught:
+        unknown.ensure()
+    assert caught.value.code == "environment.unverified"
+    assert index.asked == [] and not list(site.paths.environments.glob("small-*-py3.*[0-9]")), "nothing was begun"
+    accept_unverified(unknown.small.stack, site.paths)
+    environment = unknown.ensure()
+    assert environment.torch_verified == "unverified"
+    assert any("unverified: no sha256 of it is known" in text for text in unknown.said("note"))
+
+
+def test_a_torch_of_another_build_is_refused_when_installed_and_before_each_use(
+    site: Site, small: SmallStack, index: Index
+) -> None:
+    right = (small.wheels / "torch-2.13.0-py3-none-any.whl").read_bytes()
+    wheel(small.wheels, "torch", "2.13.0", torch_files(cuda="13.0"))
+    unknown = Site(small._replace(stack=replace(small.stack, torch_builds={"2.13.0": ""})), site.paths.data.parent)
+    accept_unverified(unknown.small.stack, site.paths)
+    for _ in range(2):
+        index.asked.clear()
+        with pytest.raises(Refused) as caught:
+            unknown.ensure()
+        assert caught.value.code == "environment.wrong-torch" and "CUDA 13.0" in caught.value.why
+        assert "torch-2.13.0-py3-none-any.whl" in index.asked, "what was refused is not kept"
+    (small.wheels / "torch-2.13.0-py3-none-any.whl").write_bytes(right)
+    environment = unknown.ensure()
+    assert (environment.torch_cuda, environment.torch_hip) == (None, None)
+
+    file = unknown.packages / "torch" / "version.py"
+    # of the same length, so that only the content tells
+    file.write_text(file.read_text().replace("cuda: Optional[str] = None", "cuda: Optional[str] = '13'"))
+    with pytest.raises(Refused) as caught:
+        unknown.ensure()
+    assert caught.value.code == "environment.wrong-torch"
 
 
 def test_a_package_that_the_index_lacks(site: Site, small: SmallStack) -> None:
@@ -292,10 +359,10 @@ def test_killed_while_pip_installs_then_resumed(site: Site, small: SmallStack, p
     wait_for(lambda: not pips(site.folder))
     assert small.stack.lock
     lock = load_lock(small.stack.lock, f"{sys.version_info.major}.{sys.version_info.minor}")
-    assert "camel" in missing_packages(site.folder, lock, "2.13.0"), "the kill came too late to show anything"
+    assert "camel" in missing_packages(site.folder, lock, ["2.13.0"]), "the kill came too late to show anything"
 
     environment = site.ensure()
-    assert missing_packages(site.folder, lock, "2.13.0") == set()
+    assert missing_packages(site.folder, lock, ["2.13.0"]) == set()
     assert len(list((site.packages / "camel").glob("part*.py"))) == parts
     assert imported(environment, "camel.__name__") == "camel"
 
@@ -372,8 +439,6 @@ def test_a_home_that_is_read_only(tiny_disk: Path, small: SmallStack) -> None:
 
 def test_a_python_without_a_lock_is_refused(small: SmallStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import msgspec
-
-    from machine.errors import Refused
 
     old = small._replace(stack=msgspec.structs.replace(small.stack, pythons=("3.4",)))
     with pytest.raises(Refused) as caught:
