@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from machine.errors import FINE, INTERRUPTED, OUR_BUG, USAGE, Problem, Refused
+from machine.errors import FINE, INTERRUPTED, OUR_BUG, USAGE, OutsideFailed, Problem, Refused, reason
 
 if TYPE_CHECKING:
     from gpu_setup.envelope import Answer
@@ -102,9 +101,10 @@ class Root(click.Group):
 
 def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
+        from gpu_setup.terminal import echo
         from gpu_setup.version import version
 
-        click.echo(f"gpu-setup {version()}")
+        echo(f"gpu-setup {version()}")
         ctx.exit()
 
 
@@ -131,26 +131,33 @@ def wants_json(arguments: Sequence[str]) -> bool:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code. Raises nothing; every error is printed."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            # a terminal that cannot show a character shows a question mark instead of ending the run
-            stream.reconfigure(errors="replace")
-    if not wants_json(arguments):
-        return _run(arguments, None)
-    from gpu_setup.envelope import only_documents
+    from gpu_setup.terminal import OutputFailed, guarded_streams, require_stdout
 
-    with only_documents() as document:
-        return _run(arguments, document)
+    with guarded_streams():
+        try:
+            require_stdout()
+            if not wants_json(arguments):
+                return _run(arguments, None)
+            from gpu_setup.envelope import only_documents
+
+            with only_documents() as document:
+                return _run(arguments, document)
+        except OutputFailed as problem:
+            return _print_problem(problem, None)
 
 
 def _run(arguments: Sequence[str], document: int | None) -> int:
     """`document` is the file descriptor that takes the one JSON document; None: speak to a person."""
+    from gpu_setup.terminal import OutputFailed
+
     try:
         with _stop_on_signals():
             result = root.main(list(arguments), "gpu-setup", "_GPU_SETUP_COMPLETE", standalone_mode=False)
         if result is None or isinstance(result, int):
             return result or FINE
         return _print_answer(result, document)
+    except OutputFailed:
+        raise
     except Problem as problem:
         return _print_problem(problem, document)
     except click.UsageError as error:
@@ -161,53 +168,42 @@ def _run(arguments: Sequence[str], document: int | None) -> int:
         return _print_problem(_stop_problem(stop), document)
     except KeyboardInterrupt as stop:
         return _print_problem(_stop_problem(stop), document)
-    except BrokenPipeError:
-        _close_stdout()
-        return FINE
     except Exception as error:
         from gpu_setup.environment_repair import rebuild
 
         rebuild(error, document)
-        return _print_problem(_bug_problem(error), document)
+        return _print_problem(_unexpected_problem(error), document)
 
 
 def _print_answer(answer: Answer, document: int | None) -> int:
-    if document is not None:
-        from gpu_setup.envelope import encode, write
+    from gpu_setup import terminal
 
-        write(document, encode(answer))
-        return answer.exit_code
-    try:
-        click.echo(answer.text(), nl=False, color=colour(sys.stdout.isatty()))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # the reader (head, less) has what it wanted; the exit code is the answer's
-        _close_stdout()
+    if document is None:
+        terminal.echo(answer.text(), nl=False)
+    else:
+        from gpu_setup.envelope import encode
+
+        terminal.write_document(document, encode(answer))
     return answer.exit_code
 
 
 def _print_problem(problem: Problem, document: int | None) -> int:
-    if document is not None:
-        from gpu_setup.envelope import encode_problem, write
+    from gpu_setup import terminal
 
-        write(document, encode_problem(problem))
+    if document is None:
+        from gpu_setup.render.problem import problem_text
+
+        terminal.echo(problem_text(problem), err=True, nl=False)
         return problem.exit_code
-    from contextlib import suppress
+    from gpu_setup.envelope import encode_problem
 
-    from gpu_setup.render.problem import problem_text
-
-    with suppress(BrokenPipeError):
-        click.echo(problem_text(problem), err=True, nl=False, color=colour(sys.stderr.isatty()))
+    try:
+        terminal.write_document(document, encode_problem(problem))
+    except terminal.OutputFailed:
+        # the document is lost, not the reason
+        _print_problem(problem, None)
+        raise
     return problem.exit_code
-
-
-def colour(terminal: bool) -> bool:
-    """Whether to colour: https://no-color.org, FORCE_COLOR, then whether the terminal can."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    if os.environ.get("FORCE_COLOR"):
-        return True
-    return terminal and os.environ.get("TERM", "dumb") != "dumb"
 
 
 class _Usage(Problem):
@@ -240,6 +236,21 @@ def _stop_problem(stop: BaseException) -> Problem:
     )
 
 
+# what a disk says when it takes no more: an outside failure wherever it happens, never a bug
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE})
+
+
+def _unexpected_problem(error: Exception) -> Problem:
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return OutsideFailed(
+            "disk.unwritable",
+            f"{error.filename or 'A file'} cannot be written.",
+            f"The system says: {reason(error)}.",
+            "Free some space or use another disk; then run the same command again.",
+        )
+    return _bug_problem(error)
+
+
 def _bug_problem(error: Exception) -> Problem:
     from gpu_setup.crash_report import keep
 
@@ -270,10 +281,3 @@ def _stop_on_signals() -> Iterator[None]:
     finally:
         for sign, handler in before.items():
             signal.signal(sign, handler)
-
-
-def _close_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's last flush raises no error."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)

@@ -23,8 +23,24 @@ def tidy(path: list[str], pythonpath: str, cwd: str, prefixes: tuple[str, ...]) 
     ]
 
 
+def open_closed_streams() -> None:
+    """Give closed standard streams (`>&-`) /dev/null, so that no other file gets their number.
+
+    In stdout's place it is opened for reading: a closed stdout is an error, which the command line reports.
+    """
+    for number, name, mode, access in ((0, "stdin", "r", os.O_RDONLY), (1, "stdout", "w", os.O_RDONLY),
+                                       (2, "stderr", "w", os.O_WRONLY)):  # fmt: skip
+        try:
+            os.fstat(number)
+        except OSError:
+            # the lowest free number is this one
+            os.open(os.devnull, access)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
 def main() -> None:
     """Clean the path, run the command line, exit with its status."""
+    open_closed_streams()
     try:
         cwd = os.getcwd()
     except OSError:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from gpu_setup.version import version
 from machine.errors import Problem
+from machine.plain_text import change_strings, clean
 
 T = TypeVar("T")
 
@@ -71,7 +72,9 @@ def encode_problem(problem: Problem) -> bytes:
 
 
 def _json(document: object) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(document, enc_hook=_plain), indent=2) + b"\n"
+    """Every document passes here: no string of it steers a terminal, wherever it came from."""
+    shown = change_strings(msgspec.to_builtins(document, enc_hook=_plain), clean)
+    return msgspec.json.format(msgspec.json.encode(shown), indent=2) + b"\n"
 
 
 def _plain(value: object) -> object:
@@ -90,18 +93,8 @@ def only_documents() -> Iterator[int]:
     kept = os.dup(1)
     os.dup2(2, 1)
     try:
-        yield kept
+        with redirect_stdout(sys.stderr):
+            yield kept
     finally:
-        sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)
-
-
-def write(descriptor: int, document: bytes) -> None:
-    """Write the whole document; a reader that has closed the pipe is no error."""
-    left = memoryview(document)
-    try:
-        while left:
-            left = left[os.write(descriptor, left) :]
-    except BrokenPipeError:
-        pass

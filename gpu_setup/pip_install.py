@@ -10,9 +10,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from machine.errors import OutsideFailed
+from machine.plain_text import clean
 
 # pip's own settings (index, proxy, certificates) hold; these would install elsewhere, or hide what pip prints
 _IGNORED = {
@@ -40,9 +42,10 @@ _CAUSES = (
 
 
 def say(text: str) -> None:
-    """One line of progress."""
-    sys.stderr.write(f"gpu-setup: {text}\n")
-    sys.stderr.flush()
+    """One message on stderr; the work continues though nobody can read it."""
+    with suppress(OSError):
+        sys.stderr.write(f"gpu-setup: {clean(text)}\n")
+        sys.stderr.flush()
 
 
 def pins(lock: str) -> dict[str, list[str]]:
@@ -91,7 +94,7 @@ def _shown(lines: Iterable[str], count: int, step: str) -> Iterator[str]:
             continue
         collected += 1
         if terminal:
-            sys.stderr.write(f"\r\033[Kgpu-setup: {step}: {collected} of {count} ({name[1]})")
+            sys.stderr.write(f"\r\033[Kgpu-setup: {step}: {collected} of {count} ({clean(name[1])})")
             sys.stderr.flush()
         elif collected % 10 == 0:
             say(f"{step}: {collected} of {count}")

@@ -8,12 +8,11 @@ from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from typing import NamedTuple
 
-import click
-
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from gpu_setup.envelope import Answer
 from gpu_setup.render.progress import reporter
+from gpu_setup.terminal import confirm, echo
 from machine.errors import Refused
 from machine.events import Emit
 from machine.local import LocalMachine, Machine
@@ -61,7 +60,7 @@ def show_plan(plan: Plan, title: str, consent: Consent) -> None:
     from gpu_setup.render.plan import plan_text
 
     if not consent.as_json:
-        click.echo(plan_text(plan, title, consent.verbose, hint=False), err=True)
+        echo(plan_text(plan, title, consent.verbose, hint=False), err=True)
 
 
 def ask(question: str, *, yes: bool) -> None:
@@ -71,7 +70,7 @@ def ask(question: str, *, yes: bool) -> None:
         raise Refused(
             "apply.no-terminal", "This asks before it changes anything, and there is no terminal.", "", "Use --yes."
         )
-    click.confirm(question, default=True, abort=True, err=True)
+    confirm(question, default=True, abort=True)
 
 
 def ask_while_busy(plan: Plan, target: Target, consent: Consent) -> bool:

@@ -172,8 +172,7 @@ def main(arguments: list[str]) -> int:
     try:
         make(Path(tool), key, Path(lock), modules, os.environ.get("GPU_SETUP_REBUILD") == "wanted")
     except Problem as problem:
-        say(problem.what)
-        sys.stderr.write(f"  why:  {problem.why}\n  next: {problem.next}\n")
+        say(f"{problem.what}\n  why:  {problem.why}\n  next: {problem.next}")
         return problem.exit_code
     except KeyboardInterrupt:
         say("stopped; nothing incomplete was kept.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from gpu_setup.terminal import echo
+
 EPILOG = """\b
 Examples:
   gpu-setup completion bash > ~/.local/share/bash-completion/completions/gpu-setup
@@ -25,4 +27,4 @@ def command(ctx: click.Context, shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(ctx.find_root().command, {}, "gpu-setup", "_GPU_SETUP_COMPLETE").source())
+    echo(kind(ctx.find_root().command, {}, "gpu-setup", "_GPU_SETUP_COMPLETE").source())

@@ -12,6 +12,7 @@ import msgspec
 from gpu_setup.commands.data_check import file_argument, language_codes, languages_option, names_option
 from gpu_setup.commands.options import json_option, options_into
 from gpu_setup.envelope import Answer
+from gpu_setup.terminal import confirm, echo
 
 if TYPE_CHECKING:
     from harness.dataset.clean import CleaningRules
@@ -170,8 +171,8 @@ def _ask(report: DataReport, as_json: bool) -> None:
             report.notes[0],
             "Review them with --dry-run, then add --yes.",
         )
-    click.echo(_text(report), err=True)
-    click.confirm("Write these files?", abort=True, err=True)
+    echo(_text(report), err=True)
+    confirm("Write these files?", abort=True)
 
 
 def _undo(file: Path, log: Path, out: Path | None, replace: bool) -> Answer:

@@ -10,7 +10,7 @@ from checks.check_list import check_list
 from checks.model import Check, DoctorReport
 from gpu_setup.commands.options import json_option, machine_option, open_machine, options_into
 from gpu_setup.envelope import Answer
-from gpu_setup.render.plain import clean
+from gpu_setup.terminal import echo
 from machine.errors import FINE
 from machine.local import Machine
 
@@ -88,7 +88,7 @@ def command(options: DoctorOptions) -> Answer:
     report = run(host, known, ALL, _words(options.only), _words(options.skip))
     kept = _write_bundle(seen, report, known, options.bundle, options.force) if options.bundle is not None else ""
     if options.as_json:
-        click.echo(kept, err=True, nl=False)
+        echo(kept, err=True, nl=False)
 
     def text() -> str:
         from gpu_setup.render.doctor import doctor_text
@@ -112,9 +112,9 @@ def _warn_as_root(machine: Machine) -> None:
     session = machine.session()
     person = session.environ.get("SUDO_USER", "")
     if session.uid == 0 and person not in ("", "root"):
-        click.echo(
+        echo(
             "gpu-setup: running as root: variables, files and permissions are root's, not yours.\n"
-            f"  next: Run it without sudo to check what {clean(person)} can use.",
+            f"  next: Run it without sudo to check what {person} can use.",
             err=True,
         )
 

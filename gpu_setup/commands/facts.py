@@ -6,6 +6,7 @@ import click
 
 from gpu_setup.commands.options import json_option, machine_option, open_machine
 from gpu_setup.envelope import Answer
+from gpu_setup.terminal import echo
 from machine.errors import FINE
 
 EPILOG = """\b
@@ -86,5 +87,5 @@ def record_command(folder: str | None, file: str | None, force: bool, note: str)
         save(file, machine_file(seen, identities_of(machine), about, REDUCE), force, RECORDING)
     else:
         write(seen, Path(place), identities_of(machine), about, REDUCE)
-    click.echo(f"Recorded in {place}. Review it, then replay it: gpu-setup doctor --machine {place}")
+    echo(f"Recorded in {place}. Review it, then replay it: gpu-setup doctor --machine {place}")
     return FINE

@@ -9,6 +9,7 @@ import msgspec
 
 from gpu_setup.commands.image_options import SpecOptions, engine_option, gpu_option, image_option, spec_options
 from gpu_setup.commands.options import options_into
+from gpu_setup.terminal import echo
 
 EPILOG = """\b
 Examples:
@@ -91,6 +92,6 @@ def run_command(options: RunOptions) -> int:
     made = make_container(image, host, catalogue(), machine, my_paths(), wanted)
     if options.only_print:
         argv = run_argv(made, "gpu-setup-run", options.words, cwd=str(here), attached=attach_options())
-        click.echo(shlex.join(argv))
+        echo(shlex.join(argv))
         return FINE
-    return run_attached(made, options.words, machine, partial(click.echo, err=True), str(here))
+    return run_attached(made, options.words, machine, partial(echo, err=True), str(here))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from gpu_setup.schema import DOCUMENTS, read_schema
+from gpu_setup.terminal import echo
 from machine.errors import BadUsage
 
 EPILOG = """\b
@@ -20,7 +21,7 @@ Examples:
 def command(name: str | None) -> None:
     """Print the JSON Schema of a document, or list the documents."""
     if name is None:
-        click.echo("\n".join(sorted(DOCUMENTS)))
+        echo("\n".join(sorted(DOCUMENTS)))
     elif name not in DOCUMENTS:
         raise BadUsage(
             "schema.unknown",
@@ -29,4 +30,4 @@ def command(name: str | None) -> None:
             "Name one of them, for example: gpu-setup schema doctor",
         )
     else:
-        click.echo(read_schema(name), nl=False)
+        echo(read_schema(name), nl=False)

@@ -17,6 +17,7 @@ from gpu_setup.commands.training_options import (
     settle_unverified,
 )
 from gpu_setup.envelope import Answer
+from gpu_setup.terminal import confirm, echo, style
 from harness.environment.runtime import Runtime
 
 EPILOG = """\b
@@ -100,8 +101,8 @@ def command(options: UpOptions) -> Answer:
 
 
 def _show(stage: str, text: str) -> None:
-    click.secho(f"── {stage} ", err=True, bold=True)
-    click.echo(text, err=True)
+    echo(style(f"── {stage} ", bold=True), err=True)
+    echo(text, err=True)
 
 
 def _ask(question: str) -> bool:
@@ -114,4 +115,4 @@ def _ask(question: str) -> bool:
         raise Refused(
             "up.no-terminal", f"A question needs an answer: {question}", "There is no terminal.", "Use --yes."
         )
-    return click.confirm(question, default=True, err=True)
+    return confirm(question, default=True)

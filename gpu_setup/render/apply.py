@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import click
-
 from gpu_setup.render.layout import label_text, wrap_text
-from gpu_setup.render.plain import clean
+from gpu_setup.terminal import style
+from machine.plain_text import clean
 from provision.apply.journal import ApplyRun, ApplyStatus
 
 SIGNS = {
@@ -43,7 +42,7 @@ def run_text(run: ApplyRun) -> str:
 
 def status_text(status: ApplyStatus) -> str:
     if status.run is None:
-        return f"{HEADS['none']}\n{click.style('Next: ', bold=True)}{status.next}\n"
+        return f"{HEADS['none']}\n{style('Next: ', bold=True)}{status.next}\n"
     armed = "\nIt continues automatically after the next boot." if status.armed else ""
     return _text(status.run, _head(status.run, status.standing) + armed, status.next)
 
@@ -53,20 +52,20 @@ def _head(run: ApplyRun, standing: str) -> str:
 
 
 def _text(run: ApplyRun, head: str, next: str) -> str:
-    lines = [click.style(head, bold=True)]
+    lines = [style(head, bold=True)]
     for step in run.steps:
         if step.outcome == "already":
             continue
         sign, colour = SIGNS.get(step.outcome, ("·", "white"))
-        lines += wrap_text(clean(step.title), "  ", first=click.style(f"{sign} ", fg=colour, bold=True))
+        lines += wrap_text(clean(step.title), "  ", first=style(f"{sign} ", fg=colour, bold=True))
         if step.outcome == "left":
             lines += [f"    {clean(line)}" for line in step.note.splitlines()[:20]]
     for note in run.notes:
         lines += wrap_text(clean(note), "  ", first="· ")
     if run.problem is not None:
-        lines += wrap_text(clean(run.problem.what), "  ", first=click.style("✗ ", fg="red", bold=True))
+        lines += wrap_text(clean(run.problem.what), "  ", first=style("✗ ", fg="red", bold=True))
         if run.problem.why:
             lines += label_text("why", clean(run.problem.why))
     if next:
-        lines += wrap_text(clean(next), "      ", first=click.style("Next: ", bold=True))
+        lines += wrap_text(clean(next), "      ", first=style("Next: ", bold=True))
     return "\n".join(lines) + "\n"

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import click
-
 from gpu_setup.render.layout import COLUMNS, wrap_text
-from gpu_setup.render.plain import clean
 from gpu_setup.render.report import figure, flops, in_gib
+from gpu_setup.terminal import style
 from harness.measure.measurement import Measurement
 from harness.report.baseline import BaselineComparison
 from harness.report.compare import ComparedRun, Comparison, Ratio, format_value, what_to_compare
 from harness.report.comparison_key import describe_work
 from harness.report.published_speeds import OtherWork, PublishedMatch, RatedSpeed
+from machine.plain_text import clean
 
 RATIO_COLOURS = {"faster": "green", "slower": "red", "equal": None, "unknown": "yellow"}
 MARK_COLOURS = {"impossible": "red", "implausible": "yellow", "plausible": "green", "unknown": None}
@@ -30,7 +29,7 @@ def comparison_text(comparison: Comparison) -> str:
         return _not_comparable(comparison)
     runs = comparison.runs
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs of the same work"
-    lines = [click.style(count, bold=True), *wrap_text(clean(work_words(comparison)), "  "), ""]
+    lines = [style(count, bold=True), *wrap_text(clean(work_words(comparison)), "  "), ""]
     lines.append(_speed_row("", "", "tokens/s", "95 % interval", "to A" if len(runs) > 1 else "", ""))
     lines += [_speed_line(run) for run in runs]
     rated = [line for run in runs if run.ratio for line in _ratio_lines(run, run.ratio)]
@@ -121,7 +120,7 @@ def records_text(found: Sequence[RatedSpeed]) -> str:
     lines = []
     for judged in found:
         record = judged.record
-        mark = click.style(f"{judged.mark:<12}", fg=MARK_COLOURS[judged.mark], bold=judged.mark == "impossible")
+        mark = style(f"{judged.mark:<12}", fg=MARK_COLOURS[judged.mark], bold=judged.mark == "impossible")
         cards = f"{record.cards} × {record.card}, each" if record.cards > 1 else record.card
         lines += wrap_text(f"{cards}: {record_words(judged)}", " " * 12, first=mark)
         lines += wrap_text(f"{judged.why}. {record.basis}.", " " * 12)
@@ -131,7 +130,7 @@ def records_text(found: Sequence[RatedSpeed]) -> str:
 
 def baseline_lines(found: BaselineComparison) -> list[str]:
     """The verdict against a baseline, for below a report."""
-    word = click.style(found.verdict.upper(), fg=BASELINE_COLOURS[found.verdict], bold=True)
+    word = style(found.verdict.upper(), fg=BASELINE_COLOURS[found.verdict], bold=True)
     return wrap_text(clean(found.sentence), " " * (len(found.verdict) + 2), first=f"{word}  ")
 
 
@@ -160,7 +159,7 @@ FIGURES = (
 
 def _not_comparable(comparison: Comparison) -> str:
     runs = comparison.runs
-    lines = [click.style("Not comparable: these reports did different work.", fg="yellow", bold=True), ""]
+    lines = [style("Not comparable: these reports did different work.", fg="yellow", bold=True), ""]
     lines += [f"{run.letter}  {clean(run.machine)}: {clean(run.recipe)}, {run.started_at}" for run in runs]
     lines.append("")
     for each in comparison.differences:
@@ -196,9 +195,7 @@ def _between(low: float | None, high: float | None, digits: int) -> str:
 
 def _ratio_lines(run: ComparedRun, ratio: Ratio) -> list[str]:
     colour = RATIO_COLOURS[ratio.verdict]
-    return wrap_text(
-        ratio_words(ratio), "   ", first=f"{run.letter}  ", style=lambda text: click.style(text, fg=colour)
-    )
+    return wrap_text(ratio_words(ratio), "   ", first=f"{run.letter}  ", style=lambda text: style(text, fg=colour))
 
 
 def _figures(runs: Sequence[ComparedRun]) -> Iterator[str]:

@@ -10,11 +10,11 @@ from typing import Any
 
 from gpu_setup.render.compare import FIGURES, interval, other_words, ratio_words, record_words, work_words
 from gpu_setup.render.data_table import escape_formula
-from gpu_setup.render.plain import clean
 from gpu_setup.render.report import figure
 from harness.measure.measurement import Measurement
 from harness.report.compare import Comparison, format_value, short_digest
 from harness.report.comparison_key import describe_work, list_conditions
+from machine.plain_text import clean
 
 PUBLISHED_SHOWN = 3
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import click
-
 from gpu_setup.render.layout import wrap_text
-from gpu_setup.render.plain import clean
 from gpu_setup.render.report import figure
+from gpu_setup.terminal import style
 from harness.dataset.findings import DataFinding, DataReport, KindChange, TokenCounts
+from machine.plain_text import clean
 
 SIGNS = {"error": ("✗", "red"), "warning": ("!", "yellow"), "info": ("·", "blue")}
 ROWS_SHOWN = 8
@@ -43,11 +42,11 @@ def head_lines(report: DataReport) -> list[str]:
     for finding in report.findings:
         counts[finding.severity] += 1
     words = [
-        click.style(f"{count} {severity}{'s' if count != 1 else ''}", fg=SIGNS[severity][1])
+        style(f"{count} {severity}{'s' if count != 1 else ''}", fg=SIGNS[severity][1])
         for severity, count in counts.items()
         if count and severity != "info"
     ]
-    said = ", ".join(words) if words else click.style("no problems found", fg="green")
+    said = ", ".join(words) if words else style("no problems found", fg="green")
     lines = [
         f"{clean(report.file)}: {count_text(report.rows)}, {said}" if report.action == "check" else _action_line(report)
     ]
@@ -82,8 +81,8 @@ def finding_lines(finding: DataFinding) -> list[str]:
     lines = wrap_text(
         clean(finding.summary),
         "  ",
-        first=f"{click.style(sign, fg=colour)} ",
-        style=lambda text: click.style(text, bold=True),
+        first=f"{style(sign, fg=colour)} ",
+        style=lambda text: style(text, bold=True),
     )
     if finding.rows:
         shown = ", ".join(f"{row:,}" for row in finding.rows[:ROWS_SHOWN])
@@ -95,15 +94,15 @@ def finding_lines(finding: DataFinding) -> list[str]:
         where = f"{place} (line {example.line:,})" if example.line is not None else place
         if example.row is not None:
             lines += wrap_text(f"{where}: {clean(example.excerpt)}", "      ", first="    ")
-    lines += wrap_text(finding.why, "    ", style=lambda text: click.style(text, dim=True))
+    lines += wrap_text(finding.why, "    ", style=lambda text: style(text, dim=True))
     if finding.severity != "info":
-        lines.append(click.style(f"    {finding.kind}: {DOES[finding.clean]}", dim=True))
+        lines.append(style(f"    {finding.kind}: {DOES[finding.clean]}", dim=True))
     return lines
 
 
 def token_lines(tokens: TokenCounts) -> list[str]:
     """The rows as the recipe's tokenizer and prompt see them."""
-    lines = [click.style(f"With {tokens.recipe} (sequence_len {tokens.sequence_len:,}):", bold=True)]
+    lines = [style(f"With {tokens.recipe} (sequence_len {tokens.sequence_len:,}):", bold=True)]
     share = tokens.trainable / tokens.total if tokens.total else 0.0
     facts = [
         ("tokens", f"{tokens.total:,}, of them {tokens.trainable:,} trainable ({share:.0%})"),
@@ -141,13 +140,11 @@ def change_lines(change: KindChange) -> list[str]:
         f"{change.kind}: {count_text(change.rows)}, {change.does}",
         "  ",
         first="~ ",
-        style=lambda text: click.style(text, bold=True),
+        style=lambda text: style(text, bold=True),
     )
-    lines += wrap_text(
-        f"- {clean(change.before)}", "      ", first="    ", style=lambda text: click.style(text, fg="red")
-    )
+    lines += wrap_text(f"- {clean(change.before)}", "      ", first="    ", style=lambda text: style(text, fg="red"))
     if change.after:
         lines += wrap_text(
-            f"+ {clean(change.after)}", "      ", first="    ", style=lambda text: click.style(text, fg="green")
+            f"+ {clean(change.after)}", "      ", first="    ", style=lambda text: style(text, fg="green")
         )
     return lines

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gpu_setup.render.data import DOES, count_text
-from gpu_setup.render.plain import clean
 from gpu_setup.render.template import fill_template
 from harness.dataset.findings import DataReport, LengthHistogram
+from machine.plain_text import clean
 
 WIDTH, HEIGHT, MARGIN = 640, 180, 34
 

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from harness.dataset.findings import DataFinding, DataReport, kinds
+from machine.plain_text import change_strings, clean
 
 LEVELS = {"error": "error", "warning": "warning", "info": "note"}
 # code hosts take some thousand results a run
@@ -49,7 +50,8 @@ def sarif(report: DataReport) -> str:
             }
         ],
     }
-    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
+    shown = change_strings(document, clean)
+    return msgspec.json.format(msgspec.json.encode(shown), indent=2).decode() + "\n"
 
 
 def _results(finding: DataFinding, rule: int, uri: str) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 
-from gpu_setup.render.plain import clean
 from harness.dataset.findings import DataReport
+from machine.plain_text import clean
 
 # a cell that begins like this is a formula to a spreadsheet; the text comes from strangers (OWASP, CSV injection)
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")

@@ -5,15 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 
-import click
-
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Check, CheckResult, DoctorReport, Finding, Fix, FixKind, Severity, Status
 from gpu_setup.render.layout import label_text, wrap_text
 from gpu_setup.render.machine import machine_line
-from gpu_setup.render.plain import clean
+from gpu_setup.terminal import style
 from machine.local import TIMED_OUT
+from machine.plain_text import clean
 
 SIGNS = {
     Status.FAIL: ("✗", "red"),
@@ -84,14 +83,14 @@ def list_text(checks: tuple[Check, ...]) -> str:
     width = max(len(check.id) for check in checks)
     lines: list[str] = []
     for group in dict.fromkeys(check.group for check in checks):
-        lines += [click.style(group, bold=True)]
+        lines += [style(group, bold=True)]
         lines += [f"  {check.id:<{width}}  {check.title}" for check in checks if check.group == group]
     return "\n".join(lines) + "\n"
 
 
 def explain_text(check: Check) -> str:
     """One check: its title, what it reads, how to check by hand."""
-    lines = [f"{click.style(check.id, bold=True)}: {check.title}", ""]
+    lines = [f"{style(check.id, bold=True)}: {check.title}", ""]
     lines += wrap_text(check.about, "")
     if check.by_hand:
         lines += ["", *wrap_text(f"By hand: {check.by_hand}", "")]
@@ -103,12 +102,10 @@ def _finding(finding: Finding) -> list[str]:
     lines = wrap_text(
         clean(finding.summary),
         "  ",
-        first=click.style(f"{sign} ", fg=colour, bold=True),
-        style=lambda line: click.style(line, bold=True),
+        first=style(f"{sign} ", fg=colour, bold=True),
+        style=lambda line: style(line, bold=True),
     )
-    lines += wrap_text(
-        f"{finding.check}, {clean(finding.subject)}", "  ", style=lambda line: click.style(line, dim=True)
-    )
+    lines += wrap_text(f"{finding.check}, {clean(finding.subject)}", "  ", style=lambda line: style(line, dim=True))
     if finding.why:
         lines += label_text("why", clean(finding.why))
     for number, evidence in enumerate(finding.evidence):
@@ -123,7 +120,7 @@ def _finding(finding: Finding) -> list[str]:
 def _consequence(finding: Finding) -> list[str]:
     """One line under the cause: it goes away with it."""
     sign, colour = SEVERITY_SIGNS[finding.severity]
-    first = f"  so     {click.style(sign, fg=colour)} "
+    first = f"  so     {style(sign, fg=colour)} "
     return wrap_text(f"{clean(finding.summary)} ({finding.check})", " " * 11, first=first)
 
 
@@ -204,7 +201,7 @@ def _silent(host: Host) -> list[str]:
 
 def _sign(status: Status) -> str:
     sign, colour = SIGNS[status]
-    return click.style(f"{sign} ", fg=colour)
+    return style(f"{sign} ", fg=colour)
 
 
 def _worst(report: DoctorReport) -> Status:
@@ -218,7 +215,7 @@ def _next(report: DoctorReport) -> list[str]:
     findings = [finding for result in report.results for finding in result.findings if finding.fix is not None]
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     warnings = [finding for finding in findings if finding.severity is Severity.WARNING]
-    first, indent = click.style("Next: ", bold=True), " " * 6
+    first, indent = style("Next: ", bold=True), " " * 6
     if report.summary.fail:
         if not errors:
             return [f"{first}gpu-setup doctor --explain ID explains a failed check."]

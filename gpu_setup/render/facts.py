@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import click
-
 from checks.catalogue import Catalogue
 from checks.facts.host import Amd, Apt, Docker, Firmware, Host, Kernel, Nvidia, PciCard, Resources
 from checks.rules.cards import name
 from gpu_setup.render.layout import wrap_text
-from gpu_setup.render.plain import clean
+from gpu_setup.terminal import style
+from machine.plain_text import clean
 
 UNKNOWN = "not known"
 ENGINES = {
@@ -43,11 +42,11 @@ def facts_text(host: Host, catalogue: Catalogue) -> str:
         ("containers", _docker(host.docker)),
         ("resources", _resources(host.resources)),
     ):
-        lines.append(click.style(title, bold=True))
+        lines.append(style(title, bold=True))
         for label, value in rows:
             lines += wrap_text(clean(value), " " * 20, first=f"  {label:<18}")
     if host.unread:
-        lines.append(click.style("could not be read", bold=True))
+        lines.append(style("could not be read", bold=True))
         for unread in host.unread:
             lines += wrap_text(clean(f"{unread.source}: {unread.reason}"), "    ", first="  ")
     return "\n".join(lines) + "\n"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import click
 import msgspec
 
 from gpu_setup.render.layout import wrap_text
-from gpu_setup.render.plain import clean
+from gpu_setup.terminal import style
 from harness.memory.fit import FitResult
+from machine.plain_text import clean
 
 BAR = 32
 
@@ -49,7 +49,7 @@ def fit_text(fit: FitResult) -> str:
 def _verdict(fit: FitResult) -> list[str]:
     if fit.fits is None:
         return wrap_text("No card found: this is the prediction only. Name a card with --card.", "  ")
-    word = click.style("FITS", fg="green", bold=True) if fit.fits else click.style("DOES NOT FIT", fg="red", bold=True)
+    word = style("FITS", fg="green", bold=True) if fit.fits else style("DOES NOT FIT", fg="red", bold=True)
     width = 6 if fit.fits else 14
     assert fit.card_bytes is not None
     words = f"{_gib(fit.total_bytes)} GiB of the {_gib(fit.card_bytes)} GiB available on {clean(fit.card or '')}"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from gpu_setup.render.layout import label_text, wrap_text
-from gpu_setup.render.plain import clean
+from gpu_setup.terminal import style
+from machine.plain_text import clean
 
 if TYPE_CHECKING:
     from containers.engine_report import EngineReport
@@ -61,7 +60,7 @@ def verification_text(found: Verification) -> str:
     for proof in found.checks:
         sign, colour = SIGNS.get(proof.status, ("?", "yellow"))
         lines += wrap_text(
-            f"{proof.title}: {clean(proof.reason)}", "    ", first=f"  {click.style(sign, fg=colour, bold=True)} "
+            f"{proof.title}: {clean(proof.reason)}", "    ", first=f"  {style(sign, fg=colour, bold=True)} "
         )
     words = {
         "pass": "Verified from inside: the image is correct.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.rules.cards import VENDOR_NAMES, name
-from gpu_setup.render.plain import clean
+from machine.plain_text import clean
 
 
 def machine_line(host: Host, catalogue: Catalogue) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shlex
 
-import click
-
 from gpu_setup.render.facts import size
 from gpu_setup.render.layout import label_text, wrap_text
-from gpu_setup.render.plain import clean
+from gpu_setup.terminal import style
+from machine.plain_text import clean
 from provision.model import AptInstall, AptRemove, Plan, Reboot, State, Step, WantedPackage
 
 SIGNS = {
@@ -24,7 +23,7 @@ def plan_text(plan: Plan, machine: str, verbose: bool, hint: bool = True) -> str
     """The whole plan. `verbose` adds commands, undo, and the steps that are done already; `hint` that it is a plan."""
     lines = [*wrap_text(machine, "  ", first=""), ""]
     for refusal in plan.refusals:
-        lines += wrap_text(clean(refusal.what), "  ", first=click.style("✗ ", fg="red", bold=True))
+        lines += wrap_text(clean(refusal.what), "  ", first=style("✗ ", fg="red", bold=True))
         lines += label_text("why", clean(refusal.why))
         lines += [*label_text("next", clean(refusal.next)), ""]
     open_steps = plan.open_steps()
@@ -41,8 +40,8 @@ def _step(step: Step, verbose: bool) -> list[str]:
     lines = wrap_text(
         clean(step.title),
         "  ",
-        first=click.style(f"{sign} ", fg=colour, bold=True),
-        style=lambda line: click.style(line, bold=True),
+        first=style(f"{sign} ", fg=colour, bold=True),
+        style=lambda line: style(line, bold=True),
     )
     lines += wrap_text(clean(step.because), "    ")
     if isinstance(step.action, AptInstall):
@@ -85,7 +84,7 @@ def _sums(plan: Plan, hint: bool) -> list[str]:
     if plan.refusals:
         return []
     if not open_steps:
-        return ["Nothing to do.", f"{click.style('Next: ', bold=True)}gpu-setup up"]
+        return ["Nothing to do.", f"{style('Next: ', bold=True)}gpu-setup up"]
     if plan.download_bytes is not None:
         download = f"about {size(plan.download_bytes)} to download"
     else:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from gpu_setup.render.plain import clean
 from machine.events import Emit, Event
+from machine.plain_text import clean
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import click
-
 from gpu_setup.render.layout import wrap_text
-from gpu_setup.render.plain import clean
+from gpu_setup.terminal import style
 from harness.measure.measurement import Measurement
 from harness.measure.smoke_criteria import Smoke
 from harness.report.run_report import Report
 from harness.training.examination import AnswerPair
+from machine.plain_text import clean
 
 VERDICT_COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 ANSWERS_SHOWN = 3
@@ -19,7 +18,7 @@ ANSWERS_SHOWN = 3
 
 def report_text(report: Report, answers: int = ANSWERS_SHOWN) -> str:
     """The whole report; `answers` of the before-and-after pairs are shown."""
-    verdict = click.style(report.verdict.upper(), fg=VERDICT_COLOURS[report.verdict], bold=True)
+    verdict = style(report.verdict.upper(), fg=VERDICT_COLOURS[report.verdict], bold=True)
     name = clean(f"{report.recipe.name}: {report.recipe.title}")
     lines = [
         *wrap_text(name, " " * (len(report.verdict) + 2), first=f"{verdict}  "),
@@ -123,7 +122,7 @@ def workload_words(report: Report) -> str | None:
 
 def smoke_lines(smoke: Smoke) -> list[str]:
     """One line per criterion."""
-    signs = {True: click.style("✓", fg="green"), False: click.style("✗", fg="red"), None: click.style("-", dim=True)}
+    signs = {True: style("✓", fg="green"), False: style("✗", fg="red"), None: style("-", dim=True)}
     lines = []
     for criterion in smoke.criteria:
         lines += wrap_text(f"{criterion.question} {criterion.seen}", "  ", first=f"{signs[criterion.passed]} ")
@@ -139,7 +138,7 @@ def answer_lines(answers: tuple[AnswerPair, ...], shown: int) -> list[str]:
     """Question, before and after; the rest is counted."""
     lines: list[str] = []
     for answer in answers[:shown]:
-        lines += wrap_text(clean(answer.question), "  ", first="? ", style=lambda text: click.style(text, bold=True))
+        lines += wrap_text(clean(answer.question), "  ", first="? ", style=lambda text: style(text, bold=True))
         lines += wrap_text(clean(answer.before) or "(nothing)", "          ", first="  before  ")
         lines += wrap_text(clean(answer.after) or "(nothing)", "          ", first="  after   ")
     left = len(answers) - shown

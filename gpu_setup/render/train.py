@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import click
-
 from gpu_setup.render.data import count_text
 from gpu_setup.render.layout import label_text, wrap_text
-from gpu_setup.render.plain import clean
 from gpu_setup.render.report import ANSWERS_SHOWN, answer_lines, figure
+from gpu_setup.terminal import style
 from harness.jobs.merge import MergeResult
 from harness.jobs.train import TrainingResult
 from harness.training.examination import Examination
+from machine.plain_text import clean
 
 
 def trained_text(result: TrainingResult) -> str:
     """80 columns."""
     if result.background is not None:
         return _background_text(result)
-    head = click.style("TRAINED", fg="green", bold=True)
+    head = style("TRAINED", fg="green", bold=True)
     base = clean(f"{result.recipe} on {count_text(result.rows)} of your data, base model {result.base_model}")
     lines = [*wrap_text(base, " " * 9, first=f"{head}  "), ""]
     lines += _row("steps", f"{result.steps} of {result.planned_steps}")
@@ -66,7 +65,7 @@ def _background_text(result: TrainingResult) -> str:
 
 
 def merged_text(result: MergeResult) -> str:
-    head = click.style("MERGED", fg="green", bold=True)
+    head = style("MERGED", fg="green", bold=True)
     lines = [*wrap_text(clean(result.folder), " " * 8, first=f"{head}  "), ""]
     lines += _row("size", f"{result.bytes / 1e9:.2f} GB, {result.dtype}")
     if result.same is not None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import click
-
 from gpu_setup.render.layout import wrap_text
-from gpu_setup.render.plain import clean
+from gpu_setup.terminal import style
 from harness.jobs.tune_run import TuneResult
 from harness.jobs.tune_search import TuneTry
+from machine.plain_text import clean
 
 WORDS = {"measured": "", "failed": "failed", "no-room": "does not fit", "different": "another result"}
 
@@ -21,7 +20,7 @@ def tune_text(tuned: TuneResult) -> str:
     lines.append("")
     found = tuned.duel
     if found is not None:
-        sign = click.style(f"{found.ratio:.2f} times", fg="green" if found.ratio > 1 else "yellow", bold=True)
+        sign = style(f"{found.ratio:.2f} times", fg="green" if found.ratio > 1 else "yellow", bold=True)
         words = (
             f"as fast, measured in turns ({found.lowest:.2f} to {found.highest:.2f} over {len(found.tuned)} pairs; "
             "non-padding tokens/s)"

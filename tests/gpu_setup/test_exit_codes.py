@@ -20,6 +20,7 @@ import pytest
 
 from gpu_setup import cli as command_line
 from gpu_setup.envelope import Answer
+from gpu_setup.terminal import confirm, style
 from machine.errors import BadAnswer, BadUsage, Interrupted, OutsideFailed, Refused
 from tests.tool import ROOT, Cli
 
@@ -94,7 +95,7 @@ def test_only_the_document_reaches_stdout(sample: Add, capfd: pytest.CaptureFixt
 
 def test_an_answer_for_a_person(sample: Add, capsys: pytest.CaptureFixture[str]) -> None:
     def command(as_json: bool) -> Answer:
-        return Answer("doctor", Sample("hello"), 1, lambda: "\x1b[31mhello\x1b[0m\n")
+        return Answer("doctor", Sample("hello"), 1, lambda: style("hello", fg="red") + "\n")
 
     sample(command)
     assert command_line.run(["sample"]) == 1
@@ -147,7 +148,7 @@ def test_a_question_without_a_terminal_is_a_refusal(
     sample: Add, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def command(as_json: bool) -> None:
-        click.confirm("Go on?", abort=True, err=True)
+        confirm("Go on?", abort=True)
 
     sample(command)
     with Path(os.devnull).open() as nobody:

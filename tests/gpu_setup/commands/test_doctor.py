@@ -10,8 +10,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from checks.catalogue import catalogue
 from checks.facts.read import read_host
@@ -19,7 +17,6 @@ from checks.model import Evidence, Finding, Fix, FixKind, Ok, Severity, Unknown,
 from checks.registry import ALL
 from checks.runner import run
 from gpu_setup.render.doctor import doctor_text, summary_text
-from gpu_setup.render.plain import clean
 from tests.recorded_machines import load, machine_path, names
 from tests.schemas import validated
 from tests.subjects import for_each
@@ -142,11 +139,6 @@ def test_a_cause_is_named_and_comes_first() -> None:
     lines = ESCAPES.sub("", doctor_text(report, host, known, True)).splitlines()
     assert lines.index("✗ The cable is loose.") < lines.index("✗ Nothing trains.")
     assert "  cause  b.cause: fix that first." in lines
-
-
-@given(st.text())
-def test_clean_leaves_no_control_characters(text: str) -> None:
-    assert all(sign.isprintable() or sign in "\n\t" for sign in clean(text))
 
 
 def test_only_and_skip(cli: Cli) -> None:
