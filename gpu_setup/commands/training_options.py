@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpu_setup.commands.options import Decorator, options_into
+from gpu_setup.terminal import confirm, echo
 from harness.environment.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ def ask_or_refuse(refusal: Refused | None, stack: Stack, accepted: bool, paths: 
     if not accepted:
         if not sys.stdin.isatty():
             raise refusal
-        click.echo(f"{refusal.what} {refusal.why}", err=True)
-        if not click.confirm("Install it without a check?", default=False, err=True):
+        echo(f"{refusal.what} {refusal.why}", err=True)
+        if not confirm("Install it without a check?"):
             raise refusal
     accept_unverified(stack, paths)
 
