@@ -70,7 +70,7 @@ def verify(
     for recipe in recipes:
         argv += ["--recipe", str(recipe)]
     argv += ["--network"] if container.network else []
-    mounts = tuple(dict.fromkeys((*container.mounts, *(Mount(recipe.parent) for recipe in recipes))))
+    mounts = tuple(dict.fromkeys((*container.mounts, *(Mount(recipe) for recipe in recipes))))
     answer: list[str] = []
     said: list[str] = []
 

@@ -122,7 +122,7 @@ def command(options: TrainOptions) -> Answer:
     if (options.data is None) == (options.resume is None):
         raise click.UsageError("Give DATA, or --resume RUN_DIR.")
     if options.out is not None and options.resume is None:
-        refuse_taken(options.out.absolute(), options.fresh)
+        refuse_taken(options.out.resolve(), options.fresh)
     machine, paths = LocalMachine(), my_paths()
     settings = TrainingSettings(
         options.epochs, options.steps, options.seed, options.save_steps, options.patience, 60 * options.save_minutes,
@@ -153,7 +153,7 @@ def _train(options: TrainOptions, spec: TrainingSpec, job: Job, host: Host, here
     from harness.pipeline import examine_run, prepare, report_run
 
     chosen = options.resume or options.out
-    out = chosen.absolute() if chosen is not None else None
+    out = chosen.resolve() if chosen is not None else None
     job, place = choose_workplace(job, host, catalogue(), options.runtime, here, (out,) if out else ())
     ready = prepare(job, *place)
     spec = with_work_digest(spec, ready)
@@ -180,7 +180,7 @@ def _start_in_background(options: TrainOptions, spec: TrainingSpec, job: Job, he
         word for word in sys.argv[sys.argv.index("train") + 1 :] if word not in ("--background", "--json", "--awake")
     ]
     chosen = options.resume or options.out
-    folder = chosen.absolute() if chosen is not None else new_run_folder(here.paths.runs, job.recipe)
+    folder = chosen.resolve() if chosen is not None else new_run_folder(here.paths.runs, job.recipe)
     if chosen is None:
         # only its name is needed here: the service makes it, for the user that the training runs as
         folder.rmdir()

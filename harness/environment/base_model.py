@@ -37,7 +37,7 @@ def ensure_model(recipe: Recipe, environment: Environment, machine: Machine, pat
         name, revision = str(recipe.config["base_model"]), recipe.config.get("revision_of_model")
         if Path(name).is_dir():
             check_model_folder(Path(name))
-            return str(Path(name).absolute())
+            return str(Path(name).resolve())
         return ensure_downloaded(name, str(revision) if revision else None, environment, machine, paths, emit)
     folder = paths.models / f"{recipe.traits.model}-{_generator_digest()[:12]}"
     if folder.exists():

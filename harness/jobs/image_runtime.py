@@ -25,7 +25,7 @@ from harness.environment.runtime import Runtime
 from harness.environment.worker_process import WORKER
 from harness.measure.workload import DOCUMENTS
 from harness.pipeline import Job, Workplace
-from harness.recipe.axolotl_config import local_datasets
+from harness.recipe.axolotl_config import local_inputs
 from harness.recipe.loader import SAMPLES, SHIPPED
 from machine.events import Event
 from machine.paths import make
@@ -51,9 +51,9 @@ def image_runtime(
         refuse_unwritable(folder, owner, machine)
     paths = container_paths(here.paths, owner)
     notes = make(paths.cache / "image", paths.owner) / image.id.removeprefix("sha256:")[:12]
-    folders = [SAMPLES, SHIPPED, Path(job.recipe.path).absolute().parent]
-    folders += [file.parent for file in (*local_datasets(job.recipe), *((job.data,) if job.data else ()))]
-    mounts = [Mount(folder) for folder in dict.fromkeys(folders)]
+    # of the person's own files only those that the training reads, never the folders that they are in
+    read = (SAMPLES, SHIPPED, *local_inputs(job.recipe), *((job.data,) if job.data else ()))
+    mounts = [Mount(place) for place in dict.fromkeys(read)]
     # runs/ itself stays as it is: each new run's folder is made for the container's user
     mounts += [Mount(make(folder), writable=True) for folder in (paths.runs, paths.state / "tune")]
     written = (paths.models, paths.cache / DOCUMENTS, notes, *writable)

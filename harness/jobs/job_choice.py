@@ -56,7 +56,7 @@ def job_on(choice: StackChoice, recipe: Recipe, request: JobRequest) -> Job:
             "A model of this size would train for weeks on a CPU.",
             f"`gpu-setup doctor` shows why the card cannot be used; --recipe {SMALL} runs on any machine.",
         )
-    data = request.data.absolute() if request.data else None
+    data = request.data.resolve() if request.data else None
     changed = {**overrides_for_card(recipe, choice.target), **request.overrides}
     return Job(recipe, choice.stack, data, changed, choice.device, choice.conditions)
 

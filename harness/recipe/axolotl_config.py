@@ -61,7 +61,7 @@ def find_dataset(name: str, recipe: Recipe) -> Path | None:
     """The file of a dataset in the recipe's folder or among the samples; None for a dataset on the hub."""
     for folder in (Path(recipe.path).parent, SAMPLES):
         if (folder / name).is_file():
-            return (folder / name).absolute()
+            return (folder / name).resolve()
     return None
 
 
@@ -69,6 +69,23 @@ def local_datasets(recipe: Recipe) -> dict[Path, dict[str, Any]]:
     """The recipe's datasets that are local files, each with its entry in the config."""
     found = ((find_dataset(entry["path"], recipe), entry) for entry in recipe.config.get("datasets") or [])
     return {file: entry for file, entry in found if file is not None}
+
+
+def local_inputs(recipe: Recipe) -> tuple[Path, ...]:
+    """What this recipe reads of this machine: data files, also those by absolute path, and a model's folder."""
+    named = [
+        word
+        for key in ("datasets", "test_datasets", "pretraining_dataset")
+        for entry in recipe.config.get(key) or []
+        if isinstance(entry, dict)
+        for value in (entry.get("path"), entry.get("data_files"))
+        for word in (value if isinstance(value, list) else [value])
+        if isinstance(word, str)
+    ]
+    places = [Path(word) for word in named if word.startswith("/")]
+    model = Path(str(recipe.config["base_model"]))
+    found = [*local_datasets(recipe), *(place for place in places if place.exists())]
+    return tuple(dict.fromkeys([*found, *([model.resolve()] if model.is_dir() else [])]))
 
 
 def _with_local_path(entry: dict[str, Any], recipe: Recipe) -> dict[str, Any]:

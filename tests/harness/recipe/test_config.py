@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.pipeline import with_held_out
-from harness.recipe.axolotl_config import PLUGIN, SWAPPABLE, difference, run_config, swap_model
+from harness.recipe.axolotl_config import PLUGIN, SWAPPABLE, difference, local_inputs, run_config, swap_model
 from harness.recipe.loader import SAMPLES, load_recipe
 from tests.harness.examples import job
 
@@ -41,6 +41,27 @@ def test_data_beside_a_recipe_of_ones_own_come_first(tmp_path: Path) -> None:
     (tmp_path / "house-style.json").write_text("[]")
     config = run_config(load_recipe(str(recipe)), "x", RUN, None, {})
     assert config["datasets"][0]["path"] == str(tmp_path / "house-style.json")
+
+
+def test_what_a_recipe_reads_are_files_and_not_their_folders(tmp_path: Path) -> None:
+    """A container gets these and nothing beside them: a home may be beside them."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "real").mkdir()
+    for name in ("mine.json", "other.json", "more.jsonl", "token"):
+        (tmp_path / "real" / name).write_text("[]")
+    (tmp_path / "mine.json").symlink_to("real/mine.json")
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        f"base_model: {tmp_path}/model\ndatasets:\n- path: mine.json\n"
+        f"- path: json\n  data_files: [{tmp_path}/real/other.json]\n"
+        f"test_datasets:\n- path: {tmp_path}/real/more.jsonl\n- path: {tmp_path}/none.json\n- path: some/hub-name\n"
+    )
+    real = tmp_path / "real"
+    assert local_inputs(load_recipe(str(recipe))) == (
+        real / "mine.json", real / "other.json", real / "more.jsonl", tmp_path / "model",
+    )  # fmt: skip
+    shipped = local_inputs(load_recipe("tiny"))
+    assert [file.parent for file in shipped] == [SAMPLES]
 
 
 def test_own_data_take_the_place_and_a_tenth_is_held_out(tmp_path: Path) -> None:
