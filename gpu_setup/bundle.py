@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from typing import NamedTuple
 
+from checks.allowed import sources as allowed
 from checks.catalogue import Catalogue
-from checks.facts.read import REDUCE, read_host
+from checks.facts.read import read_host
 from checks.model import DoctorReport
 from checks.registry import ALL
 from checks.runner import exit_code, run
@@ -60,7 +61,7 @@ def _pack_smallest(seen: RecordingMachine, known: Catalogue) -> tuple[MemoryTree
     who = identities_of(seen.machine)
     about = {"name": "bundle", "tool_version": version(), "note": "", "synthetic": _synthetic_paths(seen.machine)}
     for most in _PORTIONS:
-        made = tree(seen, bundle.TOP, who, about, REDUCE, most)
+        made = tree(seen, bundle.TOP, who, about, allowed, most)
         copy = run(read_host(RecordedMachine(made)), known, ALL)
         more = {
             "doctor.json": encode(Answer("doctor", copy, exit_code(copy), str)),

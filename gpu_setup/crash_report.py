@@ -8,22 +8,28 @@ from pathlib import Path
 
 
 def keep(error: BaseException) -> Path | None:
-    """Write the traceback into the state folder and return the file; None: no place, it went to stderr instead."""
+    """Write the traceback into the state folder and return the file; None: no place, it went to stderr instead.
+
+    Without names, folders and secrets of this machine: people are asked to send it.
+    """
     import platform
     import time
     import traceback
 
+    from gpu_setup.portable import portable_text
     from gpu_setup.version import version
     from machine.paths import paths
 
-    text = "".join(traceback.format_exception(error))
-    head = f"gpu-setup {version()}, Python {platform.python_version()}, {platform.platform()}\n{sys.argv[1:]}\n"
+    clean = portable_text()
+    lines = "".join(traceback.format_exception(error)).splitlines(keepends=True)
+    head = f"gpu-setup {version()}, Python {platform.python_version()}, {platform.platform()}\n"
+    text = head + f"{[clean(word) for word in sys.argv[1:]]}\n" + "".join(map(clean, lines))
     folder = paths(os.environ).state / "crashes"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         place = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-        place.write_text(head + text, encoding="utf-8")
+        place.write_text(text, encoding="utf-8")
     except OSError:
-        sys.stderr.write(head + text)
+        sys.stderr.write(text)
         return None
     return place

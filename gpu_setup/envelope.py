@@ -6,15 +6,19 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from gpu_setup.version import version
+from machine import scrub, secrets
 from machine.errors import Problem
 from machine.plain_text import change_strings, clean
 
 T = TypeVar("T")
+# documents about a person's own texts, where an address says nothing about this machine
+ABOUT_TEXTS = ("data", "recipe", "train", "try")
 
 
 class ErrorEntry(msgspec.Struct, frozen=True):
@@ -54,7 +58,7 @@ def error_entry(problem: Problem) -> ErrorEntry:
 
 
 def encode(answer: Answer) -> bytes:
-    """The answer as its JSON document, indented."""
+    """The answer as its JSON document, indented and without secrets."""
     return _json(
         Envelope(
             f"gpu-setup/{answer.schema}/1",
@@ -62,18 +66,20 @@ def encode(answer: Answer) -> bytes:
             answer.exit_code,
             answer.data,
             tuple(error_entry(problem) for problem in answer.problems),
-        )
+        ),
+        secrets.redact if answer.schema in ABOUT_TEXTS else scrub.here,
     )
 
 
 def encode_problem(problem: Problem) -> bytes:
     """The problem as a document of its own: schema gpu-setup/error/1, no data."""
-    return _json(Envelope("gpu-setup/error/1", version(), problem.exit_code, None, (error_entry(problem),)))
+    return _json(Envelope("gpu-setup/error/1", version(), problem.exit_code, None, (error_entry(problem),)), scrub.here)
 
 
-def _json(document: object) -> bytes:
-    """Every document passes here: no string of it steers a terminal, wherever it came from."""
-    shown = change_strings(msgspec.to_builtins(document, enc_hook=_plain), clean)
+def _json(document: object, hide: Callable[[str], str]) -> bytes:
+    """Every document passes here: no string of it steers a terminal or holds a secret, wherever it came from."""
+    hide = cache(hide)
+    shown = change_strings(msgspec.to_builtins(document, enc_hook=_plain), lambda value: hide(clean(value)))
     return msgspec.json.format(msgspec.json.encode(shown), indent=2) + b"\n"
 
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from gpu_setup.envelope import Answer, encode
+from gpu_setup.portable import portable
 from gpu_setup.render.page import report_page
 from gpu_setup.version import version
 from harness.atomic_files import disk_errors
@@ -32,12 +33,16 @@ def make_out(out: Path | None) -> None:
 
 
 def keep_report(report: Report, out: Path | None, exit_code: int = FINE) -> Path:
-    """Write the run's report.json and report.html, and copies into `out`; returns the JSON's path."""
+    """Write the run's report.json and report.html, and copies into `out`; returns the JSON's path.
+
+    They name no folder, account or host of this machine, since they are published.
+    """
     folder, warmup = Path(report.folder), report.measurements.warmup_steps
+    sent = portable(report)
     log = read_worker_log(folder / "worker.jsonl")
     dropped = report.recipe.warmup_steps if warmup is None else warmup
-    page = report_page(report, log.steps if log else (), dropped, version(), read_telemetry(folder / TELEMETRY))
-    path = write_report(report, encode(Answer("report", report, exit_code, str)), page)
+    page = report_page(sent, log.steps if log else (), dropped, version(), read_telemetry(folder / TELEMETRY))
+    path = write_report(folder, encode(Answer("report", sent, exit_code, str)), page)
     if out is not None:
         with disk_errors(out):
             for name in ("report.json", "report.html"):

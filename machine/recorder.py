@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from machine import scrub
 from machine.errors import BadUsage, OutsideFailed
@@ -52,7 +52,22 @@ VARIABLES = frozenset(
         *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "BNB_CUDA_VERSION", "BNB_ROCM_VERSION"),
     }
 )
-Reduce = Callable[[bytes], bytes]
+
+
+class Allowed(Protocol):
+    """What may be kept of each source (checks/facts/kept.py); everything else is replaced or left out."""
+
+    def file(self, place: str, data: bytes, who: scrub.Identities) -> bytes: ...
+    def path(self, value: str, who: scrub.Identities) -> str: ...
+    def name(self, folder: str, found: str, who: scrub.Identities) -> str | None: ...
+    def output(self, argv: Iterable[str], said: str, who: scrub.Identities) -> str: ...
+    def messages(self, value: str, who: scrub.Identities) -> str: ...
+    def variable(self, name: str, value: str, who: scrub.Identities) -> str: ...
+    def document(self, found: Mapping[str, Any], who: scrub.Identities) -> dict[str, Any]: ...
+    def mount_options(self, found: Iterable[str]) -> tuple[str, ...]: ...
+    def file_system(self, kind: str) -> str: ...
+
+
 # of one file or output; a log that repeats one complaint is no better for being longer
 _LONG = 1 << 20
 
@@ -151,16 +166,15 @@ def tree(
     place: str,
     who: scrub.Identities,
     about: Mapping[str, object],
-    reduce: Mapping[str, Reduce] | None = None,
+    allowed: Allowed,
     most: int = 0,
 ) -> MemoryTree:
-    """What was seen, scrubbed, as the files of a recording.
+    """What was seen and is allowed, scrubbed, as the files of a recording.
 
-    `about` becomes machine.json (name, tool_version, note …). `reduce` maps a path, or a command's first word, to a
-    function that keeps only what the readers use of it. A file of more than `most` bytes is left out, as too large, and
-    the beginning of an output that long; 0: nothing is.
+    `about` becomes machine.json (name, tool_version, note …). A file of more than `most` bytes is left out, as too
+    large, and the beginning of an output that long; 0: nothing is.
     """
-    found = _scrub(seen, who, about, reduce or {}, most)
+    found = _Copy(seen, who, allowed).parts(about, most)
     files = {f"sysroot{path}": data for path, data in found.files.items()}
     files |= found.documents
     for name, content in (("paths.json", found.paths), ("commands.json", found.commands)):
@@ -168,47 +182,9 @@ def tree(
     return MemoryTree(place, files, {f"sysroot{path}": target for path, target in found.links.items()}, ("sysroot",))
 
 
-def machine_file(
-    seen: RecordingMachine,
-    who: scrub.Identities,
-    about: Mapping[str, object],
-    reduce: Mapping[str, Reduce] | None = None,
-) -> bytes:
+def machine_file(seen: RecordingMachine, who: scrub.Identities, about: Mapping[str, object], allowed: Allowed) -> bytes:
     """The same as one text file (machine_file.py)."""
-    return text(_scrub(seen, who, about, reduce or {}, _LONG))
-
-
-def _scrub(
-    seen: RecordingMachine, who: scrub.Identities, about: Mapping[str, object], reduce: Mapping[str, Reduce], most: int
-) -> RecordingParts:
-    layout = _Layout({_safe(path, who): scrub.text(target, who) for path, target in dict(seen.links).items()})
-    files, unreadable = {}, dict(seen.unreadable)
-    for path, data in dict(seen.files).items():
-        if scrub.must_stay(path):
-            unreadable[path] = Unreadable(path, DENIED, "such a file is never recorded")
-            continue
-        kept = reduce.get(path, bytes)(data)
-        if most and len(kept) > most:
-            unreadable[path] = Unreadable(path, TOO_LARGE, f"its {len(kept)} bytes were left out")
-            continue
-        files[layout.place(_safe(path, who))] = scrub.file(path, kept, who)
-    links = {layout.place(path, follow=False): target for path, target in layout.links.items()}
-    documents: dict[str, object] = {
-        "machine.json": scrub.json({"taken_at": datetime.now(UTC).isoformat(timespec="seconds"), **about}, who),
-        "session.json": _session(seen.session(), who),
-        **{
-            DOCUMENTS[vendor]: document
-            for vendor, outcome in dict(seen.bindings).items()
-            if (document := _binding(vendor, outcome, who)) is not None
-        },
-    }
-    return RecordingParts(
-        *_without_overlaps(files, links),
-        folders=(),
-        documents={name: _json(content) for name, content in documents.items()},
-        paths=_paths(seen, who, files, layout, unreadable),
-        commands=[_command(outcome, who, reduce, most) for _, outcome in sorted(dict(seen.outcomes).items())],
-    )
+    return text(_Copy(seen, who, allowed).parts(about, _LONG))
 
 
 def _json(content: object) -> bytes:
@@ -228,7 +204,7 @@ def write(
     folder: Path,
     who: scrub.Identities,
     about: Mapping[str, object],
-    reduce: Mapping[str, Reduce] | None = None,
+    allowed: Allowed,
 ) -> None:
     """Write the recording (see `tree`) into `folder`, which must be absent or empty.
 
@@ -241,7 +217,7 @@ def write(
             "A recording is never written over something else.",
             "Name a folder that does not exist yet.",
         )
-    found = tree(seen, str(folder), who, about, reduce, _LONG)
+    found = tree(seen, str(folder), who, about, allowed, _LONG)
     try:
         (folder / "sysroot").mkdir(parents=True, exist_ok=True)
         for path, data in found.files.items():
@@ -294,10 +270,6 @@ def _text(machine: Machine, path: str) -> str:
         return ""
 
 
-def _safe(path: str, who: scrub.Identities) -> str:
-    return "/" + posixpath.normpath(scrub.text(path, who)).lstrip("/")
-
-
 class _Layout:
     """Where a path's content is in sysroot when parts of it are recorded as links."""
 
@@ -326,51 +298,113 @@ class _Layout:
         return done or "/"
 
 
-def _paths(
-    seen: RecordingMachine,
-    who: scrub.Identities,
-    files: Iterable[str],
-    layout: _Layout,
-    unreadable: Mapping[str, Unreadable],
-) -> dict[str, Any]:
-    written = {*files, *(layout.place(path, follow=False) for path in layout.links)}
-    written |= {folder for path in written for folder in _parents(path)}
-    names = {}
-    for path, found in dict(seen.folders).items():
-        place = layout.place(_safe(path, who))
-        # a name is scrubbed with the path before it: below /home every name is a person's
-        hidden = (_safe(f"{path}/{scrub.text(name, who)}", who).rpartition("/")[2] for name in found)
-        rest = sorted({name for name in hidden if name and f"{place.rstrip('/')}/{name}" not in written})
-        if rest or place not in written:
-            names[_safe(path, who)] = rest
-    return {
-        "names": names,
-        "stat": {_safe(path, who): entry._asdict() for path, entry in dict(seen.stats).items()},
-        "unreadable": {
-            _safe(path, who): {"reason": error.reason, "detail": scrub.text(error.detail, who)}
-            for path, error in unreadable.items()
-        },
-        "access": {_safe(path, who): rights for path, rights in dict(seen.rights).items() if rights},
-        "space": {_safe(path, who): space._asdict() for path, space in dict(seen.spaces).items()},
-    }
+class _Copy:
+    """What is kept of one machine: allowed first, then scrubbed."""
 
+    def __init__(self, seen: RecordingMachine, who: scrub.Identities, allowed: Allowed) -> None:
+        self.seen, self.who, self.allowed = seen, who, allowed
 
-def _parents(path: str) -> Iterable[str]:
-    while path not in ("/", ""):
-        path = posixpath.dirname(path)
-        yield path
+    def path(self, path: str) -> str:
+        return "/" + posixpath.normpath(self.allowed.path(path, self.who)).lstrip("/")
 
+    def parts(self, about: Mapping[str, object], most: int) -> RecordingParts:
+        seen, who = self.seen, self.who
+        layout = _Layout({self.path(path): self.allowed.path(target, who) for path, target in dict(seen.links).items()})
+        files, unreadable = {}, dict(seen.unreadable)
+        for path, data in dict(seen.files).items():
+            if scrub.must_stay(path):
+                unreadable[path] = Unreadable(path, DENIED, "such a file is never recorded")
+                continue
+            kept = self.allowed.file(path, data, who)
+            if most and len(kept) > most:
+                unreadable[path] = Unreadable(path, TOO_LARGE, f"its {len(kept)} bytes were left out")
+                continue
+            files[layout.place(self.path(path))] = scrub.file(path, kept, who)
+        links = {layout.place(path, follow=False): target for path, target in layout.links.items()}
+        documents: dict[str, object] = {
+            "machine.json": scrub.json({"taken_at": datetime.now(UTC).isoformat(timespec="seconds"), **about}, who),
+            "session.json": self._session(seen.session()),
+            **{
+                DOCUMENTS[vendor]: document
+                for vendor, outcome in dict(seen.bindings).items()
+                if (document := self._binding(vendor, outcome)) is not None
+            },
+        }
+        return RecordingParts(
+            *_without_overlaps(files, links),
+            folders=(),
+            documents={name: _json(content) for name, content in documents.items()},
+            paths=self._paths(files, layout, unreadable),
+            commands=[self._command(outcome, most) for _, outcome in sorted(dict(seen.outcomes).items())],
+        )
 
-def _command(outcome: Outcome, who: scrub.Identities, reduce: Mapping[str, Reduce], most: int = 0) -> dict[str, Any]:
-    shorten = reduce.get(posixpath.basename(outcome.argv[0]), bytes)
-    said = shorten(outcome.stdout.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
-    return {
-        **outcome._asdict(),
-        "argv": [scrub.text(word, who) for word in outcome.argv],
-        "stdout": scrub.text(_newest_lines(said, most), who),
-        "stderr": scrub.text(_newest_lines(outcome.stderr, most), who),
-        "seconds": round(outcome.seconds, 3),
-    }
+    def _paths(self, files: Iterable[str], layout: _Layout, unreadable: Mapping[str, Unreadable]) -> dict[str, Any]:
+        seen, who = self.seen, self.who
+        written = {*files, *(layout.place(path, follow=False) for path in layout.links)}
+        written |= {folder for path in written for folder in _parents(path)}
+        names = {}
+        for path, found in dict(seen.folders).items():
+            place = layout.place(self.path(path))
+            kept = (self.allowed.name(path, name, who) for name in found)
+            rest = sorted({name for name in kept if name and f"{place.rstrip('/')}/{name}" not in written})
+            if rest or place not in written:
+                names[self.path(path)] = rest
+        return {
+            "names": names,
+            "stat": {self.path(path): entry._asdict() for path, entry in dict(seen.stats).items()},
+            "unreadable": {
+                self.path(path): {"reason": error.reason, "detail": scrub.text(error.detail, who)}
+                for path, error in unreadable.items()
+            },
+            "access": {self.path(path): rights for path, rights in dict(seen.rights).items() if rights},
+            "space": {self.path(path): self._space(space) for path, space in dict(seen.spaces).items()},
+        }
+
+    def _space(self, space: Space) -> dict[str, Any]:
+        options, kind = self.allowed.mount_options(space.options), self.allowed.file_system(space.fstype)
+        return space._replace(options=options, fstype=kind)._asdict()
+
+    def _command(self, outcome: Outcome, most: int) -> dict[str, Any]:
+        said = self.allowed.output(outcome.argv, outcome.stdout, self.who)
+        return {
+            **outcome._asdict(),
+            "argv": [
+                self.allowed.path(one, self.who) if one.startswith("/") else scrub.text(one, self.who)
+                for one in outcome.argv
+            ],
+            "stdout": scrub.text(_newest_lines(said, most), self.who),
+            "stderr": self.allowed.messages(outcome.stderr, self.who),
+            "seconds": round(outcome.seconds, 3),
+        }
+
+    def _session(self, session: Session) -> dict[str, Any]:
+        environ = {name: session.environ[name] for name in sorted(VARIABLES) if name in session.environ}
+        return {
+            "uid": session.uid,
+            "user": scrub.aliases(self.who).get(session.user, session.user),
+            "gids": list(session.gids),
+            "environ": {
+                name: scrub.text(self.allowed.variable(name, value, self.who), self.who)
+                for name, value in environ.items()
+            },
+        }
+
+    def _binding(self, vendor: str, outcome: Outcome) -> dict[str, Any] | None:
+        """The document as printed; one with only the problem when none was printed; None without the library."""
+        if outcome.problem == ABSENT:
+            return None
+        if outcome.ok:
+            try:
+                found = json.loads(outcome.stdout)
+            except (ValueError, RecursionError):
+                found = None
+            if isinstance(found, dict):
+                kept = scrub.json(self.allowed.document(found, self.who), self.who)
+                assert isinstance(kept, dict)
+                return kept
+        problem = outcome.problem or f"exit status {outcome.rc}"
+        detail = self.allowed.messages(outcome.stderr[-500:], self.who)
+        return {"vendor": vendor, "problem": problem, "detail": detail, "gpus": []}
 
 
 def _newest_lines(said: str, most: int) -> str:
@@ -381,25 +415,7 @@ def _newest_lines(said: str, most: int) -> str:
     return f"{first}\n{said[-most:].partition(chr(10))[2]}"
 
 
-def _session(session: Session, who: scrub.Identities) -> dict[str, Any]:
-    return {
-        "uid": session.uid,
-        "user": scrub.aliases(who).get(session.user, session.user),
-        "gids": list(session.gids),
-        "environ": scrub.variables(session.environ, VARIABLES, who),
-    }
-
-
-def _binding(vendor: str, outcome: Outcome, who: scrub.Identities) -> dict[str, Any] | None:
-    """The document as printed; one with only the problem when none was printed; None without the library."""
-    if outcome.problem == ABSENT:
-        return None
-    if outcome.ok:
-        try:
-            found = scrub.json(json.loads(outcome.stdout), who)
-        except (ValueError, RecursionError):
-            found = None
-        if isinstance(found, dict):
-            return found
-    problem = outcome.problem or f"exit status {outcome.rc}"
-    return {"vendor": vendor, "problem": problem, "detail": scrub.text(outcome.stderr[-500:], who), "gpus": []}
+def _parents(path: str) -> Iterable[str]:
+    while path not in ("/", ""):
+        path = posixpath.dirname(path)
+        yield path

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 from machine import secrets
@@ -69,6 +69,7 @@ _PUBLIC_UUIDS = frozenset(
 _UNITS = ("service", "socket", "target", "timer", "mount", "slice", "scope", "device", "path")
 
 _UUID = re.compile(r"(?<![0-9A-Za-z])[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?![0-9A-Za-z])")
+_UUID_OF_NO_CARD = re.compile(r"(?<!GPU-)(?<!MIG-)" + _UUID.pattern)
 # 6 octets, 8 (EUI-64), or 14 as netfilter logs a packet's two addresses and its kind; dashes as Windows writes them
 _MAC = re.compile(
     r"(?<![\w:-])(?:(?:[0-9a-fA-F]{2}:){5}(?:(?:[0-9a-fA-F]{2}:){2}(?:(?:[0-9a-fA-F]{2}:){6})?)?[0-9a-fA-F]{2}"
@@ -76,7 +77,9 @@ _MAC = re.compile(
 )
 # systemd names an interface after its address (systemd.net-naming-scheme(7))
 _MAC_NAME = re.compile(r"(?<![A-Za-z0-9])(enx|wlx|wwx)[0-9a-f]{12}(?![0-9A-Za-z])")
-_IPV4 = re.compile(r"(?<![\w.+~-])(?<!\d:)(?:\d{1,3}\.){3}\d{1,3}(?![\w+~]|-\d(?!\d{0,2}(?:\.\d{1,3}){3})|\.\d)")
+_IPV4 = re.compile(
+    r"(?<![\w.+~-])(?<!\d:)(?<!==)(?:\d{1,3}\.){3}\d{1,3}(?![\w+~]|-[A-Za-z]|-\d(?!\d{0,2}(?:\.\d{1,3}){3})|\.\d)"
+)
 # a name made of an address (ip-10-0-0-5), and the end of a range whose beginning is hidden already
 _IPV4_AFTER = re.compile(r"(?<=ip-)(?:\d{1,3}-){3}\d{1,3}(?![\w])|(?<=ip-[0-9a-f]{8}-)(?:\d{1,3}\.){3}\d{1,3}(?![\w.])")
 _IPV6 = re.compile(
@@ -120,15 +123,6 @@ _IDENTITY = re.compile(
     r"/(?:(?:board_|chassis_|product_)?serial(?:_number)?|unique_id|product_uuid|machine-id|\w*asset_tag|wwid|address"
     r"|vpd_pg\w+)$|/etc/hostname$|/sys/kernel/hostname$"
 )
-# what a reader looks at in daemon.json; the values of all other keys are the owner's affair
-_ENGINE_KEYS = frozenset(
-    {
-        *("runtimes", "default-runtime", "features", "exec-opts", "data-root", "live-restore", "storage-driver"),
-        *("cdi-spec-dirs", "log-driver", "log-opts", "debug", "experimental", "iptables", "ipv6", "userns-remap"),
-        *("default-shm-size", "default-ulimits", "cgroup-parent", "group", "path", "runtimeArgs", "buildkit", "cdi"),
-        *("containerd-snapshotter", "max-size", "max-file", "shutdown-timeout", "selinux-enabled", "builder", "gc"),
-    }
-)
 NOBODY = Identities()
 _MOST_PASSES = 8
 
@@ -138,26 +132,42 @@ literals = secrets.literals
 
 def text(value: str, who: Identities = NOBODY) -> str:
     """The text with everything replaced that must not leave the machine."""
+    return _until_stable(value, lambda found: _ids(_names(found, who), who))
+
+
+def here(value: str) -> str:
+    """The text for a document that is used on this machine: without secrets, addresses and ids.
+
+    It keeps names of accounts, folders and servers, because its commands need them, and UUIDs of cards.
+    """
+    return _until_stable(value, lambda found: _ids(found, NOBODY, _UUID_OF_NO_CARD))
+
+
+def _until_stable(value: str, replace: Callable[[str], str]) -> str:
     # what one pass puts in may, with its neighbours, look like something to hide: until nothing changes
     for _ in range(_MOST_PASSES):
-        before, value = value, _pass(value, who)
+        before, value = value, replace(value)
         if value == before:
             break
     return value
 
 
-def _pass(value: str, who: Identities) -> str:
+def _names(value: str, who: Identities) -> str:
+    for literal in who.literals:
+        value = value.replace(literal, REDACTED)
+    return _scrub_names(value, who)
+
+
+def _ids(value: str, who: Identities, uuid: re.Pattern[str] = _UUID) -> str:
     def pseudonym(kind: str, found: str) -> str:
         # keyed, so that an address cannot be found by trying all of them
         raw = found.lower().encode("utf-8", "surrogateescape")
         return f"{kind}-{hashlib.blake2s(raw, key=who.salt[:32], digest_size=4).hexdigest()}"
 
-    for literal in who.literals:
-        value = value.replace(literal, REDACTED)
-    value = secrets.redact(_scrub_names(value, who))
+    value = secrets.redact(value)
     value = _REGISTRIES.sub(rf'\1"{REDACTED}"]', value)
     value = _JOURNAL.sub(r"\1host", value)
-    value = _UUID.sub(lambda m: m[0] if m[0].lower() in _PUBLIC_UUIDS else pseudonym("uuid", m[0]), value)
+    value = uuid.sub(lambda m: m[0] if m[0].lower() in _PUBLIC_UUIDS else pseudonym("uuid", m[0]), value)
     value = _DISK_ID.sub(lambda m: m[1] + (m[2] if _is_pseudonym(m[2]) else pseudonym("disk", m[2])), value)
     value = _FS_UUID.sub(lambda m: m[1] + pseudonym("disk", m[2]), value)
     value = _DISK_NAME.sub(lambda m: m[1] + pseudonym("disk", m[2]), value)
@@ -178,13 +188,8 @@ def data(value: bytes, who: Identities = NOBODY) -> bytes:
 
 
 def file(path: str, value: bytes, who: Identities = NOBODY) -> bytes:
-    """The same for a file's bytes; account files, daemon.json and files that hold one id lose more."""
-    if path in ("/etc/passwd", "/etc/group"):
-        lines = value.decode("utf-8", "surrogateescape").split("\n")
-        value = "\n".join(_scrub_account(line, aliases(who)) for line in lines).encode("utf-8", "surrogateescape")
-    elif path.endswith("/daemon.json"):
-        value = _scrub_daemon_json(value)
-    elif _IDENTITY.search(path) and value.strip():
+    """The same for a file's bytes; one that holds a single id loses all of it."""
+    if _IDENTITY.search(path) and value.strip():
         return b"host\n" if path.endswith("hostname") else f"{REDACTED}\n".encode()
     return data(value, who)
 
@@ -207,44 +212,10 @@ def _scrub_value(key: str, value: object, who: Identities) -> object:
     return said[len(head) :] if said.startswith(head) else text(value, who)
 
 
-def variables(environ: Mapping[str, str], keep: Iterable[str], who: Identities = NOBODY) -> dict[str, str]:
-    """The environment variables named in `keep`, scrubbed. All others are dropped."""
-    return {name: text(environ[name], who) for name in sorted(keep) if name in environ}
-
-
 def aliases(who: Identities) -> dict[str, str]:
     """Account → pseudonym: `user` for the session's, `user2` … for the others. root and such pseudonyms stay."""
     people = [name for name in dict.fromkeys(who.users) if name and name != "root" and not _ALIAS.fullmatch(name)]
     return {name: "user" if index == 0 else f"user{index + 1}" for index, name in enumerate(people)}
-
-
-def _scrub_account(line: str, called: Mapping[str, str]) -> str:
-    fields = line.split(":")
-    if len(fields) == 7:
-        name, password, uid, gid, full, home, shell = fields
-        alias = called.get(name, name)
-        home = f"/home/{alias}" if name in called else home
-        return ":".join((alias, password[:1], uid, gid, "" if uid != "0" and full else full, home, shell))
-    if len(fields) == 4:
-        members = ",".join(called.get(member, member) for member in fields[3].split(","))
-        return ":".join((called.get(fields[0], fields[0]), fields[1][:1], fields[2], members))
-    return line
-
-
-def _scrub_daemon_json(value: bytes) -> bytes:
-    """daemon.json with the values of known keys only; one that does not parse stays one that does not."""
-    import json as decoder
-
-    try:
-        found = decoder.loads(value) if value.strip() else None
-    except (ValueError, RecursionError):
-        # its words are scrubbed, its punctuation, which is broken, is kept
-        known = {f'"{key}"'.encode() for key in _ENGINE_KEYS}
-        return re.sub(rb'"[^"\n]*"?', lambda m: m[0] if m[0] in known else b'"' + REDACTED.encode() + b'"', value)
-    if not isinstance(found, dict):
-        return value
-    kept = {key: setting if key in _ENGINE_KEYS else REDACTED for key, setting in found.items()}
-    return decoder.dumps(kept, indent=1).encode()
 
 
 def _is_pseudonym(value: str) -> bool:

@@ -107,7 +107,7 @@ def reduce_amd_smi(stdout: bytes) -> bytes:
     """The addresses alone, for a recording: the rest holds serial numbers and ids."""
     found = parse_amd_smi(Outcome(AMD_SMI, 0, stdout.decode("utf-8", "replace"), "", 0.0))
     rows = [{"bus": {"bdf": gpu.slot}} for gpu in found.gpus] if found else None
-    return stdout[:2000] if rows is None else msgspec.json.encode({"gpu_data": rows}) + b"\n"
+    return b"redacted\n" if rows is None else msgspec.json.encode({"gpu_data": rows}) + b"\n"
 
 
 def ask(machine: Machine, patience: float) -> Outcome:

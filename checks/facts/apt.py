@@ -34,6 +34,11 @@ _VENDORS = ("nvidia", "nvidia-toolkit", "amd-rocm", "amd-graphics", "amd-toolkit
 LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock")
 
 
+def is_relevant(package: str) -> bool:
+    """Whether a package of this name is of the families above."""
+    return _FAMILIES.match(package.encode("utf-8", "surrogateescape")) is not None
+
+
 def parse_status(content: bytes) -> tuple[tuple[Package, ...], tuple[str, ...]]:
     """Packages of the families above, and the names of all packages in an unfinished state.
 

@@ -11,7 +11,7 @@ from machine.local import Machine
 TREE = "/var/lib/dkms"
 _TAIL_LINES = 15
 # `DKMS make.log for nvidia-580.95.05 for kernel 6.8.0-31-generic (x86_64)`; later `DKMS (dkms-3.0.11) make.log …`
-_LOG_HEAD = re.compile(r"DKMS .*make\.log for (\S+) for kernel (\S+) \((\S+)\)")
+LOG_HEAD = re.compile(r"DKMS .*make\.log for (\S+) for kernel (\S+) \((\S+)\)")
 # the entries of a version's folder that are no kernel releases
 _NO_KERNEL = ("build", "source")
 
@@ -19,7 +19,7 @@ _NO_KERNEL = ("build", "source")
 def parse_make_log(content: str) -> tuple[str | None, str]:
     """The kernel that the build was for, and the log's last lines, preceded by earlier errors."""
     lines = [line.rstrip() for line in content.splitlines() if line.strip()]
-    head = _LOG_HEAD.search(lines[0]) if lines else None
+    head = LOG_HEAD.search(lines[0]) if lines else None
     errors = [line for line in lines[:-_TAIL_LINES] if re.search(r"\berror:|\*\*\*|ERROR", line)][:5]
     return (head[2] if head else None), "\n".join([*errors, *lines[-_TAIL_LINES:]])
 

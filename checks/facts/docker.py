@@ -48,12 +48,6 @@ def parse_info(stdout: str) -> Info | None:
         return None
 
 
-def reduce_info(stdout: bytes) -> bytes:
-    """`docker info` with only the keys that `Info` knows, for a recording: the rest names hosts, mirrors, labels."""
-    info = parse_info(stdout.decode("utf-8", "replace"))
-    return msgspec.json.encode(info) + b"\n" if info is not None else stdout[:2000]
-
-
 def parse_problem(outcome: Outcome, info: Info | None) -> str | None:
     """None if the engine responded; else not-running, permission-denied, timed-out, or the client's last line."""
     if outcome.problem:

@@ -39,14 +39,6 @@ def parse_enrolled(content: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(match.strip() for match in re.findall(r"^\s*Subject:\s*(.+)$", content, re.MULTILINE)))
 
 
-def reduce_keys(content: bytes) -> bytes:
-    """The lines of mokutil that are used, for a recording: without moduli, serial numbers and fingerprints."""
-    kept = re.findall(
-        rb"^(?:\[key [0-9]+\].*|\s*Subject:.*|.*enrolled.*|.*enrollment request.*)$", content, re.MULTILINE
-    )
-    return b"".join(line + b"\n" for line in kept)
-
-
 def parse_test_key(content: str) -> bool | None:
     """`MOK.der is already enrolled` or `MOK.der is not enrolled`."""
     if "already enrolled" in content:

@@ -108,6 +108,11 @@ def reduce_log(content: bytes) -> bytes:
     return "".join(f"{line}\n" for line in kept).encode()
 
 
+def is_relevant(message: str) -> bool:
+    """Whether a line of the log is one that the checks look for."""
+    return _RELEVANT.search(message.lower()) is not None
+
+
 def module_name(file: str) -> str | None:
     """`nvidia-uvm.ko.zst` → nvidia_uvm; None if it is no GPU module."""
     name, count = _SUFFIX.subn("", file)

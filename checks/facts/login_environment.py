@@ -33,12 +33,6 @@ def parse_start_file(content: str) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def reduce_start_file(content: bytes) -> bytes:
-    """The lines that `parse_start_file` reads, for a recording."""
-    lines = content.decode("utf-8", "replace").splitlines()
-    return "".join(f"{line}\n" for line in lines if _SET.match(line)).encode()
-
-
 def is_start_file(path: str) -> bool:
     """Whether this path is one that `read_start_files` reads, in any home."""
     folder, _, name = path.rpartition("/")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 import msgspec
 
+from checks.allowed.kernel import certificate, command_line, public_message
+from checks.allowed.kernel import version as kernel_version
+from checks.allowed.packages import without_credentials
 from checks.facts import (
     amd,
     apt,
@@ -17,7 +20,6 @@ from checks.facts import (
     firmware,
     hub,
     kernel,
-    login_environment,
     nvidia,
     pci,
     person,
@@ -26,39 +28,28 @@ from checks.facts import (
 )
 from checks.facts import os as system
 from checks.facts.gaps import Gaps, run_probe
-from checks.facts.host import Amd, Apt, Docker, Firmware, Host, Hub, Kernel, Nvidia, Os, Person, PythonFacts, Resources
+from checks.facts.host import (
+    Amd,
+    Apt,
+    AptSource,
+    Docker,
+    Firmware,
+    Host,
+    Hub,
+    Kernel,
+    Nvidia,
+    Os,
+    Person,
+    PythonFacts,
+    Resources,
+)
+from checks.facts.kernel import parse_cmdline
 from machine.local import TIMED_OUT, Machine, Outcome
 
 T = TypeVar("T")
 # A probe's process gets this many seconds; ending it may take half a second more; the doctor promises five in total.
 PATIENCE = 3.5
 _GRACE = 0.7
-
-
-# The parts of long or private files and answers that the readers use; a recording has only these (machine/recorder.py).
-class _Reductions(Mapping[str, Callable[[bytes], bytes]]):
-    """By path or a command's first word; a user's start-up files by their name, because a home can be any folder."""
-
-    _named: Mapping[str, Callable[[bytes], bytes]] = {
-        apt.STATUS: apt.reduce_status,
-        docker.INFO[0]: docker.reduce_info,
-        amd.AMD_SMI[0]: amd.reduce_amd_smi,
-        kernel.JOURNAL[0]: kernel.reduce_log,
-        kernel.DMESG[0]: kernel.reduce_log,
-        firmware.LIST_ENROLLED[0]: firmware.reduce_keys,
-    }
-
-    def __getitem__(self, key: str) -> Callable[[bytes], bytes]:
-        return login_environment.reduce_start_file if login_environment.is_start_file(key) else self._named[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._named)
-
-    def __len__(self) -> int:
-        return len(self._named)
-
-
-REDUCE: Mapping[str, Callable[[bytes], bytes]] = _Reductions()
 
 
 def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
@@ -116,12 +107,12 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
     return _text_only(
         Host(
             os=facts_os,
-            kernel=replace(facts_kernel, log=log.value, dates=dates),
-            firmware=replace(facts_firmware, **msgspec.structs.asdict(keys.value)),
+            kernel=_public_kernel(replace(facts_kernel, log=log.value, dates=dates)),
+            firmware=_public_keys(replace(facts_firmware, **msgspec.structs.asdict(keys.value))),
             cards=cards,
             nvidia=_with_nvml(facts_nvidia, nvidia.parse_nvml(nvml.value), facts_apt),
             amd=_with_smi(facts_amd, amd.parse_smi(smi.value)),
-            apt=replace(facts_apt, lock_holder=lock.value),
+            apt=_without_credentials(replace(facts_apt, lock_holder=lock.value)),
             docker=facts_docker,
             python=facts_python,
             resources=replace(facts_resources, disks=found_disks or None, shm_total=shm),
@@ -132,6 +123,26 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
             machine=machine.name,
         )
     )
+
+
+def _public_kernel(facts: Kernel) -> Kernel:
+    """Without what only its owner may know: the host goes into documents."""
+    line = tuple(parse_cmdline(command_line(" ".join(facts.cmdline)))) if facts.cmdline is not None else None
+    version = kernel_version(facts.version) if facts.version is not None else None
+    log = tuple(map(public_message, facts.log)) if facts.log is not None else None
+    return msgspec.structs.replace(facts, cmdline=line, version=version, log=log)
+
+
+def _public_keys(facts: Firmware) -> Firmware:
+    enrolled = tuple(map(certificate, facts.mok_enrolled)) if facts.mok_enrolled is not None else None
+    return msgspec.structs.replace(facts, mok_enrolled=enrolled)
+
+
+def _without_credentials(facts: Apt) -> Apt:
+    def plain(found: tuple[AptSource, ...] | None) -> tuple[AptSource, ...] | None:
+        return found and tuple(msgspec.structs.replace(row, uri=without_credentials(row.uri)) for row in found)
+
+    return msgspec.structs.replace(facts, sources=plain(facts.sources), unfetched=plain(facts.unfetched))
 
 
 def _text_only(host: Host) -> Host:

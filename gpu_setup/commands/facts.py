@@ -8,6 +8,7 @@ from gpu_setup.commands.options import json_option, machine_option, open_machine
 from gpu_setup.envelope import Answer
 from gpu_setup.terminal import echo
 from machine.errors import FINE
+from machine.local import Machine
 
 EPILOG = """\b
 Examples:
@@ -31,14 +32,15 @@ Examples:
 def command(ctx: click.Context, as_json: bool, recording: str | None) -> Answer | None:
     """Show the facts about this machine. A value that could not be read is "not known", with the reason.
 
-    Needs no root and no network, and changes nothing.
+    Needs no root and no network, and changes nothing. With --json, names, addresses and ids are replaced as in a recording.
     """
     if ctx.invoked_subcommand is not None:
         return None
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
 
-    host = read_host(open_machine(recording))
+    machine = open_machine(recording)
+    host = read_host(copy_of(machine) if as_json else machine)
 
     def text() -> str:
         from gpu_setup.render.facts import facts_text
@@ -46,6 +48,19 @@ def command(ctx: click.Context, as_json: bool, recording: str | None) -> Answer 
         return facts_text(host, catalogue())
 
     return Answer("facts", host, FINE, text)
+
+
+def copy_of(machine: Machine) -> Machine:
+    """The machine as a recording has it: what --json prints is sent and kept like one."""
+    from checks.allowed import sources as allowed
+    from checks.facts.read import read_host
+    from machine.recorder import RecordingMachine, identities_of, tree
+    from machine.recording import RecordedMachine
+
+    seen = RecordingMachine(machine)
+    now = read_host(seen).taken_at
+    about = {"name": machine.name, "taken_at": getattr(machine, "taken_at", "") or now}
+    return RecordedMachine(tree(seen, machine.name, identities_of(machine), about, allowed))
 
 
 @command.command("record", epilog=RECORD_EPILOG)
@@ -60,7 +75,8 @@ def record_command(folder: str | None, file: str | None, force: bool, note: str)
     """
     from pathlib import Path
 
-    from checks.facts.read import REDUCE, read_host
+    from checks.allowed import sources as allowed
+    from checks.facts.read import read_host
     from gpu_setup.version import version
     from machine.local import LocalMachine
     from machine.recorder import RecordingMachine, identities_of, machine_file, write
@@ -84,8 +100,8 @@ def record_command(folder: str | None, file: str | None, force: bool, note: str)
         "synthetic": [],
     }
     if file is not None:
-        save(file, machine_file(seen, identities_of(machine), about, REDUCE), force, RECORDING)
+        save(file, machine_file(seen, identities_of(machine), about, allowed), force, RECORDING)
     else:
-        write(seen, Path(place), identities_of(machine), about, REDUCE)
+        write(seen, Path(place), identities_of(machine), about, allowed)
     echo(f"Recorded in {place}. Review it, then replay it: gpu-setup doctor --machine {place}")
     return FINE

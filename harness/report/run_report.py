@@ -361,9 +361,8 @@ def _notes(host: HostSummary, log: WorkerLog, context: RunContext) -> tuple[str,
     return tuple(notes)
 
 
-def write_report(report: Report, document: bytes, page: str | None) -> Path:
+def write_report(folder: Path, document: bytes, page: str | None) -> Path:
     """Write report.json (the enveloped `document`) and, where rendered, report.html into the run's folder."""
-    folder = Path(report.folder)
     for name, content in ((DOCUMENT, document), ("report.html", page.encode() if page else None)):
         if content is not None:
             write_atomic(folder / name, content)

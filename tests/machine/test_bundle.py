@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from checks.allowed import sources as allowed
 from checks.catalogue import catalogue
 from checks.facts.read import read_host
 from checks.registry import ALL
@@ -165,8 +166,8 @@ def test_names_that_are_not_utf8_are_kept_in_every_form(tmp_path: Path) -> None:
     seen = RecordingMachine(RecordedMachine(tmp_path / "from"))
     report = run(read_host(seen), catalogue(), ALL)
     bundle.write(seen, report, catalogue(), str(tmp_path / "b.tar.gz"), force=False)
-    write(seen, tmp_path / "folder", identities_of(seen), {})
-    (tmp_path / "b.machine").write_bytes(machine_file(seen, identities_of(seen), {}))
+    write(seen, tmp_path / "folder", identities_of(seen), {}, allowed)
+    (tmp_path / "b.machine").write_bytes(machine_file(seen, identities_of(seen), {}, allowed))
     for name in ("from", "b.tar.gz", "folder", "b.machine"):
         assert open_recording(str(tmp_path / name)).list("/etc/modprobe.d") == ("\udcfe.conf", "\udcff.conf"), name
 

@@ -88,16 +88,13 @@ TEXT: dict[str, Callable[[str], object]] = {
     "login power": login_screen.parse_power,
     "login schema": login_screen.parse_schema,
     "start file": login_environment.parse_start_file,
-    "start file, reduced": lambda text: login_environment.reduce_start_file(text.encode("utf-8", "surrogatepass")),
 }
 BYTES: dict[str, Callable[[bytes], object]] = {
     "dpkg status": apt.parse_status,
     "dpkg status, reduced": apt.reduce_status,
     "efi flag": firmware.parse_efi_flag,
     "daemon.json": docker.parse_daemon_json,
-    "docker info, reduced": docker.reduce_info,
     "log, reduced": kernel.reduce_log,
-    "keys, reduced": firmware.reduce_keys,
 }
 # pieces that lead into the parsers, and anything else
 PIECES = st.sampled_from(

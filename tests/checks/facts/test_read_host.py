@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from checks.allowed import sources as allowed
 from checks.facts import pci
-from checks.facts.read import REDUCE, read_host
+from checks.facts.read import read_host
 from machine import recorder
 from machine.errors import BadUsage
 from machine.local import DENIED, SMALL_FILE, TIMED_OUT, LocalMachine, Outcome, Space, Unreadable
@@ -104,12 +105,17 @@ def test_this_machine_recorded_and_replayed_is_the_same_machine(tmp_path: Path) 
     seen = recorder.RecordingMachine(LocalMachine())
     live = read_host(seen)
     who = recorder.identities_of(seen)
-    recorder.write(seen, tmp_path / "r", who, {"name": "this machine", "synthetic": []}, REDUCE)
+    recorder.write(seen, tmp_path / "r", who, {"name": "this machine", "synthetic": []}, allowed)
     replayed = read_host(RecordedMachine(tmp_path / "r", strict=True))
-    for part in ("cards", "firmware", "nvidia", "amd", "apt", "docker", "python", "os"):
+    for part in ("cards", "firmware", "nvidia", "amd", "docker", "python", "os"):
         assert getattr(replayed, part) == getattr(live, part), part
+    assert replayed.apt.packages == live.apt.packages
+    assert [(row.owner, row.suite) for row in replayed.apt.sources or ()] == [
+        (row.owner, row.suite) for row in live.apt.sources or ()
+    ]
     # what recordings hide: ids of boots and disks, addresses; what they keep: everything that is compared below
-    changed = {"cmdline", "boot_id", "log"}
+    changed = {"release", "version", "cmdline", "boot_id", "log"}
+    assert str(replayed.kernel.release).split("-")[0] == str(live.kernel.release).split("-")[0]
     for name in set(msgspec.structs.asdict(live.kernel)) - changed:
         assert getattr(replayed.kernel, name) == getattr(live.kernel, name), name
     assert len(replayed.kernel.cmdline or ()) == len(live.kernel.cmdline or ())
@@ -133,7 +139,7 @@ def test_a_recording_holds_no_more_than_was_read_and_nothing_that_identifies(tmp
     session = {"uid": 1000, "user": "alice", "gids": [1000], "environ": {"HOME": "/home/alice", "TOKEN": "x"}}
     seen = recorder.RecordingMachine(RecordedMachine(recording(tmp_path / "from", files, session=session)))
     read_host(seen)
-    recorder.write(seen, tmp_path / "to", recorder.identities_of(seen), {"name": "x"}, REDUCE)
+    recorder.write(seen, tmp_path / "to", recorder.identities_of(seen), {"name": "x"}, allowed)
     written = {path: path.read_bytes() for path in (tmp_path / "to").rglob("*") if path.is_file()}
     everything = b"\n".join([*written.values(), *(str(path).encode() for path in written)])
     for secret in (b"alice", b"Smith", b"rechenknecht", b"2f6d1c1e", b"geheim", b"never read", b"TOKEN"):
@@ -144,36 +150,36 @@ def test_a_recording_holds_no_more_than_was_read_and_nothing_that_identifies(tmp
 
 def test_links_are_recorded_with_their_targets(tmp_path: Path) -> None:
     place = recording(tmp_path / "from", {"/sys/devices/pci0/0000:01:00.0/vendor": b"0x10de\n"})
-    bus = place / "sysroot/sys/bus"
+    bus = place / "sysroot/sys/bus/pci"
     bus.mkdir(parents=True)
-    (bus / "card").symlink_to("../devices/pci0/0000:01:00.0")
+    (bus / "card").symlink_to("../../devices/pci0/0000:01:00.0")
     (place / "sysroot/opt").symlink_to("/sys")
     seen = recorder.RecordingMachine(RecordedMachine(place))
-    assert (seen.read("/sys/bus/card/vendor"), seen.link("/sys/bus/card")) == (
+    assert (seen.read("/sys/bus/pci/card/vendor"), seen.link("/sys/bus/pci/card")) == (
         b"0x10de\n",
-        "../devices/pci0/0000:01:00.0",
+        "../../devices/pci0/0000:01:00.0",
     )
-    assert (seen.link("/opt"), seen.list("/opt/bus")) == ("/sys", ("card",))
-    recorder.write(seen, tmp_path / "to", recorder.identities_of(seen), {})
+    assert (seen.link("/opt"), seen.list("/opt/bus/pci")) == ("/sys", ("card",))
+    recorder.write(seen, tmp_path / "to", recorder.identities_of(seen), {}, allowed)
     again = RecordedMachine(tmp_path / "to")
-    assert (again.read("/sys/bus/card/vendor"), again.link("/sys/bus/card")) == (
+    assert (again.read("/sys/bus/pci/card/vendor"), again.link("/sys/bus/pci/card")) == (
         b"0x10de\n",
-        "../devices/pci0/0000:01:00.0",
+        "../../devices/pci0/0000:01:00.0",
     )
-    assert (again.link("/opt"), again.list("/opt/bus")) == ("/sys", ("card",))
+    assert (again.link("/opt"), again.list("/opt/bus/pci")) == ("/sys", ("card",))
 
 
 def test_a_recording_never_overwrites(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     seen = recorder.RecordingMachine(LocalMachine())
     with pytest.raises(BadUsage, match="not empty"):
-        recorder.write(seen, tmp_path, recorder.identities_of(seen), {})
+        recorder.write(seen, tmp_path, recorder.identities_of(seen), {}, allowed)
 
 
 def test_a_binding_that_hangs_is_recorded_as_timed_out(tmp_path: Path) -> None:
     seen = recorder.RecordingMachine(Hanging())
     seen.binding("nvidia", 0.2)
-    recorder.write(seen, tmp_path / "r", recorder.identities_of(LocalMachine()), {})
+    recorder.write(seen, tmp_path / "r", recorder.identities_of(LocalMachine()), {}, allowed)
     assert read_host(RecordedMachine(tmp_path / "r")).nvidia.nvml_problem == TIMED_OUT
 
 
@@ -184,6 +190,6 @@ def test_permissions_from_an_access_list_are_kept(tmp_path: Path) -> None:
 
     seen = recorder.RecordingMachine(Listed())
     seen.access("/dev/null", os.R_OK | os.W_OK)
-    recorder.write(seen, tmp_path / "r", recorder.identities_of(LocalMachine()), {})
+    recorder.write(seen, tmp_path / "r", recorder.identities_of(LocalMachine()), {}, allowed)
     again = RecordedMachine(tmp_path / "r")
     assert (again.access("/dev/null", os.R_OK), again.access("/dev/null", os.W_OK)) == (True, False)

@@ -7,7 +7,7 @@ import pytest
 from checks.catalogue import catalogue
 from checks.facts import apt
 from checks.facts.apt_sources import owner, parse_list, parse_sources
-from checks.facts.docker import parse_daemon_json, parse_info, parse_problem, parse_runtimes, reduce_info
+from checks.facts.docker import parse_daemon_json, parse_info, parse_problem, parse_runtimes
 from checks.facts.person import database_groups, parse_group, parse_primary
 from checks.facts.python import parse_minor, parse_patchlevel
 from checks.facts.resources import parse_cgroup, parse_cpuinfo, parse_limit, parse_meminfo
@@ -250,12 +250,6 @@ def test_docker_info() -> None:
     assert sorted(info.runtimes) == ["io.containerd.runc.v2", "nvidia", "runc"]
     assert parse_problem(answer(INFO), info) is None
     assert parse_info("Client:\n Version: 1") is None
-
-
-def test_a_recording_has_only_the_parts_of_docker_info_that_are_read() -> None:
-    reduced = reduce_info(INFO.encode())
-    assert parse_info(reduced.decode()) == parse_info(INFO)
-    assert b"rechenknecht" not in reduced and b"proxy" not in reduced
 
 
 @pytest.mark.parametrize(

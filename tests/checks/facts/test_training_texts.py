@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from checks.allowed import sources as allowed
 from checks.facts import apt as packages
 from checks.facts import environments, hub, kernel, login_environment, login_screen, nvidia, pci
 from checks.facts.gaps import Gaps
 from checks.facts.host import AptSource, Bridge, Link, TrainingEnvironment
-from checks.facts.read import REDUCE, read_host
+from checks.facts.read import read_host
 from machine import recorder
 from machine.recording import RecordedMachine
 
@@ -94,7 +95,7 @@ def test_start_up_files_are_read_only_with_a_card_and_recorded_in_part(tmp_path:
     seen = recorder.RecordingMachine(machine(tmp_path / "card", files | CARD))
     found = read_host(seen)
     assert found.person.start_files == (("/home/alex/.bashrc", "CUDA_VISIBLE_DEVICES", "1"),)
-    recorder.write(seen, tmp_path / "written", recorder.identities_of(seen), {"name": "x"}, REDUCE)
+    recorder.write(seen, tmp_path / "written", recorder.identities_of(seen), {"name": "x"}, allowed)
     written = b"".join(path.read_bytes() for path in (tmp_path / "written").rglob("*") if path.is_file())
     assert b"CUDA_VISIBLE_DEVICES=1" in written
     assert b"hf_secret" not in written

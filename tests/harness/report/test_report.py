@@ -81,7 +81,7 @@ def test_the_document_is_valid(recorded: WorkerLog) -> None:
 
 def test_it_is_read_again_as_it_was_written(tmp_path: Path) -> None:
     made = report(folder=tmp_path)
-    path = write_report(made, encode(Envelope("report", made, 0, str)), "<html></html>")
+    path = write_report(tmp_path, encode(Envelope("report", made, 0, str)), "<html></html>")
     assert (tmp_path / "report.html").read_text() == "<html></html>"
     assert read_report(path) == read_report(tmp_path) == made
     assert not list(tmp_path.glob("*.partial"))
