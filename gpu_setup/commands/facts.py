@@ -32,7 +32,8 @@ Examples:
 def command(ctx: click.Context, as_json: bool, recording: str | None) -> Answer | None:
     """Show the facts about this machine. A value that could not be read is "not known", with the reason.
 
-    Needs no root and no network, and changes nothing. With --json, names, addresses and ids are replaced as in a recording.
+    Needs no root and no network, and changes nothing. With --json, names, addresses and ids are replaced, as in a
+    recording.
     """
     if ctx.invoked_subcommand is not None:
         return None

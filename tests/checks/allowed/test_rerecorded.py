@@ -1,4 +1,4 @@
-"""What a recording leaves out changes no judgement: every recorded machine, recorded again, is the same to the doctor."""
+"""What a recording leaves out changes no judgement: a machine that is recorded again is the same to the doctor."""
 
 from __future__ import annotations
 
