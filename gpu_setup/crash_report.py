@@ -19,16 +19,18 @@ def keep(error: BaseException) -> Path | None:
     from gpu_setup.portable import portable_text
     from gpu_setup.version import version
     from machine.paths import paths
+    from machine.plain_text import clean
+    from machine.whole_file import write_whole
 
-    clean = portable_text()
+    hide = portable_text()
     lines = "".join(traceback.format_exception(error)).splitlines(keepends=True)
     head = f"gpu-setup {version()}, Python {platform.python_version()}, {platform.platform()}\n"
-    text = head + f"{[clean(word) for word in sys.argv[1:]]}\n" + "".join(map(clean, lines))
+    text = clean(head + f"{[hide(word) for word in sys.argv[1:]]}\n" + "".join(map(hide, lines)))
     folder = paths(os.environ).state / "crashes"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         place = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-        place.write_text(text, encoding="utf-8")
+        write_whole(place, text)
     except OSError:
         sys.stderr.write(text)
         return None

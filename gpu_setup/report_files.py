@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 from gpu_setup.envelope import Answer, encode
 from gpu_setup.portable import portable
 from gpu_setup.render.page import report_page
 from gpu_setup.version import version
-from harness.atomic_files import disk_errors
+from harness.atomic_files import write_atomic
 from harness.measure.run_context import TELEMETRY
 from harness.measure.telemetry import read_telemetry
 from harness.process.worker_log import read_worker_log
@@ -44,8 +43,7 @@ def keep_report(report: Report, out: Path | None, exit_code: int = FINE) -> Path
     page = report_page(sent, log.steps if log else (), dropped, version(), read_telemetry(folder / TELEMETRY))
     path = write_report(folder, encode(Answer("report", sent, exit_code, str)), page)
     if out is not None:
-        with disk_errors(out):
-            for name in ("report.json", "report.html"):
-                shutil.copyfile(path.with_name(name), out / name)
+        for name in ("report.json", "report.html"):
+            write_atomic(out / name, path.with_name(name).read_bytes())
         path = out / "report.json"
     return path

@@ -11,26 +11,21 @@ from typing import TypeVar
 import msgspec
 
 from machine.errors import OutsideFailed
+from machine.whole_file import new_file
 
 Kind = TypeVar("Kind")
 
 
 def write_atomic(path: Path, content: bytes | str) -> Path:
-    """Write to a temporary file, then rename it: a killed process leaves no partial document. Raises OutsideFailed.
+    """Write the document whole or not at all. Raises OutsideFailed.
 
     In a folder of another user, where only root can write, the new file belongs to that user as well.
     """
-    partial = path.with_name(path.name + ".partial")
     with disk_errors(path):
-        partial.unlink(missing_ok=True)
+        folder = path.parent.stat()
         # the folder's user may be a container's: a link that it puts here is not followed
-        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with os.fdopen(handle, "wb") as out:
+        with new_file(path, owner=(folder.st_uid, folder.st_gid) if os.geteuid() == 0 else None) as out:
             out.write(content.encode() if isinstance(content, str) else content)
-            folder = path.parent.stat()
-            if os.geteuid() == 0 and folder.st_uid != 0:
-                os.fchown(handle, folder.st_uid, folder.st_gid)
-        os.replace(partial, path)
     return path
 
 

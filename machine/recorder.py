@@ -29,6 +29,7 @@ from machine.local import (
 from machine.machine_file_writer import RecordingParts, text
 from machine.recording import DOCUMENTS
 from machine.recording_files import MemoryTree
+from machine.whole_file import is_empty, new_folder
 
 # variables that a diagnosis needs; all others are not recorded
 VARIABLES = frozenset(
@@ -206,11 +207,11 @@ def write(
     about: Mapping[str, object],
     allowed: Allowed,
 ) -> None:
-    """Write the recording (see `tree`) into `folder`, which must be absent or empty.
+    """Write the recording (see `tree`) into `folder`, which must be absent or empty, whole or not at all.
 
     Raises BadUsage, or OutsideFailed when the disk refuses.
     """
-    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+    if os.path.lexists(folder) and not (folder.is_dir() and is_empty(folder)):
         raise BadUsage(
             "recording.exists",
             f"{folder} is not empty.",
@@ -219,14 +220,15 @@ def write(
         )
     found = tree(seen, str(folder), who, about, allowed, _LONG)
     try:
-        (folder / "sysroot").mkdir(parents=True, exist_ok=True)
-        for path, data in found.files.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(data)
-        # links last: no write above ever goes through one
-        for path, target in found.links.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).symlink_to(target)
+        with new_folder(folder) as made:
+            (made / "sysroot").mkdir()
+            for path, data in found.files.items():
+                (made / path).parent.mkdir(parents=True, exist_ok=True)
+                (made / path).write_bytes(data)
+            # links last: no write above ever goes through one
+            for path, target in found.links.items():
+                (made / path).parent.mkdir(parents=True, exist_ok=True)
+                (made / path).symlink_to(target)
     except OSError as error:
         raise OutsideFailed(
             "recording.unwritable",

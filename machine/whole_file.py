@@ -1,12 +1,20 @@
-"""Files that are written whole or not at all, and never over something else unless that is allowed."""
+"""Files and folders that are written whole or not at all, and never over something else unless that is allowed."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from machine.errors import BadUsage, OutsideFailed
+from machine.errors import BadUsage, OutsideFailed, reason
+
+_NUMBERS = count()
+_PART = ".part"
 
 
 class FileKind(NamedTuple):
@@ -41,17 +49,9 @@ def check_place(file: str, force: bool, kind: FileKind) -> None:
 def save(file: str, data: bytes, force: bool, kind: FileKind) -> None:
     """Write the file whole or not at all, readable for its owner only. Raises BadUsage, or OutsideFailed."""
     check_place(file, force, kind)
-    beside = f"{file}.{os.getpid()}.part"
     try:
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            with os.fdopen(handle, "wb") as out:
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
-            _into_place(beside, file, force)
-        finally:
-            Path(beside).unlink(missing_ok=True)
+        with new_file(file, 0o600, replace=force) as out:
+            out.write(data)
     except FileExistsError:
         check_place(file, False, kind)
         raise
@@ -59,13 +59,108 @@ def save(file: str, data: bytes, force: bool, kind: FileKind) -> None:
         raise OutsideFailed(
             f"{kind.noun}.unwritable",
             f"The {kind.noun} could not be written to {file}.",
-            f"The system says: {error.strerror or error}.",
+            f"The system says: {reason(error)}.",
             "Name a file in a folder with room that you can write to.",
         ) from error
 
 
-def _into_place(beside: str, file: str, force: bool) -> None:
-    if not force:
+def write_whole(path: str | Path, content: bytes | str) -> None:
+    """Write a document where a person wants it, whole or not at all, in place of what was there. Raises OSError.
+
+    A link stays, and what it points to is replaced; a device or pipe is written to.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    if os.path.exists(path) and not os.path.isfile(path):
+        # without O_NONBLOCK a pipe that nobody reads would be waited for
+        handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(handle, True)
+        with os.fdopen(handle, "wb") as out:
+            out.write(data)
+        return
+    with new_file(os.path.realpath(path)) as out:
+        out.write(data)
+
+
+@contextmanager
+def new_file(
+    path: str | Path, mode: int | None = None, owner: tuple[int, int] | None = None, *, replace: bool = True
+) -> Iterator[BinaryIO]:
+    """A file to write that is at `path` once the block has ended; an error in it leaves what was there before.
+
+    `mode`: its permissions; else those of the file that it replaces, or the umask's. `owner`: user and group of a file
+    that replaces none. A link is not followed. Raises OSError; FileExistsError without `replace`.
+    """
+    beside = str(_part(Path(path).parent))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    handle = os.open(beside, flags, 0o666 if mode is None else mode)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            before = _plain_file(path)
+            if before is not None:
+                # root, too, gives no file of a person to itself
+                owner, mode = (before.st_uid, before.st_gid), stat.S_IMODE(before.st_mode) if mode is None else mode
+            if owner is not None and owner != (os.geteuid(), os.getegid()):
+                with suppress(OSError):
+                    os.fchown(handle, *owner)
+            if mode is not None:
+                os.fchmod(handle, mode)
+            yield out
+            out.flush()
+            os.fsync(handle)
+        _into_place(beside, str(path), replace)
+    finally:
+        Path(beside).unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill that is at `path`, absent or empty before, once the block has ended; an error leaves nothing.
+
+    Raises OSError.
+    """
+    place = Path(os.path.realpath(path))
+    existed = place.is_dir()
+    missing = [folder for folder in place.parents if not folder.exists()]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    # an existing folder keeps its owner and permissions, and may be a mount point or somebody's working directory
+    stage = _part(place if existed else place.parent)
+    try:
+        stage.mkdir()
+        yield stage
+        if existed:
+            for name in sorted(os.listdir(stage)):
+                (stage / name).rename(place / name)
+            stage.rmdir()
+        else:
+            stage.rename(place)
+    except BaseException:
+        shutil.rmtree(stage, ignore_errors=True)
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether it holds nothing but what a killed process has left of `new_folder`."""
+    return all(name.startswith(".gpu-setup.") and name.endswith(_PART) for name in os.listdir(folder))
+
+
+def _part(folder: Path) -> Path:
+    return folder / f".gpu-setup.{os.getpid()}.{next(_NUMBERS)}{_PART}"
+
+
+def _plain_file(path: str | Path) -> os.stat_result | None:
+    """The status of the file at this place; None where there is none, or something else."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
+
+
+def _into_place(beside: str, file: str, replace: bool) -> None:
+    if not replace:
         try:
             # unlike a rename, a link never replaces a file that somebody wrote in the same moment
             os.link(beside, file)

@@ -202,16 +202,9 @@ def _unwritable(place: Path, why: str) -> Exception:
 
 
 def _write(place: Path, text: str) -> None:
-    from harness.atomic_files import write_atomic
-    from machine.errors import OutsideFailed
+    from machine.whole_file import write_whole
 
     try:
-        if place.exists() and not place.is_file():
-            # a pipe or a device: nothing to replace
-            place.write_text(text, encoding="utf-8")
-        else:
-            write_atomic(place.resolve(), text)
-    except OutsideFailed as error:
-        raise _unwritable(place, error.why) from error
+        write_whole(place, text)
     except OSError as error:
         raise _unwritable(place, f"The system says: {error.strerror or error}.") from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from gpu_setup.commands.options import Decorator, json_option, options_into
+from gpu_setup.commands.options import Decorator, json_option, options_into, refuse_inputs
 from gpu_setup.commands.training_options import recipe_option
 from gpu_setup.envelope import Answer
 
@@ -79,6 +79,7 @@ def check_command(options: CheckOptions) -> Answer:
     from gpu_setup.render.progress import reporter
     from harness.dataset.check import CheckSettings, build_data_report, open_checked
 
+    refuse_inputs([options.page, options.table], [options.file, options.held_out])
     wanted = CheckSettings(names=options.names, languages=language_codes(options.languages))
     quiet = options.as_json or options.as_sarif
     with reporter(quiet) as emit, open_checked(options.file, options.held_out, wanted, emit) as checked:
@@ -141,9 +142,10 @@ def _with_tokens(result: DataReport, checked: object, recipe_name: str, emit: Em
 
 def _write(place: Path, text: str) -> None:
     from machine.errors import OutsideFailed
+    from machine.whole_file import write_whole
 
     try:
-        place.write_text(text, encoding="utf-8")
+        write_whole(place, text)
     except OSError as error:
         raise OutsideFailed(
             "data.unwritable",

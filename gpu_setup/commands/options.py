@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from enum import StrEnum
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
@@ -56,6 +59,22 @@ machine_option: Decorator = click.option(
     help="Use a recorded machine instead of this one: a machine file or folder (gpu-setup facts record), or a bundle "
     "(gpu-setup doctor --bundle).",
 )
+
+
+def refuse_inputs(outputs: Iterable[Path | str | None], inputs: Iterable[Path | str | None]) -> None:
+    """Raises BadUsage where a file that is read would be written over, under whatever name."""
+    from machine.errors import BadUsage
+
+    for place in outputs:
+        for source in inputs:
+            with suppress(OSError):
+                if place is not None and source is not None and os.path.samefile(place, source):
+                    raise BadUsage(
+                        "output.overwrites",
+                        f"{place} is the input {source}.",
+                        "It would be replaced by the result.",
+                        "Name another file for the result.",
+                    )
 
 
 def open_machine(recording: str | None) -> Machine:

@@ -8,7 +8,15 @@ from typing import Any
 import click
 import msgspec
 
-from gpu_setup.commands.options import Decorator, OneOf, json_option, machine_option, open_machine, options_into
+from gpu_setup.commands.options import (
+    Decorator,
+    OneOf,
+    json_option,
+    machine_option,
+    open_machine,
+    options_into,
+    refuse_inputs,
+)
 from gpu_setup.envelope import Answer
 from machine.errors import BAD_ANSWER, FINE, REFUSED
 from provision.model import Plan
@@ -95,6 +103,7 @@ def command(options: PlanOptions) -> Answer:
     from provision.resolve.resolver import resolve_plan
     from provision.root.approval import refusal_problem
 
+    refuse_inputs([options.out], [options.recording])
     machine, known = open_machine(options.recording), catalogue()
     host = read_host(machine)
     made = resolve_plan(host, known, options.wanted, machine)
@@ -119,13 +128,12 @@ def plan_exit_code(plan: Plan, check: bool) -> int:
 
 
 def _write_plan(answer: Answer, out: str) -> None:
-    from pathlib import Path
-
     from gpu_setup.envelope import encode
     from machine.errors import OutsideFailed
+    from machine.whole_file import write_whole
 
     try:
-        Path(out).write_bytes(encode(answer))
+        write_whole(out, encode(answer))
     except OSError as error:
         raise OutsideFailed(
             "plan.unwritable",

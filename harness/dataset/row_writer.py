@@ -1,9 +1,8 @@
-"""Writes new files row by row, under a temporary name until they are complete."""
+"""Writes new files row by row; they appear when they are complete."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import IO, Any
 
 import msgspec
 
+from machine import whole_file
 from machine.errors import OutsideFailed, Refused
 
 
@@ -31,23 +31,16 @@ def refuse_to_overwrite(target: Path, source: Path | None, replace: bool) -> Non
 @contextmanager
 def new_file(target: Path, private: bool = False) -> Iterator[IO[bytes]]:
     """A file to write that appears under its name only when it is complete. `private`: readable by its owner only."""
-    partial = target.with_name(f"{target.name}.partial")
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o666)
-        with os.fdopen(descriptor, "wb") as file:
+        with whole_file.new_file(target, 0o600 if private else None) as file:
             yield file
-        partial.replace(target)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise OutsideFailed(
             "data.unwritable",
             f"{target} could not be written.",
             f"The system says: {error.strerror or error}.",
             "Choose a file in a folder that you can write to, on a disk with free space.",
         ) from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 class RowWriter:

@@ -18,6 +18,7 @@ from harness.process.worker_log import WorkerLog
 from harness.recipe.loader import Recipe
 from harness.report.run_report import FinishedRun
 from harness.training.launch import RunRecord
+from machine.plain_text import clean
 
 CARD = "README.md"
 BASES = Path(__file__).with_name("bases.toml")
@@ -141,7 +142,7 @@ def _figure(value: float | None) -> str:
 
 
 def write_card(folder: Path, text: str) -> Path:
-    return write_atomic(folder / CARD, text)
+    return write_atomic(folder / CARD, clean(text))
 
 
 def write_base_name(adapter: Path, base: BaseModel, recipe: Recipe) -> None:

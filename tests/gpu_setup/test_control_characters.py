@@ -152,7 +152,6 @@ def test_reports(shown: Callable[..., str], tmp_path: Path) -> None:
 
 
 def test_data(shown: Callable[..., str], tmp_path: Path) -> None:
-    pytest.importorskip("rensa")
     rows = [{"instruction": f"Say {EVIL}", "input": "", "output": f"It{EVIL}"}] * 3
     data, page, table = tmp_path / f"rows{EVIL}.json", tmp_path / "page.html", tmp_path / "table.csv"
     data.write_text(json.dumps(rows), encoding="utf-8")
