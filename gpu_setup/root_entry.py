@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,6 +14,10 @@ from machine.events import Emit
 from provision.apply.journal import ApplyRequest, ApplyRun, stored_problem
 from provision.model import Plan
 from provision.root.sudo import RootMessage
+
+if TYPE_CHECKING:
+    from provision.apply.journal import Journal
+    from provision.apply_context import ApplyContext
 
 
 def apply_inside() -> int:
@@ -25,8 +30,7 @@ def apply_inside() -> int:
             request = msgspec.json.decode(sys.stdin.buffer.read(), type=ApplyRequest)
         except msgspec.MsgspecError as error:
             raise Refused("apply.request", "The privileged helper received an invalid request.", str(error)) from error
-        verify(request)
-        return run_request(request, emit)
+        return run_request(request, emit, plan_of_root)
 
     return answer(do)
 
@@ -55,11 +59,21 @@ def plan_inside() -> int:
     return answer(do)
 
 
-def verify(request: ApplyRequest) -> None:
-    """The plan that a person saw is the plan that is carried out."""
-    from provision.plan.plan_file import check_plan
+def plan_of_root(request: ApplyRequest, context: ApplyContext, journal: Journal) -> Plan:
+    """The plan that root makes by itself, from its own facts and journal, for a request."""
+    from provision.root.helper import plan_here, read_host_for
 
-    check_plan(request.plan, "the request")
+    if request.kind == "apply":
+        return plan_here(request, context, journal)
+    host = read_host_for(context.machine, None)
+    if request.kind == "rollback":
+        from provision.rollback.rollback_plan import plan_rollback
+
+        return plan_rollback(journal.entries(), host, context)
+    from checks.catalogue import catalogue
+    from provision.resolve.update import plan_requested_update
+
+    return plan_requested_update(host, catalogue(), request.plan)
 
 
 def answer(do: Callable[[Emit], ApplyRun | Plan]) -> int:

@@ -52,7 +52,8 @@ def approve_and_run(kind: RunKind, plan: Plan, target: Target, consent: Consent)
 def run_plan(kind: RunKind, plan: Plan, target: Target, consent: Consent) -> Answer:
     """Let root carry out a plan that was approved; a driver in use is asked about first."""
     agreed = ask_while_busy(plan, target, consent)
-    request = make_request(kind, plan, target.machine, os.environ, busy=agreed, reboot=consent.reboot)
+    engine = target.host.docker
+    request = make_request(kind, plan, target.machine, os.environ, docker=engine, busy=agreed, reboot=consent.reboot)
     return run_as_root(("apply", "--inside"), request, consent.as_json)
 
 

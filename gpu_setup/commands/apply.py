@@ -65,16 +65,18 @@ def command(options: ApplyOptions) -> Answer | int:
     from checks.facts.read import read_host
     from gpu_setup.run_as_root import Consent, Target, answer_of, approve_and_run
     from machine.local import LocalMachine
+    from provision.apply.status import last_run
     from provision.resolve.resolver import resolve_plan
-    from provision.root.approval import load_current, nothing_to_do, requesting_user, require_doable
+    from provision.root.approval import load_reviewed, nothing_to_do, requesting_user, require_doable, require_same
     from provision.root.helper import with_person
 
     machine, known = LocalMachine(), catalogue()
+    reviewed = load_reviewed(options.plan_file, known) if options.plan_file is not None else None
     host = with_person(read_host(machine), machine, requesting_user(machine))
-    if options.plan_file is None:
-        made = resolve_plan(host, known, options.wanted, machine)
-    else:
-        made = load_current(options.plan_file, host, known)
+    # also with a file this plan is the one that is shown and carried out
+    made = resolve_plan(host, known, reviewed.target if reviewed else options.wanted, machine)
+    if reviewed is not None and options.plan_file is not None and not made.refusals:
+        require_same(reviewed, made, options.plan_file, last_run(machine))
     if not made.open_steps() and not made.refusals:
         return answer_of(nothing_to_do(made))
     require_doable(made)

@@ -101,11 +101,15 @@ def command(options: PlanOptions) -> Answer:
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from provision.resolve.resolver import resolve_plan
-    from provision.root.approval import refusal_problem
+    from provision.root.approval import refusal_problem, requesting_user
+    from provision.root.helper import with_person
 
     refuse_inputs([options.out], [options.recording])
     machine, known = open_machine(options.recording), catalogue()
     host = read_host(machine)
+    if options.recording is None:
+        # as apply plans: under sudo for the person behind it
+        host = with_person(host, machine, requesting_user(machine))
     made = resolve_plan(host, known, options.wanted, machine)
 
     def text() -> str:

@@ -18,6 +18,7 @@ SIGNS = {
 }
 HEADS = {
     "none": "Nothing was applied on this machine yet.",
+    "unknown": "Unknown: something was applied on this machine, and the file with its state is missing or damaged.",
     "running": "Running.",
     "cut-off": "Interrupted: by a power cut, or somebody stopped it.",
     "restart": "A reboot comes next.",
@@ -41,9 +42,9 @@ def run_text(run: ApplyRun) -> str:
 
 
 def status_text(status: ApplyStatus) -> str:
-    if status.run is None:
-        return f"{HEADS['none']}\n{style('Next: ', bold=True)}{status.next}\n"
     armed = "\nIt continues automatically after the next boot." if status.armed else ""
+    if status.run is None:
+        return f"{HEADS[status.standing]}{armed}\n{style('Next: ', bold=True)}{status.next}\n"
     return _text(status.run, _head(status.run, status.standing) + armed, status.next)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from checks.facts.host import Docker
 from machine.errors import OutsideFailed, Problem, Refused
 from provision.model import AnyAction, Plan, PlanStruct, sha256
 from provision.system.system_files import flush_folder, write
@@ -21,7 +22,8 @@ StepOutcome = Literal["waiting", "running", "done", "already", "left", "manual",
 # restart: a reboot comes next; person: a person has something to do
 Standing = Literal["running", "done", "restart", "person", "failed"]
 # cut-off: the process ended before its run did; restarted: the machine was rebooted since, so resume can continue
-MachineStanding = Literal["none", "running", "done", "restart", "person", "failed", "cut-off", "restarted"]
+# unknown: something was applied, and the state cannot be read
+MachineStanding = Literal["none", "running", "done", "restart", "person", "failed", "cut-off", "restarted", "unknown"]
 Phase = Literal["begin", "done", "failed", "left", "end"]
 
 
@@ -72,6 +74,7 @@ class ApplyStatus(PlanStruct, frozen=True, kw_only=True):
 class ApplyRequest(PlanStruct, frozen=True, kw_only=True):
     """The plan that a person approved. `person` is the user who called sudo; `environ` has proxies and certificates.
 
+    `docker`: the engine as that person's session sees it, which the plan depends on; root may see another one.
     `reboot`: reboot without asking; `ssh`: the person is connected over the network; `busy`: also while programs use
     the GPU.
     """
@@ -79,6 +82,7 @@ class ApplyRequest(PlanStruct, frozen=True, kw_only=True):
     kind: RunKind
     plan: Plan
     person: str | None = None
+    docker: Docker | None = None
     reboot: bool = False
     ssh: bool = False
     busy: bool = False
@@ -209,8 +213,12 @@ class Journal:
     def load_run(self) -> ApplyRun | None:
         try:
             return msgspec.json.decode((self.place / "state.json").read_bytes(), type=ApplyRun)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return None
+
+    def has_traces(self) -> bool:
+        """Whether a run left anything, even if its state cannot be read: the journal, or a damaged state."""
+        return any(os.path.lexists(place) for place in (self.file, self.place / "state.json"))
 
     def save_request(self, request: ApplyRequest) -> None:
         """Keep the approved plan for `resume`."""

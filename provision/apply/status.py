@@ -18,8 +18,15 @@ from provision.plan import nvidia
 
 
 def apply_status(machine: Machine) -> ApplyStatus:
-    run = Journal(STATE).load_run()
+    journal = Journal(STATE)
+    run = journal.load_run()
     armed = os.path.exists(UNIT)
+    if run is None and journal.has_traces():
+        next = (
+            f"sudo cat {journal.file} shows every step that was tried; gpu-setup apply continues from what is done, "
+            "gpu-setup rollback undoes it"
+        )
+        return ApplyStatus(standing="unknown", run=None, armed=armed, next=next)
     if run is None:
         return ApplyStatus(standing="none", run=None, armed=armed, next="gpu-setup plan")
     word, next = _current_state(run, machine)

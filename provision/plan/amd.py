@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 from checks.catalogue import Catalogue, Repository
 from checks.facts.host import Host
-from provision.model import AptRemove, KernelModule, PlanPart, Refusal, State, Step, WriteFile
+from provision.model import AptPreference, AptRemove, KernelModule, PlanPart, Refusal, State, Step, WriteFile
 from provision.plan import repositories
 from provision.plan.boot_guard import guard_step
 from provision.plan.dkms import module_step
@@ -28,6 +28,9 @@ LAYOUT = "amd.rocm."
 # the packages of each layout by their keys in the catalogue; apt's own patterns for a row that names none
 OTHER_ROCM = ("rocm.legacy", "rocm.legacy.runtime", "rocm.legacy.core", "rocm.7.14", "rocm.10")
 ROCM_NAMES = ("amdrocm*",)
+DKMS = ("amdgpu.dkms", "amdgpu.dkms.firmware")
+REMOVED = (*DKMS, *OTHER_ROCM)
+EMPTIED = "# emptied by gpu-setup: ROCm is installed from another repository now\n"
 
 
 def plan(host: Host, catalogue: Catalogue, target: PlanTarget, cards: tuple[PlannedCard, ...]) -> PlanPart:
@@ -119,7 +122,7 @@ def _kernel(host: Host, catalogue: Catalogue, lowest: str | None, gfx: str) -> S
 
 
 def _remove_dkms(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
-    wanted = (*names(catalogue, "amdgpu.dkms"), *names(catalogue, "amdgpu.dkms.firmware"))
+    wanted = tuple(name for key in DKMS for name in names(catalogue, key))
     # half-configured ones too: a failed build leaves amdgpu-dkms in that state
     there = tuple(
         found.name for found in host.apt.packages or () if found.name in wanted and found.state != "config-files"
@@ -176,7 +179,7 @@ def _dkms_route(host: Host, catalogue: Catalogue) -> PlanPart:
         host,
         f"pin-{row.name}",
         "Install only the driver from AMD's repository",
-        repositories.origin_pin(row, row.packages, row.priority or 600, "gpu-setup-amdgpu"),
+        driver_pin(row),
         "It also has AMD's Mesa and libdrm, which would replace the desktop's.",
     )
     headers = tuple(
@@ -236,6 +239,14 @@ def _no_rocm_note(host: Host) -> str:
     return f"ROCm is not installed on the host: the training environment and images include their own.{also}"
 
 
+def driver_pin(row: Repository) -> AptPreference:
+    return repositories.origin_pin(row, row.packages, row.priority or 600, "gpu-setup-amdgpu")
+
+
+def rocm_pin(row: Repository) -> AptPreference:
+    return repositories.origin_pin(row, row.packages or ROCM_NAMES, row.priority or 600, "gpu-setup-rocm")
+
+
 def layout(catalogue: Catalogue, cards: tuple[PlannedCard, ...]) -> tuple[Repository, str]:
     """AMD's repository with the ROCm of the GPUs' stack, and the key of its packages: names changed with 7.14 and 10.
 
@@ -265,7 +276,7 @@ def _rocm_on_host(host: Host, catalogue: Catalogue, cards: tuple[PlannedCard, ..
         host,
         f"pin-{row.name}",
         "Prefer AMD's packages, for ROCm only",
-        repositories.origin_pin(row, row.packages or ROCM_NAMES, row.priority or 600, "gpu-setup-rocm"),
+        rocm_pin(row),
         "A pin on all packages would replace the desktop's Mesa and libdrm.",
     )
     named = tuple(dict.fromkeys(name for target in targets for name in names(catalogue, key, target=target)))
@@ -327,9 +338,7 @@ def _old_sources(host: Host, catalogue: Catalogue, row: Repository) -> tuple[Ste
         Step(
             id=f"rocm-old-source-{file.rpartition('/')[2]}",
             title=f"Remove the other ROCm's repository from {file}",
-            action=WriteFile(
-                path=file, content="# emptied by gpu-setup: ROCm is installed from another repository now\n"
-            ),
+            action=WriteFile(path=file, content=EMPTIED),
             state=State.TODO,
             because="apt would install the other release again with the next upgrade.",
             commands=(repositories.write_command(file),),

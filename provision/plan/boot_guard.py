@@ -45,12 +45,20 @@ printf 'gpu-setup: kernel %s has no %s module yet; %s boots next. gpu-setup upda
 """
 
 
+def hook_action(module: str) -> WriteFile:
+    return WriteFile(path=HOOK, content=SCRIPT.replace("@MODULE@", module).replace("@CHOICE@", CHOICE), mode=0o755)
+
+
+def choice_action(module: str) -> KernelModule:
+    return KernelModule(name=module, change="choose", file=CHOICE)
+
+
 def guard_step(module: str) -> Step:
     """The step that writes the hook; before the driver's step, so that no driver is installed without it."""
     return Step(
         id="next-boot-guard",
         title="Prevent booting a kernel that has no GPU driver",
-        action=WriteFile(path=HOOK, content=SCRIPT.replace("@MODULE@", module).replace("@CHOICE@", CHOICE), mode=0o755),
+        action=hook_action(module),
         state=State.TODO,
         because="Security updates install new kernels, and their module may come later or fail to build: the machine "
         "would boot without its GPU. The hook checks each new kernel; no update is held back.",
@@ -64,7 +72,7 @@ def choice_step(module: str) -> Step:
     return Step(
         id="next-boot-choice",
         title="Boot the newest kernel again if it has its module now",
-        action=KernelModule(name=module, change="choose", file=CHOICE),
+        action=choice_action(module),
         state=State.TODO,
         because="A kernel without its module is not booted; the packages of this step may have added the module.",
         commands=((HOOK,), ("update-grub",)),

@@ -13,6 +13,10 @@ from provision.target import PlanTarget, PlanVendor
 DAEMON_JSON = "/etc/docker/daemon.json"
 ROOTLESS_JSON = "~/.config/docker/daemon.json"
 NVIDIA_RUNTIME = '{"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": []}}}'
+RUNTIME = WriteFile(path=DAEMON_JSON, content=NVIDIA_RUNTIME, merge=True)
+ROOTLESS_RUNTIME = WriteFile(path=ROOTLESS_JSON, content=NVIDIA_RUNTIME, merge=True)
+RELOAD = Service(unit="docker.service", change="reload")
+CDI = Service(unit="nvidia-cdi-refresh.path", change="enable")
 NVIDIA_KIND = "nvidia"
 
 
@@ -142,7 +146,7 @@ def _runtime(host: Host) -> tuple[Step, ...]:
     write = Step(
         id="docker-runtime",
         title=f"Add the nvidia runtime to {DAEMON_JSON}",
-        action=WriteFile(path=DAEMON_JSON, content=NVIDIA_RUNTIME, merge=True),
+        action=RUNTIME,
         state=state,
         because=because,
         commands=() if state is State.DONE else (("nvidia-ctk", "runtime", "configure", "--runtime=docker"),),
@@ -153,7 +157,7 @@ def _runtime(host: Host) -> tuple[Step, ...]:
     reload = Step(
         id="docker-reload",
         title="Reload Docker",
-        action=Service(unit="docker.service", change="reload"),
+        action=RELOAD,
         state=state,
         because="Docker reads new runtimes at a reload, which does not affect running containers.",
         commands=() if state is State.DONE else (("systemctl", "reload", "docker.service"),),
@@ -167,7 +171,7 @@ def _rootless() -> Step:
     return Step(
         id="docker-runtime",
         title="Add the nvidia runtime to your rootless Docker's settings",
-        action=WriteFile(path=ROOTLESS_JSON, content=NVIDIA_RUNTIME, merge=True),
+        action=ROOTLESS_RUNTIME,
         state=State.MANUAL,
         because="Docker runs rootless here: its settings are in your home, so write them yourself. The second command, "
         "as root, keeps the toolkit from changing cgroups, which a rootless engine may not do.",
@@ -194,7 +198,7 @@ def _cdi(host: Host) -> Step:
     return Step(
         id="cdi",
         title="Describe the GPU for containers (CDI)",
-        action=Service(unit="nvidia-cdi-refresh.path", change="enable"),
+        action=CDI,
         state=state,
         because=explain(host, because, state),
         commands=() if there else (("systemctl", "enable", "--now", "nvidia-cdi-refresh.path"),),

@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host, Package
+from provision.model import AptInstall
 from provision.plan.package_steps import first_names, found, names
 from provision.target import DriverSource
 
 # `nvidia-driver-580-server-open`, `libnvidia-gl-580:i386`, `nvidia-firmware-580-580.173.02`: the first is the branch
 _BRANCH = re.compile(r"-([0-9]{3})(-server)?(?=[-:]|$)")
 _PREBUILT = re.compile(r"linux-(?:modules|objects|signatures)-nvidia-")
+_MODULES = re.compile(r"linux-modules-nvidia-(([0-9]{3})(?:-server)?(?:-open)?)-(.+)")
 # NVIDIA's driver versions, which identify its packages without a branch in their names
 _VERSION = re.compile(r"(?:[0-9]+:)?([0-9]{3})[.-][0-9]")
 
@@ -72,6 +74,11 @@ def tag_of(name: str) -> str | None:
     """`580`, `580-server`; None for a name without a branch."""
     match = _BRANCH.search(name)
     return f"{match[1]}{match[2] or ''}" if match else None
+
+
+def module_package(action: AptInstall) -> re.Match[str] | None:
+    """The first package of prebuilt modules: 1 branch with its family and kind, 2 branch, 3 kernel or its flavour."""
+    return next((match for wanted in action.packages if (match := _MODULES.fullmatch(wanted.name))), None)
 
 
 def i386_packages(host: Host, catalogue: Catalogue, tag: str) -> tuple[str, ...]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from checks.catalogue import Catalogue
+from checks.catalogue import Catalogue, Repository
 from checks.facts.host import Host
-from provision.model import PlanPart, Refusal, Service, State, Step, WriteFile
+from provision.model import AptPreference, PlanPart, Refusal, Service, State, Step, WriteFile
 from provision.plan import repositories, unattended
 from provision.plan.boot_guard import guard_step
 from provision.plan.dkms import module_step
@@ -35,6 +35,7 @@ BLACKLIST = "/etc/modprobe.d/gpu-setup-nouveau.conf"
 BLACKLIST_STEP = "nouveau-blacklist"
 KEEP_FREE_DRIVERS_OFF = "Keep nouveau and nova from binding the GPU first"
 NO_FREE_DRIVERS = WriteFile(path=BLACKLIST, content="".join(f"blacklist {name}\n" for name in FREE_DRIVERS))
+PERSISTENCE = Service(unit="nvidia-persistenced.service", change="enable")
 NO_KERNEL = "Neither the running nor the installed kernels could be read, so their packages cannot be named."
 
 
@@ -225,7 +226,7 @@ def _vendor_route(
         host,
         "pin-nvidia.cuda",
         "Prefer NVIDIA's packages over Ubuntu's",
-        repositories.origin_pin(row, row.packages, row.priority or 600, "cuda-repository-pin-600"),
+        lead_pin(row),
         "Both archives have packages with the same names, and a mixture of the two does not work.",
     )
     lock = install_step(
@@ -276,9 +277,18 @@ def pin_drivers(host: Host, catalogue: Catalogue) -> Step:
         host,
         "pin-nvidia.drivers",
         "Keep NVIDIA's repository from replacing the driver",
-        repositories.origin_pin(row, names(catalogue, "nvidia.repo.drivers"), -1, "gpu-setup-nvidia-drivers"),
+        drivers_pin(catalogue),
         f"Its priority {row.priority} is above Ubuntu's: the next upgrade would replace the driver from the archive.",
     )
+
+
+def lead_pin(row: Repository) -> AptPreference:
+    return repositories.origin_pin(row, row.packages, row.priority or 600, "cuda-repository-pin-600")
+
+
+def drivers_pin(catalogue: Catalogue) -> AptPreference:
+    row, drivers = catalogue.repository("nvidia.cuda"), names(catalogue, "nvidia.repo.drivers")
+    return repositories.origin_pin(row, drivers, -1, "gpu-setup-nvidia-drivers")
 
 
 def _built_here(host: Host, catalogue: Catalogue) -> bool:
@@ -291,7 +301,7 @@ def _persistence(host: Host) -> Step:
     return Step(
         id="nvidia-persistence",
         title="Keep the GPU initialised without a desktop",
-        action=Service(unit="nvidia-persistenced.service", change="enable"),
+        action=PERSISTENCE,
         state=State.DONE if on else State.TODO,
         because="No desktop keeps the GPU open here, so each program would take seconds longer to start.",
         commands=() if on else (("systemctl", "enable", "nvidia-persistenced.service"),),

@@ -1,4 +1,8 @@
-"""A plan as a file: read again, and verified to be unchanged."""
+"""A plan as a file: read again, and refused where it was damaged or edited.
+
+The digest has no key, so anybody can compute it again: it shows an accident, not who wrote the plan. What the plan says
+is checked by `allowed.py` and `comparison.py`.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +33,16 @@ def load_plan(path: str) -> Plan:
         raise BadUsage(
             "plan.no-plan", f"{path} is not a plan of gpu-setup.", str(error), "gpu-setup plan --out FILE writes one."
         ) from error
-    check_plan(found.data, path)
+    check_digest(found.data, path)
     return found.data
 
 
-def check_plan(plan: Plan, where: str) -> None:
+def check_digest(plan: Plan, where: str) -> None:
     """Refuse a plan that was changed after it was made."""
     if seal(plan).digest != plan.digest:
         raise Refused(
             "plan.tampered",
             f"The plan in {where} was changed after it was made.",
             "Its digest does not match its content, so it is not the plan that was reviewed.",
-            "Make a new plan: gpu-setup plan --out FILE",
+            "gpu-setup plan makes a new one, gpu-setup apply carries it out.",
         )

@@ -35,7 +35,7 @@ def repository_steps(host: Host, catalogue: Catalogue, row: Repository, because:
     key = Step(
         id=f"key-{row.name}",
         title=f"Trust the signing key of {row.name}, after comparing its fingerprint",
-        action=AptKey(url=row.key_url, keyring=row.keyring, fingerprints=row.fingerprints, bundle=row.key_bundle),
+        action=key_action(row),
         state=state,
         because=key_because,
         commands=() if state is not State.TODO else _key_commands(row),
@@ -44,20 +44,28 @@ def repository_steps(host: Host, catalogue: Catalogue, row: Repository, because:
     source = Step(
         id=f"repository-{row.name}",
         title=f"Add the repository {row.name}",
-        action=AptRepo(
-            file=row.file,
-            uris=row.uris,
-            suite=row.suite,
-            components=row.components,
-            architectures=row.architectures,
-            signed_by=row.keyring,
-        ),
+        action=source_action(row),
         state=state,
         because=explain(host, because, state),
         commands=() if state is not State.TODO else (write_command(row.file), ("apt-get", "update", "--error-on=any")),
         undo="" if there else f"removes {row.file} and reads the package lists again",
     )
     return key, source
+
+
+def key_action(row: Repository) -> AptKey:
+    return AptKey(url=row.key_url, keyring=row.keyring, fingerprints=row.fingerprints, bundle=row.key_bundle)
+
+
+def source_action(row: Repository) -> AptRepo:
+    return AptRepo(
+        file=row.file,
+        uris=row.uris,
+        suite=row.suite,
+        components=row.components,
+        architectures=row.architectures,
+        signed_by=row.keyring,
+    )
 
 
 def _key_commands(row: Repository) -> tuple[tuple[str, ...], ...]:

@@ -18,16 +18,11 @@ def plan(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
     moving = still_upgraded(host) if host.apt.unattended else None
     if not moving:
         return ()
-    listed = "".join(f'    "{name}";\n' for name in names(catalogue, "nvidia.unattended-set"))
     return (
         Step(
             id="unattended-set",
             title="Exclude the rest of kernel and driver from unattended upgrades too",
-            action=WriteFile(
-                path=FILE,
-                content="// written by gpu-setup: kernel and NVIDIA driver are one set; a part was already excluded\n"
-                f"Unattended-Upgrade::Package-Blacklist {{\n{listed}}};\n",
-            ),
+            action=exclusion(catalogue),
             state=State.TODO,
             because=f"The blacklist here excludes a part of the set, but unattended upgrades would still change "
             f"{' and '.join(moving)}: module, libraries and kernel would then not match. Afterwards `gpu-setup update` "
@@ -35,4 +30,14 @@ def plan(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
             commands=(write_command(FILE),),
             undo=f"removes {FILE}",
         ),
+    )
+
+
+def exclusion(catalogue: Catalogue) -> WriteFile:
+    """apt's setting that excludes the whole set from unattended upgrades."""
+    listed = "".join(f'    "{name}";\n' for name in names(catalogue, "nvidia.unattended-set"))
+    return WriteFile(
+        path=FILE,
+        content="// written by gpu-setup: kernel and NVIDIA driver are one set; a part was already excluded\n"
+        f"Unattended-Upgrade::Package-Blacklist {{\n{listed}}};\n",
     )

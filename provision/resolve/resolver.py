@@ -29,6 +29,7 @@ from provision.model import (
     WriteFile,
     seal,
 )
+from provision.plan.driver_set import module_package
 from provision.plan.kernels import flavours
 from provision.plan.package_steps import names, sentence
 from provision.plan.planner import NO_DOWNLOAD, make_plan
@@ -42,7 +43,6 @@ UNFINISHED = "Versions and sizes are not known until dpkg is repaired."
 # what they install changes apt's answers to the steps after them
 ALONE = ("nvidia-driver", "nvidia-branch-lock")
 _IMAGE = re.compile(r"linux-image-(?:unsigned-)?([0-9][0-9a-z.~+-]*)")
-_MODULES = re.compile(r"linux-modules-nvidia-(([0-9]{3})(?:-server)?(?:-open)?)-(.+)")
 
 
 class BranchUnavailable(Exception):
@@ -262,7 +262,7 @@ def _with_modules(
     action: AptInstall, change: AptChange, earlier: tuple[str, ...], host: Host, sandbox: AptSandbox
 ) -> tuple[AptChange, AptInstall]:
     """Add modules for the running and the next kernel; raises BranchUnavailable if the next would have none."""
-    parts = _module_package(action)
+    parts = module_package(action)
     if parts is None:
         return change, action
     prefix = f"linux-modules-nvidia-{parts[1]}-"
@@ -287,7 +287,7 @@ def _check_next_upgrade(
     action: AptInstall, change: AptChange, host: Host, sandbox: AptSandbox, metas: tuple[str, ...]
 ) -> None:
     """Raise BranchUnavailable if the archive has no module for the kernel of the next upgrade."""
-    parts = _module_package(action)
+    parts = module_package(action)
     if parts is None or not metas:
         return
     try:
@@ -323,13 +323,8 @@ def _branch(made: Plan) -> int | None:
     step = next((step for step in made.steps if step.id == "nvidia-driver" and step.state is State.TODO), None)
     if step is None or not isinstance(step.action, AptInstall):
         return None
-    parts = _module_package(step.action)
+    parts = module_package(step.action)
     return int(parts[2]) if parts else None
-
-
-def _module_package(action: AptInstall) -> re.Match[str] | None:
-    """The first package of prebuilt modules: 1 branch with its family and kind, 2 branch, 3 kernel or its flavour."""
-    return next((match for wanted in action.packages if (match := _MODULES.fullmatch(wanted.name))), None)
 
 
 def _refuse_no_modules(made: Plan, problems: list[str]) -> Plan:

@@ -13,6 +13,7 @@ from machine.errors import Refused
 from machine.local import LocalMachine, Machine
 from provision.model import AptInstall, Plan, Refusal, State, Step, WantedPackage, seal
 from provision.plan.boot_guard import choice_step, guard_step
+from provision.plan.comparison import with_answers
 from provision.plan.driver_set import members
 from provision.plan.installed_driver import installed_driver
 from provision.plan.kernels import flavours
@@ -43,10 +44,7 @@ def plan_update(host: Host, catalogue: Catalogue, machine: Machine) -> Plan:
     with open_sandbox(machine, (), (), ()) as sandbox:
         if problem := sandbox.update():
             raise problem
-        action = AptInstall(packages=tuple(WantedPackage(name=n, installed=v) for n, v in wanted), upgrade=True)
-        if installed_driver(host, catalogue).source is DriverSource.ARCHIVE and not _has_dkms_driver(host):
-            forbid = tuple(name for key in FORBIDDEN for name in catalogue.package(key).fill(branch="*"))
-            action = msgspec.structs.replace(action, forbid=forbid)
+        action = _update_action(host, catalogue, wanted)
         try:
             change = sandbox.simulate(("install", *(name for name, _ in wanted)))
         except UnknownPackages as error:
@@ -123,11 +121,35 @@ def _steps(action: AptInstall, change: AptChange) -> tuple[Step, ...]:
         )
     whole = with_versions(action, change)
     assert isinstance(whole, AptInstall)
-    moved = sorted(change.upgrades)
+    return _open_steps(whole)
+
+
+def _update_action(host: Host, catalogue: Catalogue, wanted: tuple[tuple[str, str], ...]) -> AptInstall:
+    action = AptInstall(packages=tuple(WantedPackage(name=n, installed=v) for n, v in wanted), upgrade=True)
+    if installed_driver(host, catalogue).source is not DriverSource.ARCHIVE or _has_dkms_driver(host):
+        return action
+    forbid = tuple(name for key in FORBIDDEN for name in catalogue.package(key).fill(branch="*"))
+    return msgspec.structs.replace(action, forbid=forbid)
+
+
+def plan_requested_update(host: Host, catalogue: Catalogue, given: Plan) -> Plan:
+    """The update of this machine, with what apt answered to the given plan; asks nothing."""
+    if repair := repair_step(host, ()):
+        return _new_plan(host, (repair,), (), None, ())
+    action = _update_action(host, catalogue, installed_set(host, catalogue))
+    asked = next((step.action for step in given.steps if step.id == "update"), None)
+    whole = with_answers(action, asked)
+    assert isinstance(whole, AptInstall)
+    return _new_plan(host, _open_steps(whole), (), None, ())
+
+
+def _open_steps(action: AptInstall) -> tuple[Step, ...]:
+    """`action`: with apt's answers."""
+    changed = sum(wanted.version != wanted.installed for wanted in (*action.packages, *action.brings))
     step = Step(
         id="update",
-        title=f"Upgrade kernel and driver in one transaction ({len(moved) + len(change.installs)} packages)",
-        action=whole,
+        title=f"Upgrade kernel and driver in one transaction ({changed} packages)",
+        action=action,
         state=State.TODO,
         because="The next kernel has its module. A kernel or a driver alone would leave the machine without its GPU.",
         commands=(("apt-get", "install", "--yes", *(wanted.name for wanted in action.packages)),),

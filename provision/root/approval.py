@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from checks.catalogue import Catalogue
-from checks.facts.host import Host
+from checks.facts.host import Docker, Host
 from machine.errors import FINE, REBOOT_ARMED, Refused
 from machine.local import Machine
 from provision.apply.blockers import changes_driver, gpu_in_use, gpu_users
 from provision.apply.journal import ApplyRequest, ApplyRun, RunKind, StepResult, now
 from provision.model import Plan, Refusal, State
+from provision.plan.allowed import check_actions
+from provision.plan.comparison import differences
 from provision.plan.plan_file import load_plan
-from provision.plan.planner import changed_facts, make_plan
-from provision.root.helper import network_settings
+from provision.plan.planner import changed_facts
+from provision.root.request_check import difference_text, network_settings
 
 
 class DriverUse(NamedTuple):
@@ -32,17 +34,28 @@ def requesting_user(machine: Machine) -> str | None:
     return session.user
 
 
-def load_current(path: str, host: Host, catalogue: Catalogue) -> Plan:
-    """The plan of the file, if nobody changed it and the machine is still as it was; raises Refused."""
+def load_reviewed(path: str, catalogue: Catalogue) -> Plan:
+    """The plan in the file; raises Refused where it was damaged or has a step that no plan of gpu-setup has."""
     made = load_plan(path)
-    if changed := changed_facts(made, make_plan(host, catalogue, made.target)):
-        raise Refused(
-            "apply.changed",
-            "The machine is not as it was when this plan was made.",
-            "; ".join(changed[:6]) + ("; …" if len(changed) > 6 else "."),
-            "Make a new plan: gpu-setup plan",
-        )
+    check_actions(made, catalogue, path)
     return made
+
+
+def require_same(reviewed: Plan, fresh: Plan, path: str, last: ApplyRun | None) -> None:
+    """Raise Refused, with the differences, where the file does not say what the planner says on this machine now.
+
+    `last`: the last run on this machine; the steps that it has done may be missing now.
+    """
+    finished = frozenset(step.id for step in last.steps if step.outcome in ("done", "already")) if last else frozenset()
+    found = differences(reviewed, fresh, finished)
+    if not found:
+        return
+    why = difference_text(found, "the file")
+    next = "Review the plan for this machine: gpu-setup plan -v; gpu-setup plan --out FILE keeps it."
+    if changed := changed_facts(reviewed, fresh):
+        facts = "; ".join(changed[:6]) + ("; …" if len(changed) > 6 else ".")
+        raise Refused("apply.changed", "The machine is not as it was when this plan was made.", f"{why} {facts}", next)
+    raise Refused("plan.differs", f"{path} is not the plan that gpu-setup makes for this machine.", why, next)
 
 
 def refusal_problem(refusal: Refusal) -> Refused:
@@ -92,14 +105,16 @@ def make_request(
     machine: Machine,
     environ: Mapping[str, str],
     *,
+    docker: Docker | None = None,
     busy: bool = False,
     reboot: bool = False,
 ) -> ApplyRequest:
-    """What root gets: the approved plan, who approved it, and their way to the network."""
+    """What root gets: the approved plan, who approved it, the engine that they see, and their way to the network."""
     return ApplyRequest(
         kind=kind,
         plan=made,
         person=requesting_user(machine),
+        docker=docker,
         busy=busy,
         reboot=reboot,
         ssh=bool(environ.get("SSH_CONNECTION")),

@@ -7,6 +7,7 @@ import secrets
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -24,16 +25,13 @@ from provision.apply.journal import ApplyRequest, ApplyRun, Journal, JournalEntr
 from provision.apply.status import reopen_interrupted
 from provision.apply_context import LIBRARY, STATE, SYSTEMD, ApplyContext
 from provision.model import Plan, Reboot, State
+from provision.plan.comparison import with_apt_answers
 from provision.plan.planner import make_plan
+from provision.root.request_check import approved_plan, check_request
 from provision.root.tool_copy import here
 
-# the only settings of a person that root's child processes need: those for the network
-NETWORK = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "ftp_proxy")
-CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
-
-
-def network_settings(environ: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environ.items() if name.lower() in NETWORK or name in CERTIFICATES}
+# root's own plan for a request
+OwnPlan = Callable[[ApplyRequest, ApplyContext, Journal], Plan]
 
 
 def new_run_name() -> str:
@@ -72,8 +70,22 @@ def with_person(host: Host, machine: Machine, person: str | None) -> Host:
     return msgspec.structs.replace(host, person=behind)
 
 
-def run_request(request: ApplyRequest, emit: Emit) -> ApplyRun:
-    """Run the request until it ends or needs a reboot. Raises Problem only for what prevents its start."""
+def plan_here(request: ApplyRequest, context: ApplyContext, journal: Journal) -> Plan:
+    """Root's own plan for a request of kind apply, with apt's answers of the request."""
+    host = read_host_for(context.machine, request.person)
+    if request.docker is not None:
+        host = msgspec.structs.replace(host, docker=request.docker)
+    own = make_plan(host, catalogue(), request.plan.target, request.plan.without)
+    reopened = reopen_interrupted(own.steps, journal.load_run())
+    return with_apt_answers(msgspec.structs.replace(own, steps=reopened), request.plan)
+
+
+def run_request(request: ApplyRequest, emit: Emit, own_plan: OwnPlan) -> ApplyRun:
+    """Run the request until it ends or needs a reboot. Raises Problem only for what prevents its start.
+
+    What is carried out is `own_plan`, if the request says the same.
+    """
+    check_request(request, catalogue())
     os.umask(0o022)
     os.environ.update(request.environ)
     journal = Journal(STATE)
@@ -84,6 +96,8 @@ def run_request(request: ApplyRequest, emit: Emit) -> ApplyRun:
     name = new_run_name()
     context = new_context(name, LocalMachine(), emit, request.environ)
     with journal.lock():
+        approved = approved_plan(request, own_plan(request, context, journal))
+        request = msgspec.structs.replace(request, plan=approved)
         if request.kind == "rollback":
             # neither the next boot nor a person's resume may continue what is being undone
             resume_unit.disarm(context)
@@ -118,6 +132,7 @@ def resume_request(emit: Emit, *, at_boot: bool, reboot: bool = False) -> ApplyR
     request = journal.load_request()
     if request is None:
         raise _nothing_to_resume(journal.load_run())
+    check_request(request, catalogue(), str(STATE / "request.json"))
     machine = LocalMachine()
     os.environ.update(request.environ)
     name = new_run_name()

@@ -15,6 +15,8 @@ LARGEST = 1 << 20
 # RFC 9580, packet type IDs
 _PUBLIC_KEY = 6
 _SECRET = (5, 7)
+# what belongs to a public key besides it: signatures, user ids, subkeys, user attributes (RFC 9580, 10.1.1)
+_BELONGING = (2, 13, 14, 17)
 _BLOCK = re.compile(
     rb"-----BEGIN PGP PUBLIC KEY BLOCK-----\s*?\n(?:[^\n:]+:[^\n]*\n)*\s*\n(.*?)\n=?[^\n]{0,8}\n?"
     rb"-----END PGP PUBLIC KEY BLOCK-----",
@@ -126,17 +128,19 @@ def _download_problem(url: str, why: str) -> OutsideFailed:
 
 
 def _keys(content: bytes) -> Iterator[SigningKey]:
-    """Primary keys with their user ids, subkeys and signatures, in the file's order."""
-    fingerprint, start = "", 0
+    """Primary keys with their user ids, subkeys and signatures, in the file's order.
+
+    Any other packet is left out: a compressed packet can hold further keys, which gpg reads.
+    """
+    found: list[tuple[str, bytearray]] = []
     for kind, begin, body, end in _packets(content):
         if kind in _SECRET:
             raise InvalidKey("it contains a secret key")
         if kind == _PUBLIC_KEY:
-            if fingerprint:
-                yield SigningKey(fingerprint, content[start:begin])
-            fingerprint, start = _fingerprint(content[body:end]), begin
-    if fingerprint:
-        yield SigningKey(fingerprint, content[start:])
+            found.append((_fingerprint(content[body:end]), bytearray(content[begin:end])))
+        elif kind in _BELONGING and found:
+            found[-1][1].extend(content[begin:end])
+    return (SigningKey(fingerprint, bytes(packets)) for fingerprint, packets in found)
 
 
 def _packets(content: bytes) -> Iterator[tuple[int, int, int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -9,13 +10,17 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
+from provision.apply.journal import ApplyRequest
+from provision.model import Plan, UserGroup, WriteFile
 from tests.lab.provision import state
 from tests.lab.provision.deb import Package, build
 from tests.lab.provision.hosts import Guest, Hosts
 from tests.lab.provision.repositories import Repositories
 from tests.lab.training import Ended
+from tests.provision.forged import with_step
 
 pytestmark = pytest.mark.lab
 
@@ -282,3 +287,43 @@ def test_a_changed_plan_is_refused(hosts: Hosts, shops: Repositories) -> None:
         assert state.differences(before, state.of(guest)) == []
         guest.write("/home/ada/plan.json", content)
         assert guest.tool("apply", "--yes", "--plan", "/home/ada/plan.json").rc == 5
+        # what is done is done: the same file continues
+        again = guest.tool("apply", "--yes", "--plan", "/home/ada/plan.json")
+        assert again.rc == 5, again.document
+        assert {step["outcome"] for step in again.data["steps"] if step["id"] != "reboot"} == {"already"}
+
+
+def test_a_forged_plan_is_refused_by_both_ends(hosts: Hosts, shops: Repositories) -> None:
+    """Each forged step has a harmless title, and the plan a digest that is right."""
+    forged = {
+        "sudoers": WriteFile(path="/etc/sudoers.d/gpu-setup", content="ada ALL=(ALL) NOPASSWD: ALL\n", mode=0o440),
+        "cron": WriteFile(path="/etc/cron.d/gpu-setup", content="* * * * * root touch /root/forged\n"),
+        "unit": WriteFile(path="/etc/systemd/system/x.service", content="[Service]\nExecStart=/bin/true\n"),
+    }
+    # what gpu-setup does only where it is asked to
+    unasked = {"docker-group": UserGroup(user="ada", groups=("docker",))}
+    with hosts.guest(COMPUTER) as guest:
+        guest.run("gpu-setup", "plan", "--out", "/home/ada/plan.json", check=True)
+        document = json.loads(guest.read("/home/ada/plan.json"))
+        plan = msgspec.convert(document["data"], Plan)
+        before = state.of(guest)
+        for actions, code in ((forged, "plan.not-allowed"), (unasked, "plan.differs")):
+            for name, action in actions.items():
+                changed = with_step(plan, action, f"{name}-step")
+                guest.write("/home/ada/plan.json", json.dumps({**document, "data": msgspec.to_builtins(changed)}))
+                ended = guest.tool("apply", "--yes", "--plan", "/home/ada/plan.json")
+                assert (ended.rc, ended.error["code"]) == (3, code), ended.document
+                assert f"{name}-step" in ended.error["what"] + ended.error["why"]
+                assert _root_says(guest, ApplyRequest(kind="apply", plan=changed, person="ada")) == code
+        as_rollback = ApplyRequest(kind="rollback", plan=with_step(plan, forged["sudoers"]))
+        assert _root_says(guest, as_rollback) == "plan.differs"
+        assert state.differences(before, state.of(guest)) == []
+
+
+def _root_says(guest: Guest, request: ApplyRequest) -> str:
+    """The code of root's refusal: its end of apply, with the request as it comes from a person's process."""
+    asked = guest.run(
+        "gpu-setup", "apply", "--inside", user="root", stdin=msgspec.json.encode(request).decode(), timeout=180
+    )
+    assert asked.returncode == 3, asked.stdout + asked.stderr
+    return str(json.loads(asked.stdout.splitlines()[-1])["problem"]["code"])

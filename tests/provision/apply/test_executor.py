@@ -15,7 +15,7 @@ from provision.apply.executor import new_run, run_plan
 from provision.apply.journal import ApplyRequest, ApplyRun, Journal, JournalEntry
 from provision.apply_context import ApplyContext
 from provision.model import AnyAction, KernelModule, MokEnroll, Plan, Reboot, Service, State, Step, WriteFile, seal
-from provision.plan.plan_file import check_plan, load_plan
+from provision.plan.plan_file import check_digest, load_plan
 from provision.root.approval import exit_code
 from provision.target import PlanTarget
 from tests.provision.hosts import Nowhere
@@ -177,7 +177,7 @@ def test_somebody_elses_folder_is_not_trusted(tmp_path: Path) -> None:
 
 def test_a_changed_plan_is_refused(tmp_path: Path) -> None:
     plan = plan_of(WriteFile(path="/etc/a", content="x"))
-    check_plan(plan, "here")
+    check_digest(plan, "here")
     file = tmp_path / "plan.json"
     document = {"schema": "gpu-setup/plan/1", "data": msgspec.to_builtins(plan)}
     file.write_bytes(msgspec.json.encode(document))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from provision.apply.journal import ApplyRun, StepResult
-from provision.apply.status import reopen_interrupted
+from gpu_setup.render.apply import status_text
+from provision.apply import status
+from provision.apply.journal import ApplyRun, Journal, JournalEntry, StepResult
+from provision.apply.status import apply_status, reopen_interrupted
 from provision.model import Service, State, Step, WriteFile
+from tests.provision.hosts import Nowhere
 
 WRITE = Step(
     id="nouveau-blacklist",
@@ -68,3 +73,27 @@ def test_a_driver_that_was_installed_just_before_the_end_still_gets_its_blacklis
 ) -> None:
     steps = reopen_interrupted((_driver(driver),), _run(**outcomes))
     assert ("nouveau-blacklist" in [step.id for step in steps if step.state is State.TODO]) is added
+
+
+@pytest.mark.parametrize("content", [b"", b'{"run": "2026', b"\xff\xfe\x00", b"[]", None])
+def test_a_state_that_cannot_be_read_is_unknown(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut may leave it incomplete. The journal shows that something was applied."""
+    monkeypatch.setattr(status, "STATE", tmp_path)
+    monkeypatch.setattr(status, "UNIT", str(tmp_path / "no-unit"))
+    assert apply_status(Nowhere()).standing == "none"
+    journal = Journal(tmp_path)
+    journal.write(JournalEntry(time="1", run="r", kind="apply", phase="begin"))
+    if content is not None:
+        (tmp_path / "state.json").write_bytes(content)
+    found = apply_status(Nowhere())
+    assert (found.standing, found.run) == ("unknown", None)
+    text = status_text(found)
+    assert text.startswith("Unknown:") and str(journal.file) in text and "gpu-setup apply" in text
+
+
+def test_a_damaged_state_without_a_journal_is_unknown_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "STATE", tmp_path)
+    (tmp_path / "state.json").write_bytes(b"{")
+    assert apply_status(Nowhere()).standing == "unknown"

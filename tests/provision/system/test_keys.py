@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -66,6 +67,24 @@ def test_a_strangers_key_beside_the_wanted_one_is_left_out(ring: tuple[bytes, by
     assert fingerprints(trusted_keyring(other + binary, (fingerprint,), "https://example.invalid/key")) == (
         fingerprint,
     )
+
+
+def test_packets_after_the_checked_key_are_left_out(ring: tuple[bytes, bytes, str], tmp_path: Path) -> None:
+    """gpg finds the second key in the compressed packet (RFC 9580, 5.6), which follows the key that was checked."""
+    binary, _, fingerprint = ring
+    tmp_path.chmod(0o700)
+    gpg(tmp_path, "--passphrase", "", "--quick-gen-key", "Other <other@example.invalid>", "ed25519", "sign", "0")
+    body = b"\x01" + zlib.compress(gpg(tmp_path, "--export"), wbits=-15)
+    hidden = b"\xc8\xff" + len(body).to_bytes(4, "big") + body
+    shown = gpg(tmp_path, "--show-keys", "--with-colons", *_written(tmp_path, binary + hidden))
+    assert shown.count(b"pub:") == 2
+    for content in (binary + hidden, hidden + binary):
+        assert trusted_keyring(content, (fingerprint,), "https://example.invalid/key") == binary
+
+
+def _written(folder: Path, content: bytes) -> tuple[str]:
+    (folder / "both.gpg").write_bytes(content)
+    return (str(folder / "both.gpg"),)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>Please log in</html>", b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n"])
