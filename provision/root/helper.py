@@ -16,7 +16,7 @@ from checks.catalogue import catalogue
 from checks.facts.host import Host
 from checks.facts.person import database_groups
 from checks.facts.read import read_host
-from machine.errors import BadAnswer, Refused
+from machine.errors import BadAnswer, Problem, Refused
 from machine.events import Emit, Event
 from machine.local import LocalMachine, Machine, Unreadable
 from provision.apply import blockers, resume_unit
@@ -129,11 +129,8 @@ def resume_request(emit: Emit, *, at_boot: bool, reboot: bool = False) -> ApplyR
     os.umask(0o022)
     journal = Journal(STATE)
     journal.open()
-    request = journal.load_request()
-    if request is None:
-        raise _nothing_to_resume(journal.load_run())
-    check_request(request, catalogue(), str(STATE / "request.json"))
     machine = LocalMachine()
+    request = _saved_request(journal, ApplyContext(machine, emit, STATE, systemd=os.path.isdir(SYSTEMD)), at_boot)
     os.environ.update(request.environ)
     name = new_run_name()
     context = new_context(name, machine, emit, request.environ)
@@ -172,6 +169,20 @@ def resume_request(emit: Emit, *, at_boot: bool, reboot: bool = False) -> ApplyR
                 resume_unit.write_login_message(run)
             resume_unit.disarm(context)
     return run
+
+
+def _saved_request(journal: Journal, context: ApplyContext, at_boot: bool) -> ApplyRequest:
+    """The request that was approved; one that is damaged or not allowed is not tried again at every boot."""
+    try:
+        request = journal.load_request()
+        if request is None:
+            raise _nothing_to_resume(journal.load_run())
+        check_request(request, catalogue(), str(journal.place / "request.json"))
+    except Problem:
+        if at_boot:
+            resume_unit.disarm(context)
+        raise
+    return request
 
 
 def _nothing_to_resume(last: ApplyRun | None) -> Refused:

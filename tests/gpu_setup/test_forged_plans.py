@@ -12,6 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from machine.errors import Problem
+from machine.events import silent
+from provision.apply import resume_unit
 from provision.apply.journal import ApplyRequest
 from provision.model import Plan, seal
 from provision.root import helper
@@ -63,8 +66,13 @@ def ends(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.
 def test_both_ends_refuse_a_forged_step_and_write_nothing(name: str, ends: Ends, state: Path) -> None:
     forged = with_step(honest(), FORGED[name])
     assert ends.person(forged)["code"] == "plan.not-allowed"
-    for kind in ("apply", "update"):
-        assert ends.root(ApplyRequest(kind=kind, plan=forged))["code"] == "plan.not-allowed"
+    assert ends.root(ApplyRequest(kind="apply", plan=forged))["code"] == "plan.not-allowed"
+    assert not state.exists()
+
+
+def test_root_refuses_a_forged_update(ends: Ends, state: Path) -> None:
+    forged = with_step(honest(), FORGED["a sudoers file"], "update")
+    assert ends.root(ApplyRequest(kind="update", plan=forged))["code"] == "plan.not-allowed"
     assert not state.exists()
 
 
@@ -97,3 +105,27 @@ def test_root_refuses_what_is_no_request(ends: Ends, state: Path) -> None:
     for content in (b"", b"\xff\xfe", b"[]", b'{"kind": "apply"}'):
         assert ends.root(content)["code"] == "apply.request"
     assert not state.exists()
+
+
+@pytest.mark.parametrize("at_boot", [False, True])
+@pytest.mark.parametrize("saved", ["forged", "damaged"])
+def test_resume_refuses_a_saved_request_and_does_not_try_it_at_every_boot(
+    saved: str, at_boot: bool, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = state.with_name("gpu-setup-resume.service")
+    for name in ("UNIT", "WANTED"):
+        monkeypatch.setattr(resume_unit, name, str(unit))
+    monkeypatch.setattr(helper, "SYSTEMD", str(state / "no-systemd"))
+    state.mkdir()
+    unit.write_text("armed")
+    forged = ApplyRequest(kind="apply", plan=with_step(honest(), FORGED["a systemd unit"]))
+    (state / "request.json").write_bytes(msgspec.json.encode(forged) if saved == "forged" else b"{")
+    mask = os.umask(0o022)
+    try:
+        with pytest.raises(Problem) as refused:
+            helper.resume_request(silent, at_boot=at_boot)
+    finally:
+        os.umask(mask)
+    assert refused.value.code == ("plan.not-allowed" if saved == "forged" else "journal.damaged")
+    assert unit.exists() is not at_boot
+    assert {file.name for file in state.iterdir()} == {"request.json"}

@@ -305,6 +305,7 @@ def test_a_forged_plan_is_refused_by_both_ends(hosts: Hosts, shops: Repositories
     with hosts.guest(COMPUTER) as guest:
         guest.run("gpu-setup", "plan", "--out", "/home/ada/plan.json", check=True)
         document = json.loads(guest.read("/home/ada/plan.json"))
+        guest.path("/home/ada/plan.json").unlink()
         plan = msgspec.convert(document["data"], Plan)
         before = state.of(guest)
         for actions, code in ((forged, "plan.not-allowed"), (unasked, "plan.differs")):
@@ -317,6 +318,7 @@ def test_a_forged_plan_is_refused_by_both_ends(hosts: Hosts, shops: Repositories
                 assert _root_says(guest, ApplyRequest(kind="apply", plan=changed, person="ada")) == code
         as_rollback = ApplyRequest(kind="rollback", plan=with_step(plan, forged["sudoers"]))
         assert _root_says(guest, as_rollback) == "plan.differs"
+        guest.path("/home/ada/plan.json").unlink()
         assert state.differences(before, state.of(guest)) == []
 
 
