@@ -5,9 +5,12 @@ base_model ─▶ gpu_setup_worker.fetch in the training environment ─▶ mode
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import time
+import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from harness.atomic_files import disk_errors
 from harness.environment.build import Environment
 from harness.environment.worker_process import worker_environment
 from harness.process.diagnosis import describe_exit, last_error
+from harness.recipe.loader import SHIPPED
 from machine.errors import OutsideFailed, Problem, Refused
 from machine.events import Emit, Event
 from machine.local import Machine
@@ -24,6 +28,7 @@ from machine.paths import Paths, make
 
 STAGE = "model"
 SOURCE = "source.json"
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class ModelSource(msgspec.Struct, frozen=True):
@@ -33,6 +38,28 @@ class ModelSource(msgspec.Struct, frozen=True):
     revision: str
     licence: str | None = None
     files: dict[str, tuple[int, str | None]] = {}
+
+
+class KnownModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The sha256 of files of a model at one commit, by name (recipes/models.toml)."""
+
+    revision: str
+    sha256: dict[str, str]
+    source: str
+    date: str
+
+
+@cache
+def known_models() -> dict[str, KnownModel]:
+    """The models whose files have a known sha256, by their name on the hub."""
+    text = (SHIPPED / "models.toml").read_text(encoding="utf-8")
+    return msgspec.convert(tomllib.loads(text), dict[str, KnownModel])
+
+
+def known_files(repo: str, revision: str | None) -> dict[str, str]:
+    """name → sha256, for the files of this model at this commit that have a known one."""
+    model = known_models().get(repo)
+    return model.sha256 if model and model.revision == revision else {}
 
 
 class _Plan(msgspec.Struct, frozen=True, tag_field="event", tag="plan"):
@@ -84,21 +111,51 @@ def ensure_downloaded(
     from filelock import FileLock
 
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        _check_cache(repo, revision)
         return repo
     folder = model_folder(paths.models, repo, revision)
     with disk_errors(folder), FileLock(f"{make(paths.models) / folder.name}.lock"):
         source = read_source(folder)
-        if source is None:
+        if source is None or not is_the_pinned(source, revision, folder):
             _fetch(repo, revision, folder, environment, machine, emit)
         else:
             emit(Event("end", STAGE, f"{repo} is downloaded (revision {source.revision[:12]}): {folder}"))
     return str(folder)
 
 
+def is_the_pinned(source: ModelSource, revision: str | None, folder: Path) -> bool:
+    """Whether a complete folder is of the commit that is pinned, with the files that are known for it."""
+    if revision and COMMIT.fullmatch(revision) and source.revision != revision:
+        return False
+    return all(
+        source.files.get(name, (0, None))[1] == digest or _sha256(folder / name) == digest
+        for name, digest in known_files(source.repo, source.revision).items()
+    )
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _check_cache(repo: str, revision: str | None) -> None:
+    """Refuse a model in the libraries' own cache if one of its files does not have its known sha256."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    for name, digest in known_files(repo, revision).items():
+        file = cache / f"models--{repo.replace('/', '--')}" / "snapshots" / str(revision) / name
+        if file.exists() and (found := _sha256(file)) != digest:
+            raise _problem(repo, revision, _Failed("changed", f"{file} has sha256 {found}, and must have {digest}"))
+
+
 def _fetch(
     repo: str, revision: str | None, folder: Path, environment: Environment, machine: Machine, emit: Emit
 ) -> None:
     emit(Event("start", STAGE, f"Asking the hub for {repo}"))
+    known = known_files(repo, revision)
     failed: list[_Failed] = []
     first: list[tuple[float, int]] = []
 
@@ -112,6 +169,7 @@ def _fetch(
             part = f", {done:.1f} GB of it already downloaded" if event.left < event.bytes else ""
             words = f"licence {event.licence or 'not stated'}, {event.bytes / 1e9:.1f} GB in {event.files} files{part}"
             emit(Event("note", STAGE, f"Downloading {event.repo} (revision {event.revision[:12]}): {words}"))
+            emit(Event("note", STAGE, how_checked(known)))
         elif isinstance(event, _Progress):
             now = time.monotonic()
             first.append((now, event.done))
@@ -121,9 +179,10 @@ def _fetch(
         else:
             failed.append(event)
 
-    option = ("--revision", revision) if revision else ()
+    options = ["--revision", revision] if revision else []
+    options += [word for name, digest in known.items() for word in ("--sha256", f"{name}={digest}")]
     outcome = machine.stream(
-        (str(environment.python), "-m", "gpu_setup_worker.fetch", repo, str(folder), *option),
+        (str(environment.python), "-m", "gpu_setup_worker.fetch", repo, str(folder), *options),
         on_line,
         env=worker_environment(environment, offline=False),
     )
@@ -137,6 +196,14 @@ def _fetch(
             "Run the same command again: it continues this download.",
         )
     emit(Event("end", STAGE, f"Downloaded and checked: {folder}"))
+
+
+def how_checked(known: dict[str, str]) -> str:
+    """What the files of a download are compared with, as a sentence."""
+    hub = "with the digests that the hub itself gives: that shows a damaged download, not a changed model"
+    if not known:
+        return f"gpu-setup knows no sha256 of its files, so they are checked only {hub}."
+    return f"{len(known)} of its files are checked with gpu-setup's own sha256, the others {hub}."
 
 
 def _problem(repo: str, revision: str | None, failed: _Failed) -> Problem:
@@ -179,6 +246,21 @@ def _problem(repo: str, revision: str | None, failed: _Failed) -> Problem:
                 "model.checksum",
                 f"The download of {repo} is not correct: {failed.text}.",
                 "A proxy or mirror changes the file, or the disk fails.",
+                "Unset HF_ENDPOINT or try another network, then run the same command again.",
+            )
+        case "other-revision":
+            return OutsideFailed(
+                "model.other-revision",
+                f"{hub} does not give the revision of {repo} that the recipe pins: {failed.text}.",
+                "A mirror is out of date, or changes models. Nothing of it is loaded.",
+                "Unset HF_ENDPOINT or try another network; to train on another revision, change revision_of_model in a "
+                "copy of the recipe.",
+            )
+        case "changed":
+            return OutsideFailed(
+                "model.changed",
+                f"{repo} is not the model that gpu-setup knows at this revision: {failed.text}.",
+                "A hub, mirror or proxy changed the file, or the disk fails. Nothing of it is loaded.",
                 "Unset HF_ENDPOINT or try another network, then run the same command again.",
             )
         case "no-safetensors":

@@ -38,6 +38,9 @@ class Hub:
         self.wrong: str | None = None
         self.wrongs = 0
         self.down = False
+        # the commit that it answers with, whatever was asked for: for the model, for its files
+        self.commit = REVISION
+        self.file_commit = REVISION
         # whether a cut is the last that the hub does
         self.dies = False
 
@@ -108,7 +111,7 @@ def served(models: dict[str, Path]) -> Iterator[Hub]:
                 {
                     "id": name,
                     "modelId": name,
-                    "sha": REVISION,
+                    "sha": hub.commit,
                     "gated": "auto" if name in hub.gated else False,
                     "tags": ["safetensors", "license:apache-2.0"],
                     "cardData": {"license": "apache-2.0"},
@@ -136,7 +139,7 @@ def served(models: dict[str, Path]) -> Iterator[Hub]:
                 hub.ranges.append(f"{file.name} {begin}")
             self.send_response(206 if asked else 200)
             self.send_header("ETag", f'"{etag}"')
-            self.send_header("X-Repo-Commit", REVISION)
+            self.send_header("X-Repo-Commit", hub.file_commit)
             self.send_header("Accept-Ranges", "bytes")
             if asked:
                 self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")

@@ -1,9 +1,11 @@
 """Downloads a model from the hub into a plain folder: resumable, every file checked, safetensors only.
 
-`python -m gpu_setup_worker.fetch REPO OUT [--revision REV]` prints one JSON object per line: plan (with the size),
-progress, then done or failed {code, text}. OUT/source.json is written last: {repo, revision, licence, files: {name:
-[bytes, digest]}}; with it the folder is complete. Large files are checked with the hub's sha256, all other files with
-git's own sha1. HF_ENDPOINT selects a mirror. An interrupted download stays in OUT and resumes, also within a file.
+`python -m gpu_setup_worker.fetch REPO OUT [--revision REV] [--sha256 NAME=HEX…]` prints one JSON object per line: plan
+(with the size), progress, then done or failed {code, text}. OUT/source.json is written last: {repo, revision, licence,
+files: {name: [bytes, digest]}}; with it the folder is complete. Large files are checked with the hub's sha256, all
+other files with git's own sha1: both come from the same server as the file. A file that --sha256 names must have that
+digest; where REV is a commit, every answer must be of that commit. HF_ENDPOINT selects a mirror. An interrupted
+download stays in OUT and resumes, also within a file.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ os.environ["HF_HUB_DISABLE_XET"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 import httpx
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -44,17 +46,21 @@ SOURCE = "source.json"
 TRIES = 5
 # files besides the weights: configuration, tokenizer, chat template, licence and model card; no code, no pickle files
 _BESIDE = re.compile(r"[\w.-]+\.(json|txt|jinja|model)|tokenizer[\w.-]*|(LICENSE|LICENCE|NOTICE|README)[\w.-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 # copies of the same weights, for other programs
 _OTHER_WEIGHTS = re.compile(r"consolidated.*|.*\.fp16\.safetensors|.*\.int8\.safetensors")
 
 
 class RepoFile(NamedTuple):
-    """A file of the repository. `sha256` is the digest of a large file (LFS), `blob` git's sha1 of any other file."""
+    """A file of the repository. `sha256` is the digest of a large file (LFS), `blob` git's sha1 of any other file; both
+    as the hub gives them. `known`: the sha256 that the file must have, from elsewhere.
+    """
 
     name: str
     size: int
     sha256: str | None
     blob: str | None
+    known: str | None = None
 
 
 class DownloadFailed(Exception):
@@ -99,6 +105,9 @@ def fetch_file(repo: str, revision: str, wanted: RepoFile, out: Path) -> None:
     wrong = False
     for number in range(TRIES):
         try:
+            answered = get_hf_file_metadata(hf_hub_url(repo, wanted.name, revision=revision)).commit_hash
+            if answered != revision:
+                raise other_revision(wanted.name, revision, answered)
             path = Path(hf_hub_download(repo, wanted.name, revision=revision, local_dir=out))
         except (httpx.TransportError, LocalEntryNotFoundError, OSError) as error:
             # the client's HTTP errors are OSErrors too; only server errors are worth another try
@@ -109,6 +118,7 @@ def fetch_file(repo: str, revision: str, wanted: RepoFile, out: Path) -> None:
             time.sleep(min(8, 2**number) / 4)
             continue
         if is_correct(path, wanted):
+            refuse_changed(path, wanted)
             return
         path.unlink(missing_ok=True)
         if wrong:
@@ -119,11 +129,40 @@ def fetch_file(repo: str, revision: str, wanted: RepoFile, out: Path) -> None:
     )
 
 
-def fetch(repo: str, revision: str | None, out: Path) -> None:
-    info = HfApi().model_info(repo, revision=revision, files_metadata=True)
+def other_revision(what: str, wanted: str, answered: str | None) -> DownloadFailed:
+    return DownloadFailed("other-revision", f"{what} was asked for at {wanted}, and the answer is of {answered}")
+
+
+def refuse_changed(path: Path, wanted: RepoFile) -> None:
+    """Remove a file that does not have its known sha256, and fail."""
+    if wanted.known is None:
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != wanted.known:
+        path.unlink()
+        raise DownloadFailed("changed", f"{wanted.name} has sha256 {found}, and must have {wanted.known}")
+
+
+def listed_files(info: Any, known: dict[str, str]) -> list[RepoFile]:
+    """The repository's files; fails before any download if the hub lists another digest than the known one."""
     files = [
-        RepoFile(f.rfilename, f.size or 0, f.lfs.sha256 if f.lfs else None, f.blob_id) for f in info.siblings or []
+        RepoFile(f.rfilename, f.size or 0, f.lfs.sha256 if f.lfs else None, f.blob_id, known.get(f.rfilename))
+        for f in info.siblings or []
     ]
+    if missing := sorted(known.keys() - {file.name for file in files}):
+        raise DownloadFailed("changed", f"{missing[0]} is missing there")
+    for file in files:
+        if file.known and file.sha256 and file.known != file.sha256:
+            raise DownloadFailed("changed", f"{file.name} has sha256 {file.sha256} there, and must have {file.known}")
+    return files
+
+
+def fetch(repo: str, revision: str | None, out: Path, known: dict[str, str]) -> None:
+    info = HfApi().model_info(repo, revision=revision, files_metadata=True)
+    if revision and _COMMIT.fullmatch(revision) and info.sha != revision:
+        raise other_revision(repo, revision, info.sha)
+    files = listed_files(info, known)
     index = next((file for file in files if file.name == "model.safetensors.index.json"), None)
     out.mkdir(parents=True, exist_ok=True)
     if index is not None:
@@ -154,7 +193,7 @@ def fetch(repo: str, revision: str | None, out: Path) -> None:
         "repo": repo,
         "revision": info.sha,
         "licence": licence,
-        "files": {file.name: [file.size, file.sha256 or file.blob] for file in todo},
+        "files": {file.name: [file.size, file.known or file.sha256 or file.blob] for file in todo},
     }
     partial = out / f"{SOURCE}.partial"
     partial.write_text(json.dumps(document), encoding="utf-8")
@@ -209,10 +248,11 @@ def main() -> None:
     parser.add_argument("repo")
     parser.add_argument("out", type=Path)
     parser.add_argument("--revision")
+    parser.add_argument("--sha256", action="append", default=[], metavar="NAME=HEX")
     given = parser.parse_args()
     end_with_parent()
     try:
-        fetch(given.repo, given.revision, given.out)
+        fetch(given.repo, given.revision, given.out, dict(word.rsplit("=", 1) for word in given.sha256))
     except Exception as error:
         failed = failure_of(error)
         print_event("failed", code=failed.code, text=failed.text)

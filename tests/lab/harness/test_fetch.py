@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from harness.environment.base_model import ensure_model
-from harness.environment.model_download import ensure_downloaded, model_folder, read_source
+from harness.environment.model_download import KnownModel, ensure_downloaded, model_folder, read_source
 from harness.recipe.loader import load_recipe
 from machine.errors import OutsideFailed, Problem, Refused
 from machine.events import Event, silent
@@ -65,7 +67,8 @@ def test_size_first_then_every_file_checked_and_no_pickles(training: Training, h
     assert not (folder / "consolidated.safetensors").exists() and not (folder / ".cache").exists()
     for name in ("model.safetensors", "config.json", "tokenizer.json", "LICENSE"):
         assert (folder / name).read_bytes() == (hub.models[NAME] / name).read_bytes()
-    note = next(event.text for event in said if event.kind == "note")
+    note, check = (event.text for event in said if event.kind == "note")
+    assert "no sha256 of its files" in check and "not a changed model" in check
     assert "apache-2.0" in note and "GB in" in note and REVISION[:12] in note
     source = read_source(folder)
     assert source is not None
@@ -145,6 +148,68 @@ def test_a_pinned_revision_is_what_comes(training: Training, hub: Hub, tmp_path:
     folder = get(training, tmp_path / "home", revision=REVISION)
     assert folder.name == f"workbench--tiny-mistral-{REVISION[:12]}"
     assert all(f"/revision/{REVISION}" in line for line in hub.asked if "/api/models/" in line)
+
+
+OTHER = "f" * 40
+
+
+def test_another_revision_than_the_pinned_one_is_refused(training: Training, hub: Hub, tmp_path: Path) -> None:
+    """A mirror that is out of date, or that swaps single files; and a folder that an earlier version took from it."""
+    for model, file in ((OTHER, OTHER), (REVISION, OTHER)):
+        hub.commit, hub.file_commit = model, file
+        with pytest.raises(OutsideFailed) as failed:
+            get(training, tmp_path / "home", revision=REVISION)
+        assert failed.value.code == "model.other-revision"
+        assert REVISION in failed.value.what and OTHER in failed.value.what
+        assert read_source(model_folder(tmp_path / "home" / "cache" / "models", NAME, REVISION)) is None
+    hub.commit = hub.file_commit = REVISION
+    folder = get(training, tmp_path / "home", revision=REVISION)
+    (folder / "source.json").write_text((folder / "source.json").read_text().replace(REVISION, OTHER))
+    hub.asked.clear()
+    get(training, tmp_path / "home", revision=REVISION)
+    source = read_source(folder)
+    assert hub.asked and source is not None and source.revision == REVISION
+
+
+def test_a_file_that_is_not_the_known_one_is_refused_before_it_is_loaded(
+    training: Training, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's own digests are those of the changed files: they prove nothing."""
+    repository = hub.models[NAME]
+    known = {
+        name: hashlib.sha256((repository / name).read_bytes()).hexdigest()
+        for name in ("model.safetensors", "config.json")
+    }
+    model = KnownModel(REVISION, known, "this test", "2026-11-30")
+    monkeypatch.setattr("harness.environment.model_download.known_models", lambda: {NAME: model})
+    said: list[Event] = []
+    folder = get(training, tmp_path / "home", said, revision=REVISION)
+    assert any("2 of its files are checked with gpu-setup's own sha256" in event.text for event in said)
+    assert read_source(folder) is not None
+    for name in known:
+        right = (repository / name).read_bytes()
+        (repository / name).write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+        with pytest.raises(OutsideFailed) as failed:
+            get(training, tmp_path / f"home {name}", revision=REVISION)
+        assert failed.value.code == "model.changed"
+        assert name in failed.value.what and known[name] in failed.value.what
+        assert not list((tmp_path / f"home {name}").rglob(f"{name}")), "it is not kept"
+        (repository / name).write_bytes(right)
+    (repository / "config.json").rename(repository / "config.old.json")
+    with pytest.raises(OutsideFailed, match=r"config\.json is missing there"):
+        get(training, tmp_path / "gone", revision=REVISION)
+
+    snapshot = tmp_path / "hf" / "hub" / f"models--{NAME.replace('/', '--')}" / "snapshots" / REVISION
+    snapshot.mkdir(parents=True)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    ensure = partial(ensure_downloaded, NAME, REVISION, training.environment, LocalMachine())
+    assert ensure(paths({"GPU_SETUP_HOME": str(tmp_path)}), silent) == NAME
+    (snapshot / "config.json").write_text("{}")
+    with pytest.raises(OutsideFailed) as failed:
+        ensure(paths({"GPU_SETUP_HOME": str(tmp_path)}), silent)
+    assert failed.value.code == "model.changed"
 
 
 def hub_recipe(folder: Path) -> Path:
