@@ -100,6 +100,7 @@ def command(options: PlanOptions) -> Answer:
     """Show what would be installed and changed, and why. Changes nothing."""
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
+    from provision.plan.plan_file import as_written
     from provision.resolve.resolver import resolve_plan
     from provision.root.approval import refusal_problem, requesting_user
     from provision.root.helper import with_person
@@ -118,7 +119,10 @@ def command(options: PlanOptions) -> Answer:
 
         return plan_text(made, machine_line(host, known), options.verbose)
 
-    answer = Answer("plan", made, plan_exit_code(made, options.check), text, tuple(map(refusal_problem, made.refusals)))
+    written = as_written(made)
+    answer = Answer(
+        "plan", written, plan_exit_code(made, options.check), text, tuple(map(refusal_problem, made.refusals))
+    )
     if options.out is not None:
         _write_plan(answer, options.out)
     return answer

@@ -10,8 +10,16 @@ from pathlib import Path
 
 import msgspec
 
+from machine import scrub
 from machine.errors import BadUsage, Refused
+from machine.plain_text import change_strings, clean
 from provision.model import Plan, seal
+
+
+def as_written(plan: Plan) -> Plan:
+    """The plan as its document has it: without secrets, addresses and ids, and with the digest of that."""
+    plain = change_strings(msgspec.to_builtins(plan), lambda value: scrub.here(clean(value)))
+    return seal(msgspec.convert(plain, Plan))
 
 
 class _Envelope(msgspec.Struct):

@@ -14,7 +14,7 @@ from provision.apply.journal import ApplyRequest, ApplyRun, RunKind, StepResult,
 from provision.model import Plan, Refusal, State
 from provision.plan.allowed import check_actions
 from provision.plan.comparison import differences
-from provision.plan.plan_file import load_plan
+from provision.plan.plan_file import as_written, load_plan
 from provision.plan.planner import changed_facts
 from provision.root.request_check import difference_text, network_settings
 
@@ -47,6 +47,7 @@ def require_same(reviewed: Plan, fresh: Plan, path: str, last: ApplyRun | None) 
     `last`: the last run on this machine; the steps that it has done may be missing now.
     """
     finished = frozenset(step.id for step in last.steps if step.outcome in ("done", "already")) if last else frozenset()
+    fresh = as_written(fresh)
     found = differences(reviewed, fresh, finished)
     if not found:
         return

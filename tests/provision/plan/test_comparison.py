@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from checks.catalogue import catalogue
+from checks.facts.host import AptSource
+from gpu_setup.envelope import Answer, encode
 from machine.errors import Refused
 from provision.apply.journal import ApplyRequest, ApplyRun, StepResult
 from provision.model import AptInstall, Plan, Reboot, State, UserGroup, WantedPackage, seal
 from provision.plan.comparison import Difference, differences, with_apt_answers
+from provision.plan.plan_file import as_written, load_plan
+from provision.plan.planner import make_plan
 from provision.root.approval import require_same
 from provision.root.request_check import approved_plan, difference_text
 from provision.target import PlanTarget
 from tests.provision.forged import honest, with_change, with_step
+from tests.provision.plan.machines import RTX_3090_TI, ubuntu
 from tests.subjects import for_each
 
 OWN = honest()
@@ -156,3 +163,20 @@ def test_another_target_is_another_plan() -> None:
     given = honest(docker_group=True)
     assert given.target == PlanTarget(docker_group=True)
     assert [found.step for found in differences(given, OWN)] == ["docker-group"]
+
+
+def test_a_plan_file_has_no_addresses_and_is_still_the_plan_of_its_machine(tmp_path: Path) -> None:
+    """The digest is of what is written: every machine's kernel command line names its disk."""
+    host = ubuntu(RTX_3090_TI)
+    disk, password = "0c64a3c2-3d75-4f5d-9a3e-2f6c0d8f1a11", "hunter2hunter2"
+    source = AptSource(file="x.list", uri=f"https://ada:{password}@apt.corp.example/ubuntu", owner="other")
+    kernel = _replace(host.kernel, cmdline=(f"root=UUID={disk}", "quiet"))
+    host = _replace(host, kernel=kernel, apt=_replace(host.apt, sources=(*(host.apt.sources or ()), source)))
+    fresh = make_plan(host, catalogue(), PlanTarget())
+    file = tmp_path / "plan.json"
+    file.write_bytes(encode(Answer("plan", as_written(fresh), 0, str)))
+    assert disk not in file.read_text() and password not in file.read_text()
+    require_same(load_plan(str(file)), fresh, str(file), None)
+    with pytest.raises(Refused) as refused:
+        require_same(load_plan(str(file)), with_change(fresh, DRIVER, title="Other"), str(file), None)
+    assert refused.value.code == "plan.differs"
