@@ -355,7 +355,7 @@ class _Copy:
             "names": names,
             "stat": {self.path(path): entry._asdict() for path, entry in dict(seen.stats).items()},
             "unreadable": {
-                self.path(path): {"reason": error.reason, "detail": scrub.text(error.detail, who)}
+                self.path(path): {"reason": error.reason, "detail": self.allowed.messages(error.detail, who).strip()}
                 for path, error in unreadable.items()
             },
             "access": {self.path(path): rights for path, rights in dict(seen.rights).items() if rights},

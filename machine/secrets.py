@@ -60,6 +60,12 @@ _SSH_CONFIG = re.compile(r"(?m)(^[ \t]*Host[ \t]+)\S.*$|(\b(?:HostName|Hostname|
 _AT_HOST = re.compile(r"(?<![\w.@/+-])(?!(?:user\d*|root)@host\b)[A-Za-z_][\w.-]*@[A-Za-z][\w.-]*(?=:[/~\w])")
 _HOST_VARIABLE = re.compile(r"(?i)\b(tcp://)(?!127\.|localhost|\[::1)[^\s\"'/:]+")
 
+# Amazon's names of resources and ids of machines, disks and networks; Google's projects; Oracle's ids
+_CLOUD = re.compile(
+    r"\barn:[\w-]*:[^\s\"',;]+|(?<![\w-])(?:i|vol|eni|ami|subnet|vpc|sg)-(?=[0-9a-f]*\d)[0-9a-f]{8,17}(?![\w-])"
+    r"|\bocid1\.[\w.-]+|(?<=\bprojects/)[^\s/\"',;]+"
+)
+
 _NAMED_SECRET = re.compile(r"(?i)TOKEN|SECRET|PASS|KEY|CREDENTIAL|(?<!X)AUTH|PSK")
 _SHORTEST = 6
 
@@ -70,6 +76,7 @@ def redact(value: str) -> str:
         value = _KEY_LINE.sub(REDACTED, _KEY_BLOCK.sub(REDACTED, value))
     value = _TOKEN.sub(REDACTED, value)
     value = _RAW_KEY.sub(REDACTED, value)
+    value = _CLOUD.sub(REDACTED, value)
     value = _BEARER.sub(rf"\1\2{REDACTED}", value)
     value = _CREDENTIALS.sub(REDACTED, value)
     value = _BARE_CREDENTIALS.sub(REDACTED, value)

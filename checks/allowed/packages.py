@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import msgspec
+
 from checks.allowed.words import Reducer, if_matches, join, lists, path, word, words
 from checks.facts import apt
 from checks.facts.deb822 import paragraphs
-from machine.scrub import Identities
+from checks.facts.host import AptPreference
+from machine.scrub import NOBODY, Identities
 from machine.secrets import REDACTED
 
 # letters and figures mixed, longer than the name of a folder; UUIDs
@@ -111,6 +114,10 @@ def _release_part(one: str, who: Identities) -> str:
     name, sign, value = one.partition("=")
     public = value in lists()["apt_origins"] or value in lists()["apt_hosts"]
     return f"{word(name, who)}{sign}{value if public else words(value, who)}"
+
+
+def public_pin(found: AptPreference, who: Identities = NOBODY) -> AptPreference:
+    return msgspec.structs.replace(found, packages=_packages(found.packages, who), pin=_pin(found.pin, who))
 
 
 sources = _fields(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from checks.allowed.engine import context
-from checks.allowed.words import join, lists, path, path_list, phrases, word
+from checks.allowed.words import join, lists, path, path_list, phrases, word, words
 from checks.facts import login_environment, login_screen
 from checks.facts.os import parse_os_release
 from machine import scrub
@@ -18,8 +18,9 @@ _ALIAS = re.compile(r"user\d*|account\d*")
 _SHELL = re.compile(r"(?:/usr)?/s?bin/(?:bash|dash|false|fish|nologin|sh|sync|zsh)")
 _CARDS = re.compile(r"[0-9,\s-]*|(?:(?:GPU|MIG)-[\w/-]+,?)*|all|none|void|NoDevFiles")
 _PRODUCT = re.compile(
-    r"[\d.]+|(?:Ubuntu|Debian|Linux Mint|Fedora|Pop!_OS|Arch|Rocky|Red Hat|AlmaLinux|openSUSE|Zorin)\b[\w .()!/-]*"
-    r"|[a-z ]{2,30}|[\d.]+ (?:LTS )?\([A-Za-z ]+\)"
+    r"[\d.]+|(?:Ubuntu|Debian|Linux Mint|Fedora|Pop!_OS|Arch|Rocky|Red Hat|AlmaLinux|openSUSE|Zorin)"
+    r"(?: [\d.]+)?(?: LTS)?(?: GNU/Linux| Linux)?(?: [\d.]+)?(?: LTS)?(?: \([A-Za-z ]{3,24}\))?"
+    r"|[\d.]+ (?:LTS )?\([A-Za-z ]{3,24}\)"
 )
 _OS_KEYS = ("ID", "ID_LIKE", "NAME", "PRETTY_NAME", "VERSION", "VERSION_ID", "VERSION_CODENAME", "UBUNTU_CODENAME")
 _GPU_TEXTS = frozenset(("slot", "name", "uuid", "problem", "compute_mode", "compute_capability", "time"))
@@ -85,7 +86,7 @@ def login_sleep(value: str, who: Identities) -> str:
 
 def os_release(value: str, who: Identities) -> str:
     found = {key: held for key, held in parse_os_release(value).items() if key in _OS_KEYS}
-    return join(f'{key}="{held if _PRODUCT.fullmatch(held) else REDACTED}"' for key, held in found.items())
+    return join(f'{key}="{held if _PRODUCT.fullmatch(held) else words(held, who)}"' for key, held in found.items())
 
 
 def document(found: Mapping[str, Any], who: Identities) -> dict[str, Any]:

@@ -46,7 +46,10 @@ def lists() -> dict[str, Any]:
 
 
 def word(value: str, who: Identities = scrub.NOBODY) -> str:
-    """The name with each part that is not public replaced; one part always becomes the same pseudonym."""
+    """The name with each part that is not public replaced; one part always becomes the same pseudonym.
+
+    Without a salt it is only left out: a pseudonym that anybody can compute would be no secret.
+    """
     if _ENVIRONMENT.fullmatch(value):
         return value
     # every second piece is a pseudonym already
@@ -60,6 +63,9 @@ def _public_part(part: str, who: Identities) -> str:
     numbered, public = _NUMBERED.fullmatch(low), lists()["words"]
     if low in public or _FIGURE.fullmatch(low) or (numbered and numbered[1] in public):
         return part
+    if not who.salt:
+        return REDACTED
+    # keyed, so that nobody finds the name by trying
     raw = low.encode("utf-8", "surrogateescape")
     return f"name{hashlib.blake2s(raw, key=who.salt[:32], digest_size=4).hexdigest()}"
 

@@ -10,9 +10,10 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from checks.allowed.engine import runtime
 from checks.allowed.kernel import certificate, command_line, public_message
 from checks.allowed.kernel import version as kernel_version
-from checks.allowed.packages import without_credentials
+from checks.allowed.packages import public_pin, without_credentials
 from checks.facts import (
     amd,
     apt,
@@ -45,6 +46,7 @@ from checks.facts.host import (
 )
 from checks.facts.kernel import parse_cmdline
 from machine.local import TIMED_OUT, Machine, Outcome
+from machine.scrub import NOBODY
 
 T = TypeVar("T")
 # A probe's process gets this many seconds; ending it may take half a second more; the doctor promises five in total.
@@ -112,8 +114,8 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
             cards=cards,
             nvidia=_with_nvml(facts_nvidia, nvidia.parse_nvml(nvml.value), facts_apt),
             amd=_with_smi(facts_amd, amd.parse_smi(smi.value)),
-            apt=_without_credentials(replace(facts_apt, lock_holder=lock.value)),
-            docker=facts_docker,
+            apt=_public_packages(replace(facts_apt, lock_holder=lock.value)),
+            docker=_public_engine(facts_docker),
             python=facts_python,
             resources=replace(facts_resources, disks=found_disks or None, shm_total=shm),
             person=facts_person,
@@ -138,11 +140,21 @@ def _public_keys(facts: Firmware) -> Firmware:
     return msgspec.structs.replace(facts, mok_enrolled=enrolled)
 
 
-def _without_credentials(facts: Apt) -> Apt:
+def _public_packages(facts: Apt) -> Apt:
     def plain(found: tuple[AptSource, ...] | None) -> tuple[AptSource, ...] | None:
         return found and tuple(msgspec.structs.replace(row, uri=without_credentials(row.uri)) for row in found)
 
-    return msgspec.structs.replace(facts, sources=plain(facts.sources), unfetched=plain(facts.unfetched))
+    pins = facts.pins and tuple(map(public_pin, facts.pins))
+    return msgspec.structs.replace(facts, sources=plain(facts.sources), unfetched=plain(facts.unfetched), pins=pins)
+
+
+def _public_engine(facts: Docker) -> Docker:
+    def public(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return names and tuple(runtime(name, NOBODY) for name in names)
+
+    return msgspec.structs.replace(
+        facts, runtimes=public(facts.runtimes), daemon_json_runtimes=public(facts.daemon_json_runtimes)
+    )
 
 
 def _text_only(host: Host) -> Host:
