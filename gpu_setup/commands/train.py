@@ -188,7 +188,7 @@ def _start_in_background(options: TrainOptions, spec: TrainingSpec, job: Job, he
     main = Path(__file__).resolve().parent.parent / "__main__.py"
     name = f"gpu-setup-train-{folder.name}-{os.getpid()}"
     words = [sys.executable, "-I", str(main), "train", *given, "--no-awake"]
-    unit, notes = start_unit(name, words, str(folder), here.machine, options.awake is not False)
+    unit, notes = start_unit(name, words, str(folder), here.machine, options.awake is not False, here.paths.state)
     base_model = str(job.recipe.config["base_model"])
     return _answer(
         TrainingResult(

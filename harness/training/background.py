@@ -7,26 +7,34 @@ Without systemd such a service cannot run: the error says so and suggests nohup.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from harness.atomic_files import disk_errors
 from machine.errors import OutsideFailed, Refused
 from machine.events import Emit, Event
 from machine.local import Machine
+from machine.paths import make
+from machine.whole_file import new_file
 
 STAGE = "background"
 # the time that a checkpoint may take when the service or the machine stops
 STOP_SECONDS = 300
-# settings that the service must have too; no token: other users can read argv
+# settings that the service must have too; some hold a password or token, so they go by a file (ENVIRONMENT)
 PASSED = (
     "GPU_SETUP_HOME", "HOME", "PATH", "LANG", "TMPDIR", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "HF_HOME",
-    "HF_ENDPOINT", "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
-    "LD_LIBRARY_PATH", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE",
+    "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_TOKEN", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
+    "LD_LIBRARY_PATH", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+    "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE",
 )  # fmt: skip
+# in the state folder, one file a service: only its owner can read it, and the service removes it when it ends
+ENVIRONMENT = "background"
 INHIBIT = ("systemd-inhibit", "--what=sleep:idle", "--who=gpu-setup", "--why=A model is being trained", "--mode=block")
 
 
@@ -64,22 +72,37 @@ def read_support(machine: Machine, uid: int) -> BackgroundSupport:
 
 
 def unit_argv(
-    name: str, command: Sequence[str], folder: str, place: BackgroundSupport, awake: bool, environ: Mapping[str, str]
+    name: str, command: Sequence[str], folder: str, place: BackgroundSupport, awake: bool, settings: Path
 ) -> tuple[str, ...]:
-    """The systemd-run command. SIGTERM is sent to gpu-setup alone, which makes the training save a checkpoint."""
-    settings = [f"--setenv={key}={environ[key]}" for key in PASSED if environ.get(key)]
+    """The systemd-run command; the variables are in the file `settings`, because argv and units' properties are public.
+
+    SIGTERM is sent to gpu-setup alone, which makes the training save a checkpoint.
+    """
     return (
         "systemd-run", *(("--user",) if place.user else ()), "--quiet", "--collect", f"--unit={name}",
         f"--description=gpu-setup: training in {folder}", f"--working-directory={os.getcwd()}",
-        "--property=KillMode=mixed", f"--property=TimeoutStopSec={STOP_SECONDS}", *settings,
+        "--property=KillMode=mixed", f"--property=TimeoutStopSec={STOP_SECONDS}",
+        f"--property=EnvironmentFile={settings}", f"--property=ExecStopPost=/bin/rm -f {settings}",
         *(INHIBIT if awake and place.inhibitor else ()), *command,
     )  # fmt: skip
 
 
+def environment_text(environ: Mapping[str, str]) -> str:
+    """The variables of PASSED in the form of systemd.exec(5), EnvironmentFile=."""
+
+    def quoted(value: str) -> str:
+        return re.sub(r'([\\"$`])', r"\\\1", value)
+
+    return "".join(f'{name}="{quoted(environ[name])}"\n' for name in PASSED if environ.get(name))
+
+
 def start_unit(
-    name: str, command: Sequence[str], folder: str, machine: Machine, awake: bool
+    name: str, command: Sequence[str], folder: str, machine: Machine, awake: bool, state: Path
 ) -> tuple[BackgroundUnit, tuple[str, ...]]:
-    """Start the command as a service; returns it with notes about what would end it. Raises Refused without systemd."""
+    """Start the command as a service; returns it with notes about what would end it. Raises Refused without systemd.
+
+    `state` is the folder of the user's state, for the file with the service's variables.
+    """
     session = machine.session()
     place = read_support(machine, session.uid)
     if not place.manager:
@@ -89,8 +112,12 @@ def start_unit(
             "The user's own systemd is not running (systemctl --user)." if place.user else "It is not running.",
             "Use tmux or screen, or: nohup gpu-setup train … > train.log 2>&1 &",
         )
-    outcome = machine.run(unit_argv(name, command, folder, place, awake, session.environ), timeout=30)
+    settings = make(state / ENVIRONMENT) / f"{name}.env"
+    with disk_errors(settings), new_file(settings, 0o600) as out:
+        out.write(environment_text(session.environ).encode("utf-8", "surrogateescape"))
+    outcome = machine.run(unit_argv(name, command, folder, place, awake, settings), timeout=30)
     if not outcome.ok:
+        settings.unlink()
         raise OutsideFailed(
             "train.unit",
             "systemd did not start the training.",

@@ -217,18 +217,21 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     programs = tmp_path / "bin"
     programs.mkdir()
     script = f"""#!{sys.executable}
-import os, subprocess, sys
-words, settings = sys.argv[1:], {{}}
+import os, shlex, subprocess, sys
+words, settings, after = sys.argv[1:], {{}}, ""
 while words[0].startswith("--"):
     word = words.pop(0)
-    if word.startswith("--setenv="):
-        name, _, value = word[9:].partition("=")
-        settings[name] = value
+    if word.startswith("--property=EnvironmentFile="):
+        lines = shlex.split(open(word.split("=", 2)[2]).read())
+        settings = dict(line.split("=", 1) for line in lines)
+    if word.startswith("--property=ExecStopPost="):
+        after = word.split("=", 2)[2]
     if word.startswith("--working-directory="):
         os.chdir(word.partition("=")[2])
 child = subprocess.Popen(words, env=settings, stdin=subprocess.DEVNULL, stdout=open({str(tmp_path / "journal")!r}, "w"),
                          stderr=subprocess.STDOUT, start_new_session=True)
 open({str(tmp_path / "pid")!r}, "w").write(str(child.pid))
+subprocess.Popen(["sh", "-c", f"tail --pid={{child.pid}} --follow /dev/null; {{after}}"], start_new_session=True)
 """
     for name, text in {
         "systemd-run": script,
@@ -259,6 +262,7 @@ def test_in_the_background(work: tuple[str, ...], own_home: Path, manager: Path)
     wait_for(lambda: "gpu-setup train --resume" in journal.read_text(), 30)
     assert "The checkpoint of step" in journal.read_text()
     assert status(folder)["status"] == "interrupted"
+    wait_for(lambda: not list((own_home / "state/background").iterdir()), 10)
 
 
 def _definitions() -> dict[str, Any]:
