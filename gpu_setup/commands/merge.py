@@ -44,12 +44,13 @@ def command(as_json: bool, run: Path, out: Path, dtype: MergeDtype, check: bool)
     from gpu_setup.version import version
     from harness.environment.worker_process import WorkerContext
     from harness.jobs.merge import compare_merged, merge
-    from harness.jobs.model_card import find_base_model, model_card_text, write_card
+    from harness.jobs.model_card import model_card_text, write_card
     from harness.jobs.train import SPEC, read_spec, training_result
     from harness.process.worker_log import read_worker_log
     from harness.recipe.loader import load_recipe
     from harness.report.run_report import FinishedRun
     from harness.training.examination import DOCUMENT, read_examination
+    from harness.training.portable_adapter import find_base_model
     from machine.errors import FINE
     from machine.local import LocalMachine
 

@@ -5,55 +5,23 @@ It names no file, folder, machine or person: of the data it gives only a digest 
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from harness.atomic_files import write_atomic
-from harness.environment.model_download import read_source
 from harness.jobs.train import TrainingResult
 from harness.process.worker_log import WorkerLog
-from harness.recipe.loader import Recipe
 from harness.report.run_report import FinishedRun
 from harness.training.launch import RunRecord
+from harness.training.portable_adapter import BaseModel
 from machine.plain_text import clean
 
 CARD = "README.md"
-BASES = Path(__file__).with_name("bases.toml")
 SHOWN = (
     "adapter", "load_in_4bit", "lora_r", "lora_alpha", "lora_dropout", "sequence_len", "sample_packing",
     "micro_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler", "optimizer", "num_epochs",
     "max_steps", "seed",
 )  # fmt: skip
-
-
-class BaseModel(msgspec.Struct, frozen=True):
-    """The base model as the model card names it; `licence` None: not known."""
-
-    name: str
-    revision: str | None = None
-    licence: str | None = None
-    from_hub: bool = False
-
-
-@cache
-def _bundled_models() -> dict[str, dict[str, str]]:
-    import tomllib
-
-    return tomllib.loads(BASES.read_text(encoding="utf-8"))
-
-
-def find_base_model(recipe: Recipe, base_model: str) -> BaseModel:
-    """The base model as the hub describes it, or from bases.toml."""
-    source = read_source(Path(base_model))
-    if source is not None:
-        return BaseModel(source.repo, source.revision, source.licence, from_hub=True)
-    row = _bundled_models().get(recipe.traits.model)
-    if row is not None:
-        return BaseModel(row["name"], row["revision"], row["licence"] or None)
-    return BaseModel(str(recipe.config["base_model"]))
 
 
 def model_card_text(finished: FinishedRun, result: TrainingResult, base: BaseModel, tool: str, merged: bool) -> str:
@@ -143,12 +111,3 @@ def _figure(value: float | None) -> str:
 
 def write_card(folder: Path, text: str) -> Path:
     return write_atomic(folder / CARD, clean(text))
-
-
-def write_base_name(adapter: Path, base: BaseModel, recipe: Recipe) -> None:
-    """Write the base's public name into the adapter, instead of a folder of this machine."""
-    file = adapter / "adapter_config.json"
-    config = msgspec.json.decode(file.read_bytes())
-    config["base_model_name_or_path"] = base.name if base.from_hub else str(recipe.config["base_model"])
-    config["revision"] = base.revision if base.from_hub else None
-    write_atomic(file, msgspec.json.format(msgspec.json.encode(config), indent=2))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +13,7 @@ from harness.environment.worker_process import WorkerContext
 from harness.jobs.default_recipe import SMALL
 from harness.jobs.job_choice import JobRequest, choose_job
 from harness.jobs.merge import merge
-from harness.jobs.model_card import find_base_model, model_card_text, write_base_name, write_card
+from harness.jobs.model_card import model_card_text, write_card
 from harness.jobs.train import (
     TrainingResult,
     TrainingSettings,
@@ -28,6 +26,7 @@ from harness.jobs.train import (
 from harness.memory.available import available_memory
 from harness.pipeline import Job, TrainingSetup, Workplace
 from harness.report.run_report import FinishedRun
+from harness.training.portable_adapter import find_base_model
 from machine.errors import BadUsage, Refused
 from machine.events import Emit
 
@@ -89,14 +88,9 @@ def _new_spec(
 
 
 def write_adapter_card(result: TrainingResult, run: FinishedRun, setup: TrainingSetup, tool_version: str) -> None:
-    """Prepare the adapter for sharing: with its base's name and a model card, without folders of this machine."""
-    base, folder = find_base_model(run.recipe, setup.base_model), run.folder
-    with suppress(FileNotFoundError):
-        # Axolotl's own log names folders of this machine
-        os.replace(folder / "adapter" / "debug.log", folder / "axolotl-debug.log")
-    if (folder / "adapter" / "adapter_config.json").exists():
-        write_base_name(folder / "adapter", base, run.recipe)
-    write_card(folder / "adapter", model_card_text(run, result, base, tool_version, merged=False))
+    """Write the model card into the adapter's folder."""
+    base = find_base_model(run.recipe, setup.base_model)
+    write_card(run.folder / "adapter", model_card_text(run, result, base, tool_version, merged=False))
 
 
 def with_merged(

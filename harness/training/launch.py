@@ -21,6 +21,7 @@ from harness.recipe.axolotl_config import run_config
 from harness.recipe.loader import Recipe, Traits
 from harness.training.checkpoints import Checkpoint, newest_complete, remove_later
 from harness.training.monitor import STAGE, STOP, HangLimits, watch_run
+from harness.training.portable_adapter import make_portable
 from machine.errors import BadAnswer, Interrupted, OutsideFailed, Problem, reason
 from machine.events import Event
 from machine.paths import Owner, give
@@ -221,6 +222,7 @@ def _train(spec: RunSpec, run: RunRecord, config: dict[str, Any], folder: Path, 
         record_end("failed", problem.code)
         problem.next = f"{problem.next} Run: {folder}"
         raise problem
+    make_portable(folder, spec.recipe, spec.base_model)
     seconds = record_end("done")
     emit(Event("end", STAGE, f"{len(log.steps)} steps in {seconds:.0f} s"))
     return log

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import msgspec
 import yaml
 
-from harness.jobs.model_card import BaseModel, find_base_model, model_card_text, write_base_name
+from harness.jobs.model_card import model_card_text
 from harness.jobs.train import TrainingResult
 from harness.recipe.loader import load_recipe
 from harness.report.run_report import FinishedRun
+from harness.training.portable_adapter import BaseModel, find_base_model
 from tests.harness.examples import log, run_of
 
 RESULT = TrainingResult(
@@ -74,10 +74,3 @@ def test_a_model_from_the_hub_by_its_source(tmp_path: Path) -> None:
     (tmp_path / "source.json").write_text(json.dumps(source))
     recipe = load_recipe("mistral-7b-qlora")
     assert find_base_model(recipe, str(tmp_path)) == BaseModel("org/model", "abc123", "mit", from_hub=True)
-
-
-def test_the_adapter_names_its_base_as_the_world_knows_it(tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "/home/ada/models/x", "r": 8}')
-    write_base_name(tmp_path, HUB, load_recipe("mistral-7b-qlora"))
-    found = msgspec.json.decode((tmp_path / "adapter_config.json").read_bytes())
-    assert found == {"base_model_name_or_path": HUB.name, "r": 8, "revision": HUB.revision}

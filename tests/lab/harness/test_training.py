@@ -6,6 +6,7 @@ import json
 import random
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -65,6 +66,23 @@ def test_tiny_trains_correctly(tiny_run: Ended) -> None:
     for name in ("report.json", "report.html"):
         assert (folder / name).read_bytes() == (folder.parents[2] / "out" / name).read_bytes()
     assert not list(folder.glob("*.partial"))
+
+
+def test_the_adapter_loads_elsewhere_and_names_no_folder(tiny_run: Ended, training: Training, tmp_path: Path) -> None:
+    folder, base = folder_of(tiny_run), status(folder_of(tiny_run))["base_model"]
+    moved = shutil.copytree(folder / "adapter", tmp_path / "elsewhere")
+    for file in (*moved.iterdir(), folder / "report.json", folder / "report.html"):
+        for place in (folder.parents[2], ROOT, training.paths.models, Path.home()):
+            assert f"{place}/".encode() not in file.read_bytes(), (file.name, place)
+    load = (
+        "import sys; from transformers import AutoModelForCausalLM as M; from peft import PeftConfig, PeftModel\n"
+        "print(PeftConfig.from_pretrained(sys.argv[2]).base_model_name_or_path)\n"
+        "print(PeftModel.from_pretrained(M.from_pretrained(sys.argv[1]), sys.argv[2]).active_adapter)"
+    )
+    done = subprocess.run(
+        [str(training.environment.python), "-c", load, base, str(moved)], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == ["tiny-random-mistral", "default"], done.stderr
 
 
 def test_the_report_of_the_run(tiny_run: Ended, tmp_path: Path) -> None:
