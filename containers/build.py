@@ -1,4 +1,4 @@
-"""Builds the image with the engine's BuildKit, as a process: docker-py supports only the classic builder.
+"""Builds the image with the engine's BuildKit, through its own program: the API has only the classic builder.
 
 context = Dockerfile, torch.txt, lock.txt, worker/, wheels/   (kept, so that BuildKit sends only what changed)
 """
@@ -11,25 +11,30 @@ import re
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from containers.connection import connect, engine_errors
 from containers.dockerfile import dockerfile, image_tag
 from containers.engine import no_builder_problem
 from containers.errors import engine_problem
 from containers.model import Engine, ImageSpec
+from containers.proxies import is_proxy_local, proxy_variables
 from containers.spec import lock_text
 from machine.errors import BadUsage, OutsideFailed
 from machine.events import Emit, Event
 from machine.local import Machine
 from machine.paths import Paths, make
 
+if TYPE_CHECKING:
+    from docker import APIClient
+
 STAGE = "image"
 WORKER_LABEL = "gpu-setup.worker"
 TORCH_LABEL = "gpu-setup.torch-verified"
-PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 # unpacked wheels once in the environment's stage and once in the image, pip's cache, and the context: measured for the
 # CPU stack (2026-11-24); torch with a GPU's libraries is about three times that
 ROOM_NEEDED = {"cpu": 9 << 30, "nvidia": 28 << 30, "amd": 45 << 30}
@@ -78,7 +83,8 @@ def build_image(
         raise no_builder_problem(engine)
     name = image_tag(spec)
     context = write_context(spec, sources, paths)
-    before = image_id(engine, name, machine)
+    client = connect(engine, machine)
+    before = inspect_image(client, name)
     if before is None:
         check_space(spec, engine, machine)
     emit(Event("start", STAGE, f"Building {name} with {engine.kind} {engine.version or ''}".rstrip()))
@@ -95,8 +101,11 @@ def build_image(
         log=str(log),
     )
     if not outcome.ok:
+        with engine_errors(f"The build of {name} failed"):
+            # an engine that stopped is the cause
+            client.ping()
         raise engine_problem(outcome, f"The build of {name} failed", progress.failure_output(outcome.stdout), str(log))
-    found = inspect_image(engine, name, machine)
+    found = inspect_image(client, name)
     if found is None:
         raise OutsideFailed(
             "image.lost",
@@ -104,9 +113,9 @@ def build_image(
             "Another builder may have kept it.",
             f"{engine.program} images lists its images; run the same command again",
         )
-    if before is not None and before != found.id:
+    if before is not None and before.id != found.id:
         # the old image lost its name to the new one: without this every change leaves an untagged image
-        machine.run((engine.program, "image", "rm", before), timeout=60)
+        _remove_image(client, before.id)
     seconds = time.monotonic() - begin
     emit(
         Event(
@@ -143,16 +152,6 @@ def build_argv(
     elif is_proxy_local(environ):
         argv += ["--network", "host"]
     return (*argv, str(context))
-
-
-def proxy_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The names of the environment variables that set a proxy, in either case."""
-    return tuple(sorted(word for word in environ if word.lower() in PROXIES and environ[word]))
-
-
-def is_proxy_local(environ: Mapping[str, str]) -> bool:
-    """Whether a proxy runs on this machine, so that it can be reached only from the machine's own network."""
-    return any("//127." in environ[word] or "//localhost" in environ[word] for word in proxy_variables(environ))
 
 
 def write_context(spec: ImageSpec, sources: Sources, paths: Paths) -> Path:
@@ -251,6 +250,14 @@ def check_space(spec: ImageSpec, engine: Engine, machine: Machine) -> None:
         )
 
 
+def _remove_image(client: APIClient, image: str) -> None:
+    """Remove an image that has no name any more; it stays where something else uses it."""
+    from docker.errors import APIError
+
+    with suppress(APIError):
+        client.remove_image(image)
+
+
 class EngineImage(NamedTuple):
     """An image on the engine. `size` in bytes; `name`: its first tag, None where it has none; `created`: ISO 8601."""
 
@@ -261,35 +268,19 @@ class EngineImage(NamedTuple):
     created: str
 
 
-class _Config(msgspec.Struct, frozen=True):
-    labels: dict[str, str] | None = msgspec.field(name="Labels", default=None)
-
-
-class _InspectOutput(msgspec.Struct, frozen=True):
-    id: str = msgspec.field(name="Id")
-    tags: tuple[str, ...] | None = msgspec.field(name="RepoTags", default=None)
-    size: int = msgspec.field(name="Size", default=0)
-    created: str = msgspec.field(name="Created", default="")
-    config: _Config = msgspec.field(name="Config", default_factory=_Config)
-
-
-def inspect_image(engine: Engine, name: str, machine: Machine) -> EngineImage | None:
+def inspect_image(client: APIClient, name: str) -> EngineImage | None:
     """What the engine reports about an image; None when it has none with this name."""
-    # without --format, whose JSON podman 4 writes otherwise than docker
-    outcome = machine.run((engine.program, "image", "inspect", name), timeout=30)
-    if not outcome.ok:
-        # docker prints the first, podman the second
-        if "o such image" in outcome.stderr or "image not known" in outcome.stderr:
+    from docker.errors import NotFound
+
+    with engine_errors(f"The engine cannot inspect {name}"):
+        try:
+            found = client.inspect_image(name)
+        except NotFound:
             return None
-        raise engine_problem(outcome, f"{engine.kind} cannot inspect {name}")
-    (found, *_) = msgspec.json.decode(outcome.stdout, type=tuple[_InspectOutput, ...])
-    name_there = (found.tags or ("",))[0] or None
-    return EngineImage(found.id, found.size, found.config.labels or {}, name_there, found.created)
-
-
-def image_id(engine: Engine, name: str, machine: Machine) -> str | None:
-    found = inspect_image(engine, name, machine)
-    return found.id if found else None
+    tags, labels = found.get("RepoTags") or (), (found.get("Config") or {}).get("Labels")
+    return EngineImage(
+        found["Id"], found.get("Size", 0), labels or {}, next(iter(tags), None), found.get("Created") or ""
+    )
 
 
 class BuildProgress:

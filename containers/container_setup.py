@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.rules import cards
-from containers.build import WORKER_LABEL, inspect_image, is_proxy_local, proxy_variables
+from containers.build import WORKER_LABEL, inspect_image
+from containers.connection import engine_errors
+from containers.container import Container, Mount, container_user
 from containers.device_options import device_access, device_options, has_amd_cdi
 from containers.dockerfile import image_tag
 from containers.engine import host_for_engine
-from containers.errors import engine_problem
 from containers.model import Engine, ImageSpec, ImageVendor
 from containers.orphans import remove_orphans
 from containers.ownership import container_owner, container_paths
-from containers.run import Container, Mount, container_user
-from machine.errors import Refused
+from containers.proxies import is_proxy_local
+from containers.run_secrets import secret_variables
+from machine.errors import BadUsage, Refused
 from machine.local import Machine
 from machine.paths import Owner, Paths, make
+
+if TYPE_CHECKING:
+    from docker import APIClient
 
 PCI_VENDORS = {ImageVendor.NVIDIA: cards.NVIDIA, ImageVendor.AMD: cards.AMD}
 # compilers' caches: kept, because an empty one costs minutes at each start on a GPU
@@ -63,15 +69,15 @@ class FoundImage(msgspec.Struct, frozen=True):
     created: str = ""
 
 
-def find_image(spec: ImageSpec, worker: str, engine: Engine, machine: Machine, name: str | None = None) -> FoundImage:
+def find_image(spec: ImageSpec, worker: str, engine: Engine, client: APIClient, name: str | None = None) -> FoundImage:
     """The named image, or the newest one for this stack and lock, on any base.
 
     Raises Refused if there is none, or if its training code is not from this gpu-setup.
     """
-    names = (name,) if name else (image_tag(spec), *_by_labels(spec, engine, machine))
+    names = (name,) if name else (image_tag(spec), *_by_labels(spec, client))
     outdated = None
     for each in names:
-        found = inspect_image(engine, each, machine)
+        found = inspect_image(client, each)
         if found is None:
             continue
         image = FoundImage(spec, engine, found.name or each, found.id, found.labels, found.created)
@@ -93,24 +99,27 @@ def find_image(spec: ImageSpec, worker: str, engine: Engine, machine: Machine, n
     )
 
 
-def _by_labels(spec: ImageSpec, engine: Engine, machine: Machine) -> tuple[str, ...]:
+def _by_labels(spec: ImageSpec, client: APIClient) -> tuple[str, ...]:
     labels = (("stack", spec.stack), ("lock", spec.lock_digest), ("requirement", spec.torch_requirement))
-    filters = [f"label=gpu-setup.{key}={value}" for key, value in labels]
-    argv = (engine.program, "image", "ls", "--no-trunc", "--quiet", *(f"--filter={word}" for word in filters))
-    listing = machine.run(argv, timeout=30)
-    if not listing.ok:
-        raise engine_problem(listing, f"{engine.kind} cannot list its images")
-    return tuple(dict.fromkeys(listing.stdout.split()))
+    with engine_errors("The engine cannot list its images"):
+        found = client.images(quiet=True, filters={"label": [f"gpu-setup.{key}={value}" for key, value in labels]})
+    return tuple(dict.fromkeys(found))
 
 
 def make_container(
-    image: FoundImage, host: Host, catalogue: Catalogue, machine: Machine, paths: Paths, wanted: ContainerOptions
+    image: FoundImage,
+    host: Host,
+    catalogue: Catalogue,
+    machine: Machine,
+    client: APIClient,
+    paths: Paths,
+    wanted: ContainerOptions,
 ) -> Container:
     """How this image's containers start on this machine. Orphaned containers are removed first."""
     spec, engine, session = image.spec, image.engine, machine.session()
     environ = session.environ
     private = make(paths.state)
-    remove_orphans(engine, machine, private)
+    remove_orphans(client, private)
     host = host_for_engine(host, engine)
     vendor = ImageVendor(spec.vendor)
     slots = tuple(card.slot for card in cards.training(host, catalogue, PCI_VENDORS.get(vendor)))
@@ -121,9 +130,7 @@ def make_container(
     env = {name: str(make(jit / folder, paths.owner)) for name, folder in JIT_FOLDERS.items()}
     env.update({name: value for name, value in environ.items() if name.startswith(PASSED_PREFIXES)})
     kept = [Mount(jit, writable=True)]
-    passed: tuple[str, ...] = ()
     if wanted.network:
-        passed = proxy_variables(environ)
         hub = make(paths.cache / "hub", paths.owner)
         env["HF_HOME"] = str(hub)
         kept.append(Mount(hub, writable=True))
@@ -143,13 +150,25 @@ def make_container(
         devices=device_options(host, vendor, way, slots, wanted.gpus),
         mounts=tuple(dict.fromkeys((*wanted.mounts, *kept))),
         env=env,
-        passed=passed,
+        secrets=secret_variables(environ) if wanted.network else {},
         network=wanted.network,
         host_network=wanted.network and is_proxy_local(environ),
         writable_root=wanted.writable_root,
         private=private,
     )
-    return made._replace(shm=wanted.shm) if wanted.shm else made
+    return made._replace(shm=_bytes(wanted.shm)) if wanted.shm else made
+
+
+def _bytes(size: str) -> int:
+    from docker.errors import DockerException
+    from docker.utils import parse_bytes
+
+    try:
+        return int(parse_bytes(size))
+    except DockerException as error:
+        raise BadUsage(
+            "image.shm-size", f"--shm-size: {size[:40]!r} is no size.", "", "Give a number with k, m or g, such as 16g."
+        ) from error
 
 
 def _persons_models(environ: Mapping[str, str], owner: Owner | None) -> Path | None:

@@ -1,10 +1,12 @@
-"""How containers get access to the GPUs: options for the engine's `run`, decided from the facts.
+"""How containers get access to the GPUs, decided from the facts.
 
 Wrong options fail only when the container starts, not when it is created; so they are chosen from `docker info` instead
 of by trying.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 from checks.facts.host import Host
 from checks.rules.cards import bus_address
@@ -13,6 +15,44 @@ from machine.errors import Refused
 from machine.local import Machine, Unreadable
 
 KINDS = {ImageVendor.NVIDIA: "nvidia.com/gpu", ImageVendor.AMD: "amd.com/gpu"}
+
+
+class Devices(NamedTuple):
+    """The devices of a container: `cdi` names; `gpus`, NVIDIA UUIDs or "all" for the engine's --gpus; `nodes`, paths of
+    device files (or PATH:PATH_INSIDE), with the numbers of their `groups`.
+    """
+
+    cdi: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    def body(self) -> dict[str, Any]:
+        """As a part of HostConfig in the engine's API."""
+        requests: list[dict[str, Any]] = [{"Driver": "cdi", "DeviceIDs": list(self.cdi)}] if self.cdi else []
+        if self.gpus:
+            which = {"Count": -1} if self.gpus == ("all",) else {"DeviceIDs": list(self.gpus)}
+            requests.append({"Driver": "", "Capabilities": [["gpu"]], "Options": {}, **which})
+        paths = [node.partition(":") for node in self.nodes]
+        return {
+            "DeviceRequests": requests,
+            "Devices": [
+                {"PathOnHost": outside, "PathInContainer": inside or outside, "CgroupPermissions": "rwm"}
+                for outside, _, inside in paths
+            ],
+            "GroupAdd": list(self.groups),
+        }
+
+    def argv(self) -> list[str]:
+        """As options of the engine's program."""
+        words = [word for name in (*self.cdi, *self.nodes) for word in ("--device", name)]
+        if self.gpus:
+            # the program reads a comma as the end of a field, hence the quotes
+            words += ["--gpus", "all" if self.gpus == ("all",) else f'"device={",".join(self.gpus)}"']
+        return words + [word for group in self.groups for word in ("--group-add", group)]
+
+
+NO_DEVICES = Devices()
 
 
 def device_access(host: Host, vendor: ImageVendor, amd_cdi: bool = False) -> Access | None:
@@ -72,35 +112,32 @@ def nvidia_uuids(host: Host, chosen: tuple[str, ...] = ()) -> tuple[str, ...]:
 
 def device_options(
     host: Host, vendor: ImageVendor, way: Access | None, slots: tuple[str, ...], chosen: tuple[str, ...] = ()
-) -> tuple[str, ...]:
-    """Options of `docker run` that give access to the GPUs: `slots` are those that can train, `chosen` selects of them.
+) -> Devices:
+    """The devices that give access to the GPUs: `slots` are those that can train, `chosen` selects of them.
 
     NVIDIA GPUs by UUID, so that a container keeps its GPU when the order changes. AMD GPUs by their device nodes and
     the numbers of the groups that own these: the engine would look up a group's name inside the image.
     """
     if vendor is ImageVendor.CPU:
-        return ()
+        return NO_DEVICES
     if way is None:
         raise no_access_problem(host, vendor)
     if vendor is ImageVendor.NVIDIA:
         uuids = nvidia_uuids(host, chosen)
         if way is Access.CDI:
-            return tuple(word for uuid in uuids or ("all",) for word in ("--device", f"{KINDS[vendor]}={uuid}"))
-        # the client reads a comma as the end of a field, hence the quotes
-        return ("--gpus", f'"device={",".join(uuids)}"' if uuids else "all")
+            return Devices(cdi=tuple(f"{KINDS[vendor]}={uuid}" for uuid in uuids or ("all",)))
+        return Devices(gpus=uuids or ("all",))
     if chosen:
         for word in chosen:
             if bus_address(word) not in {bus_address(slot) for slot in slots}:
                 raise _no_card(word, list(slots))
         slots = chosen
     if way is Access.CDI and not chosen:
-        return ("--device", f"{KINDS[vendor]}=all")
+        return Devices(cdi=(f"{KINDS[vendor]}=all",))
     nodes = [node for node in host.amd.render or () if bus_address(node.slot) in {bus_address(slot) for slot in slots}]
     groups = [host.amd.kfd.group if host.amd.kfd else None, *(node.group for node in nodes)]
-    options = [word for path in ("/dev/kfd", *(node.path for node in nodes)) for word in ("--device", path)]
-    for group in dict.fromkeys(group for group in groups if group is not None):
-        options += ["--group-add", str(group)]
-    return tuple(options)
+    numbers = dict.fromkeys(str(group) for group in groups if group is not None)
+    return Devices(nodes=("/dev/kfd", *(node.path for node in nodes)), groups=tuple(numbers))
 
 
 def no_access_problem(host: Host, vendor: ImageVendor) -> Refused:

@@ -36,7 +36,8 @@ def choose_engine(host: Host, machine: Machine, wanted: str | None = None) -> En
             )
         return podman_engine(docker, docker.version or _podman(machine) or "", bool(machine.session().uid))
     if docker.answers is False:
-        raise _no_answer_problem(docker)
+        why = f"daemon.json: {docker.daemon_json_problem}" if docker.daemon_json_problem else ""
+        raise no_answer_problem(docker.problem or "no answer", why)
     return docker_engine(docker, *_builder(machine))
 
 
@@ -108,8 +109,8 @@ def host_for_engine(host: Host, engine: Engine) -> Host:
     return replace(host, docker=mine)
 
 
-def _no_answer_problem(docker: Docker) -> Refused | OutsideFailed:
-    problem = docker.problem or "no answer"
+def no_answer_problem(problem: str, why: str = "") -> Refused | OutsideFailed:
+    """`problem` as in Host.docker: why the engine does not answer; `why`: what is known besides."""
     if problem == "permission-denied":
         return Refused(
             "image.engine-denied",
@@ -121,7 +122,7 @@ def _no_answer_problem(docker: Docker) -> Refused | OutsideFailed:
         return OutsideFailed(
             "image.engine-not-running",
             "The container engine is not running.",
-            f"daemon.json: {docker.daemon_json_problem}" if docker.daemon_json_problem else "",
+            why,
             "sudo systemctl start docker; then the same command again",
         )
     return OutsideFailed(

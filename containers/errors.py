@@ -17,22 +17,12 @@ _BUILDAH = re.compile(r'^Error: building at STEP ".*": ')
 _AGAIN = "Check the network; run the same command again to resume: finished steps are kept."
 _CDI = "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml (AMD: sudo amd-ctk cdi generate)"
 
+# the exit status of `run` when the engine itself failed; otherwise it is the program's
+ENGINE_FAILED = 125
+
 # in order, the first that matches wins: special patterns before general ones
 CAUSES: tuple[Cause, ...] = (
-    # the engine itself
-    Cause(
-        r"permission denied while trying to connect|Got permission denied while",
-        "engine-denied",
-        "Only root and the group docker may use the engine's socket, and that access equals root access.",
-        "Use sudo, or a rootless engine: https://docs.docker.com/engine/security/rootless",
-        Refused,
-    ),
-    Cause(
-        r"Cannot connect to the Docker daemon",
-        "engine-not-running",
-        "The container engine is not running.",
-        "sudo systemctl start docker; then the same command again",
-    ),
+    # the builder
     Cause(
         r"buildx component is missing",
         "no-buildkit",
@@ -115,14 +105,14 @@ CAUSES: tuple[Cause, ...] = (
         "systemd removed the devices of the running container (daemon-reload).",
         "Start the container again; CDI avoids this: gpu-setup plan",
     ),
-    # the image, and what a build needs
+    # the engine has not the same files
     Cause(
-        r"Unable to find image|No such image",
-        "not-built",
-        "This engine has no such image.",
-        "gpu-setup image build",
-        Refused,
+        r"bind source path does not exist|statfs .*: no such file or directory",
+        "not-shared",
+        "The engine does not see this folder or file: it runs in a virtual machine, or in a container of its own.",
+        "Share the folder with the engine (Docker Desktop: Settings, Resources, File sharing), or use --runtime venv",
     ),
+    # what a build needs
     Cause(
         r"o space left on device",
         "no-room",
@@ -240,8 +230,16 @@ def last_error(text: str) -> str:
     return (rest if head.startswith("#") else line)[:300]
 
 
+def text_problem(text: str, doing: str) -> Problem:
+    """The problem that the engine's API describes in this text: it has no codes for causes."""
+    cause = known_cause(text)
+    if cause is not None:
+        return cause.kind(f"image.{cause.code}", f"{doing}: {cause.why}", last_error(text), cause.next)
+    return OutsideFailed("image.failed", f"{doing}.", last_error(text), "Run the same command again")
+
+
 def engine_problem(outcome: Outcome, doing: str, text: str | None = None, log: str | None = None) -> Problem:
-    """The problem of an engine's process that failed.
+    """The problem of the engine's own program (a build, a terminal) that failed.
 
     `text` is its output where `outcome` has only its last part, `log` the file that holds all of it.
     """

@@ -1,16 +1,20 @@
-"""The owner of containers and token files, and the removal of those whose gpu-setup was killed."""
+"""The owner of containers and secret files, and their removal: at their end, and where gpu-setup was killed."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from containers.model import Engine
-from machine.local import Machine
+from containers.connection import PATIENCE, engine_errors
+
+if TYPE_CHECKING:
+    from docker import APIClient
 
 OWNER_LABEL = "gpu-setup.owner"
-TOKEN_FILE = "hub-token-"
+SECRET_FILE = "container-secret-"
 
 
 def owner() -> str:
@@ -37,29 +41,21 @@ def _start_time(pid: int) -> str | None:
         return None
 
 
-def remove_orphans(engine: Engine, machine: Machine, private: Path) -> int:
-    """Remove containers and token files whose gpu-setup was killed; returns the number of removed containers.
+def remove_orphans(client: APIClient, private: Path) -> int:
+    """Remove containers and secret files whose gpu-setup was killed; returns the number of removed containers.
 
     Containers of another machine on a shared engine are kept; the engine itself removes those of an earlier boot. A
-    token file is removed in any case: where it is mounted, it can still be read.
+    secret file is removed in any case: where it is mounted, it can still be read.
     """
-    for file in private.glob(f"{TOKEN_FILE}*"):
-        if not _is_alive(file.name.removeprefix(TOKEN_FILE)):
+    for file in private.glob(f"{SECRET_FILE}*"):
+        if not _is_alive(file.name.removeprefix(SECRET_FILE)):
             file.unlink(missing_ok=True)
-    listing = machine.run((engine.program, "ps", "--all", "--quiet", "--filter", f"label={OWNER_LABEL}"), timeout=30)
-    there = listing.stdout.split() if listing.ok else []
-    if not there:
-        return 0
-    # podman's `ps` cannot print one label
-    wanted = '{{.Id}} {{index .Config.Labels "' + OWNER_LABEL + '"}}'
-    owners = machine.run((engine.program, "container", "inspect", "--format", wanted, *there), timeout=30)
-    orphans = []
-    for line in owners.stdout.splitlines():
-        container, _, whose = line.partition(" ")
-        if whose.endswith(f"-{_machine_id()}") and not _is_alive(whose):
-            orphans.append(container)
-    if orphans:
-        machine.run((engine.program, "rm", "--force", *orphans), timeout=60)
+    with engine_errors("The engine cannot list its containers"):
+        found = client.containers(all=True, filters={"label": OWNER_LABEL})
+    owners = {each["Id"]: (each.get("Labels") or {}).get(OWNER_LABEL, "") for each in found}
+    orphans = [name for name, whose in owners.items() if whose.endswith(f"-{_machine_id()}") and not _is_alive(whose)]
+    for name in orphans:
+        remove_container(client, name)
     return len(orphans)
 
 
@@ -67,3 +63,22 @@ def _is_alive(whose: str) -> bool:
     """Whether the process of this label or file name still runs on this machine."""
     pid, started, here = [*whose.split("-"), "", "", ""][:3]
     return pid.isdecimal() and here == _machine_id() and _start_time(int(pid)) == started
+
+
+def remove_container(client: APIClient, name: str) -> None:
+    """Stop and remove a container; it is no error if it does not exist."""
+    from docker.errors import APIError, NotFound
+
+    limit = time.monotonic() + PATIENCE
+    with engine_errors("The container could not be removed"):
+        while True:
+            try:
+                client.remove_container(name, force=True, v=True)
+                return
+            except NotFound:
+                return
+            except APIError as error:
+                # the engine is removing it already, because it ended: wait until it is gone
+                if error.status_code != 409 or time.monotonic() > limit:
+                    raise
+            time.sleep(0.05)

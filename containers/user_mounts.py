@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from containers.run import Mount
+from containers.container import Mount
 from machine.errors import BadUsage
 
 # inside, these are the image's folders; a mount would hide them

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from containers.container import Container, Mount
 from containers.dockerfile import ENVIRONMENT
 from containers.errors import last_error
 from containers.model import ImageSpec
-from containers.run import Container, ContainerMachine, Mount
+from containers.run import ContainerMachine
 from machine.errors import OutsideFailed
 from machine.events import Emit, Event
 from machine.local import Machine
+
+if TYPE_CHECKING:
+    from docker import APIClient
 
 STAGE = "verify"
 # what the worker writes before its document (harness/worker/gpu_setup_worker/verify.py)
@@ -57,7 +61,13 @@ class Verification(msgspec.Struct, frozen=True):
 
 
 def verify(
-    spec: ImageSpec, container: Container, image_id: str, recipes: tuple[Path, ...], machine: Machine, emit: Emit
+    spec: ImageSpec,
+    client: APIClient,
+    container: Container,
+    image_id: str,
+    recipes: tuple[Path, ...],
+    machine: Machine,
+    emit: Emit,
 ) -> Verification:
     """Run every check inside and return the results. Raises Problem when the container gives no answer."""
     emit(Event("start", STAGE, f"Verifying {container.image} from inside"))
@@ -83,7 +93,7 @@ def verify(
                 done = sum(each.startswith("verified ") for each in said)
                 emit(Event("progress", STAGE, line, done, CHECKS, "checks"))
 
-    inside = ContainerMachine(machine, container._replace(mounts=mounts), ENVIRONMENT, frozenset())
+    inside = ContainerMachine(machine, client, container._replace(mounts=mounts), ENVIRONMENT, frozenset())
     outcome = inside.stream(tuple(argv), on_line, env={"HF_HUB_OFFLINE": "1"})
     if not answer:
         text = "\n".join(said[-40:])

@@ -70,9 +70,11 @@ def run_command(options: RunOptions) -> int:
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from containers.build import worker_digest
+    from containers.connection import connect
+    from containers.container import run_argv
     from containers.container_setup import ContainerOptions, find_image, make_container
     from containers.engine import choose_engine
-    from containers.run import attach_options, run_argv, run_attached
+    from containers.run import attach_options, run_attached
     from containers.user_mounts import check_folder, user_mounts
     from gpu_setup.commands.training_options import my_paths
     from harness.environment.worker_process import WORKER
@@ -84,14 +86,15 @@ def run_command(options: RunOptions) -> int:
     host = read_host(machine)
     spec = options.wanted.spec(host)
     chosen = choose_engine(host, machine, options.engine)
-    image = find_image(spec, worker_digest(WORKER), chosen, machine, options.image_name)
+    client = connect(chosen, machine)
+    image = find_image(spec, worker_digest(WORKER), chosen, client, options.image_name)
     wanted = ContainerOptions(
         options.gpus, options.network, options.image_name, options.shm_size, options.writable,
         user_mounts(here, options.mounts),
     )  # fmt: skip
-    made = make_container(image, host, catalogue(), machine, my_paths(), wanted)
+    made = make_container(image, host, catalogue(), machine, client, my_paths(), wanted)
     if options.only_print:
-        argv = run_argv(made, "gpu-setup-run", options.words, cwd=str(here), attached=attach_options())
+        argv = run_argv(made, "gpu-setup-run", options.words, str(here), attach_options())
         echo(shlex.join(argv))
         return FINE
-    return run_attached(made, options.words, machine, partial(echo, err=True), str(here))
+    return run_attached(client, made, options.words, machine, partial(echo, err=True), str(here))

@@ -53,6 +53,7 @@ def verify_command(options: VerifyOptions) -> Answer:
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from containers.build import worker_digest
+    from containers.connection import connect
     from containers.container_setup import ContainerOptions, find_image, make_container
     from containers.engine import choose_engine
     from containers.verify import verify
@@ -68,10 +69,11 @@ def verify_command(options: VerifyOptions) -> Answer:
     host = read_host(machine)
     spec = options.wanted.spec(host)
     chosen = choose_engine(host, machine, options.engine)
-    image = find_image(spec, worker_digest(WORKER), chosen, machine, options.image_name)
+    client = connect(chosen, machine)
+    image = find_image(spec, worker_digest(WORKER), chosen, client, options.image_name)
     wanted = ContainerOptions(gpus=options.gpus, image=options.image_name)
-    made = make_container(image, host, catalogue(), machine, my_paths(), wanted)
+    made = make_container(image, host, catalogue(), machine, client, my_paths(), wanted)
     files = recipe_files(options.recipes, gpu=spec.vendor != "cpu")
     with reporter(options.as_json) as emit:
-        found = verify(spec, made, image.id, files, machine, emit)
+        found = verify(spec, client, made, image.id, files, machine, emit)
     return Answer("verify", found, BAD_ANSWER if found.verdict == "fail" else FINE, lambda: verification_text(found))

@@ -12,12 +12,14 @@ import msgspec
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from containers.build import TORCH_LABEL, worker_digest
+from containers.connection import connect
+from containers.container import Mount, container_user
 from containers.container_setup import ContainerOptions, find_image, make_container
 from containers.dockerfile import ENVIRONMENT
 from containers.engine import choose_engine
 from containers.model import ImageVendor
 from containers.ownership import container_owner, container_paths, refuse_unwritable
-from containers.run import ContainerMachine, Mount, container_user
+from containers.run import ContainerMachine
 from containers.spec import image_spec
 from containers.user_mounts import check_folder
 from harness.environment.build import Environment
@@ -44,7 +46,8 @@ def image_runtime(
     machine = here.machine
     chosen = choose_engine(host, machine, runtime.engine)
     spec = image_spec(host, catalogue, ImageVendor(job.stack.vendor))
-    image = find_image(spec, worker_digest(WORKER), chosen, machine, runtime.image_name)
+    client = connect(chosen, machine)
+    image = find_image(spec, worker_digest(WORKER), chosen, client, runtime.image_name)
     owner = container_owner(container_user(machine.session(), chosen), chosen)
     for folder in writable:
         check_folder(folder)
@@ -62,7 +65,7 @@ def image_runtime(
     # the container gets only this card, so no variable is needed inside to select it
     gpus = (job.device,) if job.device is not None else ()
     wanted = ContainerOptions(gpus, network=hub, image=runtime.image_name, mounts=tuple(mounts))
-    made = make_container(image, host, catalogue, machine, here.paths, wanted)
+    made = make_container(image, host, catalogue, machine, client, here.paths, wanted)
     here.emit(
         Event("note", "environment", f"Using the image {image.name} ({chosen.kind} {chosen.version or ''})".rstrip())
     )
@@ -81,6 +84,6 @@ def image_runtime(
     )
     stack = catalogue.stack(spec.stack)
     place = here._replace(
-        machine=ContainerMachine(machine, made, ENVIRONMENT, OUTSIDE_ONLY), environment=environment, paths=paths
+        machine=ContainerMachine(machine, client, made, ENVIRONMENT, OUTSIDE_ONLY), environment=environment, paths=paths
     )  # fmt: skip
     return msgspec.structs.replace(job, stack=stack), place

@@ -6,16 +6,14 @@ is checked by `allowed.py` and `comparison.py`.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from machine import scrub
 from machine.errors import BadUsage, Refused
-from machine.local import LocalMachine, Unreadable
 from machine.plain_text import change_strings, clean
-from provision.model import NOT_DECODABLE, Plan, seal
-from provision.plan.package_steps import sentence
-
-LARGEST = 16 << 20
+from provision.model import Plan, seal
 
 
 def as_written(plan: Plan) -> Plan:
@@ -32,14 +30,14 @@ class _Envelope(msgspec.Struct):
 def load_plan(path: str) -> Plan:
     """The plan in a file that `gpu-setup plan --out` wrote. Refuses one whose digest does not match its content."""
     try:
-        content = LocalMachine().read(path, LARGEST)
-    except Unreadable as error:
+        content = Path(path).read_bytes()
+    except OSError as error:
         raise BadUsage(
-            "plan.unreadable", f"The plan {path} cannot be read.", sentence(error.detail or error.reason), ""
+            "plan.unreadable", f"The plan {path} cannot be read.", f"The system says: {error.strerror}.", ""
         ) from error
     try:
         found = msgspec.json.decode(content, type=_Envelope)
-    except NOT_DECODABLE as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadUsage(
             "plan.no-plan", f"{path} is not a plan of gpu-setup.", str(error), "gpu-setup plan --out FILE writes one."
         ) from error

@@ -1,4 +1,4 @@
-"""How containers get the GPUs: from facts to options of `docker run`."""
+"""How containers get the GPUs: from facts to what the engine is asked for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from checks.facts.host import DeviceNode, Host, NvmlGpu
-from containers.device_options import device_access, device_options, has_amd_cdi
+from containers.device_options import NO_DEVICES, Devices, device_access, device_options, has_amd_cdi
 from containers.model import Access, ImageVendor
 from machine.errors import Refused
 from machine.local import LocalMachine
@@ -75,19 +75,25 @@ def test_amds_description_is_looked_for_where_the_engine_looks(tmp_path: Path) -
 
 def test_nvidia_cards_go_in_by_uuid() -> None:
     machine = two_gpus()
-    assert device_options(machine, ImageVendor.NVIDIA, Access.CDI, SLOTS) == (
-        "--device", "nvidia.com/gpu=GPU-aaaa-1", "--device", "nvidia.com/gpu=GPU-bbbb-2",
-    )  # fmt: skip
-    assert device_options(machine, ImageVendor.NVIDIA, Access.GPUS, SLOTS) == (
-        "--gpus",
-        '"device=GPU-aaaa-1,GPU-bbbb-2"',
-    )
+    cdi = device_options(machine, ImageVendor.NVIDIA, Access.CDI, SLOTS)
+    assert cdi.body()["DeviceRequests"] == [
+        {"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=GPU-aaaa-1", "nvidia.com/gpu=GPU-bbbb-2"]}
+    ]
+    assert cdi.argv() == ["--device", "nvidia.com/gpu=GPU-aaaa-1", "--device", "nvidia.com/gpu=GPU-bbbb-2"]
+    gpus = device_options(machine, ImageVendor.NVIDIA, Access.GPUS, SLOTS)
+    assert gpus.body()["DeviceRequests"] == [
+        {"Driver": "", "Capabilities": [["gpu"]], "Options": {}, "DeviceIDs": ["GPU-aaaa-1", "GPU-bbbb-2"]}
+    ]
+    assert gpus.argv() == ["--gpus", '"device=GPU-aaaa-1,GPU-bbbb-2"']
+    every = Devices(gpus=("all",))
+    assert every.body()["DeviceRequests"] == [{"Driver": "", "Capabilities": [["gpu"]], "Options": {}, "Count": -1}]
+    assert every.argv() == ["--gpus", "all"]
 
 
 @pytest.mark.parametrize("word", ["GPU-bbbb", "0000:41:00.0", "00000000:41:00.0"])
 def test_one_card_is_chosen_by_its_uuid_or_its_place(word: str) -> None:
     options = device_options(two_gpus(), ImageVendor.NVIDIA, Access.GPUS, SLOTS, (word,))
-    assert options == ("--gpus", '"device=GPU-bbbb-2"')
+    assert options == Devices(gpus=("GPU-bbbb-2",))
 
 
 @pytest.mark.parametrize("word", ["GPU-", "GPU-cccc", "0000:99:00.0", "1"])
@@ -99,23 +105,28 @@ def test_a_choice_that_is_no_card_or_two_is_refused(word: str) -> None:
 
 
 def test_amd_cards_go_in_by_their_nodes_and_the_numbers_of_their_groups() -> None:
-    assert device_options(two_radeons(), ImageVendor.AMD, Access.NODES, SLOTS) == (
-        "--device", "/dev/kfd", "--device", "/dev/dri/renderD128", "--device", "/dev/dri/renderD129",
-        "--group-add", "991", "--group-add", "992",
+    options = device_options(two_radeons(), ImageVendor.AMD, Access.NODES, SLOTS)
+    assert options == Devices(
+        nodes=("/dev/kfd", "/dev/dri/renderD128", "/dev/dri/renderD129"), groups=("991", "992")
     )  # fmt: skip
+    assert options.argv()[-4:] == ["--group-add", "991", "--group-add", "992"]
+    assert options.body()["GroupAdd"] == ["991", "992"]
+    assert options.body()["Devices"][0] == {
+        "PathOnHost": "/dev/kfd", "PathInContainer": "/dev/kfd", "CgroupPermissions": "rwm",
+    }  # fmt: skip
 
 
 def test_integrated_graphics_are_not_passed_in() -> None:
     options = device_options(two_radeons(), ImageVendor.AMD, Access.NODES, SLOTS, ("0000:41:00.0",))
-    assert [word for word in options if word.startswith("/dev/dri")] == ["/dev/dri/renderD129"]
+    assert options.nodes == ("/dev/kfd", "/dev/dri/renderD129")
 
 
 def test_amd_by_cdi() -> None:
-    assert device_options(two_radeons(), ImageVendor.AMD, Access.CDI, SLOTS) == ("--device", "amd.com/gpu=all")
+    assert device_options(two_radeons(), ImageVendor.AMD, Access.CDI, SLOTS) == Devices(cdi=("amd.com/gpu=all",))
 
 
 def test_the_cpu_needs_no_device() -> None:
-    assert device_options(host("no-gpu"), ImageVendor.CPU, Access.NONE, ()) == ()
+    assert device_options(host("no-gpu"), ImageVendor.CPU, Access.NONE, ()) == NO_DEVICES
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from containers.build import BuildProgress
-from containers.errors import CAUSES, engine_problem, last_error
+from containers.errors import CAUSES, engine_problem, last_error, text_problem
 from machine.errors import OUTSIDE_FAILED, REFUSED
 from machine.events import Event, silent
 from machine.local import ABSENT, Outcome
@@ -20,12 +20,7 @@ SEEN = [
     (f'{DAEMON}could not select device driver "cdi" with capabilities: [].', "cdi-off"),
     ("the --mount option requires BuildKit. Refer to https://docs.docker.com/go/buildkit/", "no-buildkit"),
     ("ERROR: BuildKit is enabled but the buildx component is missing or broken.", "no-buildkit"),
-    ("docker: Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
-     "engine-not-running"),
-    ("permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock",
-     "engine-denied"),
-    (f"{DAEMON}No such image: gpu-setup:cpu.", "not-built"),
-    ("docker: Unable to find image 'gpu-setup:cpu' locally", "not-built"),
+    ('invalid mount config for type "bind": bind source path does not exist: /home/alex/mine.json', "not-shared"),
     ("nvidia-container-cli: requirement error: unsatisfied condition: cuda>=13.0, please update your driver",
      "driver-too-old"),
     ("nvidia-container-cli: initialization error: nvml error: driver/library version mismatch", "library-mismatch"),
@@ -59,6 +54,7 @@ SEEN = [
 def test_a_text_and_its_cause(text: str, code: str) -> None:
     problem = engine_problem(Outcome((), 125, text, "", 1.0), "The container did not start")
     assert problem.code == f"image.{code}"
+    assert text_problem(text, "The container did not start").what == problem.what
     assert problem.what.startswith("The container did not start: ")
     assert problem.why and problem.next
     assert problem.exit_code in (OUTSIDE_FAILED, REFUSED)

@@ -76,7 +76,7 @@ def test_a_persons_hub_folder_is_mounted_only_where_the_containers_user_may_writ
     before = states(home)
     image = FoundImage(image_spec(host("no-gpu"), catalogue()), ENGINE, "gpu-setup:x", "sha256:x", {})
     shelf = Shelf({"HF_HOME": str(home)})
-    made = make_container(image, host("no-gpu"), catalogue(), shelf, places, ContainerOptions(network=True))
+    made = make_container(image, host("no-gpu"), catalogue(), shelf, shelf, places, ContainerOptions(network=True))
     assert states(home) == before
     of_hf = [mount.path for mount in made.mounts if mount.path.is_relative_to(home)]
     assert of_hf == ([home / "hub"] if owner else [])

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
+from docker.errors import ImageNotFound
 from msgspec.structs import replace
 
 from checks.catalogue import catalogue
 from containers.build import WORKER_LABEL
+from containers.container import Container
 from containers.container_setup import ContainerOptions, FoundImage, find_image, make_container
 from containers.dockerfile import image_tag
 from containers.model import Engine, ImageSpec
-from containers.run import Container
 from containers.spec import image_spec
-from machine.errors import Refused
-from machine.local import LocalMachine, Outcome, Session
+from machine.errors import BadUsage, Refused
+from machine.local import LocalMachine, Session
 from machine.paths import Paths
 from tests.containers.hosts import host
 
@@ -26,32 +26,27 @@ ENGINE = Engine("docker.io", "docker", "20.10.24", False, (), False, ("docker", 
 
 
 class Shelf(LocalMachine):
-    """An engine with images: name or id → labels. Only what is asked of images and containers is answered."""
+    """A machine, and an engine's API with images: name or id → labels. Nothing else is answered."""
 
     def __init__(self, environ: Mapping[str, str] | None = None, **images: dict[str, str]) -> None:
         self.environ = environ or {}
-        self.images = {name.replace("__", ":"): labels for name, labels in images.items()}
-        self.asked: list[Sequence[str]] = []
+        self.held = {name.replace("__", ":"): labels for name, labels in images.items()}
 
     def session(self) -> Session:
         return super().session()._replace(environ=self.environ)
 
-    def run(self, argv: Any, timeout: float = 5.0, env: Any = None) -> Outcome:
-        self.asked.append(argv)
-        if argv[1:3] == ("image", "inspect"):
-            labels = self.images.get(argv[-1])
-            if labels is None:
-                return Outcome(argv, 1, "", f"Error: No such image: {argv[-1]}", 0.0)
-            found = {"Id": f"sha256:{argv[-1]}", "Size": 7, "Created": "2026-11-24T20:00:00Z", "RepoTags": [argv[-1]]}
-            return Outcome(argv, 0, msgspec.json.encode([{**found, "Config": {"Labels": labels}}]).decode(), "", 0.0)
-        if argv[1:3] == ("image", "ls"):
-            wanted = [word.removeprefix("--filter=label=") for word in argv if word.startswith("--filter=")]
-            fit = [
-                n for n, have in self.images.items() if all(w in {f"{k}={v}" for k, v in have.items()} for w in wanted)
-            ]
-            return Outcome(argv, 0, "\n".join(fit), "", 0.0)
-        assert argv[1] == "ps", argv
-        return Outcome(argv, 0, "", "", 0.0)
+    def inspect_image(self, name: str) -> dict[str, Any]:
+        if name not in self.held:
+            raise ImageNotFound(f"No such image: {name}")
+        found = {"Id": f"sha256:{name}", "Size": 7, "Created": "2026-11-24T20:00:00Z", "RepoTags": [name]}
+        return {**found, "Config": {"Labels": self.held[name]}}
+
+    def images(self, quiet: bool, filters: Mapping[str, list[str]]) -> list[str]:
+        wanted = set(filters["label"])
+        return [name for name, have in self.held.items() if wanted <= {f"{key}={value}" for key, value in have.items()}]
+
+    def containers(self, **_wanted: object) -> list[dict[str, Any]]:
+        return []
 
 
 def labels(spec: ImageSpec, worker: str) -> dict[str, str]:
@@ -99,7 +94,7 @@ def started(spec: ImageSpec, tmp_path: Path, network: bool, **environ: str) -> C
     places = Paths(tmp_path / "data", tmp_path / "cache", tmp_path / "state")
     image = FoundImage(spec, ENGINE, "gpu-setup:x", "sha256:x", {})
     wanted = ContainerOptions(network=network)
-    return make_container(image, host("no-gpu"), catalogue(), Shelf(environ), places, wanted)
+    return make_container(image, host("no-gpu"), catalogue(), Shelf(environ), Shelf(), places, wanted)
 
 
 def test_with_a_network_it_gets_the_proxy_and_the_certificates(spec: ImageSpec, tmp_path: Path) -> None:
@@ -110,9 +105,13 @@ def test_with_a_network_it_gets_the_proxy_and_the_certificates(spec: ImageSpec, 
         "SSL_CERT_FILE": str(bundle),
         "REQUESTS_CA_BUNDLE": "/nonexistent",
         "HF_TOKEN": "hf_secret",
+        "HF_ENDPOINT": "https://me:secret@hub.example",
     }
     made = started(spec, tmp_path, True, **environ)
-    assert made.passed == ("https_proxy",)
+    assert made.secrets == {
+        "https_proxy": "http://me:secret@proxy.example:3128",
+        "HF_ENDPOINT": "https://me:secret@hub.example",
+    }
     assert made.env["SSL_CERT_FILE"] == str(bundle)
     assert bundle in {mount.path for mount in made.mounts}
     assert "secret" not in str(made.env) and "REQUESTS_CA_BUNDLE" not in made.env
@@ -125,6 +124,19 @@ def test_a_proxy_on_this_machine_is_reached_over_its_own_network(spec: ImageSpec
 
 def test_without_a_network_it_gets_none_of_that(spec: ImageSpec, tmp_path: Path) -> None:
     made = started(spec, tmp_path, False, https_proxy="http://127.0.0.1:1", SSL_CERT_FILE=__file__)
-    assert (made.network, made.host_network, made.passed) == (False, False, ())
+    assert (made.network, made.host_network, made.secrets) == (False, False, {})
     assert "SSL_CERT_FILE" not in made.env
     assert all(mount.path.is_relative_to(tmp_path) for mount in made.mounts)
+
+
+@pytest.mark.parametrize(("size", "number"), [("16g", 16 << 30), ("512m", 512 << 20), ("1024", 1024)])
+def test_shared_memory_is_given_as_to_docker(size: str, number: int, spec: ImageSpec, tmp_path: Path) -> None:
+    places = Paths(tmp_path / "data", tmp_path / "cache", tmp_path / "state")
+    image = FoundImage(spec, ENGINE, "gpu-setup:x", "sha256:x", {})
+    wanted = ContainerOptions(shm=size)
+    made = make_container(image, host("no-gpu"), catalogue(), Shelf(), Shelf(), places, wanted)
+    assert made.shm == number
+    with pytest.raises(BadUsage):
+        make_container(
+            image, host("no-gpu"), catalogue(), Shelf(), Shelf(), places, replace(wanted, shm="much")
+        )  # fmt: skip

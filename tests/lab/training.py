@@ -25,16 +25,6 @@ from tests.tool import ROOT
 # keys that only make a run of the tests shorter
 SHORT = (("max_steps: 30", "max_steps: 4"),)
 
-# in the variables of the shared run; its processes' arguments are traced
-PASSWORD = "pw9Kx72LmQeR"
-SETTINGS_WITH_PASSWORDS = {
-    "HF_TOKEN": f"hf_{PASSWORD}abcdefghij",
-    "HF_ENDPOINT": f"https://me:{PASSWORD}@hub.example",
-    "https_proxy": f"http://me:{PASSWORD}@proxy.example:3128",
-    "PIP_INDEX_URL": f"https://me:{PASSWORD}@pypi.example/simple",
-    "WANDB_API_KEY": PASSWORD,
-}
-
 
 class Training(NamedTuple):
     """Where the shared environment and models lie, and the environment itself."""
@@ -91,17 +81,12 @@ def command(*arguments: str, checkout: Path = ROOT) -> list[str]:
 
 
 def tool(
-    home: Path,
-    *arguments: str,
-    before: tuple[str, ...] = (),
-    checkout: Path = ROOT,
-    timeout: float = 400,
-    env: Mapping[str, str] | None = None,
+    home: Path, *arguments: str, before: tuple[str, ...] = (), checkout: Path = ROOT, timeout: float = 400
 ) -> Ended:
-    """`gpu-setup ARGUMENTS --json` to its end; `before`: what starts it (prlimit …); `env`: more variables."""
+    """`gpu-setup ARGUMENTS --json` to its end; `before`: a command that starts it (prlimit …)."""
     result = subprocess.run(
         [*before, *command(*arguments, "--json", checkout=checkout)],
-        env={**os.environ, "GPU_SETUP_HOME": str(home), **(env or {})},
+        env={**os.environ, "GPU_SETUP_HOME": str(home)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

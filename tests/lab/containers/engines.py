@@ -15,9 +15,14 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+from containers.connection import connect
+from containers.container import Container
+from containers.run import ContainerMachine
+from machine.local import LocalMachine, Outcome, Session
 
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 # programs of the small image, which has nothing else
@@ -122,6 +127,24 @@ class Engine(NamedTuple):
 
     def images(self) -> set[str]:
         return set(self.checked("image", "ls", "--all", "--quiet", "--no-trunc").split())
+
+
+class AtEngine(LocalMachine):
+    """This machine, for a person whose environment leads to this engine."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+
+    def session(self) -> Session:
+        return super().session()._replace(environ={**os.environ, **self.environ})
+
+
+def run_inside(environ: Mapping[str, str], container: Container, *argv: str) -> Outcome:
+    """Run a program in a container, as the tool does it."""
+    machine = AtEngine(environ)
+    with closing(connect(container.engine, machine)) as client:
+        inside = ContainerMachine(machine, client, container, "/", frozenset())
+        return inside.run(argv, timeout=60)
 
 
 def make_disk(file: Path, gb: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.lab.containers.engines import SYSTEM_PATH
+from tests.lab.training import wait_for
 
 # as root and without systemd, which a test machine may not have. Limits: podman's default may be more than is allowed
 _SETTINGS = """\
@@ -92,9 +93,16 @@ def podman_in(folder: Path, root: Path) -> Iterator[Podman]:
     starter = folder / "bin" / "podman"
     starter.write_text("\n".join(["#!/bin/sh", *lines, f'exec {program} "$@"', ""]))
     starter.chmod(0o755)
-    made = Podman(folder, {"PATH": f"{folder / 'bin'}:{SYSTEM_PATH}:{os.environ.get('PATH', '')}"})
+    socket = f"unix://{folder}/podman.sock"
+    path = f"{folder / 'bin'}:{SYSTEM_PATH}:{os.environ.get('PATH', '')}"
+    made = Podman(folder, {"PATH": path, "CONTAINER_HOST": socket})
+    # what podman.socket starts
+    service = subprocess.Popen([str(starter), "system", "service", "--time=0", socket], stdin=subprocess.DEVNULL)
     try:
+        wait_for(Path(f"{folder}/podman.sock").exists, 20)
         yield made
     finally:
+        service.terminate()
+        service.wait()
         made.podman("system", "reset", "--force")
         subprocess.run(["umount", "--lazy", str(folder / "data" / "overlay")], capture_output=True, check=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,17 @@ from msgspec.structs import replace
 
 from checks.facts.docker import parse_info
 from checks.facts.host import DeviceNode, Host, NvmlGpu
-from containers.device_options import device_access, device_options
+from containers.connection import connect
+from containers.container import LIMITS, Container, Mount, create_body, run_argv
+from containers.device_options import Devices, device_access, device_options
 from containers.engine import choose_engine, docker_engine
 from containers.errors import engine_problem
 from containers.model import Access, ImageVendor
-from containers.run import Container, run_argv
+from containers.run import started
+from machine.errors import Problem
 from machine.local import LocalMachine, Outcome
 from tests.containers.hosts import host, with_gpus
-from tests.lab.containers.engines import SYSTEM_PATH, Engine, running, small_image
+from tests.lab.containers.engines import SYSTEM_PATH, AtEngine, Engine, run_inside, running, small_image
 from tests.lab.containers.material import as_root, starter, unpacked
 
 pytestmark = pytest.mark.lab
@@ -60,13 +64,45 @@ def as_it_says(machine: Host, engine: Engine) -> Host:
     return replace(machine, docker=docker)
 
 
-def start(engine: Engine, image: str, machine: Host, options: tuple[str, ...], script: str) -> Outcome:
-    """Run the tool's own command on the engine. Limits are left out: a test machine may not lift them."""
+def with_devices(image: str, machine: Host, devices: Devices) -> Container:
+    """Without limits: a test machine may not raise them."""
     found = docker_engine(machine.docker, machine.docker.version, False, "default")
-    container = Container(engine=found, image=image, user="1234:1234", devices=options, limits=())
-    result = engine.docker(*run_argv(container, "gpu-setup-test", ("/bin/sh", "-c", script))[1:])
-    assert engine.containers() == []
-    return Outcome((), result.returncode, result.stdout, result.stderr, 0.0)
+    return Container(engine=found, image=image, user="1234:1234", devices=devices, limits=())
+
+
+def start(engine: Engine, image: str, machine: Host, devices: Devices, script: str) -> Outcome:
+    try:
+        return run_inside(engine.environ, with_devices(image, machine, devices), "/bin/sh", "-c", script)
+    finally:
+        assert engine.containers() == []
+
+
+def test_the_shown_command_and_the_api_make_the_same_container(engine: Engine, small: str, tmp_path: Path) -> None:
+    """`docker inspect` of both: what a person copies from --print is what gpu-setup itself starts."""
+    machine = as_it_says(radeons(group=4321), engine)
+    devices = Devices(gpus=("GPU-aaaa-1", "GPU-bbbb-2"), nodes=("/dev/kfd",), groups=("4321",))
+    mounts = (Mount(tmp_path, writable=True), Mount(Path("/bin/sh"), inside=Path('/other, "sh"')))
+    container = with_devices(small, machine, devices)._replace(
+        mounts=mounts, limits=(("stack", 1024),), env={"A": "b c"}
+    )
+    words = run_argv(container, "by-command", ("/bin/sh", "-c", "x"), str(tmp_path))
+    engine.checked("create", *(word for word in words[2:] if not word.startswith("--sig-proxy")))
+    with closing(connect(container.engine, AtEngine(engine.environ))) as client:
+        try:
+            body = create_body(container, ("/bin/sh", "-c", "x"), cwd=str(tmp_path))
+            client.create_container_from_config(body, "by-api")
+            one, other = (client.inspect_container(name) for name in ("by-command", "by-api"))
+        finally:
+            for name in ("by-command", "by-api"):
+                client.remove_container(name)
+    # an empty value and a missing one are the same
+    differences = {
+        (part, key): (one[part].get(key), other[part].get(key))
+        for part in ("HostConfig", "Config")
+        for key in {*one[part], *other[part]} - {"Hostname", "RestartPolicy"}
+        if (one[part].get(key) or None) != (other[part].get(key) or None)
+    }
+    assert differences == {}
 
 
 def test_nvidia_by_gpus_on_an_old_engine(engine: Engine, small: str) -> None:
@@ -145,8 +181,9 @@ def test_amd_by_cdi_on_a_newer_engine(newer: Engine, newer_small: str) -> None:
 
 def test_a_card_that_the_description_does_not_know(newer: Engine, newer_small: str) -> None:
     machine = described(nvidia(), newer)
-    outcome = start(newer, newer_small, machine, ("--device", "nvidia.com/gpu=GPU-cccc-3"), "true")
-    assert engine_problem(outcome, "The container did not start").code == "image.cdi-unknown"
+    with pytest.raises(Problem) as caught:
+        start(newer, newer_small, machine, Devices(cdi=("nvidia.com/gpu=GPU-cccc-3",)), "true")
+    assert caught.value.code == "image.cdi-unknown"
 
 
 def test_the_newer_engine_builds_through_its_own_buildx(
@@ -176,20 +213,45 @@ def bare_small(bare: Engine) -> str:
 
 
 @pytest.mark.parametrize(
-    ("options", "code"),
+    ("devices", "code"),
     [
-        (("--gpus", "all"), "toolkit-missing"),
-        (("--device", "/dev/kfd"), "device-absent"),
-        (("--group-add", "render"), "group-name"),
+        (Devices(gpus=("all",)), "toolkit-missing"),
+        (Devices(nodes=("/dev/kfd",)), "device-absent"),
+        (Devices(groups=("render",)), "group-name"),
     ],
 )
 def test_what_fails_when_a_container_starts_is_explained(
-    bare: Engine, bare_small: str, options: tuple[str, ...], code: str
+    bare: Engine, bare_small: str, devices: Devices, code: str
 ) -> None:
-    outcome = start(bare, bare_small, as_it_says(nvidia(), bare), options, "true")
-    problem = engine_problem(outcome, "The container did not start")
-    assert problem.code == f"image.{code}", outcome.stderr
-    assert problem.next
+    with pytest.raises(Problem) as caught:
+        start(bare, bare_small, as_it_says(nvidia(), bare), devices, "true")
+    assert caught.value.code == f"image.{code}"
+    assert caught.value.next
+
+
+def test_a_file_that_the_engine_does_not_see_is_explained(bare: Engine, bare_small: str, tmp_path: Path) -> None:
+    container = with_devices(bare_small, as_it_says(nvidia(), bare), Devices())
+    with pytest.raises(Problem) as caught:
+        run_inside(bare.environ, container._replace(mounts=(Mount(tmp_path / "none"),)), "/bin/true")
+    assert caught.value.code == "image.not-shared"
+
+
+def test_a_file_is_mounted_wherever_it_is(bare: Engine, bare_small: str, tmp_path: Path) -> None:
+    """Below / and below /tmp, which is a file system of the container's own; nothing beside it is seen."""
+    files = [Path(f"/gpu-setup-test-{os.getpid()}.json"), tmp_path / 'a, "b": c.json', Path(f"/tmp/{os.getpid()}.json")]
+    (tmp_path / "token").write_text("hf_secret")
+    try:
+        for file in files:
+            file.write_text("rows\n")
+            file.chmod(0o644)
+        container = with_devices(bare_small, as_it_says(nvidia(), bare), Devices())
+        container = container._replace(mounts=tuple(Mount(file) for file in files))
+        script = 'for file in "$@"; do cat "$file"; done; ls "$0"; touch "$1" 2>/dev/null || echo read-only'
+        seen = run_inside(bare.environ, container, "/bin/sh", "-c", script, str(tmp_path), *map(str, files))
+        assert seen.stdout.splitlines() == ["rows"] * 3 + [files[1].name, "read-only"], seen
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
 
 
 def test_the_classic_builder_is_explained(
@@ -205,14 +267,17 @@ def test_the_classic_builder_is_explained(
     assert engine_problem(outcome, "The build stopped").code == "image.no-buildkit"
 
 
-def test_limits_that_the_engine_may_not_lift_are_explained(bare: Engine, bare_small: str) -> None:
+def test_limits_that_the_engine_may_not_raise_are_left_out(bare: Engine, bare_small: str) -> None:
     """Where it may, the container has them."""
     machine = as_it_says(nvidia(), bare)
-    found = docker_engine(machine.docker, machine.docker.version, False, "default")
-    container = Container(engine=found, image=bare_small, user=None, devices=("--device", "/dev/null"))
-    result = bare.docker(*run_argv(container, "gpu-setup-test", ("/bin/sh", "-c", "ulimit -l"))[1:])
-    outcome = Outcome((), result.returncode, result.stdout, result.stderr, 0.0)
-    if outcome.ok:
-        assert outcome.stdout == "unlimited\n"
-    else:
-        assert engine_problem(outcome, "x").code == "image.rlimit"
+    container = with_devices(bare_small, machine, Devices(nodes=("/dev/null",)))._replace(limits=LIMITS)
+    outcome = run_inside(bare.environ, container, "/bin/sh", "-c", "ulimit -l")
+    assert outcome.ok and outcome.stdout.strip()
+    with closing(connect(container.engine, AtEngine(bare.environ))) as client:
+        try:
+            with started(client, container, ("/bin/true",)) as run:
+                run.wait()
+        except Problem as problem:
+            assert problem.code == "image.rlimit"
+        else:
+            assert outcome.stdout == "unlimited\n"

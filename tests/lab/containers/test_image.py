@@ -14,10 +14,11 @@ from checks.catalogue import catalogue
 from checks.facts.host import Docker
 from checks.facts.read import read_host
 from containers.build import Sources, build_image
-from containers.dockerfile import UID
+from containers.container import Container
+from containers.device_options import Devices
+from containers.dockerfile import ENVIRONMENT, UID
 from containers.engine import choose_engine, docker_engine
 from containers.model import ImageVendor
-from containers.run import Container, run_argv
 from containers.spec import image_spec
 from harness.environment.worker_process import WORKER
 from harness.recipe.loader import SAMPLES
@@ -26,6 +27,7 @@ from machine.local import LocalMachine
 from machine.paths import paths
 from tests.gpu_setup.commands.test_train_out import states
 from tests.lab.containers.conftest import Site, copy_models
+from tests.lab.containers.engines import run_inside
 from tests.lab.training import Ended, Training, command, runs, steps
 
 pytestmark = pytest.mark.lab
@@ -180,10 +182,10 @@ def test_another_image_than_wanted_is_seen(site: Site, built: Ended) -> None:
 def test_a_stand_in_device_is_called_one(site: Site, built: Ended) -> None:
     """No card computes here, and nothing claims that one did."""
     found = docker_engine(Docker(kind="docker.io", answers=True), "20.10", False, "default")
-    nowhere = ("--device", "/dev/null:/dev/nvidia0")
+    nowhere = Devices(nodes=("/dev/null:/dev/nvidia0",))
     container = Container(engine=found, image=image_of(built), user=None, devices=nowhere, limits=())
-    words = ("python", "-m", "gpu_setup_worker.verify", "--cuda", "13.0", "--target", "8.6")
-    result = site.engine.docker(*run_argv(container, "gpu-setup-stub", words)[1:])
+    words = (f"{ENVIRONMENT}/bin/python", "-m", "gpu_setup_worker.verify", "--cuda", "13.0", "--target", "8.6")
+    result = run_inside(site.engine.environ, container, *words)
     (line,) = (line for line in result.stdout.splitlines() if line.startswith("gpu-setup-verify: "))
     document = json.loads(line.partition(": ")[2])
     assert document["device"] == "stub"

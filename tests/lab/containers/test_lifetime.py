@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.recipe.loader import SAMPLES
+from tests.lab.containers.argv_tracer import arguments_of_processes
 from tests.lab.containers.conftest import Site, copy_models
 from tests.lab.containers.persons import as_person
 from tests.lab.training import Ended, Training, at_step, command, runs, status, tool, wait_for
@@ -75,9 +78,15 @@ def test_ctrl_c_in_a_training_stops_its_container(site: Site, built: Ended, trai
     home = tmp_path / "home"
     copy_models(training, home)
     environ = {**os.environ, **site.engine.environ, "GPU_SETUP_HOME": str(home)}
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "rows.json").write_bytes((SAMPLES / "house-style.json").read_bytes())
+    (mine / "token").write_text("hf_secret")
     child = subprocess.Popen(
-        command("smoke", "--recipe", "tiny", "--runtime", "image"),
+        # a relative path: it means the same inside
+        command("smoke", "--recipe", "tiny", "--runtime", "image", "--data", "../mine/rows.json"),
         env=environ,
+        cwd=home,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -86,6 +95,11 @@ def test_ctrl_c_in_a_training_stops_its_container(site: Site, built: Ended, trai
     )
     try:
         wait_for(at_step(home, 2), 120)
+        (container,) = site.engine.containers()
+        (inspected,) = json.loads(site.engine.checked("inspect", container))
+        mounted = [each["Source"] for each in inspected["HostConfig"]["Mounts"]]
+        assert [each for each in mounted if Path(each).is_relative_to(mine)] == [str(mine / "rows.json")]
+        assert not [each for each in mounted if mine.is_relative_to(each)]
         child.send_signal(signal.SIGINT)
         _, said = child.communicate(timeout=60)
         assert child.returncode == 130, said
@@ -100,14 +114,12 @@ def test_what_a_killed_tool_leaves_the_next_one_removes(site: Site, built: Ended
     child = started(site, own, "--", "sleep", "300")
     wait_for(running_count(site, 1), 30)
     child.kill()
-    # not to the end of its output: the engine's own command lives on and holds it
-    child.wait()
+    # to the end of its output: nothing lives on that holds it
+    child.communicate(timeout=10)
     (left,) = site.engine.containers()
     assert ended(started(site, own, "--", "true")) == 0
     assert left not in site.engine.containers()
     assert site.engine.containers() == []
-    # with its container it is gone, too
-    child.communicate(timeout=30)
 
 
 def test_the_container_of_another_running_tool_is_kept(site: Site, built: Ended, own: Path) -> None:
@@ -228,20 +240,36 @@ def test_an_image_that_is_not_built_is_named_with_the_way_to_it(site: Site) -> N
     assert ended.error["next"].startswith("gpu-setup image build")
 
 
-def test_a_token_is_seen_inside_as_a_file_only(
+PLANTED = {
+    "HF_TOKEN": "hf_very_secret",
+    "HF_ENDPOINT": "https://me:endpoint_secret@127.0.0.1:1",
+    "https_proxy": "http://me:proxy_secret@127.0.0.1:1",
+    "ALL_PROXY": "http://me:all_secret@127.0.0.1:1",
+}
+
+
+def test_secrets_reach_the_program_and_nobody_else(
     site: Site, built: Ended, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
-    # this engine makes no networks; the machine's own would do, and is not what is shown here
-    child = started(site, own, "--network", "--", "sh", "-c", "cat $HF_TOKEN_PATH; echo; env; sleep 300")
-    try:
-        wait_for(running_count(site, 1), 30)
-        (container,) = site.engine.containers()
-        wait_for(lambda: "hf_very_secret" in site.engine.checked("logs", container), 20)
-        assert "hf_very_secret" not in site.engine.checked("inspect", container)
-        assert "hf_very_secret" not in Path(f"/proc/{child.pid}/cmdline").read_text()
-        assert "HF_TOKEN=" not in site.engine.checked("logs", container)
-    finally:
-        child.send_signal(signal.SIGINT)
-        child.communicate(timeout=30)
-    assert not list(own.rglob("hub-token-*"))
+    """Neither arguments of any process, nor `docker inspect`, nor the image, nor a file that stays."""
+    for name, value in PLANTED.items():
+        monkeypatch.setenv(name, value)
+    with arguments_of_processes() as arguments:
+        child = started(site, own, "--network", "--", "sh", "-c", "cat $HF_TOKEN_PATH; echo; env; sleep 300")
+        try:
+            wait_for(running_count(site, 1), 30)
+            (container,) = site.engine.containers()
+            wait_for(lambda: "hf_very_secret" in site.engine.checked("logs", container), 20)
+            printed = site.engine.checked("logs", container).splitlines()
+            inspected = site.engine.checked("inspect", container)
+        finally:
+            child.send_signal(signal.SIGINT)
+            child.communicate(timeout=30)
+    assert printed[0] == PLANTED["HF_TOKEN"]
+    assert {f"{name}={value}" for name, value in PLANTED.items() if name != "HF_TOKEN"} <= set(printed)
+    assert not any(line.startswith("HF_TOKEN=") for line in printed)
+    history = site.engine.checked("history", "--no-trunc", built.data["tag"])
+    assert any("image run" in each for each in arguments)
+    passwords = ("hf_very_secret", "endpoint_secret", "proxy_secret", "all_secret")
+    assert not [each for each in (*arguments, inspected, history) if any(word in each for word in passwords)]
+    assert not list(own.rglob("container-secret-*"))

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from checks.facts.host import Docker
+from containers.connection import connect
+from containers.container import Container, Mount
 from containers.engine import podman_engine
 from containers.orphans import OWNER_LABEL, owner, remove_orphans
-from containers.run import Container, Mount, run_argv
-from machine.local import LocalMachine
 from tests.lab.containers.conftest import Site
-from tests.lab.containers.engines import small_archive
+from tests.lab.containers.engines import AtEngine, run_inside, small_archive
 from tests.lab.containers.material import Distribution, unpacked
 from tests.lab.containers.podman import Podman, podman_in
 from tests.lab.training import Ended, tool
@@ -32,7 +33,8 @@ def podman(material: Path, like_here: Distribution, tmp_path_factory: pytest.Tem
 
 def asked(podman: Podman, home: Path, *arguments: str, timeout: float = 400) -> Ended:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", podman.environ["PATH"])
+        for name, value in podman.environ.items():
+            patch.setenv(name, value)
         return tool(home, *arguments, "--engine", "podman", timeout=timeout)
 
 
@@ -45,7 +47,7 @@ def test_what_it_can_and_cannot_do_is_said(podman: Podman, tmp_path: Path) -> No
     assert any("CDI" in word for word in engine["can"]) and any("CDI" in word for word in engine["cannot"])
 
 
-def test_the_tools_own_command_starts_a_container(podman: Podman, tmp_path: Path) -> None:
+def test_the_tool_starts_a_container(podman: Podman, tmp_path: Path) -> None:
     archive = tmp_path / "small.tar"
     archive.write_bytes(small_archive())
     podman.checked("import", str(archive), "small:1")
@@ -55,15 +57,14 @@ def test_the_tools_own_command_starts_a_container(podman: Podman, tmp_path: Path
         mounts=(Mount(tmp_path, writable=True),),
     )  # fmt: skip
     script = "id -u; touch mine; touch /x"
-    result = podman.podman(*run_argv(container, "gpu-setup-test", ("/bin/sh", "-c", script), cwd=str(tmp_path))[1:])
+    result = run_inside(podman.environ, container, "/bin/sh", "-c", f"cd {tmp_path}; {script}")
     assert result.stdout == "10001\n", result.stderr
     assert "Read-only file system" in result.stderr
     assert (tmp_path / "mine").stat().st_uid == 10001
     assert podman.containers() == []
 
 
-def test_what_a_killed_tool_left_is_removed(podman: Podman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", podman.environ["PATH"])
+def test_what_a_killed_tool_left_is_removed(podman: Podman, tmp_path: Path) -> None:
     archive = tmp_path / "small.tar"
     archive.write_bytes(small_archive())
     podman.checked("import", str(archive), "small:1")
@@ -72,7 +73,8 @@ def test_what_a_killed_tool_left_is_removed(podman: Podman, tmp_path: Path, monk
     podman.checked(*words, nobody, "--pull", "never", "small:1", "/bin/sleep", "100")
     assert len(podman.containers()) == 1
     engine = podman_engine(Docker(kind="podman"), "", rootless=False)
-    assert remove_orphans(engine, LocalMachine(), tmp_path) == 1
+    with closing(connect(engine, AtEngine(podman.environ))) as client:
+        assert remove_orphans(client, tmp_path) == 1
     assert podman.containers() == []
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from checks.facts.docker import parse_info
 from checks.facts.host import Docker
+from containers.container import Container, Mount, container_user
 from containers.engine import docker_engine
-from containers.run import Container, Mount, container_user, run_argv
 from machine.local import Session
 from tests.lab.containers.conftest import Site
-from tests.lab.containers.engines import Engine, running_rootless, small_image
+from tests.lab.containers.engines import Engine, run_inside, running_rootless, small_image
 from tests.lab.containers.material import Distribution, unpacked
 from tests.lab.containers.persons import as_person
 from tests.lab.training import command
@@ -67,7 +67,7 @@ def test_root_inside_is_the_person_outside_and_may_nothing_more(rootless: Engine
     user = container_user(Session(ALEX, "alex", (ALEX,), {}), engine)
     container = Container(engine=engine, image=small, user=user, mounts=(Mount(work, writable=True),))
     script = "id -u; touch mine; touch /x; cat /proc/self/status"
-    result = rootless.docker(*run_argv(container, "gpu-setup-test", ("/bin/sh", "-c", script), cwd=str(work))[1:])
+    result = run_inside(rootless.environ, container, "/bin/sh", "-c", f"cd {work}; {script}")
     assert result.stdout.startswith("0\n"), result.stderr
     assert (work / "mine").stat().st_uid == ALEX
     assert "Read-only file system" in result.stderr
