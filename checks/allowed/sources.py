@@ -31,6 +31,8 @@ def _dated(line: str, who: Identities) -> str:
     return f"{when} {path(place, who)}"
 
 
+_CPU = re.compile(r"(?:processor|model name|flags)\s*:.*|")
+
 # a path (a pattern for the whole of it)
 FILES: tuple[tuple[str, Reducer], ...] = (
     (r"/sys/class/dmi/id/\w+", word),
@@ -38,7 +40,7 @@ FILES: tuple[tuple[str, Reducer], ...] = (
     (r"/proc/cmdline", kernel.command_line),
     (r"/proc/version", kernel.version),
     (r"/proc/driver/nvidia/version", kernel.nvidia_version),
-    (r"/proc/cpuinfo", lines(r"(?:processor|model name|flags)\s*:.*|")),
+    (r"/proc/cpuinfo", lines(_CPU.pattern)),
     (r"/proc/meminfo", lines(r"[\w()]+:\s+\d+(?: kB)?")),
     (r"/proc/modules", lines(r"\w+ \d+ -?\d+ [\w,-]+ \w+ 0x[0-9a-f]+(?: \(\w+\))?")),
     (r"/proc/locks", lines(r"\d+: [A-Z -]+ \d+ [0-9a-f]+:[0-9a-f]+:\d+ \d+ \w+")),

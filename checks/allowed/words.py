@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -115,7 +115,7 @@ def each_line(reducer: Reducer) -> Reducer:
     return lambda value, who: join(reducer(line, who) for line in value.splitlines())
 
 
-def join(found: Any) -> str:
+def join(found: Iterable[str]) -> str:
     return "".join(f"{line}\n" for line in found)
 
 

@@ -168,6 +168,7 @@ def _tune(options: BenchOptions, minutes: float) -> Answer:
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
     from gpu_setup.envelope import encode
+    from gpu_setup.portable import portable
     from gpu_setup.render.progress import reporter
     from harness.atomic_files import write_atomic
     from harness.jobs.job_choice import JobRequest, choose_job
@@ -194,7 +195,7 @@ def _tune(options: BenchOptions, minutes: float) -> Answer:
 
     answer = Answer("tune", found, FINE, text)
     if options.out is not None:
-        write_atomic(options.out / "tune.json", encode(answer))
+        write_atomic(options.out / "tune.json", encode(answer._replace(data=portable(found))))
         if found.recipe is not None:
             write_atomic(options.out / Path(found.recipe).name, Path(found.recipe).read_text(encoding="utf-8"))
     return answer

@@ -9,6 +9,7 @@ import msgspec
 
 from harness.dataset.findings import DataFinding, DataReport, kinds
 from machine.plain_text import change_strings, clean
+from machine.secrets import redact
 
 LEVELS = {"error": "error", "warning": "warning", "info": "note"}
 # code hosts take some thousand results a run
@@ -50,7 +51,7 @@ def sarif(report: DataReport) -> str:
             }
         ],
     }
-    shown = change_strings(document, clean)
+    shown = change_strings(document, lambda value: redact(clean(value)))
     return msgspec.json.format(msgspec.json.encode(shown), indent=2).decode() + "\n"
 
 
