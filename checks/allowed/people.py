@@ -17,6 +17,7 @@ from machine.secrets import REDACTED
 _ALIAS = re.compile(r"user\d*|account\d*")
 _SHELL = re.compile(r"(?:/usr)?/s?bin/(?:bash|dash|false|fish|nologin|sh|sync|zsh)")
 _CARDS = re.compile(r"[0-9,\s-]*|(?:(?:GPU|MIG)-[\w/-]+,?)*|all|none|void|NoDevFiles")
+_LOCALE = re.compile(r"(?:[a-z]{2,3}_[A-Z]{2}|C|POSIX)(?:\.(?:UTF-8|utf8|ISO-8859-\d+))?")
 _PRODUCT = re.compile(
     r"[\d.]+|(?:Ubuntu|Debian|Linux Mint|Fedora|Pop!_OS|Arch|Rocky|Red Hat|AlmaLinux|openSUSE|Zorin)"
     r"(?: [\d.]+)?(?: LTS)?(?: GNU/Linux| Linux)?(?: [\d.]+)?(?: LTS)?(?: \([A-Za-z ]{3,24}\))?"
@@ -62,7 +63,7 @@ def variable(name: str, value: str, who: Identities) -> str:
         return path_list(value, who)
     if name.endswith(("_DEVICES", "_ORDINAL")):
         return value if _CARDS.fullmatch(value) else REDACTED
-    return value if name == "LANG" and re.fullmatch(r"[a-zA-Z_]{1,5}[\w.-]{0,8}", value) else word(value, who)
+    return value if name == "LANG" and _LOCALE.fullmatch(value) else word(value, who)
 
 
 def start_file(value: str, who: Identities) -> str:

@@ -23,7 +23,7 @@ from machine.secrets import REDACTED
 def _cgroup(line: str, who: Identities) -> str:
     number, _, rest = line.partition(":")
     controllers, _, place = rest.partition(":")
-    return f"{number}:{controllers}:{path(place, who)}"
+    return f"{number}:{word(controllers, who)}:{path(place, who)}" if number.isdecimal() else REDACTED
 
 
 def _dated(line: str, who: Identities) -> str:
@@ -44,7 +44,8 @@ FILES: tuple[tuple[str, Reducer], ...] = (
     (r"/proc/meminfo", lines(r"[\w()]+:\s+\d+(?: kB)?")),
     (r"/proc/modules", lines(r"\w+ \d+ -?\d+ [\w,-]+ \w+ 0x[0-9a-f]+(?: \(\w+\))?")),
     (r"/proc/locks", lines(r"\d+: [A-Z -]+ \d+ [0-9a-f]+:[0-9a-f]+:\d+ \d+ \w+")),
-    (r"/proc/uptime|/proc/sys/kernel/random/boot_id|/proc/sys/kernel/apparmor_\w+", as_it_is),
+    (r"/proc/uptime|/proc/sys/kernel/apparmor_\w+", lines(r"[\d. ]+")),
+    (r"/proc/sys/kernel/random/boot_id", lines(r"[0-9a-f-]{36}|uuid-[0-9a-f]{8}")),
     (r"/proc/sys/kernel/(?:arch|osrelease)|/proc/\d+/comm|/run/systemd/container", word),
     (r"/proc/self/cgroup", each_line(_cgroup)),
     (r"/etc/os-release", people.os_release),
