@@ -9,6 +9,8 @@ import msgspec
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
+from checks.facts.observed import observe, uses
+from checks.facts.sources import facts_from
 from checks.model import (
     Check,
     CheckResult,
@@ -25,6 +27,7 @@ from checks.model import (
 from machine.errors import BAD_ANSWER, FINE, BadUsage
 
 _WORST_FIRST = (Status.FAIL, Status.WARN, Status.UNKNOWN, Status.PASS, Status.SKIP)
+_UNDECIDED = "Cannot be decided: {gap.source} could not be read ({gap.reason}). Repair it and run the doctor again."
 _SLOT = r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\b"
 
 
@@ -71,10 +74,20 @@ def unknown_check(word: str, names: Iterable[str]) -> BadUsage:
 
 
 def judge(check: Check, host: Host, catalogue: Catalogue) -> CheckResult:
-    """Run one check where the machine has what it needs; whatever it raises becomes an unknown result."""
+    """Run one check where the machine has what it needs; whatever it raises becomes an unknown result.
+
+    A check that would pass or be skipped, but reads a fact whose source is damaged or not readable, is unknown.
+    """
+    damaged = {fact: gap for gap in host.unread for fact in facts_from(gap.source)}
+    used: set[str] = set()
+    seen = observe(host, used) if damaged else host
     try:
-        missing = next((reason for need in check.needs if (reason := need.missing(host, catalogue))), None)
-        return result(check, check.run(host, catalogue) if missing is None else Skip(missing))
+        missing = next((reason for need in check.needs if (reason := need.missing(seen, catalogue))), None)
+        found = result(check, check.run(seen, catalogue) if missing is None else Skip(missing))
+        gap = next((damaged[fact] for fact in damaged if uses(used, fact)), None)
+        if gap is not None and found.status in (Status.PASS, Status.SKIP):
+            return result(check, Unknown(_UNDECIDED.format(gap=gap)))
+        return found
     except Exception as error:
         text = f"This check crashed; that is a bug in gpu-setup ({type(error).__name__}: {error}). Please report it."
         return result(check, Unknown(text))

@@ -171,7 +171,7 @@ def _render(machine: Machine, groups: dict[int, str], gaps: Gaps) -> tuple[Devic
     for name in found:
         if not name.startswith("renderD"):
             continue
-        slot = slot_of(machine, name)
+        slot = slot_of(machine, name, gaps)
         if slot and parse_hex(word(machine, f"{DEVICES}/{slot}/vendor", gaps), 4) != "1002":
             continue
         node = _node(machine, f"/dev/dri/{name}", slot, groups)
@@ -185,7 +185,13 @@ def _nodes(machine: Machine, gaps: Gaps) -> tuple[KfdNode, ...] | None:
     if found is None:
         return None
     numbers = sorted(int(name) for name in found if re.fullmatch(r"[0-9]{1,4}", name))
-    nodes = (parse_node(n, text(machine, f"{TOPOLOGY}/{n}/properties", gaps) or "") for n in numbers)
+    nodes = []
+    for number in numbers:
+        path = f"{TOPOLOGY}/{number}/properties"
+        node = parse_node(number, text(machine, path, gaps) or "")
+        if node is not None and node.slot is None:
+            gaps.note(path, "damaged: it has no location_id")
+        nodes.append(node)
     return tuple(node for node in nodes if node is not None)
 
 
@@ -194,7 +200,9 @@ def _gpus(machine: Machine, gaps: Gaps) -> tuple[AmdGpu, ...] | None:
     if found is None:
         return None
     bound = (
-        s for s in found if SLOT.fullmatch(s) and (target(machine, f"{DEVICES}/{s}/driver") or "").endswith("/amdgpu")
+        s
+        for s in found
+        if SLOT.fullmatch(s) and (target(machine, f"{DEVICES}/{s}/driver", gaps) or "").endswith("/amdgpu")
     )
     return tuple(_gpu(machine, slot, gaps) for slot in bound)
 
@@ -242,7 +250,7 @@ def _rocm(machine: Machine, gaps: Gaps) -> tuple[RocmInstall, ...] | None:
         return None
     found = []
     for path in rocm_folders(lambda folder: names(machine, folder, gaps) or ()):
-        version = None if target(machine, path) else word(machine, f"{path}/.info/version", gaps)
+        version = None if target(machine, path, gaps) else word(machine, f"{path}/.info/version", gaps)
         named = re.search(r"(?:rocm|core)-([0-9]+(?:\.[0-9]+)+)$", path)
         if version or (named and exists(machine, f"{path}/bin")):
             found.append(RocmInstall(path=path, version=version or (named[1] if named else None)))

@@ -29,6 +29,18 @@ _FAMILIES = re.compile(
     rb"unattended-upgrades$|needrestart$|systemd-oomd$|earlyoom$|snapd$|ubuntu-release-upgrader-core$"
 )
 _UNFINISHED = ("half-installed", "half-configured", "unpacked", "triggers-awaited", "triggers-pending")
+# every Status that dpkg writes (dpkg-query(1): desired action, error flag, state)
+_STATUS_LINES = frozenset(
+    f"Status: {wanted} {flag} {state}".encode()
+    for wanted in ("unknown", "install", "hold", "deinstall", "purge")
+    for flag in ("ok", "reinstreq")
+    for state in ("not-installed", "config-files", "installed", *_UNFINISHED)
+)
+# ASCII names, values in one line; a list continues in lines that begin with a blank
+_FIELD = re.compile(
+    rb"(?:Package|Version|Architecture): [!-~]+|Status: [ -~]+|[A-Z][\w-]*:[^\x00-\x08\x0b-\x1f\x7f]*|"
+    rb" [^\x00-\x08\x0b-\x1f\x7f]*"
+)
 # whose repositories a GPU machine depends on (AptSource.owner)
 _VENDORS = ("nvidia", "nvidia-toolkit", "amd-rocm", "amd-graphics", "amd-toolkit", "docker")
 LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock")
@@ -76,6 +88,25 @@ def parse_status(content: bytes) -> tuple[tuple[Package, ...], tuple[str, ...]]:
     return tuple(sorted(packages, key=lambda p: p.name)), tuple(sorted(broken))
 
 
+def status_damage(content: bytes) -> str | None:
+    """Why this cannot be the whole status file of dpkg. Only the paragraphs that matter are checked line by line."""
+    if not content.endswith(b"\n"):
+        return "damaged: the last line is incomplete"
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return "damaged: it is not text"
+    for number, paragraph in enumerate(content.strip(b"\n").split(b"\n\n"), 1):
+        at = paragraph.find(b"\nStatus: ") + 1
+        status = paragraph[at : paragraph.find(b"\n", at)] if at else b""
+        known = paragraph.startswith(b"Package: ") and status in _STATUS_LINES
+        versioned = not status.endswith(b" installed") or b"\nVersion: " in paragraph
+        lines = paragraph.split(b"\n") if _FAMILIES.match(paragraph[9 : paragraph.find(b"\n")]) else ()
+        if not known or not versioned or not all(map(_FIELD.fullmatch, lines)):
+            return f"damaged: paragraph {number} cannot be understood"
+    return None
+
+
 def reduce_status(content: bytes) -> bytes:
     """The status file with only the fields and packages that `parse_status` reads, for a recording."""
     kept = []
@@ -107,10 +138,7 @@ def parse_pins(file: str, content: str) -> tuple[AptPreference, ...]:
 
 def parse_settings(content: str) -> dict[str, str | tuple[str, ...]]:
     """The apt.conf(5) settings about unattended upgrades: `Name "value";` and `Name { "a"; "b"; };`, comments out."""
-    # // begins a comment only outside of quotes (URLs have two slashes)
-    plain = re.sub(
-        r'("[^"\n]*")|//[^\n]*|/\*.*?\*/|^\s*#[^\n]*', lambda m: m[1] or "", content, flags=re.DOTALL | re.MULTILINE
-    )
+    plain = _without_comments(content)
     found: dict[str, str | tuple[str, ...]] = {}
     for match in re.finditer(
         r'((?:APT::Periodic|Unattended-Upgrade)::[\w:-]+?)(?:::)?\s*(?:"([^"]*)"\s*;|\{([^}]*)\})', plain
@@ -122,6 +150,19 @@ def parse_settings(content: str) -> dict[str, str | tuple[str, ...]]:
         else:
             found[name] = match[2]
     return found
+
+
+def is_complete(content: str) -> bool:
+    """Whether each quote and bracket of an apt.conf(5) text is closed, and its last statement ended."""
+    bare = re.sub(r'"[^"\n]*"', "", _without_comments(content)).strip()
+    return '"' not in bare and bare.count("{") == bare.count("}") and (not bare or bare.endswith((";", "}")))
+
+
+def _without_comments(content: str) -> str:
+    # // begins a comment only outside of quotes (URLs have two slashes)
+    return re.sub(
+        r'("[^"\n]*")|//[^\n]*|/\*.*?\*/|^\s*#[^\n]*', lambda m: m[1] or "", content, flags=re.DOTALL | re.MULTILINE
+    )
 
 
 def parse_lock_pids(content: str, inode: int) -> tuple[int, ...]:
@@ -139,6 +180,8 @@ def list_name(source: AptSource) -> str:
 def read_apt(machine: Machine, gaps: Gaps) -> Apt:
     """Everything except the lock's holder. On a machine without dpkg every field is None."""
     status = raw(machine, STATUS, gaps, STATUS_LIMIT)
+    if status is not None and (why := status_damage(status)) is not None:
+        gaps.note(STATUS, why)
     # dpkg always has some package: an empty or overwritten file gives no information
     known = status is not None and re.search(rb"^Status: \S+ \S+ \S+$", status, re.MULTILINE) is not None
     packages, broken = parse_status(status) if status is not None and known else (None, None)
@@ -177,7 +220,13 @@ def _pins(machine: Machine, gaps: Gaps) -> tuple[AptPreference, ...] | None:
         return None
     # apt reads names without an ending or with .pref (apt_preferences(5))
     files += [f"/etc/apt/preferences.d/{n}" for n in held if re.fullmatch(r"[\w-]+(?:\.pref)?", n)]
-    return tuple(pin for path in files for pin in parse_pins(path, text(machine, path, gaps) or ""))
+    found: list[AptPreference] = []
+    for path in files:
+        content = text(machine, path, gaps) or ""
+        if not all(fields.get("package") and fields.get("pin") for fields in paragraphs(content)):
+            gaps.note(path, "damaged: a paragraph has no Package or Pin")
+        found += parse_pins(path, content)
+    return tuple(found)
 
 
 def _missing_keys(machine: Machine, sources: tuple[AptSource, ...] | None, gaps: Gaps) -> tuple[str, ...] | None:
@@ -206,7 +255,11 @@ def _settings(machine: Machine, gaps: Gaps) -> dict[str, str | tuple[str, ...]]:
     found: dict[str, str | tuple[str, ...]] = {}
     for name in names(machine, "/etc/apt/apt.conf.d", gaps) or ():
         if re.fullmatch(r"[\w-]+(?:\.conf)?", name):
-            found.update(parse_settings(text(machine, f"/etc/apt/apt.conf.d/{name}", gaps) or ""))
+            path = f"/etc/apt/apt.conf.d/{name}"
+            content = text(machine, path, gaps) or ""
+            if not is_complete(content):
+                gaps.note(path, "damaged: a quote, a bracket or the last `;` is missing")
+            found.update(parse_settings(content))
     return found
 
 

@@ -80,5 +80,8 @@ def read_sources(machine: Machine, gaps: Gaps) -> tuple[AptSource, ...] | None:
         if path.endswith(".list"):
             found += parse_list(path, text(machine, path, gaps) or "")
         elif path.endswith(".sources"):
-            found += parse_sources(path, text(machine, path, gaps) or "")
+            content = text(machine, path, gaps) or ""
+            if not all(fields.get("types") and fields.get("uris") for fields in paragraphs(content)):
+                gaps.note(path, "damaged: a paragraph has no Types or URIs")
+            found += parse_sources(path, content)
     return tuple(found)

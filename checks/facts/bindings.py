@@ -6,10 +6,12 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from checks.facts.gaps import Gaps
 from checks.facts.host import Frozen
-from machine.local import Outcome
+from machine.local import TIMED_OUT, Outcome
 
 Gpu = TypeVar("Gpu")
+UNREADABLE = "unreadable answer"
 
 
 class BindingDocument(Frozen, Generic[Gpu], frozen=True):
@@ -33,4 +35,10 @@ def parse_document(outcome: Outcome, kind: type[BindingDocument[Gpu]]) -> Bindin
     try:
         return msgspec.json.decode(outcome.stdout.encode("utf-8", "replace"), type=kind)
     except (msgspec.MsgspecError, RecursionError) as error:
-        return kind(problem="unreadable answer", detail=str(error)[:500])
+        return kind(problem=UNREADABLE, detail=str(error)[:500])
+
+
+def note_damage(source: str, found: BindingDocument[Gpu], gaps: Gaps) -> None:
+    """A gap where the library was asked and its document is not whole; what the library itself reports is a fact."""
+    if found.problem in (UNREADABLE, TIMED_OUT) or (found.problem or "").startswith("crashed"):
+        gaps.note(source, f"no whole answer: {found.problem}")

@@ -33,16 +33,16 @@ def read_dkms(machine: Machine, gaps: Gaps) -> tuple[DkmsBuild, ...] | None:
     for module in modules:
         inside = names(machine, f"{TREE}/{module}", gaps) or ()
         installed = {
-            _installed_build(machine, f"{TREE}/{module}/{name}") for name in inside if name.startswith("kernel-")
+            _installed_build(machine, f"{TREE}/{module}/{name}", gaps) for name in inside if name.startswith("kernel-")
         }
         for version in (name for name in inside if not name.startswith("kernel-") and name != "original_module"):
             found += _builds(machine, module, version, installed, gaps)
     return tuple(found)
 
 
-def _installed_build(machine: Machine, link: str) -> tuple[str, str] | None:
+def _installed_build(machine: Machine, link: str, gaps: Gaps) -> tuple[str, str] | None:
     """kernel-RELEASE-ARCH is a link to VERSION/RELEASE/ARCH."""
-    steps = (target(machine, link) or "").split("/")
+    steps = (target(machine, link, gaps) or "").split("/")
     return (steps[-3], steps[-2]) if len(steps) >= 3 else None
 
 

@@ -6,16 +6,17 @@ from typing import Any
 
 import msgspec
 
-from checks.facts.gaps import Gaps, exists, names, on_path, raw, target
+from checks.facts.gaps import Gaps, exists, names, on_path, output, raw, target
 from checks.facts.host import Docker, Frozen, Package
 from checks.facts.software import EngineKind
-from machine.local import Machine, Outcome
+from machine.local import TIMED_OUT, Machine, Outcome
 
 INFO = ("docker", "info", "--format", "{{json .}}")
 _CONFIGURATION = {"snap": "/var/snap/docker/current/config/daemon.json"}
 _CONFIGURATION_DEFAULT = "/etc/docker/daemon.json"
 # programs of rootless engines, in the names of AppArmor's profiles
 _USERNS = ("rootlesskit", "podman", "buildah", "crun")
+_NO_ANSWER = "no answer"
 # Debian's and Docker's package of the engine
 _PACKAGES: tuple[EngineKind, ...] = ("docker-ce", "docker.io")
 
@@ -60,7 +61,7 @@ def parse_problem(outcome: Outcome, info: Info | None) -> str | None:
         return "permission-denied"
     if "cannot connect to the docker daemon" in low or "is the docker daemon running" in low or "no such file" in low:
         return "not-running"
-    return message.splitlines()[-1][:300] if message else "no answer"
+    return message.splitlines()[-1][:300] if message else _NO_ANSWER
 
 
 def parse_daemon_json(content: bytes) -> str | None:
@@ -105,14 +106,19 @@ def read_docker(machine: Machine, gaps: Gaps, answer: Outcome | None, packages: 
         if podman is None:
             return Docker()
         return Docker(kind="podman", path=podman, version=version, **_rootless(machine, gaps))
-    info = parse_info(answer.stdout) if answer is not None else None
-    kind = _kind(machine, path, info, packages)
+    info = parse_info(output(answer, "docker info", gaps)) if answer is not None else None
+    kind = _kind(machine, path, info, packages, gaps)
     # podman has no daemon: the client itself responds
     no_socket = None if kind == "podman" else "not-running"
     problem = parse_problem(answer, info) if answer is not None else no_socket
-    configuration = raw(machine, _CONFIGURATION.get(kind, _CONFIGURATION_DEFAULT), gaps)
+    path_of_settings = _CONFIGURATION.get(kind, _CONFIGURATION_DEFAULT)
+    configuration = raw(machine, path_of_settings, gaps)
+    if answer is not None and (why := _damage(answer, info, problem)) is not None:
+        gaps.note("docker info", why)
     wrong = parse_daemon_json(configuration) if configuration is not None else None
     answered = info if info is not None and problem is None else Info()
+    if wrong is not None:
+        gaps.note(path_of_settings, f"damaged: {wrong}")
     return Docker(
         kind=kind,
         path=path,
@@ -133,6 +139,17 @@ def read_docker(machine: Machine, gaps: Gaps, answer: Outcome | None, packages: 
     )
 
 
+def _damage(answer: Outcome, info: Info | None, problem: str | None) -> str | None:
+    """Why nothing can be concluded from what the client printed; None where it printed whole facts or an error."""
+    if answer.problem == TIMED_OUT:
+        return TIMED_OUT
+    if (answer.rc or 0) < 0:
+        return f"killed by signal {-(answer.rc or 0)}"
+    started = any(line.startswith("{") for line in answer.stdout.splitlines())
+    broken = problem == _NO_ANSWER or (info is None and (started or answer.ok))
+    return "damaged: it is not the expected JSON" if broken else None
+
+
 def _rootless(machine: Machine, gaps: Gaps) -> dict[str, Any]:
     """What a rootless engine needs: its program, and the AppArmor profiles that allow user namespaces."""
     home = machine.session().environ.get("HOME", "")
@@ -144,8 +161,10 @@ def _rootless(machine: Machine, gaps: Gaps) -> dict[str, Any]:
     return {"rootless_kit": kit, "userns_profiles": profiles}
 
 
-def _kind(machine: Machine, path: str, info: Info | None, packages: tuple[Package, ...] | None) -> EngineKind:
-    link = target(machine, path) or ""
+def _kind(
+    machine: Machine, path: str, info: Info | None, packages: tuple[Package, ...] | None, gaps: Gaps
+) -> EngineKind:
+    link = target(machine, path, gaps) or ""
     if path.startswith("/snap/") or "/snap/" in link or link.endswith("/snap"):
         return "snap"
     if link.endswith("podman") or any(p.name == "podman-docker" and p.state == "installed" for p in packages or ()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from checks.facts.gaps import Gaps, exists, names, raw, text, word
+from checks.facts.gaps import Gaps, exists, names, output, raw, text, word
 from checks.facts.host import Firmware, Frozen
 from machine.local import ABSENT, Machine
 
@@ -24,8 +24,8 @@ FRAMEWORK = ("/etc/dkms/framework.conf", "/etc/dkms/framework.conf.d")
 
 
 def parse_efi_flag(data: bytes) -> bool | None:
-    """An EFI variable that holds one byte, after four bytes of attributes."""
-    return data[4] == 1 if len(data) == 5 else None
+    """An EFI variable that holds one byte, 0 or 1, after four bytes of attributes."""
+    return data[4] == 1 if len(data) == 5 and data[4] in (0, 1) else None
 
 
 def parse_lockdown(content: str) -> str | None:
@@ -75,6 +75,9 @@ def read_firmware(machine: Machine, gaps: Gaps) -> Firmware:
     if uefi:
         state, shim = raw(machine, SECURE_BOOT, gaps), raw(machine, SHIM_STATE, gaps)
         secure = parse_efi_flag(state) if state is not None else None
+        for path, data in ((SECURE_BOOT, state), (SHIM_STATE, shim)):
+            if data is not None and parse_efi_flag(data) is None:
+                gaps.note(path, "damaged: it is not four bytes and a 0 or 1")
         if state is None and not exists(machine, EFIVARS):
             gaps.note(EFIVARS, "not mounted")
         # shim writes the variable only after validation has been disabled
@@ -116,8 +119,11 @@ def read_keys(machine: Machine, gaps: Gaps, patience: float = 4.0) -> Keys:
     certificate = next(iter(certificates(machine)), None)
     key = machine.run(("mokutil", "--test-key", certificate), timeout=patience / 3) if certificate else None
     for outcome in (enrolled, new, key):
-        if outcome is not None and outcome.problem:
-            gaps.note(" ".join(outcome.argv[:2]), outcome.problem)
+        if outcome is not None:
+            source = " ".join(outcome.argv[:2])
+            output(outcome, source, gaps)
+            if outcome.problem or (outcome.rc or 0) < 0:
+                gaps.note(source, outcome.problem or f"killed by signal {-(outcome.rc or 0)}")
     return Keys(
         mok_enrolled=parse_enrolled(enrolled.stdout) if enrolled.rc is not None else None,
         mok_pending=parse_new(new.stdout) if new.rc is not None else None,

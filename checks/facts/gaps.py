@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
 from checks.facts.host import Unread
-from machine.local import ABSENT, SMALL_FILE, Machine, Unreadable
+from checks.facts.sources import KERNEL, answer_damage, damage, link_damage
+from machine.local import ABSENT, DENIED, SMALL_FILE, Machine, Outcome, Unreadable
 
 T = TypeVar("T")
+# what readlink(2) and a recording say of a path that is no link
+_NO_LINK = ("Invalid argument", "not a symbolic link", "not recorded")
 
 
 class Gaps:
@@ -21,6 +25,11 @@ class Gaps:
     def note(self, source: str, reason: str) -> None:
         self._found.append(Unread(source=source, reason=reason))
 
+    def failed(self, error: Unreadable) -> None:
+        """Note what could not be read, except where it is only absent."""
+        if error.reason != ABSENT:
+            self.note(error.path, f"{error.reason}: {error.detail}" if error.detail else error.reason)
+
     def all(self) -> tuple[Unread, ...]:
         return tuple(sorted(dict.fromkeys(self._found), key=lambda gap: (gap.source, gap.reason)))
 
@@ -30,15 +39,22 @@ def raw(machine: Machine, path: str, gaps: Gaps, limit: int = SMALL_FILE) -> byt
     try:
         return machine.read(path, limit)
     except Unreadable as error:
-        if error.reason != ABSENT:
-            gaps.note(path, f"{error.reason}: {error.detail}" if error.detail else error.reason)
+        gaps.failed(error)
         return None
 
 
 def text(machine: Machine, path: str, gaps: Gaps, limit: int = SMALL_FILE) -> str | None:
-    """The same as text; bytes that are not UTF-8 become the replacement character."""
+    """The same as text; bytes that are not UTF-8 become the replacement character.
+
+    Damage is noted as a gap. A damaged file of the kernel is not used at all: half a number is another number.
+    """
     data = raw(machine, path, gaps, limit)
-    return None if data is None else data.decode("utf-8", "replace")
+    if data is None:
+        return None
+    why = damage(path, data)
+    if why is not None:
+        gaps.note(path, why)
+    return None if why is not None and path.startswith(KERNEL) else data.decode("utf-8", "replace")
 
 
 def word(machine: Machine, path: str, gaps: Gaps) -> str | None:
@@ -48,12 +64,14 @@ def word(machine: Machine, path: str, gaps: Gaps) -> str | None:
 
 
 def whole_number(machine: Machine, path: str, gaps: Gaps) -> int | None:
-    """The one whole number in a file, decimal or 0x."""
-    found = word(machine, path, gaps)
-    try:
-        return int(found, 0) if found and len(found) < 40 else None
-    except ValueError:
+    """The one whole number in a file, decimal or 0x; everything else in it is noted as damage."""
+    found = text(machine, path, gaps)
+    if found is None:
         return None
+    if re.fullmatch(r"-?(?:[0-9]{1,20}|0x[0-9a-f]{1,16})\n", found):
+        return int(found, 0)
+    gaps.note(path, "damaged: it is not a whole number")
+    return None
 
 
 def names(machine: Machine, path: str, gaps: Gaps) -> tuple[str, ...] | None:
@@ -63,16 +81,29 @@ def names(machine: Machine, path: str, gaps: Gaps) -> tuple[str, ...] | None:
     except Unreadable as error:
         if error.reason == ABSENT:
             return ()
-        gaps.note(path, f"{error.reason}: {error.detail}" if error.detail else error.reason)
+        gaps.failed(error)
         return None
 
 
-def target(machine: Machine, path: str) -> str | None:
-    """Where the link points, as written; None when there is no link."""
+def target(machine: Machine, path: str, gaps: Gaps) -> str | None:
+    """Where the link points, as written; None when there is no link. In sysfs only a link may be there."""
     try:
-        return machine.link(path)
-    except Unreadable:
+        found = machine.link(path)
+    except Unreadable as error:
+        if error.reason == DENIED or error.detail not in _NO_LINK or path.startswith(KERNEL):
+            gaps.failed(error)
         return None
+    if (why := link_damage(path, found)) is not None:
+        gaps.note(path, why)
+        return None
+    return found
+
+
+def output(outcome: Outcome, source: str, gaps: Gaps) -> str:
+    """What the program printed; damage in it is noted as a gap."""
+    if (why := answer_damage(outcome.stdout)) is not None:
+        gaps.note(source, why)
+    return outcome.stdout
 
 
 def exists(machine: Machine, path: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from checks.facts.dkms import read_dkms
-from checks.facts.gaps import Gaps, exists, names, on_path, text, whole_number, word
+from checks.facts.gaps import Gaps, exists, names, on_path, output, text, whole_number, word
 from checks.facts.grub import decide_next_boot
 from checks.facts.host import Kernel, ModuleFile, ModuleOrigin
 from machine.local import ABSENT, TIMED_OUT, Machine, Unreadable
@@ -37,6 +37,7 @@ _RELEVANT = re.compile(
     r"ext4-fs error|btrfs.*error|nvme.*(?:timeout|reset)|segfault|pm: suspend"
 )
 _LINE = re.compile(r"^(\[ *[0-9]+\.[0-9]+\]) (?:\S+ kernel: )?(.*)$")
+_TIME = re.compile(r"\[ *[0-9]+\.[0-9]+\]")
 _MOST_LINES = 600
 
 
@@ -95,6 +96,15 @@ def parse_log(content: str) -> tuple[str, ...]:
     return tuple(found)[-_MOST_LINES:]
 
 
+def log_damage(content: str) -> str | None:
+    """Why this cannot be the whole output of journalctl or dmesg: each message begins with its time, the later lines
+    of one are indented."""
+    for number, line in enumerate(content.splitlines(), 1):
+        if line[:1].strip() and not _TIME.match(line) and not line.startswith(("-- ", "Hint: ")):
+            return f"damaged: line {number} has no time"
+    return None
+
+
 def reduce_log(content: bytes) -> bytes:
     """The log's relevant lines unchanged, for a recording; also its first, which shows that the log was read."""
     lines = content.decode("utf-8", "replace").splitlines()
@@ -145,7 +155,7 @@ def read_kernel(machine: Machine, gaps: Gaps) -> Kernel:
         dkms=read_dkms(machine, gaps),
         blacklisted=blacklisted,
         module_options=options,
-        initrds=_initrds(machine, boot),
+        initrds=_initrds(machine, boot, gaps),
         userns_restricted=None if restricted is None else restricted == 1,
         boot_id=word(machine, "/proc/sys/kernel/random/boot_id", gaps),
         uptime_seconds=_uptime(text(machine, "/proc/uptime", gaps)),
@@ -157,9 +167,12 @@ def read_log(machine: Machine, gaps: Gaps, patience: float = 4.0) -> tuple[str, 
     said = []
     for argv, share in ((JOURNAL, 0.7), (DMESG, 0.3)):
         outcome = machine.run(argv, timeout=patience * share)
+        content = output(outcome, argv[0], gaps)
+        if (why := log_damage(content)) is not None:
+            gaps.note(argv[0], why)
         # hints and garbage are no log: without a message with a time, nothing can be concluded from it
-        if outcome.ok and any(_LINE.match(line) for line in outcome.stdout.splitlines()):
-            return parse_log(outcome.stdout)
+        if outcome.ok and any(_LINE.match(line) for line in content.splitlines()):
+            return parse_log(content)
         if outcome.problem not in ("", ABSENT):
             said.append(f"{argv[0]} {outcome.problem}")
     timed_out = any(TIMED_OUT in word for word in said)
@@ -183,18 +196,18 @@ def read_dates(
     if outcome.rc is None:
         gaps.note("stat", outcome.problem)
         return None
-    return parse_dates(outcome.stdout)
+    return parse_dates(output(outcome, "stat", gaps))
 
 
-def _initrds(machine: Machine, boot: tuple[str, ...] | None) -> tuple[tuple[str, int], ...] | None:
+def _initrds(machine: Machine, boot: tuple[str, ...] | None, gaps: Gaps) -> tuple[tuple[str, int], ...] | None:
     if boot is None:
         return None
     found = []
     for release in _after("initrd.img-", boot):
         try:
             found.append((release, machine.stat(f"/boot/initrd.img-{release}").size))
-        except Unreadable:
-            continue
+        except Unreadable as error:
+            gaps.failed(error)
     return tuple(found)
 
 

@@ -39,12 +39,12 @@ def read_login_sleep(machine: Machine, gaps: Gaps) -> tuple[int | None, str | No
 
     GNOME's own default is 900 seconds, Ubuntu's 0 (its ADSys manual lists the defaults by release).
     """
-    if not (target(machine, "/etc/systemd/system/display-manager.service") or "").endswith(
+    if not (target(machine, "/etc/systemd/system/display-manager.service", gaps) or "").endswith(
         ("gdm.service", "gdm3.service")
     ):
         return None, None
     for unit in ("suspend.target", "sleep.target"):
-        if target(machine, f"/etc/systemd/system/{unit}") == "/dev/null":
+        if target(machine, f"/etc/systemd/system/{unit}", gaps) == "/dev/null":
             return 0, f"/etc/systemd/system/{unit} is masked"
     kind, seconds, source = None, None, None
     for path, settings in _sources(machine, gaps):

@@ -82,10 +82,10 @@ def read_nvidia(machine: Machine, gaps: Gaps) -> Nvidia:
     return Nvidia(
         module_version=version,
         open_module=opened,
-        library_version=_library_version(machine, folders),
+        library_version=_library_version(machine, folders, gaps),
         libcuda=libcuda,
         libcuda_versions=tuple(
-            (path, found) for path in libcuda if (found := parse_library(target(machine, path) or "")) is not None
+            (path, found) for path in libcuda if (found := parse_library(target(machine, path, gaps) or "")) is not None
         ),
         compat_folders=_compat(machine, gaps),
         firmware=_firmware(machine, gaps),
@@ -100,8 +100,8 @@ def read_nvidia(machine: Machine, gaps: Gaps) -> Nvidia:
     )
 
 
-def _library_version(machine: Machine, folders: tuple[str, ...]) -> str | None:
-    links = (target(machine, f"{folder}/{BINDING_LIBRARY['nvidia']}") for folder in folders)
+def _library_version(machine: Machine, folders: tuple[str, ...], gaps: Gaps) -> str | None:
+    links = (target(machine, f"{folder}/{BINDING_LIBRARY['nvidia']}", gaps) for folder in folders)
     return next((version for link in links if link and (version := parse_library(link))), None)
 
 

@@ -63,7 +63,7 @@ def parse_virtualisation(osrelease: str, container: str, dmi: str, cpuinfo: str)
 
 def read_os(machine: Machine, gaps: Gaps) -> Os:
     release = parse_os_release(text(machine, "/etc/os-release", gaps) or "")
-    graphical = _graphical(machine)
+    graphical = _graphical(machine, gaps)
     sleep, source = read_login_sleep(machine, gaps) if graphical else (None, None)
     return Os(
         id=release.get("ID"),
@@ -113,13 +113,13 @@ def _virtualisation(machine: Machine, gaps: Gaps) -> str | None:
     return parse_virtualisation(osrelease, container, " ".join(dmi), cpuinfo)
 
 
-def _graphical(machine: Machine) -> bool | None:
+def _graphical(machine: Machine, gaps: Gaps) -> bool | None:
     """Whether the machine boots to a graphical login.
 
     graphical.target alone is not enough: it is also the default of Ubuntu Server. The display manager's alias decides.
     """
-    default = target(machine, "/etc/systemd/system/default.target")
-    default = default or target(machine, "/usr/lib/systemd/system/default.target")
+    default = target(machine, "/etc/systemd/system/default.target", gaps)
+    default = default or target(machine, "/usr/lib/systemd/system/default.target", gaps)
     if default is None:
         return None
-    return default.endswith("graphical.target") and target(machine, _DISPLAY_MANAGER) is not None
+    return default.endswith("graphical.target") and target(machine, _DISPLAY_MANAGER, gaps) is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from checks.facts.gaps import Gaps, names, target, text, whole_number, word
+from checks.facts.gaps import Gaps, exists, names, target, text, whole_number, word
 from checks.facts.host import Bridge, Link, PciCard
 from machine.local import Machine
 
@@ -65,8 +65,8 @@ def asleep(machine: Machine, vendor: str) -> bool:
         at = f"{DEVICES}/{slot}"
         if (
             SLOT.fullmatch(slot)
-            and parse_hex(word(machine, f"{at}/vendor", gaps), 4) == vendor
             and (parse_hex(word(machine, f"{at}/class", gaps), 6) or "")[:2] in _CLASSES
+            and parse_hex(word(machine, f"{at}/vendor", gaps), 4) == vendor
         ):
             states.append(word(machine, f"{at}/power_state", gaps))
     return bool(states) and set(states) == {"D3cold"}
@@ -74,18 +74,18 @@ def asleep(machine: Machine, vendor: str) -> bool:
 
 def _card(machine: Machine, slot: str, connected: dict[str, tuple[str, ...]], gaps: Gaps) -> PciCard | None:
     at = f"{DEVICES}/{slot}"
-    class_code = parse_hex(word(machine, f"{at}/class", gaps), 6)
+    class_code = _id(machine, f"{at}/class", 6, gaps)
     if class_code is None or class_code[:2] not in _CLASSES:
         return None
-    vendor, device = (parse_hex(word(machine, f"{at}/{name}", gaps), 4) for name in ("vendor", "device"))
+    vendor, device = (_id(machine, f"{at}/{name}", 4, gaps) for name in ("vendor", "device"))
     if vendor is None or device is None:
         return None
     subsystem = [parse_hex(word(machine, f"{at}/subsystem_{name}", gaps), 4) for name in ("vendor", "device")]
-    driver = target(machine, f"{at}/driver")
+    driver = target(machine, f"{at}/driver", gaps)
     power = word(machine, f"{at}/power_state", gaps)
     boot_vga = whole_number(machine, f"{at}/boot_vga", gaps)
     bars = text(machine, f"{at}/resource", gaps)
-    group = (target(machine, f"{at}/iommu_group") or "").rpartition("/")[2]
+    group = (target(machine, f"{at}/iommu_group", gaps) or "").rpartition("/")[2]
     return PciCard(
         slot=slot,
         vendor=vendor,
@@ -106,6 +106,14 @@ def _card(machine: Machine, slot: str, connected: dict[str, tuple[str, ...]], ga
     )
 
 
+def _id(machine: Machine, path: str, digits: int, gaps: Gaps) -> str | None:
+    """A number that every PCI device has: without it a card would vanish without a word."""
+    found = parse_hex(word(machine, path, gaps), digits)
+    if found is None and not exists(machine, path):
+        gaps.note(path, "damaged: it is missing, although every PCI device has it")
+    return found
+
+
 def _link(machine: Machine, at: str, gaps: Gaps) -> Link | None:
     speed, most = (parse_speed(word(machine, f"{at}/{name}_link_speed", gaps)) for name in ("current", "max"))
     width, widest = (whole_number(machine, f"{at}/{name}_link_width", gaps) for name in ("current", "max"))
@@ -123,7 +131,7 @@ def parse_bridges(link: str) -> tuple[str, ...]:
 
 
 def _bridges(machine: Machine, slot: str, gaps: Gaps) -> tuple[Bridge, ...] | None:
-    way = target(machine, f"{DEVICES}/{slot}")
+    way = target(machine, f"{DEVICES}/{slot}", gaps)
     if way is None:
         return None
     return tuple(
@@ -143,7 +151,7 @@ def _connectors(machine: Machine, gaps: Gaps) -> dict[str, tuple[str, ...]]:
     for card in entries:
         if not re.fullmatch(r"card[0-9]+", card):
             continue
-        slot = slot_of(machine, card)
+        slot = slot_of(machine, card, gaps)
         if slot is None:
             continue
         plugs = [name.partition("-")[2] for name in entries if name.startswith(f"{card}-")]
@@ -151,7 +159,7 @@ def _connectors(machine: Machine, gaps: Gaps) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def slot_of(machine: Machine, node: str) -> str | None:
+def slot_of(machine: Machine, node: str, gaps: Gaps) -> str | None:
     """The PCI address behind /sys/class/drm/NODE."""
-    slot = (target(machine, f"{DRM}/{node}/device") or "").rpartition("/")[2]
+    slot = (target(machine, f"{DRM}/{node}/device", gaps) or "").rpartition("/")[2]
     return slot if SLOT.fullmatch(slot) else None

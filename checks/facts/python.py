@@ -27,7 +27,7 @@ def parse_patchlevel(content: str) -> str | None:
 def read_python(machine: Machine, gaps: Gaps) -> PythonFacts:
     """Debian's and Ubuntu's python3 before another one earlier on PATH: environments are created with that one."""
     path = "/usr/bin/python3" if exists(machine, "/usr/bin/python3") else on_path(machine, "python3")
-    link, minor = (target(machine, path) if path else None), None
+    link, minor = (target(machine, path, gaps) if path else None), None
     if link:
         minor = parse_minor(link)
     if path is None:

@@ -28,6 +28,7 @@ from checks.facts import (
     resources,
 )
 from checks.facts import os as system
+from checks.facts.bindings import note_damage
 from checks.facts.gaps import Gaps, run_probe
 from checks.facts.host import (
     Amd,
@@ -67,7 +68,7 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
     engine = _Slow("docker info", lambda: docker.ask(machine, patience), None, gaps)
     log = _Slow("kernel log", lambda: kernel.read_log(machine, gaps, patience), None, gaps)
     keys = _Slow("mokutil", lambda: firmware.read_keys(machine, gaps, patience), firmware.Keys(), gaps)
-    disks = _Slow("disks", lambda: resources.read_disks(machine), resources.NO_DISKS, gaps)
+    disks = _Slow("disks", lambda: resources.read_disks(machine, gaps), resources.NO_DISKS, gaps)
     # the kernel takes 10 ms to show its locks (locks_start waits for every CPU)
     lock = _Slow("/proc/locks", lambda: apt.lock_holder(machine, gaps), None, gaps)
     slow = (nvml, smi, engine, log, keys, disks, lock)
@@ -97,11 +98,14 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
     for probe in slow:
         probe.wait(limit)
     answer = engine.value
+    found_nvml, found_smi = nvidia.parse_nvml(nvml.value), amd.parse_smi(smi.value)
+    note_damage("nvml", found_nvml, gaps)
+    note_damage("amdsmi", found_smi, gaps)
     packages = facts_apt.packages
     facts_docker = run_probe("docker", lambda: docker.read_docker(machine, gaps, answer, packages), Docker(), gaps)
     found_disks, shm = disks.value
     if facts_docker.root_dir and all(disk.path != facts_docker.root_dir for disk in found_disks):
-        elsewhere = _Slow("disks", lambda: resources.docker_disk(machine, facts_docker.root_dir), None, gaps)
+        elsewhere = _Slow("disks", lambda: resources.docker_disk(machine, facts_docker.root_dir, gaps), None, gaps)
         elsewhere.wait(limit)
         if elsewhere.value is not None:
             found_disks = (*(disk for disk in found_disks if disk.purpose != "docker"), elsewhere.value)
@@ -112,8 +116,8 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
             kernel=_public_kernel(replace(facts_kernel, log=log.value, dates=dates)),
             firmware=_public_keys(replace(facts_firmware, **msgspec.structs.asdict(keys.value))),
             cards=cards,
-            nvidia=_with_nvml(facts_nvidia, nvidia.parse_nvml(nvml.value), facts_apt),
-            amd=_with_smi(facts_amd, amd.parse_smi(smi.value)),
+            nvidia=_with_nvml(facts_nvidia, found_nvml, facts_apt),
+            amd=_with_smi(facts_amd, found_smi),
             apt=_public_packages(replace(facts_apt, lock_holder=lock.value)),
             docker=_public_engine(facts_docker),
             python=facts_python,

@@ -7,7 +7,7 @@ import re
 from checks.facts.gaps import Gaps, names, text, word
 from checks.facts.host import Disk, DiskPurpose, Resources
 from checks.facts.hub import cache_folder
-from machine.local import Machine
+from machine.local import Machine, Space
 from machine.paths import paths
 
 UNITS = "/run/systemd/units"
@@ -63,7 +63,7 @@ def read_resources(machine: Machine, gaps: Gaps) -> Resources:
     )
 
 
-def read_disks(machine: Machine) -> tuple[tuple[Disk, ...], int | None]:
+def read_disks(machine: Machine, gaps: Gaps) -> tuple[tuple[Disk, ...], int | None]:
     """The file systems that matter, and the size of /dev/shm."""
     environ = machine.session().environ
     ours = paths(environ)
@@ -78,18 +78,27 @@ def read_disks(machine: Machine) -> tuple[tuple[Disk, ...], int | None]:
     models = cache_folder(environ)
     if models and any(environ.get(name) for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")):
         wanted += (("models", models),)
-    shm = machine.space("/dev/shm")
-    disks = tuple(_disk(machine, purpose, path) for purpose, path in wanted if path.startswith("/"))
+    shm = _space(machine, "/dev/shm", gaps)
+    disks = tuple(_disk(machine, purpose, path, gaps) for purpose, path in wanted if path.startswith("/"))
     return disks, shm.total if shm else None
 
 
-def docker_disk(machine: Machine, root: str | None) -> Disk | None:
+def docker_disk(machine: Machine, root: str | None, gaps: Gaps) -> Disk | None:
     """The disk of the engine's images, if they are not in the default folder."""
-    return _disk(machine, "docker", root) if root else None
+    return _disk(machine, "docker", root, gaps) if root else None
 
 
-def _disk(machine: Machine, purpose: DiskPurpose, path: str) -> Disk:
+def _space(machine: Machine, path: str, gaps: Gaps) -> Space | None:
+    """What the file system says of itself, where that can be: a broken FUSE driver may say anything."""
     space = machine.space(path)
+    if space is None or (0 <= space.free < 1 << 63 and 0 <= space.total < 1 << 63):
+        return space
+    gaps.note(f"file system of {path}", "damaged: its size cannot be")
+    return None
+
+
+def _disk(machine: Machine, purpose: DiskPurpose, path: str, gaps: Gaps) -> Disk:
+    space = _space(machine, path, gaps)
     if space is None:
         return Disk(purpose=purpose, path=path)
     return Disk(

@@ -78,7 +78,7 @@ def test_an_unreadable_value_is_unknown_and_reported() -> None:
 
 
 def test_absence_is_no_gap(tmp_path: Path) -> None:
-    place = recording(tmp_path / "r", commands=[{"argv": ["dmesg"], "rc": 0, "stdout": "[    0.0] x"}])
+    place = recording(tmp_path / "r", commands=[{"argv": ["dmesg"], "rc": 0, "stdout": "[    0.0] x\n"}])
     host = read_host(RecordedMachine(place))
     assert host.cards == () and host.kernel.modules == () and host.apt.packages is None
     assert (host.nvidia.nvml_problem, host.amd.amdsmi_problem) == ("absent", "absent")
