@@ -72,9 +72,7 @@ def collect(seed: int, machines: int, processes: int) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--machines", type=int, default=NEEDED, help="damaged machines (default: %(default)s)")
-    parser.add_argument(
-        "--seed", type=int, default=1, help="same seed, same machines (default: %(default)s)"
-    )
+    parser.add_argument("--seed", type=int, default=1, help="same seed, same machines (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="judge in so many processes (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="result file (default: benchmarks/results/damage.json)")
     given = parser.parse_args()

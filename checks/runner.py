@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from checks.catalogue import Catalogue
-from checks.facts.host import Host
+from checks.facts.host import Host, Unread
 from checks.facts.observed import observe, uses
 from checks.facts.sources import facts_from
 from checks.model import (
@@ -27,7 +27,6 @@ from checks.model import (
 from machine.errors import BAD_ANSWER, FINE, BadUsage
 
 _WORST_FIRST = (Status.FAIL, Status.WARN, Status.UNKNOWN, Status.PASS, Status.SKIP)
-_UNDECIDED = "Cannot be decided: {gap.source} could not be read ({gap.reason}). Repair it and run the doctor again."
 _SLOT = r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\b"
 
 
@@ -85,12 +84,20 @@ def judge(check: Check, host: Host, catalogue: Catalogue) -> CheckResult:
         missing = next((reason for need in check.needs if (reason := need.missing(seen, catalogue))), None)
         found = result(check, check.run(seen, catalogue) if missing is None else Skip(missing))
         gap = next((damaged[fact] for fact in damaged if uses(used, fact)), None)
-        if gap is not None and found.status in (Status.PASS, Status.SKIP):
-            return result(check, Unknown(_UNDECIDED.format(gap=gap)))
-        return found
+        return found if gap is None else _without(gap, check, found)
     except Exception as error:
         text = f"This check crashed; that is a bug in gpu-setup ({type(error).__name__}: {error}). Please report it."
         return result(check, Unknown(text))
+
+
+def _without(gap: Unread, check: Check, found: CheckResult) -> CheckResult:
+    """The result of a check that read a fact of this source: what is bad stays bad, the rest is not known."""
+    named = found.status is Status.UNKNOWN and gap.source in found.reason
+    if named or found.status in (Status.FAIL, Status.WARN):
+        return found
+    what = found.reason if found.status is Status.UNKNOWN else "Cannot be decided."
+    why = f"{gap.source} could not be read ({gap.reason}): repair it and run the doctor again."
+    return result(check, Unknown(f"{what} {why}"))
 
 
 def result(check: Check, verdict: Verdict) -> CheckResult:

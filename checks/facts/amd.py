@@ -13,7 +13,7 @@ from checks.facts.host import ASLEEP, Amd, AmdGpu, DeviceNode, Frozen, KfdNode, 
 from checks.facts.pci import DEVICES, SLOT, asleep, parse_hex, slot_of
 from checks.facts.person import parse_group
 from machine.library_paths import rocm_folders
-from machine.local import Machine, Outcome, Unreadable
+from machine.local import DENIED, Machine, Outcome, Unreadable
 
 AMD_SMI = ("amd-smi", "static", "--asic", "--bus", "--json")
 TOPOLOGY = "/sys/class/kfd/kfd/topology/nodes"
@@ -188,7 +188,12 @@ def _nodes(machine: Machine, gaps: Gaps) -> tuple[KfdNode, ...] | None:
     nodes = []
     for number in numbers:
         path = f"{TOPOLOGY}/{number}/properties"
-        node = parse_node(number, text(machine, path, gaps) or "")
+        own = Gaps()
+        node = parse_node(number, text(machine, path, own) or "")
+        for gap in own.all():
+            # a container may not read about cards that it was not given (kfd_devcgroup_check_permission)
+            if not gap.reason.startswith(DENIED):
+                gaps.note(gap.source, gap.reason)
         if node is not None and node.slot is None:
             gaps.note(path, "damaged: it has no location_id")
         nodes.append(node)

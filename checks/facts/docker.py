@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 
-from checks.facts.gaps import Gaps, exists, names, on_path, output, raw, target
+from checks.facts.gaps import Gaps, exists, names, on_path, raw, target
 from checks.facts.host import Docker, Frozen, Package
 from checks.facts.software import EngineKind
+from checks.facts.sources import answer_damage
 from machine.local import TIMED_OUT, Machine, Outcome
 
 INFO = ("docker", "info", "--format", "{{json .}}")
@@ -106,7 +107,7 @@ def read_docker(machine: Machine, gaps: Gaps, answer: Outcome | None, packages: 
         if podman is None:
             return Docker()
         return Docker(kind="podman", path=podman, version=version, **_rootless(machine, gaps))
-    info = parse_info(output(answer, "docker info", gaps)) if answer is not None else None
+    info = parse_info(answer.stdout) if answer is not None else None
     kind = _kind(machine, path, info, packages, gaps)
     # podman has no daemon: the client itself responds
     no_socket = None if kind == "podman" else "not-running"
@@ -145,6 +146,9 @@ def _damage(answer: Outcome, info: Info | None, problem: str | None) -> str | No
         return TIMED_OUT
     if (answer.rc or 0) < 0:
         return f"killed by signal {-(answer.rc or 0)}"
+    # podman's answer may lack the line end
+    if (why := answer_damage(f"{answer.stdout.rstrip()}\n")) is not None:
+        return why
     started = any(line.startswith("{") for line in answer.stdout.splitlines())
     broken = problem == _NO_ANSWER or (info is None and (started or answer.ok))
     return "damaged: it is not the expected JSON" if broken else None

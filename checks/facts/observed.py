@@ -6,15 +6,18 @@ from typing import Any, cast
 
 from checks.facts.host import Frozen, Host
 
+_NONE = " is None"
+
 
 def observe(host: Host, used: set[str]) -> Host:
-    """The host's values, for reading only; the path of each that is read is added to `used`."""
+    """The host's values, for reading only; the path of each that is read is added to `used`, and of None too."""
     return cast(Host, _Observed(host, "", used))
 
 
 def uses(used: set[str], fact: str) -> bool:
-    """Whether the fact, or a part of it, was read."""
-    return fact in used or any(path.startswith(f"{fact}.") for path in used)
+    """Whether the fact or a part of it was read, or that the whole of which it is a part is None."""
+    whole = {fact[:at] + _NONE for at, sign in enumerate(fact) if sign == "."}
+    return fact in used or not whole.isdisjoint(used) or any(path.startswith(f"{fact}.") for path in used)
 
 
 class _Observed:
@@ -23,9 +26,10 @@ class _Observed:
 
     def __getattr__(self, name: str) -> Any:
         path = f"{self._path}.{name}" if self._path else name
-        self._used.add(path)
+        value = getattr(self._value, name)
+        self._used.update((path, path + _NONE) if value is None else (path,))
         # the next time the attribute is found without this method
-        self.__dict__[name] = found = _view(getattr(self._value, name), path, self._used)
+        self.__dict__[name] = found = _view(value, path, self._used)
         return found
 
     def __eq__(self, other: object) -> bool:

@@ -16,8 +16,10 @@ _EFI = "/sys/firmware/efi/"
 # No text has them, but ESC in a shell's start-up file; zeros are what a power failure leaves of a file that was being
 # written.
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f\ufffd\ud800-\udfff]")
-# what compilers print has no form at all
+# what compilers print has no form at all; names of persons and vendors have any encoding
 _FREE = "/make.log"
+_ANY_ENCODING = ("/etc/passwd", "/sys/class/dmi/")
+_NEVER_EMPTY = ("/etc/os-release", "/etc/group", "/etc/passwd", "/.info/version")
 # files of the kernel that may be empty: no module is loaded, nobody holds a lock
 _MAYBE_EMPTY = ("/proc/modules", "/proc/locks")
 # The whole content of a kernel's file, by its path or by the last part of its path under /sys. Whole numbers are
@@ -29,8 +31,8 @@ _WHOLE = {
     **dict.fromkeys(("current_link_speed", "max_link_speed"), r"(?:Unknown.*|[0-9]{1,3}(?:\.[0-9])? GT/s(?: PCIe)?)\n"),
     "power_state": r"(?:unknown|error|D0|D1|D2|D3hot|D3cold)\n",
     "resource": r"(?:0x[0-9a-f]{16} 0x[0-9a-f]{16} 0x[0-9a-f]{16}\n){6,}",
-    "aer_dev_correctable": r"(?:\w+ [0-9]{1,20}\n)*TOTAL_ERR_COR [0-9]{1,20}\n",
-    "umc_err_count": r"(?:\w+: [0-9]{1,20}\n)+",
+    "aer_dev_correctable": r"(?:\S+ [0-9]{1,20}\n)*TOTAL_ERR_COR [0-9]{1,20}\n",
+    "umc_err_count": r"(?:\w+: [0-9]{1,20}\n)+|Query .*\n",
     "status": r"(?:connected|disconnected|unknown)\n",
     "properties": r"(?=[^\0]*\bsimd_count [0-9])(?:\w+ [0-9]{1,20}\n)+",
     "type": r"[\w-]+\n",
@@ -42,36 +44,36 @@ _WHOLE = {
     **dict.fromkeys(("current_link_width", "max_link_width"), r"[0-9]{1,3}\n"),
     "boot_vga": r"[01]\n",
     **dict.fromkeys(("sys_vendor", "product_name", "bios_vendor", "board_vendor", "board_name"), r".*\n"),
-    "lockdown": r".*\[\w+\].*\n",
-    **dict.fromkeys(("memory.max", "memory.limit_in_bytes"), r"(?:max|[0-9]{1,20})\n"),
+    "lockdown": r"(?:\w+ )*\[\w+\](?: \w+)*\n",
+    **dict.fromkeys(("memory.max", "memory.limit_in_bytes"), r"(?:max|[0-9]{1,19})\n"),
     "version": r"[0-9][\w.+~-]*\n",
-    "/proc/sys/kernel/osrelease": r"[0-9]+\.[0-9]+[\w.+~-]*\n",
+    "/proc/sys/kernel/osrelease": r"[0-9]{1,4}\.[0-9]{1,4}\S{0,64}\n",
     "/proc/sys/kernel/arch": r"\w+\n",
     "/proc/version": r"Linux version .*\n",
-    "/proc/uptime": r"[0-9]+\.[0-9]+ [0-9]+\.[0-9]+\n",
+    "/proc/uptime": r"[0-9]{1,12}\.[0-9]{1,9} [0-9]{1,15}\.[0-9]{1,9}\n",
     "/proc/cmdline": r".*\n",
     "/proc/meminfo": r"MemTotal: +[0-9]{1,15} kB\n(?:[\w()]+: +[0-9]{1,15}(?: kB)?\n)+",
-    "/proc/cpuinfo": r"(?:\w[^:\n]*:.*\n|\n)+",
-    "/proc/modules": r"(?:[\w-]+ [0-9]+ (?:-|[0-9]+) \S+ \w+ 0x[0-9a-f]+(?: \(\w+\))?\n)*",
+    "/proc/cpuinfo": r"(?:[^:\n]+:.*\n|\n)+",
+    "/proc/modules": r"(?:[\w-]+ [0-9]+ (?:-|[0-9]+) \S+ \w+ 0x[0-9a-f]+(?: \([^)\n]*\))?\n)*",
     "/proc/locks": r"(?:[0-9]+: .*\n)*",
     "/proc/self/cgroup": r"(?:[0-9]+:[^:\n]*:/.*\n)+",
     "/proc/driver/nvidia/version": r"NVRM version: .*Kernel Module\b.*\s[0-9]{2,4}(?:\.[0-9]+)+ .*\n(?:.*\n)*",
 }
 # One line of a configuration file, by the file's path.
 _LINE = (
-    (r"/etc/os-release", r"\s+|#.*|[A-Z][A-Z0-9_]*=(?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\"'\s]*)\s*"),
-    (r"/etc/passwd", r"[+-].*|[^:]+:[^:]*:[0-9]+:[0-9]+:[^:]*:[^:]*:[^:]*"),
-    (r"/etc/group", r"[+-].*|[^:]+:[^:]*:[0-9]+:[^:]*"),
+    (r"/etc/os-release", r"\s*(?:#.*)?|[A-Z][A-Z0-9_]*=(?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\"'\s]*)\s*"),
+    (r"/etc/passwd", r"\s*|[#+-].*|[^:]+:[^:]*:[0-9]+:[0-9]+:[^:]*:[^:]*:[^:]*"),
+    (r"/etc/group", r"\s*|[#+-].*|[^:]+:[^:]*:[0-9]+:[^:]*"),
     (
         r"/etc/apt/sources\.list|/etc/apt/.*\.list",
-        r"\s*(?:#.*)?|\s*deb(?:-src)?\s+(?:\[[^\]]*\]\s*)?[\w+-]+:\S+\s+\S.*",
+        r"\s*(?:#.*)?|\s*deb(?:-src)?\s+(?:\[[^\]]*\]\s*)?[a-z][a-z0-9+.-]*:\S+\s+\S.*",
     ),
     (r"/etc/apt/sources\.list\.d/.*\.sources|/etc/apt/preferences.*", r"\s*|#.*|[A-Za-z][\w-]*:.*|\s.*"),
     (
         r"/(?:etc|usr/lib|run)/modprobe\.d/.*",
         r"\s*(?:#.*)?|\s*(?:alias|blacklist|config|include|install|options|remove|softdep|weakdep)\s+\S.*",
     ),
-    (r"/opt/.*/\.info/version", r"[0-9]+(?:\.[0-9]+)+[\w.+~-]*"),
+    (r"/opt/.*/\.info/version", r"[0-9]+(?:\.[0-9]+)+[A-Za-z0-9_.+~-]*"),
 )
 # nvidia-ctk writes them and ends the last line
 _ENDED = ("/etc/cdi/", "/run/cdi/")
@@ -81,7 +83,7 @@ _SELF = r".*/devices/.*"
 # Where a link of sysfs points to; a PCI device's to the folder of the same name.
 _LINK = (
     (_DEVICE, _SELF),
-    (rf"{_DEVICE}/driver", r".*/drivers/[\w.-]+"),
+    (rf"{_DEVICE}/driver", r".*/drivers/[^/]+"),
     (rf"{_DEVICE}/iommu_group", r".*/iommu_groups/[0-9]+"),
     (r"/sys/class/drm/[^/]+/device", r"(?:\.\./)+[\w:./-]+"),
 )
@@ -113,7 +115,8 @@ _FACTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (_DEVICE, ("cards.bridges",)),
     (rf"{_DEVICE}/revision", ("cards.revision",)),
     (rf"{_DEVICE}/subsystem_.*", ("cards.subsystem",)),
-    (rf"{_DEVICE}/(?:current|max)_link_.*", ("cards.link", "cards.bridges.link")),
+    (rf"{_DEVICE}/current_link_(speed|width)", (r"cards.link.\1", r"cards.bridges.link.\1")),
+    (rf"{_DEVICE}/max_link_(speed|width)", (r"cards.link.max_\1", r"cards.bridges.link.max_\1")),
     (rf"{_DEVICE}/aer_dev_correctable", ("cards.aer_correctable", "cards.bridges.aer_correctable")),
     (rf"{_DEVICE}/driver", ("cards.driver", "amd.gpus")),
     (rf"{_DEVICE}/power_state", ("cards.power_state", "cards.link", "cards.bridges", *_SENSORS)),
@@ -209,6 +212,8 @@ def damage(path: str, content: bytes) -> str | None:
     text = content.decode("utf-8", "replace")
     if path.endswith(_FREE):
         return None
+    if path.startswith(_ANY_ENCODING):
+        text = text.replace("\ufffd", "?")
     if _CONTROL.search(text) or (path.startswith(KERNEL) and "\r" in text):
         return "damaged: it is not text"
     if path.startswith(KERNEL):
@@ -220,6 +225,8 @@ def damage(path: str, content: bytes) -> str | None:
         return (
             None if form is None or re.fullmatch(form, text, re.ASCII) else "damaged: its content cannot be understood"
         )
+    if path.endswith(_NEVER_EMPTY) and not text.strip():
+        return "damaged: it is empty"
     if path.endswith(".json"):
         try:
             msgspec.json.decode(content)
@@ -229,7 +236,7 @@ def damage(path: str, content: bytes) -> str | None:
         return "damaged: the last line is incomplete"
     line = next((line for pattern, line in _LINE if re.fullmatch(pattern, path)), None)
     if line is not None:
-        for number, found in enumerate(text.replace("\\\n", " ").splitlines() or [""], 1):
+        for number, found in enumerate(text.replace("\\\n", " ").splitlines(), 1):
             if not re.fullmatch(line, found):
                 return f"damaged: line {number} cannot be understood"
     return None

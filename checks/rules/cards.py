@@ -96,7 +96,8 @@ def numbers(version: str | None) -> tuple[int, ...]:
     """`580.95.05` as (580, 95, 5), `6.17.0-14-generic` as (6, 17, 0): compared as integers, never as text."""
     found: list[int] = []
     for part in (version or "").replace("-", ".").split("."):
-        if not part.isdecimal():
+        # a damaged number may have thousands of digits, which int() refuses
+        if not part.isdecimal() or len(part) > 9:
             break
         found.append(int(part))
     return tuple(found[:3])

@@ -74,7 +74,7 @@ def _visible(value: str, count: int, uuids: tuple[str, ...]) -> tuple[int, int]:
 
 
 def _is_index(entry: str, count: int) -> bool:
-    return entry.isdecimal() and int(entry) < count
+    return entry.isdecimal() and len(entry) < 10 and int(entry) < count
 
 
 def _is_uuid(entry: str, uuids: tuple[str, ...]) -> bool:

@@ -23,8 +23,8 @@ _FILES: tuple[tuple[str, bytes], ...] = (
     (rf"{_DEVICE}/boot_vga", rb"[01]\n"),
     (rf"{_DEVICE}/power_state", rb"(?:unknown|error|D0|D1|D2|D3hot|D3cold)\n"),
     (rf"{_DEVICE}/resource", rb"(?:0x[0-9a-f]{16} 0x[0-9a-f]{16} 0x[0-9a-f]{16}\n){6,}"),
-    (rf"{_DEVICE}/aer_dev_correctable", rb"(?:\w+ [0-9]{1,20}\n)*TOTAL_ERR_COR [0-9]{1,20}\n"),
-    (rf"{_DEVICE}/ras/\w+", rb"(?:(?:ue|ce|de): [0-9]{1,20}\n)+"),
+    (rf"{_DEVICE}/aer_dev_correctable", rb"(?:\S+ [0-9]{1,20}\n)*TOTAL_ERR_COR [0-9]{1,20}\n"),
+    (rf"{_DEVICE}/ras/\w+", rb"(?:(?:ue|ce|de): [0-9]{1,20}\n)+|Query currently inaccessible\n"),
     (rf"{_DEVICE}/hwmon/[^/]+/temp[0-9]+_label", rb"\w+\n"),
     (rf"{_DEVICE}/hwmon/[^/]+/temp[0-9]+_input", rb"-?" + _NUMBER),
     (rf"{_DEVICE}/(?:hwmon/[^/]+/power1_.*|mem_info_.*)", _NUMBER),
@@ -32,31 +32,31 @@ _FILES: tuple[tuple[str, bytes], ...] = (
     (r"/sys/class/kfd/.*/properties", _NODE),
     (r"/sys/class/dmi/id/\w+", rb".*\n"),
     (r"/sys/kernel/iommu_groups/[0-9]+/type", rb"[\w-]+\n"),
-    (r"/sys/kernel/security/lockdown", rb"(?:\[?\w+\]? ?)+\n"),
+    (r"/sys/kernel/security/lockdown", rb"(?:\w+ )*\[\w+\](?: \w+)*\n"),
     (r"/sys/fs/cgroup/.*", rb"(?:max|[0-9]{1,19})\n"),
     (r"/sys/module/\w+/version", rb"[0-9][\w.-]*\n"),
     (r"/sys/firmware/efi/efivars/.*", rb"[\0-\xff]{4}[\0\x01]"),
-    (r"/proc/sys/kernel/osrelease", rb"[0-9]+\.[0-9]+[\w.+~-]*\n"),
+    (r"/proc/sys/kernel/osrelease", rb"[0-9]{1,4}\.[0-9]{1,4}\S{0,64}\n"),
     (r"/proc/sys/kernel/arch", rb"\w+\n"),
     (r"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", rb"[01]\n"),
     (r"/proc/version", rb"Linux version .*\n"),
     (r"/proc/uptime", rb"[0-9]+\.[0-9]{2} [0-9]+\.[0-9]{2}\n"),
     (r"/proc/cmdline", rb".*\n"),
     (r"/proc/meminfo", rb"MemTotal: +[0-9]{1,15} kB\n(?:\w+(?:\(\w+\))?: +[0-9]{1,15}(?: kB)?\n)+"),
-    (r"/proc/cpuinfo", rb"(?:[\w ()-]+\t*:.*\n|\n)+"),
+    (r"/proc/cpuinfo", rb"(?:[^:\n]+:.*\n|\n)+"),
     (r"/proc/modules", rb"(?:[\w-]+ [0-9]+ (?:-|[0-9]+) \S+ (?:Live|Loading|Unloading) 0x[0-9a-f]+(?: \(\w+\))?\n)*"),
     (r"/proc/locks", rb"(?:[0-9]+: .*\n)*"),
     (r"/proc/self/cgroup", rb"(?:[0-9]+:[^:\n]*:/.*\n)+"),
-    (r"/proc/driver/nvidia/version", rb"NVRM version: .*Kernel Module.*\s[0-9]{2,4}(?:\.[0-9]+)+ .*\n(?:.+\n)*"),
+    (r"/proc/driver/nvidia/version", rb"NVRM version: .*Kernel Module.*\s[0-9]{2,4}(?:\.[0-9]+)+ .*\n(?:.*\n)*"),
 )  # fmt: skip
 # Files that are lists: each line for itself. People type most of them, so the last may lack its line end.
 _BLANK = rb"\s*(?:#.*)?"
 _SHELL = _BLANK + rb"|\s*(?:export )?\w+=(?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\"'\s]*)\s*(?:#.*)?"
 _LINES: tuple[tuple[str, bytes], ...] = (
     (r"/etc/os-release", _SHELL),
-    (r"/etc/passwd", rb"[^:]+:[^:]*:[0-9]+:[0-9]+:[^:]*:[^:]*:[^:]*"),
-    (r"/etc/group", rb"[^:]+:[^:]*:[0-9]+:[^:]*"),
-    (r"/etc/apt/.*\.list", _BLANK + rb"|\s*deb(?:-src)?\s+(?:\[[^\]]*\]\s*)?[a-z+-]+:\S+\s+\S.*"),
+    (r"/etc/passwd", rb"\s*|[#+-].*|[^:]+:[^:]*:[0-9]+:[0-9]+:[^:]*:[^:]*:[^:]*"),
+    (r"/etc/group", rb"\s*|[#+-].*|[^:]+:[^:]*:[0-9]+:[^:]*"),
+    (r"/etc/apt/.*\.list", _BLANK + rb"|\s*deb(?:-src)?\s+(?:\[[^\]]*\]\s*)?[a-z][a-z0-9+.-]*:\S+\s+\S.*"),
     (r"/etc/apt/sources\.list\.d/.*\.sources|/etc/apt/preferences.*", rb"|#.*|[A-Za-z][\w-]*:.*|[ \t].*"),
     (
         r"/(?:etc|usr/lib|run)/modprobe\.d/.*",
@@ -67,7 +67,7 @@ _LINES: tuple[tuple[str, bytes], ...] = (
 )
 _LINKS = (
     (r"/sys/bus/pci/devices/[^/]+", r".*/devices/.*SELF"),
-    (r"/sys/bus/pci/devices/.*/driver", r".*/drivers/[\w.-]+"),
+    (r"/sys/bus/pci/devices/.*/driver", r".*/drivers/[^/]+"),
     (r"/sys/bus/pci/devices/.*/iommu_group", r".*/iommu_groups/[0-9]+"),
     (r"/sys/class/drm/.*/device", r"(?:\.\./)+[\w:./-]+"),
 )
@@ -93,7 +93,9 @@ def is_whole(source: str, content: bytes) -> bool:
         return _answer_is_whole(source, content)
     if any(re.fullmatch(pattern, source) for pattern in _JSON):
         return not content.strip() or _is_json(content)
-    if not source.startswith("/sys/firmware/efi/efivars/") and not _is_text(content):
+    # persons and vendors have names in any encoding
+    text = content.decode("latin-1").encode() if source.startswith(("/etc/passwd", "/sys/class/dmi/")) else content
+    if not source.startswith("/sys/firmware/efi/efivars/") and not _is_text(text):
         return False
     if (source in _FULL and not content.strip()) or (re.fullmatch(_ENDED, source) and not content.endswith(b"\n")):
         return False
@@ -144,7 +146,7 @@ def _answer_is_whole(source: str, content: bytes) -> bool:
     if source in ("nvidia", "amd", "amd-smi"):
         return content.endswith(b"\n") and _is_json(content)
     if source == "docker":
-        return content.endswith(b"\n") and all(map(_is_json, filter(None, content.splitlines())))
+        return all(map(_is_json, filter(None, content.splitlines())))
     return re.fullmatch(_COMMANDS.get(source, r"(?:.*\n)*"), content.decode()) is not None
 
 
@@ -157,6 +159,6 @@ def _is_text(content: bytes) -> bool:
 
 def _is_json(content: bytes) -> bool:
     try:
-        return isinstance(json.loads(content), (dict, list))
+        return isinstance(json.loads(content, parse_int=str), (dict, list))
     except ValueError:
         return False

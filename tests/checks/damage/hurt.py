@@ -73,7 +73,7 @@ class Hurt:
             return ask(key, *rest)
         answer = self.answers[source]
         if isinstance(answer, Unreadable):
-            raise Unreadable(answer.path, answer.reason, answer.detail)
+            raise Unreadable(str(key), answer.reason, answer.detail)
         return answer
 
     def read(self, path: str, limit: int = SMALL_FILE) -> bytes:
@@ -121,8 +121,10 @@ def injure(rng: random.Random, source: Source, found: Any) -> Injury:
             ]
         )
         # a link that is a plain file may be somebody's choice, except in sysfs
-        noticeable = source.kind != "link" or (source.key.startswith("/sys/") and reason != DENIED)
-        return Injury(source, f"{reason}: {detail}", Unreadable(source.key, reason, detail), noticeable)
+        # the kernel hides the nodes of cards that a container was not given
+        hidden = "/kfd/topology/" in source.key and reason == DENIED
+        noticeable = not hidden and (source.kind != "link" or (source.key.startswith("/sys/") and reason != DENIED))
+        return Injury(source, f"{reason}: {detail}", Unreadable("", reason, detail), noticeable)
     if source.kind == "folder":
         names = _fewer(rng, found) if rng.random() < 0.5 else (*found, rng.choice(_ODD_NAMES))
         return Injury(source, "other names", tuple(sorted(names)), False)
