@@ -51,6 +51,11 @@ def judge(seed: int, first: int, count: int) -> list[dict[str, Any]]:
     return [case.row() for case in cases(seed, first, count)]
 
 
+def is_bad(row: dict[str, Any]) -> bool:
+    """Whether the doctor did on this machine what it must not do."""
+    return bool(row["crashes"] or row["silent"] or (row["wrong"] and row["noticeable"]))
+
+
 def collect(seed: int, machines: int, processes: int) -> list[dict[str, Any]]:
     """Every machine's row, in order; progress with the time that is left."""
     rows: dict[int, list[dict[str, Any]]] = {}
@@ -64,7 +69,7 @@ def collect(seed: int, machines: int, processes: int) -> list[dict[str, Any]]:
             done = sum(map(len, rows.values()))
             left = (time.monotonic() - begin) / done * (machines - done)
             if len(rows) % 10 == 0 or done == machines:
-                bad = sum(bool(row["wrong"] or row["crashes"]) for found in rows.values() for row in found)
+                bad = sum(map(is_bad, (row for found in rows.values() for row in found)))
                 progress(f"{done} of {machines} machines, {bad} of them judged wrongly; about {left:.0f} s left")
     return [row for first in sorted(rows) for row in rows[first]]
 
@@ -78,9 +83,8 @@ def main() -> None:
     given = parser.parse_args()
     described = machine()
     rows = collect(given.seed, given.machines, given.processes)
-    for row in rows:
-        if row["wrong"] or row["crashes"] or row["silent"]:
-            print(json.dumps(row, ensure_ascii=True), flush=True)
+    for row in filter(is_bad, rows):
+        print(json.dumps(row), flush=True)
     damaged = [row for row in rows if row["noticeable"]]
     hangs = sum("TimeoutError" in crash for row in rows for crash in row["crashes"])
     n = len(rows)
@@ -95,9 +99,7 @@ def main() -> None:
         Figure("their bad checks that became unknown", sum(row["unknown"] for row in damaged), "checks", n),
     )  # fmt: skip
     kinds = Counter(kind for row in rows for kind in row["damage"])
-    raw = {"seed": given.seed, "damage": dict(sorted(kinds.items())), "bad": [
-        row for row in rows if (row["wrong"] and row["noticeable"]) or row["crashes"] or row["silent"]
-    ]}  # fmt: skip
+    raw = {"seed": given.seed, "damage": dict(sorted(kinds.items())), "bad": list(filter(is_bad, rows))}
     write("damage", f"Damaged machines, seed {given.seed}", figures, raw, described, given.out)
 
 

@@ -216,7 +216,11 @@ class LocalMachine:
         except OSError as error:
             raise Unreadable(path, _reason(error), error.strerror or "") from error
         try:
-            if not stat_bits.S_ISREG(os.fstat(handle).st_mode):
+            entry = os.fstat(handle)
+            if entry.st_rdev == os.makedev(1, 3):
+                # a link to /dev/null is how a person empties a package's file
+                return b""
+            if not stat_bits.S_ISREG(entry.st_mode):
                 raise Unreadable(path, FAILED, "not a plain file")
             parts, size = [], 0
             while size <= limit and (part := os.read(handle, 1 << 16)):
@@ -234,7 +238,9 @@ class LocalMachine:
         try:
             return tuple(sorted(os.listdir(path)))
         except OSError as error:
-            raise Unreadable(path, _reason(error), error.strerror or "") from error
+            # a file in the place of a folder is no absent folder
+            instead = isinstance(error, NotADirectoryError) and os.path.lexists(path)
+            raise Unreadable(path, FAILED if instead else _reason(error), error.strerror or "") from error
 
     def link(self, path: str) -> str:
         try:

@@ -8,6 +8,7 @@ import msgspec
 
 from checks.facts.gaps import Gaps
 from checks.facts.host import Frozen
+from checks.facts.sources import answer_damage
 from machine.local import TIMED_OUT, Outcome
 
 Gpu = TypeVar("Gpu")
@@ -32,6 +33,8 @@ def parse_document(outcome: Outcome, kind: type[BindingDocument[Gpu]]) -> Bindin
     if outcome.rc:
         how = f"signal {-outcome.rc}" if outcome.rc < 0 else f"exit {outcome.rc}"
         return kind(problem=f"crashed ({how})", detail=outcome.stderr[-500:])
+    if (why := answer_damage(outcome.stdout, ended=False)) is not None:
+        return kind(problem=UNREADABLE, detail=why)
     try:
         return msgspec.json.decode(outcome.stdout.encode("utf-8", "replace"), type=kind)
     except (msgspec.MsgspecError, RecursionError) as error:

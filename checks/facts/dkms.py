@@ -6,7 +6,7 @@ import re
 
 from checks.facts.gaps import Gaps, names, target, text
 from checks.facts.host import DkmsBuild, DkmsState
-from machine.local import Machine
+from machine.local import Machine, Unreadable
 
 TREE = "/var/lib/dkms"
 _TAIL_LINES = 15
@@ -31,13 +31,22 @@ def read_dkms(machine: Machine, gaps: Gaps) -> tuple[DkmsBuild, ...] | None:
         return None
     found: list[DkmsBuild] = []
     for module in modules:
-        inside = names(machine, f"{TREE}/{module}", gaps) or ()
+        # beside the modules' folders DKMS keeps its key and its own version in files
+        inside = names(machine, f"{TREE}/{module}", gaps) or () if _is_folder(machine, f"{TREE}/{module}", gaps) else ()
         installed = {
             _installed_build(machine, f"{TREE}/{module}/{name}", gaps) for name in inside if name.startswith("kernel-")
         }
         for version in (name for name in inside if not name.startswith("kernel-") and name != "original_module"):
             found += _builds(machine, module, version, installed, gaps)
     return tuple(found)
+
+
+def _is_folder(machine: Machine, path: str, gaps: Gaps) -> bool:
+    try:
+        return machine.stat(path).kind == "folder"
+    except Unreadable as error:
+        gaps.failed(error)
+        return False
 
 
 def _installed_build(machine: Machine, link: str, gaps: Gaps) -> tuple[str, str] | None:

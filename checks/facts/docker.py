@@ -147,7 +147,7 @@ def _damage(answer: Outcome, info: Info | None, problem: str | None) -> str | No
     if (answer.rc or 0) < 0:
         return f"killed by signal {-(answer.rc or 0)}"
     # podman's answer may lack the line end
-    if (why := answer_damage(f"{answer.stdout.rstrip()}\n")) is not None:
+    if (why := answer_damage(answer.stdout, ended=False)) is not None:
         return why
     started = any(line.startswith("{") for line in answer.stdout.splitlines())
     broken = problem == _NO_ANSWER or (info is None and (started or answer.ok))

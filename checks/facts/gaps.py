@@ -12,8 +12,9 @@ from checks.facts.sources import KERNEL, answer_damage, damage, link_damage
 from machine.local import ABSENT, DENIED, SMALL_FILE, Machine, Outcome, Unreadable
 
 T = TypeVar("T")
-# what readlink(2) and a recording say of a path that is no link
-_NO_LINK = ("Invalid argument", "not a symbolic link", "not recorded")
+# what readlink(2) says of a path that is no link, and a recording of one that was not recorded as a link
+_NO_LINK = "Invalid argument"
+_NOT_RECORDED = ("not a symbolic link", "not recorded")
 
 
 class Gaps:
@@ -90,7 +91,8 @@ def target(machine: Machine, path: str, gaps: Gaps) -> str | None:
     try:
         found = machine.link(path)
     except Unreadable as error:
-        if error.reason == DENIED or error.detail not in _NO_LINK or path.startswith(KERNEL):
+        no_link = error.detail in _NOT_RECORDED or (error.detail == _NO_LINK and not path.startswith(KERNEL))
+        if error.reason == DENIED or not no_link:
             gaps.failed(error)
         return None
     if (why := link_damage(path, found)) is not None:

@@ -249,11 +249,12 @@ def link_damage(path: str, target: str) -> str | None:
     return None if fits and not _CONTROL.search(target) else "damaged: the link points to no such thing"
 
 
-def answer_damage(stdout: str) -> str | None:
-    """Why this cannot be all that a program printed; None if nothing is wrong with it."""
+def answer_damage(stdout: str, ended: bool = True) -> str | None:
+    """Why this cannot be all that a program printed; None if nothing is wrong. `ended`: it ends its last line."""
     if _CONTROL.search(stdout):
         return "damaged: the output is not text"
-    return "damaged: the last line of the output is incomplete" if stdout and not stdout.endswith("\n") else None
+    incomplete = ended and stdout and not stdout.endswith("\n")
+    return "damaged: the last line of the output is incomplete" if incomplete else None
 
 
 @cache

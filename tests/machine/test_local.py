@@ -46,6 +46,17 @@ def test_folders_and_devices_are_no_files() -> None:
     assert reason(LocalMachine().read, "/dev/zero") == FAILED
 
 
+def test_a_file_in_the_place_of_a_folder_is_no_absent_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert reason(LocalMachine().list, f"{tmp_path}/file") == FAILED
+    assert reason(LocalMachine().list, f"{tmp_path}/file/below") == ABSENT
+
+
+def test_a_file_that_links_to_dev_null_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "20apt-esm-hook.conf").symlink_to("/dev/null")
+    assert LocalMachine().read(f"{tmp_path}/20apt-esm-hook.conf") == b""
+
+
 def test_links_come_as_written_and_stat_follows_them(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     (tmp_path / "link").symlink_to("file")

@@ -179,6 +179,7 @@ _NAMES = {
     "nvidia": ("nvml",),
     "amd": ("amdsmi",),
     "journalctl": ("journalctl", "kernel log"),
+    "dmesg": ("dmesg", "kernel log"),
     "docker": ("docker info",),
     "mokutil": ("mokutil --list-enrolled", "mokutil --list-new", "mokutil --test-key"),
 }

@@ -9,7 +9,7 @@ import pytest
 
 from checks.catalogue import catalogue
 from checks.facts.read import read_host
-from checks.facts.sources import facts_from
+from checks.facts.sources import damage, facts_from
 from checks.model import Status
 from checks.registry import ALL
 from checks.runner import run
@@ -166,6 +166,31 @@ def test_a_check_that_did_not_read_what_is_damaged_keeps_its_verdict() -> None:
 @for_each("name", names())
 def test_nothing_is_damaged_on_a_recorded_machine(name: str) -> None:
     assert {gap.source for gap in read_host(load(name)).unread} <= {"kernel log"}
+
+
+@pytest.mark.parametrize(
+    ("source", "content"),
+    [
+        ("/sys/bus/pci/devices/0000:01:00.0/aer_dev_correctable", b"RxErr 0\ndev_cor_errs_bit[9] 3\nTOTAL_ERR_COR 3\n"),
+        ("/sys/bus/pci/devices/0000:01:00.0/ras/umc_err_count", b"Query currently inaccessible\n"),
+        ("/sys/bus/pci/devices/0000:01:00.0/max_link_speed", b"Unknown\n"),
+        ("/sys/class/dmi/id/product_name", b"Aspire\xae 5 \n"),
+        (
+            "/proc/modules",
+            b"nvidia 9 2 nvidia_uvm,nvidia_modeset, Loading 0x0000000000000000 (POE+)\nloop 1 0 - Live 0x0\n",
+        ),
+        ("/proc/modules", b""),
+        ("/proc/locks", b""),
+        ("/proc/self/cgroup", b"9:name=systemd:/\n0::/../user.slice\n"),
+        ("/proc/sys/kernel/osrelease", b"5.15.167.4-microsoft-standard-WSL2\n"),
+        ("/etc/passwd", b"\nroot:x:0:0:root:/root:/bin/bash\nmueller:x:1000:1000:M\xfcller:/home/m:/bin/bash\n+::::::"),
+        ("/etc/apt/sources.list", b"deb cdrom:[Ubuntu 24.04 _Noble_ - amd64]/ noble main\ndeb http://x/ ./"),
+        ("/etc/modprobe.d/a.conf", b"options nvidia \\\n  NVreg_X=1\n\n# end"),
+        ("/etc/os-release", b'ID=ubuntu\n\nVERSION="24.04 (Noble)"'),
+    ],
+)
+def test_what_real_machines_write_is_no_damage(source: str, content: bytes) -> None:
+    assert damage(source, content) is None
 
 
 def test_every_source_that_is_read_is_known_to_lead_to_facts() -> None:

@@ -85,6 +85,14 @@ def test_absence_is_no_gap(tmp_path: Path) -> None:
     assert [gap.source for gap in host.unread] == []
 
 
+def test_the_files_beside_the_modules_of_dkms_are_no_gap(tmp_path: Path) -> None:
+    files = {f"/var/lib/dkms/{name}": b"x" for name in ("mok.key", "mok.pub", "dkms_dbversion")}
+    place = recording(tmp_path / "r", files, commands=[{"argv": ["dmesg"], "rc": 0, "stdout": "[    0.0] x\n"}])
+    host = read_host(RecordedMachine(place))
+    assert host.kernel.dkms == ()
+    assert host.unread == ()
+
+
 def test_a_strict_recording_fails_the_test_that_asks_for_more(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="journalctl"):
         read_host(RecordedMachine(recording(tmp_path / "r"), strict=True))
