@@ -404,7 +404,7 @@ class _Copy:
                 kept = scrub.json(self.allowed.document(found, self.who), self.who)
                 assert isinstance(kept, dict)
                 return kept
-        problem = outcome.problem or f"exit status {outcome.rc}"
+        problem = outcome.problem or ("unreadable answer" if outcome.ok else f"exit status {outcome.rc}")
         detail = self.allowed.messages(outcome.stderr[-500:], self.who)
         return {"vendor": vendor, "problem": problem, "detail": detail, "gpus": []}
 

@@ -15,7 +15,9 @@ from checks.allowed.people import document as document
 from checks.allowed.people import variable as variable
 from checks.allowed.words import Reducer, as_it_is, each_line, join, lines, lists, phrases, word
 from checks.allowed.words import path as path
-from checks.facts import amd, login_environment, nvidia
+from checks.facts import amd, apt, docker, login_environment, nvidia
+from checks.facts import kernel as kernel_facts
+from checks.facts.sources import answer_damage, damage
 from machine.scrub import Identities
 from machine.secrets import REDACTED
 
@@ -33,6 +35,8 @@ def _dated(line: str, who: Identities) -> str:
 
 _CPU = re.compile(r"(?:processor|model name|flags)\s*:.*|")
 
+# What is kept of a damaged source ends with this, so that the recording does not look whole where the machine was not.
+_DAMAGED = "\0"
 # a path (a pattern for the whole of it)
 FILES: tuple[tuple[str, Reducer], ...] = (
     (r"/sys/class/dmi/id/\w+", word),
@@ -103,7 +107,9 @@ def file(place: str, data: bytes, who: Identities) -> bytes:
         return data
     if reducer is None:
         return f"{REDACTED}\n".encode()
-    return reducer(data.decode("utf-8", "surrogateescape"), who).encode("utf-8", "surrogateescape")
+    kept = reducer(data.decode("utf-8", "surrogateescape"), who).encode("utf-8", "surrogateescape")
+    damaged = apt.status_damage(data) if place == apt.STATUS else damage(place, data)
+    return kept + _DAMAGED.encode() if damaged else kept
 
 
 def name(folder: str, found: str, who: Identities) -> str | None:
@@ -120,10 +126,20 @@ def name(folder: str, found: str, who: Identities) -> str | None:
 
 def output(argv: Iterable[str], said: str, who: Identities) -> str:
     """What a recording keeps of a command's stdout."""
-    reducer = OUTPUTS.get(posixpath.basename(next(iter(argv), "")))
+    program = posixpath.basename(next(iter(argv), ""))
+    reducer = OUTPUTS.get(program)
     if not said.strip():
         return said
-    return reducer(said, who) if reducer else f"{REDACTED}\n"
+    if reducer is None:
+        return f"{REDACTED}\n"
+    return reducer(said, who) + _DAMAGED * (_output_damage(program, said) is not None)
+
+
+def _output_damage(program: str, said: str) -> str | None:
+    if program in ("docker", "amd-smi"):
+        return docker.info_damage(said) if program == "docker" else None
+    untimed = kernel_facts.log_damage(said) if program in ("journalctl", "dmesg") else None
+    return answer_damage(said) or untimed
 
 
 messages = phrases

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from checks.facts.apt_settings import parse_settings as parse_settings
 from checks.facts.apt_sources import read_sources
 from checks.facts.deb822 import paragraphs
 from checks.facts.gaps import Gaps, exists, names, raw, text, word
@@ -136,35 +137,6 @@ def parse_pins(file: str, content: str) -> tuple[AptPreference, ...]:
     return tuple(found)
 
 
-def parse_settings(content: str) -> dict[str, str | tuple[str, ...]]:
-    """The apt.conf(5) settings about unattended upgrades: `Name "value";` and `Name { "a"; "b"; };`, comments out."""
-    plain = _without_comments(content)
-    found: dict[str, str | tuple[str, ...]] = {}
-    for match in re.finditer(
-        r'((?:APT::Periodic|Unattended-Upgrade)::[\w:-]+?)(?:::)?\s*(?:"([^"]*)"\s*;|\{([^}]*)\})', plain
-    ):
-        name = match[1].lower()
-        if match[3] is not None:
-            before = found.get(name, ())
-            found[name] = (*(before if isinstance(before, tuple) else ()), *re.findall(r'"([^"]*)"', match[3]))
-        else:
-            found[name] = match[2]
-    return found
-
-
-def is_complete(content: str) -> bool:
-    """Whether each quote and bracket of an apt.conf(5) text is closed, and its last statement ended."""
-    bare = re.sub(r'"[^"\n]*"', "", _without_comments(content)).strip()
-    return '"' not in bare and bare.count("{") == bare.count("}") and (not bare or bare.endswith((";", "}")))
-
-
-def _without_comments(content: str) -> str:
-    # // begins a comment only outside of quotes (URLs have two slashes)
-    return re.sub(
-        r'("[^"\n]*")|//[^\n]*|/\*.*?\*/|^\s*#[^\n]*', lambda m: m[1] or "", content, flags=re.DOTALL | re.MULTILINE
-    )
-
-
 def parse_lock_pids(content: str, inode: int) -> tuple[int, ...]:
     """Processes that hold a lock on the file with this inode (/proc/locks)."""
     pattern = re.compile(rf"^[0-9]+: \S+\s+\S+\s+WRITE ([0-9]{{1,10}}) [0-9a-f]+:[0-9a-f]+:{inode} ", re.MULTILINE)
@@ -220,13 +192,7 @@ def _pins(machine: Machine, gaps: Gaps) -> tuple[AptPreference, ...] | None:
         return None
     # apt reads names without an ending or with .pref (apt_preferences(5))
     files += [f"/etc/apt/preferences.d/{n}" for n in held if re.fullmatch(r"[\w-]+(?:\.pref)?", n)]
-    found: list[AptPreference] = []
-    for path in files:
-        content = text(machine, path, gaps) or ""
-        if not all(fields.get("package") and fields.get("pin") for fields in paragraphs(content)):
-            gaps.note(path, "damaged: a paragraph has no Package or Pin")
-        found += parse_pins(path, content)
-    return tuple(found)
+    return tuple(pin for path in files for pin in parse_pins(path, text(machine, path, gaps) or ""))
 
 
 def _missing_keys(machine: Machine, sources: tuple[AptSource, ...] | None, gaps: Gaps) -> tuple[str, ...] | None:
@@ -255,11 +221,7 @@ def _settings(machine: Machine, gaps: Gaps) -> dict[str, str | tuple[str, ...]]:
     found: dict[str, str | tuple[str, ...]] = {}
     for name in names(machine, "/etc/apt/apt.conf.d", gaps) or ():
         if re.fullmatch(r"[\w-]+(?:\.conf)?", name):
-            path = f"/etc/apt/apt.conf.d/{name}"
-            content = text(machine, path, gaps) or ""
-            if not is_complete(content):
-                gaps.note(path, "damaged: a quote, a bracket or the last `;` is missing")
-            found.update(parse_settings(content))
+            found.update(parse_settings(text(machine, f"/etc/apt/apt.conf.d/{name}", gaps) or ""))
     return found
 
 

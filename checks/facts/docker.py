@@ -50,6 +50,14 @@ def parse_info(stdout: str) -> Info | None:
         return None
 
 
+def info_damage(stdout: str) -> str | None:
+    """Why this cannot be all that the client printed; podman's answer may lack the line end."""
+    if (why := answer_damage(stdout, ended=False)) is not None:
+        return why
+    started = any(line.startswith("{") for line in stdout.splitlines())
+    return "damaged: it is not the expected JSON" if started and parse_info(stdout) is None else None
+
+
 def parse_problem(outcome: Outcome, info: Info | None) -> str | None:
     """None if the engine responded; else not-running, permission-denied, timed-out, or the client's last line."""
     if outcome.problem:
@@ -146,12 +154,9 @@ def _damage(answer: Outcome, info: Info | None, problem: str | None) -> str | No
         return TIMED_OUT
     if (answer.rc or 0) < 0:
         return f"killed by signal {-(answer.rc or 0)}"
-    # podman's answer may lack the line end
-    if (why := answer_damage(answer.stdout, ended=False)) is not None:
-        return why
-    started = any(line.startswith("{") for line in answer.stdout.splitlines())
-    broken = problem == _NO_ANSWER or (info is None and (started or answer.ok))
-    return "damaged: it is not the expected JSON" if broken else None
+    if problem == _NO_ANSWER or (info is None and answer.ok):
+        return "damaged: it is not the expected JSON"
+    return info_damage(answer.stdout)
 
 
 def _rootless(machine: Machine, gaps: Gaps) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def whole_number(machine: Machine, path: str, gaps: Gaps) -> int | None:
     found = text(machine, path, gaps)
     if found is None:
         return None
-    if re.fullmatch(r"-?(?:[0-9]{1,19}|0x[0-9a-f]{1,16})\n", found):
+    if re.fullmatch(r"-?(?:0|[1-9][0-9]{0,18}|0x[0-9a-f]{1,16})\n", found):
         return int(found, 0)
     gaps.note(path, "damaged: it is not a whole number")
     return None

@@ -11,6 +11,9 @@ from functools import cache
 
 import msgspec
 
+from checks.facts.apt_settings import is_complete
+from checks.facts.deb822 import paragraphs
+
 KERNEL = ("/proc/", "/sys/")
 _EFI = "/sys/firmware/efi/"
 # No text has them, but ESC in a shell's start-up file; zeros are what a power failure leaves of a file that was being
@@ -74,6 +77,11 @@ _LINE = (
         r"\s*(?:#.*)?|\s*(?:alias|blacklist|config|include|install|options|remove|softdep|weakdep)\s+\S.*",
     ),
     (r"/opt/.*/\.info/version", r"[0-9]+(?:\.[0-9]+)+[A-Za-z0-9_.+~-]*"),
+)
+# The fields that each paragraph must have (apt refuses others).
+_FIELDS = (
+    (r"/etc/apt/sources\.list\.d/.*\.sources", ("types", "uris")),
+    (r"/etc/apt/preferences.*", ("package", "pin")),
 )
 # nvidia-ctk writes them and ends the last line
 _ENDED = ("/etc/cdi/", "/run/cdi/")
@@ -234,6 +242,11 @@ def damage(path: str, content: bytes) -> str | None:
             return "damaged: it is not JSON"
     elif path.startswith(_ENDED) and not text.endswith("\n"):
         return "damaged: the last line is incomplete"
+    if path.startswith("/etc/apt/apt.conf.d/") and not is_complete(text):
+        return "damaged: a quote, a bracket or the last `;` is missing"
+    fields = next((fields for pattern, fields in _FIELDS if re.fullmatch(pattern, path)), ())
+    if fields and not all(found.get(name) for found in paragraphs(text) for name in fields):
+        return f"damaged: a paragraph has no {' or '.join(fields)}"
     line = next((line for pattern, line in _LINE if re.fullmatch(pattern, path)), None)
     if line is not None:
         for number, found in enumerate(text.replace("\\\n", " ").splitlines(), 1):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 
-_NUMBER = rb"[0-9]{1,19}\n"
+_NUMBER = rb"(?:0|[1-9][0-9]{0,18})\n"
 # a GPU has SIMD units and an address; a CPU has neither
 _NODE = rb"(?=(?s:.*)\bsimd_count )(?=(?s:.*)(?:\bsimd_count 0\n|\blocation_id ))(?:\w+ [0-9]{1,20}\n)+"
 _DEVICE = r"/sys/bus/pci/devices/[^/]+"

@@ -7,13 +7,17 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from checks.allowed import sources as allowed
 from checks.catalogue import catalogue
 from checks.facts.read import read_host
 from checks.facts.sources import damage, facts_from
 from checks.model import Status
 from checks.registry import ALL
 from checks.runner import run
+from machine import recorder
 from machine.local import FAILED, Unreadable
+from machine.machine_file import read as read_file
+from machine.recording import RecordedMachine
 from tests.checks.damage.fuzz import BAD, Patient, cases, pairs, patient
 from tests.checks.damage.hurt import Hurt, Source
 from tests.recorded_machines import load, names
@@ -140,6 +144,18 @@ def test_damage_makes_a_bad_check_unknown_and_is_named(kind: str) -> None:
     called = one.called or one.source.key
     assert called in {gap.source for gap in host.unread}
     assert (row.status, called in row.reason) == (Status.UNKNOWN, True), row.reason
+
+
+@for_each("kind", KINDS)
+def test_a_recording_of_a_damaged_machine_does_not_look_whole(kind: str) -> None:
+    one = KINDS[kind]
+    who = patient_of(one.machine, one.fault)
+    seen = recorder.RecordingMachine(Hurt(who.machine, {one.source: one.change(who.seen[one.source])}))
+    read_host(seen)
+    document = recorder.machine_file(seen, recorder.identities_of(seen), {}, allowed)
+    report = run(read_host(RecordedMachine(read_file(kind, document))), catalogue(), ALL)
+    found = {row.id: row.status for row in report.results}
+    assert found[one.check] in (*BAD, Status.UNKNOWN)
 
 
 def test_a_kernel_release_without_its_end_hides_no_refused_module() -> None:
