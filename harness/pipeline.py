@@ -16,7 +16,7 @@ from checks.facts.host import Host
 from harness.dataset.alpaca import read_alpaca
 from harness.environment.base_model import ensure_model
 from harness.environment.build import Environment, ensure_environment
-from harness.environment.torch_build import read_torch_build, refuse_wrong_build
+from harness.environment.torch_build import read_torch_build, require_right_build
 from harness.environment.worker_process import WORKER, WorkerContext, worker_environment
 from harness.measure.gpu_processes import desktop_note
 from harness.measure.run_context import read_run_context, trained_card
@@ -82,7 +82,9 @@ def prepare(
     if environment is None:
         environment = ensure_environment(job.stack, machine, paths, emit)
     else:
-        refuse_wrong_build(job.stack, read_torch_build(environment.python, machine), Path(environment.folder))
+        build = read_torch_build(environment.python, machine)
+        build = require_right_build(job.stack, build, Path(environment.folder))
+        environment = msgspec.structs.replace(environment, torch_cuda=build.cuda, torch_hip=build.hip)
     check_keys(job.recipe, _known_keys(environment, machine))
     base_model = ensure_model(job.recipe, environment, machine, paths, emit)
     return TrainingSetup(environment, base_model, inputs_digest(job, environment, base_model))

@@ -22,7 +22,7 @@ from harness.atomic_files import disk_errors, read_if_valid, write_atomic
 from harness.environment.lock_file import Lock, load_lock, lock_entries
 from harness.environment.packages import end_orphaned_pips, installed_packages, missing_packages, remove_broken
 from harness.environment.pip import PipInstall, raise_if_failed
-from harness.environment.torch_build import read_torch_build, refuse_wrong_build
+from harness.environment.torch_build import read_torch_build, require_right_build
 from harness.environment.torch_install import TorchCheck, TorchSource, install_torch, unverified_torch
 from machine.errors import OutsideFailed, Refused
 from machine.events import Emit, Event
@@ -140,7 +140,7 @@ def ensure_environment(stack: Stack, machine: Machine, paths: Paths, emit: Emit)
             # a venv that was moved: its scripts contain the old path
             document, absent = None, {*lock.packages, "torch"}
         if document and not absent and (build := read_torch_build(document.python, machine)):
-            refuse_wrong_build(stack, build, folder)
+            require_right_build(stack, build, folder)
             emit(Event("end", STAGE, f"Training environment exists and is intact: {folder}"))
             return document
         if "torch" in absent and target.refusal:
@@ -222,9 +222,8 @@ def _build(
             f"Remove {folder} and run the same command again.",
         )
     found, _ = installed_packages(folder)
-    build = read_torch_build(python, machine)
     try:
-        refuse_wrong_build(stack, build, folder)
+        build = require_right_build(stack, read_torch_build(python, machine), folder)
     except Refused:
         # so that the next call installs it again
         remove_broken(folder, {"torch"})
@@ -239,8 +238,8 @@ def _build(
         torch_verified=torch_verified,
         built_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         seconds=round(time.monotonic() - begin, 1),
-        torch_cuda=build.cuda if build else None,
-        torch_hip=build.hip if build else None,
+        torch_cuda=build.cuda,
+        torch_hip=build.hip,
     )
     write_atomic(folder / DOCUMENT, msgspec.json.encode(document))
     emit(Event("end", STAGE, f"Training environment {DONE[verb]} in {document.seconds:.0f} s: {folder}"))

@@ -61,13 +61,14 @@ def read_torch_build(python: Path, machine: Machine) -> TorchBuild | None:
     return parse_torch_build(outcome.stdout) if outcome.ok else None
 
 
-def refuse_wrong_build(stack: Stack, build: TorchBuild | None, folder: Path) -> None:
-    """Raise Refused where the build in the environment `folder` is not the stack's, or could not be read."""
+def require_right_build(stack: Stack, build: TorchBuild | None, folder: Path) -> TorchBuild:
+    """The build in the environment `folder`; raises Refused where it is not the stack's, or could not be read."""
     problem = wrong_build(stack, build) if build else "Its torch/version.py cannot be read."
-    if problem:
+    if build is None or problem:
         raise Refused(
             "environment.wrong-torch",
             f"The torch in the training environment is not the build for {stack.name} ({stack.runtime}).",
             f"{problem} Training would be slow, fail, or not use the card.",
             f"Build it again: remove {folder} and run gpu-setup environment; an image: gpu-setup image build.",
         )
+    return build

@@ -10,7 +10,7 @@ import pytest
 
 from checks.catalogue import Stack, catalogue
 from harness.environment.lock_file import requirement_versions
-from harness.environment.torch_build import TorchBuild, parse_torch_build, refuse_wrong_build, wrong_build
+from harness.environment.torch_build import TorchBuild, parse_torch_build, require_right_build, wrong_build
 from harness.environment.torch_install import accept_unverified, torch_lock, unknown_builds, unverified_torch
 from machine.errors import Refused
 from machine.paths import paths
@@ -50,7 +50,7 @@ def test_what_the_real_wheels_say() -> None:
 def test_a_damaged_version_file_is_no_build(text: str) -> None:
     assert parse_torch_build(text) is None
     with pytest.raises(Refused, match="not the build for cpu"):
-        refuse_wrong_build(catalogue().stack("cpu"), None, Path("/env"))
+        require_right_build(catalogue().stack("cpu"), None, Path("/env"))
 
 
 @for_each("row", catalogue().stacks)
@@ -76,7 +76,7 @@ def test_a_wrong_build_is_named(stack: str, build: TorchBuild, said: str) -> Non
     problem = wrong_build(row, build)
     assert problem is not None and said in problem
     with pytest.raises(Refused) as refused:
-        refuse_wrong_build(row, build, Path("/env"))
+        require_right_build(row, build, Path("/env"))
     assert refused.value.code == "environment.wrong-torch"
     assert said in refused.value.why and "/env" in refused.value.next
 

@@ -59,6 +59,12 @@ def test_a_package_that_is_not_the_locked_one(site: Site, untouched: None, tmp_p
     assert ended.error["code"] == "image.hash"
 
 
+def test_a_torch_that_is_not_the_locked_one(site: Site, untouched: None, tmp_path: Path) -> None:
+    words = ("image", "build", "--vendor", "cpu", "--base", site.base, "--offline", "--wheels")
+    ended = site.tool(*words, str(folder_of(tmp_path)))
+    assert (ended.rc, ended.error["code"]) == (4, "image.hash")
+
+
 def test_a_base_that_no_registry_gives(site: Site, untouched: None, tmp_path: Path) -> None:
     words = ("image", "build", "--vendor", "cpu", "--base", "localhost:1/none:1", "--python", "3.11")
     ended = site.tool(*words)

@@ -231,7 +231,8 @@ def models(site: Site, training: Training) -> None:
 def test_a_bench_runs_inside(site: Site, built: Ended, models: None) -> None:
     ended = site.tool("bench", "--recipe", "tiny", "--steps", "2", "--runtime", "image")
     assert ended.rc == 0, ended.document
-    assert ended.data["environment"]["torch_from"] == "image"
+    used = ended.data["environment"]
+    assert (used["torch_from"], used["torch_verified"]) == ("image", "sha256")
     assert site.engine.containers() == []
 
 
