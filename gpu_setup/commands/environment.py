@@ -35,11 +35,13 @@ def command(as_json: bool, accept_unverified: bool) -> Answer:
     with reporter(as_json) as emit:
         environment = ensure_environment(choice.stack, machine, paths, emit)
 
+    checked = "checked by its sha256" if environment.torch_verified == "sha256" else "unverified"
+
     def text() -> str:
         return (
             f"Training environment for {environment.stack} ({choice.because}): {environment.folder}\n"
             f"  Python {environment.python_version}, torch {environment.torch} "
-            f"(from {environment.torch_from}, {environment.torch_verified}), lock {environment.lock_digest[:12]}\n"
+            f"(from {environment.torch_from}, {checked}), lock {environment.lock_digest[:12]}\n"
         )
 
     return Answer("environment", environment, FINE, text)
