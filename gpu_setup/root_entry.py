@@ -12,7 +12,8 @@ import msgspec
 from machine.errors import FINE, OUTSIDE_FAILED, Problem, Refused
 from machine.events import Emit
 from provision.apply.journal import ApplyRequest, ApplyRun, stored_problem
-from provision.model import Plan
+from provision.model import NOT_DECODABLE, Plan
+from provision.plan.plan_file import LARGEST
 from provision.root.sudo import RootMessage
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def apply_inside() -> int:
         from provision.root.helper import run_request
 
         try:
-            request = msgspec.json.decode(sys.stdin.buffer.read(), type=ApplyRequest)
-        except msgspec.MsgspecError as error:
+            request = msgspec.json.decode(sys.stdin.buffer.read(LARGEST), type=ApplyRequest)
+        except NOT_DECODABLE as error:
             raise Refused("apply.request", "The privileged helper received an invalid request.", str(error)) from error
         return run_request(request, emit, plan_of_root)
 

@@ -10,6 +10,9 @@ import msgspec
 
 from provision.target import DriverSource, PlanTarget
 
+# what decoding JSON from a file or a pipe raises, whatever its bytes are
+NOT_DECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 
 class State(StrEnum):
     """`manual` is for a person: at the console, or with their own files; `blocked` waits for what `because` names."""

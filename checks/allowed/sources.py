@@ -99,10 +99,16 @@ OUTPUTS: Mapping[str, Reducer] = {
 }
 
 
+def reducer_of(place: str) -> Reducer | None:
+    """The reducer of the file at this path; None: it has no row."""
+    if login_environment.is_start_file(place):
+        return people.start_file
+    return next((reducer for pattern, reducer in FILES if re.fullmatch(pattern, place, re.DOTALL)), None)
+
+
 def file(place: str, data: bytes, who: Identities) -> bytes:
     """What a recording keeps of the file."""
-    listed = (reducer for pattern, reducer in FILES if re.fullmatch(pattern, place, re.DOTALL))
-    reducer = people.start_file if login_environment.is_start_file(place) else next(listed, None)
+    reducer = reducer_of(place)
     if reducer is as_it_is or not data.strip():
         return data
     if reducer is None:

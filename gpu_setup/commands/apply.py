@@ -75,10 +75,10 @@ def command(options: ApplyOptions) -> Answer | int:
     host = with_person(read_host(machine), machine, requesting_user(machine))
     # also with a file this plan is the one that is shown and carried out
     made = resolve_plan(host, known, reviewed.target if reviewed else options.wanted, machine)
-    if reviewed is not None and options.plan_file is not None and not made.refusals:
-        require_same(reviewed, made, options.plan_file, last_run(machine))
     if not made.open_steps() and not made.refusals:
         return answer_of(nothing_to_do(made))
     require_doable(made)
+    if reviewed is not None and options.plan_file is not None:
+        require_same(reviewed, made, options.plan_file, last_run(machine))
     consent = Consent(options.yes, options.as_json, options.verbose, options.while_busy, options.reboot)
     return approve_and_run("apply", made, Target(machine, host, known), consent)

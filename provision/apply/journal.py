@@ -13,7 +13,7 @@ import msgspec
 
 from checks.facts.host import Docker
 from machine.errors import OutsideFailed, Problem, Refused
-from provision.model import AnyAction, Plan, PlanStruct, sha256
+from provision.model import NOT_DECODABLE, AnyAction, Plan, PlanStruct, sha256
 from provision.system.system_files import flush_folder, write
 
 RunKind = Literal["apply", "update", "resume", "rollback"]
@@ -172,7 +172,7 @@ class Journal:
         for line in content.splitlines():
             try:
                 entry = msgspec.json.decode(line, type=JournalEntry)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except NOT_DECODABLE:
                 continue
             if entry.phase == "end" and entry.kind == "rollback":
                 found = []
@@ -213,7 +213,7 @@ class Journal:
     def load_run(self) -> ApplyRun | None:
         try:
             return msgspec.json.decode((self.place / "state.json").read_bytes(), type=ApplyRun)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        except (OSError, *NOT_DECODABLE):
             return None
 
     def has_traces(self) -> bool:
@@ -233,7 +233,7 @@ class Journal:
             return msgspec.json.decode((self.place / "request.json").read_bytes(), type=ApplyRequest)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, *NOT_DECODABLE) as error:
             raise OutsideFailed(
                 "journal.damaged",
                 f"{self.place / 'request.json'} cannot be read.",

@@ -9,7 +9,7 @@ import msgspec
 from machine.errors import OutsideFailed
 from provision.apply.journal import ApplyRun
 from provision.apply_context import ApplyContext
-from provision.model import PlanStruct
+from provision.model import NOT_DECODABLE, PlanStruct
 from provision.system import system_files
 from provision.system.apt import ENVIRONMENT
 
@@ -48,7 +48,7 @@ class ArmedResume(PlanStruct, frozen=True, kw_only=True):
 def read_armed(context: ApplyContext) -> ArmedResume | None:
     try:
         return msgspec.json.decode((context.state / "armed.json").read_bytes(), type=ArmedResume)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *NOT_DECODABLE):
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import NamedTuple
 
 import msgspec
@@ -28,22 +29,20 @@ class Difference(NamedTuple):
         )
 
 
-def differences(given: Plan, own: Plan, finished: frozenset[str] = frozenset()) -> tuple[Difference, ...]:
-    """What keeps `own` from being carried out in the name of `given`; empty when every open step is the same.
+def differences(given: Plan, own: Plan) -> tuple[Difference, ...]:
+    """What keeps `own` from being carried out in the name of `given`; empty when they have the same open steps.
 
-    Done steps do nothing, so they are not compared: a step may have been done since `given` was made. `finished`: steps
-    that a run on this machine has done, and that its plan no longer has for that reason.
+    Steps that are done in both do nothing, and are not compared.
     """
     found: list[Difference] = []
     planned = {step.id: step for step in own.steps}
     seen: list[str] = []
-    for step in given.steps:
-        mine = planned.get(step.id)
-        if step.state is State.DONE or (mine is None and step.id in finished):
-            continue
-        if mine is None:
+    for step in given.open_steps():
+        if (mine := planned.get(step.id)) is None:
             found.append(Difference(step.id, "title", step.title, ABSENT))
-        elif mine.state is not State.DONE:
+        elif mine.state is State.DONE:
+            found.append(Difference(step.id, "state", step.state.value, mine.state.value))
+        else:
             found += _step_differences(step, mine)
             seen.append(step.id)
     known = {step.id: step for step in given.steps}
@@ -121,8 +120,11 @@ def _is_module_for_one_kernel(wanted: WantedPackage, own: AptInstall) -> bool:
     return ours is not None and theirs is not None and ours[1] == theirs[1] and theirs[3][:1].isdigit()
 
 
-def without_done_steps_of(given: Plan, own: Plan) -> Plan:
-    """The planner's plan without the steps that are done according to `given`: nobody approved those."""
-    done = {step.id for step in given.steps if step.state is State.DONE}
-    steps = tuple(msgspec.structs.replace(step, state=State.DONE) if step.id in done else step for step in own.steps)
-    return seal(msgspec.structs.replace(own, steps=steps))
+def with_done(plan: Plan, ids: Set[str]) -> Plan:
+    """The plan with these steps done."""
+    steps = tuple(msgspec.structs.replace(step, state=State.DONE) if step.id in ids else step for step in plan.steps)
+    return seal(msgspec.structs.replace(plan, steps=steps))
+
+
+def done_steps(plan: Plan) -> frozenset[str]:
+    return frozenset(step.id for step in plan.steps) - frozenset(step.id for step in plan.open_steps())

@@ -6,14 +6,16 @@ is checked by `allowed.py` and `comparison.py`.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 
 from machine import scrub
 from machine.errors import BadUsage, Refused
+from machine.local import LocalMachine, Unreadable
 from machine.plain_text import change_strings, clean
-from provision.model import Plan, seal
+from provision.model import NOT_DECODABLE, Plan, seal
+from provision.plan.package_steps import sentence
+
+LARGEST = 16 << 20
 
 
 def as_written(plan: Plan) -> Plan:
@@ -30,14 +32,14 @@ class _Envelope(msgspec.Struct):
 def load_plan(path: str) -> Plan:
     """The plan in a file that `gpu-setup plan --out` wrote. Refuses one whose digest does not match its content."""
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:
+        content = LocalMachine().read(path, LARGEST)
+    except Unreadable as error:
         raise BadUsage(
-            "plan.unreadable", f"The plan {path} cannot be read.", f"The system says: {error.strerror}.", ""
+            "plan.unreadable", f"The plan {path} cannot be read.", sentence(error.detail or error.reason), ""
         ) from error
     try:
         found = msgspec.json.decode(content, type=_Envelope)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except NOT_DECODABLE as error:
         raise BadUsage(
             "plan.no-plan", f"{path} is not a plan of gpu-setup.", str(error), "gpu-setup plan --out FILE writes one."
         ) from error

@@ -13,7 +13,7 @@ from provision.apply.blockers import changes_driver, gpu_in_use, gpu_users
 from provision.apply.journal import ApplyRequest, ApplyRun, RunKind, StepResult, now
 from provision.model import Plan, Refusal, State
 from provision.plan.allowed import check_actions
-from provision.plan.comparison import differences
+from provision.plan.comparison import differences, with_done
 from provision.plan.plan_file import as_written, load_plan
 from provision.plan.planner import changed_facts
 from provision.root.request_check import difference_text, network_settings
@@ -44,11 +44,11 @@ def load_reviewed(path: str, catalogue: Catalogue) -> Plan:
 def require_same(reviewed: Plan, fresh: Plan, path: str, last: ApplyRun | None) -> None:
     """Raise Refused, with the differences, where the file does not say what the planner says on this machine now.
 
-    `last`: the last run on this machine; the steps that it has done may be missing now.
+    `last`: the last run on this machine; the steps that it has done are not done again.
     """
-    finished = frozenset(step.id for step in last.steps if step.outcome in ("done", "already")) if last else frozenset()
     fresh = as_written(fresh)
-    found = differences(reviewed, fresh, finished)
+    finished = {step.id for step in last.steps if step.outcome in ("done", "already")} if last else set()
+    found = differences(with_done(reviewed, finished - {step.id for step in fresh.open_steps()}), fresh)
     if not found:
         return
     why = difference_text(found, "the file")

@@ -7,7 +7,7 @@ from machine.errors import Refused
 from provision.apply.journal import ApplyRequest
 from provision.model import Plan
 from provision.plan.allowed import check_actions, is_user_name, shown
-from provision.plan.comparison import Difference, differences, without_done_steps_of
+from provision.plan.comparison import Difference, differences, done_steps, with_done
 from provision.plan.plan_file import check_digest
 
 # the only settings of a person that root's child processes need: those for the network
@@ -38,12 +38,17 @@ def check_request(request: ApplyRequest, catalogue: Catalogue, where: str = "the
 
 
 def approved_plan(request: ApplyRequest, own: Plan) -> Plan:
-    """The plan that root carries out: its own, if the request has the same open steps. Raises Refused if not."""
-    own = without_done_steps_of(request.plan, own)
+    """The plan that root carries out: its own, if the request has the same open steps. Raises Refused if not.
+
+    A step that is done for one of the two is done for both: root may see more than the user, and nobody approved a step
+    that the user saw as done.
+    """
+    given = with_done(request.plan, done_steps(own))
+    own = with_done(own, done_steps(request.plan))
     if own.refusals:
         first = own.refusals[0]
         raise Refused(first.code, first.what, first.why, first.next)
-    if found := differences(request.plan, own):
+    if found := differences(given, own):
         raise Refused(
             "plan.differs",
             "The approved plan is not the one that root makes for this machine, so nothing was done.",

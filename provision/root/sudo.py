@@ -12,7 +12,7 @@ from machine.events import Emit, Event
 from machine.local import ABSENT, LocalMachine
 from provision.apply.journal import ApplyRequest, ApplyRun, StoredProblem
 from provision.apply_context import LIBRARY, SYSTEMD
-from provision.model import Plan, PlanStruct
+from provision.model import NOT_DECODABLE, Plan, PlanStruct
 from provision.root import tool_copy
 
 SUDO = ("sudo", "--")
@@ -105,7 +105,7 @@ def _launch(
     def line(text: str) -> None:
         try:
             found = msgspec.json.decode(text.encode("utf-8", "replace"), type=RootMessage)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except NOT_DECODABLE:
             emit(Event("note", "apply", text))
             return
         if found.event is not None:

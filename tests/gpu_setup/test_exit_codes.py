@@ -115,6 +115,26 @@ def test_a_bug_keeps_its_traceback(sample: Add, home: Path, capsys: pytest.Captu
     assert str(kept) in shown
 
 
+def test_a_crash_file_can_be_sent(sample: Add, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", "/home/wolkenheim")
+    monkeypatch.setenv("USER", "wolkenheim")
+    monkeypatch.setenv("ACME_TOKEN", "pw9Kx72LmQeR")
+    monkeypatch.setattr(
+        "sys.argv", ["gpu-setup", "train", "/home/wolkenheim/mine.json", "--endpoint=https://me:geheim77@hub"]
+    )
+
+    def command(as_json: bool) -> None:
+        raise ValueError(f"cannot read /home/wolkenheim/x of wolkenheim in {tmp_path}/secret with pw9Kx72LmQeR")
+
+    sample(command)
+    assert command_line.run(["sample"]) == 70
+    (kept,) = (home / "gpu-setup" / "state" / "crashes").iterdir()
+    text = kept.read_text()
+    assert "ValueError: cannot read" in text and "test_exit_codes.py" in text and "mine.json" in text
+    for secret in ("wolkenheim", "geheim77", "pw9Kx72LmQeR"):
+        assert secret not in text
+
+
 def test_a_bug_where_no_file_can_be_written(
     sample: Add, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -102,7 +102,8 @@ def test_root_refuses_a_request_that_gpu_setup_never_sends(field: str, value: ob
 
 
 def test_root_refuses_what_is_no_request(ends: Ends, state: Path) -> None:
-    for content in (b"", b"\xff\xfe", b"[]", b'{"kind": "apply"}'):
+    deep = b'{"kind": "apply", "x": ' + b"[" * 100_000
+    for content in (b"", b"\xff\xfe", b"[]", b'{"kind": "apply"}', b'{"kind": "\xff"}', deep):
         assert ends.root(content)["code"] == "apply.request"
     assert not state.exists()
 
@@ -129,3 +130,19 @@ def test_resume_refuses_a_saved_request_and_does_not_try_it_at_every_boot(
     assert refused.value.code == ("plan.not-allowed" if saved == "forged" else "journal.damaged")
     assert unit.exists() is not at_boot
     assert {file.name for file in state.iterdir()} == {"request.json"}
+
+
+def test_a_file_that_is_no_plan_is_bad_usage(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pipe, deep, link = tmp_path / "pipe", tmp_path / "deep", tmp_path / "link"
+    os.mkfifo(pipe)
+    deep.write_bytes(b'{"schema": "gpu-setup/plan/1", "x": ' + b"[" * 100_000)
+    link.symlink_to("/dev/zero")
+    for path, expected in (
+        ("/dev/zero", "plan.unreadable"),
+        (str(link), "plan.unreadable"),
+        (str(pipe), "plan.unreadable"),
+        (str(tmp_path / "absent"), "plan.unreadable"),
+        (str(deep), "plan.no-plan"),
+    ):
+        code, out = answered(capfd, "apply", "--yes", "--json", "--plan", path)
+        assert (code, json.loads(out)["errors"][0]["code"]) == (2, expected), out

@@ -16,7 +16,7 @@ from harness.environment.build import ensure_environment
 from harness.recipe.loader import load_recipe
 from machine.events import silent
 from machine.local import LocalMachine
-from tests.lab.training import Ended, Training, cpu_stack, shared_paths, tool
+from tests.lab.training import SETTINGS_WITH_PASSWORDS, Ended, Training, cpu_stack, shared_paths, tool
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -66,11 +66,17 @@ def once(folder: Path, name: str, made: Callable[[], Ended]) -> Ended:
 
 @pytest.fixture(scope="session")
 def tiny_run(training: Training, session_folder: Path) -> Ended:
-    """`gpu-setup smoke --recipe tiny --json`, once for all tests; its run's folder is data.folder."""
+    """`gpu-setup smoke --recipe tiny --json`, once for all tests; its run's folder is data.folder.
+
+    The arguments of all its processes are in arguments.txt of its home.
+    """
 
     def made() -> Ended:
         folder = session_folder / "tiny-run"
-        return tool(training.home(folder), "smoke", "--recipe", "tiny", "--out", str(folder / "out"))
+        words = ("smoke", "--recipe", "tiny", "--out", str(folder / "out"))
+        trace = ("strace", "--follow-forks", "--seccomp-bpf", "-qq", "-s", "100000", "--trace=execve", "--signal=none")
+        home = training.home(folder)
+        return tool(home, *words, before=(*trace, "-o", str(folder / "arguments.txt")), env=SETTINGS_WITH_PASSWORDS)
 
     return once(session_folder, "tiny-run", made)
 

@@ -25,6 +25,16 @@ from tests.tool import ROOT
 # keys that only make a run of the tests shorter
 SHORT = (("max_steps: 30", "max_steps: 4"),)
 
+# in the variables of the shared run; its processes' arguments are traced
+PASSWORD = "pw9Kx72LmQeR"
+SETTINGS_WITH_PASSWORDS = {
+    "HF_TOKEN": f"hf_{PASSWORD}abcdefghij",
+    "HF_ENDPOINT": f"https://me:{PASSWORD}@hub.example",
+    "https_proxy": f"http://me:{PASSWORD}@proxy.example:3128",
+    "PIP_INDEX_URL": f"https://me:{PASSWORD}@pypi.example/simple",
+    "WANDB_API_KEY": PASSWORD,
+}
+
 
 class Training(NamedTuple):
     """Where the shared environment and models lie, and the environment itself."""
@@ -81,12 +91,17 @@ def command(*arguments: str, checkout: Path = ROOT) -> list[str]:
 
 
 def tool(
-    home: Path, *arguments: str, before: tuple[str, ...] = (), checkout: Path = ROOT, timeout: float = 400
+    home: Path,
+    *arguments: str,
+    before: tuple[str, ...] = (),
+    checkout: Path = ROOT,
+    timeout: float = 400,
+    env: Mapping[str, str] | None = None,
 ) -> Ended:
-    """`gpu-setup ARGUMENTS --json` to its end; `before`: a command that starts it (prlimit …)."""
+    """`gpu-setup ARGUMENTS --json` to its end; `before`: what starts it (prlimit …); `env`: more variables."""
     result = subprocess.run(
         [*before, *command(*arguments, "--json", checkout=checkout)],
-        env={**os.environ, "GPU_SETUP_HOME": str(home)},
+        env={**os.environ, "GPU_SETUP_HOME": str(home), **(env or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -48,12 +48,10 @@ def _fix(env: TrainingEnvironment, card: PciCard | None, catalogue: Catalogue) -
     stack = next(iter(cards.stacks(card, catalogue)), None) if card else None
     if stack is None or row is None:
         return command("Uninstall this PyTorch.", f"{env.path}/bin/python", "-m", "pip", "uninstall", "torch")
-    extras = ",".join(extra.format(target=row.target) for extra in stack.torch_extras)
-    torch = f"torch[{extras}]=={stack.torch}" if extras else f"torch=={stack.torch}"
     return command(
         "Install the PyTorch build for the card, or train in gpu-setup's own environment.",
         *(f"{env.path}/bin/python", "-m", "pip", "install", "--force-reinstall"),
-        *(torch, "--index-url", stack.torch_index),
+        *(stack.for_target(row.target).torch_requirement, "--index-url", stack.torch_index),
         verify=(f"{env.path}/bin/python", "-c", "import torch; print(torch.cuda.get_arch_list())"),
     )
 

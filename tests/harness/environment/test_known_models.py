@@ -14,6 +14,8 @@ def test_every_recipe_of_the_hub_is_pinned_to_a_commit() -> None:
     assert HUB
     for recipe in HUB:
         assert COMMIT.fullmatch(str(recipe.config.get("revision_of_model"))), recipe.name
+        for entry in recipe.config["datasets"]:
+            assert COMMIT.fullmatch(str(entry.get("revision"))), recipe.name
 
 
 def test_the_known_files_are_those_of_the_recipes_at_their_commits() -> None:

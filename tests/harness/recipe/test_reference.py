@@ -45,8 +45,15 @@ EXAMPLE = {
     "weight_decay": 0.0,
     "special_tokens": None,
 }
-# what the reference does otherwise: the revision is pinned, and attention needs nothing that no lock holds
+# what the reference does otherwise: the revisions are pinned, and attention needs nothing that no lock holds
 DIFFERENT = {
+    "datasets": [
+        {
+            "path": "mhenrichsen/alpaca_2k_test",
+            "revision": "d05c1cb585e462b16532a44314aa4859cb7450c6",
+            "type": "alpaca",
+        }
+    ],
     "revision_of_model": "27d67f1b5f57dc0953326b2601d68371d40ea8da",
     "attn_implementation": "sdpa",
     "sdpa_varlen": True,
@@ -68,7 +75,7 @@ def test_every_value_is_the_examples_but_for_what_the_header_names() -> None:
     assert recipe.config == {**EXAMPLE, **DIFFERENT}
     head = recipe.text.split("base_model:")[0]
     assert "What differs from the example, and why" in head
-    assert "revision is pinned" in head and "flash_attention_2" in head
+    assert "revisions of model and data are pinned" in head and "flash_attention_2" in head
 
 
 def test_no_lock_holds_what_the_example_asks_for() -> None:

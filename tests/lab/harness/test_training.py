@@ -24,7 +24,7 @@ from harness.training.launch import RunSpec, new_run_folder, train
 from machine.events import silent
 from machine.local import LocalMachine
 from machine.paths import paths
-from tests.lab.training import SHORT, Ended, Training, own_recipe, runs, status, steps, tool
+from tests.lab.training import PASSWORD, SHORT, Ended, Training, own_recipe, runs, status, steps, tool
 from tests.schemas import must_follow
 from tests.tool import ROOT
 
@@ -83,6 +83,16 @@ def test_the_adapter_loads_elsewhere_and_names_no_folder(tiny_run: Ended, traini
         [str(training.environment.python), "-c", load, base, str(moved)], capture_output=True, text=True, timeout=120
     )
     assert done.stdout.split() == ["tiny-random-mistral", "default"], done.stderr
+
+
+def test_no_process_has_a_secret_in_its_arguments(tiny_run: Ended) -> None:
+    """Everybody on a machine can read arguments; the run's variables hold passwords (SETTINGS_WITH_PASSWORDS)."""
+    folder = folder_of(tiny_run)
+    traced = (folder.parents[2] / "arguments.txt").read_text(errors="replace")
+    assert traced.count("execve(") > 3 and "axolotl" in traced and "gpu_setup_worker.examine" in traced
+    assert PASSWORD not in traced
+    for file in (folder / "report.json", folder / "report.html", folder / "axolotl.log", folder / "config.yml"):
+        assert PASSWORD not in file.read_text(errors="replace"), file.name
 
 
 def test_the_report_of_the_run(tiny_run: Ended, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_a_driver_that_was_installed_just_before_the_end_still_gets_its_blacklis
     assert ("nouveau-blacklist" in [step.id for step in steps if step.state is State.TODO]) is added
 
 
-@pytest.mark.parametrize("content", [b"", b'{"run": "2026', b"\xff\xfe\x00", b"[]", None])
+@pytest.mark.parametrize("content", [b"", b'{"run": "2026', b"\xff\xfe\x00", b"[]", b'{"x": ' + b"[" * 100_000, None])
 def test_a_state_that_cannot_be_read_is_unknown(
     content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from checks.catalogue import catalogue
 from checks.facts.host import AptSource
 from gpu_setup.envelope import Answer, encode
 from machine.errors import Refused
-from provision.apply.journal import ApplyRequest, ApplyRun, StepResult
+from provision.apply.journal import ApplyRequest, ApplyRun, StepOutcome, StepResult
 from provision.model import AptInstall, Plan, Reboot, State, UserGroup, WantedPackage, seal
 from provision.plan.comparison import Difference, differences, with_apt_answers
 from provision.plan.plan_file import as_written, load_plan
@@ -39,6 +39,11 @@ def with_packages(plan: Plan, *more: str, **changes: object) -> Plan:
     action = action_of(plan)
     packages = (*action.packages, *(WantedPackage(name=name) for name in more))
     return with_change(plan, DRIVER, action=_replace(action, packages=packages, **changes))
+
+
+def last_run(step: str, outcome: StepOutcome = "done") -> ApplyRun:
+    result = StepResult(id=step, title="", outcome=outcome)
+    return ApplyRun(run="1", kind="apply", standing="failed", plan_digest="", began="", steps=(result,))
 
 
 def steps_of(plan: Plan, change: Callable[[tuple[object, ...]], object]) -> Plan:
@@ -102,18 +107,24 @@ def test_text_that_is_never_carried_out_does_not_count() -> None:
 
 def test_a_step_that_was_done_since_is_no_difference() -> None:
     done = with_change(OWN, DRIVER, state=State.DONE, title="NVIDIA driver 595")
-    assert differences(OWN, done) == ()
+    assert [found.field for found in differences(OWN, done)] == ["state"]
+    require_same(OWN, done, "plan.json", last_run(DRIVER))
+    approved_plan(ApplyRequest(kind="apply", plan=OWN), done)
 
 
 def test_a_step_that_the_last_run_has_done_may_be_missing_now() -> None:
     """The next-boot guard is planned only with a driver to install."""
     now = steps_of(OWN, lambda steps: tuple(step for step in steps if step.id != "next-boot-guard"))
     assert [found.step for found in differences(OWN, now)] == ["next-boot-guard"]
-    result = StepResult(id="next-boot-guard", title="", outcome="done")
-    run = ApplyRun(run="1", kind="apply", standing="failed", plan_digest="", began="", steps=(result,))
-    require_same(OWN, now, "plan.json", run)
+    require_same(OWN, now, "plan.json", last_run("next-boot-guard"))
     with pytest.raises(Refused):
-        require_same(OWN, now, "plan.json", _replace(run, steps=(_replace(result, outcome="failed"),)))
+        require_same(OWN, now, "plan.json", last_run("next-boot-guard", "failed"))
+
+
+def test_a_step_that_is_open_again_is_compared_although_the_last_run_has_done_it() -> None:
+    require_same(OWN, OWN, "plan.json", last_run(DRIVER))
+    with pytest.raises(Refused):
+        require_same(with_change(OWN, DRIVER, title="Other"), OWN, "plan.json", last_run(DRIVER))
 
 
 def test_a_machine_that_has_changed_is_named_with_what_differs() -> None:

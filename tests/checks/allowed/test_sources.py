@@ -1,0 +1,142 @@
+"""Each source is reduced to what its list allows; one without a list keeps nothing."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+
+import pytest
+
+from checks.allowed import packages, sources
+from checks.facts.docker import parse_daemon_json, parse_info
+from checks.facts.firmware import parse_enrolled
+from checks.facts.read import read_host
+from machine.recorder import RecordingMachine
+from machine.scrub import Identities, must_stay
+from tests.recorded_machines import FEW, load
+
+WHO = Identities(users=("alice",), host="rechenknecht", homes=("/home/alice",), salt=b"salt")
+
+
+def kept(path: str, text: str) -> str:
+    return sources.file(path, text.encode(), WHO).decode()
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_everything_that_is_read_has_a_row(name: str) -> None:
+    """A new source: add a row to FILES or OUTPUTS."""
+    seen = RecordingMachine(load(name))
+    read_host(seen)
+    assert [path for path in seen.files if sources.reducer_of(path) is None and not must_stay(path)] == []
+    assert {posixpath.basename(argv[0]) for argv in seen.outcomes} <= set(sources.OUTPUTS)
+
+
+def test_a_source_without_a_row_keeps_nothing() -> None:
+    assert kept("/etc/acme/license", "key of Alice") == "redacted\n"
+    assert sources.output(("acme", "--list"), "everything\n", WHO) == "redacted\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "left"),
+    [
+        (
+            "/proc/cmdline",
+            "BOOT_IMAGE=/boot/vmlinuz-6.8.0-31-generic root=ZFS=anna/ROOT ro quiet amdgpu.dc=0 wpa.psk=geheim tanja\n",
+            "BOOT_IMAGE=/boot/vmlinuz-6.8.0-31-generic root=redacted ro quiet amdgpu.dc=0 wpa.psk=redacted redacted\n",
+        ),
+        (
+            "/proc/version",
+            "Linux version 6.8.0-31-generic (anna@wolke) (gcc (GCC) 13.2.0) #31 SMP Thu Jun  5 18:30:46 UTC 2026\n",
+            "Linux version 6.8.0-31-generic (gcc (GCC) 13.2.0) #31 SMP Thu Jun  5 18:30:46 UTC 2026\n",
+        ),
+        ("/etc/modprobe.d/x.conf", "# Anna\nblacklist nouveau\nblacklist pcspkr\n", "blacklist nouveau\n"),
+        ("/etc/group", "video:x:44:alice,carol\nlab-anna:x:77:\n", "video:x:44:user,account\naccount77:x:77:\n"),
+        (
+            "/etc/passwd",
+            "alice:x:1000:1000:Alice Smith,,,:/home/alice:/bin/zsh\n",
+            "user:x:1000:1000::/home/user:/bin/zsh\n",
+        ),
+        ("/run/reboot-required.pkgs", "linux-image-6.8.0-31-generic\n", "linux-image-6.8.0-31-generic\n"),
+        ("/proc/self/cgroup", "0::/\n", "0::/\n"),
+    ],
+)  # fmt: skip
+def test_what_is_left(path: str, text: str, left: str) -> None:
+    assert kept(path, text) == left
+
+
+def test_one_name_is_the_same_in_every_path_and_another_in_the_next_recording() -> None:
+    one = sources.path("/srv/anna/cuda-12.8", WHO)
+    assert one.startswith("/srv/name") and one.endswith("/cuda-12.8")
+    assert sources.path("/data/anna", WHO).rpartition("/")[2] == one.split("/")[2]
+    assert sources.path("/srv/anna/cuda-12.8", WHO._replace(salt=b"other")) != one
+    assert sources.path(one, WHO) == one
+
+
+def test_a_repositorys_address_and_its_list_have_the_same_name() -> None:
+    uri = "https://me:geheim@apt.anna.example:8443/ubuntu/"
+    source = sources.file("/etc/apt/sources.list", f"deb {uri} noble main # Anna\n".encode(), WHO).decode()
+    name = sources.name("/var/lib/apt/lists", "apt.anna.example:8443_ubuntu_dists_noble_InRelease", WHO)
+    place = source.split()[1].removeprefix("https://").rstrip("/").replace("/", "_")
+    assert name is not None and name.startswith(place) and "anna" not in source + name
+
+
+@pytest.mark.parametrize(
+    ("uri", "plain"),
+    [
+        ("https://me:geheim@apt.example/ubuntu", "https://apt.example/ubuntu"),
+        ("https://dl.example/aB3dE5gH7jK9mN1p/deb?key=x", "https://dl.example/redacted/deb"),
+        ("http://archive.ubuntu.com/ubuntu/", "http://archive.ubuntu.com/ubuntu/"),
+        ("file:/var/cuda-repo", "file:/var/cuda-repo"),
+    ],
+)
+def test_facts_hold_no_credentials_of_a_repository(uri: str, plain: str) -> None:
+    assert packages.without_credentials(uri) == plain
+
+
+def test_docker_info_has_only_what_is_read() -> None:
+    told = {
+        "ServerVersion": "28.5.1",
+        "Name": "wolke",
+        "Runtimes": {"runc": {"path": "runc"}, "anna": {}},
+        "CgroupDriver": "systemd",
+    }
+    info = parse_info(sources.output(("docker", "info"), json.dumps(told), WHO))
+    assert info is not None and info.runtimes is not None
+    assert (info.server_version, info.cgroup_driver) == ("28.5.1", "systemd")
+    assert "runc" in info.runtimes and "anna" not in info.runtimes and len(info.runtimes) == 2
+
+
+def test_a_daemon_json_that_does_not_parse_has_its_fault_at_the_same_place() -> None:
+    broken = '{"runtimes": {"nvidia": {"path": "/srv/anna/run"}}, "log-opts": {"token": "geheim"} "debug": tru}'
+    left = kept("/etc/docker/daemon.json", broken)
+    assert parse_daemon_json(left.encode()) == parse_daemon_json(broken.encode())
+    assert "anna" not in left and "geheim" not in left
+
+
+def test_keys_by_their_public_names() -> None:
+    listed = (
+        "[key 1]\nSHA1 Fingerprint: 76:a0\n"
+        "        Subject: C=GB, O=Canonical Ltd., CN=Canonical Ltd. Master Certificate Authority\n"
+        "[key 2]\n        Subject: CN=wolke Secure Boot Module Signature key\n[key 3]\n        Subject: CN=Anna\n"
+    )
+    left = sources.output(("mokutil", "--list-enrolled"), listed, WHO)
+    assert parse_enrolled(left) == (
+        "CN=Canonical Ltd. Master Certificate Authority",
+        "CN=redacted Secure Boot Module Signature key",
+        "CN=redacted",
+    )
+    assert "76:a0" not in left
+
+
+def test_a_librarys_document_keeps_what_is_read() -> None:
+    gpu = {
+        "slot": "0000:01:00.0",
+        "serial": "123",
+        "memory_used": 7,
+        "processes": [[9, "/home/alice/anna/bin/python3"]],
+    }
+    left = sources.document({"vendor": "nvidia", "driver": "580.95.05", "gpus": [gpu], "host": "wolke"}, WHO)
+    assert set(left) == {"vendor", "driver", "gpus"}
+    (found,) = left["gpus"]
+    assert set(found) == {"slot", "memory_used", "processes"}
+    assert found["processes"][0][1].startswith("/home/user/name") and found["processes"][0][1].endswith("/bin/python3")
