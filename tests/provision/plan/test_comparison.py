@@ -13,7 +13,8 @@ from checks.facts.host import AptSource
 from gpu_setup.envelope import Answer, encode
 from machine.errors import Refused
 from provision.apply.journal import ApplyRequest, ApplyRun, StepOutcome, StepResult
-from provision.model import AptInstall, Plan, Reboot, State, UserGroup, WantedPackage, seal
+from provision.model import AptInstall, Plan, Reboot, State, UserGroup, WantedPackage, WriteFile, seal
+from provision.plan import amd
 from provision.plan.comparison import Difference, differences, with_apt_answers
 from provision.plan.plan_file import as_written, load_plan
 from provision.plan.planner import make_plan
@@ -57,6 +58,12 @@ DIFFERENT = {
     "another package goes": (with_packages(OWN, remove=("nvidia-driver-470",)), "remove"),
     "DKMS is not forbidden any more": (with_packages(OWN, forbid=()), "forbid"),
     "a step more": (with_step(OWN, UserGroup(user="ada", groups=("docker",)), "docker-group"), "title"),
+    "Ubuntu's own source is emptied": (
+        with_step(
+            OWN, WriteFile(path="/etc/apt/sources.list.d/ubuntu.sources", content=amd.EMPTIED), "rocm-old-source"
+        ),
+        "title",
+    ),
     "a step twice": (with_step(OWN, UserGroup(user="ada", groups=("docker",)), DRIVER), "kind"),
     "a step less": (steps_of(OWN, lambda steps: steps[:-1]), "title"),
     "another order": (steps_of(OWN, lambda steps: (steps[-1], *steps[:-1])), "order"),
