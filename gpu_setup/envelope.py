@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from functools import cache
+from functools import cache, partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -67,13 +67,18 @@ def encode(answer: Answer) -> bytes:
             answer.data,
             tuple(error_entry(problem) for problem in answer.problems),
         ),
-        secrets.redact if answer.schema in ABOUT_TEXTS else scrub.here,
+        secrets.redact if answer.schema in ABOUT_TEXTS else _here(),
     )
 
 
 def encode_problem(problem: Problem) -> bytes:
     """The problem as a document of its own: schema gpu-setup/error/1, no data."""
-    return _json(Envelope("gpu-setup/error/1", version(), problem.exit_code, None, (error_entry(problem),)), scrub.here)
+    return _json(Envelope("gpu-setup/error/1", version(), problem.exit_code, None, (error_entry(problem),)), _here())
+
+
+def _here() -> Callable[[str], str]:
+    """Also without the values of variables that are named like secrets."""
+    return partial(scrub.here, hidden=secrets.literals(os.environ))
 
 
 def _json(document: object, hide: Callable[[str], str]) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from machine import secrets
@@ -135,11 +135,13 @@ def text(value: str, who: Identities = NOBODY) -> str:
     return _until_stable(value, lambda found: _ids(_names(found, who), who))
 
 
-def here(value: str) -> str:
-    """The text for a document that is used on this machine: without secrets, addresses and ids.
+def here(value: str, hidden: Iterable[str] = ()) -> str:
+    """The text for a document that is used on this machine: without secrets, addresses, ids, and the texts `hidden`.
 
     It keeps names of accounts, folders and servers, because its commands need them, and UUIDs of cards.
     """
+    for literal in hidden:
+        value = value.replace(literal, REDACTED)
     return _until_stable(value, lambda found: _ids(found, NOBODY, _UUID_OF_NO_CARD))
 
 

@@ -66,7 +66,7 @@ _CLOUD = re.compile(
     r"|\bocid1\.[\w.-]+|(?<=\bprojects/)[^\s/\"',;]+"
 )
 
-_NAMED_SECRET = re.compile(r"(?i)TOKEN|SECRET|PASS|KEY|CREDENTIAL|(?<!X)AUTH|PSK")
+_NAMED_SECRET = re.compile(r"(?i)TOKEN|SECRET|PASS|KEY(?!BOARD|MAP|TIMEOUT)|CREDENTIAL|(?<!X)AUTH|PSK")
 _SHORTEST = 6
 
 

@@ -6,13 +6,14 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from machine import scrub
 from machine.scrub import Identities
 from machine.secrets import REDACTED
 
+LISTS = Path(__file__).resolve().parent.parent / "data" / "allowed.toml"
 # a text and whom to hide → what may be kept of it
 Reducer = Callable[[str, Identities], str]
 
@@ -41,7 +42,7 @@ def lists() -> dict[str, Any]:
     """The lists of allowed.toml, `words` in lower case."""
     import tomllib
 
-    found = tomllib.loads(resources.files("checks").joinpath("data/allowed.toml").read_text(encoding="utf-8"))
+    found = tomllib.loads(LISTS.read_text(encoding="utf-8"))
     return {**found, "words": frozenset(word.lower() for word in found["words"])}
 
 

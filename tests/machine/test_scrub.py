@@ -112,6 +112,7 @@ def test_names_that_are_common_words_go_only_where_a_name_must_stand() -> None:
 def test_a_document_for_this_machine_keeps_what_its_commands_need() -> None:
     line = "usermod -aG render alice; /home/alice/x; GPU-8d3c7f52-1b0a-4e69-9c1d-5a2f60b7e413; nvidia-cudnn==9.13.0.50"
     assert scrub.here(line) == line
+    assert scrub.here("it says geheim77", ("geheim77",)) == "it says redacted"
     assert scrub.here("https://u:s3cret@apt.corp 10.1.2.3") == f"https://redacted@apt.corp {scrub.text('10.1.2.3')}"
 
 
