@@ -151,6 +151,8 @@ def _run(arguments: Sequence[str], document: int | None) -> int:
     from gpu_setup.terminal import OutputFailed
 
     try:
+        if any("\0" in word for word in arguments):
+            raise click.UsageError("An argument contains a NUL character.")
         with _stop_on_signals():
             result = root.main(list(arguments), "gpu-setup", "_GPU_SETUP_COMPLETE", standalone_mode=False)
         if result is None or isinstance(result, int):
@@ -241,6 +243,10 @@ _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, 
 
 
 def _unexpected_problem(error: Exception) -> Problem:
+    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return _Usage(
+            "path.unusable", f"{error.filename or 'A path'} cannot be used.", f"{reason(error)}.", "Correct the path."
+        )
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         return OutsideFailed(
             "disk.unwritable",

@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from machine.errors import OutsideFailed
+from machine.input_file import read_input
 from machine.whole_file import new_file
 
 Kind = TypeVar("Kind")
@@ -32,9 +33,18 @@ def write_atomic(path: Path, content: bytes | str) -> Path:
 def read_if_valid(path: Path, kind: type[Kind]) -> Kind | None:
     """The JSON document at `path`; None where it is missing or not of this type."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return read_document(path, kind)
     except (OSError, msgspec.MsgspecError):
         return None
+
+
+def read_document(path: Path, kind: type[Kind]) -> Kind:
+    """The JSON document at `path`. Raises OSError, also for what is no plain file, or msgspec.MsgspecError."""
+    content = read_input(path)
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
 
 
 @contextmanager

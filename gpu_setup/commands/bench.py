@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from gpu_setup.commands.options import json_option, options_into
+from gpu_setup.commands.options import Number, Whole, json_option, options_into
 from gpu_setup.commands.training_options import (
     data_option,
     my_paths,
@@ -70,9 +70,9 @@ class BenchOptions(msgspec.Struct, frozen=True, kw_only=True):
     type=click.Choice(["exact", "packed", "recipe"]),
     help="Documents of one exact length; the recipe's data, packed; or the recipe's data as it is.",
 )
-@click.option("--launches", type=click.IntRange(1, 99), metavar="N", help="Process launches; --record: at least 3.")
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Train N steps, without a time limit.")
-@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Use this seed instead of the recipe's.")
+@click.option("--launches", type=Whole(1, 99), metavar="N", help="Process launches; --record: at least 3.")
+@click.option("--steps", type=Whole(min=1), metavar="N", help="Train N steps, without a time limit.")
+@click.option("--seed", type=Whole(min=0), metavar="N", help="Use this seed instead of the recipe's.")
 @click.option(
     "--baseline",
     type=click.Path(path_type=Path),
@@ -81,7 +81,7 @@ class BenchOptions(msgspec.Struct, frozen=True, kw_only=True):
 )
 @click.option(
     "--tune",
-    type=click.FloatRange(min=1),
+    type=Number(min=1),
     is_flag=False,
     flag_value=20.0,
     default=None,

@@ -128,11 +128,12 @@ def _with_tokens(result: DataReport, checked: object, recipe_name: str, emit: Em
     from harness.dataset.check import CheckedFile
     from harness.dataset.token_lengths import TokenizerPlace, count_tokens, token_findings
     from harness.environment.stack_choice import choose_stack
-    from harness.recipe.loader import load_recipe
+    from harness.recipe.loader import load_recipe, require_model
     from machine.local import LocalMachine
 
     assert isinstance(checked, CheckedFile)
     recipe = load_recipe(recipe_name)
+    require_model(recipe)
     machine = LocalMachine()
     stack = choose_stack(read_host(machine), catalogue()).stack
     tokens: TokenCounts

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from gpu_setup.commands.data_check import file_argument
-from gpu_setup.commands.options import json_option, options_into
+from gpu_setup.commands.options import Number, Whole, json_option, options_into
 from gpu_setup.envelope import Answer
 
 EPILOG = """\b
@@ -34,10 +34,8 @@ class SplitOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.command("split", epilog=EPILOG)
 @json_option
-@click.option(
-    "--share", type=click.FloatRange(0.001, 0.9), default=0.1, show_default=True, help="Share of the rows to hold out."
-)
-@click.option("--rows", "count", type=click.IntRange(min=1), metavar="N", help="Hold out N rows instead.")
+@click.option("--share", type=Number(0.001, 0.9), default=0.1, show_default=True, help="Share of the rows to hold out.")
+@click.option("--rows", "count", type=Whole(min=1), metavar="N", help="Hold out N rows instead.")
 @click.option("--seed", type=int, default=42, show_default=True, help="The same seed gives the same split.")
 @click.option(
     "--out",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gpu_setup.commands.options import json_option, machine_option, open_machine
+from gpu_setup.commands.options import Whole, json_option, machine_option, open_machine
 from gpu_setup.commands.training_options import recipe_option
 from gpu_setup.envelope import Answer
 
@@ -42,15 +42,15 @@ def _complete_model(_ctx: click.Context, _parameter: click.Parameter, incomplete
 )
 @recipe_option
 @click.option("--method", type=click.Choice(["full", "lora", "qlora"]), help="Training method. Default: the recipe's.")
-@click.option("--seq", type=click.IntRange(1, 2**20), metavar="N", help="Sequence length (tokens).")
-@click.option("--batch", type=click.IntRange(1, 4096), metavar="N", help="Micro-batch size.")
+@click.option("--seq", type=Whole(1, 2**20), metavar="N", help="Sequence length (tokens).")
+@click.option("--batch", type=Whole(1, 4096), metavar="N", help="Micro-batch size.")
 @click.option(
     "--model",
     metavar="NAME|CONFIG.json",
     shell_complete=_complete_model,
     help="Use this model instead of the recipe's: a name, or its config.json.",
 )
-@click.option("--rank", type=click.IntRange(1, 4096), metavar="N", help="Rank of the adapter.")
+@click.option("--rank", type=Whole(1, 4096), metavar="N", help="Rank of the adapter.")
 @click.option("--optimizer", metavar="NAME", help="Optimizer, as Axolotl names it, such as adamw_bnb_8bit.")
 @click.option("--dtype", type=click.Choice(["bf16", "fp16", "fp32"]), help="Precision.")
 @click.option("--checkpointing/--no-checkpointing", default=None, help="Use gradient checkpointing.")

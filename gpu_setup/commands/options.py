@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -45,6 +46,30 @@ class OneOf(click.Choice[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         spelled = value.replace("_", "-") if isinstance(value, str) else value
         return self._words(super().convert(spelled, param, ctx))
+
+
+# more steps, minutes or passes than any computer will do, and room for every seed
+_MOST = (1 << 32) - 1
+
+
+class Whole(click.IntRange):
+    """A whole number in the range, and at most _MOST where the range has no end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if self.max is None and found > _MOST:
+            self.fail(f"{value} is more than {_MOST:,}.", param, ctx)
+        return found
+
+
+class Number(click.FloatRange):
+    """A number in the range, and at most _MOST where the range has no end. click takes nan for any range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found) or (self.max is None and found > _MOST):
+            self.fail(f"{value} is not a number up to {_MOST:,}.", param, ctx)
+        return found
 
 
 json_option: Decorator = click.option(

@@ -11,6 +11,7 @@ import msgspec
 from gpu_setup.commands.options import (
     Decorator,
     OneOf,
+    Whole,
     json_option,
     machine_option,
     open_machine,
@@ -68,7 +69,7 @@ _TARGET_OPTIONS: tuple[Decorator, ...] = (
         default=Rocm.CONTAINER,
         help="Install ROCm's libraries only where training runs, or also on the host.",
     ),
-    click.option("--branch", type=click.IntRange(min=1), metavar="N", help="Use this NVIDIA driver branch only."),
+    click.option("--branch", type=Whole(min=1), metavar="N", help="Use this NVIDIA driver branch only."),
     click.option("--toolkit", is_flag=True, help="Also install the CUDA compiler on the host."),
     click.option(
         "--containers/--no-containers", default=True, help="Install a container engine that can use the card."

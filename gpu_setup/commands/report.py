@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gpu_setup.commands.options import json_option
+from gpu_setup.commands.options import Whole, json_option
 from gpu_setup.commands.training_options import my_paths
 from gpu_setup.envelope import Answer
 
@@ -21,7 +21,7 @@ Examples:
 @click.command(epilog=EPILOG)
 @json_option
 @click.argument("run", metavar="[RUN_DIR]", required=False, type=click.Path(path_type=Path))
-@click.option("--answers", type=click.IntRange(min=0), default=3, metavar="N", help="Show N answers (default 3).")
+@click.option("--answers", type=Whole(min=0), default=3, metavar="N", help="Show N answers (default 3).")
 def command(as_json: bool, run: Path | None, answers: int) -> Answer:
     """Show the report of a run. The page with charts is report.html in the same folder."""
     from harness.report.run_report import DOCUMENT, read_report

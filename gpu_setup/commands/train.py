@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from gpu_setup.commands.options import json_option, options_into
+from gpu_setup.commands.options import Number, Whole, json_option, options_into
 from gpu_setup.commands.training_options import my_paths, recipe_option, runtime_options, settle_unverified
 from gpu_setup.envelope import Answer
 from harness.environment.runtime import Runtime
@@ -71,24 +71,24 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True):
     help="Resume this training with its own DATA, recipe and options.",
 )  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Start again instead of resuming an interrupted run of the same training.")
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Passes over the data.")
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Steps, instead of passes.")
-@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Use this seed instead of the recipe's.")
+@click.option("--epochs", type=Number(min=0, min_open=True), metavar="N", help="Passes over the data.")
+@click.option("--steps", type=Whole(min=1), metavar="N", help="Steps, instead of passes.")
+@click.option("--seed", type=Whole(min=0), metavar="N", help="Use this seed instead of the recipe's.")
 @click.option(
-    "--patience", type=click.IntRange(min=0), default=3, metavar="N",
+    "--patience", type=Whole(min=0), default=3, metavar="N",
     help="Stop after N evaluations without a lower held-out loss, and keep the best weights (3; 0: train to the end "
     "and keep the last).",
 )  # fmt: skip
 @click.option(
-    "--save-steps", type=click.IntRange(min=1), metavar="N",
+    "--save-steps", type=Whole(min=1), metavar="N",
     help="Evaluate and make a checkpoint every N steps. Default: five times a pass, at most ten times.",
 )  # fmt: skip
 @click.option(
-    "--save-minutes", type=click.FloatRange(min=0, min_open=True), default=10.0, metavar="N",
+    "--save-minutes", type=Number(min=0, min_open=True), default=10.0, metavar="N",
     help="Make a checkpoint at least every N minutes (10).",
 )  # fmt: skip
 @click.option(
-    "--hung-after", type=click.FloatRange(min=1), metavar="SECONDS",
+    "--hung-after", type=Number(min=1), metavar="SECONDS",
     help="Abort if a step takes longer than SECONDS. Default: 60 times the median step, at least 15 minutes.",
 )  # fmt: skip
 @click.option("--accept-data", is_flag=True, help="Train although the data check finds errors.")
@@ -122,7 +122,7 @@ def command(options: TrainOptions) -> Answer:
     if (options.data is None) == (options.resume is None):
         raise click.UsageError("Give DATA, or --resume RUN_DIR.")
     if options.out is not None and options.resume is None:
-        refuse_taken(options.out.resolve(), options.fresh)
+        refuse_taken(Path(os.path.realpath(options.out)), options.fresh)
     machine, paths = LocalMachine(), my_paths()
     settings = TrainingSettings(
         options.epochs, options.steps, options.seed, options.save_steps, options.patience, 60 * options.save_minutes,
@@ -153,7 +153,7 @@ def _train(options: TrainOptions, spec: TrainingSpec, job: Job, host: Host, here
     from harness.pipeline import examine_run, prepare, report_run
 
     chosen = options.resume or options.out
-    out = chosen.resolve() if chosen is not None else None
+    out = Path(os.path.realpath(chosen)) if chosen is not None else None
     job, place = choose_workplace(job, host, catalogue(), options.runtime, here, (out,) if out else ())
     ready = prepare(job, *place)
     spec = with_work_digest(spec, ready)
@@ -180,7 +180,7 @@ def _start_in_background(options: TrainOptions, spec: TrainingSpec, job: Job, he
         word for word in sys.argv[sys.argv.index("train") + 1 :] if word not in ("--background", "--json", "--awake")
     ]
     chosen = options.resume or options.out
-    folder = chosen.resolve() if chosen is not None else new_run_folder(here.paths.runs, job.recipe)
+    folder = Path(os.path.realpath(chosen)) if chosen is not None else new_run_folder(here.paths.runs, job.recipe)
     if chosen is None:
         # only its name is needed here: the service makes it, for the user that the training runs as
         folder.rmdir()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpu_setup.commands.options import json_option
+from gpu_setup.commands.options import Whole, json_option
 from gpu_setup.envelope import Answer
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ Exit codes: 0 answered; 2 not a finished run; 4 the training environment failed.
 )
 @click.option(
     "--tokens",
-    type=click.IntRange(min=1, max=2048),
+    type=Whole(min=1, max=2048),
     default=96,
     metavar="N",
     help="Maximum length of an answer in tokens (96).",

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import msgspec
 
-from machine.errors import BadAnswer, BadUsage
+from machine.errors import BadAnswer, BadUsage, reason
+from machine.input_file import read_input
 
 # longer than any context window: an error in the export, and Axolotl would tokenise such a row for minutes
 LONGEST_TEXT = 1_000_000
+# bytes of rows that are read whole: at four bytes a token, weeks of training on one card
+LARGEST_DATA = 4 << 30
 EXAMPLE = '[{"instruction": "Greet the reader.", "input": "", "output": "Hello!"}]'
 
 
@@ -23,10 +26,10 @@ class AlpacaRow(msgspec.Struct, frozen=True):
 def read_alpaca(path: Path) -> tuple[AlpacaRow, ...]:
     """All rows of the file; raises BadUsage when there is no such file, BadAnswer when it is not Alpaca data."""
     try:
-        raw = path.read_bytes()
+        raw = read_input(path, LARGEST_DATA)
     except OSError as error:
         raise BadUsage(
-            "data.unreadable", f"The data file {path} cannot be read.", f"{error.strerror}.", "Check the path."
+            "data.unreadable", f"The data file {path} cannot be read.", f"{reason(error)}.", "Check the path."
         ) from error
     return parse_alpaca(raw, os.fspath(path))
 

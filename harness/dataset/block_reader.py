@@ -17,7 +17,8 @@ from typing import BinaryIO, Literal, NamedTuple
 
 import msgspec
 
-from machine.errors import BadAnswer, BadUsage
+from machine.errors import BadAnswer, BadUsage, reason
+from machine.input_file import open_input
 
 BLOCK_BYTES = 2 << 20
 # twice the longest text that read_alpaca takes, in UTF-8; a longer row is skipped and reported
@@ -80,12 +81,12 @@ class FileProblem(NamedTuple):
 def open_data_file(path: Path, scratch: Path) -> DataFile:
     """Detect encoding and shape. Raises BadUsage for an unreadable file, BadAnswer for one that cannot contain rows."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_input(path) as file:
+            size = os.fstat(file.fileno()).st_size
             head = file.read(64 << 10)
     except OSError as error:
         raise BadUsage(
-            "data.unreadable", f"The data file {path} cannot be read.", f"{error.strerror}.", "Check the path."
+            "data.unreadable", f"The data file {path} cannot be read.", f"{reason(error)}.", "Check the path."
         ) from error
     encoding = wide_encoding(head)
     if encoding is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import html
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ from harness.dataset.rules.gates import gates_of
 from harness.dataset.rules.hints import rules_with_hints
 from harness.dataset.rules.phrases import find_phrases, fold_case, phrases
 from harness.dataset.rules.span import PRECEDENCE, TextSpan
+from machine.errors import BadUsage, reason
+from machine.input_file import open_input
 
 LOG_SCHEMA = "gpu-setup/data-clean-log/1"
 _TAG = re.compile(r"<[^<>\n]{1,220}>")
@@ -250,11 +253,12 @@ class _Entry(msgspec.Struct):
     place: tuple[int, int] | None = None
 
     def original(self, source: str) -> bytes:
-        """The original row; a row too long for the log is read from the file that was cleaned."""
+        """The original row; a row too long for the log is read from the file that was cleaned. Raises OSError."""
         if self.place is not None:
-            with Path(source).open("rb") as file:
-                file.seek(self.place[0])
-                return file.read(self.place[1]).strip().rstrip(b",")
+            with open_input(source) as file:
+                begin, length = (min(max(number, 0), os.fstat(file.fileno()).st_size) for number in self.place)
+                file.seek(begin)
+                return file.read(length).strip().rstrip(b",")
         return self.raw.encode() if self.raw is not None else base64.b64decode(self.raw64 or "")
 
 
@@ -264,17 +268,36 @@ class _Head(msgspec.Struct):
     input: str = ""
 
 
+def _read_entry(line: bytes, log: Path) -> _Entry:
+    try:
+        return msgspec.json.decode(line, type=_Entry)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _damaged(log, error) from error
+
+
+def _original(entry: _Entry, source: str, log: Path) -> bytes:
+    try:
+        return entry.original(source)
+    except (OSError, ValueError) as error:
+        raise _damaged(log, error) from error
+
+
+def _damaged(log: Path, error: Exception) -> BadUsage:
+    return BadUsage(
+        "data.log-damaged", f"A row cannot be restored from {log}.", f"{reason(error)}.", "Give the whole log."
+    )
+
+
 def undo(cleaned: Path, log: Path, target: Path, scratch: Path) -> int:
     """Restore the original rows, byte for byte, from the cleaned file and its log; returns how many."""
     from harness.dataset.block_reader import open_data_file
-    from machine.errors import BadUsage
 
     try:
-        with log.open("rb") as file:
-            head = msgspec.json.decode(file.readline(), type=_Head)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        with open_input(log) as file:
+            head = msgspec.json.decode(file.readline(1 << 16), type=_Head)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadUsage(
-            "data.no-log", f"{log} is not a log of data clean.", f"{error}.", "Give the log file."
+            "data.no-log", f"{log} is not a log of data clean.", f"{reason(error)}.", "Give the log file."
         ) from error
     if head.schema != LOG_SCHEMA:
         raise BadUsage(
@@ -286,17 +309,16 @@ def undo(cleaned: Path, log: Path, target: Path, scratch: Path) -> int:
         for block in read_blocks(source, [])
         for start, end in zip(block.starts, block.ends, strict=True)
     )
-    with log.open("rb") as file, new_file(target) as out:
+    with open_input(log) as file, new_file(target) as out:
         file.readline()
-        decoder = msgspec.json.Decoder(_Entry)
-        entries = (decoder.decode(line) for line in file)
+        entries = (_read_entry(line, log) for line in file)
         entry = next(entries, None)
         writer = RowWriter(out)
         for number in range(head.rows):
             if entry is not None and entry.row == number:
                 if entry.did == "change":
                     next(rows, None)
-                writer.write_raw(entry.original(head.input))
+                writer.write_raw(_original(entry, head.input, log))
                 entry = next(entries, None)
                 continue
             raw = next(rows, None)

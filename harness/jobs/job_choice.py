@@ -19,7 +19,7 @@ from harness.jobs.default_recipe import (
     model_is_available,
 )
 from harness.pipeline import Job
-from harness.recipe.loader import Recipe, load_recipe, overrides_for_card
+from harness.recipe.loader import Recipe, load_recipe, overrides_for_card, require_model
 from machine.errors import BadUsage, Refused
 
 HubCheck = Callable[[], bool]
@@ -49,6 +49,7 @@ def usual_recipe(choice: StackChoice, request: JobRequest, models: Path, hub: Hu
 
 def job_on(choice: StackChoice, recipe: Recipe, request: JobRequest) -> Job:
     """The recipe as a job on the chosen stack; raises Refused for a recipe that needs a GPU if none can be used."""
+    require_model(recipe)
     if recipe.traits.needs_gpu and not choice.gpu:
         raise Refused(
             "recipe.needs-gpu",
@@ -56,7 +57,7 @@ def job_on(choice: StackChoice, recipe: Recipe, request: JobRequest) -> Job:
             "A model of this size would train for weeks on a CPU.",
             f"`gpu-setup doctor` shows why the card cannot be used; --recipe {SMALL} runs on any machine.",
         )
-    data = request.data.resolve() if request.data else None
+    data = Path(os.path.realpath(request.data)) if request.data else None
     changed = {**overrides_for_card(recipe, choice.target), **request.overrides}
     return Job(recipe, choice.stack, data, changed, choice.device, choice.conditions)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.atomic_files import disk_errors, write_atomic
+from harness.atomic_files import disk_errors, read_document, write_atomic
 from harness.dataset.alpaca import read_alpaca
 from harness.dataset.check import CheckSettings, check
 from harness.environment.worker_process import WorkerContext
@@ -118,7 +118,8 @@ class TrainingResult(msgspec.Struct, frozen=True):
 def check_data(file: Path, accept: bool, emit: Emit) -> tuple[str, int]:
     """The file's sha256 and its number of rows; raises BadAnswer for data with errors, unless these are accepted."""
     rows = read_alpaca(file)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
     found = check(file, None, CheckSettings(names=False), emit)
     errors = [finding for finding in found.findings if finding.severity == "error"]
     warnings = sum(1 for finding in found.findings if finding.severity == "warning")
@@ -234,7 +235,7 @@ def with_work_digest(spec: TrainingSpec, setup: TrainingSetup) -> TrainingSpec:
 def read_spec(folder: Path) -> TrainingSpec:
     """The specification of the run in this folder; raises BadUsage where `train` cannot resume it."""
     try:
-        spec = msgspec.json.decode((folder / SPEC).read_bytes(), type=TrainingSpec)
+        spec = read_document(folder / SPEC, TrainingSpec)
     except (OSError, msgspec.MsgspecError) as error:
         raise BadUsage(
             "train.none",
@@ -258,7 +259,7 @@ def find_same_work(runs: Path, work: str) -> Path | None:
     for place in sorted(runs.glob(f"*/{SPEC}"), reverse=True):
         folder = place.parent
         try:
-            spec = msgspec.json.decode(place.read_bytes(), type=TrainingSpec)
+            spec = read_document(place, TrainingSpec)
             if spec.work == work:
                 return folder
         except (OSError, msgspec.MsgspecError, BadUsage):
@@ -288,7 +289,7 @@ def choose_run_folder(
         mark_interrupted(runs)
         return (None if fresh else find_same_work(runs, spec.work)) or new_run_folder(runs, job.recipe, owner)
     if (out / SPEC).exists() and not fresh:
-        existing = msgspec.json.decode((out / SPEC).read_bytes(), type=TrainingSpec)
+        existing = read_spec(out)
         if existing.work == spec.work:
             return out
         raise Refused(

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from machine.input_file import read_input
 from machine.local import DENIED, Machine, Unreadable, binding_call
 
 CARD_EVERY = 0.2
@@ -108,7 +109,7 @@ def parse_telemetry(raw: bytes) -> Telemetry:
 
 def read_telemetry(path: Path) -> Telemetry:
     try:
-        return parse_telemetry(path.read_bytes())
+        return parse_telemetry(read_input(path, 1 << 30))
     except OSError:
         return Telemetry()
 

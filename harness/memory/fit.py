@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from harness.atomic_files import read_document
 from harness.memory.available import AvailableMemory
 from harness.memory.job import METHODS, WIDTH, Dtype, LossKind, MemoryJob, job_from_config
 from harness.memory.prediction import MemoryParts, PeakMoment, inference_bytes, predict, trainable_parameters
@@ -175,7 +176,7 @@ def shapes_for(recipe: Recipe, model: str | None) -> Shapes:
 
 def _shapes_of_file(path: Path) -> Shapes:
     try:
-        config = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        config = read_document(path, dict[str, Any])
     except OSError as error:
         raise BadUsage(
             "fit.model", f"{path} cannot be read.", f"{error.strerror or error}.", "Check the path."

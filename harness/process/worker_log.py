@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from harness.recipe.flops import Sizes
+from machine.input_file import read_input
 
 
 class StartEvent(msgspec.Struct, frozen=True, tag_field="event", tag="start"):
@@ -226,6 +227,6 @@ def parse_worker_log(raw: bytes) -> WorkerLog:
 def read_worker_log(path: Path) -> WorkerLog | None:
     """The log; None where the worker wrote none, because the plugin was not loaded."""
     try:
-        return parse_worker_log(path.read_bytes())
+        return parse_worker_log(read_input(path, 1 << 30))
     except FileNotFoundError:
         return None

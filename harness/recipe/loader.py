@@ -13,7 +13,9 @@ from typing import Any
 
 import msgspec
 
+from harness.recipe.safe_yaml import LARGEST, load_yaml
 from machine.errors import BadUsage, reason
+from machine.input_file import read_input
 
 SHIPPED = Path(str(resources.files("harness"))) / "recipes"
 SAMPLES = Path(str(resources.files("harness"))) / "dataset" / "samples"
@@ -205,8 +207,8 @@ def read_recipe(path: Path, name: str, traits: Traits, text: str | None = None) 
     import yaml
 
     try:
-        text = text or path.read_text(encoding="utf-8")
-        config = yaml.safe_load(text)
+        text = text or read_input(path, LARGEST).decode("utf-8")
+        config = load_yaml(text)
     except FileNotFoundError as error:
         raise BadUsage("recipe.missing", f"The recipe {path} does not exist.", "", "Check the path.") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -223,10 +225,10 @@ def read_recipe(path: Path, name: str, traits: Traits, text: str | None = None) 
             "Correct that line; `gpu-setup recipe NAME` prints a shipped recipe to compare with.",
         ) from error
     except (ValueError, RecursionError) as error:
-        # a date that does not exist, brackets nested a thousand deep
+        # a date that does not exist, brackets nested a thousand deep, a number with thousands of digits
         raise BadUsage(
             "recipe.broken",
-            f"The recipe {path} has a value that YAML cannot read.",
+            f"The recipe {path} has a value that cannot be read.",
             f"{error}.",
             "Quote the value or remove it; `gpu-setup recipe NAME` prints a shipped recipe to compare with.",
         ) from error
@@ -238,6 +240,7 @@ def read_recipe(path: Path, name: str, traits: Traits, text: str | None = None) 
             "`gpu-setup recipe smollm2-135m-qlora` prints one that works.",
         )
     _check_shape(path, config)
+    _check_numbers(path, config)
     return Recipe(name, str(path), text, config, traits)
 
 
@@ -263,6 +266,33 @@ def _check_shape(path: Path, config: dict[str, Any]) -> None:
         )
 
 
+# the smallest and largest value that can make sense for the numbers that gpu-setup computes with
+_LIMITS = {
+    "sequence_len": (1, 1 << 24),
+    "micro_batch_size": (1, 1 << 16),
+    "gradient_accumulation_steps": (1, 1 << 20),
+    "lora_r": (1, 1 << 16),
+    # -1: num_epochs decides
+    "max_steps": (-1, (1 << 31) - 1),
+    "num_epochs": (0, 1_000_000),
+    "val_set_size": (0, 1 << 31),
+    "seed": (0, (1 << 32) - 1),
+}
+
+
+def _check_numbers(path: Path, config: dict[str, Any]) -> None:
+    """Check the numbers that gpu-setup computes with before anything is built for them."""
+    for key, (low, high) in _LIMITS.items():
+        value = config.get(key)
+        if isinstance(value, int | float) and not low <= value <= high:
+            raise BadUsage(
+                "recipe.value",
+                f"{key} in the recipe {path} is {value}.",
+                f"It must be from {low:,} to {high:,}.",
+                f"Correct it in {path}.",
+            )
+
+
 def check_keys(recipe: Recipe, known: frozenset[str]) -> None:
     """Refuse a key that Axolotl does not have: Axolotl would ignore it silently, and train something else."""
     for key in recipe.config:
@@ -274,7 +304,13 @@ def check_keys(recipe: Recipe, known: frozenset[str]) -> None:
                 "Axolotl would ignore it." + (f" Did you mean {near[0]}?" if near else ""),
                 f"Correct or remove the key in {recipe.path}.",
             )
-    if not recipe.config.get("base_model"):
+    require_model(recipe)
+
+
+def require_model(recipe: Recipe) -> None:
+    """Raises BadUsage for a recipe without a model's name."""
+    name = recipe.config.get("base_model")
+    if not name or not isinstance(name, str):
         raise BadUsage(
             "recipe.no-model", f"The recipe {recipe.name} has no base_model.", "", f"Add base_model to {recipe.path}."
         )

@@ -9,7 +9,7 @@ import msgspec
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from harness.atomic_files import write_atomic
+from harness.atomic_files import read_document, write_atomic
 from harness.environment.build import Environment
 from harness.measure.metrics import Measurements, computed_tflops, losses, measure, merge_launches
 from harness.measure.plausibility import possible_tflops
@@ -377,8 +377,8 @@ def read_report(path: Path) -> Report:
     """A report from its file or from its run's folder; raises BadUsage when the file is not a report."""
     file = path / DOCUMENT if path.is_dir() else path
     try:
-        return msgspec.json.decode(file.read_bytes(), type=_ReportDocument).data
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return read_document(file, _ReportDocument).data
+    except (OSError, msgspec.MsgspecError) as error:
         raise BadUsage(
             "report.unreadable",
             f"{file} is not a report of gpu-setup.",

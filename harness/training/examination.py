@@ -6,11 +6,13 @@ from pathlib import Path
 
 import msgspec
 
-from harness.atomic_files import disk_errors, write_atomic
+from harness.atomic_files import disk_errors, read_document, write_atomic
 from harness.environment.worker_process import WorkerContext
 from harness.process.diagnosis import describe_exit, process_failure
 from harness.recipe.loader import SAMPLES, Traits
+from harness.recipe.safe_yaml import load_yaml
 from machine.events import Event
+from machine.input_file import read_input
 
 STAGE = "examine"
 DOCUMENT = "examination.json"
@@ -155,11 +157,11 @@ def _in_4_bit(folder: Path) -> bool:
     import yaml
 
     try:
-        config = yaml.safe_load((folder / "config.yml").read_text(encoding="utf-8"))
+        config = load_yaml(read_input(folder / "config.yml").decode("utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return True
     return not isinstance(config, dict) or bool(config.get("load_in_4bit"))
 
 
 def read_examination(path: Path) -> Examination:
-    return msgspec.json.decode(path.read_bytes(), type=Examination)
+    return read_document(path, Examination)

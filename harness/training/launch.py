@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.atomic_files import disk_errors, write_atomic
+from harness.atomic_files import disk_errors, read_document, write_atomic
 from harness.environment.worker_process import WorkerContext
 from harness.process.diagnosis import hang_failure, training_failure
 from harness.process.kernel_events import kernel_lines_since
@@ -241,7 +241,7 @@ def read_run(folder: Path) -> RunRecord:
     from machine.errors import BadUsage
 
     try:
-        return msgspec.json.decode((folder / DOCUMENT).read_bytes(), type=RunRecord)
+        return read_document(folder / DOCUMENT, RunRecord)
     except (OSError, msgspec.MsgspecError) as error:
         raise BadUsage(
             "run.none",

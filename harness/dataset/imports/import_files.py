@@ -14,8 +14,9 @@ from harness.dataset.imports.mbox import mbox_rows
 from harness.dataset.imports.records import record_rows
 from harness.dataset.imports.table import table_rows
 from harness.dataset.row_writer import RowWriter, new_file
-from machine.errors import BadAnswer, BadUsage
+from machine.errors import BadAnswer, BadUsage, reason
 from machine.events import Emit, Event, silent
+from machine.input_file import open_input
 
 STAGE = "import"
 FORMATS = ("auto", "mbox", "chat", "csv", "json")
@@ -37,10 +38,10 @@ class ImportSettings(NamedTuple):
 def format_of(path: Path) -> str:
     """mbox, csv or json, by the beginning of the file, then by its name."""
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             head = file.read(4096)
     except OSError as error:
-        raise BadUsage("data.unreadable", f"{path} cannot be read.", f"{error.strerror}.", "Check the path.") from error
+        raise BadUsage("data.unreadable", f"{path} cannot be read.", f"{reason(error)}.", "Check the path.") from error
     encoding = wide_encoding(head)
     text = (head.decode(encoding, "replace").encode() if encoding else head).lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(b"From "):

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 from harness.dataset.imports.imported import ImportedRow, Skips
 from harness.dataset.imports.mail_text import is_forwarded, split_mail, text_of_html
-from machine.errors import BadAnswer, BadUsage
+from machine.errors import BadAnswer, BadUsage, reason
+from machine.input_file import open_input
 
 # bytes read of one mail: its text is nearly always before its attachments
 LONGEST_KEPT = 1 << 20
@@ -175,10 +176,10 @@ def mbox_rows(
 
 def check_mbox(path: Path) -> None:
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             head = file.read(4096).lstrip(b"\r\n")
     except OSError as error:
-        raise BadUsage("data.unreadable", f"{path} cannot be read.", f"{error.strerror}.", "Check the path.") from error
+        raise BadUsage("data.unreadable", f"{path} cannot be read.", f"{reason(error)}.", "Check the path.") from error
     if not head.startswith(b"From "):
         raise BadAnswer(
             "data.not-mbox",

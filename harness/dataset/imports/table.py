@@ -12,7 +12,8 @@ from harness.dataset.block_reader import wide_encoding
 from harness.dataset.imports.imported import ImportedRow, Skips
 from harness.dataset.imports.records import columns_of
 from harness.dataset.row import guess_encoding
-from machine.errors import BadAnswer, BadUsage
+from machine.errors import BadAnswer, BadUsage, reason
+from machine.input_file import open_input
 
 SEPARATORS = ",;\t|"
 
@@ -21,12 +22,12 @@ def table_rows(path: Path, mapping: Mapping[str, str], skips: Skips) -> Iterator
     """All rows; raises BadUsage when the columns are not known, BadAnswer when the file has no table."""
     csv.field_size_limit(LONGEST_TEXT)
     try:
-        with path.open("rb") as raw:
+        with open_input(path) as raw:
             head = raw.read(64 << 10)
         with path.open(encoding=encoding_of(head), errors="replace", newline="") as text:
             yield from _rows(text, separator_of(head), path, mapping, skips)
     except OSError as error:
-        raise BadUsage("data.unreadable", f"{path} cannot be read.", f"{error.strerror}.", "Check the path.") from error
+        raise BadUsage("data.unreadable", f"{path} cannot be read.", f"{reason(error)}.", "Check the path.") from error
 
 
 def _rows(text: TextIO, separator: str, path: Path, mapping: Mapping[str, str], skips: Skips) -> Iterator[ImportedRow]:
