@@ -36,7 +36,7 @@ def load_yaml(text: str) -> Any:
 
 
 def _count_values(node: Any, known: dict[int, int], depth: int) -> int:
-    """How many values the node stands for, each alias counted with all that it repeats."""
+    """The number of values in the node, each alias counted with all that it repeats."""
     if depth > _DEEPEST:
         raise ValueError(f"It is nested more than {_DEEPEST} deep")
     if id(node) not in known:
