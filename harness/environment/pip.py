@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -19,6 +20,8 @@ SETTINGS: Mapping[str, str] = {
     "PYTHONNOUSERSITE": "1",
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     "PIP_NO_INPUT": "1",
+    # each package is pinned already; with constraints pip calls a missing one a conflict
+    "PIP_CONSTRAINT": os.devnull,
 }
 NOTHING_FOUND = "No matching distribution found"
 OTHER_HASH = "DO NOT MATCH THE HASHES"

@@ -220,8 +220,12 @@ def test_a_torch_that_is_not_the_locked_one_is_refused_from_every_source(
     assert not list(site.packages.glob("torch*"))
 
 
-def test_no_source_has_the_right_build(site: Site, small: SmallStack) -> None:
-    """The index has another build of the same version, as PyPI has one for CUDA only."""
+def test_no_source_has_the_right_build(
+    site: Site, small: SmallStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index has another build of the same version, as PyPI has one for CUDA only; the person has constraints."""
+    (tmp_path / "constraints.txt").write_text("torch<=2.14.1\naardvark<1\n")
+    monkeypatch.setenv("PIP_CONSTRAINT", str(tmp_path / "constraints.txt"))
     builds = {"2.13.0+cpu": small.stack.torch_builds["2.13.0"]}
     (small.wheels.parent / "torch.txt").write_text(
         (small.wheels.parent / "torch.txt").read_text().replace("torch===2.13.0", "torch==2.13.0+cpu")
