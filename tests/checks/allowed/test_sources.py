@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import posixpath
+import re
+from pathlib import Path
 
 import pytest
 
 from checks.allowed import packages, sources
+from checks.facts import login_environment
 from checks.facts.docker import parse_daemon_json, parse_info
 from checks.facts.firmware import parse_enrolled
+from checks.facts.kernel import module_name
 from checks.facts.read import read_host
+from machine import library_paths
 from machine.recorder import RecordingMachine
 from machine.scrub import Identities, must_stay
 from tests.recorded_machines import FEW, load
@@ -140,3 +146,32 @@ def test_a_librarys_document_keeps_what_is_read() -> None:
     (found,) = left["gpus"]
     assert set(found) == {"slot", "memory_used", "processes"}
     assert found["processes"][0][1].startswith("/home/user/name") and found["processes"][0][1].endswith("/bin/python3")
+
+
+def _paths_of_readers() -> list[str]:
+    """Paths and names of files in the code of the readers; what is below /sys only the kernel names."""
+    path = re.compile(
+        r"/(?:etc|usr|var|run|boot|lib|lib64|opt|dev|proc|sys|\.\w+)/[\w/.+-]+|[\w-]+\.(?:so|so\.1|service)"
+    )
+    found = set()
+    for file in [*Path(login_environment.__file__).parent.glob("*.py"), Path(library_paths.__file__)]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and path.fullmatch(node.value):
+                found.add(node.value)
+    return sorted(found)
+
+
+def test_every_path_that_a_reader_asks_for_is_public() -> None:
+    """A recording must have it under the name that the reader asks for: add its words to allowed.toml."""
+    paths = _paths_of_readers()
+    assert len(paths) > 60 and "/proc/cmdline" in paths
+    assert [path for path in paths if sources.path(path, WHO) != path] == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["nvidia-uvm.ko.zst", "nvidia-peermem.ko.xz", "amddrm_ttm_helper.ko", "amdxcp.ko.zst", "nova-core.ko", "xe.ko"],
+)
+def test_gpu_modules_keep_their_names(name: str) -> None:
+    assert module_name(name) is not None
+    assert sources.name("/lib/modules/6.8.0-31-generic/updates/dkms", name, WHO) == name
