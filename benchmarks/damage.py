@@ -14,14 +14,14 @@ can have written (the kernel's files are never empty or without a line end, `cla
 each message of the log has its time …), independently of the readers. Damaged are:
 
 - a file, folder or link that exists and cannot be read: permission, input/output error, too many links, wrong kind;
-- contents that fit no form: cut, emptied, garbage, zeros, not UTF-8, flipped bits, lines dropped, doubled, torn or
+- contents that fit no form: truncated, emptied, garbage, zeros, not UTF-8, flipped bits, lines dropped, doubled or
   broken, numbers that are text, negative or huge;
-- an output that is cut or garbled, a program that was killed or timed out, a library that crashed or says half a
+- an output that is truncated or garbled, a program that was killed or timed out, a library that crashed or gives half a
   document; a file system with an impossible size.
 
 Not counted, because it is another machine's truth: a changed content that still fits its form (another number of the
 same kind, a line of the log or a package gone, a list cut between two entries), a name missing from a folder, a shell
-script or Python file with other words (no form tells them from a person's own), a file that is absent, and exit
+script or Python file with other words (no form distinguishes them from a person's own), a file that is absent, and exit
 statuses without a signal. One machine in ten has such a change: those may not crash or hang either.
 """
 
@@ -70,7 +70,7 @@ def collect(seed: int, machines: int, processes: int) -> list[dict[str, Any]]:
             left = (time.monotonic() - begin) / done * (machines - done)
             if len(rows) % 10 == 0 or done == machines:
                 bad = sum(map(is_bad, (row for found in rows.values() for row in found)))
-                progress(f"{done} of {machines} machines, {bad} of them judged wrongly; about {left:.0f} s left")
+                progress(f"{done} of {machines} machines, {bad} of them judged incorrectly; about {left:.0f} s left")
     return [row for first in sorted(rows) for row in rows[first]]
 
 

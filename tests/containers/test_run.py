@@ -169,7 +169,7 @@ class Person(LocalMachine):
         return Session(1000, "alex", (1000,), self.environ)
 
 
-def told(container: Container, **more: object) -> str:
+def all_texts(container: Container, **more: object) -> str:
     """Everything that the engine and other processes see of a container."""
     return json.dumps(body(container, **more)) + " ".join(argv(container))
 
@@ -182,7 +182,7 @@ def test_a_token_is_a_file_for_this_run_and_no_argument(tmp_path: Path) -> None:
         assert mount.path.stat().st_mode & 0o777 == 0o600
         assert not mount.writable
         assert given.env["HF_TOKEN_PATH"] == mount.target
-        assert "hf_secret" not in told(given)
+        assert "hf_secret" not in all_texts(given)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -231,7 +231,7 @@ def test_variables_with_passwords_reach_the_program_as_they_are_and_nobody_else(
     """The file is read by a shell: no character of a password may mean anything to it."""
     online = made(network=True, private=tmp_path, secrets={"https_proxy": NASTY, "HF_ENDPOINT": "https://u:pw@hub"})
     with with_secrets(online, Person()) as given:
-        assert "pw" not in told(given)
+        assert "pw" not in all_texts(given)
         (mount,) = given.mounts
         words = [word.replace(mount.target, str(mount.path)) for word in body(given)["Cmd"][:4]]
         seen = subprocess.run([*words, "env", "-0"], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
@@ -368,7 +368,7 @@ leaves_sockets = pytest.mark.filterwarnings(
 
 
 @leaves_sockets
-def test_an_engine_that_is_not_there_and_one_that_hangs_up(tmp_path: Path, silent: str) -> None:
+def test_an_absent_engine_and_one_that_disconnects(tmp_path: Path, silent: str) -> None:
     for address, code in (
         (f"unix://{tmp_path}/none", "image.engine-not-running"),
         (silent, "image.engine-lost"),

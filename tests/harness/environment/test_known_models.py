@@ -29,6 +29,6 @@ def test_the_known_files_are_those_of_the_recipes_at_their_commits() -> None:
         assert known_files(repo, "main") == known_files(repo, None) == {}
 
 
-def test_what_proves_nothing_is_called_so() -> None:
+def test_what_is_no_evidence_is_called_so() -> None:
     assert "not a changed model" in how_checked({}) and "knows no sha256" in how_checked({})
     assert how_checked({"a": "b"}).startswith("1 of its files are checked with gpu-setup's own sha256")
