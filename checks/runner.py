@@ -96,7 +96,7 @@ def _without(gap: Unread, check: Check, found: CheckResult) -> CheckResult:
     if named or found.status in (Status.FAIL, Status.WARN):
         return found
     what = found.reason if found.status is Status.UNKNOWN else "Cannot be decided."
-    why = f"{gap.source} could not be read ({gap.reason}): repair it and run the doctor again."
+    why = f"{gap.source} could not be read ({gap.reason}). Repair it or make it readable, then run the doctor again."
     return result(check, Unknown(f"{what} {why}"))
 
 

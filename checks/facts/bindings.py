@@ -43,5 +43,8 @@ def parse_document(outcome: Outcome, kind: type[BindingDocument[Gpu]]) -> Bindin
 
 def note_damage(source: str, found: BindingDocument[Gpu], gaps: Gaps) -> None:
     """A gap where the library was asked and its document is not whole; what the library itself reports is a fact."""
-    if found.problem in (UNREADABLE, TIMED_OUT) or (found.problem or "").startswith(("crashed", "exit status")):
-        gaps.note(source, f"no whole answer: {found.problem}")
+    problem = found.problem or ""
+    if problem == TIMED_OUT:
+        gaps.note(source, problem)
+    elif problem == UNREADABLE or problem.startswith(("crashed", "exit status")):
+        gaps.note(source, f"no whole answer: {problem}")

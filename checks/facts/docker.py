@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
-from checks.facts.gaps import Gaps, exists, names, on_path, raw, target
+from checks.facts.gaps import Gaps, exists, names, on_path, raw, target, unfinished
 from checks.facts.host import Docker, Frozen, Package
 from checks.facts.software import EngineKind
 from checks.facts.sources import answer_damage
-from machine.local import TIMED_OUT, Machine, Outcome
+from machine.local import Machine, Outcome
 
 INFO = ("docker", "info", "--format", "{{json .}}")
 _CONFIGURATION = {"snap": "/var/snap/docker/current/config/daemon.json"}
@@ -150,13 +150,9 @@ def read_docker(machine: Machine, gaps: Gaps, answer: Outcome | None, packages: 
 
 def _damage(answer: Outcome, info: Info | None, problem: str | None) -> str | None:
     """Why nothing can be concluded from what the client printed; None where it printed whole facts or an error."""
-    if answer.problem == TIMED_OUT:
-        return TIMED_OUT
-    if (answer.rc or 0) < 0:
-        return f"killed by signal {-(answer.rc or 0)}"
     if problem == _NO_ANSWER or (info is None and answer.ok):
         return "damaged: it is not the expected JSON"
-    return info_damage(answer.stdout)
+    return unfinished(answer) or info_damage(answer.stdout)
 
 
 def _rootless(machine: Machine, gaps: Gaps) -> dict[str, Any]:

@@ -52,12 +52,12 @@ def parse_certificate(content: str) -> str | None:
     return found[-1] if found else None
 
 
-def certificates(machine: Machine) -> tuple[str, ...]:
+def certificates(machine: Machine, gaps: Gaps) -> tuple[str, ...]:
     """Certificates of keys that may sign modules built here, the likeliest first: from DKMS's settings, then Ubuntu's,
     then DKMS's own. Only existing ones.
     """
-    files = [FRAMEWORK[0], *(f"{FRAMEWORK[1]}/{name}" for name in names(machine, FRAMEWORK[1], Gaps()) or ())]
-    named = [parse_certificate(text(machine, file, Gaps()) or "") for file in files if file.endswith(".conf")]
+    files = [FRAMEWORK[0], *(f"{FRAMEWORK[1]}/{name}" for name in names(machine, FRAMEWORK[1], gaps) or ())]
+    named = [parse_certificate(text(machine, file, gaps) or "") for file in files if file.endswith(".conf")]
     likely = dict.fromkeys((*(path for path in reversed(named) if path), MOK, DKMS_KEY))
     return tuple(path for path in likely if exists(machine, path))
 
@@ -116,14 +116,14 @@ def read_keys(machine: Machine, gaps: Gaps, patience: float = 4.0) -> Keys:
         gaps.note("mokutil", "not installed, so enrolled keys are not known")
         return Keys()
     new = machine.run(LIST_NEW, timeout=patience / 3)
-    certificate = next(iter(certificates(machine)), None)
+    certificate = next(iter(certificates(machine, gaps)), None)
     key = machine.run(("mokutil", "--test-key", certificate), timeout=patience / 3) if certificate else None
     for outcome in (enrolled, new, key):
         if outcome is not None:
             source = " ".join(outcome.argv[:2])
             output(outcome, source, gaps)
-            if outcome.problem or (outcome.rc or 0) < 0:
-                gaps.note(source, outcome.problem or f"killed by signal {-(outcome.rc or 0)}")
+            if outcome.problem:
+                gaps.note(source, outcome.problem)
     return Keys(
         mok_enrolled=parse_enrolled(enrolled.stdout) if enrolled.rc is not None else None,
         mok_pending=parse_new(new.stdout) if new.rc is not None else None,

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from checks.facts.host import Unread
 from checks.facts.sources import KERNEL, answer_damage, damage, link_damage
-from machine.local import ABSENT, DENIED, SMALL_FILE, Machine, Outcome, Unreadable
+from machine.local import ABSENT, DENIED, SMALL_FILE, TIMED_OUT, Machine, Outcome, Unreadable
 
 T = TypeVar("T")
 # what readlink(2) says of a path that is no link, and a recording of one that was not recorded as a link
@@ -102,10 +102,17 @@ def target(machine: Machine, path: str, gaps: Gaps) -> str | None:
 
 
 def output(outcome: Outcome, source: str, gaps: Gaps) -> str:
-    """What the program printed; damage in it is noted as a gap."""
-    if (why := answer_damage(outcome.stdout)) is not None:
+    """What the program printed; damage in it is noted as a gap, and that the program did not come to its end."""
+    if (why := unfinished(outcome) or answer_damage(outcome.stdout)) is not None:
         gaps.note(source, why)
     return outcome.stdout
+
+
+def unfinished(outcome: Outcome) -> str | None:
+    """Why the program did not come to its end; None where it did, or never started."""
+    if outcome.rc is not None and outcome.rc < 0:
+        return f"killed by signal {-outcome.rc}"
+    return TIMED_OUT if outcome.problem == TIMED_OUT else None
 
 
 def exists(machine: Machine, path: str) -> bool:

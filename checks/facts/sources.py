@@ -57,7 +57,7 @@ _WHOLE = {
     "/proc/cmdline": r".*\n",
     "/proc/meminfo": r"MemTotal: +[0-9]{1,15} kB\n(?:[\w()]+: +[0-9]{1,15}(?: kB)?\n)+",
     "/proc/cpuinfo": r"(?:[^:\n]+:.*\n|\n)+",
-    "/proc/modules": r"(?:[\w-]+ [0-9]+ (?:-|[0-9]+) \S+ \w+ 0x[0-9a-f]+(?: \([^)\n]*\))?\n)*",
+    "/proc/modules": r"(?:[\w-]+ [0-9]+ (?:-|[0-9]+) \S+ (?:Live|Loading|Unloading) 0x[0-9a-f]+(?: \([^)\n]*\))?\n)*",
     "/proc/locks": r"(?:[0-9]+: .*\n)*",
     "/proc/self/cgroup": r"(?:[0-9]+:[^:\n]*:/.*\n)+",
     "/proc/driver/nvidia/version": r"NVRM version: .*Kernel Module\b.*\s[0-9]{2,4}(?:\.[0-9]+)+ .*\n(?:.*\n)*",
@@ -68,7 +68,7 @@ _LINE = (
     (r"/etc/passwd", r"\s*|[#+-].*|[^:]+:[^:]*:[0-9]+:[0-9]+:[^:]*:[^:]*:[^:]*"),
     (r"/etc/group", r"\s*|[#+-].*|[^:]+:[^:]*:[0-9]+:[^:]*"),
     (
-        r"/etc/apt/sources\.list|/etc/apt/.*\.list",
+        r"/etc/apt/.*\.list",
         r"\s*(?:#.*)?|\s*deb(?:-src)?\s+(?:\[[^\]]*\]\s*)?[a-z][a-z0-9+.-]*:\S+\s+\S.*",
     ),
     (r"/etc/apt/sources\.list\.d/.*\.sources|/etc/apt/preferences.*", r"\s*|#.*|[A-Za-z][\w-]*:.*|\s.*"),
@@ -204,7 +204,8 @@ _FACTS: tuple[tuple[str, tuple[str, ...]], ...] = (
      ("person.start_files",)),
     (r"nvml", _NVML),
     (r"amdsmi", _SMI),
-    (r"kernel log|journalctl|dmesg", ("kernel.log",)),
+    # that the log may not be read (`kernel log`) is no damage: the checks of the log say what would make it readable
+    (r"journalctl|dmesg", ("kernel.log",)),
     (r"mokutil.*|.*/dkms/framework\.conf.*",
      ("firmware.mok_enrolled", "firmware.mok_pending", "firmware.mok_key_enrolled", "firmware.mok_certificate")),
     (r"file system of .*|disks", ("resources.disks", "resources.shm_total")),
@@ -212,6 +213,7 @@ _FACTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"pci", _BY_CARD),
     (r"(apt|os|kernel|firmware|nvidia|amd|python|resources|person|hub|docker)", (r"\1",)),
     (r"environments", ("python.environments",)),
+    (r"dates", ("kernel.dates",)),
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from checks.facts.firmware import LIST_NEW, certificates, parse_new, parse_test_key
+from checks.facts.gaps import Gaps
 from machine.local import Machine, Unreadable
 
 RECOVERY_KEY = "Have the recovery key of an encrypted disk ready: enrolling can lock a disk that the TPM unlocks."
@@ -37,7 +38,7 @@ def read_mok_key(machine: Machine, fallback: str, module: str = "") -> MokKey:
 
 def signing_certificate(machine: Machine, fallback: str, module: str = "") -> str:
     """The certificate whose key signed the built module; if no module shows it, the most likely one."""
-    found = certificates(machine)
+    found = certificates(machine, Gaps())
     if module and len(found) > 1:
         said = machine.run(("modinfo", "-F", "sig_key", module), timeout=20).stdout
         wanted = re.sub(r"[^0-9a-f]", "", said.lower())

@@ -178,8 +178,6 @@ def _names_of(source: Source) -> tuple[str, ...]:
 _NAMES = {
     "nvidia": ("nvml",),
     "amd": ("amdsmi",),
-    "journalctl": ("journalctl", "kernel log"),
-    "dmesg": ("dmesg", "kernel log"),
     "docker": ("docker info",),
     "mokutil": ("mokutil --list-enrolled", "mokutil --list-new", "mokutil --test-key"),
 }
