@@ -11,7 +11,7 @@ from pathlib import Path
 from containers.dockerfile import UID
 from containers.model import Engine
 from machine.errors import Refused
-from machine.local import Machine, Unreadable
+from machine.local import FileStatus, Machine, Unreadable
 from machine.paths import Owner, Paths, make
 
 
@@ -34,17 +34,34 @@ def container_paths(paths: Paths, owner: Owner) -> Paths:
 
 
 def refuse_unwritable(folder: Path, owner: Owner, machine: Machine) -> None:
-    """Raise Refused for a folder that exists and that the container's user cannot write. Root's own is not asked."""
+    """Raise Refused for a folder that exists and that the container's user cannot write."""
+    if (found := _status(folder, machine)) is not None and not _may(found, owner, 0o3):
+        raise Refused(
+            "image.not-writable",
+            f"The container cannot write {folder}.",
+            f"Its user has the uid {owner.uid}, the folder's owner {found.uid}; gpu-setup does not change an owner.",
+            "Give a folder that does not exist yet, run without sudo, or use --runtime venv",
+        )
+
+
+def refuse_closed(folder: Path, owner: Owner, machine: Machine) -> None:
+    """Raise Refused for a folder that the container's user cannot enter: it was made with a strict umask."""
+    if (found := _status(folder, machine)) is not None and not _may(found, owner, 0o1):
+        raise Refused(
+            "image.folder-closed",
+            f"The container's user (uid {owner.uid}) cannot enter {folder}, where its runs are.",
+            f"The folder's mode is {found.mode:04o}.",
+            f"chmod o+x {folder}; then the same command again",
+        )
+
+
+def _status(folder: Path, machine: Machine) -> FileStatus | None:
     try:
-        found = machine.stat(str(folder))
+        return machine.stat(str(folder))
     except Unreadable:
-        return
+        return None
+
+
+def _may(found: FileStatus, owner: Owner, wanted: int) -> bool:
     bits = 6 if found.uid == owner.uid else 3 if found.gid == owner.gid else 0
-    if found.mode >> bits & 0o3 == 0o3:
-        return
-    raise Refused(
-        "image.not-writable",
-        f"The container cannot write {folder}.",
-        f"Its user has the uid {owner.uid}, the folder's owner {found.uid}; gpu-setup does not change an owner.",
-        "Give a folder that does not exist yet, run without sudo, or use --runtime venv",
-    )
+    return found.mode >> bits & wanted == wanted

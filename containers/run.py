@@ -136,9 +136,7 @@ class ContainerMachine:
         if not argv[0].startswith(self._inside):
             return self._machine.stream(argv, on_line, cancel, env, cwd, log)
         last: list[str] = []
-        # the log's folder belongs to the container's user: a link that it puts there is not followed
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_NOFOLLOW if log else 0)
-        with os.fdopen(os.open(log or os.devnull, flags, 0o666), "ab") as sink:
+        with os.fdopen(_open_log(log or os.devnull), "ab") as sink:
 
             def report(output: Iterable[tuple[int, bytes]]) -> None:
                 for raw in _lines(output):
@@ -204,6 +202,22 @@ class ContainerMachine:
 
     def binding(self, vendor: str, timeout: float = 4.0) -> Outcome:
         return self._machine.binding(vendor, timeout)
+
+
+def _open_log(log: str) -> int:
+    """Open a log to append to; a new one belongs to its folder's owner, who is the container's user.
+
+    A link that the container put there is not followed.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    try:
+        handle = os.open(log, flags | os.O_EXCL, 0o666)
+    except FileExistsError:
+        return os.open(log, flags)
+    if os.geteuid() == 0:
+        folder = os.stat(os.path.dirname(log))
+        os.fchown(handle, folder.st_uid, folder.st_gid)
+    return handle
 
 
 def _lines(output: Iterable[tuple[int, bytes]], longest: int = 1 << 16) -> Iterator[bytes]:

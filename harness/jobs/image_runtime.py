@@ -18,7 +18,7 @@ from containers.container_setup import ContainerOptions, find_image, make_contai
 from containers.dockerfile import ENVIRONMENT
 from containers.engine import choose_engine
 from containers.model import ImageVendor
-from containers.ownership import container_owner, container_paths, refuse_unwritable
+from containers.ownership import container_owner, container_paths, refuse_closed, refuse_unwritable
 from containers.run import ContainerMachine
 from containers.spec import image_spec
 from containers.user_mounts import check_folder
@@ -58,7 +58,9 @@ def image_runtime(
     read = (SAMPLES, SHIPPED, *local_inputs(job.recipe), *((job.data,) if job.data else ()))
     mounts = [Mount(place) for place in dict.fromkeys(read)]
     # runs/ itself stays as it is: each new run's folder is made for the container's user
-    mounts += [Mount(make(folder), writable=True) for folder in (paths.runs, paths.state / "tune")]
+    for folder in (paths.runs, paths.state / "tune"):
+        refuse_closed(make(folder), owner, machine)
+        mounts.append(Mount(folder, writable=True))
     written = (paths.models, paths.cache / DOCUMENTS, notes, *writable)
     mounts += [Mount(make(folder, paths.owner), writable=True) for folder in written]
     hub = job.recipe.traits.model == "hub"

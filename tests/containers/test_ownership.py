@@ -10,7 +10,8 @@ import pytest
 from checks.catalogue import catalogue
 from containers.container_setup import ContainerOptions, FoundImage, make_container
 from containers.dockerfile import UID
-from containers.ownership import container_paths, refuse_unwritable
+from containers.ownership import container_paths, refuse_closed, refuse_unwritable
+from containers.run import _open_log
 from containers.spec import image_spec
 from machine.errors import Refused
 from machine.local import LocalMachine
@@ -101,3 +102,28 @@ def test_a_folder_that_the_containers_user_cannot_write_is_refused_and_stays(tmp
     os.chown(folder, *ALEX)
     refuse_unwritable(folder, ALEX, LocalMachine())
     refuse_unwritable(tmp_path / "does-not-exist-yet", ALEX, LocalMachine())
+
+
+@as_root
+def test_a_folder_that_the_containers_user_cannot_enter_is_refused_and_stays(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    before = states(tmp_path)
+    with pytest.raises(Refused) as caught:
+        refuse_closed(tmp_path, ALEX, LocalMachine())
+    assert caught.value.code == "image.folder-closed"
+    assert states(tmp_path) == before
+    tmp_path.chmod(0o711)
+    refuse_closed(tmp_path, ALEX, LocalMachine())
+
+
+@as_root
+def test_a_log_in_a_containers_folder_is_its_users_and_follows_no_link_of_it(tmp_path: Path) -> None:
+    """Root writes the log beside what the container writes."""
+    folder, outside = make(tmp_path / "run", ALEX), tmp_path / "outside"
+    os.close(_open_log(str(folder / "axolotl.log")))
+    assert (folder / "axolotl.log").stat().st_uid == ALEX.uid
+    outside.write_text("x")
+    (folder / "examine.log").symlink_to(outside)
+    with pytest.raises(OSError):
+        _open_log(str(folder / "examine.log"))
+    assert outside.read_text() == "x"
