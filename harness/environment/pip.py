@@ -93,8 +93,11 @@ class PipInstall:
         self._over.set()
         self._counter.join()
 
-    def install(self, *arguments: str) -> Outcome:
-        """Run `pip install ARGUMENTS`; the outcome's stdout has pip's last lines."""
+    def install(self, *arguments: str, only_index: str | None = None) -> Outcome:
+        """Run `pip install ARGUMENTS`; the outcome's stdout has pip's last lines.
+
+        `only_index`: of all indexes that the person's settings name, only this one may be asked.
+        """
         lines: list[str] = []
 
         def on_line(line: str) -> None:
@@ -105,19 +108,21 @@ class PipInstall:
                 self._doing = words.split(" (from")[0].split(":")[0][:80]
 
         argv = (self._python, "-m", "pip", "install", "--progress-bar", "off", *arguments)
-        outcome = self._machine.stream(argv, on_line, env=SETTINGS)
+        # a variable replaces the files' value; an empty one would not
+        env = SETTINGS if only_index is None else {**SETTINGS, "PIP_EXTRA_INDEX_URL": only_index}
+        outcome = self._machine.stream(argv, on_line, env=env)
         return outcome._replace(stdout="\n".join(lines[-60:]))
 
-    def install_checked(self, *arguments: str) -> Outcome:
+    def install_checked(self, *arguments: str, only_index: str | None = None) -> Outcome:
         """`install`, once more where a file has another hash than the lock: before version 25, pip takes an incomplete
         download for a complete one.
         """
-        outcome = self.install(*arguments)
+        outcome = self.install(*arguments, only_index=only_index)
         if OTHER_HASH not in outcome.stdout:
             return outcome
         words = "A download has another hash than the lock, or is incomplete; trying again."
         self._emit(Event("note", self._stage, words))
-        return self.install(*arguments)
+        return self.install(*arguments, only_index=only_index)
 
     def index_has(self, package: str, index: str) -> bool:
         """Whether the index has the package: one request without retries, so that a dead index costs only seconds."""

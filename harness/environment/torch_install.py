@@ -43,11 +43,11 @@ def unverified_torch(stack: Stack, paths: Paths) -> Refused | None:
     builds = unknown_builds(stack)
     if not builds or _is_accepted(stack, paths):
         return None
-    libraries = ", and of the libraries that come with it," if stack.torch_brings else ""
+    libraries = " or of the libraries that come with it" if stack.torch_brings else ""
     return Refused(
         "environment.unverified",
         f"torch {' or '.join(builds)} cannot be checked before it is installed.",
-        f"gpu-setup knows no sha256 of it{libraries} so it would install whatever {stack.torch_index} sends, and "
+        f"gpu-setup knows no sha256 of it{libraries}, so it would install whatever {stack.torch_index} sends, and "
         "that code runs with your rights. Sizes and digests from the same server are no evidence.",
         "If you trust that server and the way to it, say so: gpu-setup environment --accept-unverified. --yes does not "
         "include it.",
@@ -84,10 +84,14 @@ def install_torch(stack: Stack, pip: PipInstall, folder: Path, emit: Emit) -> tu
     )
     for source, options, name in sources:
         if source == "index" and not pip.index_has("torch", stack.torch_index):
-            emit(Event("note", STAGE, f"{stack.torch_index} does not answer; trying the configured package index."))
+            emit(Event("note", STAGE, f"{stack.torch_index} does not answer."))
             continue
         for version, lock in stack.torch_builds.items():
-            outcome = pip.install_checked(*options, *_arguments(stack, version, lock, folder))
+            if source == "configured" and not lock:
+                # what was accepted is the stack's index
+                continue
+            arguments = _arguments(stack, version, lock, folder)
+            outcome = pip.install_checked(*options, *arguments, only_index=None if lock else stack.torch_index)
             if outcome.ok:
                 check: TorchCheck = "sha256" if lock else "unverified"
                 proof = "checked by its sha256" if lock else "unverified: no sha256 of it is known"
@@ -99,7 +103,7 @@ def install_torch(stack: Stack, pip: PipInstall, folder: Path, emit: Emit) -> tu
     raise OutsideFailed(
         "environment.index",
         f"No source has torch {builds}, the build for {stack.name}: {stack.torch_index} does not answer or lacks it, "
-        "and the configured package index has none either.",
+        "and no other source that gpu-setup may use has it.",
         "Another build of the same version would be slow, fail, or not use the card, so none is taken.",
         "Check the network and run the same command again to continue; or put the wheel into a folder and set "
         "PIP_FIND_LINKS to it.",

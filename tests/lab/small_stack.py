@@ -30,12 +30,13 @@ PACKAGES = {
 }
 
 
-def wheel(folder: Path, name: str, version: str, files: Mapping[str, str]) -> Path:
-    """Write a pure wheel, with a RECORD as the format asks for it."""
+def wheel(folder: Path, name: str, version: str, files: Mapping[str, str], needs: str | None = None) -> Path:
+    """Write a pure wheel, with a RECORD as the format asks for it; `needs`: another package, as a requirement."""
     info = f"{name}-{version}.dist-info"
     content = {
         **files,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        + (f"Requires-Dist: {needs}\n" if needs else ""),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = ""

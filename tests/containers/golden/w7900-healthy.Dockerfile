@@ -49,7 +49,7 @@ RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \
     if ls /wheels/torch-2.13.0*.whl >/dev/null 2>&1; then \
         /opt/gpu-setup/env/bin/pip install --no-index --find-links /wheels -r /opt/gpu-setup/torch.txt; \
     else \
-        /opt/gpu-setup/env/bin/pip install --index-url https://download.pytorch.org/whl/rocm7.2 -r /opt/gpu-setup/torch.txt; \
+        PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/rocm7.2 /opt/gpu-setup/env/bin/pip install --index-url https://download.pytorch.org/whl/rocm7.2 -r /opt/gpu-setup/torch.txt; \
     fi; \
     /opt/gpu-setup/env/bin/pip freeze >/tmp/frozen; \
     grep '^torch==' /tmp/frozen >/opt/gpu-setup/constraints.txt

@@ -250,6 +250,24 @@ def test_a_torch_without_a_known_hash_has_to_be_accepted_first(site: Site, small
     assert any("unverified: no sha256 of it is known" in text for text in unknown.said("note"))
 
 
+def test_what_was_accepted_is_one_index_and_no_other(
+    site: Site, small: SmallStack, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's own index has it without its library, and others that pip knows have both."""
+    (tmp_path / "torchs").mkdir()
+    wheel(tmp_path / "torchs", "torch", "2.13.0", torch_files(), needs="camel==0.3")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", index.url)
+    with served(tmp_path / "torchs") as torchs:
+        for url in (NOWHERE, torchs.url):
+            stack = replace(small.stack, torch_builds={"2.13.0": ""}, torch_index=url, torch_brings=True)
+            other = Site(small._replace(stack=stack), site.paths.data.parent)
+            accept_unverified(stack, site.paths)
+            with pytest.raises(OutsideFailed) as caught:
+                other.ensure()
+            assert caught.value.code == "environment.index", url
+    assert index.asked == []
+
+
 def test_a_torch_of_another_build_is_refused_when_installed_and_before_each_use(
     site: Site, small: SmallStack, index: Index
 ) -> None:
