@@ -144,7 +144,7 @@ def settings(value: str, who: Identities) -> str:
     blocked = found.get("unattended-upgrade::package-blacklist")
     if isinstance(blocked, tuple):
         kept.append(
-            f"unattended-upgrade::package-blacklist {{\n{join(f'  {_quoted(one, who)};' for one in blocked)}}};"
+            f"Unattended-Upgrade::Package-Blacklist {{\n{join(f'  {_quoted(one, who)};' for one in blocked)}}};"
         )
     return join(kept)
 

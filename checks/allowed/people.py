@@ -61,6 +61,8 @@ def variable(name: str, value: str, who: Identities) -> str:
         return context(value, who)
     if "/" in value:
         return path_list(value, who)
+    if value.lower() in ("1", "0", "on", "off", "yes", "no", "true", "false"):
+        return value
     if name.endswith(("_DEVICES", "_ORDINAL")):
         return value if _CARDS.fullmatch(value) else REDACTED
     return value if name == "LANG" and _LOCALE.fullmatch(value) else word(value, who)

@@ -53,6 +53,7 @@ FILES: tuple[tuple[str, Reducer], ...] = (
     (r"/proc/sys/kernel/(?:arch|osrelease)|/proc/\d+/comm|/run/systemd/container", word),
     (r"/proc/self/cgroup", each_line(_cgroup)),
     (r"/etc/os-release", people.os_release),
+    (r"/etc/environment", people.start_file),
     (r"/etc/(?:passwd|group)", people.accounts),
     (r"/etc/apt/sources\.list(?:\.d/.*\.list)?", packages.sources_list),
     (r"/etc/apt/sources\.list\.d/.*\.sources", packages.sources),
