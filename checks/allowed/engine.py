@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from checks.allowed.words import lists, path, phrases, word
+from checks.allowed.words import join, lists, path, phrases, word
 from checks.facts import docker, nvidia
 from machine.scrub import Identities
 from machine.secrets import REDACTED
@@ -99,6 +99,11 @@ def _program(row: object, who: Identities) -> dict[str, str]:
 
 
 def cdi(value: str, who: Identities) -> str:
+    """The kind and the driver's version, in the file's own format."""
     kind, version = nvidia.parse_cdi(value)
-    public = kind if kind and kind.startswith(("nvidia.com/", "amd.com/")) else REDACTED
-    return f"kind: {public}\n" + (f"libcuda.so.{version}\n" if version else "")
+    kept = {"kind": kind if kind and kind.startswith(("nvidia.com/", "amd.com/")) else REDACTED}
+    if version:
+        kept["library"] = f"libcuda.so.{version}"
+    if value.lstrip().startswith("{"):
+        return json.dumps(kept) + "\n"
+    return join(f"{name}: {found}" for name, found in kept.items())

@@ -31,7 +31,7 @@ def address(uri: str, who: Identities) -> str:
     scheme, sign, rest = uri.partition("://")
     if not sign:
         kind, colon, place = uri.partition(":")
-        return f"{kind}:{path(place, who)}" if colon and kind in ("file", "copy", "cdrom") else REDACTED
+        return f"{kind}:{path(place, who)}" if colon and kind in ("file", "copy", "cdrom") else f"file:/{REDACTED}"
     place, slash, below = rest.rpartition("@")[2].partition("?")[0].partition("/")
     return f"{scheme if _SCHEME.fullmatch(scheme) else REDACTED}://{server(place, who)}{slash}{_folders(below, who)}"
 
