@@ -56,7 +56,7 @@ VARIABLES = frozenset(
 
 
 class Allowed(Protocol):
-    """What may be kept of each source (checks/facts/kept.py); everything else is replaced or left out."""
+    """What may be kept of each source (checks/allowed/sources.py); everything else is replaced or left out."""
 
     def file(self, place: str, data: bytes, who: scrub.Identities) -> bytes: ...
     def path(self, value: str, who: scrub.Identities) -> str: ...

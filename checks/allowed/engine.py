@@ -21,7 +21,8 @@ _WORDS_OF_JSON = ("true", "false", "null", "runtimes", "nvidia", "path", "args",
 def info(value: str, who: Identities) -> str:
     found = docker.parse_info(value)
     if found is None:
-        return f"{REDACTED}\n"
+        # the beginning of an answer that was cut off, or no answer
+        return f"{{{REDACTED}\n" if re.search(r"^\{", value, re.MULTILINE) else f"{REDACTED}\n"
     client = found.client
     kept: dict[str, Any] = {
         "ServerVersion": _version(found.server_version),

@@ -15,8 +15,7 @@ from checks.allowed.people import document as document
 from checks.allowed.people import variable as variable
 from checks.allowed.words import Reducer, as_it_is, each_line, join, lines, lists, phrases, word
 from checks.allowed.words import path as path
-from checks.facts import amd, apt, docker, login_environment, nvidia
-from checks.facts import kernel as kernel_facts
+from checks.facts import amd, apt, login_environment, nvidia
 from checks.facts.sources import answer_damage, damage
 from machine.scrub import Identities
 from machine.secrets import REDACTED
@@ -134,19 +133,11 @@ def name(folder: str, found: str, who: Identities) -> str | None:
 def output(argv: Iterable[str], said: str, who: Identities) -> str:
     """What a recording keeps of a command's stdout."""
     program = posixpath.basename(next(iter(argv), ""))
-    reducer = OUTPUTS.get(program)
     if not said.strip():
         return said
-    if reducer is None:
-        return f"{REDACTED}\n"
-    return reducer(said, who) + _DAMAGED * (_output_damage(program, said) is not None)
-
-
-def _output_damage(program: str, said: str) -> str | None:
-    if program in ("docker", "amd-smi"):
-        return docker.info_damage(said) if program == "docker" else None
-    untimed = kernel_facts.log_damage(said) if program in ("journalctl", "dmesg") else None
-    return answer_damage(said) or untimed
+    kept = OUTPUTS[program](said, who) if program in OUTPUTS else f"{REDACTED}\n"
+    ended = program not in ("docker", "amd-smi")
+    return kept + "\0" if answer_damage(said, ended) and not answer_damage(kept, ended) else kept
 
 
 messages = phrases

@@ -16,6 +16,7 @@ from checks.facts.docker import parse_daemon_json, parse_info
 from checks.facts.firmware import parse_enrolled
 from checks.facts.kernel import module_name
 from checks.facts.read import read_host
+from checks.facts.sources import answer_damage, damage
 from machine import library_paths
 from machine.local import SMALL_FILE
 from machine.recorder import RecordingMachine
@@ -130,6 +131,20 @@ def test_a_daemon_json_that_does_not_parse_has_its_fault_at_the_same_place() -> 
     left = kept("/etc/docker/daemon.json", broken)
     assert parse_daemon_json(left.encode()) == parse_daemon_json(broken.encode())
     assert "anna" not in left and "geheim" not in left
+
+
+def test_what_is_damaged_stays_damaged() -> None:
+    for path, content in (
+        ("/proc/meminfo", b"MemTotal:       16 kB\nMemFr"),
+        ("/etc/apt/apt.conf.d/50unattended-upgrades", b'Unattended-Upgrade::Package-Blacklist { "nvidia'),
+        ("/etc/os-release", b'ID=ubuntu\nPRETTY_NAME="Ubu'),
+        ("/run/cdi/nvidia.json", b'{"kind": "nvidia.com/gpu"'),
+    ):
+        assert damage(path, content), path
+        assert damage(path, sources.file(path, content, WHO)), path
+    for argv, said in ((("mokutil", "--list-enrolled"), "[key 1]\nSHA1"), (("docker", "info"), '{"ServerVersion"')):
+        kept_output = sources.output(argv, said, WHO)
+        assert answer_damage(kept_output) or (parse_info(kept_output) is None and kept_output.startswith("{"))
 
 
 def test_keys_by_their_public_names() -> None:
