@@ -163,7 +163,8 @@ class ContainerMachine:
         try:
             with (
                 with_secrets(self._container, self._machine) as container,
-                started(self._client, container, argv, inside, cwd) as run,
+                # its stdin stays open as long as this process lives
+                started(self._client, container, argv, inside, cwd, stdin=True) as run,
                 _ended(self._client, run.name, limit, cancel) as reasons,
             ):
                 read(run.output)

@@ -1,7 +1,7 @@
 """Tokens, proxies and addresses with passwords for one container: files that only its user can read.
 
 Everybody can read argv, and whoever may use the engine can read `docker inspect`. The files are mounted: a container
-whose root file system is read-only refuses archives ("container rootfs is marked read-only", Docker 20.10 and 26.1).
+whose root file system is read-only refuses archives ("container rootfs is marked read-only", Docker 20.10).
 """
 
 from __future__ import annotations

@@ -32,6 +32,8 @@ from harness.recipe.loader import SAMPLES, SHIPPED
 from machine.events import Event
 from machine.paths import make
 
+# how the worker in a container notices that gpu-setup has ended (gpu_setup_worker/parent.py)
+INSIDE = {"GPU_SETUP_PARENT": "stdin"}
 # these name paths and processes of this machine; the image has its own
 OUTSIDE_ONLY = frozenset({"PATH", "PYTHONPATH", "GPU_SETUP_PARENT", "CUDA_VISIBLE_DEVICES"})
 
@@ -68,6 +70,7 @@ def image_runtime(
     gpus = (job.device,) if job.device is not None else ()
     wanted = ContainerOptions(gpus, network=hub, image=runtime.image_name, mounts=tuple(mounts))
     made = make_container(image, host, catalogue, machine, client, here.paths, wanted)
+    made = made._replace(env={**made.env, **INSIDE})
     here.emit(
         Event("note", "environment", f"Using the image {image.name} ({chosen.kind} {chosen.version or ''})".rstrip())
     )

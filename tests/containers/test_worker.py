@@ -1,14 +1,19 @@
-"""The part of the worker's verification that needs no torch."""
+"""The parts of the worker that need no torch: its verification, and its end with gpu-setup."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
+import subprocess
+import sys
 from types import ModuleType
 
 import pytest
 
 from containers.verify import MARK, VerifyCheck, verdict
 from harness.environment.worker_process import WORKER
+from harness.jobs.image_runtime import INSIDE
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +55,23 @@ def test_both_sides_agree_on_the_mark(worker: ModuleType) -> None:
 )
 def test_the_verdict_is_the_worst(statuses: list[str], word: str) -> None:
     assert verdict(tuple(VerifyCheck("x", "X", status, "because") for status in statuses)) == word
+
+
+def test_in_a_container_a_training_ends_when_the_other_end_of_its_stdin_is_gone() -> None:
+    """A killed gpu-setup is no process there that could be watched."""
+    script = "import sys, time\nfrom gpu_setup_worker.parent import end_with_parent\nend_with_parent()\n"
+    script += "print(repr(sys.stdin.readline()), flush=True)\ntime.sleep(60)"
+    child = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(WORKER), "PYTHONSAFEPATH": "1", **INSIDE},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdin is not None and child.stdout is not None
+    # who asks the person something gets no answer, and does not wait for one
+    assert child.stdout.readline() == "''\n"
+    assert child.poll() is None
+    child.stdin.close()
+    assert child.wait(20) == 128 + signal.SIGTERM
+    child.stdout.close()

@@ -10,12 +10,12 @@ from pathlib import Path
 
 @contextmanager
 def arguments_of_processes() -> Iterator[set[str]]:
-    """The arguments of every process that is seen while this lasts, read every 20 ms."""
+    """The arguments of every process that is seen while this lasts, read every 50 ms."""
     seen, done = set[str](), threading.Event()
 
     def watch() -> None:
         read: set[tuple[str, int]] = set()
-        while not done.wait(0.02):
+        while not done.wait(0.05):
             for place in Path("/proc").glob("[0-9]*"):
                 with suppress(OSError):
                     # a process that starts another program is another one

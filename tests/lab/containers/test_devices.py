@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from checks.facts.docker import parse_info
-from checks.facts.host import DeviceNode, Host, NvmlGpu
+from checks.facts.host import DeviceNode, Docker, Host, NvmlGpu
 from containers.connection import connect
 from containers.container import LIMITS, Container, Mount, create_body, run_argv
 from containers.device_options import Devices, device_access, device_options
@@ -227,6 +228,20 @@ def test_what_fails_when_a_container_starts_is_explained(
         start(bare, bare_small, as_it_says(nvidia(), bare), devices, "true")
     assert caught.value.code == f"image.{code}"
     assert caught.value.next
+
+
+def test_the_engine_of_a_context_is_found_as_the_command_finds_it(
+    bare: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("PATH", bare.environ["PATH"])
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    make = ("docker", "context", "create", "lab", "--docker", f"host={bare.environ['DOCKER_HOST']}")
+    subprocess.run(make, check=True, capture_output=True)
+    subprocess.run(("docker", "context", "use", "lab"), check=True, capture_output=True)
+    found = docker_engine(Docker(kind="docker.io", answers=True), "20.10", False, "lab")
+    with closing(connect(found, LocalMachine())) as client:
+        assert client.info()["DockerRootDir"] == str(bare.folder / "data")
 
 
 def test_a_file_that_the_engine_does_not_see_is_explained(bare: Engine, bare_small: str, tmp_path: Path) -> None:

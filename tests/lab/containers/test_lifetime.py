@@ -6,17 +6,26 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from checks.facts.host import Docker
+from containers.connection import connect
+from containers.container import Container
+from containers.engine import docker_engine
+from containers.run import started as started_container
+from harness.jobs.image_runtime import INSIDE
 from harness.recipe.loader import SAMPLES
 from tests.lab.containers.argv_tracer import arguments_of_processes
 from tests.lab.containers.conftest import Site, copy_models
+from tests.lab.containers.engines import AtEngine
 from tests.lab.containers.persons import as_person
 from tests.lab.training import Ended, Training, at_step, command, runs, status, tool, wait_for
 
@@ -61,6 +70,20 @@ def running_count(site: Site, number: int) -> Callable[[], bool]:
     return lambda: len(site.engine.containers()) == number
 
 
+PLANTED = {
+    "HF_TOKEN": "hf_very_secret",
+    "HF_ENDPOINT": "https://me:endpoint_secret@127.0.0.1:1",
+    "https_proxy": "http://me:proxy_secret@127.0.0.1:1",
+    "ALL_PROXY": "http://me:all_secret@127.0.0.1:1",
+}
+
+
+def with_secrets(texts: Iterable[str]) -> list[str]:
+    """Those of the texts that hold a planted password."""
+    passwords = ("hf_very_secret", "endpoint_secret", "proxy_secret", "all_secret")
+    return [text for text in texts if any(word in text for word in passwords)]
+
+
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stopping_the_tool_stops_the_container(site: Site, built: Ended, own: Path, sign: signal.Signals) -> None:
     child = started(site, own, "--", "sleep", "300")
@@ -77,7 +100,7 @@ def test_stopping_the_tool_stops_the_container(site: Site, built: Ended, own: Pa
 def test_ctrl_c_in_a_training_stops_its_container(site: Site, built: Ended, training: Training, tmp_path: Path) -> None:
     home = tmp_path / "home"
     copy_models(training, home)
-    environ = {**os.environ, **site.engine.environ, "GPU_SETUP_HOME": str(home)}
+    environ = {**os.environ, **site.engine.environ, **PLANTED, "GPU_SETUP_HOME": str(home)}
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "rows.json").write_bytes((SAMPLES / "house-style.json").read_bytes())
@@ -94,9 +117,13 @@ def test_ctrl_c_in_a_training_stops_its_container(site: Site, built: Ended, trai
         start_new_session=True,
     )
     try:
-        wait_for(at_step(home, 2), 120)
+        with arguments_of_processes() as arguments:
+            wait_for(at_step(home, 2), 120)
         (container,) = site.engine.containers()
-        (inspected,) = json.loads(site.engine.checked("inspect", container))
+        text = site.engine.checked("inspect", container)
+        assert any("axolotl" in each for each in arguments)
+        assert with_secrets((*arguments, text)) == []
+        (inspected,) = json.loads(text)
         mounted = [each["Source"] for each in inspected["HostConfig"]["Mounts"]]
         assert [each for each in mounted if Path(each).is_relative_to(mine)] == [str(mine / "rows.json")]
         assert not [each for each in mounted if mine.is_relative_to(each)]
@@ -120,6 +147,22 @@ def test_what_a_killed_tool_leaves_the_next_one_removes(site: Site, built: Ended
     assert ended(started(site, own, "--", "true")) == 0
     assert left not in site.engine.containers()
     assert site.engine.containers() == []
+
+
+def test_a_training_in_a_container_ends_with_a_killed_tool(site: Site, built: Ended) -> None:
+    """The kernel closes a killed process's connections; nobody has to come by and clean up."""
+    found = docker_engine(Docker(kind="docker.io", answers=True), "20.10", False, "default")
+    container = Container(engine=found, image=built.data["tag"], user=None, env=INSIDE)
+    script = (
+        "import time; from gpu_setup_worker.parent import end_with_parent; end_with_parent(); print(1); time.sleep(300)"
+    )
+    with (
+        closing(connect(found, AtEngine(site.engine.environ))) as client,
+        started_container(client, container, ("python", "-uc", script), stdin=True) as run,
+    ):
+        assert next(run.output) == (1, b"1\n")
+        run.stdin.shutdown(socket.SHUT_RDWR)
+        wait_for(lambda: site.engine.containers() == [], 10)
 
 
 def test_the_container_of_another_running_tool_is_kept(site: Site, built: Ended, own: Path) -> None:
@@ -240,14 +283,6 @@ def test_an_image_that_is_not_built_is_named_with_the_way_to_it(site: Site) -> N
     assert ended.error["next"].startswith("gpu-setup image build")
 
 
-PLANTED = {
-    "HF_TOKEN": "hf_very_secret",
-    "HF_ENDPOINT": "https://me:endpoint_secret@127.0.0.1:1",
-    "https_proxy": "http://me:proxy_secret@127.0.0.1:1",
-    "ALL_PROXY": "http://me:all_secret@127.0.0.1:1",
-}
-
-
 def test_secrets_reach_the_program_and_nobody_else(
     site: Site, built: Ended, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +305,5 @@ def test_secrets_reach_the_program_and_nobody_else(
     assert not any(line.startswith("HF_TOKEN=") for line in printed)
     history = site.engine.checked("history", "--no-trunc", built.data["tag"])
     assert any("image run" in each for each in arguments)
-    passwords = ("hf_very_secret", "endpoint_secret", "proxy_secret", "all_secret")
-    assert not [each for each in (*arguments, inspected, history) if any(word in each for word in passwords)]
+    assert with_secrets((*arguments, inspected, history)) == []
     assert not list(own.rglob("container-secret-*"))
