@@ -94,7 +94,7 @@ def podman_engine(docker: Docker, version: str, rootless: bool = True) -> Engine
         cdi=("/etc/cdi", "/run/cdi"),
         nvidia_runtime=False,
         builder=("podman", "build"),
-        can=("run images", "build them", "give containers GPUs with CDI (unverified)"),
+        can=("run images, if podman.socket is enabled", "build them", "give containers GPUs with CDI (unverified)"),
         cannot=("give containers GPUs without a CDI description", "share its images with docker"),
     )
 
