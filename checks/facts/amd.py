@@ -110,12 +110,12 @@ def reduce_amd_smi(stdout: bytes) -> bytes:
     return b"redacted\n" if rows is None else msgspec.json.encode({"gpu_data": rows}) + b"\n"
 
 
-def ask(machine: Machine, patience: float) -> Outcome:
+def ask(machine: Machine, patience: float, gaps: Gaps) -> Outcome:
     """Query AMD's library: through the host's amd-smi, which matches it, else through a binding.
 
     Neither is queried while every AMD card is asleep: both would wake them.
     """
-    if asleep(machine, "1002"):
+    if asleep(machine, "1002", gaps):
         return Outcome((), None, "", "", 0.0, ASLEEP)
     tool = _amd_smi(machine)
     if tool is None:

@@ -57,9 +57,11 @@ class Nvml(BindingDocument[NvmlGpu], frozen=True):
     """NVML's document."""
 
 
-def ask(machine: Machine, patience: float) -> Outcome:
+def ask(machine: Machine, patience: float, gaps: Gaps) -> Outcome:
     """NVML's document; not queried while every NVIDIA card is asleep, because a query would wake them."""
-    return Outcome((), None, "", "", 0.0, ASLEEP) if asleep(machine, "10de") else machine.binding("nvidia", patience)
+    if asleep(machine, "10de", gaps):
+        return Outcome((), None, "", "", 0.0, ASLEEP)
+    return machine.binding("nvidia", patience)
 
 
 def parse_nvml(outcome: Outcome) -> Nvml:

@@ -57,9 +57,8 @@ def read_cards(machine: Machine, gaps: Gaps) -> tuple[PciCard, ...] | None:
     return tuple(card for card in cards if card is not None)
 
 
-def asleep(machine: Machine, vendor: str) -> bool:
+def asleep(machine: Machine, vendor: str, gaps: Gaps) -> bool:
     """Whether the vendor has cards here and each is in D3cold: a query of their driver would wake them."""
-    gaps = Gaps()
     states = []
     for slot in names(machine, DEVICES, gaps) or ():
         at = f"{DEVICES}/{slot}"

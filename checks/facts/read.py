@@ -63,8 +63,8 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
     Takes at most `patience` + 0.7 seconds, even when NVML, docker or a network drive hang.
     """
     gaps = Gaps()
-    nvml = _Slow("nvml", lambda: nvidia.ask(machine, patience), Outcome((), None, "", "", 0.0, TIMED_OUT), gaps)
-    smi = _Slow("amdsmi", lambda: amd.ask(machine, patience), Outcome((), None, "", "", 0.0, TIMED_OUT), gaps)
+    nvml = _Slow("nvml", lambda: nvidia.ask(machine, patience, gaps), Outcome((), None, "", "", 0.0, TIMED_OUT), gaps)
+    smi = _Slow("amdsmi", lambda: amd.ask(machine, patience, gaps), Outcome((), None, "", "", 0.0, TIMED_OUT), gaps)
     engine = _Slow("docker info", lambda: docker.ask(machine, patience), None, gaps)
     log = _Slow("kernel log", lambda: kernel.read_log(machine, gaps, patience), None, gaps)
     keys = _Slow("mokutil", lambda: firmware.read_keys(machine, gaps, patience), firmware.Keys(), gaps)

@@ -18,7 +18,7 @@ KERNEL = ("/proc/", "/sys/")
 _EFI = "/sys/firmware/efi/"
 # No text has them, but ESC in a shell's start-up file; zeros are what a power failure leaves of a file that was being
 # written.
-_CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f\ufffd\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f\ufffd\ud800-\udfff]")
 # what compilers print has no form at all; names of persons and vendors have any encoding
 _FREE = "/make.log"
 _ANY_ENCODING = ("/etc/passwd", "/sys/class/dmi/")
@@ -83,6 +83,8 @@ _FIELDS = (
     (r"/etc/apt/sources\.list\.d/.*\.sources", ("types", "uris")),
     (r"/etc/apt/preferences.*", ("package", "pin")),
 )
+_COMMENT = re.compile(r"^#.*\n?", re.MULTILINE)
+_NO_FIELD = re.compile(r"(?:\A|\n[ \t]*\n)[ \t]+\S")
 # nvidia-ctk writes them and ends the last line
 _ENDED = ("/etc/cdi/", "/run/cdi/")
 
@@ -249,6 +251,8 @@ def damage(path: str, content: bytes) -> str | None:
     fields = next((fields for pattern, fields in _FIELDS if re.fullmatch(pattern, path)), ())
     if fields and not all(found.get(name) for found in paragraphs(text) for name in fields):
         return f"damaged: a paragraph has no {' or '.join(fields)}"
+    if fields and _NO_FIELD.search(_COMMENT.sub("", text)):
+        return "damaged: a line continues no field"
     line = next((line for pattern, line in _LINE if re.fullmatch(pattern, path)), None)
     if line is not None:
         for number, found in enumerate(text.replace("\\\n", " ").splitlines(), 1):

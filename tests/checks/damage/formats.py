@@ -128,7 +128,7 @@ def _statements_are_whole(path: str, content: bytes) -> bool:
     needed = next((fields for pattern, fields in _NEEDED if re.fullmatch(pattern, path)), ())
     bare = re.sub(rb"^#.*\n?", b"", content, flags=re.MULTILINE)
     paragraphs = [found for found in re.split(rb"\n\s*\n", bare) if found.strip()]
-    return all(re.search(rb"^%s: *\S" % field, one, re.M | re.I) for one in paragraphs for field in needed) and (
+    return all(re.search(rb"^%s:\s*\S" % field, one, re.M | re.I) for one in paragraphs for field in needed) and (
         path != "/var/lib/dpkg/status" or all(b" not-installed" in one or b"Version: " in one for one in paragraphs)
     )
 
@@ -152,7 +152,7 @@ def _answer_is_whole(source: str, content: bytes) -> bool:
 
 def _is_text(content: bytes) -> bool:
     try:
-        return re.search(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f\ufffd]", content.decode("utf-8")) is None
+        return re.search(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f\ufffd]", content.decode("utf-8")) is None
     except UnicodeDecodeError:
         return False
 

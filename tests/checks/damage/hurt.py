@@ -154,8 +154,9 @@ def _outcome(rng: random.Random, source: Source, found: Outcome) -> Injury:
     how, changed = _change(rng, found.stdout.encode("utf-8", "surrogateescape"))
     text = changed.decode("utf-8", "replace")
     noticeable = is_whole(source.name, found.stdout.encode()) and not is_whole(source.name, text.encode())
-    # a program that failed may print nothing
-    return Injury(source, how, found._replace(stdout=text), noticeable and (bool(text) or found.ok))
+    # a program that failed may print nothing, or an error in words
+    in_words = not found.ok and "{" not in text and text.isprintable()
+    return Injury(source, how, found._replace(stdout=text), noticeable and not in_words)
 
 
 _ODD_NAMES = ("\x1b[2J", "..conf", "0000:zz:00.0", "é" * 80, "renderD999999", "cuda-", "vmlinuz-", "\udcff\udcfe")
