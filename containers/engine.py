@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from msgspec.structs import replace
 
 from checks.facts.host import Docker, Host
@@ -147,7 +149,7 @@ def _podman(machine: Machine) -> str | None:
 
 def _major(version: str | None) -> int:
     head = (version or "").partition(".")[0]
-    return int(head) if head.isdigit() else BUILDX_SINCE
+    return int(head) if re.fullmatch(r"[0-9]{1,9}", head) else BUILDX_SINCE
 
 
 def no_builder_problem(engine: Engine) -> Refused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import TypeVar
 import msgspec
 
 from machine.errors import OutsideFailed
-from machine.input_file import read_input
+from machine.input_file import check_numbers, read_input
 from machine.whole_file import new_file
 
 Kind = TypeVar("Kind")
+# more digits than 64 bits have, perhaps inside a text
+_LONG_NUMBER = re.compile(rb"[0-9]{20}")
 
 
 def write_atomic(path: Path, content: bytes | str) -> Path:
@@ -42,8 +45,10 @@ def read_document(path: Path, kind: type[Kind]) -> Kind:
     """The JSON document at `path`. Raises OSError, also for what is no plain file, or msgspec.MsgspecError."""
     content = read_input(path)
     try:
+        if _LONG_NUMBER.search(content):
+            check_numbers(msgspec.json.decode(content))
         return msgspec.json.decode(content, type=kind)
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import BinaryIO
 
 # what a document of the tool or a model's config may have, in bytes
 LARGEST_DOCUMENT = 64 << 20
+_LARGEST_NUMBER = 1 << 63
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -58,3 +60,16 @@ def read_input(path: str | Path, most: int = LARGEST_DOCUMENT) -> bytes:
     if size > most:
         raise NotAFile(path, f"It has more than {most:,} bytes")
     return b"".join(parts)
+
+
+def check_numbers(value: object) -> None:
+    """Raises ValueError for plain data with a number that no computer counts with: over 64 bits, or not finite."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple | set):
+        for each in value:
+            check_numbers(each)
+    elif isinstance(value, int) and not -_LARGEST_NUMBER <= value < 2 * _LARGEST_NUMBER:
+        raise ValueError("A number in it has more than 64 bits")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"A number in it is {value}")

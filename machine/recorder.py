@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import posixpath
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -249,7 +250,7 @@ def identities_of(machine: Machine) -> scrub.Identities:
     homes = [session.environ.get("HOME", "")]
     for line in _text(machine, "/etc/passwd").splitlines():
         fields = line.split(":")
-        if len(fields) == 7 and fields[2].isdigit() and 1000 <= int(fields[2]) < 60000:
+        if len(fields) == 7 and re.fullmatch(r"[0-9]{4,5}", fields[2]) and 1000 <= int(fields[2]) < 60000:
             people.append(fields[0])
             homes.append(fields[5])
             full.append(fields[4].partition(",")[0])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from machine.errors import BadUsage
+from machine.input_file import check_numbers
 from machine.recording_files import RecordingTree
 
 LARGEST = 64 << 20
@@ -129,6 +130,7 @@ def decode_json(text: str) -> Any:
     try:
         # an escaped surrogate is a byte of a name that is not UTF-8 (os.fsencode); any other lone one is no text at all
         json.dumps(value := json.loads(text), ensure_ascii=False).encode("utf-8", "surrogateescape")
+        check_numbers(value)
     except UnicodeEncodeError as error:
         raise ValueError("it holds half a character (a lone surrogate)") from error
     except RecursionError as error:

@@ -43,9 +43,15 @@ _MOST_LINES = 600
 
 def version_key(release: str) -> tuple[tuple[int, int, str], ...]:
     """Sorts releases by number, not by letter: 6.8.0-9 before 6.8.0-31; `~rc1` before nothing, as dpkg does."""
-    parts = re.findall(r"[0-9]+|~|[^0-9~]+", release)
-    key = [(2, int(p), "") if p.isdecimal() else (0, 0, "") if p == "~" else (3, 0, p) for p in parts]
-    return (*key, (1, 0, ""))
+    return (*map(_part_key, re.findall(r"[0-9]+|~|[^0-9~]+", release)), (1, 0, ""))
+
+
+def _part_key(part: str) -> tuple[int, int, str]:
+    if "0" <= part[0] <= "9":
+        # of two numbers the one with more digits is larger; int() refuses thousands of them
+        digits = part.lstrip("0")
+        return (2, len(digits), digits)
+    return (0, 0, "") if part == "~" else (3, 0, part)
 
 
 def parse_cmdline(content: str) -> tuple[str, ...]:

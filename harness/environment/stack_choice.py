@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from checks.catalogue import Catalogue, Stack
@@ -89,4 +91,4 @@ def _why_unusable(host: Host, slot: str, vendor: str) -> str | None:
 def _branch(host: Host) -> int | None:
     version = host.nvidia.module_version or host.nvidia.nvml_driver or ""
     head = version.split(".")[0]
-    return int(head) if head.isdigit() else None
+    return int(head) if re.fullmatch(r"[0-9]{1,9}", head) else None

@@ -140,6 +140,7 @@ def job_from_config(config: dict[str, Any], shapes: Shapes) -> MemoryJob:
     method = method_of(config)
     half: tuple[Dtype, ...] = ("bf16", "fp16")
     sixteen = next((name for name in half if config.get(name)), None)
+    quantisation = config.get("bnb_config_kwargs")
     plugins = " ".join(str(name) for name in config.get("plugins") or ())
     packed = bool(config.get("sample_packing") or config.get("pad_to_sequence_len"))
     job = MemoryJob(
@@ -155,7 +156,7 @@ def job_from_config(config: dict[str, Any], shapes: Shapes) -> MemoryJob:
         optimizer=str(config.get("optimizer") or "adamw_torch_fused"),
         weights=sixteen or "fp32",
         # Axolotl switches bitsandbytes' double quantisation on by default
-        double_quant=bool((config.get("bnb_config_kwargs") or {}).get("bnb_4bit_use_double_quant", True)),
+        double_quant=not isinstance(quantisation, dict) or bool(quantisation.get("bnb_4bit_use_double_quant", True)),
         autocast=sixteen is not None,
         attention="math" if config.get("attn_implementation") == "eager" else "fused",
         loss="fused" if "CutCrossEntropy" in plugins or config.get("liger_fused_linear_cross_entropy") else "whole",

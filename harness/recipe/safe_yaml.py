@@ -5,14 +5,14 @@ PyYAML's safe loader keeps code out and no more: 370 bytes of aliases stand for 
 
 from __future__ import annotations
 
-import math
 from typing import Any
+
+from machine.input_file import check_numbers
 
 # a config has some hundred bytes to some thousand, and PyYAML reads about 100 kB a second
 LARGEST = 64 << 10
 _MOST_VALUES = 20_000
 _DEEPEST = 50
-_LARGEST_NUMBER = 1 << 63
 
 
 def load_yaml(text: str) -> Any:
@@ -31,7 +31,7 @@ def load_yaml(text: str) -> Any:
         value = loader.construct_document(node)
     finally:
         loader.dispose()
-    _check_numbers(value)
+    check_numbers(value)
     return value
 
 
@@ -46,15 +46,3 @@ def _count_values(node: Any, known: dict[int, int], depth: int) -> int:
         children = [child for part in parts for child in (part if isinstance(part, tuple) else (part,))]
         known[id(node)] = 1 + sum(_count_values(child, known, depth + 1) for child in children)
     return known[id(node)]
-
-
-def _check_numbers(value: Any) -> None:
-    if isinstance(value, dict):
-        value = [*value, *value.values()]
-    if isinstance(value, list | tuple | set):
-        for each in value:
-            _check_numbers(each)
-    elif isinstance(value, int) and abs(value) >= _LARGEST_NUMBER:
-        raise ValueError("A number in it is larger than any setting can be")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"A number in it is {value}")

@@ -144,17 +144,17 @@ def from_config(name: str, config: dict[str, Any]) -> Shapes:
             "Give one of these models instead.",
         )
     try:
-        hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+        hidden, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
         window, share = _window(kind, config)
         return Shapes(
             name,
-            int(config["num_hidden_layers"]),
+            _size(config, "num_hidden_layers"),
             hidden,
-            int(config["intermediate_size"]),
+            _size(config, "intermediate_size"),
             heads,
-            int(config.get("num_key_value_heads") or heads),
-            int(config.get("head_dim") or hidden // heads),
-            int(config["vocab_size"]),
+            _size(config, "num_key_value_heads", heads),
+            _size(config, "head_dim", hidden // heads),
+            _size(config, "vocab_size"),
             window,
             share,
             # transformers ties Gemma's by default and leaves the key out of config.json
@@ -174,12 +174,21 @@ def from_config(name: str, config: dict[str, Any]) -> Shapes:
         ) from error
 
 
+def _size(config: dict[str, Any], key: str, usual: int | None = None) -> int:
+    """The whole number at the key, or the usual one; raises KeyError, ValueError."""
+    found = (config.get(key) or usual) if usual is not None else config[key]
+    # no matrix of any model is nearly as large
+    if isinstance(found, bool) or not isinstance(found, int) or not 1 <= found <= 1_000_000_000:
+        raise ValueError(f"{key} is {found!r:.40}")
+    return found
+
+
 def _window(kind: str, config: dict[str, Any]) -> tuple[int | None, float]:
     window = config.get("sliding_window")
     if not window or config.get("use_sliding_window") is False:
         return None, 1.0
     share = {"gemma2": 0.5, "gemma3_text": 5 / 6}.get(kind, 1.0)
-    return int(window), share
+    return _size(config, "sliding_window"), share
 
 
 @cache

@@ -55,7 +55,7 @@ def is_older(version: str, than: str) -> bool:
 
 def _order(version: str) -> tuple[int, tuple[tuple[int, int, str], ...]]:
     epoch, colon, rest = version.partition(":")
-    return (int(epoch) if colon and epoch.isdecimal() else 0, version_key(rest if colon else version))
+    return (int(epoch) if colon and re.fullmatch(r"[0-9]{1,9}", epoch) else 0, version_key(rest if colon else version))
 
 
 def dpkg_problem(host: Host) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ from gpu_setup.cli import run
 from gpu_setup.envelope import Answer, encode
 from tests.cpu_time import at_most
 from tests.harness.report.examples import card
+from tests.recorded_machines import unpack
 
 BOMB = "a: &a [" + ",".join("x" * 8) + "]\n" + "".join(
     f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
@@ -192,3 +194,36 @@ def test_numbers(refusal: Callable[..., int], here: Path) -> None:
     for words in NUMBERS:
         for value in values:
             assert refusal(*words, value) == 2, (words, value[:30])
+
+
+DIGITS = "9" * 4400
+
+
+def test_thousands_of_digits_in_a_machine(refusal: Callable[..., int], tmp_path: Path) -> None:
+    unpack("rtx3090-healthy", tmp_path)
+    sources = ("sysroot/etc/passwd", "sysroot/proc/meminfo", "sysroot/var/lib/dpkg/status", "nvml.json", "paths.json")
+    for source in sources:
+        file = tmp_path / source
+        before = file.read_text()
+        # the first number in each line; more would be hundreds of megabytes
+        file.write_text(re.sub(r"(?m)^([^0-9\n]*)[0-9]+", rf"\g<1>{DIGITS}", before, count=30))
+        assert file.read_text() != before, source
+        for words in (("doctor",), ("facts",), ("plan",)):
+            assert refusal(*words, "--machine", str(tmp_path)) in (0, 1, 2, 3), source
+        file.write_text(before)
+
+
+def test_enormous_numbers_in_a_report(refusal: Callable[..., int], here: Path) -> None:
+    document = json.loads(encode(Answer("report", card(started_at="2026-11-25T10:00:00Z"), 0, str)))
+    for holder, key in (
+        (document["data"]["measurements"], "steps"),
+        (document["data"]["conditions"], "cards"),
+        (document["data"]["recipe"], "steps"),
+    ):
+        before = holder.get(key)
+        for value in (int(DIGITS[:400]), 1e308):
+            holder[key] = value
+            (here / "other.json").write_text(json.dumps(document))
+            for words in (("report", "other.json"), ("compare", "report.json", "other.json")):
+                assert refusal(*words) in (0, 1, 2, 3)
+        holder[key] = before

@@ -68,6 +68,7 @@ def test_kernel_releases_sort_by_number() -> None:
         *("6.8.0-9-generic", "6.8.0-31-generic", "6.8.0-31-lowlatency", "6.14.0-15-generic", "6.17.0-5-generic")
     ]
     assert version_key("6.14.0~rc1") < version_key("6.14.0")
+    assert version_key("1.009") == version_key("1.9") < version_key("1.10") < version_key(f"1.{'9' * 5000}")
 
 
 def test_kernel_command_line_keeps_quoted_words_together() -> None:

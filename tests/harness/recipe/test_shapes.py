@@ -91,3 +91,13 @@ def test_an_unknown_name_has_neighbours() -> None:
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipes_model_is_known(name: str) -> None:
     assert shapes_of(str(load_recipe(name).config["base_model"]))
+
+
+def test_sizes_that_no_model_has() -> None:
+    sizes = {**MISTRAL, "head_dim": 128}
+    del sizes["model_type"], sizes["tie_word_embeddings"]
+    for key in sizes:
+        for value in (-1, 10**12, 10**400, 1e308, "x", [1], True):
+            with pytest.raises(BadUsage) as caught:
+                from_config("mine", {**MISTRAL, key: value})
+            assert caught.value.code == "shapes.config", (key, value)
