@@ -16,7 +16,7 @@ from checks.allowed.people import variable as variable
 from checks.allowed.words import Reducer, as_it_is, each_line, join, lines, lists, phrases, word
 from checks.allowed.words import path as path
 from checks.facts import amd, apt, login_environment, nvidia
-from checks.facts.sources import answer_damage, damage
+from checks.facts.forms import answer_damage, damage
 from machine.scrub import Identities
 from machine.secrets import REDACTED
 

@@ -6,9 +6,9 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from checks.facts.forms import answer_damage
 from checks.facts.gaps import Gaps
 from checks.facts.host import Frozen
-from checks.facts.sources import answer_damage
 from machine.local import TIMED_OUT, Outcome
 
 Gpu = TypeVar("Gpu")

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
+from checks.facts.forms import answer_damage
 from checks.facts.gaps import Gaps, exists, names, on_path, raw, target, unfinished
 from checks.facts.host import Docker, Frozen, Package
 from checks.facts.software import EngineKind
-from checks.facts.sources import answer_damage
 from machine.local import Machine, Outcome
 
 INFO = ("docker", "info", "--format", "{{json .}}")

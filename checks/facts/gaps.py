@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
+from checks.facts.forms import KERNEL, answer_damage, damage, link_damage
 from checks.facts.host import Unread
-from checks.facts.sources import KERNEL, answer_damage, damage, link_damage
 from machine.local import ABSENT, DENIED, SMALL_FILE, TIMED_OUT, Machine, Outcome, Unreadable
 
 T = TypeVar("T")

@@ -14,9 +14,9 @@ from checks.allowed import packages, sources
 from checks.facts import login_environment
 from checks.facts.docker import parse_daemon_json, parse_info
 from checks.facts.firmware import parse_enrolled
+from checks.facts.forms import answer_damage, damage
 from checks.facts.kernel import module_name
 from checks.facts.read import read_host
-from checks.facts.sources import answer_damage, damage
 from machine import library_paths
 from machine.local import SMALL_FILE
 from machine.recorder import RecordingMachine

@@ -9,8 +9,9 @@ import pytest
 
 from checks.allowed import sources as allowed
 from checks.catalogue import catalogue
+from checks.facts.forms import damage
 from checks.facts.read import read_host
-from checks.facts.sources import damage, facts_from
+from checks.facts.sources import facts_from
 from checks.model import Status
 from checks.registry import ALL
 from checks.runner import run
