@@ -232,10 +232,8 @@ def last_error(text: str) -> str:
 
 def text_problem(text: str, doing: str) -> Problem:
     """The problem that the engine's API describes in this text: it has no codes for causes."""
-    cause = known_cause(text)
-    if cause is not None:
-        return cause.kind(f"image.{cause.code}", f"{doing}: {cause.why}", last_error(text), cause.next)
-    return OutsideFailed("image.failed", f"{doing}.", last_error(text), "Run the same command again")
+    failed = OutsideFailed("image.failed", f"{doing}.", last_error(text), "Run the same command again")
+    return _known_problem(text, doing) or failed
 
 
 def engine_problem(outcome: Outcome, doing: str, text: str | None = None, log: str | None = None) -> Problem:
@@ -248,9 +246,8 @@ def engine_problem(outcome: Outcome, doing: str, text: str | None = None, log: s
         return OutsideFailed(
             "image.engine", f"{doing}: the engine's program does not start ({outcome.problem}).", "", "gpu-setup doctor"
         )
-    cause = known_cause(output)
-    if cause is not None:
-        return cause.kind(f"image.{cause.code}", f"{doing}: {cause.why}", last_error(output), cause.next)
+    if known := _known_problem(output, doing):
+        return known
     if outcome.rc == 137:
         return OutsideFailed(
             "image.killed",
@@ -264,6 +261,11 @@ def engine_problem(outcome: Outcome, doing: str, text: str | None = None, log: s
         last_error(output),
         f"The full output is in {log}; run the same command again" if log else "Run the same command again",
     )
+
+
+def _known_problem(text: str, doing: str) -> Problem | None:
+    cause = known_cause(text)
+    return cause and cause.kind(f"image.{cause.code}", f"{doing}: {cause.why}", last_error(text), cause.next)
 
 
 def _message_lines(text: str) -> list[str]:
