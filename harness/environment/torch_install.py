@@ -21,6 +21,7 @@ from machine.events import Emit, Event
 from machine.paths import Paths, make
 
 STAGE = "environment"
+WANTED = "wanted-torch.txt"
 TorchSource = Literal["local", "index", "configured"]
 TorchCheck = Literal["sha256", "unverified"]
 
@@ -92,6 +93,7 @@ def install_torch(stack: Stack, pip: PipInstall, folder: Path, emit: Emit) -> tu
                 continue
             arguments = _arguments(stack, version, lock, folder)
             outcome = pip.install_checked(*options, *arguments, only_index=None if lock else stack.torch_index)
+            (folder / WANTED).unlink(missing_ok=True)
             if outcome.ok:
                 check: TorchCheck = "sha256" if lock else "unverified"
                 proof = "checked by its sha256" if lock else "unverified: no sha256 of it is known"
@@ -116,7 +118,7 @@ def _arguments(stack: Stack, version: str, lock: str, folder: Path) -> tuple[str
         return (*alone, "--force-reinstall", stack.requirement_of(version))
     text = torch_lock(lock)
     assert version in requirement_versions(text, "torch"), f"{lock} is not for {version}"
-    wanted = write_atomic(folder / "wanted-torch.txt", text)
+    wanted = write_atomic(folder / WANTED, text)
     return ("--no-deps", "--require-hashes", "--force-reinstall", "-r", str(wanted))
 
 
