@@ -70,6 +70,8 @@ class Allowed(Protocol):
     def file_system(self, kind: str) -> str: ...
 
 
+# EINVAL of readlink(2), and what a recording says instead
+_NO_LINK = ("Invalid argument", "not a symbolic link", "not recorded")
 # of one file or output; a log that repeats one complaint is no better for being longer
 _LONG = 1 << 20
 
@@ -110,8 +112,13 @@ class RecordingMachine:
         return self.folders[path]
 
     def link(self, path: str) -> str:
-        # that a path is no link is no gap: what it is instead is found by reading or listing it
-        self.links[path] = target = self.machine.link(path)
+        try:
+            self.links[path] = target = self.machine.link(path)
+        except Unreadable as error:
+            # that a path is no link is no gap: what it is instead is found by reading or listing it
+            if error.detail not in _NO_LINK or (path.startswith("/sys/") and error.detail == _NO_LINK[0]):
+                self._remember(error)
+            raise
         return target
 
     def stat(self, path: str) -> FileStatus:

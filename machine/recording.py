@@ -89,6 +89,7 @@ class RecordedMachine:
         try:
             return self.tree.target(real)
         except OSError as error:
+            self._refuse_unreadable(path)
             raise Unreadable(path, FAILED, "not a symbolic link") from error
 
     def stat(self, path: str) -> FileStatus:

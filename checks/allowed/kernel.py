@@ -74,14 +74,17 @@ def log(value: str, who: Identities) -> str:
     """
     reduced = kernel.reduce_log(value.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
     found = reduced.splitlines()
-    return join(
+    kept = [
         _log_line(line, who) if index or kernel.is_relevant(line) else _head(line) for index, line in enumerate(found)
-    )
+    ]
+    # a message without its time stays one: the log is damaged
+    broken = kernel.log_damage(value) and not kernel.log_damage(join(kept))
+    return join([*kept, REDACTED] if broken else kept)
 
 
 def _head(line: str) -> str:
     head = _LOG_HEAD.match(line)
-    return f"{head[0] if head else ''}{REDACTED}"
+    return f"{head[0] if head else '-- '}{REDACTED}"
 
 
 def _log_line(line: str, who: Identities) -> str:

@@ -231,7 +231,8 @@ while words[0].startswith("--"):
 child = subprocess.Popen(words, env=settings, stdin=subprocess.DEVNULL, stdout=open({str(tmp_path / "journal")!r}, "w"),
                          stderr=subprocess.STDOUT, start_new_session=True)
 open({str(tmp_path / "pid")!r}, "w").write(str(child.pid))
-subprocess.Popen(["sh", "-c", f"tail --pid={{child.pid}} --follow /dev/null; {{after}}"], start_new_session=True)
+subprocess.Popen(["sh", "-c", f"tail --pid={{child.pid}} --follow /dev/null; {{after}}"], start_new_session=True,
+                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 """
     for name, text in {
         "systemd-run": script,
