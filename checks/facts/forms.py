@@ -93,7 +93,7 @@ _LINK = (
     (_DEVICE, _SELF),
     (rf"{_DEVICE}/driver", r".*/drivers/[^/]+"),
     (rf"{_DEVICE}/iommu_group", r".*/iommu_groups/[0-9]+"),
-    (r"/sys/class/drm/[^/]+/device", r"(?:\.\./)+[\w:./-]+"),
+    (r"/sys/class/drm/[^/]+/device", r"(?:\.\./)+.+"),
 )
 
 

@@ -69,7 +69,7 @@ _LINKS = (
     (r"/sys/bus/pci/devices/[^/]+", r".*/devices/.*SELF"),
     (r"/sys/bus/pci/devices/.*/driver", r".*/drivers/[^/]+"),
     (r"/sys/bus/pci/devices/.*/iommu_group", r".*/iommu_groups/[0-9]+"),
-    (r"/sys/class/drm/.*/device", r"(?:\.\./)+[\w:./-]+"),
+    (r"/sys/class/drm/.*/device", r"(?:\.\./)+.+"),
 )
 # never empty, where they exist
 _FULL = ("/etc/os-release", "/etc/passwd", "/etc/group", "/var/lib/dpkg/status")
