@@ -167,6 +167,11 @@ def _run(arguments: Sequence[str], document: int | None) -> int:
     except click.ClickException as error:
         return _print_problem(Problem("command", error.format_message()), document)
     except click.Abort as stop:
+        from gpu_setup.environment_repair import rebuild
+
+        if stop.__cause__ is not None:
+            # click takes every EOFError for a person who answers nothing
+            rebuild(stop.__cause__, document)
         return _print_problem(_stop_problem(stop), document)
     except KeyboardInterrupt as stop:
         return _print_problem(_stop_problem(stop), document)

@@ -98,6 +98,8 @@ def clean_command(options: CleanOptions) -> Answer:
     from machine.errors import FINE
 
     file, replace = options.file, options.replace
+    if not file.name or (options.out is not None and not options.out.name):
+        raise click.UsageError("FILE and --out need a name.")
     if options.undo is not None:
         return _undo(file, options.undo, options.out, replace)
     rules = CleaningRules(_kinds(options.keep), _kinds(options.drop), options.names_as, options.names)

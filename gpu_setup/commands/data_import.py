@@ -84,6 +84,8 @@ def import_command(options: ImportOptions) -> Answer:
     from harness.dataset.row_writer import refuse_to_overwrite
     from machine.errors import FINE
 
+    if not options.files[0].name:
+        raise click.UsageError("FILE needs a name.")
     target = options.out or options.files[0].with_name(f"{options.files[0].stem}-alpaca.json")
     for file in (*options.files, *options.received):
         refuse_to_overwrite(target, file, options.replace)

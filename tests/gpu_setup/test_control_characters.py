@@ -13,10 +13,12 @@ import pytest
 
 from gpu_setup.cli import run
 from gpu_setup.envelope import Answer, encode
+from gpu_setup.render.page import report_page
 from gpu_setup.terminal import echo, style
 from harness.report.run_report import Report, read_report
 from machine.errors import Refused
 from machine.plain_text import change_strings
+from tests.harness.examples import log
 from tests.harness.report.examples import card
 from tests.recorded_machines import tree
 
@@ -142,6 +144,7 @@ def test_reports(shown: Callable[..., str], tmp_path: Path) -> None:
     for words in (("report", first), ("compare", first, other)):
         assert "�" in shown(*words)
         assert "�" in shown(*words, "--json")
+    harmless(report_page(read_report(Path(first)), log().steps, 3, "0.1.0"), "report.html")
     page, table, forum = (tmp_path / name for name in ("page.html", "table.csv", "forum.md"))
     shown("compare", first, other, "--html", str(page), "--csv", str(table), "--markdown", str(forum))
     for file in (page, table, forum):

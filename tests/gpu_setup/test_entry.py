@@ -11,6 +11,7 @@ import pytest
 
 from gpu_setup.entry import tidy
 from gpu_setup.environment_repair import is_damaged
+from tests.gpu_setup.launcher.checkouts import copy
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -99,3 +100,18 @@ def raised(code: str) -> BaseException:
 )
 def test_which_errors_show_a_damaged_environment(code: str, is_damage: bool) -> None:
     assert is_damaged(raised(code)) is is_damage
+
+
+def test_an_incomplete_compiled_file_is_removed_and_the_command_runs(tmp_path: Path) -> None:
+    """A disk that was full for a moment must not stop every later start (python/cpython#126606)."""
+    tool = copy(tmp_path / "tool")
+    start = [sys.executable, "-I", str(tool / "gpu_setup" / "__main__.py"), "schema"]
+    first = subprocess.run(start, capture_output=True, text=True)
+    assert first.returncode == 0
+    for module in ("commands/__pycache__/schema", "__pycache__/terminal"):
+        (compiled,) = (tool / "gpu_setup").glob(f"{module}.*.pyc")
+        compiled.write_bytes(compiled.read_bytes()[:200])
+        again = subprocess.run(start, capture_output=True, text=True)
+        # click ends the line of the question that it takes the error for
+        assert (again.returncode, again.stdout, again.stderr.strip()) == (0, first.stdout, "")
+        assert not compiled.exists()

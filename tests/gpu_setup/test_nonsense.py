@@ -189,6 +189,11 @@ NUMBERS = (
 )
 
 
+def test_files_without_a_name(refusal: Callable[..., int], here: Path) -> None:
+    for words in (("clean", ""), ("clean", "rows.json", "--yes", "--out", ""), ("import", ""), ("split", "")):
+        assert refusal("data", *words) == 2, words
+
+
 def test_numbers(refusal: Callable[..., int], here: Path) -> None:
     values = ("nan", "inf", "-inf", "-1", "1e999", "99999999999999999999", "9" * 4400, "", "many", "1\0", "٣" * 20)
     for words in NUMBERS:
