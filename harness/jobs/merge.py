@@ -13,10 +13,12 @@ import msgspec
 from harness.atomic_files import disk_errors
 from harness.environment.worker_process import WorkerContext
 from harness.process.diagnosis import describe_exit, process_failure
+from harness.recipe.safe_yaml import load_yaml
 from harness.training.examination import ExaminationSettings, examine, held_out_file
 from harness.training.launch import RunRecord
-from machine.errors import BadUsage, Refused
+from machine.errors import BadUsage, Refused, reason
 from machine.events import Event
+from machine.input_file import read_input
 
 STAGE = "merge"
 
@@ -41,11 +43,25 @@ class MergeResult(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
+def _no_config(folder: Path, why: str) -> BadUsage:
+    return BadUsage(
+        "merge.no-config",
+        f"The run {folder} cannot be merged: its config.yml cannot be read.",
+        f"{why}.",
+        "Give the folder of a run that gpu-setup made.",
+    )
+
+
 def is_four_bit(folder: Path) -> bool:
     """Whether the run's base was in 4 bit; raises BadUsage for a run without an adapter."""
     import yaml
 
-    config = yaml.safe_load((folder / "config.yml").read_text(encoding="utf-8"))
+    try:
+        config = load_yaml(read_input(folder / "config.yml").decode("utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise _no_config(folder, reason(error)) from error
+    if not isinstance(config, dict):
+        raise _no_config(folder, "It is no mapping of keys to values")
     if config.get("adapter") not in ("lora", "qlora"):
         raise BadUsage(
             "merge.no-adapter",

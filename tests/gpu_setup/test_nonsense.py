@@ -14,6 +14,8 @@ import pytest
 
 from gpu_setup.cli import run
 from gpu_setup.envelope import Answer, encode
+from harness.jobs.merge import is_four_bit
+from machine.errors import BadUsage
 from tests.cpu_time import at_most
 from tests.harness.report.examples import card
 from tests.recorded_machines import unpack
@@ -175,6 +177,19 @@ def test_recipes(places: dict[str, str], refusal: Callable[..., int], here: Path
 @pytest.mark.full
 def test_every_kind_for_every_command(places: dict[str, str], refusal: Callable[..., int], here: Path) -> None:
     refuse_all(READ, places, refusal)
+
+
+def test_documents_in_the_folder_of_a_run(places: dict[str, str], refusal: Callable[..., int], here: Path) -> None:
+    for kind in ("pipe", "zero", "empty", "nul", "not-utf8", "deep-json", "deep-object", "digits", "sparse"):
+        folder = here / kind
+        folder.mkdir()
+        for document in ("report.json", "run.json", "train.json"):
+            (folder / document).symlink_to(places[kind])
+        for words in ("report", "compare report.json", "try", "merge --out new", "train --resume"):
+            assert refusal(*words.split(), kind) == 2, (words, kind)
+        (folder / "config.yml").symlink_to(places[kind])
+        with pytest.raises(BadUsage):
+            is_four_bit(folder)
 
 
 NUMBERS = (

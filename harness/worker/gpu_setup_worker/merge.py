@@ -172,6 +172,13 @@ def copy_other_files(base: Path, adapter: Path, out: Path) -> None:
             shutil.copyfile(file, out / file.name)
 
 
+def remove_stale(folder: Path) -> None:
+    """Remove the incomplete models of merges that were killed: gigabytes that nobody would look for."""
+    for stale in folder.glob(".gpu-setup.*.merge.part"):
+        if not Path("/proc", stale.name.split(".")[2]).exists():
+            shutil.rmtree(stale, ignore_errors=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="gpu_setup_worker.merge")
     parser.add_argument("--base", type=Path, required=True)
@@ -181,11 +188,14 @@ def main() -> None:
     parser.add_argument("--four-bit", action="store_true")
     given = parser.parse_args()
     end_with_parent()
+    remove_stale(given.out.parent)
     # written to a temporary folder and renamed: an incomplete model must never be read as complete
-    partial = given.out.with_name(f"{given.out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    write(given.base, given.adapter, partial, given.dtype, given.four_bit)
-    os.replace(partial, given.out)
+    partial = given.out.with_name(f".gpu-setup.{os.getpid()}.merge.part")
+    try:
+        write(given.base, given.adapter, partial, given.dtype, given.four_bit)
+        os.replace(partial, given.out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 if __name__ == "__main__":

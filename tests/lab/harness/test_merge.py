@@ -17,8 +17,14 @@ pytestmark = pytest.mark.lab
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.full)])
 def test_the_tiny_model(training: Training, tiny_run: Ended, own_home: Path, tmp_path: Path, dtype: str) -> None:
     """Embedding and head were trained as a whole here, and the blocks through NF4."""
+    # a folder of the person's own, and what a merge that was killed has left
+    for name in ("model.partial", ".gpu-setup.999999999.merge.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "kept").touch()
     ended = tool(own_home, "merge", tiny_run.data["folder"], "--out", str(tmp_path / "model"), "--dtype", dtype)
     assert ended.rc == 0, ended.stderr
+    assert {file.name for file in tmp_path.iterdir()} - {"home"} == {"model", "model.partial"}
+    assert (tmp_path / "model.partial/kept").exists()
     must_follow(ended.document, "merge")
     data = ended.data
     assert data["held_out_merged"] == pytest.approx(data["held_out_adapter"], rel=1e-5 if dtype == "float32" else 1e-3)
