@@ -98,12 +98,14 @@ def new_file(
             before = _plain_file(path)
             if before is not None:
                 # root, too, gives no file of a person to itself
-                owner, mode = (before.st_uid, before.st_gid), stat.S_IMODE(before.st_mode) if mode is None else mode
-            if owner is not None and owner != (os.geteuid(), os.getegid()):
-                with suppress(OSError):
+                owner = (before.st_uid, before.st_gid)
+            # only root may give a file away, and FAT knows neither owners nor permissions
+            with suppress(OSError):
+                if owner is not None:
                     os.fchown(handle, *owner)
-            if mode is not None:
-                os.fchmod(handle, mode)
+            with suppress(OSError):
+                if before is not None and mode is None:
+                    os.fchmod(handle, stat.S_IMODE(before.st_mode))
             yield out
             out.flush()
             os.fsync(handle)
