@@ -36,11 +36,15 @@ def style(text: str, **how: Any) -> str:
     return click.style(clean(text), **how).replace("\x1b[", _OURS)
 
 
+def as_shown(text: str) -> str:
+    """What a terminal gets: our own escape sequences, and no control character of anybody else."""
+    return "\x1b[".join(map(clean, text.split(_OURS)))
+
+
 def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
     """Write the text, cleaned; with colours where the stream shows them. Raises OutputFailed, for stdout only."""
     stream = sys.stderr if err else sys.stdout
-    shown = "\x1b[".join(map(clean, text.split(_OURS)))
-    click.echo(shown, stream, nl=nl, color=_colour(stream.isatty()))
+    click.echo(as_shown(text), stream, nl=nl, color=_colour(stream.isatty()))
 
 
 def confirm(question: str, *, default: bool = False, abort: bool = False) -> bool:

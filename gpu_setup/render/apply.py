@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from gpu_setup.render.layout import label_text, wrap_text
 from gpu_setup.terminal import style
-from machine.plain_text import clean
 from provision.apply.journal import ApplyRun, ApplyStatus
 
 SIGNS = {
@@ -58,15 +57,15 @@ def _text(run: ApplyRun, head: str, next: str) -> str:
         if step.outcome == "already":
             continue
         sign, colour = SIGNS.get(step.outcome, ("·", "white"))
-        lines += wrap_text(clean(step.title), "  ", first=style(f"{sign} ", fg=colour, bold=True))
+        lines += wrap_text(step.title, "  ", first=style(f"{sign} ", fg=colour, bold=True))
         if step.outcome == "left":
-            lines += [f"    {clean(line)}" for line in step.note.splitlines()[:20]]
+            lines += [f"    {line}" for line in step.note.splitlines()[:20]]
     for note in run.notes:
-        lines += wrap_text(clean(note), "  ", first="· ")
+        lines += wrap_text(note, "  ", first="· ")
     if run.problem is not None:
-        lines += wrap_text(clean(run.problem.what), "  ", first=style("✗ ", fg="red", bold=True))
+        lines += wrap_text(run.problem.what, "  ", first=style("✗ ", fg="red", bold=True))
         if run.problem.why:
-            lines += label_text("why", clean(run.problem.why))
+            lines += label_text("why", run.problem.why)
     if next:
-        lines += wrap_text(clean(next), "      ", first=style("Next: ", bold=True))
+        lines += wrap_text(next, "      ", first=style("Next: ", bold=True))
     return "\n".join(lines) + "\n"

@@ -13,7 +13,6 @@ from harness.report.baseline import BaselineComparison
 from harness.report.compare import ComparedRun, Comparison, Ratio, format_value, what_to_compare
 from harness.report.comparison_key import describe_work
 from harness.report.published_speeds import OtherWork, PublishedMatch, RatedSpeed
-from machine.plain_text import clean
 
 RATIO_COLOURS = {"faster": "green", "slower": "red", "equal": None, "unknown": "yellow"}
 MARK_COLOURS = {"impossible": "red", "implausible": "yellow", "plausible": "green", "unknown": None}
@@ -29,7 +28,7 @@ def comparison_text(comparison: Comparison) -> str:
         return _not_comparable(comparison)
     runs = comparison.runs
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs of the same work"
-    lines = [style(count, bold=True), *wrap_text(clean(work_words(comparison)), "  "), ""]
+    lines = [style(count, bold=True), *wrap_text(work_words(comparison), "  "), ""]
     lines.append(_speed_row("", "", "tokens/s", "95 % interval", "to A" if len(runs) > 1 else "", ""))
     lines += [_speed_line(run) for run in runs]
     rated = [line for run in runs if run.ratio for line in _ratio_lines(run, run.ratio)]
@@ -40,11 +39,11 @@ def comparison_text(comparison: Comparison) -> str:
         lines += ["", "Conditions that differ"]
         for each in comparison.changed:
             values = "; ".join(
-                f"{run.letter} {clean(format_value(value))}" for run, value in zip(runs, each.values, strict=True)
+                f"{run.letter} {format_value(value)}" for run, value in zip(runs, each.values, strict=True)
             )
             lines += wrap_text(values, " " * 28, first=f"  {each.key:<26}")
     if comparison.same:
-        same = ", ".join(f"{name} {clean(format_value(value))}" for name, value in comparison.same.items())
+        same = ", ".join(f"{name} {format_value(value)}" for name, value in comparison.same.items())
         label = "same in all runs" if len(runs) > 1 else "conditions"
         lines += ["", label.capitalize(), *wrap_text(same, "  ")]
     published = [line for run in runs if run.beside for line in beside_lines(run.letter, run.beside)]
@@ -91,10 +90,10 @@ def ratio_words(ratio: Ratio) -> str:
 
 def beside_lines(which: str, found: PublishedMatch) -> Iterator[str]:
     """The report beside the published records: the share where one is of the same work, else what is not comparable."""
-    yield from wrap_text(clean(found.sentence), "   ", first=f"{which}  ")
+    yield from wrap_text(found.sentence, "   ", first=f"{which}  ")
     for other in found.others[:OTHERS]:
         words = f"{record_words(other.judged)}. Not comparable: {other_words(other)}."
-        yield from wrap_text(clean(words), "     ", first="   · ")
+        yield from wrap_text(words, "     ", first="   · ")
     if len(found.others) > OTHERS:
         yield f"     and {len(found.others) - OTHERS} more: gpu-setup compare --published"
 
@@ -131,7 +130,7 @@ def records_text(found: Sequence[RatedSpeed]) -> str:
 def baseline_lines(found: BaselineComparison) -> list[str]:
     """The verdict against a baseline, for below a report."""
     word = style(found.verdict.upper(), fg=BASELINE_COLOURS[found.verdict], bold=True)
-    return wrap_text(clean(found.sentence), " " * (len(found.verdict) + 2), first=f"{word}  ")
+    return wrap_text(found.sentence, " " * (len(found.verdict) + 2), first=f"{word}  ")
 
 
 def percent(value: float | None) -> str:
@@ -160,12 +159,10 @@ FIGURES = (
 def _not_comparable(comparison: Comparison) -> str:
     runs = comparison.runs
     lines = [style("Not comparable: these reports did different work.", fg="yellow", bold=True), ""]
-    lines += [f"{run.letter}  {clean(run.machine)}: {clean(run.recipe)}, {run.started_at}" for run in runs]
+    lines += [f"{run.letter}  {run.machine}: {run.recipe}, {run.started_at}" for run in runs]
     lines.append("")
     for each in comparison.differences:
-        values = "; ".join(
-            f"{run.letter} {clean(format_value(value))}" for run, value in zip(runs, each.values, strict=True)
-        )
+        values = "; ".join(f"{run.letter} {format_value(value)}" for run, value in zip(runs, each.values, strict=True))
         lines += wrap_text(values, " " * 28, first=f"  {each.key:<26}")
     return "\n".join([*lines, "", *wrap_text(what_to_compare(comparison.differences), "")]) + "\n"
 
@@ -175,7 +172,7 @@ def _speed_line(run: ComparedRun) -> str:
     ratio = run.ratio
     between = _between(ratio.low, ratio.high, 3) if ratio else ""
     value = f"{ratio.value:.3f}" if ratio else ""
-    return _speed_row(run.letter, clean(run.machine), figure(speed.median), interval(speed), value, between)
+    return _speed_row(run.letter, run.machine, figure(speed.median), interval(speed), value, between)
 
 
 def _speed_row(letter: str, machine: str, median: str, spread: str, ratio: str, between: str) -> str:

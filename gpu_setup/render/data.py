@@ -6,7 +6,6 @@ from gpu_setup.render.layout import wrap_text
 from gpu_setup.render.report import figure
 from gpu_setup.terminal import style
 from harness.dataset.findings import DataFinding, DataReport, KindChange, TokenCounts
-from machine.plain_text import clean
 
 SIGNS = {"error": ("✗", "red"), "warning": ("!", "yellow"), "info": ("·", "blue")}
 ROWS_SHOWN = 8
@@ -31,8 +30,8 @@ def data_text(report: DataReport) -> str:
         lines += change_lines(change)
     for written in report.written:
         verb = "wrote" if written.written else "would write"
-        lines += wrap_text(f"{verb} {count_text(written.rows, written.what)}: {clean(written.path)}", "  ", first="→ ")
-    lines += [line for note in report.notes for line in wrap_text(clean(note), "  ", first="· ")]
+        lines += wrap_text(f"{verb} {count_text(written.rows, written.what)}: {written.path}", "  ", first="→ ")
+    lines += [line for note in report.notes for line in wrap_text(note, "  ", first="· ")]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -47,9 +46,7 @@ def head_lines(report: DataReport) -> list[str]:
         if count and severity != "info"
     ]
     said = ", ".join(words) if words else style("no problems found", fg="green")
-    lines = [
-        f"{clean(report.file)}: {count_text(report.rows)}, {said}" if report.action == "check" else _action_line(report)
-    ]
+    lines = [f"{report.file}: {count_text(report.rows)}, {said}" if report.action == "check" else _action_line(report)]
     if report.action == "check":
         languages = ", ".join(f"{code} {count:,}" for code, count in list(report.languages.items())[:6])
         if languages:
@@ -72,14 +69,14 @@ def count_text(number: int, what: str = "rows") -> str:
 
 
 def _action_line(report: DataReport) -> str:
-    return f"{clean(report.file)}: {count_text(report.rows)} read"
+    return f"{report.file}: {count_text(report.rows)} read"
 
 
 def finding_lines(finding: DataFinding) -> list[str]:
     """One kind: what, in which rows, an excerpt, why it matters, what cleaning does."""
     sign, colour = SIGNS[finding.severity]
     lines = wrap_text(
-        clean(finding.summary),
+        finding.summary,
         "  ",
         first=f"{style(sign, fg=colour)} ",
         style=lambda text: style(text, bold=True),
@@ -93,7 +90,7 @@ def finding_lines(finding: DataFinding) -> list[str]:
         place = f"row {example.row:,}" if example.row is not None else "the file"
         where = f"{place} (line {example.line:,})" if example.line is not None else place
         if example.row is not None:
-            lines += wrap_text(f"{where}: {clean(example.excerpt)}", "      ", first="    ")
+            lines += wrap_text(f"{where}: {example.excerpt}", "      ", first="    ")
     lines += wrap_text(finding.why, "    ", style=lambda text: style(text, dim=True))
     if finding.severity != "info":
         lines.append(style(f"    {finding.kind}: {DOES[finding.clean]}", dim=True))
@@ -142,9 +139,7 @@ def change_lines(change: KindChange) -> list[str]:
         first="~ ",
         style=lambda text: style(text, bold=True),
     )
-    lines += wrap_text(f"- {clean(change.before)}", "      ", first="    ", style=lambda text: style(text, fg="red"))
+    lines += wrap_text(f"- {change.before}", "      ", first="    ", style=lambda text: style(text, fg="red"))
     if change.after:
-        lines += wrap_text(
-            f"+ {clean(change.after)}", "      ", first="    ", style=lambda text: style(text, fg="green")
-        )
+        lines += wrap_text(f"+ {change.after}", "      ", first="    ", style=lambda text: style(text, fg="green"))
     return lines

@@ -12,7 +12,6 @@ from gpu_setup.render.layout import label_text, wrap_text
 from gpu_setup.render.machine import machine_line
 from gpu_setup.terminal import style
 from machine.local import TIMED_OUT
-from machine.plain_text import clean
 
 SIGNS = {
     Status.FAIL: ("✗", "red"),
@@ -74,7 +73,7 @@ def summary_text(report: DoctorReport, host: Host, catalogue: Catalogue) -> str:
     lines = wrap_text(machine_line(host, catalogue), "  ", first="")
     for status in (Status.FAIL, Status.WARN):
         for result in by_status[status]:
-            lines += wrap_text(f"{clean(result.reason)} ({result.id})", "  ", first=_sign(status))
+            lines += wrap_text(f"{result.reason} ({result.id})", "  ", first=_sign(status))
     return "\n".join([*lines, *_counts(report, by_status, verbose=False)]) + "\n"
 
 
@@ -100,16 +99,16 @@ def explain_text(check: Check) -> str:
 def _finding(finding: Finding) -> list[str]:
     sign, colour = SEVERITY_SIGNS[finding.severity]
     lines = wrap_text(
-        clean(finding.summary),
+        finding.summary,
         "  ",
         first=style(f"{sign} ", fg=colour, bold=True),
         style=lambda line: style(line, bold=True),
     )
-    lines += wrap_text(f"{finding.check}, {clean(finding.subject)}", "  ", style=lambda line: style(line, dim=True))
+    lines += wrap_text(f"{finding.check}, {finding.subject}", "  ", style=lambda line: style(line, dim=True))
     if finding.why:
-        lines += label_text("why", clean(finding.why))
+        lines += label_text("why", finding.why)
     for number, evidence in enumerate(finding.evidence):
-        lines += label_text("" if number else "seen", f"{clean(evidence.source)}: {clean(evidence.value)}")
+        lines += label_text("" if number else "seen", f"{evidence.source}: {evidence.value}")
     if finding.caused_by:
         lines += label_text("cause", f"{finding.caused_by}: fix that first.")
     if finding.fix is not None:
@@ -121,7 +120,7 @@ def _consequence(finding: Finding) -> list[str]:
     """One line under the cause: it goes away with it."""
     sign, colour = SEVERITY_SIGNS[finding.severity]
     first = f"  so     {style(sign, fg=colour)} "
-    return wrap_text(f"{clean(finding.summary)} ({finding.check})", " " * 11, first=first)
+    return wrap_text(f"{finding.summary} ({finding.check})", " " * 11, first=first)
 
 
 def _fix(fix: Fix) -> list[str]:
@@ -133,7 +132,7 @@ def _fix(fix: Fix) -> list[str]:
         )
         if needed
     ]
-    lines = label_text("fix", clean(fix.text))
+    lines = label_text("fix", fix.text)
     if fix.argv:
         # a command is never broken over lines: it is there to be copied
         lines += [f"         $ {command_text(fix.argv, fix.needs_sudo)}"]
@@ -145,7 +144,7 @@ def _fix(fix: Fix) -> list[str]:
 
 
 def command_text(argv: Iterable[str], sudo: bool = False) -> str:
-    return clean(shlex.join([*(["sudo"] if sudo else []), *argv]))
+    return shlex.join([*(["sudo"] if sudo else []), *argv])
 
 
 def _details(by_status: dict[Status, list[CheckResult]]) -> list[str]:
@@ -156,14 +155,14 @@ def _details(by_status: dict[Status, list[CheckResult]]) -> list[str]:
         for finding in result.findings:
             lines += [*_finding(finding), ""]
     for result in by_status[Status.UNKNOWN]:
-        lines += wrap_text(f"{result.id}: {clean(result.reason)}", "  ", first=_sign(Status.UNKNOWN))
+        lines += wrap_text(f"{result.id}: {result.reason}", "  ", first=_sign(Status.UNKNOWN))
     # many checks are skipped for one and the same reason
     for reason in dict.fromkeys(result.reason for result in by_status[Status.SKIP]):
         ids = ", ".join(result.id for result in by_status[Status.SKIP] if result.reason == reason)
-        lines += wrap_text(f"{clean(reason)} Skipped: {ids}", "  ", first=_sign(Status.SKIP))
+        lines += wrap_text(f"{reason} Skipped: {ids}", "  ", first=_sign(Status.SKIP))
     for result in by_status[Status.PASS]:
         if result not in noted:
-            lines += wrap_text(f"{result.id}: {clean(result.reason or result.title)}", "  ", first=_sign(Status.PASS))
+            lines += wrap_text(f"{result.id}: {result.reason or result.title}", "  ", first=_sign(Status.PASS))
     return [*lines, ""] if lines else []
 
 
@@ -172,7 +171,7 @@ def _counts(report: DoctorReport, by_status: dict[Status, list[CheckResult]], ve
     lines: list[str] = []
     nothing_to_train = next((r for r in by_status[Status.SKIP] if r.id == "gpu.present"), None)
     if nothing_to_train and not verbose:
-        lines += wrap_text(clean(nothing_to_train.reason), "  ", first=_sign(Status.SKIP))
+        lines += wrap_text(nothing_to_train.reason, "  ", first=_sign(Status.SKIP))
     counts = [
         (summary.fail, "failed"),
         (summary.warn, "warning" if summary.warn == 1 else "warnings"),
@@ -195,7 +194,7 @@ def _silent(host: Host) -> list[str]:
         ("docker", host.docker.problem),
         *((gap.source, gap.reason) for gap in host.unread if gap.source not in ("nvml", "amdsmi", "docker info")),
     )
-    names = dict.fromkeys(clean(name) for name, problem in asked if problem and TIMED_OUT in problem)
+    names = dict.fromkeys(name for name, problem in asked if problem and TIMED_OUT in problem)
     return wrap_text(f"No answer in time from: {', '.join(names)}.", "  ", first=_sign(Status.UNKNOWN)) if names else []
 
 
@@ -232,7 +231,7 @@ def _next_fix(finding: Finding, first: str, indent: str, before: str = "") -> li
     assert fix is not None
     if fix.kind is FixKind.PROVISION:
         return [f"{first}{before}gpu-setup plan (shows what would be installed; changes nothing)"]
-    lines = wrap_text(f"{before}{clean(fix.text)} ({finding.check})", indent, first=first)
+    lines = wrap_text(f"{before}{fix.text} ({finding.check})", indent, first=first)
     if fix.argv:
         lines.append(f"{indent}$ {command_text(fix.argv, fix.needs_sudo)}")
     return lines

@@ -9,7 +9,6 @@ from checks.facts.host import Amd, Apt, Docker, Firmware, Host, Kernel, Nvidia, 
 from checks.rules.cards import name
 from gpu_setup.render.layout import wrap_text
 from gpu_setup.terminal import style
-from machine.plain_text import clean
 
 UNKNOWN = "not known"
 ENGINES = {
@@ -44,11 +43,11 @@ def facts_text(host: Host, catalogue: Catalogue) -> str:
     ):
         lines.append(style(title, bold=True))
         for label, value in rows:
-            lines += wrap_text(clean(value), " " * 20, first=f"  {label:<18}")
+            lines += wrap_text(value, " " * 20, first=f"  {label:<18}")
     if host.unread:
         lines.append(style("could not be read", bold=True))
         for unread in host.unread:
-            lines += wrap_text(clean(f"{unread.source}: {unread.reason}"), "    ", first="  ")
+            lines += wrap_text(f"{unread.source}: {unread.reason}", "    ", first="  ")
     return "\n".join(lines) + "\n"
 
 

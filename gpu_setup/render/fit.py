@@ -7,7 +7,6 @@ import msgspec
 from gpu_setup.render.layout import wrap_text
 from gpu_setup.terminal import style
 from harness.memory.fit import FitResult
-from machine.plain_text import clean
 
 BAR = 32
 
@@ -52,14 +51,14 @@ def _verdict(fit: FitResult) -> list[str]:
     word = style("FITS", fg="green", bold=True) if fit.fits else style("DOES NOT FIT", fg="red", bold=True)
     width = 6 if fit.fits else 14
     assert fit.card_bytes is not None
-    words = f"{_gib(fit.total_bytes)} GiB of the {_gib(fit.card_bytes)} GiB available on {clean(fit.card or '')}"
+    words = f"{_gib(fit.total_bytes)} GiB of the {_gib(fit.card_bytes)} GiB available on {fit.card or ''}"
     return wrap_text(words, " " * width, first=f"{word}  ")
 
 
 def _job(fit: FitResult) -> str:
     job = fit.job
     adapter = f" r {job.rank}" if job.rank else ""
-    return clean(
+    return (
         f"{job.model}, {job.method}{adapter}: {job.batch} x {job.seq:,} tokens, "
         f"{'packed' if job.packing else 'not packed'}, {'with' if job.checkpointing else 'without'} checkpointing, "
         f"{job.optimizer}, {job.dtype} (recipe {job.recipe})"
@@ -69,7 +68,7 @@ def _job(fit: FitResult) -> str:
 def _room(fit: FitResult) -> list[str]:
     if fit.card_source is None or fit.largest is None:
         return []
-    lines = wrap_text(f"{clean(fit.card or '')}: {fit.card_source}.", "  ", first="· ")
+    lines = wrap_text(f"{fit.card or ''}: {fit.card_source}.", "  ", first="· ")
     batch, seq = fit.largest.batch, fit.largest.seq
     if not batch and not seq:
         return [*lines, *wrap_text("Not even one short sequence fits.", "  ", first="· ")]

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from gpu_setup.render.layout import label_text, wrap_text
 from gpu_setup.terminal import style
-from machine.plain_text import clean
 
 if TYPE_CHECKING:
     from containers.engine_report import EngineReport
@@ -21,7 +20,7 @@ def built_text(image: ImageResult) -> str:
     built = image.built
     assert built is not None
     lines = [
-        f"Image {image.tag}: {built.size / 1e9:.2f} GB, built in {built.seconds:.0f} s by {clean(built.engine)}",
+        f"Image {image.tag}: {built.size / 1e9:.2f} GB, built in {built.seconds:.0f} s by {built.engine}",
         f"  {built.cached} of {built.steps} steps came from the cache",
         *wrap_text(f"stack {image.spec.stack}: {image.spec.because}", "  "),
         "  next: gpu-setup image verify",
@@ -40,13 +39,13 @@ def engine_text(found: EngineReport) -> str:
     """What the engine can do, what it cannot, and how this machine's cards get into its containers."""
     engine = found.engine
     name = f"{engine.kind} {engine.version or '(version not known)'}{', rootless' if engine.rootless else ''}"
-    lines = [clean(name) + (f", images in {clean(engine.root_dir)}" if engine.root_dir else "")]
-    lines += [f"  can     {clean(word)}" for word in engine.can]
-    lines += [f"  cannot  {clean(word)}" for word in engine.cannot]
+    lines = [name + (f", images in {engine.root_dir}" if engine.root_dir else "")]
+    lines += [f"  can     {word}" for word in engine.can]
+    lines += [f"  cannot  {word}" for word in engine.cannot]
     for way in found.ways:
         if way.access is None:
-            lines += wrap_text(f"{way.vendor} cards cannot be used in containers: {clean(way.why)}", "  ")
-            lines += label_text("next", clean(way.next))
+            lines += wrap_text(f"{way.vendor} cards cannot be used in containers: {way.why}", "  ")
+            lines += label_text("next", way.next)
         else:
             lines.append(f"  {way.vendor} cards are passed to containers {WAYS[way.access]}")
     if not found.ways:
@@ -59,9 +58,7 @@ def verification_text(found: Verification) -> str:
     lines = [f"{found.image} on {found.device}"]
     for proof in found.checks:
         sign, colour = SIGNS.get(proof.status, ("?", "yellow"))
-        lines += wrap_text(
-            f"{proof.title}: {clean(proof.reason)}", "    ", first=f"  {style(sign, fg=colour, bold=True)} "
-        )
+        lines += wrap_text(f"{proof.title}: {proof.reason}", "    ", first=f"  {style(sign, fg=colour, bold=True)} ")
     words = {
         "pass": "Verified from inside: the image is correct.",
         "fail": "This image does not fit this machine.",

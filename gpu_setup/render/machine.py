@@ -5,7 +5,6 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.rules.cards import VENDOR_NAMES, name
-from machine.plain_text import clean
 
 
 def machine_line(host: Host, catalogue: Catalogue) -> str:
@@ -15,4 +14,4 @@ def machine_line(host: Host, catalogue: Catalogue) -> str:
     parts += [f"{names.count(each)} x {each}" if names.count(each) > 1 else each for each in dict.fromkeys(names)]
     if host.cards is not None and not names:
         parts.append("no NVIDIA or AMD card")
-    return clean(f"{host.machine or 'machine'}: {', '.join(parts)}")
+    return f"{host.machine or 'machine'}: {', '.join(parts)}"

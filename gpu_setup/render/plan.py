@@ -7,7 +7,6 @@ import shlex
 from gpu_setup.render.facts import size
 from gpu_setup.render.layout import label_text, wrap_text
 from gpu_setup.terminal import style
-from machine.plain_text import clean
 from provision.model import AptInstall, AptRemove, Plan, Reboot, State, Step, WantedPackage
 
 SIGNS = {
@@ -23,14 +22,14 @@ def plan_text(plan: Plan, machine: str, verbose: bool, hint: bool = True) -> str
     """The whole plan. `verbose` adds commands, undo, and the steps that are done already; `hint` that it is a plan."""
     lines = [*wrap_text(machine, "  ", first=""), ""]
     for refusal in plan.refusals:
-        lines += wrap_text(clean(refusal.what), "  ", first=style("✗ ", fg="red", bold=True))
-        lines += label_text("why", clean(refusal.why))
-        lines += [*label_text("next", clean(refusal.next)), ""]
+        lines += wrap_text(refusal.what, "  ", first=style("✗ ", fg="red", bold=True))
+        lines += label_text("why", refusal.why)
+        lines += [*label_text("next", refusal.next), ""]
     open_steps = plan.open_steps()
     for step in plan.steps if verbose else open_steps:
         lines += [*_step(step, verbose), ""]
     for note in plan.notes:
-        lines += wrap_text(clean(note), "  ", first="· ")
+        lines += wrap_text(note, "  ", first="· ")
     lines += _sums(plan, hint)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -38,23 +37,23 @@ def plan_text(plan: Plan, machine: str, verbose: bool, hint: bool = True) -> str
 def _step(step: Step, verbose: bool) -> list[str]:
     sign, colour = SIGNS[step.state]
     lines = wrap_text(
-        clean(step.title),
+        step.title,
         "  ",
         first=style(f"{sign} ", fg=colour, bold=True),
         style=lambda line: style(line, bold=True),
     )
-    lines += wrap_text(clean(step.because), "    ")
+    lines += wrap_text(step.because, "    ")
     if isinstance(step.action, AptInstall):
         lines += _packages(step.action, verbose)
     if isinstance(step.action, (AptInstall, AptRemove)) and (
         removed := (*_removed_packages(step.action), *step.action.removes)
     ):
-        lines += wrap_text(clean(f"removes: {', '.join(removed)}"), "      ", first="    · ")
+        lines += wrap_text(f"removes: {', '.join(removed)}", "      ", first="    · ")
     if verbose:
-        lines += [f"    $ {clean(shlex.join(command))}" for command in step.commands]
-        lines += [f"    {clean(line)}" for line in step.diff.splitlines()]
+        lines += [f"    $ {shlex.join(command)}" for command in step.commands]
+        lines += [f"    {line}" for line in step.diff.splitlines()]
         if step.undo:
-            lines += wrap_text(clean(f"undo: {step.undo}"), "    ")
+            lines += wrap_text(f"undo: {step.undo}", "    ")
     return lines
 
 
@@ -69,9 +68,9 @@ def _packages(action: AptInstall, verbose: bool) -> list[str]:
     more = [shown(wanted) for wanted in action.brings]
     if more and not verbose:
         names.append(f"and {len(more)} dependencies")
-    lines = wrap_text(clean(", ".join(names)), "      ", first="    · ")
+    lines = wrap_text(", ".join(names), "      ", first="    · ")
     if more and verbose:
-        lines += wrap_text(clean(f"dependencies: {', '.join(more)}"), "      ", first="    · ")
+        lines += wrap_text(f"dependencies: {', '.join(more)}", "      ", first="    · ")
     return lines
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from gpu_setup.terminal import style
 from machine.errors import Problem
-from machine.plain_text import clean
 
 
 def problem_text(problem: Problem) -> str:
     """Two to four lines; a part that the problem does not have is left out."""
-    lines = [style("gpu-setup: ", bold=True) + clean(problem.what)]
-    lines += [f"  {label}{clean(text)}" for label, text in (("why:  ", problem.why), ("next: ", problem.next)) if text]
+    lines = [style("gpu-setup: ", bold=True) + problem.what]
+    lines += [f"  {label}{text}" for label, text in (("why:  ", problem.why), ("next: ", problem.next)) if text]
     return "\n".join(lines) + "\n"

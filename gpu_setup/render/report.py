@@ -10,7 +10,6 @@ from harness.measure.measurement import Measurement
 from harness.measure.smoke_criteria import Smoke
 from harness.report.run_report import Report
 from harness.training.examination import AnswerPair
-from machine.plain_text import clean
 
 VERDICT_COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 ANSWERS_SHOWN = 3
@@ -19,7 +18,7 @@ ANSWERS_SHOWN = 3
 def report_text(report: Report, answers: int = ANSWERS_SHOWN) -> str:
     """The whole report; `answers` of the before-and-after pairs are shown."""
     verdict = style(report.verdict.upper(), fg=VERDICT_COLOURS[report.verdict], bold=True)
-    name = clean(f"{report.recipe.name}: {report.recipe.title}")
+    name = f"{report.recipe.name}: {report.recipe.title}"
     lines = [
         *wrap_text(name, " " * (len(report.verdict) + 2), first=f"{verdict}  "),
         *wrap_text(machine_words(report), "  "),
@@ -107,7 +106,7 @@ def machine_words(report: Report) -> str:
     device = worker.device if worker and on_gpu else f"{host.cpu or 'CPU'} ({host.cores or '?'} cores)"
     axolotl = f", Axolotl {worker.axolotl}" if worker and worker.axolotl else ""
     method = f"; {report.method.label}" if report.method else ""
-    return clean(f"{device}; {host.os or 'unknown system'}; torch {environment.torch}{axolotl}{method}")
+    return f"{device}; {host.os or 'unknown system'}; torch {environment.torch}{axolotl}{method}"
 
 
 def workload_words(report: Report) -> str | None:
@@ -138,9 +137,9 @@ def answer_lines(answers: tuple[AnswerPair, ...], shown: int) -> list[str]:
     """Question, before and after; the rest is counted."""
     lines: list[str] = []
     for answer in answers[:shown]:
-        lines += wrap_text(clean(answer.question), "  ", first="? ", style=lambda text: style(text, bold=True))
-        lines += wrap_text(clean(answer.before) or "(nothing)", "          ", first="  before  ")
-        lines += wrap_text(clean(answer.after) or "(nothing)", "          ", first="  after   ")
+        lines += wrap_text(answer.question, "  ", first="? ", style=lambda text: style(text, bold=True))
+        lines += wrap_text(answer.before or "(nothing)", "          ", first="  before  ")
+        lines += wrap_text(answer.after or "(nothing)", "          ", first="  after   ")
     left = len(answers) - shown
     return lines + ([f"  … and {left} more in the report"] if left > 0 else [])
 

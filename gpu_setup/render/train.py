@@ -9,7 +9,6 @@ from gpu_setup.terminal import style
 from harness.jobs.merge import MergeResult
 from harness.jobs.train import TrainingResult
 from harness.training.examination import Examination
-from machine.plain_text import clean
 
 
 def trained_text(result: TrainingResult) -> str:
@@ -17,7 +16,7 @@ def trained_text(result: TrainingResult) -> str:
     if result.background is not None:
         return _background_text(result)
     head = style("TRAINED", fg="green", bold=True)
-    base = clean(f"{result.recipe} on {count_text(result.rows)} of your data, base model {result.base_model}")
+    base = f"{result.recipe} on {count_text(result.rows)} of your data, base model {result.base_model}"
     lines = [*wrap_text(base, " " * 9, first=f"{head}  "), ""]
     lines += _row("steps", f"{result.steps} of {result.planned_steps}")
     if result.seconds is not None:
@@ -32,16 +31,16 @@ def trained_text(result: TrainingResult) -> str:
         )
     if result.resumed_from:
         lines += _row("resumed after", ", ".join(f"step {step}" for step in result.resumed_from))
-    lines += _row("adapter", clean(result.adapter or ""))
+    lines += _row("adapter", result.adapter or "")
     if result.merged:
-        lines += _row("merged model", clean(result.merged))
+        lines += _row("merged model", result.merged)
     if result.answers:
         lines += ["", *answer_lines(result.answers, ANSWERS_SHOWN)]
     if result.notes:
         lines += ["", *(line for note in result.notes for line in wrap_text(note, "  ", first="· "))]
-    lines += ["", f'Try it:  gpu-setup try {clean(result.folder)} --prompt "…"']
+    lines += ["", f'Try it:  gpu-setup try {result.folder} --prompt "…"']
     if not result.merged:
-        lines += [f"Merge:   gpu-setup merge {clean(result.folder)} --out DIR"]
+        lines += [f"Merge:   gpu-setup merge {result.folder} --out DIR"]
     return "\n".join(lines) + "\n"
 
 
@@ -59,14 +58,14 @@ def _background_text(result: TrainingResult) -> str:
     lines = [f"The training runs as {result.background.unit}.", ""]
     for label, text in (("watch", result.background.follow), ("stop", result.background.stop)):
         lines += label_text(label, text)
-    lines += label_text("then", f"gpu-setup train --resume {clean(result.folder)}")
+    lines += label_text("then", f"gpu-setup train --resume {result.folder}")
     lines += [line for note in result.notes for line in wrap_text(note, "  ", first="· ")]
     return "\n".join(lines) + "\n"
 
 
 def merged_text(result: MergeResult) -> str:
     head = style("MERGED", fg="green", bold=True)
-    lines = [*wrap_text(clean(result.folder), " " * 8, first=f"{head}  "), ""]
+    lines = [*wrap_text(result.folder, " " * 8, first=f"{head}  "), ""]
     lines += _row("size", f"{result.bytes / 1e9:.2f} GB, {result.dtype}")
     if result.same is not None:
         lines += _row(

@@ -6,13 +6,12 @@ from gpu_setup.render.layout import wrap_text
 from gpu_setup.terminal import style
 from harness.jobs.tune_run import TuneResult
 from harness.jobs.tune_search import TuneTry
-from machine.plain_text import clean
 
 WORDS = {"measured": "", "failed": "failed", "no-room": "does not fit", "different": "another result"}
 
 
 def tune_text(tuned: TuneResult) -> str:
-    lines = [*wrap_text(f"{tuned.name}, tuned for {clean(tuned.where)}", "  "), ""]
+    lines = [*wrap_text(f"{tuned.name}, tuned for {tuned.where}", "  "), ""]
     lines.append("   #  change                            tokens/s    times   memory")
     base = tuned.tries[0].tokens_per_second
     for entry in tuned.tries:
@@ -27,7 +26,7 @@ def tune_text(tuned: TuneResult) -> str:
         )
         lines += wrap_text(words, "  ", first=f"{sign} ")
     if tuned.recipe is not None:
-        lines += wrap_text(f"The tuned recipe: {clean(tuned.recipe)}", "  ", first="· ")
+        lines += wrap_text(f"The tuned recipe: {tuned.recipe}", "  ", first="· ")
     for note in tuned.notes:
         lines += wrap_text(note, "  ", first="· ")
     return "\n".join(lines) + "\n"
@@ -41,7 +40,7 @@ def _row(entry: TuneTry, base: float | None, best: bool) -> list[str]:
     if entry.peak_bytes is not None:
         memory = f"{entry.peak_bytes / 2**30:.2f} GiB"
     mark = "→" if best else " "
-    row = f" {mark}{entry.number:>2}  {clean(entry.label):<32}{speed:>10}{times:>9}{memory:>13}".rstrip()
+    row = f" {mark}{entry.number:>2}  {entry.label:<32}{speed:>10}{times:>9}{memory:>13}".rstrip()
     if entry.status == "measured":
         return [row]
-    return [row, *wrap_text(f"{WORDS[entry.status]}: {clean(entry.reason)}", "        ", first="        ")]
+    return [row, *wrap_text(f"{WORDS[entry.status]}: {entry.reason}", "        ", first="        ")]

@@ -17,6 +17,7 @@ from gpu_setup.envelope import Answer as Envelope
 from gpu_setup.envelope import encode
 from gpu_setup.render.page import report_page
 from gpu_setup.render.report import report_text
+from gpu_setup.terminal import as_shown
 from harness.process.worker_log import WorkerLog
 from harness.recipe.loader import load_recipe
 from harness.report.run_report import FinishedRun, Report, build_report, read_report, summarise_host, write_report
@@ -149,7 +150,7 @@ def test_a_failed_criterion_says_what_to_do() -> None:
 
 
 def test_a_models_output_cannot_control_the_terminal() -> None:
-    text = report_text(report(seen=examination(answers=(AnswerPair("\x1b]0;x\x07", "\x1b[2J", "\x9b31m"),))))
+    text = as_shown(report_text(report(seen=examination(answers=(AnswerPair("\x1b]0;x\x07", "\x1b[2J", "\x9b31m"),)))))
     assert not re.search(r"\x1b(?!\[[0-9;]*m)|\x07|\x9b", text)
 
 
