@@ -72,7 +72,7 @@ def test_every_form_at_once(compare: Call, pair: tuple[Path, Path], tmp_path: Pa
     assert (tmp_path / "c.html").read_text().startswith("<!doctype html>")
     assert (tmp_path / "c.csv").read_text(encoding="utf-8-sig").startswith("letter,machine,")
     assert (tmp_path / "c.md").read_text().startswith("### 2 runs of the same work")
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob("*.part*"))
 
 
 def test_markdown_alone_on_stdout(compare: Call, pair: tuple[Path, Path]) -> None:

@@ -279,7 +279,7 @@ def test_nothing_usable_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(BadAnswer) as told:
         imported(tmp_path, source)
     assert told.value.code == "data.no-rows" and "--columns" in told.value.why
-    assert not (tmp_path / "out.json").exists() and not list(tmp_path.glob("*.partial"))
+    assert not (tmp_path / "out.json").exists() and not list(tmp_path.glob("*.part*"))
 
 
 def test_formats_are_detected(tmp_path: Path) -> None:

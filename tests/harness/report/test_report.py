@@ -85,7 +85,7 @@ def test_it_is_read_again_as_it_was_written(tmp_path: Path) -> None:
     path = write_report(tmp_path, encode(Envelope("report", made, 0, str)), "<html></html>")
     assert (tmp_path / "report.html").read_text() == "<html></html>"
     assert read_report(path) == read_report(tmp_path) == made
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob("*.part*"))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"\xff\xfe", b'{"data": 3}', b"[" * 5000])

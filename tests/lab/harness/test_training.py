@@ -65,7 +65,7 @@ def test_tiny_trains_correctly(tiny_run: Ended) -> None:
     assert status(folder)["status"] == "done"
     for name in ("report.json", "report.html"):
         assert (folder / name).read_bytes() == (folder.parents[2] / "out" / name).read_bytes()
-    assert not list(folder.glob("*.partial"))
+    assert not list(folder.glob("*.part*"))
 
 
 def test_the_adapter_loads_elsewhere_and_names_no_folder(tiny_run: Ended, training: Training, tmp_path: Path) -> None:
