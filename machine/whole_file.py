@@ -91,8 +91,7 @@ def new_file(
     that replaces none. A link is not followed. Raises OSError; FileExistsError without `replace`.
     """
     beside = str(_part(Path(path).parent))
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    handle = os.open(beside, flags, 0o666 if mode is None else mode)
+    handle, has_name = _create(beside, 0o666 if mode is None else mode)
     try:
         with os.fdopen(handle, "wb") as out:
             before = _plain_file(path)
@@ -109,6 +108,9 @@ def new_file(
             yield out
             out.flush()
             os.fsync(handle)
+            if not has_name:
+                # only linkat(2) follows the link, and Python calls it only where a folder is given, which is not used
+                os.link(f"/proc/self/fd/{handle}", beside, src_dir_fd=handle, follow_symlinks=True)
         _into_place(beside, str(path), replace)
     finally:
         Path(beside).unlink(missing_ok=True)
@@ -150,6 +152,15 @@ def is_empty(folder: Path) -> bool:
 
 def _part(folder: Path) -> Path:
     return folder / f".gpu-setup.{os.getpid()}.{next(_NUMBERS)}{_PART}"
+
+
+def _create(beside: str, mode: int) -> tuple[int, bool]:
+    """A new file in that folder, and whether it has that name already: a process that is killed leaves none without."""
+    if os.path.isdir("/proc/self/fd"):
+        # some file systems (NFS, older overlays) know no files without a name
+        with suppress(OSError):
+            return os.open(os.path.dirname(beside) or ".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, mode), False
+    return os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode), True
 
 
 def _plain_file(path: str | Path) -> os.stat_result | None:

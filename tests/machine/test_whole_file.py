@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from pathlib import Path
 
@@ -16,7 +17,13 @@ def names(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("stop", [OSError, KeyboardInterrupt])
-def test_an_error_leaves_what_was_there(tmp_path: Path, stop: type[BaseException]) -> None:
+@pytest.mark.parametrize("unnamed", [True, False])
+def test_an_error_leaves_what_was_there(
+    tmp_path: Path, stop: type[BaseException], unnamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not unnamed:
+        # as on a file system without files that have no name; the folder is then refused
+        monkeypatch.setattr(os, "O_TMPFILE", os.O_WRONLY)
     file, folder, empty = tmp_path / "a.json", tmp_path / "deep" / "box", tmp_path / "empty"
     file.write_text("before")
     empty.mkdir()
@@ -98,3 +105,21 @@ def test_what_a_killed_process_left_is_not_in_the_way(tmp_path: Path) -> None:
     assert is_empty(tmp_path)
     (tmp_path / ".hidden").touch()
     assert not is_empty(tmp_path)
+
+
+def test_a_process_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        with new_file(tmp_path / "a") as out:
+            out.write(b"half")
+            out.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert names(tmp_path) == set()
+
+
+def test_without_files_that_have_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "O_TMPFILE", os.O_WRONLY)
+    for content in ("one", "two"):
+        write_whole(tmp_path / "a", content)
+        assert (tmp_path / "a").read_text() == content and names(tmp_path) == {"a"}
