@@ -50,7 +50,8 @@ class Stack(TableRow, frozen=True, kw_only=True):
 
     `driver_branch` is the NVIDIA branch of `driver_floor`; `kernel_floors` maps an AMD target to the oldest kernel
     whose in-tree amdgpu supports it (absent: not known). `torch_builds`: the builds of torch that are right for this
-    stack, the whole version → the lock of its wheels (empty: no sha256 is known). `torch_extras` belong to the
+    stack, the whole version → the lock of its wheels (empty: no sha256 is known). `torch_fallback`: builds
+    that run on it as well and are larger, their locks with their libraries. `torch_extras` belong to the
     requirement (`torch[device-gfx1100]`), {target} to fill in; `torch_brings`: torch's libraries come with it instead
     of from the lock. `hip`: the beginning of torch.version.hip. `base` is the row of `bases` that its image is built
     from.
@@ -66,6 +67,7 @@ class Stack(TableRow, frozen=True, kw_only=True):
     torch: str
     torch_index: str
     torch_builds: dict[str, str]
+    torch_fallback: dict[str, str] = {}
     torch_extras: tuple[str, ...] = ()
     torch_brings: bool = False
     hip: str | None = None
@@ -84,6 +86,11 @@ class Stack(TableRow, frozen=True, kw_only=True):
         """The stack with the cards' targets filled into torch's extras, one of each kind a target."""
         extras = (extra.format(target=target) for extra in self.torch_extras for target in targets)
         return msgspec.structs.replace(self, torch_extras=tuple(dict.fromkeys(extras)))
+
+    @property
+    def usable_builds(self) -> dict[str, str]:
+        """Every build of torch that an environment of this stack may have → its lock."""
+        return {**self.torch_builds, **self.torch_fallback}
 
     @property
     def torch_requirement(self) -> str:

@@ -135,7 +135,7 @@ def ensure_environment(stack: Stack, machine: Machine, paths: Paths, emit: Emit)
             guard.acquire()
     try:
         document = read_document(folder)
-        absent = missing_packages(folder, lock, stack.torch_builds)
+        absent = missing_packages(folder, lock, stack.usable_builds)
         if document and not _is_at(document, folder):
             # a venv that was moved: its scripts contain the old path
             document, absent = None, {*lock.packages, "torch"}
@@ -154,7 +154,7 @@ def ensure_environment(stack: Stack, machine: Machine, paths: Paths, emit: Emit)
 def torch_to_accept(stack: Stack, machine: Machine, paths: Paths) -> Refused | None:
     """Why the next `ensure_environment` would refuse to install torch: it cannot be checked; None: it would not."""
     target = _target(stack, machine, paths)
-    missing = target.refusal and "torch" in missing_packages(target.folder, target.lock, stack.torch_builds)
+    missing = target.refusal and "torch" in missing_packages(target.folder, target.lock, stack.usable_builds)
     return target.refusal if missing else None
 
 
@@ -191,7 +191,7 @@ def _build(
     python = folder / "bin" / "python"
     if end_orphaned_pips(machine, python):
         emit(Event("note", STAGE, "Ended an orphaned pip of a gpu-setup that was killed."))
-        absent = missing_packages(folder, lock, stack.torch_builds)
+        absent = missing_packages(folder, lock, stack.usable_builds)
     _check_space(machine, folder, len(absent) / len(everything))
     (folder / DOCUMENT).unlink(missing_ok=True)
     if absent == everything or not machine.run((str(python), "-m", "pip", "--version"), timeout=60).ok:
@@ -213,7 +213,7 @@ def _build(
             locked = ("--no-deps", "--require-hashes", "--force-reinstall", "-r", str(wanted))
             raise_if_failed(pip.install_checked(*locked), "installing packages")
             wanted.unlink()
-    still = missing_packages(folder, lock, stack.torch_builds)
+    still = missing_packages(folder, lock, stack.usable_builds)
     if still:
         raise OutsideFailed(
             "environment.incomplete",

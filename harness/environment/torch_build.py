@@ -39,6 +39,9 @@ def parse_torch_build(text: str) -> TorchBuild | None:
 
 def wrong_build(stack: Stack, build: TorchBuild) -> str | None:
     """What is wrong with this build for the stack, as a sentence; None: it is right."""
+    # PyPI's wheel 2.13.0 names itself 2.13.0+cu130
+    if build.cuda and build.version.partition("+")[0] in stack.torch_fallback:
+        return None
     if build.version not in stack.torch_builds:
         return f"It is torch {build.version}, and the stack {stack.name} needs {' or '.join(stack.torch_builds)}."
     kind, _, number = stack.runtime.partition(" ")

@@ -1,6 +1,7 @@
 """Installs the stack's torch: every build whose sha256 is known only as the lock has it, any other only if accepted.
 
 a local copy (no index) ─▶ the stack's index ─▶ the configured index      each: every build that is right for the stack
+  ─▶ the configured index, with a larger build that runs as well
 """
 
 from __future__ import annotations
@@ -78,16 +79,20 @@ def install_torch(stack: Stack, pip: PipInstall, folder: Path, emit: Emit) -> tu
 
     Raises OutsideFailed where no source has a right build, or one has another file under the build's name.
     """
-    sources: tuple[tuple[TorchSource, tuple[str, ...], str], ...] = (
-        ("local", ("--no-index",), "a local copy"),
-        ("index", ("--index-url", stack.torch_index), stack.torch_index),
-        ("configured", (), "the configured package index"),
+    right, versions = stack.torch_builds, " or ".join(stack.torch_builds)
+    sources: tuple[tuple[TorchSource, tuple[str, ...], str, dict[str, str]], ...] = (
+        ("local", ("--no-index",), "a local copy", right),
+        ("index", ("--index-url", stack.torch_index), stack.torch_index, right),
+        ("configured", (), "the configured package index", right),
+        ("configured", (), "the configured package index", stack.torch_fallback),
     )
-    for source, options, name in sources:
+    for source, options, name, builds in sources:
         if source == "index" and not pip.index_has("torch", stack.torch_index):
             emit(Event("note", STAGE, f"{stack.torch_index} does not answer."))
             continue
-        for version, lock in stack.torch_builds.items():
+        for version, lock in builds.items():
+            if version in stack.torch_fallback:
+                emit(Event("note", STAGE, f"No source has torch {versions}; installing {version}, several GB larger."))
             if source == "configured" and not lock:
                 # what was accepted is the stack's index
                 continue
@@ -101,10 +106,9 @@ def install_torch(stack: Stack, pip: PipInstall, folder: Path, emit: Emit) -> tu
                 return source, check
             if NOTHING_FOUND not in outcome.stdout:
                 raise_if_failed(outcome, "installing torch")
-    builds = " or ".join(stack.torch_builds)
     raise OutsideFailed(
         "environment.index",
-        f"No source has torch {builds}, the build for {stack.name}: {stack.torch_index} does not answer or lacks it, "
+        f"No source has torch {versions}, the build for {stack.name}: {stack.torch_index} does not answer or lacks it, "
         "and no other source that gpu-setup may use has it.",
         "Another build of the same version would be slow, fail, or not use the card, so none is taken.",
         "Check the network and run the same command again to continue; or put the wheel into a folder and set "

@@ -97,6 +97,7 @@ def small_stack(folder: Path, index: str, parts: int = 20) -> SmallStack:
         torch=TORCH,
         torch_index=index,
         torch_builds={TORCH: str(folder / "torch.txt")},
+        torch_fallback={},
         lock=str(folder / "small.txt"),
     )
     return SmallStack(stack, wheels)

@@ -66,7 +66,7 @@ def write_torch_locks(names: list[str]) -> None:
         if stack.torch_extras:
             sys.stdout.write(f"{stack.name}: skipped: its libraries differ by card, which one lock cannot hold\n")
             continue
-        for build, lock in stack.torch_builds.items():
+        for build, lock in stack.usable_builds.items():
             name = lock or f"torch-{stack.name}.txt"
             text = torch_lock(stack, build)
             if text is None:
@@ -79,7 +79,7 @@ def write_torch_locks(names: list[str]) -> None:
 def torch_lock(stack: Stack, build: str) -> str | None:
     """The requirement for this build and for what it brings, with every hash that its index lists; None: no answer."""
     index = stack.torch_index if "+" in build else f"{PYPI}/simple"
-    alone = () if stack.torch_brings else ("--no-deps",)
+    alone = () if stack.torch_brings or build in stack.torch_fallback else ("--no-deps",)
     argv = (*COMPILE, *alone, "--index-url", index, "-")
     done = subprocess.run(argv, input=f"torch=={build}\n", capture_output=True, text=True)
     if done.returncode != 0:
@@ -139,7 +139,7 @@ def wrong_lock(stack: Stack) -> list[str]:
     if stack.lock is None or not (HERE / stack.lock).is_file():
         return [f"{stack.name}: no lock"]
     text = (HERE / stack.lock).read_text(encoding="utf-8")
-    missing = [lock for lock in stack.torch_builds.values() if lock and not (HERE / lock).is_file()]
+    missing = [lock for lock in stack.usable_builds.values() if lock and not (HERE / lock).is_file()]
     if missing:
         return [f"{stack.name}: no lock {', '.join(missing)}"]
     pins = {"axolotl": stack.axolotl, "bitsandbytes": stack.bitsandbytes}

@@ -70,7 +70,7 @@ def test_a_lock_for_another_axolotl_is_a_fault(refresh: ModuleType) -> None:
 def test_every_lock_is_somebodys_and_no_two_are_the_same() -> None:
     texts = {file.name: file.read_bytes() for file in SCRIPT.parent.glob("*.txt")}
     rows = catalogue().stacks
-    assert set(texts) == {lock for row in rows for lock in (row.lock, *row.torch_builds.values()) if lock}
+    assert set(texts) == {lock for row in rows for lock in (row.lock, *row.usable_builds.values()) if lock}
     assert len(set(texts.values())) == len(texts)
 
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from checks.catalogue import Stack, catalogue
-from harness.environment.lock_file import requirement_versions
+from harness.environment.lock_file import load_lock, requirement_versions
 from harness.environment.torch_build import TorchBuild, parse_torch_build, require_right_build, wrong_build
 from harness.environment.torch_install import accept_unverified, torch_lock, unknown_builds, unverified_torch
 from machine.errors import Refused
@@ -56,7 +56,8 @@ def test_a_damaged_version_file_is_no_build(text: str) -> None:
 @for_each("row", catalogue().stacks)
 def test_a_stack_takes_its_own_build_and_no_other(row: Stack) -> None:
     fitting = {name for name, build in BUILDS.items() if wrong_build(row, build) is None}
-    assert fitting == {row.name}
+    # on a CPU each CUDA build runs too
+    assert fitting == {row.name, *(("cu130", "cu126") if row.torch_fallback else ())}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_a_wrong_build_is_named(stack: str, build: TorchBuild, said: str) -> Non
 
 @for_each("row", catalogue().stacks)
 def test_each_build_has_a_lock_of_its_wheels_or_says_that_none_is_known(row: Stack) -> None:
-    for version, lock in row.torch_builds.items():
+    for version, lock in row.usable_builds.items():
         assert version.partition("+")[0] == row.torch.partition("+")[0]
         if not lock:
             continue
@@ -91,6 +92,14 @@ def test_each_build_has_a_lock_of_its_wheels_or_says_that_none_is_known(row: Sta
         assert requirement_versions(text, "torch") == (version,)
         assert len(set(re.findall(r"--hash=sha256:[0-9a-f]{64}\b", text))) >= len(row.pythons)
         assert re.search(r"# Source: .*?https://", text, re.DOTALL) and re.search(r"Date: 2026-\d\d-\d\d", text)
+
+
+def test_the_larger_build_for_a_cpu_has_its_libraries_in_the_same_lock() -> None:
+    row = catalogue().stack("cpu")
+    assert wrong_build(row, BUILDS["cu130"]) is None
+    (lock,) = row.torch_fallback.values()
+    cuda = load_lock("cu130.txt", "3.12").packages.keys() - load_lock("common.txt", "3.12").packages.keys()
+    assert len(cuda) > 10 and cuda <= load_lock(lock, "3.12").packages.keys()
 
 
 def test_the_stacks_whose_torch_cannot_be_checked() -> None:

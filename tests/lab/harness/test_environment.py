@@ -29,7 +29,7 @@ from machine.events import Event
 from machine.local import LocalMachine
 from machine.paths import Paths, paths
 from tests.lab.disks import mounted
-from tests.lab.small_stack import Index, SmallStack, served, small_stack, torch_files, wheel
+from tests.lab.small_stack import Index, SmallStack, served, small_stack, torch_files, torch_lock, wheel
 from tests.lab.training import Training
 from tests.tool import ROOT
 
@@ -236,6 +236,14 @@ def test_no_source_has_the_right_build(
     assert caught.value.code == "environment.index"
     assert "2.13.0+cpu" in caught.value.what and "PIP_FIND_LINKS" in caught.value.next
     assert not list(other.packages.glob("torch*"))
+
+    lock = tmp_path / "larger.txt"
+    lock.write_text(torch_lock(small.wheels / "torch-2.13.0-py3-none-any.whl"))
+    larger = replace(other.small.stack, torch_fallback={"2.13.0": str(lock)})
+    fallen_back = Site(other.small._replace(stack=larger), site.paths.data.parent)
+    made = fallen_back.ensure()
+    assert (made.torch, made.torch_from, made.torch_verified) == ("2.13.0", "configured", "sha256")
+    assert any("No source has torch 2.13.0+cpu" in text for text in fallen_back.said("note"))
 
 
 def test_a_torch_without_a_known_hash_has_to_be_accepted_first(site: Site, small: SmallStack, index: Index) -> None:
