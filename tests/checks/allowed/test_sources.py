@@ -21,6 +21,7 @@ from machine import library_paths
 from machine.local import SMALL_FILE
 from machine.recorder import RecordingMachine
 from machine.scrub import Identities, must_stay
+from tests.cpu_time import at_most
 from tests.recorded_machines import FEW, load
 
 WHO = Identities(users=("alice",), host="rechenknecht", homes=("/home/alice",), salt=b"salt")
@@ -203,3 +204,22 @@ def test_every_path_that_a_reader_asks_for_is_public() -> None:
 def test_gpu_modules_keep_their_names(name: str) -> None:
     assert module_name(name) is not None
     assert sources.name("/lib/modules/6.8.0-31-generic/updates/dkms", name, WHO) == name
+
+
+@pytest.mark.parametrize(
+    "piece", [" ", "a=", "/", "\n", "deb [", "name=", "Linux version ", " #1", "{", "'", "-", "[ 1.1] "]
+)
+def test_no_text_takes_for_ever(piece: str) -> None:
+    text = f"Linux version 6.8.0{piece * (60_000 // len(piece))}".encode()
+    paths = (
+        "/proc/version",
+        "/proc/cmdline",
+        "/etc/os-release",
+        "/etc/apt/sources.list",
+        "/etc/passwd",
+        "/x/daemon.json",
+    )
+    with at_most(3):
+        for path in paths:
+            sources.file(path, text, WHO)
+        sources.output(("journalctl",), text.decode(), WHO)
