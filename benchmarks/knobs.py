@@ -55,7 +55,7 @@ def one_run(places: Any, changed: dict[str, Any], judged: bool) -> dict[str, Any
     import msgspec
 
     from checks.catalogue import catalogue
-    from harness.pipeline import Job, examine_run, prepare, train_in_new_folder
+    from harness.pipeline import Job, Workplace, examine_run, prepare, train_in_new_folder
     from harness.process.worker_log import read_worker_log
     from harness.recipe.loader import load_recipe
     from machine.events import silent
@@ -64,7 +64,7 @@ def one_run(places: Any, changed: dict[str, Any], judged: bool) -> dict[str, Any
     stack = catalogue().stack("cpu")
     job = Job(load_recipe(RECIPE), stack, overrides=changed)
     ready = prepare(job, LocalMachine(), places, silent)
-    folder = train_in_new_folder(job, ready, LocalMachine(), places.runs, silent)
+    folder = train_in_new_folder(job, ready, Workplace(LocalMachine(), places, silent))
     log = read_worker_log(folder / "worker.jsonl")
     assert log is not None and log.end is not None
     steady = [step for step in log.steps if step.step > WARM_UP]

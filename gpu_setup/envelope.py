@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from functools import cache, partial
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -14,7 +14,7 @@ import msgspec
 from gpu_setup.version import version
 from machine import scrub, secrets
 from machine.errors import Problem
-from machine.plain_text import change_strings, clean
+from machine.plain_text import change_strings, changed_strings, clean, strings_of
 
 T = TypeVar("T")
 # documents about a person's own texts, where an address says nothing about this machine
@@ -83,8 +83,9 @@ def _here() -> Callable[[str], str]:
 
 def _json(document: object, hide: Callable[[str], str]) -> bytes:
     """Every document passes here: no string of it steers a terminal or holds a secret, wherever it came from."""
-    hide = cache(hide)
-    shown = change_strings(msgspec.to_builtins(document, enc_hook=_plain), lambda value: hide(clean(value)))
+    plain = change_strings(msgspec.to_builtins(document, enc_hook=_plain), clean)
+    hidden = changed_strings(list(dict.fromkeys(strings_of(plain))), hide)
+    shown = change_strings(plain, lambda value: hidden.get(value, value))
     return msgspec.json.format(msgspec.json.encode(shown), indent=2) + b"\n"
 
 

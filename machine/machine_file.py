@@ -40,9 +40,7 @@ DECODED = ("machine.json", "session.json")
 _MOST_PATHS = 20_000
 _CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 _ESCAPES = re.compile(rb"(?:[^\\]|\\(?:x[0-9a-f]{2}|\\|\n))*+")
-_COMMAND = re.compile(
-    r'(?:exit (-?[0-9]+), )?(?:problem ("(?:[^"\\]|\\.)*+"|[^\s"]+), )?([0-9.e+-]+|-?inf|nan) s \$(?: (.*))?'
-)
+_COMMAND = re.compile(r'(?:exit (-?[0-9]+), )?(?:problem ("(?:[^"\\]|\\.)*+"|[^\s"]+), )?([0-9.e+-]+) s \$(?: (.*))?')
 
 
 class MachineFile(MemoryTree):

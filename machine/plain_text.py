@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 # white space that str.isprintable() is too strict about: newline, tab and Unicode's spaces (category Zs)
 _SPACES = frozenset("\n\t\xa0\u1680\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B))))
@@ -28,3 +28,30 @@ def change_strings(value: object, change: Callable[[str], str]) -> object:
     if isinstance(value, list | tuple):
         return [change_strings(held, change) for held in value]
     return value
+
+
+def strings_of(value: object) -> Iterator[str]:
+    """Every string of plain data, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, held in value.items():
+            yield from strings_of(key)
+            yield from strings_of(held)
+    elif isinstance(value, list | tuple):
+        for held in value:
+            yield from strings_of(held)
+
+
+def changed_strings(strings: Sequence[str], change: Callable[[str], str]) -> dict[str, str]:
+    """Each string that `change` changes → what it becomes. Fast where few do: many strings are tried as one text.
+
+    What `change` finds in a string, it must also find where blank lines enclose the string.
+    """
+    if len(strings) <= 1:
+        return {value: new for value in strings if (new := change(value)) != value}
+    text = "\n\n".join(strings)
+    if change(text) == text:
+        return {}
+    middle = len(strings) // 2
+    return changed_strings(strings[:middle], change) | changed_strings(strings[middle:], change)

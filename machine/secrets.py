@@ -18,6 +18,12 @@ _TOKEN = re.compile(
     r"|hf_[A-Za-z0-9]{16,}|gh[opusr]_[A-Za-z0-9]{16,}|github_pat_\w{20,}|glpat-[\w-]{16,}|dckr_pat_[\w-]{16,}"
     r"|pypi-[\w-]{20,}|(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{30,}|(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?)(?![A-Za-z0-9])"
 )
+# one of these is in every token: looking for them first is much faster
+_TOKEN_MARKS = (
+    *("sk-", "xox", "npm_", "tskey-", "gsk_", "r8_", "hvs.", "hvb.", "SG.", "k_live_", "k_test_", "dop_v1_", "ATATT"),
+    *("AGE-SECRET-KEY-1", "ya29.", "nvapi-", "C1", "hf_", "gho_", "ghp_", "ghu_", "ghs_", "ghr_", "github_pat_"),
+    *("glpat-", "dckr_pat_", "pypi-", "AKIA", "ASIA", "AIza", "eyJ"),
+)
 _KEY_BLOCK = re.compile(
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----.{0,8000}?-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----", re.DOTALL
 )
@@ -66,6 +72,8 @@ _CLOUD = re.compile(
     r"|\bocid1\.[\w.-]+|(?<=\bprojects/)[^\s/\"',;]+"
 )
 
+_HAS_CLOUD = re.compile(r"-[0-9a-f]{8}|arn:|ocid1\.|projects/").search
+
 _NAMED_SECRET = re.compile(r"(?i)TOKEN|SECRET|PASS|KEY(?!BOARD|MAP|TIMEOUT)|CREDENTIAL|(?<!X)AUTH|PSK")
 _SHORTEST = 6
 
@@ -74,9 +82,11 @@ def redact(value: str) -> str:
     """The text with every secret replaced; the rest is as it was."""
     if "PRIVATE KEY-----" in value:
         value = _KEY_LINE.sub(REDACTED, _KEY_BLOCK.sub(REDACTED, value))
-    value = _TOKEN.sub(REDACTED, value)
+    if any(mark in value for mark in _TOKEN_MARKS):
+        value = _TOKEN.sub(REDACTED, value)
     value = _RAW_KEY.sub(REDACTED, value)
-    value = _CLOUD.sub(REDACTED, value)
+    if _HAS_CLOUD(value):
+        value = _CLOUD.sub(REDACTED, value)
     value = _BEARER.sub(rf"\1\2{REDACTED}", value)
     value = _CREDENTIALS.sub(REDACTED, value)
     value = _BARE_CREDENTIALS.sub(REDACTED, value)

@@ -22,6 +22,8 @@ from tests.harness.examples import log
 from tests.harness.report.examples import card
 from tests.recorded_machines import tree
 
+pytestmark = pytest.mark.long
+
 # title and clear of a terminal, hidden text (an escape sequence that the tool itself never makes), C1, DEL,
 # bidirectional overrides, isolates and marks, zero-width characters, line and paragraph separators
 EVIL = (

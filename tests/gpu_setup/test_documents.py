@@ -19,6 +19,8 @@ from tests.harness.dataset.corpus import clean_rows
 from tests.harness.report.examples import card
 from tests.recorded_machines import machine_path
 
+pytestmark = pytest.mark.long
+
 MACHINE = ("--machine", machine_path("rtx3090-healthy"))
 # bytes that one file may have: not even the first fits, it stops in the middle, only the longest are too long
 LIMITS = (0, 3000, 30_000)

@@ -20,6 +20,8 @@ from tests.cpu_time import at_most
 from tests.harness.report.examples import card
 from tests.recorded_machines import unpack
 
+pytestmark = pytest.mark.long
+
 BOMB = "a: &a [" + ",".join("x" * 8) + "]\n" + "".join(
     f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )  # fmt: skip

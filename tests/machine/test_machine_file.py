@@ -47,7 +47,7 @@ SPECIAL = st.sampled_from(
 )
 WORD = st.one_of(SPECIAL, st.text(CHARACTERS, max_size=8))
 LINES = st.lists(st.one_of(SPECIAL, WORD), max_size=4).map("\n".join)
-NUMBER = st.integers(-(1 << 70), 1 << 70)
+NUMBER = st.integers(-(1 << 63), (1 << 64) - 1)
 NAME = st.one_of(SPECIAL, st.text(CHARACTERS, max_size=6), st.just("\udcff")).filter(
     lambda name: name not in ("", ".", "..") and "/" not in name and "\0" not in name
 )
@@ -93,7 +93,7 @@ COMMAND = st.fixed_dictionaries(
         "rc": st.none() | NUMBER,
         "stdout": LINES,
         "stderr": LINES,
-        "seconds": st.floats(allow_nan=False),
+        "seconds": st.floats(allow_nan=False, allow_infinity=False),
         "problem": WORD,
     },
 )

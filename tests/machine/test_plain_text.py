@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machine.plain_text import change_strings, clean
+from machine.plain_text import change_strings, changed_strings, clean, strings_of
 
 KEPT = "\n\t"
 
@@ -30,3 +31,11 @@ def test_what_does_no_harm_is_kept(text: str) -> None:
 def test_every_string_is_changed_keys_too() -> None:
     plain = {"a": ["b", {"c": None}], "d": (1, True, 2.5)}
     assert change_strings(plain, str.upper) == {"A": ["B", {"C": None}], "D": [1, True, 2.5]}
+
+
+def test_many_strings_at_once_change_as_each_alone() -> None:
+    change = re.compile("secret.?").sub
+    strings = [*(f"word {number}" for number in range(40)), "a secret", "secret", "", "no", "secrets"]
+    found = changed_strings(strings, lambda text: change("x", text))
+    assert found == {"a secret": "a x", "secret": "x", "secrets": "x"}
+    assert list(strings_of({"a": ["b", {"c": None}], "d": (1, "e")})) == ["a", "b", "c", "d", "e"]

@@ -14,7 +14,7 @@ from checks.catalogue import catalogue
 from checks.facts.read import read_host
 from harness.environment.base_model import ensure_model, synthetic_model
 from harness.environment.worker_process import worker_environment
-from harness.pipeline import Job, examine_run, prepare, report_run, train_in_new_folder
+from harness.pipeline import Job, Workplace, examine_run, prepare, report_run, train_in_new_folder
 from harness.recipe.axolotl_config import difference, swap_model
 from harness.recipe.loader import SAMPLES, Recipe, Traits, load_recipe
 from harness.training.examination import ExaminationSettings, examine, held_out_file
@@ -78,7 +78,7 @@ def test_random_weights_train_and_are_not_judged(training: Training, own_home: P
     ready = prepare(job, machine, places, silent)
     assert not list(Path(ready.base_model).glob("*.safetensors")), "there is no model on the disk"
     assert sum(file.stat().st_size for file in Path(ready.base_model).iterdir()) < 4e6
-    folder = train_in_new_folder(job, ready, machine, places.runs, silent)
+    folder = train_in_new_folder(job, ready, Workplace(machine, places, silent))
     assert examine_run(job, ready, folder, machine, silent) is None
     report = report_run(job, ready, folder, read_host(machine), catalogue(), None)
     # too few steps for a speed

@@ -15,7 +15,7 @@ import pytest
 from harness.environment.base_model import ensure_model
 from harness.environment.worker_process import worker_environment
 from harness.measure.smoke_criteria import Smoke, judge_smoke
-from harness.pipeline import Job, prepare, train_in_new_folder
+from harness.pipeline import Job, Workplace, prepare, train_in_new_folder
 from harness.process.worker_log import read_worker_log
 from harness.recipe.axolotl_config import SWAPPABLE, difference, run_config, swap_model
 from harness.recipe.loader import SAMPLES, Recipe, Traits, load_recipe, recipe_names
@@ -258,7 +258,7 @@ def test_shuffled_labels_fail(training: Training, own_home: Path, tmp_path: Path
     entry = {"path": str(shuffled(kind, tmp_path)), "ds_type": "json", "type": "alpaca"}
     job = Job(load_recipe("smollm2-135m-qlora"), training.stack, overrides={**FEW, "datasets": [entry]})
     ready = prepare(job, machine, places, silent)
-    folder = train_in_new_folder(job, ready, machine, places.runs, silent)
+    folder = train_in_new_folder(job, ready, Workplace(machine, places, silent))
     held_out = held_out_file(job.recipe.traits, folder, own_data=False)
     seen = examine(ready.base_model, folder, ExaminationSettings(held_out, tokens=4), training.worker)
     log = read_worker_log(folder / "worker.jsonl")
