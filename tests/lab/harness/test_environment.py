@@ -238,7 +238,8 @@ def test_no_source_has_the_right_build(
     assert not list(other.packages.glob("torch*"))
 
     lock = tmp_path / "larger.txt"
-    lock.write_text(torch_lock(small.wheels / "torch-2.13.0-py3-none-any.whl"))
+    # as PyPI's wheel names itself
+    lock.write_text(torch_lock(wheel(small.wheels, "torch", "2.13.0", torch_files("2.13.0+cu130", cuda="13.0"))))
     larger = replace(other.small.stack, torch_fallback={"2.13.0": str(lock)})
     fallen_back = Site(other.small._replace(stack=larger), site.paths.data.parent)
     made = fallen_back.ensure()
