@@ -33,6 +33,8 @@ from tests.recorded_machines import FEW, load, machine_path, names
 from tests.subjects import for_each
 from tests.tool import Cli
 
+pytestmark = pytest.mark.long
+
 HEALTHY = machine_path("rtx3090-healthy")
 
 
@@ -54,7 +56,6 @@ def test_a_recording_answers_the_same_as_a_bundle(name: str, tmp_path: Path) -> 
     answers_the_same_as_a_bundle(name, tmp_path / f"{name}.tar.gz")
 
 
-@pytest.mark.long
 @for_each("name", [name for name in names() if name not in FEW])
 def test_every_recording_answers_the_same_as_a_bundle(name: str, tmp_path: Path) -> None:
     answers_the_same_as_a_bundle(name, tmp_path / f"{name}.tar.gz")

@@ -14,6 +14,8 @@ from tests.harness.dataset.planted import planted
 from tests.schemas import validated
 from tests.tool import ROOT, Cli
 
+pytestmark = pytest.mark.long
+
 
 def planted_file(tmp_path: Path) -> Path:
     rows, _, _ = planted(seed=3, clean=150, each=4)
