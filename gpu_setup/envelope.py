@@ -12,7 +12,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from gpu_setup.version import version
-from machine import scrub, secrets
 from machine.errors import Problem
 from machine.plain_text import change_strings, changed_strings, clean, strings_of
 
@@ -59,6 +58,8 @@ def error_entry(problem: Problem) -> ErrorEntry:
 
 def encode(answer: Answer) -> bytes:
     """The answer as its JSON document, indented and without secrets."""
+    from machine import secrets
+
     return _json(
         Envelope(
             f"gpu-setup/{answer.schema}/1",
@@ -78,6 +79,8 @@ def encode_problem(problem: Problem) -> bytes:
 
 def _here() -> Callable[[str], str]:
     """Also without the values of variables that are named like secrets."""
+    from machine import scrub, secrets
+
     return partial(scrub.here, hidden=secrets.literals(os.environ))
 
 

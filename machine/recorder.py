@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from machine import scrub
 from machine.errors import BadUsage, OutsideFailed
+from machine.identities import Identities
 from machine.local import (
     ABSENT,
     DENIED,
@@ -59,13 +60,13 @@ VARIABLES = frozenset(
 class Allowed(Protocol):
     """What may be kept of each source (checks/allowed/sources.py); everything else is replaced or left out."""
 
-    def file(self, place: str, data: bytes, who: scrub.Identities) -> bytes: ...
-    def path(self, value: str, who: scrub.Identities) -> str: ...
-    def name(self, folder: str, found: str, who: scrub.Identities) -> str | None: ...
-    def output(self, argv: Iterable[str], said: str, who: scrub.Identities) -> str: ...
-    def messages(self, value: str, who: scrub.Identities) -> str: ...
-    def variable(self, name: str, value: str, who: scrub.Identities) -> str: ...
-    def document(self, found: Mapping[str, Any], who: scrub.Identities) -> dict[str, Any]: ...
+    def file(self, place: str, data: bytes, who: Identities) -> bytes: ...
+    def path(self, value: str, who: Identities) -> str: ...
+    def name(self, folder: str, found: str, who: Identities) -> str | None: ...
+    def output(self, argv: Iterable[str], said: str, who: Identities) -> str: ...
+    def messages(self, value: str, who: Identities) -> str: ...
+    def variable(self, name: str, value: str, who: Identities) -> str: ...
+    def document(self, found: Mapping[str, Any], who: Identities) -> dict[str, Any]: ...
     def mount_options(self, found: Iterable[str]) -> tuple[str, ...]: ...
     def file_system(self, kind: str) -> str: ...
 
@@ -173,7 +174,7 @@ class RecordingMachine:
 def tree(
     seen: RecordingMachine,
     place: str,
-    who: scrub.Identities,
+    who: Identities,
     about: Mapping[str, object],
     allowed: Allowed,
     most: int = 0,
@@ -191,7 +192,7 @@ def tree(
     return MemoryTree(place, files, {f"sysroot{path}": target for path, target in found.links.items()}, ("sysroot",))
 
 
-def machine_file(seen: RecordingMachine, who: scrub.Identities, about: Mapping[str, object], allowed: Allowed) -> bytes:
+def machine_file(seen: RecordingMachine, who: Identities, about: Mapping[str, object], allowed: Allowed) -> bytes:
     """The same as one text file (machine_file.py)."""
     return text(_Copy(seen, who, allowed).parts(about, _LONG))
 
@@ -211,7 +212,7 @@ def _without_overlaps(files: dict[str, bytes], links: dict[str, str]) -> tuple[d
 def write(
     seen: RecordingMachine,
     folder: Path,
-    who: scrub.Identities,
+    who: Identities,
     about: Mapping[str, object],
     allowed: Allowed,
 ) -> None:
@@ -246,7 +247,7 @@ def write(
         ) from error
 
 
-def identities_of(machine: Machine) -> scrub.Identities:
+def identities_of(machine: Machine) -> Identities:
     """Whom and what a recording of this machine must hide.
 
     Its people (from uid 1000 on) with their full names and homes, its name, and the values of variables that are named
@@ -263,7 +264,7 @@ def identities_of(machine: Machine) -> scrub.Identities:
             full.append(fields[4].partition(",")[0])
     for name in ("SUDO_USER", "LOGNAME", "USER"):
         people.append(session.environ.get(name, ""))
-    return scrub.Identities(
+    return Identities(
         tuple(dict.fromkeys(filter(None, people))),
         _text(machine, "/proc/sys/kernel/hostname").strip() or _text(machine, "/etc/hostname").strip(),
         tuple(homes),
@@ -311,7 +312,7 @@ class _Layout:
 class _Copy:
     """What is kept of one machine: allowed first, then scrubbed."""
 
-    def __init__(self, seen: RecordingMachine, who: scrub.Identities, allowed: Allowed) -> None:
+    def __init__(self, seen: RecordingMachine, who: Identities, allowed: Allowed) -> None:
         self.seen, self.who, self.allowed = seen, who, allowed
 
     def path(self, path: str) -> str:

@@ -10,25 +10,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from machine import secrets
-from machine.secrets import REDACTED
-
-
-class Identities(NamedTuple):
-    """Names to hide. `users` begins with the session's; `salt` makes pseudonyms of one recording unlike another's.
-
-    `full_names` are people's, `literals` texts that are hidden wherever they occur (secrets.literals).
-    """
-
-    users: tuple[str, ...] = ()
-    host: str = ""
-    homes: tuple[str, ...] = ()
-    salt: bytes = b""
-    full_names: tuple[str, ...] = ()
-    literals: tuple[str, ...] = ()
-
+from machine.identities import NOBODY, REDACTED, Identities
 
 # words that are also names of accounts or machines: hidden only where a name must be, or whole files would suffer
 _WORDS = frozenset(
@@ -123,7 +107,6 @@ _IDENTITY = re.compile(
     r"/(?:(?:board_|chassis_|product_)?serial(?:_number)?|unique_id|product_uuid|machine-id|\w*asset_tag|wwid|address"
     r"|vpd_pg\w+)$|/etc/hostname$|/sys/kernel/hostname$"
 )
-NOBODY = Identities()
 _MOST_PASSES = 8
 
 must_stay = _MUST_STAY.search

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import quote
 
-REDACTED = "redacted"
+from machine.identities import REDACTED
 
 # Published prefixes: Hugging Face, GitHub, GitLab, AWS, Google, OpenAI/Anthropic, Slack, PyPI, npm, Docker Hub, NVIDIA
 # NGC, Tailscale, Groq, Replicate, Vault, SendGrid, Stripe, DigitalOcean, Atlassian, age, Ubuntu Pro; JSON web tokens

@@ -9,8 +9,7 @@ from typing import Any
 
 from checks.allowed.words import join, lists, path, phrases, word
 from checks.facts import docker, nvidia
-from machine.scrub import Identities
-from machine.secrets import REDACTED
+from machine.identities import REDACTED, Identities
 
 _VERSION = re.compile(r"[0-9][\w.+~-]{0,40}")
 _SECURITY = re.compile(r"name=[a-z-]{1,20}(?=,|$)")

@@ -7,9 +7,7 @@ from functools import cache
 
 from checks.allowed.words import join, lines, lists, message, path, word
 from checks.facts import dkms, firmware, grub, kernel
-from machine import scrub
-from machine.scrub import Identities
-from machine.secrets import REDACTED
+from machine.identities import NOBODY, REDACTED, Identities
 
 _VALUE = re.compile(r"[\w.,:;+-]{0,120}")
 _VERSION = re.compile(
@@ -31,7 +29,7 @@ _PROCESS = re.compile(
 )
 
 
-def command_line(value: str, who: Identities = scrub.NOBODY) -> str:
+def command_line(value: str, who: Identities = NOBODY) -> str:
     """The kernel's command line: known parameters with their values, of all others only the name."""
     return " ".join(map(_parameter, kernel.parse_cmdline(value))) + "\n" * value.endswith("\n")
 
@@ -53,7 +51,7 @@ def _known_parameter() -> re.Pattern[str]:
     return re.compile("|".join(re.escape(one).replace(r"\*", r"[\w.-]*") for one in lists()["kernel_parameters"]))
 
 
-def version(value: str, who: Identities = scrub.NOBODY) -> str:
+def version(value: str, who: Identities = NOBODY) -> str:
     """/proc/version: the release, the compiler, the date; of who built it where only Ubuntu's builders."""
     # the real one has 200 characters; the pattern's time grows with the square
     match = _VERSION.match(value[:1000])

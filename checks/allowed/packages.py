@@ -11,8 +11,7 @@ from checks.allowed.words import Reducer, if_matches, join, lists, path, word, w
 from checks.facts import apt
 from checks.facts.deb822 import paragraphs
 from checks.facts.host import AptPreference
-from machine.scrub import NOBODY, Identities
-from machine.secrets import REDACTED
+from machine.identities import NOBODY, REDACTED, Identities
 
 # letters and figures mixed, longer than the name of a folder; UUIDs
 _TOKEN = re.compile(r"(?=[^/]*\d)(?=[^/]*[A-Za-z])[A-Za-z0-9_=+]{16,}|(?:[0-9a-fA-F]{4,12}-){4}[0-9a-fA-F]{12}")

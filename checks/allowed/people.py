@@ -11,8 +11,7 @@ from checks.allowed.words import join, lists, path, path_list, phrases, word, wo
 from checks.facts import login_environment, login_screen
 from checks.facts.os import parse_os_release
 from machine import scrub
-from machine.scrub import Identities
-from machine.secrets import REDACTED
+from machine.identities import REDACTED, Identities
 
 _ALIAS = re.compile(r"user\d*|account\d*")
 _SHELL = re.compile(r"(?:/usr)?/s?bin/(?:bash|dash|false|fish|nologin|sh|sync|zsh)")

@@ -17,8 +17,7 @@ from checks.allowed.words import Reducer, as_it_is, each_line, join, lines, list
 from checks.allowed.words import path as path
 from checks.facts import amd, apt, login_environment, nvidia
 from checks.facts.forms import answer_damage, damage
-from machine.scrub import Identities
-from machine.secrets import REDACTED
+from machine.identities import REDACTED, Identities
 
 
 def _cgroup(line: str, who: Identities) -> str:
@@ -137,7 +136,7 @@ def output(argv: Iterable[str], said: str, who: Identities) -> str:
         return said
     kept = OUTPUTS[program](said, who) if program in OUTPUTS else f"{REDACTED}\n"
     ended = program not in ("docker", "amd-smi")
-    return kept + "\0" if answer_damage(said, ended) else kept
+    return kept + _DAMAGED if answer_damage(said, ended) else kept
 
 
 messages = phrases

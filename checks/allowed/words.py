@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from machine import scrub
-from machine.scrub import Identities
-from machine.secrets import REDACTED
+from machine.identities import NOBODY, REDACTED, Identities
 
 LISTS = Path(__file__).resolve().parent.parent / "data" / "allowed.toml"
 # a text and whom to hide → what may be kept of it
@@ -46,7 +43,7 @@ def lists() -> dict[str, Any]:
     return {**found, "words": frozenset(word.lower() for word in found["words"])}
 
 
-def word(value: str, who: Identities = scrub.NOBODY) -> str:
+def word(value: str, who: Identities = NOBODY) -> str:
     """The name with each part that is not public replaced; one part always becomes the same pseudonym.
 
     Without a salt it is only left out: a pseudonym that anybody can compute would be no secret.
@@ -66,6 +63,8 @@ def _public_part(part: str, who: Identities) -> str:
         return part
     if not who.salt:
         return REDACTED
+    import hashlib
+
     # keyed, so that nobody finds the name by trying
     raw = low.encode("utf-8", "surrogateescape")
     return f"name{hashlib.blake2s(raw, key=who.salt[:32], digest_size=4).hexdigest()}"
@@ -77,6 +76,9 @@ def words(value: str, who: Identities) -> str:
 
 def path(value: str, who: Identities) -> str:
     """The path with folders and files that somebody named replaced; one name is replaced alike in every path."""
+    # reading a machine's facts needs none of its patterns: about 10 ms at each start
+    from machine import scrub
+
     scrubbed = scrub.text(value, who)
     if _OF_THE_KERNEL.match(scrubbed):
         return scrubbed
@@ -92,7 +94,7 @@ def message(value: str, who: Identities) -> str:
     return _PATH.sub(lambda found: found[0] if _OF_THE_SYSTEM.match(found[0]) else path(found[0], who), value)
 
 
-def phrases(value: str, who: Identities = scrub.NOBODY) -> str:
+def phrases(value: str, who: Identities = NOBODY) -> str:
     """Of each line the phrases of the list `messages`: programs quote names, addresses and settings on stderr."""
     found = []
     for line in filter(str.strip, value.splitlines()):

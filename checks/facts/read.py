@@ -46,8 +46,8 @@ from checks.facts.host import (
     Resources,
 )
 from checks.facts.kernel import parse_cmdline
+from machine.identities import NOBODY
 from machine.local import TIMED_OUT, Machine, Outcome
-from machine.scrub import NOBODY
 
 T = TypeVar("T")
 # A probe's process gets this many seconds; ending it may take half a second more; the doctor promises five in total.

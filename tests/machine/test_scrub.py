@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from machine import scrub
-from machine.scrub import Identities
+from machine.identities import Identities
 from tests.cpu_time import at_most
 
 WHO = Identities(users=("alice", "bob"), host="rechenknecht", homes=("/home/alice", "/data/homes/alice"), salt=b"salt")

@@ -18,9 +18,10 @@ from checks.facts.forms import answer_damage, damage
 from checks.facts.kernel import module_name
 from checks.facts.read import read_host
 from machine import library_paths
+from machine.identities import Identities
 from machine.local import SMALL_FILE
 from machine.recorder import RecordingMachine
-from machine.scrub import Identities, must_stay
+from machine.scrub import must_stay
 from tests.cpu_time import at_most
 from tests.recorded_machines import FEW, load
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from machine.local import DENIED, FAILED, SMALL_FILE, TIMED_OUT, FileStatus, Outcome, Space, Unreadable
+from machine.local import DENIED, FAILED, SMALL_FILE, TIMED_OUT, Outcome, Space, Unreadable
 from tests.checks.damage.formats import is_whole, link_is_whole
 from tests.checks.faults.overlay import Overlay
 
@@ -24,17 +25,14 @@ class Source(NamedTuple):
         return self.key[0].rpartition("/")[2] if self.kind == "command" else str(self.key)
 
 
-class Watched:
-    """A machine that remembers what was read of it, and what the answer was."""
+class Between(ABC):
+    """A machine that stands before another one: every question to a source passes `_ask`."""
 
     def __init__(self, under: Overlay) -> None:
         self.under, self.name, self.taken_at = under, under.name, under.taken_at
-        self.seen: dict[Source, Any] = {}
 
-    def _ask(self, kind: str, key: Any, ask: Callable[..., Any], *rest: Any) -> Any:
-        found = ask(key, *rest)
-        self.seen.setdefault(Source(kind, key), found)
-        return found
+    @abstractmethod
+    def _ask(self, kind: str, key: Any, ask: Callable[..., Any], *rest: Any) -> Any: ...
 
     def read(self, path: str, limit: int = SMALL_FILE) -> bytes:
         return self._ask("file", path, self.under.read, limit)
@@ -58,11 +56,24 @@ class Watched:
         return getattr(self.under, name)
 
 
-class Hurt:
+class Watched(Between):
+    """A machine that remembers what was read of it, and what the answer was."""
+
+    def __init__(self, under: Overlay) -> None:
+        super().__init__(under)
+        self.seen: dict[Source, Any] = {}
+
+    def _ask(self, kind: str, key: Any, ask: Callable[..., Any], *rest: Any) -> Any:
+        found = ask(key, *rest)
+        self.seen.setdefault(Source(kind, key), found)
+        return found
+
+
+class Hurt(Between):
     """A machine on which some sources answer otherwise: `answers` holds for each what to return or to raise."""
 
     def __init__(self, under: Overlay, answers: dict[Source, Any]) -> None:
-        self.under, self.name, self.taken_at = under, under.name, under.taken_at
+        super().__init__(under)
         self.answers = answers
         self.asked: set[Source] = set()
 
@@ -75,30 +86,6 @@ class Hurt:
         if isinstance(answer, Unreadable):
             raise Unreadable(str(key), answer.reason, answer.detail)
         return answer
-
-    def read(self, path: str, limit: int = SMALL_FILE) -> bytes:
-        return self._ask("file", path, self.under.read, limit)
-
-    def list(self, path: str) -> tuple[str, ...]:
-        return self._ask("folder", path, self.under.list)
-
-    def link(self, path: str) -> str:
-        return self._ask("link", path, self.under.link)
-
-    def space(self, path: str) -> Space | None:
-        return self._ask("space", path, self.under.space)
-
-    def binding(self, vendor: str, timeout: float = 4.0) -> Outcome:
-        return self._ask("answer", vendor, self.under.binding)
-
-    def run(self, argv: Sequence[str], timeout: float = 5.0, env: Any = None) -> Outcome:
-        return self._ask("command", tuple(argv), self.under.run)
-
-    def stat(self, path: str) -> FileStatus:
-        return self.under.stat(path)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.under, name)
 
 
 class Injury(NamedTuple):
