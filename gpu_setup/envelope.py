@@ -13,7 +13,7 @@ import msgspec
 
 from gpu_setup.version import version
 from machine.errors import Problem
-from machine.plain_text import change_strings, changed_strings, clean, strings_of
+from machine.plain_text import hide_in_strings
 
 T = TypeVar("T")
 # documents about a person's own texts, where an address says nothing about this machine
@@ -86,9 +86,7 @@ def _here() -> Callable[[str], str]:
 
 def _json(document: object, hide: Callable[[str], str]) -> bytes:
     """Every document passes here: no string of it steers a terminal or holds a secret, wherever it came from."""
-    plain = change_strings(msgspec.to_builtins(document, enc_hook=_plain), clean)
-    hidden = changed_strings(list(dict.fromkeys(strings_of(plain))), hide)
-    shown = change_strings(plain, lambda value: hidden.get(value, value))
+    shown = hide_in_strings(msgspec.to_builtins(document, enc_hook=_plain), hide)
     return msgspec.json.format(msgspec.json.encode(shown), indent=2) + b"\n"
 
 

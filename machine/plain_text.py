@@ -55,3 +55,10 @@ def changed_strings(strings: Sequence[str], change: Callable[[str], str]) -> dic
         return {}
     middle = len(strings) // 2
     return changed_strings(strings[:middle], change) | changed_strings(strings[middle:], change)
+
+
+def hide_in_strings(value: object, hide: Callable[[str], str]) -> object:
+    """A copy of plain data for a document: each string is cleaned, then what `hide` replaces is replaced."""
+    plain = change_strings(value, clean)
+    hidden = changed_strings(list(dict.fromkeys(strings_of(plain))), hide)
+    return change_strings(plain, lambda text: hidden.get(text, text))

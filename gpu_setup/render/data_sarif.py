@@ -8,7 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from harness.dataset.findings import DataFinding, DataReport, kinds
-from machine.plain_text import change_strings, clean
+from machine.plain_text import hide_in_strings
 from machine.secrets import redact
 
 LEVELS = {"error": "error", "warning": "warning", "info": "note"}
@@ -51,7 +51,7 @@ def sarif(report: DataReport) -> str:
             }
         ],
     }
-    shown = change_strings(document, lambda value: redact(clean(value)))
+    shown = hide_in_strings(document, redact)
     return msgspec.json.format(msgspec.json.encode(shown), indent=2).decode() + "\n"
 
 

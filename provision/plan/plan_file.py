@@ -11,7 +11,7 @@ import msgspec
 from machine import scrub
 from machine.errors import BadUsage, Refused
 from machine.local import LocalMachine, Unreadable
-from machine.plain_text import change_strings, clean
+from machine.plain_text import hide_in_strings
 from provision.model import NOT_DECODABLE, Plan, seal
 from provision.plan.package_steps import sentence
 
@@ -20,7 +20,7 @@ LARGEST = 16 << 20
 
 def as_written(plan: Plan) -> Plan:
     """The plan as its document has it: without secrets, addresses and ids, and with the digest of that."""
-    plain = change_strings(msgspec.to_builtins(plan), lambda value: scrub.here(clean(value)))
+    plain = hide_in_strings(msgspec.to_builtins(plan), scrub.here)
     return seal(msgspec.convert(plain, Plan))
 
 
