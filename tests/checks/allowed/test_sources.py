@@ -116,13 +116,13 @@ def test_facts_hold_no_credentials_of_a_repository(uri: str, plain: str) -> None
 
 
 def test_docker_info_has_only_what_is_read() -> None:
-    told = {
+    answer = {
         "ServerVersion": "28.5.1",
         "Name": "wolke",
         "Runtimes": {"runc": {"path": "runc"}, "anna": {}},
         "CgroupDriver": "systemd",
     }
-    info = parse_info(sources.output(("docker", "info"), json.dumps(told), WHO))
+    info = parse_info(sources.output(("docker", "info"), json.dumps(answer), WHO))
     assert info is not None and info.runtimes is not None
     assert (info.server_version, info.cgroup_driver) == ("28.5.1", "systemd")
     assert "runc" in info.runtimes and "anna" not in info.runtimes and len(info.runtimes) == 2
