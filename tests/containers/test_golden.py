@@ -25,6 +25,7 @@ def test_the_dockerfile_is_the_one_that_is_kept(name: str, vendor: ImageVendor) 
     assert content == kept.read_text(encoding="utf-8"), "look at the difference of: python -m tests.containers.golden"
 
 
+@pytest.mark.long
 def test_no_file_without_a_machine() -> None:
     assert {file.name for file in FOLDER.iterdir()} == {render(*case)[0] for case in cases()}
 

@@ -62,6 +62,7 @@ def ends(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.
     return Ends(tmp_path, capfd, monkeypatch)
 
 
+@pytest.mark.long
 @for_each("name", FORGED)
 def test_both_ends_refuse_a_forged_step_and_write_nothing(name: str, ends: Ends, state: Path) -> None:
     forged = with_step(honest(), FORGED[name])

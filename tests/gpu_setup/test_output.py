@@ -88,6 +88,7 @@ def answering(tmp_path: Path) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.long
+@pytest.mark.long
 def test_a_full_disk_is_no_bug(
     fill_stdout: Callable[[], None], answering: list[tuple[str, ...]], capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,8 @@ from machine.recording_files import MemoryTree
 from tests.cpu_time import at_most
 from tests.recorded_machines import names, tree
 
+pytestmark = pytest.mark.long
+
 Damage = Callable[[bytes], bytes]
 
 

@@ -27,6 +27,8 @@ from tests.cpu_time import at_most
 from tests.recorded_machines import machine_path, names
 from tests.tool import Cli
 
+pytestmark = pytest.mark.long
+
 HEALTHY = Path(machine_path("rtx3090-healthy")).read_bytes()
 TOP = machine_file.MAGIC + b"\n"
 END = b"=== end\n"

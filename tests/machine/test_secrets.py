@@ -22,6 +22,8 @@ from machine.recording import RecordedMachine
 from tests.machine.secrets_planted import KINDS, Secret, forms, plant, secrets
 from tests.recorded_machines import unpack
 
+pytestmark = pytest.mark.long
+
 MACHINES = ("rtx3090-healthy", "rx7900xtx-healthy", "rtx3090-secureboot-dkms-rejected", "two-vendors")
 
 

@@ -24,6 +24,8 @@ from tests.checks.damage.hurt import Hurt, Source
 from tests.recorded_machines import load, names
 from tests.subjects import for_each
 
+pytestmark = pytest.mark.long
+
 DEVICE = "/sys/bus/pci/devices/0000:01:00.0"
 LOG = ("journalctl", "-k", "-b", "-o", "short-monotonic", "--no-pager", "-q")
 DOCKER = ("docker", "info", "--format", "{{json .}}")
@@ -147,7 +149,6 @@ def test_damage_makes_a_bad_check_unknown_and_is_named(kind: str) -> None:
     assert (row.status, called in row.reason) == (Status.UNKNOWN, True), row.reason
 
 
-@pytest.mark.long
 @for_each("kind", KINDS)
 def test_a_recording_of_a_damaged_machine_does_not_look_whole(kind: str) -> None:
     one = KINDS[kind]
@@ -218,7 +219,6 @@ def test_every_source_that_is_read_is_known_to_lead_to_facts() -> None:
     assert [source for source in sorted(sources) if not facts_from(source)] == []
 
 
-@pytest.mark.long
 def test_a_sample_of_the_fuzz() -> None:
     for case in cases(seed=0, first=0, count=100):
         assert (case.crashes, case.silent) == ((), ()), case.row()

@@ -30,6 +30,8 @@ from checks.facts import (
 from checks.facts import os as system
 from machine.local import Outcome
 
+pytestmark = pytest.mark.long
+
 
 def outcome(text: str) -> Outcome:
     return Outcome(("x",), 0, text, text, 0.0)

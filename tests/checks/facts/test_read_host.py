@@ -40,6 +40,7 @@ class Hanging(LocalMachine):
         return None
 
 
+@pytest.mark.long
 def test_a_probe_that_hangs_is_given_up() -> None:
     begin = time.monotonic()
     host = read_host(Hanging(), patience=0.6)

@@ -61,6 +61,7 @@ def asked() -> dict[str, set[str]]:
     return merged
 
 
+@pytest.mark.long
 def test_rules_search_for_the_text_of_the_faults(asked: dict[str, set[str]]) -> None:
     assert len(asked) >= 12
     assert [pattern for pattern, lines in asked.items() if not lines] == []

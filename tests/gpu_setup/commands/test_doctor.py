@@ -32,6 +32,7 @@ def shown(name: str, verbose: bool = False) -> list[str]:
     return ESCAPES.sub("", doctor_text(run(host, known, ALL), host, known, verbose)).splitlines()
 
 
+@pytest.mark.long
 @for_each("name", names())
 def test_every_machine_fits_80_columns(name: str) -> None:
     for verbose in (False, True):
@@ -42,6 +43,7 @@ def test_every_machine_fits_80_columns(name: str) -> None:
         assert long == []
 
 
+@pytest.mark.long
 @for_each("name", names())
 def test_every_machine_as_json(capfd: pytest.CaptureFixture[str], name: str) -> None:
     code, out = answered(capfd, "doctor", "--json", "--machine", machine_path(name))
@@ -142,6 +144,7 @@ def test_a_cause_is_named_and_comes_first() -> None:
     assert "  cause  b.cause: fix that first." in lines
 
 
+@pytest.mark.long
 def test_only_and_skip(cli: Cli) -> None:
     def ids(*arguments: str) -> set[str]:
         return {row["id"] for row in json.loads(cli("doctor", "--json", *arguments).stdout)["data"]["results"]}
@@ -151,6 +154,7 @@ def test_only_and_skip(cli: Cli) -> None:
     assert ids("--skip", "apt") == {each.id for each in ALL if each.group != "apt"}
 
 
+@pytest.mark.long
 def test_list_and_explain(cli: Cli) -> None:
     document = validated(cli("doctor", "--list", "--json").stdout, "check-list")
     data = document["data"]

@@ -17,6 +17,8 @@ from harness.training.monitor import STOP, HangLimits, Watch, watch_run
 from machine.events import Event
 from tests.harness.examples import step
 
+pytestmark = pytest.mark.long
+
 NEVER = HangLimits()
 
 
