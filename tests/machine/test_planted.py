@@ -21,8 +21,10 @@ from tests.machine.test_secrets import everything
 from tests.recorded_machines import unpack
 from tests.tool import answered
 
+pytestmark = pytest.mark.long
 
-@pytest.fixture(scope="module", params=[0, *(pytest.param(n, marks=pytest.mark.long) for n in range(1, TURNS))])
+
+@pytest.fixture(scope="module", params=range(TURNS))
 def planted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Planted]]:
     place = tmp_path_factory.mktemp("planted") / "machine"
     unpack("h100-server-healthy", place)

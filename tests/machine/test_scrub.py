@@ -10,6 +10,8 @@ from machine import scrub
 from machine.identities import Identities
 from tests.cpu_time import at_most
 
+pytestmark = pytest.mark.long
+
 WHO = Identities(users=("alice", "bob"), host="rechenknecht", homes=("/home/alice", "/data/homes/alice"), salt=b"salt")
 
 

@@ -13,6 +13,8 @@ from gpu_setup.version import version
 from tests.gpu_setup.launcher.checkouts import copy, furnish, start
 from tests.tool import ROOT
 
+pytestmark = pytest.mark.long
+
 VERSION = f"gpu-setup {version()}\n"
 
 

@@ -11,6 +11,8 @@ from harness.dataset.check import check
 from harness.dataset.findings import DataReport
 from tests.harness.dataset.planted import Truth, planted
 
+pytestmark = pytest.mark.long
+
 GOAL = 0.95
 # these say something of the whole set, not of single rows
 OF_THE_SET = {"repeated-opening", "recurring-name", "few-rows"}

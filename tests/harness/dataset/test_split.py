@@ -8,11 +8,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from harness.dataset.check import CheckSettings, check, open_checked
 from harness.dataset.split import choose_held_out, write_split
 from machine.events import silent
 from tests.harness.dataset.corpus import clean_rows
 from tests.harness.dataset.planted import edited
+
+pytestmark = pytest.mark.long
 
 
 def split(path: Path, wanted: int, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -24,6 +24,8 @@ from tests.harness.report.examples import card, small
 from tests.harness.report.test_report import HOSTILE, Page, loads
 from tests.schemas import validated
 
+pytestmark = pytest.mark.long
+
 LATER = "2026-11-25T10:00:00Z"
 
 

@@ -27,6 +27,8 @@ from machine.recording import RecordedMachine
 from tests.harness.examples import ENVIRONMENT, HOST, examination, log, run_of, step
 from tests.schemas import validated
 
+pytestmark = pytest.mark.long
+
 RECIPE = load_recipe("smollm2-135m-qlora")
 HOSTILE = '<script src="http://evil.example/x.js">alert(1)</script><img src=x onerror=alert(2)>\x1b[31m{{ 7*7 }}&amp;'
 
