@@ -15,13 +15,16 @@ class TableRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 VENDORS = {"10de": "nvidia", "1002": "amd"}
+# the generation of a card that the tables do not have: every older one is in the PCI id database
+NEWER = "newer"
 
 
 class Card(TableRow, frozen=True, kw_only=True):
     """A card by PCI id; AMD boards with the same id differ in `revisions`. GB, GB/s, W, TFLOPS (dense).
 
-    `tflops_kind` is fp16 if the card has no BF16; `tflops_basis` memory: not confirmed by a source.
-    Figures are for one PCI device, so half of a board that carries two. `supported`: some stack has kernels for it.
+    `target` empty: no CUDA or ROCm program ever ran on it, or (`unknown`) it is not known. `tflops_kind` is fp16 if the
+    card has no BF16; `tflops_basis` memory: not confirmed by a source. Figures are for one PCI device, so half of a
+    board that carries two. `supported`: some stack has kernels for it.
     """
 
     vendor: str
@@ -41,6 +44,47 @@ class Card(TableRow, frozen=True, kw_only=True):
     integrated: bool = False
     supported: bool = True
     note: str = ""
+    source: str
+    date: str
+
+    @property
+    def unknown(self) -> bool:
+        """Neither the tables nor a driver say what it is: it is newer than the tables."""
+        return self.generation == NEWER and not self.target
+
+
+class MemorySize(TableRow, frozen=True, kw_only=True):
+    """The memory of cards that have no row of their own, by their names in the PCI id database. GB."""
+
+    vram_gb: float
+    names: tuple[str, ...]
+
+
+class Chip(TableRow, frozen=True, kw_only=True):
+    """What the chips are whose names begin like one of `chips`, and the PCI ids `devices`. See chips.toml."""
+
+    vendor: str
+    chips: tuple[str, ...]
+    devices: tuple[str, ...] = ()
+    generation: str
+    target: str = ""
+    integrated: bool = False
+    supported: bool = True
+    note: str = ""
+    source: str
+    date: str
+
+
+class Override(TableRow, frozen=True, kw_only=True):
+    """HSA_OVERRIDE_GFX_VERSION=`value` makes ROCm run the kernels of `runs_as` on the `targets`.
+
+    `unofficial`: AMD lists none of the targets as supported by ROCm.
+    """
+
+    targets: tuple[str, ...]
+    runs_as: str
+    value: str
+    unofficial: bool = False
     source: str
     date: str
 
@@ -86,6 +130,14 @@ class Stack(TableRow, frozen=True, kw_only=True):
         """The stack with the cards' targets filled into torch's extras, one of each kind a target."""
         extras = (extra.format(target=target) for extra in self.torch_extras for target in targets)
         return msgspec.structs.replace(self, torch_extras=tuple(dict.fromkeys(extras)))
+
+    def runs(self, target: str) -> bool:
+        """Whether its kernels run on this target. CUDA's run on later minor versions of their major version too."""
+        if target in self.targets:
+            return True
+        major, _, minor = target.partition(".")
+        own = [row.partition(".")[::2] for row in self.targets]
+        return minor.isdecimal() and any(major == first and int(second) <= int(minor) for first, second in own)
 
     @property
     def usable_builds(self) -> dict[str, str]:
@@ -242,6 +294,9 @@ class Catalogue(TableRow, frozen=True, kw_only=True, dict=True):
     """Every table. `stacks` are in order of preference; `repositories` and `branches` in order of age."""
 
     cards: tuple[Card, ...]
+    memory: tuple[MemorySize, ...] = ()
+    chips: tuple[Chip, ...] = ()
+    overrides: tuple[Override, ...] = ()
     stacks: tuple[Stack, ...]
     bases: tuple[BaseImage, ...] = ()
     packages: tuple[PackageRule, ...]
@@ -251,8 +306,27 @@ class Catalogue(TableRow, frozen=True, kw_only=True, dict=True):
     systems: tuple[System, ...] = ()
     libraries: tuple[Library, ...] = ()
 
-    def card(self, vendor: str, device: str, revision: str | None) -> Card | None:
-        """The card with this PCI id; a row that names revisions matches only those, and wins over one that does not."""
+    def card(
+        self, vendor: str, device: str, revision: str | None, target: str | None = None, name: str | None = None
+    ) -> Card | None:
+        """What a card is: its row here, or what the PCI id database and the chip say; None: of another vendor.
+
+        A row that names revisions matches only those, and wins over one that does not. `target` and `name` are the
+        driver's own: its target has the last word, its name is taken where none is known.
+        """
+        if vendor not in VENDORS:
+            return None
+        key = (vendor, device, revision, target, name)
+        if key not in self._found:
+            card = self._row(vendor, device, revision) or self._from_database(vendor, device, revision)
+            self._found[key] = self._as_reported(card, target, name)
+        return self._found[key]
+
+    @cached_property
+    def _found(self) -> dict[tuple[str | None, ...], Card]:
+        return {}
+
+    def _row(self, vendor: str, device: str, revision: str | None) -> Card | None:
         rows = self._cards_by_id.get((vendor, device), ())
         exact = [row for row in rows if revision in row.revisions]
         return next(iter(exact or [row for row in rows if not row.revisions]), None)
@@ -265,13 +339,86 @@ class Catalogue(TableRow, frozen=True, kw_only=True, dict=True):
                 found.setdefault((row.vendor, device), []).append(row)
         return found
 
+    def _from_database(self, vendor: str, device: str, revision: str | None) -> Card:
+        from checks.devices import find_device, source
+
+        found = find_device(vendor, device, revision)
+        chip = self.chip(vendor, device, found.chip) if found else None
+        label, name = found.chip if found else "", found.name if found else ""
+        note = chip.note if chip else ""
+        if found and found.of_several:
+            note = "; ".join(filter(None, (note, f"one of {name}: only the revision byte shows which")))
+            name = ""
+        if not name:
+            brand = "NVIDIA" if vendor == "10de" else "AMD"
+            name = (
+                f"{label or f'{brand} GPU {vendor}:{device}'} ({'board not known' if chip else 'unknown to gpu-setup'})"
+            )
+        target = chip.target if chip else ""
+        return Card(
+            vendor=vendor,
+            name=name,
+            devices=(device,),
+            chip=label,
+            generation=chip.generation if chip else NEWER,
+            target=target,
+            vram_gb=self._memory_by_name.get(name) or _size_in(name),
+            integrated=chip.integrated if chip else False,
+            supported=bool(chip and chip.supported and self._stacks_with(vendor, target)),
+            note=note,
+            source=f"{source()}; {chip.source}" if chip else source(),
+            date=chip.date if chip else "",
+        )
+
+    @cached_property
+    def _memory_by_name(self) -> dict[str, float]:
+        return {name: row.vram_gb for row in self.memory for name in row.names}
+
+    def chip(self, vendor: str, device: str, chip: str) -> Chip | None:
+        """The row for this PCI id, or the one with the longest beginning of this chip's name."""
+        rows = [row for row in self.chips if row.vendor == vendor]
+        named = ((len(start), row) for row in rows for start in row.chips if start and chip.startswith(start))
+        exact = next((row for row in rows if device in row.devices), None)
+        return exact or max(named, key=lambda pair: pair[0], default=(0, None))[1]
+
+    def _as_reported(self, card: Card, target: str | None, name: str | None) -> Card:
+        """The card as its driver describes it, where that differs."""
+        if card.generation == NEWER and name:
+            card = msgspec.structs.replace(card, name=name.removeprefix("NVIDIA "))
+        if not target or target == card.target:
+            return card
+        same = [row for row in self.chips if row.vendor == card.vendor and row.target == target]
+        return msgspec.structs.replace(
+            card,
+            target=target,
+            generation=same[0].generation if same else self._generation(card.vendor, target),
+            integrated=all(row.integrated for row in same) if same else card.integrated,
+            supported=all(row.supported for row in same) and bool(self._stacks_with(card.vendor, target)),
+            note="" if card.generation == NEWER else card.note,
+        )
+
+    def _generation(self, vendor: str, target: str) -> str:
+        """Of a target that no chip here has: that of the next older one of the same major version, or a newer one."""
+        major, _, minor = target.partition(".")
+        older = [
+            (int(second), row.generation)
+            for row in self.chips
+            for first, _, second in (row.target.partition("."),)
+            if row.vendor == vendor and first == major and second.isdecimal() and minor.isdecimal()
+            if int(second) <= int(minor)
+        ]
+        return max(older)[1] if older else NEWER
+
     def stacks_for(self, card: Card) -> tuple[Stack, ...]:
         """The stacks that have kernels for this card, the preferred one first."""
-        if not card.supported:
-            return ()
-        return tuple(
-            row for row in self.stacks if row.vendor == VENDORS.get(card.vendor) and card.target in row.targets
-        )
+        return self._stacks_with(card.vendor, card.target) if card.supported else ()
+
+    def _stacks_with(self, vendor: str, target: str) -> tuple[Stack, ...]:
+        return tuple(row for row in self.stacks if row.vendor == VENDORS.get(vendor) and row.runs(target))
+
+    def override(self, target: str) -> Override | None:
+        """What makes ROCm run another architecture's kernels on this one; None: nothing does, or none is needed."""
+        return next((row for row in self.overrides if target in row.targets), None)
 
     def stack(self, name: str) -> Stack:
         return next(row for row in self.stacks if row.name == name)
@@ -299,7 +446,14 @@ class Catalogue(TableRow, frozen=True, kw_only=True, dict=True):
         return next((row for row in self.xids if row.number == number), None)
 
 
-TABLES = ("cards", "stacks", "packages", "systems", "xid")
+def _size_in(name: str) -> float | None:
+    """The one size in a name like `T1000 8GB`, in GB."""
+    words = name.replace(" GB", "GB").split()
+    sizes = [float(word[:-2]) for word in words if word.endswith("GB") and word[:-2].isdecimal()]
+    return sizes[0] if len(sizes) == 1 else None
+
+
+TABLES = ("cards", "chips", "stacks", "packages", "systems", "xid")
 COMPILED = "catalogue.json"
 _DATA = os.path.join(os.path.dirname(__file__), "data")
 

@@ -146,6 +146,8 @@ class PciCard(Frozen, frozen=True):
 
     `bar_bytes` are the sizes of BAR 0 to 5, 0 for one that is not used. `link` is None for a card asleep in D3cold.
     `bridges` are those between the card and the CPU, the nearest first; None: not read (other vendors), or asleep.
+    `reported_target` and `reported_name` are what a running driver says it is: NVML's compute capability and product
+    name, KFD's gfx target. They have the last word over every table.
     """
 
     slot: str
@@ -163,6 +165,8 @@ class PciCard(Frozen, frozen=True):
     connectors_connected: tuple[str, ...] | None = None
     iommu_group_type: str | None = None
     bridges: tuple[Bridge, ...] | None = None
+    reported_target: str | None = None
+    reported_name: str | None = None
 
 
 class NvmlGpu(Frozen, frozen=True):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+import msgspec
+
 from checks.facts.gaps import Gaps, exists, names, target, text, whole_number, word
-from checks.facts.host import Bridge, Link, PciCard
+from checks.facts.host import Bridge, KfdNode, Link, NvmlGpu, PciCard
 from machine.local import Machine
 
 DEVICES = "/sys/bus/pci/devices"
@@ -55,6 +57,25 @@ def read_cards(machine: Machine, gaps: Gaps) -> tuple[PciCard, ...] | None:
     connected = _connectors(machine, gaps)
     cards = (_card(machine, slot, connected, gaps) for slot in slots if SLOT.fullmatch(slot))
     return tuple(card for card in cards if card is not None)
+
+
+def as_reported(
+    cards: tuple[PciCard, ...] | None, gpus: tuple[NvmlGpu, ...], nodes: tuple[KfdNode, ...]
+) -> tuple[PciCard, ...] | None:
+    """The cards with what their drivers say they are."""
+    said = {_place(gpu.slot): (gpu.compute_capability, gpu.name) for gpu in gpus if gpu.slot}
+    said.update({_place(node.slot): (node.gfx, None) for node in nodes if node.slot})
+    return cards and tuple(
+        msgspec.structs.replace(card, reported_target=said[place][0], reported_name=said[place][1])
+        if (place := _place(card.slot)) in said
+        else card
+        for card in cards
+    )
+
+
+def _place(slot: str) -> str:
+    """Bus and device: NVML writes a domain of eight digits (00000000:01:00.0), the kernel one of four."""
+    return slot.lower()[-12:].partition(".")[0]
 
 
 def asleep(machine: Machine, vendor: str, gaps: Gaps) -> bool:

@@ -115,7 +115,7 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
             os=facts_os,
             kernel=_public_kernel(replace(facts_kernel, log=log.value, dates=dates)),
             firmware=_public_keys(replace(facts_firmware, **msgspec.structs.asdict(keys.value))),
-            cards=cards,
+            cards=pci.as_reported(cards, found_nvml.gpus, facts_amd.nodes or ()),
             nvidia=_with_nvml(facts_nvidia, found_nvml, facts_apt),
             amd=_with_smi(facts_amd, found_smi),
             apt=_public_packages(replace(facts_apt, lock_holder=lock.value)),
