@@ -120,18 +120,16 @@ def _cards(host: Host, catalogue: Catalogue, vendor: ImageVendor) -> tuple[Image
 def _training_cards(host: Host, catalogue: Catalogue) -> tuple[ImageCard, ...]:
     found = []
     for card in cards.training(host, catalogue):
-        row, gpu = cards.row_of(card, catalogue), cards.nvml_of(card, host)
-        # the driver may know the compute capability of a GPU that the catalogue does not have
-        target = row.target if row else gpu.compute_capability if gpu else None
-        name = row.name if row else (gpu.name if gpu and gpu.name else cards.name(card, catalogue))
-        if target is None:
+        row = cards.row_of(card, catalogue)
+        if row is None or row.unknown:
             raise Refused(
                 "image.unknown-card",
-                f"{name} at {card.slot} is not in the catalogue, and its compute capability could not be read.",
+                f"{cards.subject(card, catalogue)} is newer than gpu-setup's data, and no driver reports its compute "
+                "capability.",
                 "gpu-setup does not guess which stack has kernels for it.",
-                f"Install its driver first, or add it to the catalogue (docs/adding.md). {CPU_IMAGE}",
+                f"Install its driver first: gpu-setup plan shows how. {CPU_IMAGE}",
             )
-        found.append(ImageCard(name, VENDORS[card.vendor], target))
+        found.append(ImageCard(row.name, VENDORS[card.vendor], row.target))
     if not found:
         # under Windows (WSL) the GPU is not on the PCI bus, but NVML answers
         found = [
@@ -155,11 +153,18 @@ def _refuse_unusable_cards(host: Host, catalogue: Catalogue, vendor: ImageVendor
                 "A container on this machine cannot use it.",
                 f"Remove the {card.driver} binding, then run the command again. {CPU_IMAGE}",
             )
+        if row is not None and row.unknown:
+            raise Refused(
+                "image.unknown-card",
+                f"{row.name} is newer than gpu-setup's data, and amdgpu does not report what it is.",
+                "gpu-setup does not guess which stack has kernels for it.",
+                f"Install a kernel whose amdgpu supports it, then run the command again. {CPU_IMAGE}",
+            )
         if row is not None and not row.supported and not row.integrated:
             raise Refused(
                 "image.no-stack",
-                f"No training stack has kernels for {row.name} ({row.target}).",
-                f"{row.note or 'torch or bitsandbytes dropped it'}.",
+                f"No training stack has kernels for {row.name} ({row.target or row.generation}).",
+                f"{row.note or 'torch or bitsandbytes have none for it'}.",
                 CPU_IMAGE,
             )
     if vendor is not ImageVendor.AUTO:
@@ -175,11 +180,11 @@ def _stack_for(seen: tuple[ImageCard, ...], host: Host, catalogue: Catalogue) ->
     """The preferred stack that the driver supports, why, and notes about it."""
     vendor, names = seen[0].vendor, _card_names(seen)
     rows = [row for row in catalogue.stacks if row.vendor == vendor and row.lock]
-    covering = [row for row in rows if all(card.target in row.targets for card in seen)]
+    covering = [row for row in rows if all(row.runs(card.target) for card in seen)]
     notes: list[str] = []
     if not covering:
-        most = max(rows, key=lambda row: sum(card.target in row.targets for card in seen))
-        uncovered = [card for card in seen if card.target not in most.targets]
+        most = max(rows, key=lambda row: sum(row.runs(card.target) for card in seen))
+        uncovered = [card for card in seen if not most.runs(card.target)]
         if len(uncovered) == len(seen):
             raise Refused(
                 "image.no-stack",
@@ -198,7 +203,7 @@ def _stack_for(seen: tuple[ImageCard, ...], host: Host, catalogue: Catalogue) ->
     if stack is not covering[0]:
         better = kept[0][1]
         notes.append(f"{covering[0].name} is preferred, but needs {better.wanted}: {better.next}")
-    covered = sorted({card.target for card in seen if card.target in stack.targets})
+    covered = sorted({card.target for card in seen if stack.runs(card.target)})
     return stack.for_target(*covered), f"{names}; {floor.said}", tuple(notes)
 
 

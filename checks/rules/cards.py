@@ -15,13 +15,14 @@ RESERVED = ("vfio-pci", "pci-stub")
 
 
 def row_of(card: PciCard, catalogue: Catalogue) -> Card | None:
-    return catalogue.card(card.vendor, card.device, card.revision)
+    """What the card is: by its PCI id, and by what its driver reports; None: of another vendor."""
+    return catalogue.card(card.vendor, card.device, card.revision, card.reported_target, card.reported_name)
 
 
 def name(card: PciCard, catalogue: Catalogue) -> str:
-    """`RTX 3090`, or the PCI id of a card that is not in the catalogue."""
+    """`RTX 3090`, or the PCI id of a card that is not known."""
     row = row_of(card, catalogue)
-    return row.name if row else f"{card.vendor}:{card.device} (unknown to the catalogue)"
+    return row.name if row else f"{card.vendor}:{card.device}"
 
 
 def subject(card: PciCard, catalogue: Catalogue) -> str:
@@ -30,7 +31,7 @@ def subject(card: PciCard, catalogue: Catalogue) -> str:
 
 def training(host: Host, catalogue: Catalogue, vendor: str | None = None) -> tuple[PciCard, ...]:
     """Cards of this vendor (without one: of both) that can train: known cards that are supported and not integrated
-    into a CPU, and NVIDIA cards that the catalogue does not list. Cards reserved for a virtual machine are left out."""
+    into a CPU, and NVIDIA cards that are newer than the tables. Cards reserved for a virtual machine are left out."""
     return tuple(
         card
         for card in host.cards or ()
@@ -43,8 +44,10 @@ def training(host: Host, catalogue: Catalogue, vendor: str | None = None) -> tup
 
 def _could_train(card: PciCard, catalogue: Catalogue) -> bool:
     row = row_of(card, catalogue)
-    # an AMD id that is not in the catalogue may be a CPU's integrated graphics, so nothing is claimed about it
-    return card.vendor == NVIDIA if row is None else row.supported and not row.integrated
+    if row is None:
+        return False
+    # an AMD id that is not known may be a CPU's integrated graphics, so nothing is claimed about it
+    return card.vendor == NVIDIA if row.unknown else row.supported and not row.integrated
 
 
 def none_of(host: Host, catalogue: Catalogue, vendor: str | None = None) -> str:

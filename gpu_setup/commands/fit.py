@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gpu_setup.commands.options import Whole, json_option, machine_option, open_machine
+from gpu_setup.commands.options import Number, Whole, json_option, machine_option, open_machine
 from gpu_setup.commands.training_options import recipe_option
 from gpu_setup.envelope import Answer
 
@@ -24,8 +24,9 @@ Exit codes: 0 it fits (or there is no card to compare with); 1 it does not.
 def _complete_card(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     from checks.catalogue import catalogue
 
-    start = incomplete.lower()
-    return [card.name for card in catalogue().cards if start in card.name.lower() and card.vram_gb]
+    start, known = incomplete.lower(), catalogue()
+    rows = [card.name for card in known.cards if card.vram_gb]
+    return [name for name in (*rows, *(name for row in known.memory for name in row.names)) if start in name.lower()]
 
 
 def _complete_model(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -40,6 +41,7 @@ def _complete_model(_ctx: click.Context, _parameter: click.Parameter, incomplete
 @click.option(
     "--card", metavar="NAME", shell_complete=_complete_card, help="Predict for this card. Default: this machine's."
 )
+@click.option("--vram", type=Number(1, 2048), metavar="GIB", help="The card's memory, where it is not known.")
 @recipe_option
 @click.option("--method", type=click.Choice(["full", "lora", "qlora"]), help="Training method. Default: the recipe's.")
 @click.option("--seq", type=Whole(1, 2**20), metavar="N", help="Sequence length (tokens).")
@@ -56,7 +58,12 @@ def _complete_model(_ctx: click.Context, _parameter: click.Parameter, incomplete
 @click.option("--checkpointing/--no-checkpointing", default=None, help="Use gradient checkpointing.")
 @click.option("--packing/--no-packing", default=None, help="Pack several samples into one sequence.")
 def command(
-    as_json: bool, recording: str | None, card: str | None, recipe_name: str | None, **changes: object
+    as_json: bool,
+    recording: str | None,
+    card: str | None,
+    vram: float | None,
+    recipe_name: str | None,
+    **changes: object,
 ) -> Answer:
     """Predict whether a training job fits on a card: memory part by part, and the largest batch and sequence that fit.
 
@@ -74,8 +81,8 @@ def command(
 
     recipe = load_recipe(recipe_name or REFERENCE)
     if card is not None:
-        find_card(card, catalogue())
-    room = available_memory(card, read_host(open_machine(recording)), catalogue())
+        find_card(card, catalogue(), vram)
+    room = available_memory(card, read_host(open_machine(recording)), catalogue(), vram)
     answer = predict_fit(recipe, msgspec.convert(changes, FitOptions), room)
 
     def text() -> str:

@@ -8,6 +8,7 @@ import msgspec
 
 from checks.catalogue import Catalogue, Stack
 from checks.facts.host import Host
+from checks.rules.cards import RESERVED, row_of
 
 
 class StackChoice(msgspec.Struct, frozen=True):
@@ -32,16 +33,20 @@ def choose_stack(host: Host, catalogue: Catalogue) -> StackChoice:
     cpu = next(stack for stack in catalogue.stacks if stack.vendor == "cpu")
     reasons = []
     for card in host.cards or ():
-        known = catalogue.card(card.vendor, card.device, card.revision)
+        known = row_of(card, catalogue)
         if known is None or known.integrated:
+            continue
+        if card.driver in RESERVED:
+            reasons.append(f"{known.name}: reserved for a virtual machine ({card.driver})")
             continue
         working = _why_unusable(host, card.slot, known.vendor)
         if working is not None:
             reasons.append(f"{known.name}: {working}")
             continue
-        for stack in catalogue.stacks:
-            if known.target not in stack.targets:
-                continue
+        fitting = catalogue.stacks_for(known)
+        if not fitting:
+            reasons.append(f"{known.name}: no stack has kernels for {known.target or 'it'}")
+        for stack in fitting:
             if stack.lock is None:
                 reasons.append(f"{known.name}: the stack {stack.name} has no lock yet")
                 continue

@@ -12,6 +12,7 @@ import msgspec
 
 from checks.catalogue import Card, Catalogue
 from checks.facts.host import Host
+from checks.rules.cards import row_of
 from harness.atomic_files import read_if_valid
 from harness.measure.gpu_processes import CardUse
 from harness.measure.matmul_ceiling import Ceiling, read_ceiling
@@ -65,10 +66,10 @@ class RunContext(msgspec.Struct, frozen=True):
 
 
 def trained_card(host: Host, catalogue: Catalogue, vendor: str, device: str | None) -> Card | None:
-    """The catalogue's row of the GPU to train on: the one with this UUID, else the first of the stack's vendor."""
+    """What the GPU is that trains: the one with this UUID, else the first of the stack's vendor."""
     slots = {gpu.slot for gpu in host.nvidia.nvml or () if device is not None and gpu.uuid == device}
     for card in host.cards or ():
-        known = catalogue.card(card.vendor, card.device, card.revision)
+        known = row_of(card, catalogue)
         ours = known is not None and known.vendor == VENDOR_IDS.get(vendor) and not known.integrated
         if ours and (not slots or card.slot in slots):
             return known

@@ -1,4 +1,4 @@
-"""How much memory a card has for a training job: the free memory of this machine's card, or the catalogue's figure."""
+"""How much memory a card has for a training job: free on this machine's card, as the tables know it, or as given."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 from typing import NamedTuple
 
 from checks.catalogue import Card, Catalogue
+from checks.devices import named_devices
 from checks.facts.host import Host, PciCard
 from checks.rules import cards
 from harness.memory.job import constants
@@ -25,19 +26,24 @@ class AvailableMemory(NamedTuple):
     here: bool
 
 
-def available_memory(name: str | None, host: Host, catalogue: Catalogue) -> AvailableMemory | None:
+def available_memory(
+    name: str | None, host: Host, catalogue: Catalogue, size: float | None = None
+) -> AvailableMemory | None:
     """The memory of the card `name`, as measured where this machine has it. Without a name: of this machine's card with
-    the most free memory; None: this machine has no card.
+    the most free memory; None: this machine has no card. `size`: the memory of that card in GiB, as the user gives it.
 
-    Raises BadUsage for an unknown name, and for one that fits several cards with different memory.
+    Raises BadUsage for an unknown name, and for one that fits several cards with different memory or of unknown memory.
     """
+    if size is not None:
+        known = find_card(name, catalogue, size).name if name else "a card"
+        return _known_size(known, size, f"{size:g} GiB given", here=False)
     ours = [(card, _from_driver(card, host, catalogue)) for card in cards.training(host, catalogue)]
     if name is None:
         found = [room for _, room in ours if room is not None]
         return max(found, key=lambda room: room.bytes, default=None)
     row = find_card(name, catalogue)
     for card, room in ours:
-        if room is not None and cards.row_of(card, catalogue) == row:
+        if room is not None and cards.name(card, catalogue) == row.name:
             return room
     return _from_catalogue(row)
 
@@ -61,32 +67,43 @@ def _from_catalogue(row: Card, here: bool = False) -> AvailableMemory:
         raise BadUsage(
             "fit.memory",
             f"The memory size of {row.name} is not known.",
-            "It uses the computer's main memory." if row.integrated else "The catalogue has no figure for it.",
-            "Name another card.",
+            "It uses the computer's main memory."
+            if row.integrated
+            else "Boards of that name differ, or no table here has it.",
+            f"gpu-setup fit --card '{row.name}' --vram GIB",
         )
-    size, reserve = round(row.vram_gb * 2**30), constants().reserve
-    return AvailableMemory(
-        row.name, size - reserve, f"{row.vram_gb:g} GiB in the catalogue, minus {_gib(reserve)} kept free", here
-    )
+    return _known_size(row.name, row.vram_gb, f"{row.vram_gb:g} GiB in the catalogue", here)
 
 
-def find_card(name: str, catalogue: Catalogue) -> Card:
-    """A card by name, upper or lower case, with or without brand words; the shortest name that has all the words."""
+def _known_size(name: str, size: float, words: str, here: bool) -> AvailableMemory:
+    reserve = constants().reserve
+    return AvailableMemory(name, round(size * GIB) - reserve, f"{words}, minus {_gib(reserve)} kept free", here)
+
+
+def find_card(name: str, catalogue: Catalogue, size: float | None = None) -> Card:
+    """A card by name, upper or lower case, with or without brand words; the shortest name that has all the words.
+
+    `size`: its memory in GiB, where the name alone fits cards with different memory.
+    """
     wanted = _words(name)
-    holding = [(row, _words(row.name)) for row in catalogue.cards if wanted and wanted <= _words(row.name)]
+    rows = (row for row in catalogue.cards if wanted <= _words(row.name))
+    others = (catalogue.card(*key) for key, known in named_devices() if wanted <= _words(known))
+    holding = [(row, _words(row.name)) for row in (*rows, *others) if row and wanted and wanted <= _words(row.name)]
     fewest = min((len(words) for _, words in holding), default=0)
-    found = [row for row, words in holding if len(words) == fewest]
+    # several ids have one name
+    found = list({row.name: row for row, words in reversed(holding) if len(words) == fewest}.values())[::-1]
     if not found:
-        near = difflib.get_close_matches(_plain(name), {_plain(row.name): row.name for row in catalogue.cards}, n=3)
-        names = {_plain(row.name): row.name for row in catalogue.cards}
+        names = (*(row.name for row in catalogue.cards), *(each for _, each in named_devices()))
+        known = {_plain(each): each for each in names}
+        near = difflib.get_close_matches(_plain(name), known, n=3)
         raise BadUsage(
             "fit.card",
-            f"The catalogue has no card “{name}”."
-            + (f" Did you mean {' or '.join(names[each] for each in near)}?" if near else ""),
-            f"It has {len(catalogue.cards)} cards, such as RTX 3090, RTX 6000 Ada, RX 7900 XT and PRO W7900.",
-            f"gpu-setup fit --card '{names[near[0]] if near else 'RTX 3090'}'",
+            f"No card is called “{name}”."
+            + (f" Did you mean {' or '.join(known[each] for each in near)}?" if near else ""),
+            "Cards are called as in the PCI id database, such as RTX 4070, RTX 3090, RX 7900 XT and PRO W7900.",
+            f"gpu-setup fit --card '{known[near[0]] if near else 'RTX 3090'}'",
         )
-    if len({row.vram_gb for row in found}) > 1:
+    if size is None and len({row.vram_gb for row in found}) > 1:
         listed = ", ".join(row.name for row in found)
         raise BadUsage(
             "fit.card",

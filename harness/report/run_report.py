@@ -9,6 +9,7 @@ import msgspec
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
+from checks.rules import cards
 from harness.atomic_files import read_document, write_atomic
 from harness.environment.build import Environment
 from harness.measure.metrics import Measurements, computed_tflops, losses, measure, merge_launches
@@ -163,17 +164,13 @@ class Report(msgspec.Struct, frozen=True):
 
 def summarise_host(host: Host, catalogue: Catalogue) -> HostSummary:
     """The properties of the host that belong in a benchmark's report."""
-    names = []
-    for card in host.cards or ():
-        known = catalogue.card(card.vendor, card.device, card.revision)
-        names.append(known.name if known else f"{card.vendor}:{card.device}")
     return HostSummary(
         os=host.os.pretty,
         kernel=host.kernel.release,
         cpu=host.resources.cpu,
         cores=host.resources.cores,
         memory_bytes=host.resources.memory_total,
-        cards=tuple(names),
+        cards=tuple(cards.name(card, catalogue) for card in host.cards or ()),
         driver=host.nvidia.module_version or host.amd.module_version,
         stub=host.nvidia.stub or host.amd.stub,
         power_limit_watts=_power_limit(host),

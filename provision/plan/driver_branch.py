@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from checks.catalogue import Branch, Catalogue
+from checks.catalogue import NEWER, Branch, Catalogue
 from provision.model import Refusal
 from provision.plan.kernels import at_least, version_numbers
 from provision.plan.package_steps import sentence
@@ -111,7 +111,8 @@ def choose_branch(
 
 
 def _names_of(generations: frozenset[str]) -> str:
-    return " and ".join(name.capitalize() for name in sorted(generations))
+    names = (name.capitalize() for name in sorted(generations - {NEWER}))
+    return " and ".join([*names, *(["cards newer than gpu-setup's data"] if NEWER in generations else [])])
 
 
 def _module(branch: Branch, open_module: bool, generations: frozenset[str]) -> str:

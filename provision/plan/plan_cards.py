@@ -1,4 +1,4 @@
-"""Which cards a plan is for: known and supported ones, and an integrated GPU only where there is no other."""
+"""Which cards a plan is for: supported ones, NVIDIA's newer ones, an integrated GPU only where there is no other."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from checks.catalogue import Card, Catalogue
 from checks.facts.host import Host, PciCard
+from checks.rules.cards import row_of
 from provision.target import PlanVendor
 
 VENDOR_IDS = {"10de": PlanVendor.NVIDIA, "1002": PlanVendor.AMD}
@@ -13,7 +14,7 @@ RESERVED = "vfio-pci"
 
 
 class PlannedCard(NamedTuple):
-    """A card of this machine and its row in the catalogue."""
+    """A card of this machine, and what it is."""
 
     pci: PciCard
     card: Card
@@ -35,9 +36,12 @@ def supported_cards(host: Host, catalogue: Catalogue) -> tuple[PlannedCard, ...]
     rows = (
         PlannedCard(pci, row)
         for pci in host.cards or ()
-        if pci.vendor in VENDOR_IDS and (row := catalogue.card(pci.vendor, pci.device, pci.revision)) is not None
+        if pci.vendor in VENDOR_IDS and (row := row_of(pci, catalogue)) is not None
     )
-    found = tuple(seen for seen in rows if seen.card.supported)
+    # an unknown card of NVIDIA's is newer than the tables and needs the newest driver; AMD's may be part of a CPU
+    found = tuple(
+        seen for seen in rows if seen.card.supported or (seen.card.unknown and seen.vendor is PlanVendor.NVIDIA)
+    )
     discrete = tuple(seen for seen in found if not seen.card.integrated)
     return discrete or found
 
@@ -49,9 +53,13 @@ def unplanned_cards(host: Host, catalogue: Catalogue) -> tuple[str, ...]:
     for pci in host.cards or ():
         if pci.vendor not in VENDOR_IDS or pci.slot in chosen:
             continue
-        row = catalogue.card(pci.vendor, pci.device, pci.revision)
-        if row is None:
-            notes.append(f"{pci.slot} ({pci.vendor}:{pci.device}) is not in the catalogue: nothing is planned for it.")
+        row = row_of(pci, catalogue)
+        if row is None or row.unknown:
+            notes.append(
+                f"{pci.slot} ({pci.vendor}:{pci.device}) is newer than gpu-setup's data, and amdgpu does not report "
+                "what it is: nothing is planned for it. With a kernel whose amdgpu supports it, gpu-setup uses what "
+                "amdgpu reports."
+            )
         elif row.integrated:
             notes.append(f"{pci.slot} {row.name} is an integrated GPU: it is not changed.")
         else:

@@ -10,6 +10,7 @@ import msgspec
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.facts.kernel import module_name
+from checks.rules.cards import row_of
 from provision.model import AptInstall, Plan, PlanPart, Refusal, State, seal, sha256
 from provision.plan import amd, container_engine, cuda_toolkit, device_groups, nvidia, refusals, training_needs
 from provision.plan.package_steps import repair_step
@@ -17,6 +18,7 @@ from provision.plan.plan_cards import PlannedCard, supported_cards, unplanned_ca
 from provision.target import PlanTarget, PlanVendor
 
 NOTHING = "No supported GPU: nothing to install."
+NOTHING_YET = "No GPU that gpu-setup knows yet: nothing to install."
 SIZE_UNKNOWN = "Sizes and versions are not known: these facts do not include apt's answers."
 NO_DOWNLOAD = "No package to download."
 _VENDOR_NAMES: Mapping[PlanVendor, Literal["nvidia", "amd"]] = {PlanVendor.NVIDIA: "nvidia", PlanVendor.AMD: "amd"}
@@ -35,7 +37,8 @@ def make_plan(host: Host, catalogue: Catalogue, target: PlanTarget, without: tup
         return _refusal_plan(host, target, None, (refusals.cards_unknown(),))
     cards, notes = supported_cards(host, catalogue), unplanned_cards(host, catalogue)
     if not cards:
-        return _new_plan(host, target, None, PlanPart(notes=(NOTHING, *notes)))
+        known = all(row is None or not row.unknown for row in (row_of(pci, catalogue) for pci in host.cards))
+        return _new_plan(host, target, None, PlanPart(notes=(NOTHING if known else NOTHING_YET, *notes)))
     free = tuple(seen for seen in cards if not seen.is_reserved)
     if not free:
         return _refusal_plan(host, target, None, (refusals.reserved_cards(cards),), notes)

@@ -6,11 +6,11 @@ import pytest
 from msgspec.structs import replace
 
 from checks.catalogue import Card, catalogue
-from checks.facts.host import Host, NvmlGpu
+from checks.facts.host import Host
 from containers.model import Access, ImageSpec, ImageVendor
 from containers.spec import image_spec
 from machine.errors import BadUsage, Problem, Refused
-from tests.containers.hosts import host, with_cards, with_driver, with_gpus, with_kernel
+from tests.containers.hosts import host, with_cards, with_driver, with_kernel
 from tests.subjects import for_each
 
 RTX_3090 = ("10de", "2204", None)
@@ -113,12 +113,19 @@ def test_the_cpu_image_can_be_requested_on_any_machine() -> None:
 
 @pytest.mark.parametrize(
     ("name", "code"),
-    [("radeonvii", "image.no-stack"), ("vfio-host", "image.reserved"), ("hybrid-laptop", "image.unknown-card")],
+    [("radeonvii", "image.no-stack"), ("vfio-host", "image.reserved")],
 )
 def test_a_card_that_no_image_can_be_for(name: str, code: str) -> None:
     problem = refused(host(name))
     assert problem.code == code
     assert "--vendor cpu" in problem.next
+
+
+@pytest.mark.parametrize("vendor", ["10de", "1002"])
+def test_a_card_that_nobody_knows_and_no_driver_reports_is_not_guessed(vendor: str) -> None:
+    problem = refused(with_cards(host("rtx3090ti-fresh"), (vendor, "ffff", None)))
+    assert problem.code == "image.unknown-card"
+    assert f"{vendor}:ffff" in problem.what and "newer than gpu-setup's data" in problem.what
 
 
 def test_a_missing_vendor_is_refused() -> None:
@@ -131,9 +138,10 @@ def test_cards_that_could_not_be_read() -> None:
 
 def test_nvml_gives_the_compute_capability_of_an_unknown_card() -> None:
     machine = with_cards(host("rtx5090-healthy"), ("10de", "ffff", None))
-    gpu = NvmlGpu(uuid="GPU-1", slot="0000:01:00.0", name="NVIDIA Next", compute_capability="12.0")
-    made = spec(with_gpus(machine, gpu))
-    assert (made.stack, made.targets, made.cards) == ("cu130", ("12.0",), ("NVIDIA Next",))
+    assert machine.cards
+    card = replace(machine.cards[0], reported_target="12.0", reported_name="NVIDIA Next")
+    made = spec(replace(machine, cards=(card,)))
+    assert (made.stack, made.targets, made.cards) == ("cu130", ("12.0",), ("Next",))
 
 
 def test_several_cards_get_one_image_for_all_of_them() -> None:

@@ -60,8 +60,8 @@ def _missing(host: Host, catalogue: Catalogue, card: PciCard) -> Finding:
             [(f"/lib/modules/{release}/kernel/drivers/gpu/drm/amd", "no amdgpu module"), _bound_to(card)],
             install("Install the kernel's extra modules, then reboot.", f"linux-modules-extra-{release}"),
         )
-    known = cards.row_of(card, catalogue) is not None
-    return (error if known else warning)(
+    row = cards.row_of(card, catalogue)
+    return (warning if row is None or row.unknown else error)(
         about,
         "No NVIDIA driver is installed.",
         "CUDA needs NVIDIA's own kernel driver and libraries; it does not work with the kernel's nouveau driver.",

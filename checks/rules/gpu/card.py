@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from checks.catalogue import Catalogue
+from checks.catalogue import NEWER, Card, Catalogue, Override, Stack
+from checks.devices import source
 from checks.facts.host import ASLEEP, Host, PciCard
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs
@@ -16,15 +17,15 @@ NO_ROOM_AT_ALL = 6e9
 GIB = 2**30
 _FIRST_WITH_BF16 = (8, 0)
 _NOT_IN_CATALOGUE = (
-    "Cannot determine the compute capability: NVML does not respond, and the catalogue does not list the card."
+    "Cannot determine the compute capability: NVML does not respond, and the PCI id database does not have the card."
 )
 
 
 @check(
     "gpu.present",
     "The machine has a card that can train",
-    about="Lists the NVIDIA and AMD cards on the PCI bus, from /sys/bus/pci/devices, with their names from gpu-setup's "
-    "catalogue. Integrated graphics and cards reserved for a virtual machine do not count. Without a card the check is "
+    about="Lists the NVIDIA and AMD cards on the PCI bus, from /sys/bus/pci/devices, with their names from the PCI id "
+    "database. Integrated graphics and cards reserved for a virtual machine do not count. Without a card the check is "
     "skipped, not failed: gpu-setup then trains a small model on the CPU.",
     by_hand="Run `lspci -Dnn -d 10de:` and `lspci -Dnn -d 1002:`. If an installed card is not listed, check its power "
     "cables, reseat it, and check in the BIOS that the slot is enabled.",
@@ -38,20 +39,45 @@ def present(host: Host, catalogue: Catalogue) -> Verdict:
     if ours:
         return Ok("Found " + ", ".join(cards.subject(card, catalogue) for card in ours) + ".")
     others = [card for card in host.cards if card.vendor in cards.VENDOR_NAMES]
+    unknown = [card for card in others if (row := cards.row_of(card, catalogue)) and row.unknown]
+    if unknown:
+        return _unknown(unknown, catalogue)
     if others:
-        names = ", ".join(cards.subject(card, catalogue) for card in others)
+        names = ", ".join(f"{cards.subject(card, catalogue)}{_why_not(card, catalogue)}" for card in others)
         return Skip(f"No supported GPU: {names} cannot be used for training here. The CPU trains small models.")
     return Skip("No supported GPU: the PCI bus has no NVIDIA or AMD card. The CPU trains small models.")
+
+
+def _why_not(card: PciCard, catalogue: Catalogue) -> str:
+    row = cards.row_of(card, catalogue)
+    if row is None or card.driver in cards.RESERVED:
+        return ""
+    if row.integrated:
+        return " (integrated graphics)"
+    return f" ({'; '.join(filter(None, (row.target, row.note)))})" if row.target or row.note else ""
+
+
+def _unknown(unlisted: list[PciCard], catalogue: Catalogue) -> Unknown:
+    """A card that is newer than the tables: what is known of it, and who knows more."""
+    names = ", ".join(cards.subject(card, catalogue) for card in unlisted)
+    kernel = " An older kernel's amdgpu may not support it: `sudo apt-get install linux-generic-hwe-24.04`."
+    amd = any(card.vendor == cards.AMD for card in unlisted)
+    return Unknown(
+        f"{names}: newer than gpu-setup's data ({source()}), and no driver reports what it is. As soon as its driver "
+        f"answers, gpu-setup uses the driver's own information.{kernel if amd else ''}"
+    )
 
 
 @check(
     "gpu.supported",
     "A training stack supports the card",
-    about="Looks up each card's PCI id (for AMD also the revision byte) in the catalogue, and searches for a stack "
-    "with kernels for its architecture. On a card without one, training fails later with `no kernel image is "
+    about="Looks up each card's PCI id (for AMD also the revision byte) in the PCI id database, which names its chip, "
+    "and searches for a stack with kernels for the chip's architecture. A running driver has the last word (NVML's "
+    "compute capability, KFD's gfx target). On a card without a stack, training fails later with `no kernel image is "
     "available` or `invalid device function`.",
     by_hand="Compare the card's architecture with `python -c 'import torch; print(torch.cuda.get_arch_list())'` of the "
-    "torch build that you want to use. No setting can add an architecture that is not in that list.",
+    "torch build that you want to use. No setting can add an architecture that is not in that list; some AMD cards can "
+    "run another one's kernels with HSA_OVERRIDE_GFX_VERSION.",
 )
 def supported(host: Host, catalogue: Catalogue) -> Verdict:
     ours = [card for card in host.cards or () if card.vendor in cards.VENDOR_NAMES]
@@ -63,34 +89,57 @@ def supported(host: Host, catalogue: Catalogue) -> Verdict:
     findings, unlisted, fine = [], [], []
     for card in ours:
         row, about = cards.row_of(card, catalogue), cards.subject(card, catalogue)
-        if row is None:
-            unlisted.append(about)
+        if row is None or row.unknown:
+            unlisted.append(card)
         elif row.integrated:
             continue
         elif not row.supported or (catalogue.stacks and not cards.stacks(card, catalogue)):
-            findings.append(_without_stack(card, catalogue))
+            findings.append(_without_stack(card, row))
         else:
             fine.append(f"{about} ({row.target})")
+            if (known := catalogue.override(row.target)) and known.unofficial:
+                findings.append(_unofficial(card, row, known, cards.stacks(card, catalogue)))
     if findings:
         return tuple(findings)
     if unlisted:
-        return Unknown(
-            f"Not in the catalogue: {', '.join(unlisted)}. Send a recording (`gpu-setup facts record`) so that it can "
-            "be added."
-        )
+        return _unknown(unlisted, catalogue)
     return Ok("A stack supports " + ", ".join(fine) + ".") if fine else Skip(cards.none_of(host, catalogue))
 
 
-def _without_stack(card: PciCard, catalogue: Catalogue) -> Finding:
-    row = cards.row_of(card, catalogue)
-    assert row is not None
+def _seen(card: PciCard) -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = [
+        (f"/sys/bus/pci/devices/{card.slot}", f"{card.vendor}:{card.device} rev {card.revision or '?'}")
+    ]
+    if card.reported_target:
+        found.append(("driver", card.reported_target))
+    return found
+
+
+def _without_stack(card: PciCard, row: Card) -> Finding:
+    target = row.target or row.generation
+    if row.generation == NEWER:
+        why = f"{target} is newer than the kernels of every stack here: a newer gpu-setup may have one."
+    else:
+        note = row.note or "neither PyTorch's nor bitsandbytes' builds have kernels for it"
+        why = f"{note[0].upper()}{note[1:]}."
     return warning(
-        cards.subject(card, catalogue),
-        f"No training stack supports {row.name} ({row.target}).",
-        "Neither PyTorch's nor bitsandbytes' published builds have kernels for this architecture"
-        + (f": {row.note}" if row.note else "."),
-        [(f"/sys/bus/pci/devices/{card.slot}", f"{card.vendor}:{card.device} rev {card.revision or '?'}")],
+        f"{card.slot} {row.name}",
+        f"No training stack supports {row.name} ({target}).",
+        why,
+        _seen(card),
         hardware("Train on another card; without one, gpu-setup trains a small model on the CPU."),
+    )
+
+
+def _unofficial(card: PciCard, row: Card, known: Override, stacks: tuple[Stack, ...]) -> Finding:
+    own = " and ".join(stack.name for stack in stacks)
+    return info(
+        f"{card.slot} {row.name}",
+        f"AMD does not officially support {row.name} ({row.target}) for ROCm, but it works.",
+        f"gpu-setup's stack {own} has kernels for it. Another build of PyTorch runs the kernels of {known.runs_as} on "
+        f"it where HSA_OVERRIDE_GFX_VERSION={known.value} is set.",
+        _seen(card),
+        by_hand(f"Nothing to do in gpu-setup; for other programs keep HSA_OVERRIDE_GFX_VERSION={known.value}."),
     )
 
 

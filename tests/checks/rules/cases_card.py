@@ -344,7 +344,7 @@ BLIND = (
         but(no_gpu(), cards=None, unread=(Unread(source="/sys/bus/pci/devices", reason="denied"),)),
         "denied",
     ),
-    Blind("gpu.supported", but(N, cards=(nvidia_card(device="1b80"),)), "10de:1b80 (unknown to the catalogue)"),
+    Blind("gpu.supported", but(N, cards=(nvidia_card(device="ffff"),)), "10de:ffff (unknown to gpu-setup)"),
     Blind("gpu.xid", but(N, kernel={"log": None}, unread=UNREADABLE_LOG), "adm"),
     Blind("gpu.fell-off-bus", but(N, kernel={"log": None}, unread=UNREADABLE_LOG), "adm"),
     Blind("gpu.power-state", but(N, kernel={"log": None}, unread=UNREADABLE_LOG), "adm"),

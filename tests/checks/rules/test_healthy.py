@@ -40,11 +40,11 @@ def test_a_card_that_is_not_for_training_is_ignored(card: PciCard) -> None:
     assert "No supported GPU" in next(row.reason for row in report.results if row.id == "gpu.present")
 
 
-def test_a_card_that_is_not_in_the_catalogue_is_named_by_its_id() -> None:
-    host = but(healthy_nvidia(), cards=(nvidia_card(device="3000"),))
+def test_a_card_that_is_not_known_is_named_by_its_id() -> None:
+    host = but(healthy_nvidia(), cards=(nvidia_card(device="ffff"),))
     reasons = {row.id: row.reason for row in run(host, catalogue(), ALL).results}
-    assert "10de:3000 (unknown to the catalogue)" in reasons["gpu.present"]
-    assert "10de:3000 (unknown to the catalogue)" in reasons["gpu.supported"]
+    assert "10de:ffff (unknown to gpu-setup)" in reasons["gpu.present"]
+    assert "10de:ffff (unknown to gpu-setup)" in reasons["gpu.supported"]
 
 
 def test_two_cards_each_get_their_own_finding() -> None:

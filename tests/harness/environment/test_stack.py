@@ -68,10 +68,18 @@ def test_a_driver_below_the_newest_floor_gets_the_older_cuda(healthy: Host) -> N
     assert choose_stack(old, catalogue()).stack.name == "cu126"
 
 
-def test_a_card_that_is_not_in_the_catalogue(healthy: Host) -> None:
+def test_a_card_that_is_not_known_is_what_its_driver_says(healthy: Host) -> None:
     assert healthy.cards
-    strange = tuple(msgspec.structs.replace(card, device="ffff") for card in healthy.cards)
-    assert choose_stack(msgspec.structs.replace(healthy, cards=strange), catalogue()).because == "no supported GPU"
+    strange = tuple(msgspec.structs.replace(card, device="ffff", reported_name="NVIDIA Next") for card in healthy.cards)
+    newer = tuple(msgspec.structs.replace(card, reported_target="13.0") for card in strange)
+    silent = tuple(msgspec.structs.replace(card, reported_target=None) for card in strange)
+    choice = {
+        key: choose_stack(msgspec.structs.replace(healthy, cards=cards), catalogue())
+        for key, cards in (("same", strange), ("newer", newer), ("silent", silent))
+    }
+    assert (choice["same"].stack.name, choice["same"].because) == ("cu130", "Next (8.6) with a working driver")
+    assert (choice["newer"].gpu, choice["newer"].because) == (False, "Next: no stack has kernels for 13.0")
+    assert (choice["silent"].gpu, choice["silent"].because) == (False, "Next: no stack has kernels for it")
 
 
 def test_cards_that_could_not_be_read(healthy: Host) -> None:

@@ -51,7 +51,7 @@ def test_a_name_for_two_sizes_asks_which() -> None:
 
 def test_shared_memory_is_not_guessed() -> None:
     with pytest.raises(BadUsage, match="not known"):
-        room("Strix Halo graphics", "no-gpu")
+        room("Radeon 8060S Graphics", "no-gpu")
 
 
 def room(name: str | None, recorded: str) -> AvailableMemory | None:

@@ -43,10 +43,13 @@ def test_a_machine_without_a_card_is_never_refused_for_its_system() -> None:
     assert codes(planned(on(ubuntu(), id="debian", version_id="12", virtualisation="docker"))) == []
 
 
-def test_a_card_that_the_catalogue_does_not_know_is_named() -> None:
-    found = planned(ubuntu(card("10de", "ffff")))
+def test_an_unknown_card_of_nvidias_gets_a_driver_and_one_of_amds_is_named() -> None:
+    newer = planned(ubuntu(card("10de", "ffff")))
+    assert (newer.vendor, newer.refusals) == ("nvidia", ())
+    found = planned(ubuntu(card("1002", "ffff")))
     assert found.steps == ()
-    assert "10de:ffff" in found.notes[1]
+    assert found.notes[0] == "No GPU that gpu-setup knows yet: nothing to install."
+    assert "1002:ffff" in found.notes[1]
 
 
 def test_two_vendors_are_a_choice_of_the_person() -> None:
