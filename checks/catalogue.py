@@ -290,6 +290,29 @@ class System(TableRow, frozen=True, kw_only=True):
     date: str
 
 
+class Distribution(TableRow, frozen=True, kw_only=True):
+    """How a person changes drivers, packages and boot parameters on a distribution, by the ids of /etc/os-release.
+
+    `kernels` is a pattern for the releases of its own kernels. `install` is the beginning of the command that installs
+    packages, `packages` pairs Ubuntu's name of a package with its name here ({kernel} is a kernel's release).
+    `driver` installs NVIDIA's driver, after `driver_note`. `boot` applies a changed kernel command line, which is in
+    `boot_file`; where that is empty, `boot` itself removes a parameter ({word}).
+    """
+
+    ids: tuple[str, ...]
+    name: str
+    kernels: str = ".*"
+    install: tuple[str, ...] = ()
+    packages: tuple[tuple[str, str], ...] = ()
+    driver: tuple[str, ...] = ()
+    driver_note: str
+    initramfs: tuple[str, ...] = ()
+    boot: tuple[str, ...] = ()
+    boot_file: str = ""
+    source: str
+    date: str
+
+
 class Catalogue(TableRow, frozen=True, kw_only=True, dict=True):
     """Every table. `stacks` are in order of preference; `repositories` and `branches` in order of age."""
 
@@ -305,6 +328,7 @@ class Catalogue(TableRow, frozen=True, kw_only=True, dict=True):
     xids: tuple[Xid, ...]
     systems: tuple[System, ...] = ()
     libraries: tuple[Library, ...] = ()
+    distributions: tuple[Distribution, ...] = ()
 
     def card(
         self, vendor: str, device: str, revision: str | None, target: str | None = None, name: str | None = None
@@ -441,6 +465,9 @@ class Catalogue(TableRow, frozen=True, kw_only=True, dict=True):
 
     def branch(self, number: int) -> Branch | None:
         return next((row for row in self.branches if row.number == number), None)
+
+    def distribution(self, id: str | None) -> Distribution | None:
+        return next((row for row in self.distributions if id in row.ids), None)
 
     def xid(self, number: int) -> Xid | None:
         return next((row for row in self.xids if row.number == number), None)

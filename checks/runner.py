@@ -24,6 +24,7 @@ from checks.model import (
     Unknown,
     Verdict,
 )
+from checks.rules.other_systems import fit
 from machine.errors import BAD_ANSWER, FINE, BadUsage
 
 _WORST_FIRST = (Status.FAIL, Status.WARN, Status.UNKNOWN, Status.PASS, Status.SKIP)
@@ -82,7 +83,10 @@ def judge(check: Check, host: Host, catalogue: Catalogue) -> CheckResult:
     seen = observe(host, used) if damaged else host
     try:
         missing = next((reason for need in check.needs if (reason := need.missing(seen, catalogue))), None)
-        found = result(check, check.run(seen, catalogue) if missing is None else Skip(missing))
+        verdict = check.run(seen, catalogue) if missing is None else Skip(missing)
+        if isinstance(verdict, tuple):
+            verdict = tuple(fit(finding, check, host, catalogue) for finding in verdict)
+        found = result(check, verdict)
         gap = next((damaged[fact] for fact in damaged if uses(used, fact)), None)
         return found if gap is None else _without(gap, check, found)
     except Exception as error:

@@ -60,6 +60,8 @@ FILES: tuple[tuple[str, Reducer], ...] = (
     (r"/var/lib/dpkg/status", packages.dpkg_status),
     (r"/run/reboot-required\.pkgs", each_line(packages.package)),
     (r"/etc/default/grub(?:\.d/.*)?", kernel.grub_defaults),
+    (r"/etc/kernel/cmdline", kernel.boot_line),
+    (r"/boot/config-.*", lines(r"CONFIG_(?:INTEGRITY_MACHINE_KEYRING|MODULE_SIG)=y")),
     (r"/boot/grub/grubenv", kernel.grub_environment),
     (r"(?:/etc|/usr/lib|/run)/modprobe\.d/.*", kernel.modprobe),
     (r"/var/lib/dkms/.*/make\.log", kernel.make_log),

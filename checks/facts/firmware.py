@@ -15,6 +15,7 @@ SHIM_STATE = f"{EFIVARS}/MokSBStateRT-605dab50-e046-4300-abb6-3dd810dd8b23"
 # the key of Ubuntu's update-secureboot-policy, and that of dkms
 MOK = "/var/lib/shim-signed/mok/MOK.der"
 DKMS_KEY = "/var/lib/dkms/mok.pub"
+MOK_TRUSTED = f"{EFIVARS}/MokListTrustedRT-605dab50-e046-4300-abb6-3dd810dd8b23"
 LIST_ENROLLED = ("mokutil", "--list-enrolled")
 LIST_NEW = ("mokutil", "--list-new")
 # a key in mokutil's list: `[key 1]` up to 0.6, then the beginning of its fingerprint and its name
@@ -67,6 +68,17 @@ def parse_new(content: str) -> bool:
     return re.search(_LISTED, content, re.MULTILINE) is not None
 
 
+def parse_machine_keyring(content: str) -> bool | None:
+    """Whether a kernel with this configuration can take enrolled keys for modules; None: not its configuration.
+
+    Linux 5.18 and newer put them into the keyring `.machine` (security/integrity/Kconfig, INTEGRITY_MACHINE_KEYRING).
+    """
+    lines = content.splitlines()
+    if "CONFIG_INTEGRITY_MACHINE_KEYRING=y" in lines:
+        return True
+    return False if "CONFIG_MODULE_SIG=y" in lines else None
+
+
 def read_firmware(machine: Machine, gaps: Gaps) -> Firmware:
     """Everything except the keys, which `read_keys` gets from mokutil."""
     uefi = exists(machine, "/sys/firmware/efi")
@@ -104,6 +116,8 @@ class Keys(Frozen, frozen=True):
     mok_key_enrolled: bool | None = None
     mok_pending: bool | None = None
     mok_certificate: str | None = None
+    mok_trusted: bool | None = None
+    machine_keyring: bool | None = None
 
 
 def read_keys(machine: Machine, gaps: Gaps, patience: float = 4.0) -> Keys:
@@ -117,6 +131,7 @@ def read_keys(machine: Machine, gaps: Gaps, patience: float = 4.0) -> Keys:
         return Keys()
     new = machine.run(LIST_NEW, timeout=patience / 3)
     certificate = next(iter(certificates(machine, gaps)), None)
+    release = word(machine, "/proc/sys/kernel/osrelease", Gaps())
     key = machine.run(("mokutil", "--test-key", certificate), timeout=patience / 3) if certificate else None
     for outcome in (enrolled, new, key):
         if outcome is not None:
@@ -129,4 +144,8 @@ def read_keys(machine: Machine, gaps: Gaps, patience: float = 4.0) -> Keys:
         mok_pending=parse_new(new.stdout) if new.rc is not None else None,
         mok_key_enrolled=parse_test_key(key.stdout + key.stderr) if key is not None else None,
         mok_certificate=certificate,
+        mok_trusted=exists(machine, MOK_TRUSTED),
+        machine_keyring=parse_machine_keyring(text(machine, f"/boot/config-{release}", gaps) or "")
+        if release
+        else None,
     )

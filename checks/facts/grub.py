@@ -1,4 +1,4 @@
-"""Which installed kernel GRUB boots next: from /etc/default/grub and grubenv, else the newest."""
+"""Which installed kernel GRUB boots next, from /etc/default/grub and grubenv, else the newest; and its parameters."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import re
 
 from checks.facts.gaps import Gaps, names, text
 from machine.local import Machine
+
+# parameters that keep a GPU's driver away: of the kernel (module_blacklist), of kmod, of dracut, of drm
+BLOCKING = (
+    r"(?:modprobe\.blacklist|module_blacklist|rd\.driver\.blacklist)=(?:[\w-]+,)*(?:nvidia|amdgpu)(?:,[\w-]+)*|nomodeset|"
+    r"amdgpu\.modeset=0"
+)
 
 
 def parse_defaults(content: str) -> dict[str, str]:
@@ -39,16 +45,36 @@ def choose(entry: str, installed: tuple[str, ...], recovery: bool) -> str | None
     return max(named, key=len, default=None)
 
 
+def blocking_parameters(value: str) -> tuple[str, ...]:
+    """Of a kernel command line, the parameters that keep a GPU's driver away."""
+    words = (word.strip("\"'") for word in value.split())
+    return tuple(word for word in words if re.fullmatch(BLOCKING, word))
+
+
+def _defaults_files(machine: Machine, gaps: Gaps) -> dict[str, str]:
+    """The content of /etc/default/grub and of the files that Ubuntu's grub-mkconfig reads after it."""
+    folder = "/etc/default/grub.d"
+    drop_ins = (f"{folder}/{name}" for name in names(machine, folder, gaps) or () if name.endswith(".cfg"))
+    return {path: text(machine, path, gaps) or "" for path in ("/etc/default/grub", *drop_ins)}
+
+
+def read_parameters(machine: Machine, gaps: Gaps) -> tuple[tuple[str, str], ...]:
+    """(file, parameter) of each blocking parameter in GRUB's files and in systemd-boot's /etc/kernel/cmdline."""
+    lines = [
+        (path, value)
+        for path, content in _defaults_files(machine, gaps).items()
+        for key, value in parse_defaults(content).items()
+        if key.startswith("GRUB_CMDLINE_LINUX")
+    ]
+    lines.append(("/etc/kernel/cmdline", text(machine, "/etc/kernel/cmdline", gaps) or ""))
+    return tuple(dict.fromkeys((path, word) for path, value in lines for word in blocking_parameters(value)))
+
+
 def decide_next_boot(machine: Machine, installed: tuple[str, ...] | None, gaps: Gaps) -> tuple[str | None, str | None]:
     """The release and how it was decided; (None, None) where no kernel is installed (a container, a hosted kernel)."""
     if not installed:
         return None, None
-    content = text(machine, "/etc/default/grub", gaps) or ""
-    folder = "/etc/default/grub.d"
-    for name in names(machine, folder, gaps) or ():
-        if name.endswith(".cfg"):
-            content += "\n" + (text(machine, f"{folder}/{name}", gaps) or "")
-    defaults = parse_defaults(content)
+    defaults = parse_defaults("\n".join(_defaults_files(machine, gaps).values()))
     recovery = defaults.get("GRUB_DISABLE_RECOVERY", "").lower() != "true"
     environment = parse_environment(text(machine, "/boot/grub/grubenv", gaps) or "")
     asked = defaults.get("GRUB_DEFAULT", "0")

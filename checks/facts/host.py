@@ -78,7 +78,9 @@ class Kernel(Frozen, frozen=True):
     """`installed` are the releases with a /boot/vmlinuz, oldest first; `next_boot` the one that GRUB boots by default.
 
     `next_boot_because` is how that was decided. `initrds` pairs a release with its initrd's size in bytes.
-    `module_options` are (module, option, file) of the GPU modules; `dates` pairs an initrd or modprobe.d file with
+    `module_options` are (module, option, file) of the GPU modules; `written_by` pairs a modprobe.d file with the
+    program that wrote it; `boot_parameters` are (file, parameter) of those in the boot loader's files that keep a GPU's
+    driver away (nomodeset, modprobe.blacklist=amdgpu). `dates` pairs an initrd or modprobe.d file with
     the time of its last change (seconds since 1970). `userns_restricted`: AppArmor lets only programs with a profile
     create user namespaces. `log`: lines of the kernel log since boot that are about a GPU, PCIe, Xid, modules,
     firmware, OOM (None: not readable).
@@ -96,6 +98,8 @@ class Kernel(Frozen, frozen=True):
     dkms: tuple[DkmsBuild, ...] | None = None
     blacklisted: tuple[tuple[str, str], ...] | None = None
     module_options: tuple[tuple[str, str, str], ...] | None = None
+    written_by: tuple[tuple[str, str], ...] = ()
+    boot_parameters: tuple[tuple[str, str], ...] = ()
     initrds: tuple[tuple[str, int], ...] | None = None
     dates: tuple[tuple[str, int], ...] | None = None
     userns_restricted: bool | None = None
@@ -108,7 +112,8 @@ class Firmware(Frozen, frozen=True):
     """`mok_enrolled`: subjects of enrolled keys; `mok_pending`: a key is waiting to be enrolled; None: not known.
 
     `mok_certificate` is the certificate of the key that DKMS signs with (None: no key yet); `mok_key_enrolled` is
-    about it.
+    about it. `mok_trusted`: shim tells the kernel to trust enrolled keys (MokListTrustedRT); `machine_keyring`: the
+    running kernel was built to take them for modules (CONFIG_INTEGRITY_MACHINE_KEYRING).
     """
 
     uefi: bool | None = None
@@ -120,6 +125,8 @@ class Firmware(Frozen, frozen=True):
     mok_key_enrolled: bool | None = None
     mok_pending: bool | None = None
     mok_certificate: str | None = None
+    mok_trusted: bool | None = None
+    machine_keyring: bool | None = None
     bios_vendor: str | None = None
     board: str | None = None
 

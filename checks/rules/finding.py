@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from checks.facts.host import Host
+from checks.facts.host import Host, PciCard
 from checks.model import Evidence, Finding, Fix, FixKind, Severity, Unknown
 
 Seen = tuple[str, object]
@@ -29,6 +29,11 @@ def _finding(severity: Severity, subject: str, summary: str, why: str, seen: Ite
     evidence = tuple(Evidence(source, str(value)) for source, value in seen)
     # the check's decorator fills in the id
     return Finding("", severity, subject, summary, why, evidence, fix)
+
+
+def bound_to(card: PciCard) -> Seen:
+    """Evidence: the driver that the card is bound to."""
+    return f"/sys/bus/pci/devices/{card.slot}/driver", card.driver or "no driver"
 
 
 def provision(text: str, *, reboot: bool = False, verify: tuple[str, ...] = ()) -> Fix:

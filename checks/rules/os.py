@@ -10,6 +10,7 @@ from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs
 from checks.rules.finding import by_hand, cannot_determine, command, error, hardware, info, warning
 from checks.rules.installed import nvidia_packages
+from checks.rules.other_systems import plan_supports
 from checks.rules.session import in_container
 
 # NVML's name of a vGPU slice: `GRID P4-8Q`, since vGPU software 13 `NVIDIA A40-48Q` (NVIDIA vGPU user guide)
@@ -27,12 +28,7 @@ def supported(host: Host, catalogue: Catalogue) -> Verdict:
     if host.os.id is None:
         return cannot_determine(host, "which system this is", ("os-release",), "Make /etc/os-release readable.")
     name = host.os.pretty or f"{host.os.id} {host.os.version_id or ''}".strip()
-    if any(
-        row.id == host.os.id
-        and row.version_id == host.os.version_id
-        and (host.os.arch is None or host.os.arch in row.architectures)
-        for row in catalogue.systems
-    ):
+    if plan_supports(host, catalogue):
         return Ok(f"{name}.")
     systems = ", ".join(row.name for row in catalogue.systems) or "Ubuntu 24.04 on amd64"
     return (

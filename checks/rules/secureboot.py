@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
+from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, kernel_log, needs
-from checks.rules.finding import cannot_determine, error, firmware, info, provision, reboot, warning
-from checks.rules.installed import modules
+from checks.rules.finding import by_hand, cannot_determine, command, error, firmware, info, provision, reboot, warning
+from checks.rules.installed import modules, packages
+from checks.rules.other_systems import own_kernel
 
 _STATE = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 # Messages of modprobe and the kernel for a refused signature; newer kernels name the module first. `module
@@ -17,6 +20,9 @@ _REFUSED = (
     r"|(?:\b(\w+): )?[Ll]oading of (?:unsigned module|module with [\w ]+) is rejected"
     r"|PKCS#7 signature not signed with a trusted key|unsigned module loading is restricted"
 )
+# kernel/module/signing.c: no signature at all, or one of an algorithm that this kernel does not have
+_UNSIGNED = r"[Ll]oading of unsigned module|unsigned module loading is restricted"
+_CRYPTO = r"module with unsupported crypto"
 
 
 def _not_enforced(host: Host) -> Ok | Unknown | None:
@@ -49,7 +55,8 @@ def _not_enforced(host: Host) -> Ok | Unknown | None:
 )
 def module(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
-    if (verdict := _not_enforced(host)) is not None:
+    verdict = _not_enforced(host)
+    if verdict is not None and not _enforced_by_kernel(host):
         return verdict
     loaded = host.kernel.loaded or ()
     refusals = kernel_log.matching_lines(host.kernel.log or (), "", _REFUSED)
@@ -64,28 +71,103 @@ def module(host: Host, catalogue: Catalogue) -> Verdict:
         refused = by_name or [line for line, match in refusals if not (match[1] or match[2])]
         if own and not refused and host.firmware.mok_key_enrolled is None and host.kernel.log is None:
             return kernel_log.cannot_read(host, f"whether Secure Boot refused {name}")
-        if by_name or (own and (refused or host.firmware.mok_key_enrolled is False)):
-            findings.append(_finding(host, name, own[0].path if own else "", refused))
-    return tuple(findings) or Ok("Secure Boot is on, and the GPU's module is not refused.")
+        if by_name or (own and (refused or (verdict is None and host.firmware.mok_key_enrolled is False))):
+            findings.append(_finding(host, catalogue, name, own[0].path if own else "", refused))
+    return tuple(findings) or verdict or Ok("Secure Boot is on, and the GPU's module is not refused.")
 
 
-def _finding(host: Host, name: str, path: str, refused: list[str]) -> Finding:
-    seen: list[tuple[str, object]] = [(_STATE, "1 (on)")]
+def _enforced_by_kernel(host: Host) -> bool:
+    """Signatures are checked without Secure Boot: by a parameter, or by lockdown."""
+    enforced = {"module.sig_enforce", "module.sig_enforce=1", "lockdown=integrity", "lockdown=confidentiality"}
+    return bool(enforced & set(host.kernel.cmdline or ())) or host.firmware.lockdown in ("integrity", "confidentiality")
+
+
+def _finding(host: Host, catalogue: Catalogue, name: str, path: str, refused: list[str]) -> Finding:
+    by_firmware = _not_enforced(host) is None
+    seen: list[tuple[str, object]] = (
+        [(_STATE, "1 (on)")]
+        if by_firmware
+        else [("/sys/kernel/security/lockdown", host.firmware.lockdown or "not read")]
+    )
     if path:
         seen.append((path, "built on this machine, not loaded"))
     if host.firmware.mok_key_enrolled is not None:
         seen.append(("mokutil --test-key", "enrolled" if host.firmware.mok_key_enrolled else "the key is not enrolled"))
+    who = "Secure Boot" if by_firmware else "The kernel (lockdown or module.sig_enforce)"
+    because, fix = _reason(host, catalogue, name, refused)
     return error(
         f"{name} module",
-        f"Secure Boot refuses the {name} module: the key that signed it is not enrolled.",
-        "The kernel loads only modules signed with a known key, so the card has no driver.",
+        f"{who} refuses the {name} module: {because}.",
+        "The kernel loads only modules signed with a key that it trusts, so the card has no driver.",
         [*seen, *kernel_log.quote(refused)],
-        provision(
+        fix,
+    )
+
+
+def _reason(host: Host, catalogue: Catalogue, name: str, refused: list[str]) -> tuple[str, Fix]:
+    """Why the signature does not count, and what makes it count."""
+    said = "\n".join(refused)
+    package = next((row.name for row in packages(host, "nvidia-dkms", "nvidia-kernel-dkms", "amdgpu-dkms")), None)
+    certificate = host.firmware.mok_certificate or "/var/lib/shim-signed/mok/MOK.der"
+    if re.search(_CRYPTO, said):
+        return "its signature uses an algorithm that this kernel does not have", _sign_again(package, name)
+    if re.search(_UNSIGNED, said) and host.firmware.mok_key_enrolled is not False:
+        return "it has no signature", _sign_again(package, name)
+    if host.firmware.mok_key_enrolled:
+        if not _trusts_enrolled_keys(host, catalogue):
+            return "this kernel does not trust enrolled keys (MOK) for modules, although the key is enrolled", by_hand(
+                f"Boot a kernel of your distribution that loads signed modules, with the driver for it (on Ubuntu "
+                f"linux-image-generic with linux-modules-nvidia), or switch Secure Boot off in the firmware. Do not "
+                f"enrol the key again.{_TRUST if host.firmware.machine_keyring else ''}",
+            )
+        return "it is signed with another key than the one that is enrolled", _sign_again(package, name)
+    if host.firmware.mok_key_enrolled is None:
+        return "the kernel does not trust the key that signed it", provision(
             "Run `gpu-setup apply`: it installs modules signed by Canonical, or enrols the key (at the console).",
             reboot=True,
-            verify=("mokutil", "--test-key", "/var/lib/shim-signed/mok/MOK.der"),
-        ),
+        )
+    return "the key that signed it is not enrolled", provision(
+        "Run `gpu-setup apply`: it installs modules signed by Canonical, or enrols the key (at the console).",
+        reboot=True,
+        verify=("mokutil", "--test-key", certificate),
     )
+
+
+_TRUST = (
+    " Where shim has not told the kernel to trust enrolled keys, `sudo mokutil --trust-mok` and a reboot (confirm it "
+    "in MokManager) can be enough."
+)
+
+
+def _sign_again(package: str | None, name: str) -> Fix:
+    """DKMS signs what it builds with its key; building again replaces the signature."""
+    if package is None:
+        return by_hand(
+            f"Build and sign {name} again with the enrolled key, or install modules that the distribution has signed."
+        )
+    return command(
+        "Build the module again: DKMS signs it with its own key. Then check that this key is enrolled (mokutil).",
+        *("dpkg-reconfigure", package),
+        sudo=True,
+        reboot=True,
+    )
+
+
+def _trusts_enrolled_keys(host: Host, catalogue: Catalogue) -> bool:
+    """Whether the running kernel takes enrolled keys for modules.
+
+    Those of Ubuntu, Debian and Fedora have a patch for it; upstream's need CONFIG_INTEGRITY_MACHINE_KEYRING and shim's
+    consent (MokListTrustedRT; security/integrity/platform_certs/machine_keyring.c). Without any sign of either, a
+    kernel that the distribution did not build does not (pop-os/linux#447, deepin-community/kernel#2144).
+    """
+    if host.firmware.machine_keyring is False:
+        return False
+    patched = host.os.id in _PATCHED and own_kernel(host, catalogue)
+    return bool(patched or (host.firmware.machine_keyring and host.firmware.mok_trusted))
+
+
+# their kernels also accept keys of the keyring .platform for modules
+_PATCHED = ("ubuntu", "debian", "fedora", "linuxmint", "rhel", "rocky", "almalinux", "centos")
 
 
 @check(

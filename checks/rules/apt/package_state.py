@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 
 from checks.catalogue import Catalogue
-from checks.facts.host import Host, Package
-from checks.model import Finding, Ok, Skip, Verdict, check
+from checks.facts.host import AptSource, Host, Package
+from checks.model import Finding, Fix, Ok, Skip, Verdict, check
 from checks.rules import needs
+from checks.rules.driver.build import build_failure
 from checks.rules.finding import by_hand, cannot_determine, command, error, provision, warning
-from checks.rules.installed import nvidia_packages, packages
+from checks.rules.installed import next_module, nvidia_origins, nvidia_packages, origin
 
 _DPKG = "/var/lib/dpkg/status"
-# Ubuntu writes 580.95.05-0ubuntu0.24.04.2, NVIDIA 580.95.05-1ubuntu1 (before 575: -0ubuntu1), the PPA …~gpu24.04.1
-_UBUNTU_VERSION = r"-\d+ubuntu\d+\.\d\d\.\d\d"
-_NVIDIA_VERSION = r"-[01]ubuntu1$|-1$"
 
 
 @check(
@@ -24,6 +22,7 @@ _NVIDIA_VERSION = r"-[01]ubuntu1$|-1$"
     "without any problem. From /var/lib/dpkg/updates and the states in /var/lib/dpkg/status.",
     by_hand="Run `sudo dpkg --configure -a`, then `sudo apt-get --fix-broken install`. If a driver's DKMS build fails, "
     "remove that package first.",
+    causes=("kernel.amdgpu-dkms", "driver.dkms", "apt.mixed-sources"),
 )
 def dpkg(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.broken is None and not host.apt.interrupted:
@@ -33,7 +32,6 @@ def dpkg(host: Host, catalogue: Catalogue) -> Verdict:
             host, "whether all packages are fully installed", ("dpkg",), "Make /var/lib/dpkg readable."
         )
     findings: list[Finding] = []
-    repair = ("dpkg", "--configure", "-a")
     if host.apt.interrupted:
         findings.append(
             error(
@@ -41,36 +39,49 @@ def dpkg(host: Host, catalogue: Catalogue) -> Verdict:
                 "dpkg was interrupted.",
                 "apt refuses every installation until this one is finished.",
                 [("/var/lib/dpkg/updates", "not empty")],
-                command("Finish the installation.", *repair, sudo=True, verify=("dpkg", "--audit")),
+                _finish("Finish the installation."),
             )
         )
     if host.apt.broken:
-        findings.append(
-            error(
-                "dpkg",
-                f"Not fully installed: {', '.join(host.apt.broken[:5])}.",
-                "apt tries these packages again each time, fails again, and reports failures for all others.",
-                [(_DPKG, name) for name in host.apt.broken[:5]],
-                command(
-                    _finish(host.apt.broken),
-                    *repair,
-                    sudo=True,
-                    verify=("dpkg", "--audit"),
-                ),
-            )
-        )
+        findings.append(_unfinished(host, host.apt.broken))
     return tuple(findings) or Ok("All packages are fully installed.")
 
 
-def _finish(broken: tuple[str, ...]) -> str:
-    """A module that does not compile fails again each time: only removing its package unblocks apt."""
-    dkms_package = next((name.split()[0] for name in broken if "-dkms" in name), None)
-    if dkms_package is None:
-        return "Finish the installation; its output shows the reason."
-    return (
-        f"Finish the installation. If the build of {dkms_package} fails again (see driver.dkms), unblock apt with: "
-        f"sudo apt-get remove {dkms_package}"
+def _finish(text: str) -> Fix:
+    return command(text, "dpkg", "--configure", "-a", sudo=True, verify=("dpkg", "--audit"))
+
+
+def _unfinished(host: Host, broken: tuple[str, ...]) -> Finding:
+    states = {row.name: f"{row.name} {row.version}: {row.state}" for row in host.apt.packages or ()}
+    return error(
+        "dpkg",
+        f"Not fully installed: {', '.join(broken[:5])}.",
+        "apt tries these packages again each time, fails again, and reports failures for all others.",
+        [(_DPKG, states.get(name, name)) for name in broken[:5]],
+        _unblock(host, broken),
     )
+
+
+def _unblock(host: Host, broken: tuple[str, ...]) -> Fix:
+    """Finishing the installation only helps where nothing is known to stop it again."""
+    names = tuple(name.split()[0] for name in broken)
+    dkms = next((name for name in names if "-dkms" in name), None)
+    if dkms is not None and (why := build_failure(host, dkms.partition("-")[0])):
+        return command(
+            f"{why} It would fail again: remove {dkms}, which unblocks apt.",
+            *("apt-get", "remove", dkms),
+            sudo=True,
+            verify=("dpkg", "--audit"),
+        )
+    foreign = _to_remove(host)
+    if any(row.name in names for row in foreign):
+        return _remove_foreign(host, foreign)
+    if dkms is not None:
+        return _finish(
+            f"Finish the installation. If the build of {dkms} fails again (see driver.dkms), unblock apt with: sudo "
+            f"apt-get remove {dkms}"
+        )
+    return _finish("Finish the installation; its output shows the reason.")
 
 
 @check(
@@ -98,16 +109,6 @@ def lock(host: Host, catalogue: Catalogue) -> Verdict:
     )
 
 
-def _origin(package: Package) -> str | None:
-    if package.name.startswith("linux-"):
-        return "Ubuntu"
-    if "~gpu" in package.version:
-        return "the graphics-drivers PPA"
-    if re.search(_UBUNTU_VERSION, package.version):
-        return "Ubuntu"
-    return "NVIDIA" if re.search(_NVIDIA_VERSION, package.version) else None
-
-
 @check(
     "apt.mixed-sources",
     "The NVIDIA driver comes from one archive",
@@ -123,28 +124,108 @@ def mixed_sources(host: Host, catalogue: Catalogue) -> Verdict:
         return cannot_determine(
             host, "which archive the driver packages come from", ("dpkg",), "Make /var/lib/dpkg/status readable."
         )
-    owners: dict[str, list[Package]] = {}
-    for package in (*nvidia_packages(host), *packages(host, "libnvidia-compute", "libnvidia-gl", "nvidia-utils")):
-        if (origin := _origin(package)) is not None:
-            owners.setdefault(origin, []).append(package)
-    if len(owners) < 2:
-        return Ok(
-            f"All driver packages come from {next(iter(owners))}."
-            if owners
-            else "No NVIDIA driver package is installed."
-        )
-    return (
-        warning(
-            "apt",
-            f"NVIDIA driver packages come from {' and '.join(sorted(owners))}.",
-            "They split the driver differently and partly replace each other; the next upgrade breaks the driver.",
-            [
-                (_DPKG, f"{origin}: " + ", ".join(f"{row.name} {row.version}" for row in rows[:3]))
-                for origin, rows in sorted(owners.items())
-            ],
-            provision("Run `gpu-setup apply` to install all driver packages from one source.", reboot=True),
-        ),
+    origins = nvidia_origins(host)
+    findings = [*_other_release(host), *([_mixed(host, origins)] if len(origins) > 1 else [])]
+    if findings:
+        return tuple(findings)
+    return Ok(
+        f"All driver packages come from {next(iter(origins))}." if origins else "No NVIDIA driver package is installed."
     )
+
+
+def _mixed(host: Host, origins: dict[str, list[Package]]) -> Finding:
+    foreign = _to_remove(host)
+    library, coming = host.nvidia.library_version, next_module(host)
+    # after the next boot too
+    apart = library is not None and coming is not None and not coming.fits(library)
+    broken = apart or any(row.state != "installed" for row in foreign)
+    return (error if broken else warning)(
+        "apt",
+        f"NVIDIA driver packages come from {' and '.join(sorted(origins))}.",
+        "They split the driver differently and partly replace each other: module and libraries have different "
+        "versions, and a reboot does not change that."
+        if apart
+        else "They split the driver differently and partly replace each other, so the installation stopped half-way."
+        if broken
+        else "They split the driver differently and partly replace each other; the next upgrade breaks the driver.",
+        [
+            (_DPKG, f"{name}: " + ", ".join(f"{row.name} {row.version}" for row in rows[:3]))
+            for name, rows in sorted(origins.items())
+        ],
+        _remove_foreign(host, foreign),
+    )
+
+
+def _kept_origin(host: Host) -> str | None:
+    """The archive to stay with: that of the kernel module, else the one with the most packages."""
+    origins = nvidia_origins(host)
+    owners = [
+        name
+        for name, rows in origins.items()
+        if any(row.name.startswith(("linux-modules-nvidia-", "nvidia-dkms", "nvidia-kernel")) for row in rows)
+    ]
+    return owners[0] if len(owners) == 1 else max(origins, key=lambda name: len(origins[name]), default=None)
+
+
+def _to_remove(host: Host) -> tuple[Package, ...]:
+    """The driver packages of the archives that are not kept; empty where all come from one."""
+    kept = _kept_origin(host)
+    return tuple(row for name, rows in nvidia_origins(host).items() if name != kept for row in rows)
+
+
+def _remove_foreign(host: Host, foreign: tuple[Package, ...]) -> Fix:
+    """One source for the whole driver: apt does it in one step, unless a package is incomplete."""
+    kept = _kept_origin(host)
+    driver = next((row.name for row in nvidia_origins(host).get(kept or "", ()) if "nvidia-driver" in row.name), None)
+    names = tuple(row.name for row in foreign)
+    keep = f"Keep the driver of {kept}, which has the kernel module, and remove the packages of the other source"
+    pin = "If the other repository would win again, pin it first (apt.repo-wins)."
+    if driver and all(row.state == "installed" for row in foreign):
+        return command(
+            f"{keep}: both in one command, and read what apt is going to do. {pin}",
+            *("apt-get", "install", driver, *(f"{name}-" for name in names)),
+            sudo=True,
+            reboot=True,
+            verify=("nvidia-smi",),
+        )
+    then = f" and `sudo apt-get install --reinstall {driver}`" if driver else ""
+    return command(
+        f"{keep}. apt refuses while they are incomplete, so dpkg removes them; then run `sudo apt-get --fix-broken "
+        f"install`{then}. {pin}",
+        *("dpkg", "--remove", "--force-depends", "--force-remove-reinstreq", *names),
+        sudo=True,
+        reboot=True,
+        verify=("nvidia-smi",),
+    )
+
+
+def _other_release(host: Host) -> list[Finding]:
+    """NVIDIA's repositories of another release or distribution than this one, or of two."""
+    found: dict[str, AptSource] = {}
+    for row in host.apt.sources or ():
+        match = re.search(r"/cuda/repos/((?:ubuntu|debian)\d+)/", row.uri)
+        if match:
+            found.setdefault(match[1], row)
+    fitting = f"{host.os.id}{(host.os.version_id or '').replace('.', '')}"
+    known = host.os.id in ("ubuntu", "debian") and host.os.version_id is not None
+    wrong = {name: row for name, row in found.items() if known and name != fitting}
+    if not wrong and len(found) > 1:
+        wrong = found
+    return [
+        warning(
+            f"apt source {row.uri}",
+            f"NVIDIA's repository {name} is for another release than this system.",
+            "Its packages depend on libraries of that release: apt reports unmet dependencies, or mixes two drivers.",
+            [(row.file, row.uri), ("/etc/os-release", f"{host.os.id} {host.os.version_id or ''}".strip())],
+            command(
+                f"Remove it{f'; the one for this system is {fitting}' if known else ''}.",
+                *("rm", row.file),
+                sudo=True,
+                verify=("apt-get", "update"),
+            ),
+        )
+        for name, row in wrong.items()
+    ]
 
 
 @check(
@@ -161,7 +242,7 @@ def repo_wins(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.sources is None:
         return cannot_determine(host, "which repositories are enabled", ("/etc/apt",), "Make /etc/apt readable.")
     theirs = [row for row in host.apt.sources if row.owner == "nvidia"]
-    ours = [row for row in nvidia_packages(host) if _origin(row) == "Ubuntu"]
+    ours = [row for row in nvidia_packages(host) if origin(row, host.os.id) == "Ubuntu"]
     if not theirs or not ours:
         return Ok("Only one archive offers the installed driver.")
     pins = [pin for pin in host.apt.pins or () if (pin.priority or 0) < 0 and "nvidia" in f"{pin.packages} {pin.pin}"]

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Ok, Skip, Verdict, check
 from checks.rules import needs
-from checks.rules.finding import cannot_determine, command, error, provision, warning
+from checks.rules.finding import by_hand, cannot_determine, command, error, provision, warning
+from checks.rules.installed import packages
+
+_DPKG = "/var/lib/dpkg/status"
+# packages of AMD's repository up to 7.2 that Ubuntu 24.04 has under the same name with a higher version
+# (packages.ubuntu.com noble; ROCm/rocm-install-on-linux#583)
+_SAME_NAMES = ("rocminfo", "hipcc", "rocm-smi", "rocm-cmake", "rocm-device-libs", "hsa-rocr")
 
 
 @check(
@@ -89,12 +97,41 @@ def amd_pin(host: Host, catalogue: Catalogue) -> Verdict:
     pins = [pin for pin in host.apt.pins if "radeon" in pin.pin and (pin.priority or 0) > 500]
     if pins:
         return Ok(f"{pins[0].file} sets the pin.")
+    ubuntus = [
+        row
+        for row in packages(host, *_SAME_NAMES)
+        # AMD's versions end with its release and a build number (rocminfo 1.0.0.70001-42~24.04)
+        if not re.search(r"\.[0-9]{5}-[0-9]+", row.version)
+    ]
+    if ubuntus:
+        named = " and ".join(f"{row.name} {row.version}" for row in ubuntus)
+        return (
+            warning(
+                "apt",
+                f"{named} from Ubuntu is installed, which AMD's ROCm packages cannot replace.",
+                "Its version number is higher than that of AMD's package, so AMD's meta packages have unmet "
+                "dependencies. The pin for repo.radeon.com is missing.",
+                [*((_DPKG, f"{row.name} {row.version}") for row in ubuntus), (theirs[0].file, theirs[0].uri)],
+                command(
+                    f"Write /etc/apt/preferences.d/rocm-pin-600 (Package: *, Pin: release o=repo.radeon.com, "
+                    f"Pin-Priority: 600), run sudo apt-get update, then remove Ubuntu's package; AMD's is installed "
+                    f"with `sudo apt-get install {ubuntus[0].name}`.",
+                    *("apt-get", "remove", *(row.name for row in ubuntus)),
+                    sudo=True,
+                    verify=("apt-cache", "policy", ubuntus[0].name),
+                ),
+            ),
+        )
     return (
         warning(
             "apt",
             "Ubuntu's ROCm packages take priority over AMD's: the pin is missing.",
             "Ubuntu's rocminfo and hipcc have higher version numbers; the next upgrade mixes both archives.",
             [(theirs[0].file, theirs[0].uri), ("/etc/apt/preferences.d", "no pin for repo.radeon.com")],
-            provision("Run `gpu-setup apply` to write the pin.", verify=("apt-cache", "policy", "rocminfo")),
+            by_hand(
+                "Write /etc/apt/preferences.d/rocm-pin-600 with the three lines `Package: *`, `Pin: release "
+                "o=repo.radeon.com` and `Pin-Priority: 600`, then run sudo apt-get update.",
+                verify=("apt-cache", "policy", "rocminfo"),
+            ),
         ),
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host, PciCard
-from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards, kernel_log, needs
-from checks.rules.finding import by_hand, cannot_determine, command, error, info, install, provision, reboot, warning
+from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
+from checks.rules import cards, needs
+from checks.rules.finding import bound_to, cannot_determine, command, error, info, install, warning
 from checks.rules.installed import modules, nvidia_driver
+from checks.rules.other_systems import install_driver
 
 _DPKG = "/var/lib/dpkg/status"
-_FREE_DRIVERS = ("nouveau", "nova", "nova_core", "nova_drm", "nova-core", "NovaCore")
 
 
 @check(
@@ -57,7 +57,7 @@ def _missing(host: Host, catalogue: Catalogue, card: PciCard) -> Finding:
             about,
             f"Kernel {release} has no amdgpu module.",
             "Small and cloud kernels do not include it; it is in linux-modules-extra.",
-            [(f"/lib/modules/{release}/kernel/drivers/gpu/drm/amd", "no amdgpu module"), _bound_to(card)],
+            [(f"/lib/modules/{release}/kernel/drivers/gpu/drm/amd", "no amdgpu module"), bound_to(card)],
             install("Install the kernel's extra modules, then reboot.", f"linux-modules-extra-{release}"),
         )
     row = cards.row_of(card, catalogue)
@@ -65,107 +65,8 @@ def _missing(host: Host, catalogue: Catalogue, card: PciCard) -> Finding:
         about,
         "No NVIDIA driver is installed.",
         "CUDA needs NVIDIA's own kernel driver and libraries; it does not work with the kernel's nouveau driver.",
-        [(_DPKG, "no nvidia driver package"), _bound_to(card)],
-        provision("Run `gpu-setup apply` to install the driver.", reboot=True, verify=("nvidia-smi",)),
-    )
-
-
-def _bound_to(card: PciCard) -> tuple[str, object]:
-    return f"/sys/bus/pci/devices/{card.slot}/driver", card.driver or "no driver"
-
-
-@check(
-    "driver.bound",
-    "The GPU is bound to its driver",
-    about="Reads each card's driver link in /sys. If nouveau or nova is bound to an NVIDIA card, NVIDIA's driver "
-    "cannot use it. No driver at all means that the module was refused, is blacklisted or failed to start. Skipped "
-    "while no driver is installed: nouveau is then normal.",
-    by_hand="`lsmod`, `lspci -nnk -d 10de:` (or 1002:), `grep -rn blacklist /etc/modprobe.d`. After a change there run "
-    "`sudo update-initramfs -u` and reboot. Remove nomodeset from the kernel command line on AMD.",
-    needs=(needs.CARD,),
-    causes=(
-        "secureboot.module",
-        "driver.module",
-        "driver.present",
-        "driver.flavour",
-        "driver.dropped",
-        "kernel.amdgpu-floor",
-        "kernel.firmware",
-        "kernel.initramfs",
-        "gpu.bar-space",
-        "gpu.fell-off-bus",
-    ),
-)
-def bound(host: Host, catalogue: Catalogue) -> Verdict:
-    ours = cards.training(host, catalogue)
-    with_driver = [card for card in ours if card.vendor == cards.AMD or nvidia_driver(host)]
-    if not with_driver:
-        return Skip("No NVIDIA driver is installed yet: see driver.present.")
-    findings = []
-    for card in with_driver:
-        wanted = "nvidia" if card.vendor == cards.NVIDIA else "amdgpu"
-        if card.driver == wanted:
-            continue
-        findings.append(
-            _other_driver(host, catalogue, card) if card.driver else _no_driver(host, catalogue, card, wanted)
-        )
-    return tuple(findings) or Ok(", ".join(f"{card.slot}: {card.driver}" for card in with_driver) + ".")
-
-
-def _other_driver(host: Host, catalogue: Catalogue, card: PciCard) -> Finding:
-    blocked = any(module == card.driver for module, _ in host.kernel.blacklisted or ())
-    again = reboot(
-        f"{card.driver} is blacklisted already: rebuild the initramfs (sudo update-initramfs -u -k all) and reboot."
-    )
-    return error(
-        cards.subject(card, catalogue),
-        f"The card is bound to {card.driver}, not to the vendor's driver.",
-        "Only one driver can use the card; CUDA and ROCm do not work with this one."
-        if card.driver in _FREE_DRIVERS
-        else "CUDA and ROCm do not work with this driver.",
-        [_bound_to(card)],
-        again
-        if blocked
-        else provision("The driver packages in the plan blacklist it; reboot after the installation.", reboot=True),
-    )
-
-
-def _no_driver(host: Host, catalogue: Catalogue, card: PciCard, wanted: str) -> Finding:
-    gave_up = rf"{card.slot}: .*(?:Fatal error during GPU init|probe with driver {wanted} failed)"
-    errors = kernel_log.matching_lines(host.kernel.log or (), card.slot, gave_up)
-    seen: list[tuple[str, object]] = [_bound_to(card), *kernel_log.quote([line for line, _ in errors], most=1)]
-    line = host.kernel.cmdline or ()
-    blocked = [path for module, path in host.kernel.blacklisted or () if module == wanted]
-    fix: Fix = command(
-        "Load the module; if this fails, the error message gives the reason.", "modprobe", wanted, sudo=True
-    )
-    if blocked:
-        seen.append((blocked[0], f"blacklist {wanted}"))
-        fix = command(
-            f"Remove the blacklist line for {wanted}, then run this and reboot.",
-            *("update-initramfs", "-u"),
-            sudo=True,
-            reboot=True,
-        )
-    elif any(word.startswith("modprobe.blacklist=") and wanted in word for word in line) or (
-        wanted == "amdgpu" and "nomodeset" in line
-    ):
-        seen.append(("/proc/cmdline", " ".join(line)))
-        fix = command(
-            "Remove nomodeset and modprobe.blacklist from /etc/default/grub, then run this and reboot.",
-            "update-grub",
-            sudo=True,
-            reboot=True,
-        )
-    elif wanted in (host.kernel.loaded or ()):
-        seen.append(("/proc/modules", f"{wanted} is loaded, but not bound to the card"))
-        fix = by_hand(f"Read the driver's messages: sudo journalctl -k -b | grep -iE '{wanted}|NVRM|{card.slot}'")
-    return error(
-        cards.subject(card, catalogue),
-        f"The card is bound to no driver; it should be bound to {wanted}.",
-        "CUDA and ROCm cannot find a card without a driver.",
-        seen,
-        fix,
+        [(_DPKG, "no nvidia driver package"), bound_to(card)],
+        install_driver(host, catalogue, "Run `gpu-setup apply` to install the driver.", verify=("nvidia-smi",)),
     )
 
 

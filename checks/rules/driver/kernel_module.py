@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
+import msgspec
+
 from checks.catalogue import Catalogue
 from checks.facts.host import DkmsBuild, Host
-from checks.model import Finding, Ok, Skip, Verdict, check
+from checks.model import Finding, Fix, Ok, Skip, Verdict, check
 from checks.rules import cards, needs, session
-from checks.rules.finding import cannot_determine, command, error, install, provision, warning
+from checks.rules.driver.build import problem_of, reason_line
+from checks.rules.finding import by_hand, cannot_determine, command, error, install, provision, warning
 from checks.rules.installed import modules, nvidia_driver, nvidia_packages
+from checks.rules.other_systems import install_driver
 
 _NAMES = {cards.NVIDIA: "nvidia", cards.AMD: "amdgpu"}
 
@@ -126,31 +132,69 @@ def dkms(host: Host, catalogue: Catalogue) -> Verdict:
         rows = [build for build in builds if build.module == name]
         for kernel in kernels:
             if not any(row.kernel == kernel and row.state == "installed" for row in rows):
-                findings.append(_not_built(host, name, kernel, rows))
+                findings.append(_not_built(host, catalogue, name, kernel, rows))
     return tuple(findings) or Ok(f"Built and installed for {', '.join(kernels)}.")
 
 
-def _not_built(host: Host, name: str, kernel: str, rows: list[DkmsBuild]) -> Finding:
+def _not_built(host: Host, catalogue: Catalogue, name: str, kernel: str, rows: list[DkmsBuild]) -> Finding:
     near = next((row for row in rows if row.kernel == kernel), None) or next(
         (row for row in rows if row.kernel is None), rows[-1]
     )
-    log_end = (near.log_tail or "").strip().splitlines()[-3:] if near.kernel in (None, kernel) else []
+    log = near.log_tail if near.kernel in (None, kernel) else None
+    lines = (log or "").strip().splitlines()
+    shown = list(dict.fromkeys(line for line in (reason_line(log), *lines[-2:]) if line))
     unusable = kernel == host.kernel.release and not modules(host, name, kernel)
     return (error if unusable else warning)(
         f"{name} {near.version} on kernel {kernel}",
-        f"DKMS has not built {name} for kernel {kernel}.",
+        f"{name} {near.version} does not compile on kernel {kernel}."
+        if problem_of(log) == "source"
+        else f"DKMS has not built {name} for kernel {kernel}.",
         "The card has no driver with that kernel."
         if unusable or name.startswith("nvidia")
         else "That kernel falls back to its own amdgpu; dpkg may leave the package half-configured.",
         [
             ("/var/lib/dkms", f"{name}/{near.version}, {near.kernel or 'no kernel'}: {near.state}"),
-            *((f"/var/lib/dkms/{name}/{near.version}/build/make.log", line) for line in log_end),
+            *((f"/var/lib/dkms/{name}/{near.version}/build/make.log", line) for line in shown),
         ],
-        command(
-            "Build it again and read the log; if the kernel is too new, gpu-setup plan selects a driver that supports "
-            "it.",
-            *("dkms", "autoinstall", "-k", kernel),
+        _build_fix(host, catalogue, name, kernel, log),
+    )
+
+
+def _build_fix(host: Host, catalogue: Catalogue, name: str, kernel: str, log: str | None) -> Fix:
+    """Cure what stopped the build; only where that is not known, build once more and look."""
+    problem = problem_of(log)
+    again = f"sudo dkms autoinstall -k {kernel}"
+    check_status = ("dkms", "status")
+    if problem == "source":
+        return _another_driver_or_kernel(host, catalogue, name, kernel)
+    if problem == "headers":
+        return install(f"Install that kernel's headers, then build: {again}", f"linux-headers-{kernel}")
+    if problem == "compiler":
+        built_with = re.search(r"gcc-([0-9]+)", host.kernel.version or "")
+        text = f"The kernel was built with another compiler. Install that one, then build: {again}"
+        return install(text, f"gcc-{built_with[1]}") if built_with else by_hand(text, verify=check_status)
+    if problem is not None:
+        what = "disk space (df -h /var /boot /tmp)" if problem == "disk" else "memory (close programs, or add swap)"
+        return by_hand(f"The build ran out of {what.partition(' (')[0]}: free {what}, then build: {again}")
+    return command(
+        "Build it again and read the log.",
+        *("dkms", "autoinstall", "-k", kernel),
+        sudo=True,
+        verify=check_status,
+    )
+
+
+def _another_driver_or_kernel(host: Host, catalogue: Catalogue, name: str, kernel: str) -> Fix:
+    if name.startswith("amdgpu"):
+        return command(
+            "Remove amdgpu-dkms and use the kernel's own amdgpu, or install a newer one.",
+            *("apt-get", "remove", "amdgpu-dkms"),
             sudo=True,
             verify=("dkms", "status"),
-        ),
-    )
+        )
+    others = [other for other in host.kernel.installed or () if other != kernel and modules(host, name, other)]
+    boot = f" Or boot kernel {others[-1]}, which has the module (boot menu, Advanced options)." if others else ""
+    said = "Run `gpu-setup apply`: it installs modules that Ubuntu has built for this kernel, or a newer branch."
+    fix = install_driver(host, catalogue, said, verify=("dkms", "status"))
+    text = f"Building it again fails the same way; a newer driver branch may support this kernel. {fix.text}{boot}"
+    return msgspec.structs.replace(fix, text=text)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 from checks.catalogue import Branch, Catalogue
-from checks.facts.host import Host
-from checks.model import Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards, needs
-from checks.rules.finding import error, provision, reboot, warning
-from checks.rules.installed import nvidia_packages, nvidia_version
+from checks.facts.host import Host, PciCard
+from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
+from checks.rules import cards, kernel_log, needs
+from checks.rules.driver.probe import explanation
+from checks.rules.finding import by_hand, command, error, provision, reboot, warning
+from checks.rules.installed import NextModule, next_module, nvidia_origins, nvidia_packages, nvidia_version, packages
+from checks.rules.other_systems import install_driver, plan_supports
 
 _DPKG = "/var/lib/dpkg/status"
+# NVRM's messages about a card that it does not take (kernel-open/nvidia/nv-pci.c, since 515, 525 and 560)
+_NOT_OPEN = r"not supported by open nvidia\.ko|Open nvidia\.ko is only ready for use on"
+_NOT_PROPRIETARY = r"requires use of the NVIDIA open kernel modules"
+_LEGACY = r"supported through the NVIDIA ([0-9]+)\.xx Legacy drivers"
+_TOO_NEW = r"not supported by the NVIDIA ([0-9.]+) driver release"
 
 
 @check(
@@ -21,6 +30,7 @@ _DPKG = "/var/lib/dpkg/status"
     by_hand="Reboot. Without a reboot: stop all programs that use the card, `sudo rmmod nvidia_uvm nvidia_drm "
     "nvidia_modeset nvidia`, then `sudo modprobe nvidia`.",
     needs=(needs.NVIDIA_CARD,),
+    causes=("apt.mixed-sources", "driver.dkms"),
 )
 def mismatch(host: Host, catalogue: Catalogue) -> Verdict:
     loaded, library = host.nvidia.module_version, host.nvidia.library_version
@@ -28,19 +38,7 @@ def mismatch(host: Host, catalogue: Catalogue) -> Verdict:
     if not loaded and not reported:
         return Skip("NVIDIA's module is not loaded.")
     if (loaded and library and loaded != library) or reported:
-        return (
-            error(
-                "NVIDIA driver",
-                f"The loaded driver has version {loaded or '(unknown)'}, its libraries {library or 'a newer one'}.",
-                "The driver was upgraded while the old module was loaded; the two versions do not work together.",
-                [
-                    ("/sys/module/nvidia/version", loaded or "not read"),
-                    ("libnvidia-ml.so.1", library or "not read"),
-                    ("NVML", host.nvidia.nvml_problem or "not queried"),
-                ],
-                reboot("Reboot to load the new module.", verify=("nvidia-smi",)),
-            ),
-        )
+        return (_two_versions(host, loaded, library),)
     if not library:
         return (
             Ok(f"The loaded driver is {loaded}; NVML responds.")
@@ -50,6 +48,62 @@ def mismatch(host: Host, catalogue: Catalogue) -> Verdict:
             )
         )
     return Ok(f"Both have version {loaded}.")
+
+
+def _two_versions(host: Host, loaded: str | None, library: str | None) -> Finding:
+    coming = next_module(host)
+    seen: list[tuple[str, object]] = [
+        ("/sys/module/nvidia/version", loaded or "not read"),
+        ("libnvidia-ml.so.1", library or "not read"),
+        ("NVML", host.nvidia.nvml_problem or "not queried"),
+    ]
+    if coming is not None:
+        seen.append((f"module of kernel {coming.kernel}", coming.version or coming.branch or "none"))
+    why, fix = _how_to_match(host, loaded, library, coming)
+    return error(
+        "NVIDIA driver",
+        f"NVML reports a version mismatch, although the module and libnvidia-ml.so.1 are both {loaded}."
+        if loaded == library
+        else f"The loaded driver has version {loaded or '(unknown)'}, its libraries {library or 'another one'}.",
+        why,
+        seen,
+        fix,
+    )
+
+
+def _how_to_match(host: Host, loaded: str | None, library: str | None, coming: NextModule | None) -> tuple[str, Fix]:
+    """Why the versions differ and what makes them equal: a reboot only where the module of the next boot fits."""
+    if loaded and loaded == library:
+        return (
+            "Another copy of the library has another version: from a .run installer, a container's or an older path.",
+            by_hand(
+                "List the copies with `ldconfig -p | grep libnvidia-ml` and remove those of another version.",
+                verify=("nvidia-smi",),
+            ),
+        )
+    if coming is not None and not (coming.version or coming.branch):
+        return (
+            f"The driver was upgraded while the old module was loaded, and kernel {coming.kernel} has no new one.",
+            provision("Do not reboot yet: run `gpu-setup apply` to install the module first.", verify=("nvidia-smi",)),
+        )
+    if coming is None or library is None or coming.fits(library):
+        return (
+            "The driver was upgraded while the old module was loaded; the two versions do not work together.",
+            reboot("Reboot to load the new module.", verify=("nvidia-smi",)),
+        )
+    others = [row for row in packages(host, "libnvidia-", "nvidia-utils") if row.version.startswith(f"{library}-")]
+    mixed = len(nvidia_origins(host)) > 1
+    return (
+        f"A reboot does not help: on disk the module stays {coming.version or coming.branch}, the libraries {library}. "
+        + ("Packages of two sources are mixed." if mixed else "Module and library packages are of two versions."),
+        by_hand(
+            "Bring module and libraries to one version from one source: see apt.mixed-sources."
+            if mixed
+            else f"Install module and libraries in one command, or go back to {coming.version or coming.branch}: "
+            f"{', '.join(row.name for row in others[:4]) or 'libnvidia-compute'} has {library}.",
+            verify=("nvidia-smi",),
+        ),
+    )
 
 
 @check(
@@ -75,7 +129,9 @@ def too_old(host: Host, catalogue: Catalogue) -> Verdict:
             continue
         name, floor = floors[0]
         seen = [(source, version), (f"stack {name}", f"needs {floor} or newer")]
-        fix = provision("Run `gpu-setup apply` to install a driver branch that the stack supports.", reboot=True)
+        fix = install_driver(
+            host, catalogue, "Run `gpu-setup apply` to install a driver branch that the stack supports."
+        )
         findings.append(
             warning(
                 cards.subject(card, catalogue),
@@ -115,6 +171,9 @@ def _branch(version: str, catalogue: Catalogue) -> Branch | None:
 )
 def flavour(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
+    said = [finding for card in ours if (finding := _refused_flavour(host, catalogue, card))]
+    if said:
+        return tuple(said)
     version, _ = nvidia_version(host)
     row = _branch(version, catalogue) if version else None
     if row is None:
@@ -143,14 +202,79 @@ def flavour(host: Host, catalogue: Catalogue) -> Verdict:
                     f"The card needs the {needed} kernel module, but has the {loaded} one.",
                     f"Cards of the {known.generation.capitalize()} generation do not work with the other one.",
                     [(source, f"{loaded} module, {version}")],
-                    provision(
-                        "Run `gpu-setup apply` to install the other module of the same branch.",
-                        reboot=True,
-                        verify=("nvidia-smi",),
-                    ),
+                    _other_flavour(host, catalogue, card, needed),
                 )
             )
     return tuple(findings) or Ok(f"The {loaded} module supports the card.")
+
+
+def _refused_flavour(host: Host, catalogue: Catalogue, card: PciCard) -> Finding | None:
+    """What the module itself wrote about the card while it did not take it."""
+    if card.driver == "nvidia":
+        return None
+    if found := explanation(host, card, _NOT_OPEN):
+        return error(
+            cards.subject(card, catalogue),
+            "The open kernel module does not support this card: it has no GSP (GPU System Processor).",
+            "Only cards since Turing (GTX 16, RTX 20) have one; older cards need the proprietary module.",
+            [(kernel_log.SOURCE, found[0])],
+            _proprietary(host, catalogue, card),
+        )
+    if found := explanation(host, card, _NOT_PROPRIETARY):
+        return error(
+            cards.subject(card, catalogue),
+            "The proprietary kernel module does not support this card: it requires the open one.",
+            "Cards since Blackwell (RTX 50) work only with NVIDIA's open kernel modules.",
+            [(kernel_log.SOURCE, found[0])],
+            _other_flavour(host, catalogue, card, "open"),
+        )
+    return None
+
+
+def _proprietary(host: Host, catalogue: Catalogue, card: PciCard) -> Fix:
+    """For a card without a GSP: of the installed branch, or of the last one that has a module for such cards."""
+    version, _ = nvidia_version(host)
+    last = _last_branch(catalogue, "pascal")
+    newer = last is not None and cards.numbers(version)[:1] > (last,)
+    return _branch_for(host, catalogue, card, last) if newer else _other_flavour(host, catalogue, card, "proprietary")
+
+
+def _other_flavour(host: Host, catalogue: Catalogue, card: PciCard, needed: str) -> Fix:
+    """The plan's step where there is one for this card; else the packages of the other flavour of the same branch."""
+    if plan_supports(host, catalogue) and (row := cards.row_of(card, catalogue)) and row.supported:
+        return provision(
+            "Run `gpu-setup apply` to install the other module of the same branch.",
+            reboot=True,
+            verify=("nvidia-smi",),
+        )
+    renamed = tuple(dict.fromkeys(filter(None, (_renamed(row.name, needed) for row in nvidia_packages(host)))))
+    if not renamed:
+        what = "nvidia-open (nvidia-open-dkms)" if needed == "open" else "the proprietary driver of branch 580 (580xx)"
+        return by_hand(f"Replace the module with {what} from your distribution, then reboot.", verify=("nvidia-smi",))
+    return command(
+        f"Install the {needed} module of the same branch; apt removes the other one. Then reboot.",
+        *("apt-get", "install", *renamed),
+        sudo=True,
+        reboot=True,
+        verify=("nvidia-smi",),
+    )
+
+
+def _renamed(name: str, needed: str) -> str | None:
+    """Ubuntu's and Debian's name of the same package for the other flavour; None for packages that come with it."""
+    match = re.fullmatch(
+        r"(nvidia-(?:driver|headless|headless-no-dkms)-[0-9]+(?:-server)?)(-open)?"
+        r"|(linux-modules-nvidia-[0-9]+(?:-server)?)(-open)?(-(?:generic|lowlatency|oem|aws|gcp|azure|oracle)\S*)",
+        name,
+    )
+    if match:
+        head, flavour, tail = match[1] or match[3], match[2] or match[4], match[5] or ""
+        other = "" if needed == "proprietary" else "-open"
+        return None if (flavour or "") == other else f"{head}{other}{tail}"
+    others = {"nvidia-open-kernel-dkms": "nvidia-kernel-dkms", "nvidia-open": "cuda-drivers"}
+    if needed == "open":
+        others = {value: key for key, value in others.items()}
+    return others.get(name)
 
 
 @check(
@@ -165,6 +289,9 @@ def flavour(host: Host, catalogue: Catalogue) -> Verdict:
 )
 def dropped(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
+    said = [finding for card in ours if (finding := _ignored(host, catalogue, card))]
+    if said:
+        return tuple(said)
     version, source = nvidia_version(host)
     row = _branch(version, catalogue) if version else None
     if row is None:
@@ -177,12 +304,60 @@ def dropped(host: Host, catalogue: Catalogue) -> Verdict:
             if known.generation in row.drops
             else f"Branch {row.number} is older than the card.",
             [(source, version)],
-            provision(
-                "Run `gpu-setup apply` to install a branch that supports the card; it also keeps apt on it.",
-                reboot=True,
-            ),
+            _branch_for(host, catalogue, card, _last_branch(catalogue, known.generation)),
         )
         for card in ours
         if (known := cards.row_of(card, catalogue)) and not row.drives(known.generation)
     ]
     return tuple(findings) or Ok(f"Branch {row.number} supports the card.")
+
+
+def _ignored(host: Host, catalogue: Catalogue, card: PciCard) -> Finding | None:
+    """What the module itself wrote about a card that its branch does not support."""
+    if card.driver == "nvidia":
+        return None
+    if found := explanation(host, card, _LEGACY):
+        last = int(found[1][1])
+        return error(
+            cards.subject(card, catalogue),
+            f"The installed driver ignores this card: {last} is the last branch that supports it.",
+            "Newer branches have dropped the card's generation.",
+            [(kernel_log.SOURCE, found[0])],
+            _branch_for(host, catalogue, card, last),
+        )
+    if found := explanation(host, card, _TOO_NEW):
+        return error(
+            cards.subject(card, catalogue),
+            f"Driver {found[1][1]} does not support this card.",
+            "The module itself says so; usually the branch is older than the card.",
+            [(kernel_log.SOURCE, found[0])],
+            install_driver(host, catalogue, "Run `gpu-setup apply` to install a newer branch.", verify=("nvidia-smi",)),
+        )
+    return None
+
+
+def _last_branch(catalogue: Catalogue, generation: str) -> int | None:
+    """The last branch before the one that dropped the generation; None while none has."""
+    dropped_by = [row.number for row in catalogue.branches if generation in row.drops]
+    older = [row.number for row in catalogue.branches if row.drives(generation)]
+    return max(older, default=None) if dropped_by else None
+
+
+def _branch_for(host: Host, catalogue: Catalogue, card: PciCard, last: int | None) -> Fix:
+    """A branch that supports the card: the plan's, or the last one by its names in the distributions."""
+    known = cards.row_of(card, catalogue)
+    if last is None or (plan_supports(host, catalogue) and known and known.supported):
+        text = "Run `gpu-setup apply` to install a branch that supports the card; it also keeps apt on it."
+        return install_driver(host, catalogue, text)
+    row = catalogue.distribution(host.os.id)
+    if row is None or row.driver[:1] == ("ubuntu-drivers",):
+        return command(
+            f"Install branch {last} and keep apt on it, then reboot.",
+            *("apt-get", "install", f"nvidia-driver-{last}"),
+            sudo=True,
+            reboot=True,
+            verify=("nvidia-smi",),
+        )
+    names = {"fedora": f"akmod-nvidia-{last}xx", "arch": f"nvidia-{last}xx-dkms (AUR)"}
+    package = names.get(row.ids[0], f"the driver of branch {last}")
+    return by_hand(f"Replace the driver with {package}, then reboot.", verify=("nvidia-smi",))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 from checks.catalogue import Catalogue
-from checks.facts.host import Host
-from checks.model import Ok, Skip, Unknown, Verdict, check
+from checks.facts.host import Host, PciCard
+from checks.model import Fix, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, kernel_log, needs
-from checks.rules.finding import cannot_determine, command, error, hardware, install, warning
+from checks.rules.driver.build import does_not_build, outdated_amdgpu, reason_line
+from checks.rules.finding import by_hand, cannot_determine, command, error, hardware, install, warning
 
 # firmware that amdgpu requests but does not need: SR-IOV caps, and a table that it can read from the card instead
 _OPTIONAL = r"amdgpu/(?:\w+_cap|ip_discovery)\.bin"
@@ -35,13 +36,7 @@ def amdgpu_floor(host: Host, catalogue: Catalogue) -> Verdict:
         return Unknown("Cannot determine the kernel's release.")
     findings = []
     for card in ours:
-        row, fitting = cards.row_of(card, catalogue), cards.stacks(card, catalogue)
-        floors = {
-            stack.kernel_floors.get(row.target) or stack.kernel_floor
-            for stack in fitting
-            if row and (stack.kernel_floors or stack.kernel_floor)
-        }
-        lowest = min((floor for floor in floors if floor), key=cards.numbers, default=None)
+        lowest = _floor(card, catalogue)
         if lowest and cards.numbers(release) < cards.numbers(lowest):
             findings.append(
                 error(
@@ -55,6 +50,17 @@ def amdgpu_floor(host: Host, catalogue: Catalogue) -> Verdict:
                 )
             )
     return tuple(findings) or Ok(f"Kernel {release} supports the card.")
+
+
+def _floor(card: PciCard, catalogue: Catalogue) -> str | None:
+    """The oldest kernel whose own amdgpu supports the card; None: not known."""
+    row, fitting = cards.row_of(card, catalogue), cards.stacks(card, catalogue)
+    floors = {
+        stack.kernel_floors.get(row.target) or stack.kernel_floor
+        for stack in fitting
+        if row and (stack.kernel_floors or stack.kernel_floor)
+    }
+    return min((floor for floor in floors if floor), key=cards.numbers, default=None)
 
 
 @check(
@@ -197,28 +203,56 @@ def amdgpu_dkms(host: Host, catalogue: Catalogue) -> Verdict:
     builds = [build for build in host.kernel.dkms if build.module == "amdgpu"]
     if not builds:
         return Skip("amdgpu-dkms is not installed.")
-    base = max(cards.numbers(build.version)[:2] for build in builds)
-    newer = [
-        kernel
-        for kernel in dict.fromkeys((host.kernel.release, host.kernel.next_boot))
-        if kernel
-        and cards.numbers(kernel)[:2] > base
-        and not any(build.kernel == kernel and build.state == "installed" for build in builds)
-    ]
-    if not newer:
+    failed = [build.kernel for build in builds if does_not_build(build) and build.kernel]
+    newer = outdated_amdgpu(host)
+    kernels = tuple(dict.fromkeys((*newer, *(kernel for kernel in failed if _matters(host, kernel)))))
+    if not kernels:
         return Ok(f"amdgpu-dkms {builds[-1].version} supports the running and the next kernel.")
+    supported = ".".join(map(str, max(cards.numbers(build.version)[:2] for build in builds)))
+    reason = next((line for build in builds if (line := reason_line(build.log_tail))), None)
+    seen: list[tuple[str, object]] = [
+        ("/var/lib/dkms", f"amdgpu/{builds[-1].version}"),
+        ("kernel", ", ".join(kernels)),
+        *([("make.log", reason)] if reason else []),
+    ]
+    too_old = [kernel for kernel in kernels if not _in_tree_serves(host, catalogue, kernel)]
+    if too_old:
+        fix: Fix = by_hand(
+            f"Install a newer amdgpu-dkms, or boot an older kernel: the kernel's own amdgpu of {too_old[0]} is too old "
+            "for the card.",
+            verify=("dkms", "status"),
+        )
+    else:
+        fix = command(
+            "Remove amdgpu-dkms and use the kernel's own amdgpu, or install a newer one; a build over these sources "
+            "fails again.",
+            *("apt-get", "remove", "amdgpu-dkms"),
+            sudo=True,
+            reboot=host.amd.module_version is not None,
+            verify=("dkms", "status"),
+        )
     return (
         warning(
             f"amdgpu-dkms {builds[-1].version}",
-            f"amdgpu-dkms supports kernels up to {'.'.join(map(str, base))}; {' and '.join(newer)} is newer.",
+            f"amdgpu-dkms supports kernels up to {supported}; {' and '.join(newer)} is newer."
+            if newer
+            else f"amdgpu-dkms {builds[-1].version} does not compile on kernel {' and '.join(kernels)}.",
             "Its build fails there; the kernel falls back to its own amdgpu, and the package may be half-configured.",
-            [("/var/lib/dkms", f"amdgpu/{builds[-1].version}"), ("kernel", ", ".join(newer))],
-            command(
-                "Remove it and use the kernel's own amdgpu, or install a newer one: gpu-setup plan.",
-                *("apt-get", "remove", "amdgpu-dkms"),
-                sudo=True,
-                reboot=True,
-                verify=("dkms", "status"),
-            ),
+            seen,
+            fix,
         ),
     )
+
+
+def _matters(host: Host, kernel: str) -> bool:
+    """The running kernel or that of the next boot, without a build of amdgpu-dkms."""
+    built = any(
+        row.module == "amdgpu" and row.kernel == kernel and row.state == "installed" for row in host.kernel.dkms or ()
+    )
+    return kernel in (host.kernel.release, host.kernel.next_boot) and not built
+
+
+def _in_tree_serves(host: Host, catalogue: Catalogue, kernel: str) -> bool:
+    """Whether this kernel's own amdgpu is new enough for every AMD card, as far as is known."""
+    floors = (_floor(card, catalogue) for card in cards.training(host, catalogue, cards.AMD))
+    return all(floor is None or cards.numbers(kernel) >= cards.numbers(floor) for floor in floors)

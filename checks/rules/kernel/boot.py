@@ -20,6 +20,7 @@ _MATTERS = ("linux-image", "linux-modules", "linux-base", "nvidia", "libnvidia",
     "before it measure the old version. From /run/reboot-required and the newest kernel in /boot.",
     by_hand="`cat /run/reboot-required.pkgs` lists the packages that need it. Reboot.",
     needs=(needs.CARD,),
+    causes=("driver.next-boot", "kernel.amdgpu-dkms", "driver.dkms"),
 )
 def reboot_pending(host: Host, catalogue: Catalogue) -> Verdict:
     release, coming = host.kernel.release, host.kernel.next_boot

@@ -123,7 +123,7 @@ FAULTS = (
         "has not built nvidia",
     ),
     # ROCm/amdgpu#192: the kernel is newer than the package; the kernel's own driver steps in
-    Fault("driver.dkms", AMDGPU_DKMS, WARN, "has not built amdgpu"),
+    Fault("driver.dkms", AMDGPU_DKMS, WARN, "amdgpu 6.16.13 does not compile"),
     Fault("driver.dkms", but(DKMS, kernel={"next_boot": NEWER}), WARN, f"nvidia for kernel {NEWER}"),
     Fault(
         "driver.mismatch",
