@@ -61,7 +61,7 @@ FILES: tuple[tuple[str, Reducer], ...] = (
     (r"/run/reboot-required\.pkgs", each_line(packages.package)),
     (r"/etc/default/grub(?:\.d/.*)?", kernel.grub_defaults),
     (r"/etc/kernel/cmdline", kernel.boot_line),
-    (r"/boot/config-.*", lines(r"CONFIG_(?:INTEGRITY_MACHINE_KEYRING|MODULE_SIG)=y")),
+    (r"/boot/config-.*", lines(r"(?:# )?CONFIG_INTEGRITY_MACHINE_KEYRING(?:=y| is not set)")),
     (r"/boot/grub/grubenv", kernel.grub_environment),
     (r"(?:/etc|/usr/lib|/run)/modprobe\.d/.*", kernel.modprobe),
     (r"/var/lib/dkms/.*/make\.log", kernel.make_log),

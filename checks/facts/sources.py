@@ -76,7 +76,6 @@ _FACTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"/boot/initrd.*|stat", ("kernel.initrds", "kernel.dates")),
     (r"/boot/grub/.*|/etc/default/grub.*", ("kernel.next_boot", "kernel.next_boot_because")),
     (r"/etc/default/grub.*|/etc/kernel/cmdline", ("kernel.boot_parameters",)),
-    (r"/boot/config-.*", ("firmware.machine_keyring",)),
     (r"/usr/src", ("kernel.headers",)),
     (r"/lib/modules.*", ("kernel.modules",)),
     (r"/var/lib/dkms.*", ("kernel.dkms",)),

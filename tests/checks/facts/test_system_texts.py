@@ -5,8 +5,14 @@ from __future__ import annotations
 import pytest
 
 from checks.facts.dkms import parse_make_log
-from checks.facts.firmware import parse_efi_flag, parse_enrolled, parse_lockdown, parse_test_key
-from checks.facts.grub import choose, parse_defaults, parse_environment
+from checks.facts.firmware import (
+    parse_efi_flag,
+    parse_enrolled,
+    parse_lockdown,
+    parse_machine_keyring,
+    parse_test_key,
+)
+from checks.facts.grub import blocking_parameters, choose, parse_defaults, parse_environment
 from checks.facts.kernel import (
     module_name,
     parse_blacklist,
@@ -18,6 +24,7 @@ from checks.facts.kernel import (
 )
 from checks.facts.os import parse_os_release, parse_virtualisation
 from checks.facts.pci import parse_aer, parse_bars, parse_hex, parse_speed
+from tests.subjects import for_each
 
 NOBLE = """PRETTY_NAME="Ubuntu 24.04.3 LTS"
 NAME="Ubuntu"
@@ -252,3 +259,25 @@ def test_a_message_of_several_lines_keeps_its_time_in_a_recording() -> None:
     assert parse_log(reduce_log(log.encode()).decode()) == parse_log(log)
     assert b"goes on" not in reduce_log(log.encode())
     assert parse_log(reduce_log(b"[    1.0] nothing of note\n").decode()) == ()
+
+
+@for_each(
+    ("line", "words"),
+    (
+        ("quiet splash nomodeset vt.handoff=7", ("nomodeset",)),
+        ("amd_iommu=on iommu=pt modprobe.blacklist=amdgpu", ("modprobe.blacklist=amdgpu",)),
+        ("module_blacklist=nouveau,nvidia", ("module_blacklist=nouveau,nvidia",)),
+        # Fedora's way to keep nouveau away keeps nothing of ours away
+        ("rd.driver.blacklist=nouveau modprobe.blacklist=nouveau nvidia-drm.modeset=1", ()),
+        ("root=UUID=1 modprobe.blacklist=pcspkr user=nvidia", ()),
+    ),
+)
+def test_parameters_that_keep_a_driver_away(line: str, words: tuple[str, ...]) -> None:
+    assert blocking_parameters(line) == words
+
+
+def test_a_kernel_configuration_without_a_word_about_the_machine_keyring_says_nothing() -> None:
+    line = "CONFIG_INTEGRITY_MACHINE_KEYRING"
+    assert parse_machine_keyring(f"CONFIG_MODULE_SIG=y\n{line}=y\n") is True
+    assert parse_machine_keyring(f"# {line} is not set\n") is False
+    assert parse_machine_keyring("CONFIG_MODULE_SIG=y\n") is None

@@ -250,7 +250,7 @@ ROWS = (
     Row("ROCm/rocm-install-on-linux#615", "driver.bound", gave_up(*NO_ROOM), "no driver",
         ("-12", "Above 4G Decoding", "MMIO"), ("modprobe", "journalctl")),
     Row("the same in a guest", "driver.bound", gave_up(*NO_ROOM, os={"virtualisation": "kvm"}), "no driver",
-        ("-12", "on its host"), ("In the BIOS",)),
+        ("-12", "On the host"), ("In the BIOS",)),
     Row("isc30/ryzen-gpu-passthrough-proxmox#117", "driver.bound", gave_up(*NO_ROM, os={"virtualisation": "kvm"}),
         "no driver", ("romfile=",), ("modprobe", "BIOS:")),
     Row("another reason", "driver.bound", gave_up(
