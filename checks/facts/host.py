@@ -112,7 +112,7 @@ class Firmware(Frozen, frozen=True):
     """`mok_enrolled`: subjects of enrolled keys; `mok_pending`: a key is waiting to be enrolled; None: not known.
 
     `mok_certificate` is the certificate of the key that DKMS signs with (None: no key yet); `mok_key_enrolled` is
-    about it. `mok_trusted`: shim tells the kernel to trust enrolled keys (MokListTrustedRT); `machine_keyring`: the
+    about it. `mok_trusted`: shim lets the kernel trust enrolled keys (MokListTrustedRT); `machine_keyring`: the
     running kernel was built to take them for modules (CONFIG_INTEGRITY_MACHINE_KEYRING).
     """
 

@@ -111,8 +111,14 @@ def _reason(host: Host, catalogue: Catalogue, name: str, refused: list[str]) -> 
     certificate = host.firmware.mok_certificate or "/var/lib/shim-signed/mok/MOK.der"
     if re.search(_CRYPTO, said):
         return "its signature uses an algorithm that this kernel does not have", _sign_again(package, name)
-    if re.search(_UNSIGNED, said) and host.firmware.mok_key_enrolled is not False:
-        return "it has no signature", _sign_again(package, name)
+    install_or_enrol = provision(
+        "Run `gpu-setup apply`: it installs modules signed by Canonical, or enrols the key (at the console).",
+        reboot=True,
+        verify=("mokutil", "--test-key", certificate) if host.firmware.mok_key_enrolled is False else (),
+    )
+    if re.search(_UNSIGNED, said):
+        enrolled = host.firmware.mok_key_enrolled is not False
+        return "it has no signature", _sign_again(package, name) if enrolled else install_or_enrol
     if host.firmware.mok_key_enrolled:
         if not _trusts_enrolled_keys(host, catalogue):
             return "this kernel does not trust enrolled keys (MOK) for modules, although the key is enrolled", by_hand(
@@ -122,19 +128,12 @@ def _reason(host: Host, catalogue: Catalogue, name: str, refused: list[str]) -> 
             )
         return "it is signed with another key than the one that is enrolled", _sign_again(package, name)
     if host.firmware.mok_key_enrolled is None:
-        return "the kernel does not trust the key that signed it", provision(
-            "Run `gpu-setup apply`: it installs modules signed by Canonical, or enrols the key (at the console).",
-            reboot=True,
-        )
-    return "the key that signed it is not enrolled", provision(
-        "Run `gpu-setup apply`: it installs modules signed by Canonical, or enrols the key (at the console).",
-        reboot=True,
-        verify=("mokutil", "--test-key", certificate),
-    )
+        return "the kernel does not trust the key that signed it", install_or_enrol
+    return "the key that signed it is not enrolled", install_or_enrol
 
 
 _TRUST = (
-    " Where shim has not told the kernel to trust enrolled keys, `sudo mokutil --trust-mok` and a reboot (confirm it "
+    " If shim keeps enrolled keys from the kernel, `sudo mokutil --trust-mok` and a reboot (confirm it "
     "in MokManager) can be enough."
 )
 

@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from checks.facts.host import Host, PciCard
 from checks.rules import cards
 
-_STAMP = re.compile(r"\[ *[0-9]+\.[0-9]+\] ?")
-# `NVRM:` or a card's address at the beginning of each line of a message
-_HEAD = re.compile(r"^(?:NVRM:\s*)")
+_STAMP = r"\[[^\]]*\] ?"
+_HEAD = r"NVRM:\s*"
 _ADDRESS = r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]"
 # `amdgpu: probe of 0000:83:00.0 failed with error -12`; later kernels `amdgpu 0000:83:00.0: probe with driver amdgpu …`
 _ENDED = r"probe (?:of \S+|with driver \S+) failed with error (-[0-9]+)|Fatal error during GPU init"
@@ -21,10 +20,10 @@ def messages(log: Iterable[str]) -> tuple[str, ...]:
     """The log's messages, those of several lines (NVRM's explanations) as one, without time and `NVRM:`."""
     found: list[tuple[str, list[str]]] = []
     for line in log:
-        stamp = _STAMP.match(line)
+        stamp = re.match(_STAMP, line)
         text = line[stamp.end() :] if stamp else line
         time = stamp[0] if stamp else ""
-        head = _HEAD.match(text)
+        head = re.match(_HEAD, text)
         if head and found and found[-1][0] == time and _continues(found[-1][1], text[head.end() :]):
             found[-1][1].append(text[head.end() :].strip())
         else:

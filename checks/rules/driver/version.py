@@ -215,7 +215,7 @@ def _refused_flavour(host: Host, catalogue: Catalogue, card: PciCard) -> Finding
     if found := explanation(host, card, _NOT_OPEN):
         return error(
             cards.subject(card, catalogue),
-            "The open kernel module does not support this card: it has no GSP (GPU System Processor).",
+            "The open kernel module does not support this card: it has no GSP.",
             "Only cards since Turing (GTX 16, RTX 20) have one; older cards need the proprietary module.",
             [(kernel_log.SOURCE, found[0])],
             _proprietary(host, catalogue, card),

@@ -140,6 +140,7 @@ FAULTS = (
     Fault("driver.flavour", driver("580.95.05", open_module=True, device="1db6"), FAIL, "needs the proprietary"),
     Fault("driver.dropped", driver("595.84", open_module=False, device="1db6"), FAIL, "does not support Volta"),
     Fault("driver.dropped", driver("550.163.01", device="2b85"), FAIL, "does not support Blackwell"),
+    Fault("driver.dropped", driver("470.256.02", open_module=False, device="2684"), FAIL, "does not support Ada"),
     Fault("driver.nvml", UNLOADED, FAIL, "module is not loaded"),
     Fault("driver.nvml", but(N, nvidia={"nvml": None, "nvml_problem": "absent"}), FAIL, "libnvidia-ml.so.1 is missing"),
     Fault("driver.nvml", but(N, nvidia={"nvml": None, "nvml_problem": "Unknown Error"}), FAIL, "Unknown Error"),
@@ -285,6 +286,8 @@ LOOK_ALIKES = (
     LookAlike("driver.flavour", driver("580.95.05", open_module=False), "Ampere takes both"),
     LookAlike("driver.flavour", driver("580.95.05", open_module=True, device="2b85"), "Blackwell with the open module"),
     LookAlike("driver.dropped", driver("580.95.05", open_module=False, device="1db6"), "580 still drives Volta"),
+    LookAlike("driver.dropped", driver("520.56.06", open_module=False, device="2684"), "the first for Ada"),
+    LookAlike("driver.dropped", driver("460.106.00", open_module=False), "455 and later drive Ampere"),
     LookAlike("driver.nvml", FRESH, "not installed is not silent"),
     LookAlike(
         "driver.init",
