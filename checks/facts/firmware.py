@@ -15,6 +15,8 @@ SHIM_STATE = f"{EFIVARS}/MokSBStateRT-605dab50-e046-4300-abb6-3dd810dd8b23"
 # the key of Ubuntu's update-secureboot-policy, and that of dkms
 MOK = "/var/lib/shim-signed/mok/MOK.der"
 DKMS_KEY = "/var/lib/dkms/mok.pub"
+# Fedora's akmods signs with a key of its own
+AKMODS_KEY = "/etc/pki/akmods/certs/public_key.der"
 MOK_TRUSTED = f"{EFIVARS}/MokListTrustedRT-605dab50-e046-4300-abb6-3dd810dd8b23"
 LIST_ENROLLED = ("mokutil", "--list-enrolled")
 LIST_NEW = ("mokutil", "--list-new")
@@ -55,11 +57,11 @@ def parse_certificate(content: str) -> str | None:
 
 def certificates(machine: Machine, gaps: Gaps) -> tuple[str, ...]:
     """Certificates of keys that may sign modules built here, the likeliest first: from DKMS's settings, then Ubuntu's,
-    then DKMS's own. Only existing ones.
+    then DKMS's own, then that of akmods. Only existing ones.
     """
     files = [FRAMEWORK[0], *(f"{FRAMEWORK[1]}/{name}" for name in names(machine, FRAMEWORK[1], gaps) or ())]
     named = [parse_certificate(text(machine, file, gaps) or "") for file in files if file.endswith(".conf")]
-    likely = dict.fromkeys((*(path for path in reversed(named) if path), MOK, DKMS_KEY))
+    likely = dict.fromkeys((*(path for path in reversed(named) if path), MOK, DKMS_KEY, AKMODS_KEY))
     return tuple(path for path in likely if exists(machine, path))
 
 

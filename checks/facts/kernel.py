@@ -27,6 +27,10 @@ _FOLDERS: tuple[tuple[str, ModuleOrigin], ...] = (
     ("updates/dkms", "dkms"),
     ("updates", "other"),
     ("extra", "other"),
+    # Fedora's akmods and NVIDIA's packages for RHEL; Arch
+    ("extra/nvidia", "other"),
+    ("weak-updates/nvidia", "other"),
+    ("extramodules", "other"),
     ("kernel/drivers/video", "runfile"),
     ("kernel/drivers/gpu/drm/amd/amdgpu", "in-tree"),
     ("kernel/drivers/gpu/drm/nouveau", "in-tree"),
@@ -148,8 +152,9 @@ def is_relevant(message: str) -> bool:
 
 
 def module_name(file: str) -> str | None:
-    """`nvidia-uvm.ko.zst` → nvidia_uvm; None if it is no GPU module."""
+    """`nvidia-uvm.ko.zst` → nvidia_uvm; None if it is no GPU module. Debian's files are `nvidia-current-uvm.ko`."""
     name, count = _SUFFIX.subn("", file)
+    name = re.sub(r"^nvidia-(?:current|tesla(?:-[0-9]+)?|legacy-[0-9]+xx)(?:-open)?(?=-|$)", "nvidia", name)
     return name.replace("-", "_") if count and _GPU_MODULE.fullmatch(name) else None
 
 

@@ -13,6 +13,7 @@ _DRIVER = (
     "nvidia-headless",
     "nvidia-dkms",
     "nvidia-kernel-source",
+    "nvidia-kernel-dkms",
     "nvidia-open",
     "cuda-drivers",
     "linux-modules-nvidia-",

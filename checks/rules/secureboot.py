@@ -10,7 +10,7 @@ from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, kernel_log, needs
 from checks.rules.finding import by_hand, cannot_determine, command, error, firmware, info, provision, reboot, warning
 from checks.rules.installed import modules, packages
-from checks.rules.other_systems import own_kernel
+from checks.rules.other_systems import own_kernel, plan_supports
 
 _STATE = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 # Messages of modprobe and the kernel for a refused signature; newer kernels name the module first. `module
@@ -111,10 +111,22 @@ def _reason(host: Host, catalogue: Catalogue, name: str, refused: list[str]) -> 
     certificate = host.firmware.mok_certificate or "/var/lib/shim-signed/mok/MOK.der"
     if re.search(_CRYPTO, said):
         return "its signature uses an algorithm that this kernel does not have", _sign_again(package, name)
-    install_or_enrol = provision(
-        "Run `gpu-setup apply`: it installs modules signed by Canonical, or enrols the key (at the console).",
-        reboot=True,
-        verify=("mokutil", "--test-key", certificate) if host.firmware.mok_key_enrolled is False else (),
+    verify = ("mokutil", "--test-key", certificate) if host.firmware.mok_key_enrolled is False else ()
+    install_or_enrol = (
+        provision(
+            "Run `gpu-setup apply`: it installs modules signed by Canonical, or enrols the key (at the console).",
+            reboot=True,
+            verify=verify,
+        )
+        if plan_supports(host, catalogue)
+        else command(
+            "Request the enrolment of the key with a one-time password, reboot, and confirm it on the blue MokManager "
+            "screen (at the console, US keyboard layout).",
+            *("mokutil", "--import", certificate),
+            sudo=True,
+            reboot=True,
+            verify=verify,
+        )
     )
     if re.search(_UNSIGNED, said):
         enrolled = host.firmware.mok_key_enrolled is not False

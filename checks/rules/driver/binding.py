@@ -8,7 +8,7 @@ from checks.model import Finding, Fix, Ok, Skip, Verdict, check
 from checks.rules import cards, kernel_log, needs
 from checks.rules.driver.probe import failed_probe
 from checks.rules.finding import Seen, bound_to, by_hand, command, error, firmware, reboot
-from checks.rules.installed import nvidia_driver
+from checks.rules.installed import modules, nvidia_driver
 from checks.rules.other_systems import install_driver, without_parameters
 
 _FREE_DRIVERS = ("nouveau", "nova", "nova_core", "nova_drm", "nova-core", "NovaCore")
@@ -189,6 +189,11 @@ def _not_bound(host: Host, card: PciCard, wanted: str) -> Obstacle:
     if wanted in (host.kernel.loaded or ()):
         return [("/proc/modules", f"{wanted} is loaded, but not bound to the card")], by_hand(
             f"Read the driver's messages: sudo journalctl -k -b | grep -iE '{wanted}|NVRM|{card.slot}'"
+        )
+    release = host.kernel.release
+    if host.kernel.modules and release and not modules(host, wanted, release):
+        return [(f"/lib/modules/{release}", f"no {wanted} module")], by_hand(
+            f"Install the {wanted} module of this kernel first: see driver.module and driver.dkms."
         )
     return [], command(
         "Load the module; if this fails, the error message gives the reason.", "modprobe", wanted, sudo=True

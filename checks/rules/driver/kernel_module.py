@@ -10,7 +10,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import DkmsBuild, Host
 from checks.model import Finding, Fix, Ok, Skip, Verdict, check
 from checks.rules import cards, needs, session
-from checks.rules.driver.build import problem_of, reason_line
+from checks.rules.driver.build import outdated_amdgpu, problem_of, reason_line
 from checks.rules.finding import by_hand, cannot_determine, command, error, install, provision, warning
 from checks.rules.installed import modules, nvidia_driver, nvidia_packages
 from checks.rules.other_systems import install_driver
@@ -165,7 +165,7 @@ def _build_fix(host: Host, catalogue: Catalogue, name: str, kernel: str, log: st
     problem = problem_of(log)
     again = f"sudo dkms autoinstall -k {kernel}"
     check_status = ("dkms", "status")
-    if problem == "source":
+    if problem == "source" or kernel in (outdated_amdgpu(host) if name.startswith("amdgpu") else ()):
         return _another_driver_or_kernel(host, catalogue, name, kernel)
     if problem == "headers":
         return install(f"Install that kernel's headers, then build: {again}", f"linux-headers-{kernel}")

@@ -276,6 +276,21 @@ def test_parameters_that_keep_a_driver_away(line: str, words: tuple[str, ...]) -
     assert blocking_parameters(line) == words
 
 
+@for_each(
+    ("file", "name"),
+    (
+        ("nvidia-current.ko.zst", "nvidia"),
+        ("nvidia-current-uvm.ko.xz", "nvidia_uvm"),
+        ("nvidia-tesla-535.ko", "nvidia"),
+        ("nvidia-legacy-390xx-drm.ko", "nvidia_drm"),
+        ("nvidia-drm.ko.gz", "nvidia_drm"),
+        ("nvidiafb.ko.zst", None),
+    ),
+)
+def test_debians_names_of_nvidias_modules(file: str, name: str | None) -> None:
+    assert module_name(file) == name
+
+
 def test_a_kernel_configuration_without_a_word_about_the_machine_keyring_says_nothing() -> None:
     line = "CONFIG_INTEGRITY_MACHINE_KEYRING"
     assert parse_machine_keyring(f"CONFIG_MODULE_SIG=y\n{line}=y\n") is True
