@@ -109,6 +109,12 @@ blacklist pcspkr
         ("nvidia-uvm.ko.zst", "nvidia_uvm"),
         ("amdgpu.ko.zst", "amdgpu"),
         ("nova_core.ko.zst", "nova_core"),
+        # Debian's names
+        ("nvidia-current.ko.zst", "nvidia"),
+        ("nvidia-current-uvm.ko.xz", "nvidia_uvm"),
+        ("nvidia-tesla-535.ko", "nvidia"),
+        ("nvidia-legacy-390xx-drm.ko", "nvidia_drm"),
+        ("nvidiafb.ko.zst", None),
         ("snd-hda-intel.ko.zst", None),
         ("nvidia.o", None),
     ],
@@ -274,21 +280,6 @@ def test_a_message_of_several_lines_keeps_its_time_in_a_recording() -> None:
 )
 def test_parameters_that_keep_a_driver_away(line: str, words: tuple[str, ...]) -> None:
     assert blocking_parameters(line) == words
-
-
-@for_each(
-    ("file", "name"),
-    (
-        ("nvidia-current.ko.zst", "nvidia"),
-        ("nvidia-current-uvm.ko.xz", "nvidia_uvm"),
-        ("nvidia-tesla-535.ko", "nvidia"),
-        ("nvidia-legacy-390xx-drm.ko", "nvidia_drm"),
-        ("nvidia-drm.ko.gz", "nvidia_drm"),
-        ("nvidiafb.ko.zst", None),
-    ),
-)
-def test_debians_names_of_nvidias_modules(file: str, name: str | None) -> None:
-    assert module_name(file) == name
 
 
 def test_a_kernel_configuration_without_a_word_about_the_machine_keyring_says_nothing() -> None:
