@@ -24,6 +24,18 @@ def plan_supports(host: Host, catalogue: Catalogue) -> bool:
     )
 
 
+def distribution(host: Host, catalogue: Catalogue) -> Distribution:
+    """The row of this system; of one that has none only what follows from its package manager."""
+    row = catalogue.distribution(host.os.id)
+    if row is not None:
+        return row
+    base = catalogue.distribution("ubuntu" if host.os.id is None or host.apt.packages is not None else "nixos")
+    assert base is not None
+    name = host.os.pretty or host.os.id or "this system"
+    note = "Use its own packages, or NVIDIA's driver installation guide."
+    return msgspec.structs.replace(base, name=name, driver=(), driver_note=note)
+
+
 def own_kernel(host: Host, catalogue: Catalogue) -> bool | None:
     """Whether the running kernel is one that the distribution builds; None: distribution or release not known."""
     row = catalogue.distribution(host.os.id)
@@ -34,19 +46,22 @@ def own_kernel(host: Host, catalogue: Catalogue) -> bool | None:
 
 def install_driver(host: Host, catalogue: Catalogue, text: str, *, verify: tuple[str, ...] = ()) -> Fix:
     """NVIDIA's driver from the plan, or where that does not support the system from the distribution's packages."""
-    row = catalogue.distribution(host.os.id)
-    if row is None or plan_supports(host, catalogue):
+    if plan_supports(host, catalogue):
         return provision(text, reboot=True, verify=verify)
-    said = f"Install NVIDIA's driver for {row.name}, then reboot. {row.driver_note}"
-    return command(said, *row.driver, sudo=True, reboot=True, verify=verify) if row.driver else by_hand(said)
+    row = distribution(host, catalogue)
+    said, argv = f"Install NVIDIA's driver for {row.name}, then reboot. {row.driver_note}", row.driver
+    if argv[:1] == ("ubuntu-drivers",) and host.os.graphical is False:
+        # Ubuntu Server documentation, NVIDIA drivers installation
+        said, argv = f"{said} On a server add nvidia-utils-BRANCH-server for nvidia-smi.", (*argv, "--gpgpu")
+    return command(said, *argv, sudo=True, reboot=True, verify=verify) if argv else by_hand(said)
 
 
 def without_parameters(host: Host, catalogue: Catalogue, parameters: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """What to edit so that the kernel gets these parameters no more, and the command after it (empty: not known)."""
-    row = catalogue.distribution(host.os.id) or catalogue.distribution("ubuntu")
+    row = distribution(host, catalogue)
     words = " and ".join(f"`{word}`" for word in parameters)
     files = tuple(dict.fromkeys(file for file, word in host.kernel.boot_parameters if word in parameters))
-    if row is None or not row.boot:
+    if not row.boot:
         return f"remove {words} from the kernel command line in the boot loader's settings", ()
     if row.boot_file:
         where = " and ".join(files) or f"the boot loader's settings ({row.boot_file} or a file in {row.boot_file}.d)"
@@ -58,10 +73,9 @@ def without_parameters(host: Host, catalogue: Catalogue, parameters: tuple[str, 
 
 def fit(finding: Finding, check: Check, host: Host, catalogue: Catalogue) -> Finding:
     """The finding with a fix that exists on this system."""
-    row = catalogue.distribution(host.os.id)
-    if finding.fix is None or row is None or plan_supports(host, catalogue):
+    if finding.fix is None or plan_supports(host, catalogue):
         return finding
-    return msgspec.structs.replace(finding, fix=_fitting(finding.fix, check, row))
+    return msgspec.structs.replace(finding, fix=_fitting(finding.fix, check, distribution(host, catalogue)))
 
 
 def _fitting(fix: Fix, check: Check, row: Distribution) -> Fix:

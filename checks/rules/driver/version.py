@@ -11,7 +11,8 @@ from checks.rules import cards, kernel_log, needs
 from checks.rules.driver.probe import explanation
 from checks.rules.finding import by_hand, command, error, provision, reboot, warning
 from checks.rules.installed import NextModule, next_module, nvidia_origins, nvidia_packages, nvidia_version, packages
-from checks.rules.other_systems import install_driver, plan_supports
+from checks.rules.other_systems import distribution, install_driver, plan_supports
+from checks.rules.session import in_container
 
 _DPKG = "/var/lib/dpkg/status"
 # NVRM's messages about a card that it does not take (kernel-open/nvidia/nv-pci.c, since 515, 525 and 560)
@@ -30,7 +31,7 @@ _TOO_NEW = r"not supported by the NVIDIA ([0-9.]+) driver release"
     by_hand="Reboot. Without a reboot: stop all programs that use the card, `sudo rmmod nvidia_uvm nvidia_drm "
     "nvidia_modeset nvidia`, then `sudo modprobe nvidia`.",
     needs=(needs.NVIDIA_CARD,),
-    causes=("apt.mixed-sources", "driver.dkms"),
+    causes=("apt.mixed-sources", "driver.dkms", "driver.runfile"),
 )
 def mismatch(host: Host, catalogue: Catalogue) -> Verdict:
     loaded, library = host.nvidia.module_version, host.nvidia.library_version
@@ -73,6 +74,22 @@ def _two_versions(host: Host, loaded: str | None, library: str | None) -> Findin
 
 def _how_to_match(host: Host, loaded: str | None, library: str | None, coming: NextModule | None) -> tuple[str, Fix]:
     """Why the versions differ and what makes them equal: a reboot only where the module of the next boot fits."""
+    if in_container(host):
+        return (
+            "A container gets the libraries from its host when it starts; the host's driver has changed since then.",
+            by_hand("Restart the container; if the versions still differ, reboot its host.", verify=("nvidia-smi",)),
+        )
+    if host.nvidia.runfile and nvidia_packages(host):
+        return (
+            "NVIDIA's .run installer and packages have both written the driver, each its own version.",
+            command(
+                "Remove the .run installer's files, then install the driver's packages again.",
+                "/usr/bin/nvidia-uninstall",
+                sudo=True,
+                reboot=True,
+                verify=("nvidia-smi",),
+            ),
+        )
     if loaded and loaded == library:
         return (
             "Another copy of the library has another version: from a .run installer, a container's or an older path.",
@@ -349,8 +366,8 @@ def _branch_for(host: Host, catalogue: Catalogue, card: PciCard, last: int | Non
     if last is None or (plan_supports(host, catalogue) and known and known.supported):
         text = "Run `gpu-setup apply` to install a branch that supports the card; it also keeps apt on it."
         return install_driver(host, catalogue, text)
-    row = catalogue.distribution(host.os.id)
-    if row is None or row.driver[:1] == ("ubuntu-drivers",):
+    row = distribution(host, catalogue)
+    if row.driver[:1] == ("ubuntu-drivers",):
         return command(
             f"Install branch {last} and keep apt on it, then reboot.",
             *("apt-get", "install", f"nvidia-driver-{last}"),

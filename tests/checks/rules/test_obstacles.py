@@ -40,13 +40,9 @@ def finding(check: str, host: Host) -> Finding:
     return result.findings[0]
 
 
-def system(id: str, version: str | None = None, **more: object) -> dict[str, object]:
-    return {"id": id, "version_id": version, "pretty": id, **more}
-
-
-def on(host: Host, id: str, version: str | None = None, apt: bool = True) -> Host:
+def on(host: Host, id: str, version: str | None = None, apt: bool = True, graphical: bool = True) -> Host:
     """The same machine with another distribution; without apt nothing of dpkg is known."""
-    changed = but(host, os=system(id, version))
+    changed = but(host, os={"id": id, "version_id": version, "pretty": id, "graphical": graphical})
     return changed if apt else but(changed, apt={"packages": None, "sources": None})
 
 
@@ -201,6 +197,14 @@ NO_ROM = (
     "[ 4.0] amdgpu: Unable to locate a BIOS ROM",
     "[ 4.1] amdgpu 0000:03:00.0: amdgpu: Fatal error during GPU init",
     "[ 4.2] amdgpu 0000:03:00.0: probe with driver amdgpu failed with error -22",
+)
+
+NO_DRIVER = but(
+    N,
+    cards=(nvidia_card(driver="nouveau"),),
+    kernel={"loaded": ("nouveau",), "modules": ()},
+    nvidia=Nvidia(device_nodes=(), runfile=False, nvml_problem="absent"),
+    apt={"packages": ()},
 )
 
 ROWS = (
@@ -377,6 +381,10 @@ ROWS = (
         loaded("580.95.05", "580.126.09", (prebuilt("580"),), *UBUNTU_580, kernel={
             "modules": (prebuilt("580"),), "next_boot": NEWER}), "580.126.09", ("Do not reboot",),
         ("systemctl reboot",)),
+    Row("inside a container", "driver.mismatch",
+        but(STAYS_580, os={"virtualisation": "docker"}), "590.44.01", ("Restart the container",), ("sudo",)),
+    Row("a .run installer and packages", "driver.mismatch", but(STAYS_580, nvidia={"runfile": True}), "590.44.01",
+        ("sudo /usr/bin/nvidia-uninstall",), ("systemctl reboot",)),
     Row("a second copy of the library", "driver.mismatch",
         loaded("580.95.05", "580.95.05", (prebuilt("580"),), *UBUNTU_580), "both 580.95.05",
         ("ldconfig -p",), ("systemctl reboot",)),
@@ -395,18 +403,18 @@ ROWS = (
         "debian12 is for another release", ("cuda-debian12",)),
     # other systems
     Row("Fedora, RPM Fusion", "driver.present",
-        on(but(N, cards=(nvidia_card(driver="nouveau"),), kernel={"loaded": ("nouveau",), "modules": ()},
-               nvidia=Nvidia(device_nodes=(), runfile=False, nvml_problem="absent")), "fedora", "43", apt=False),
+        on(NO_DRIVER, "fedora", "43", apt=False),
         "No NVIDIA driver", ("sudo dnf install akmod-nvidia", "RPM Fusion"), ("gpu-setup apply", "apt")),
-    Row("Debian without ubuntu-drivers", "driver.present",
-        on(but(N, cards=(nvidia_card(driver="nouveau"),), kernel={"loaded": ("nouveau",), "modules": ()},
-               nvidia=Nvidia(device_nodes=(), runfile=False, nvml_problem="absent"), apt={"packages": ()}),
-           "debian", "13"), "No NVIDIA driver", ("non-free", "sudo apt-get install nvidia-driver"),
-        ("gpu-setup apply", "run `ubuntu-drivers")),
-    Row("Ubuntu 22.04", "driver.present",
-        on(but(N, cards=(nvidia_card(driver="nouveau"),), kernel={"loaded": ("nouveau",), "modules": ()},
-               nvidia=Nvidia(device_nodes=(), runfile=False, nvml_problem="absent"), apt={"packages": ()}),
-           "ubuntu", "22.04"), "No NVIDIA driver", ("sudo ubuntu-drivers install",), ("gpu-setup apply",)),
+    Row("Debian without ubuntu-drivers", "driver.present", on(NO_DRIVER, "debian", "13"), "No NVIDIA driver",
+        ("non-free", "sudo apt-get install nvidia-driver"), ("gpu-setup apply", "run `ubuntu-drivers")),
+    Row("Ubuntu 22.04", "driver.present", on(NO_DRIVER, "ubuntu", "22.04"), "No NVIDIA driver",
+        ("sudo ubuntu-drivers install",), ("gpu-setup apply",)),
+    Row("Ubuntu 22.04 Server", "driver.present", on(NO_DRIVER, "ubuntu", "22.04", graphical=False),
+        "No NVIDIA driver", ("sudo ubuntu-drivers install --gpgpu",), ("gpu-setup apply",)),
+    Row("deepin, which has no row", "driver.present", on(NO_DRIVER, "deepin", "25"), "No NVIDIA driver",
+        ("for deepin", "its own packages"), ("gpu-setup apply", "ubuntu-drivers")),
+    Row("Void, which has no row and no apt", "driver.bound", on(no_amdgpu("nomodeset"), "void", apt=False),
+        "no driver", ("Remove `nomodeset`",), ("update-grub", "apt")),
     Row("a compiler on Arch", "python.compiler", on(but(N, python={"compiler": None}), "arch", apt=False),
         "No C compiler", ("sudo pacman -S base-devel",), ("apt",)),
     Row("headers on Fedora", "kernel.headers",
