@@ -7,9 +7,9 @@ from types import ModuleType
 from checks.check_ids import IDS
 from checks.model import Check
 from checks.rules import hub, os, resources, runtime, secureboot
-from checks.rules.apt import package_state, repositories, updates
+from checks.rules.apt import driver_source, package_state, repositories, updates
 from checks.rules.container import engine, rootless
-from checks.rules.driver import binding, installation, kernel_module, nvml, version
+from checks.rules.driver import binding, flavour, installation, kernel_module, nvml, version
 from checks.rules.gpu import card, kernel_errors, link, memory_errors, slot, thermal, usage
 from checks.rules.kernel import amdgpu, boot
 from checks.rules.python import interpreter, packages
@@ -17,9 +17,9 @@ from checks.rules.rocm import amd_smi, device_access, host_install
 
 MODULES: tuple[ModuleType, ...] = (
     *(os, card, link, slot, kernel_errors, memory_errors, thermal, usage),
-    *(installation, kernel_module, binding, version, nvml, secureboot, boot, amdgpu),
+    *(installation, kernel_module, binding, flavour, version, nvml, secureboot, boot, amdgpu),
     *(device_access, amd_smi, host_install, runtime, engine, rootless),
-    *(interpreter, packages, hub, package_state, repositories, updates, resources),
+    *(interpreter, packages, hub, package_state, driver_source, repositories, updates, resources),
 )
 
 
