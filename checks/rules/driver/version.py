@@ -1,4 +1,4 @@
-"""The driver's version and module flavour: do they match each other, the card and the training stack?"""
+"""The version of the driver: do module, libraries and the training stack match?"""
 
 from __future__ import annotations
 
