@@ -7,7 +7,7 @@ from checks.facts.host import Host, PciCard
 from checks.model import Finding, Fix, Ok, Skip, Verdict, check
 from checks.rules import cards, kernel_log, needs
 from checks.rules.driver.probe import failed_probe
-from checks.rules.finding import Seen, bound_to, by_hand, command, error, firmware, reboot
+from checks.rules.finding import Seen, bound_to, by_hand, command, error, firmware
 from checks.rules.installed import modules, nvidia_driver
 from checks.rules.other_systems import install_driver, without_parameters
 
@@ -67,8 +67,11 @@ def bound(host: Host, catalogue: Catalogue) -> Verdict:
 
 def _other_driver(host: Host, catalogue: Catalogue, card: PciCard) -> Finding:
     blocked = any(module == card.driver for module, _ in host.kernel.blacklisted or ())
-    again = reboot(
-        f"{card.driver} is blacklisted already: rebuild the initramfs (sudo update-initramfs -u -k all) and reboot."
+    again = command(
+        f"{card.driver} is blacklisted already, but was loaded before: rebuild the initramfs and reboot.",
+        *("update-initramfs", "-u", "-k", "all"),
+        sudo=True,
+        reboot=True,
     )
     return error(
         cards.subject(card, catalogue),

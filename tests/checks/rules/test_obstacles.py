@@ -230,6 +230,15 @@ ROWS = (
     Row("the same on Arch", "driver.bound",
         on(switched_off(None, "/etc/modprobe.d/no-gpu.conf"), "arch", apt=False), "no driver",
         ("sudo mkinitcpio -P",), ("update-initramfs", "apt")),
+    # nouveau was in the initramfs
+    Row("nouveau on the card, blacklisted since", "driver.bound",
+        but(UNLOADED, cards=(nvidia_card(driver="nouveau"),),
+            kernel={"blacklisted": (("nouveau", "/etc/modprobe.d/nvidia-installer-disable-nouveau.conf"),)}),
+        "bound to nouveau", ("sudo update-initramfs -u -k all",), ("systemctl reboot",)),
+    Row("the same on openSUSE", "driver.bound",
+        on(but(UNLOADED, cards=(nvidia_card(driver="nouveau"),),
+               kernel={"blacklisted": (("nouveau", "/etc/modprobe.d/nvidia-default.conf"),)}), "opensuse-leap", "15.6",
+           apt=False), "bound to nouveau", ("sudo dracut --force",), ("update-initramfs", "apt")),
     # parameters
     Row("ROCm/legacy-rocm-build#4426", "driver.bound", no_amdgpu("modprobe.blacklist=amdgpu"), "no driver",
         ("sudo modprobe amdgpu", "/etc/default/grub", "sudo update-grub", "If that is intended"),
