@@ -110,13 +110,14 @@ def _proprietary(host: Host, catalogue: Catalogue, card: PciCard) -> Fix:
 
 def _other_flavour(host: Host, catalogue: Catalogue, card: PciCard, needed: str) -> Fix:
     """The plan's step where there is one for this card; else the packages of the other flavour of the same branch."""
+    renamed = tuple(dict.fromkeys(filter(None, (_renamed(row.name, needed) for row in nvidia_packages(host)))))
     if plan_supports(host, catalogue) and (row := cards.row_of(card, catalogue)) and row.supported:
         return provision(
-            "Run `gpu-setup apply` to install the other module of the same branch.",
+            f"Run `gpu-setup apply` to install the {needed} module of the same branch"
+            + (f" ({', '.join(renamed)})." if renamed else "."),
             reboot=True,
             verify=("nvidia-smi",),
         )
-    renamed = tuple(dict.fromkeys(filter(None, (_renamed(row.name, needed) for row in nvidia_packages(host)))))
     if not renamed:
         what = "nvidia-open (nvidia-open-dkms)" if needed == "open" else "the proprietary driver of branch 580 (580xx)"
         return by_hand(f"Replace the module with {what} from your distribution, then reboot.", verify=("nvidia-smi",))

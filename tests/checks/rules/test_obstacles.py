@@ -271,7 +271,7 @@ ROWS = (
         "no driver", ("first message above",), ("modprobe",)),
     # open or proprietary, in the module's words
     Row("pop-os/cosmic-epoch#3411", "driver.flavour", wrote(DRIVER_580_OPEN, OPEN_580), "has no GSP",
-        ("apply",), ("modprobe", "open module of the same")),
+        ("apply", "nvidia-driver-580)"), ("modprobe", "-open", "open module of the same")),
     Row("the same with dmesg", "driver.flavour", wrote(DRIVER_580_OPEN, OPEN_DMESG), "has no GSP", ("apply",)),
     Row("the same, a time on each line", "driver.flavour", wrote(DRIVER_580_OPEN, OPEN_LINES), "has no GSP",
         ("apply",)),
