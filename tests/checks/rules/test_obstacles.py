@@ -94,9 +94,9 @@ def wrote(host: Host, log: str) -> Host:
 DRIVER_580_OPEN = but(
     UNLOADED,
     apt={"packages": (package("nvidia-driver-580-open", "580.126.09-0ubuntu0.24.04.1"),)},
-    nvidia={"library_version": "580.126.09"},
+    nvidia={"library_version": "580.126.09", "nvml_driver": None},
 )
-DRIVER_595_OPEN = but(UNLOADED, nvidia={"library_version": "595.71.05"})
+DRIVER_595_OPEN = but(UNLOADED, nvidia={"library_version": "595.71.05", "nvml_driver": None})
 
 # --- Secure Boot
 SIGNED = but(DKMS, firmware={"mok_key_enrolled": True, "secure_boot": True})
