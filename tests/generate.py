@@ -15,6 +15,7 @@ from tests.tool import ROOT
 
 IDS = ROOT / "checks" / "check_ids.py"
 SCOREBOARD = ROOT / "docs" / "reference" / "scoreboard.md"
+BOARDS = ("tests.checks.faults.scoreboard", "tests.reports.scoreboard")
 WRITERS = ("checks.catalogue", "checks.docs", "gpu_setup.schema", "tests.containers.golden")
 
 
@@ -49,10 +50,12 @@ def main() -> None:
     # each in a process of its own: it must import what the one before has written
     for module in WRITERS:
         subprocess.run([sys.executable, "-m", module], cwd=ROOT, check=True)
-    board = subprocess.run(
-        [sys.executable, "-m", "tests.checks.faults.scoreboard"], cwd=ROOT, check=True, capture_output=True
+    SCOREBOARD.write_bytes(
+        b"".join(
+            subprocess.run([sys.executable, "-m", module], cwd=ROOT, check=True, capture_output=True).stdout
+            for module in BOARDS
+        )
     )
-    SCOREBOARD.write_bytes(board.stdout)
 
 
 if __name__ == "__main__":

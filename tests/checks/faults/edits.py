@@ -13,6 +13,7 @@ Words in braces stand for the machine's own: {slot} {place} {card} {vendor} {dev
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import Any
 
@@ -33,12 +34,15 @@ def apply(machine: Overlay, host: Host, edits: dict[str, Any]) -> None:
 
 
 def placeholders(machine: Overlay, host: Host) -> dict[str, str]:
-    card = next(c for c in host.cards or () if c.driver in ("nvidia", "amdgpu") and c.vendor in ("10de", "1002"))
+    ours = [card for card in host.cards or () if card.vendor in ("10de", "1002")]
+    if not ours:
+        return {"release": host.kernel.release or "", "home": machine.session().environ.get("HOME", "")}
+    card = next((card for card in ours if card.driver in ("nvidia", "amdgpu")), ours[0])
     at = f"/sys/bus/pci/devices/{card.slot}"
     branch = (host.nvidia.module_version or "").partition(".")[0]
-    node = next((name for name in machine.list("/sys/class/drm") if re.fullmatch(r"card\d+", name)
+    node = next((name for name in _names(machine, "/sys/class/drm") if re.fullmatch(r"card\d+", name)
                  and machine.link(f"/sys/class/drm/{name}/device").endswith(card.slot)), "card1")  # fmt: skip
-    hwmon = next(iter(machine.list(f"{at}/hwmon")), "") if card.vendor == "1002" else ""
+    hwmon = next(iter(_names(machine, f"{at}/hwmon")), "")
     return {
         "slot": card.slot,
         "place": card.slot.rpartition(".")[0],
@@ -61,6 +65,11 @@ def _port(machine: Overlay, card: str) -> str:
     """The root port above the card."""
     way = [step for step in machine.link(card).split("/") if re.fullmatch(r"[0-9a-f:.]{12}", step)]
     return f"/sys/bus/pci/devices/{way[0]}"
+
+
+def _names(machine: Overlay, folder: str) -> tuple[str, ...]:
+    """None where there is no such folder: no driver has the card."""
+    return machine.list(folder) if machine.access(folder, os.F_OK) else ()
 
 
 def _filled(value: Any, words: dict[str, str]) -> Any:
