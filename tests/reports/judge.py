@@ -46,7 +46,8 @@ def failures(right: Right, said: Said) -> list[str]:
 
 def visible(doctor: str) -> tuple[str, ...]:
     """Ids of checks that have a finding in doctor's text, in its order."""
-    body = doctor.partition("\nNext: ")[0]
+    # below the counts are ids of checks that have none
+    body = re.split(r"^\W+\d+ checks: ", doctor.partition("\nNext: ")[0], flags=re.M)[0]
     found = re.findall(r"^ {2}([a-z]+\.[a-z0-9-]+), |\(([a-z]+\.[a-z0-9-]+)\)\n", body, re.M)
     return tuple(dict.fromkeys(own or consequence for own, consequence in found))
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tests.reports.ask import ask
 from tests.reports.judge import Verdict, failures, verdict
-from tests.reports.table import Report, reports
+from tests.reports.table import Look, Report, looks, reports
 from tests.tool import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "scoreboard.md"
@@ -45,12 +45,21 @@ def text() -> str:
         "## Real reports",
         "",
         f"Machines that people wrote about, rebuilt from their posts: {len(verdicts)} reports, {counts}.",
-        "[tests/reports](../../tests/reports/README.md) has what a right answer must say and what not, written from the",
-        "report. None is a recording of the reporter's machine.",
+        "[tests/reports](../../tests/reports/README.md) has what a right answer says and what it must not say, written",
+        "from the report. None is a recording of the reporter's machine.",
         "",
         "| report | source | what was wrong | quoted | composed | answer |",
         "|---|---|---|---|---|---|",
         *map(_row, judged()),
+        "",
+        "## What other doctors look for",
+        "",
+        "The failure modes of rocm-cli and the checks of cuda-doctor, and what answers them here",
+        "([peers.toml](../../tests/reports/peers.toml)).",
+        "",
+        "| of | what it looks for | reports above | checks | no fault, because |",
+        "|---|---|---|---|---|",
+        *map(_look_row, looks()),
     ]
     return "\n".join(lines) + "\n"
 
@@ -59,6 +68,12 @@ def _row(row: Judged) -> str:
     report = row.report
     links = ", ".join(f"[{number}]({source})" for number, source in enumerate(report.source, 1))
     cells = (report.name, links, report.cause, report.quoted, report.composed, str(row.verdict))
+    return f"| {' | '.join(cells)} |"
+
+
+def _look_row(look: Look) -> str:
+    checks = ", ".join(f"`{check}`" for check in look.checks)
+    cells = (f"{look.of} {look.id}", look.what, ", ".join(look.reports), checks, look.not_)
     return f"| {' | '.join(cells)} |"
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from checks.check_ids import IDS
 from tests.reports.ask import ask
 from tests.reports.judge import Said, Verdict, verdict
 from tests.reports.scoreboard import committed, judged
-from tests.reports.table import HERE, Right, reports
+from tests.reports.table import HERE, Right, looks, reports
 
 
 def test_each_report_is_named_once_and_says_where_it_comes_from() -> None:
@@ -22,6 +23,14 @@ def test_each_report_is_named_once_and_says_where_it_comes_from() -> None:
 def test_every_recording_belongs_to_a_report() -> None:
     files = {file.stem for file in (HERE / "machines").glob("*.machine")}
     assert files <= {report.machine for report in reports()}
+
+
+def test_what_other_doctors_look_for_is_answered_or_no_fault_here() -> None:
+    names = {report.name for report in reports()}
+    for look in looks():
+        assert look.reports or look.checks or look.not_
+        assert set(look.reports) <= names
+        assert set(look.checks) <= set(IDS)
 
 
 def test_a_report_is_answered_as_a_person_reads_it() -> None:
@@ -55,6 +64,10 @@ DOCTOR = """machine: Ubuntu
 ! python3-venv is not installed.
   python.venv, Python 3.12
 
+✗ 113 checks: 2 failed, 1 warning, 54 passed.
+? 3 unknown: gpu.supported, gpu.vram,
+  gpu.bf16, gpu.mig (-v shows why).
+
 Next: gpu-setup plan
 """
 
@@ -65,6 +78,7 @@ Next: gpu-setup plan
         (Right(cause=(("gpu.xid",),), help=(("switch the machine off",),)), Verdict.right),
         (Right(cause=(("gpu.aer", "driver.nvml"),)), Verdict.right),
         (Right(cause=(("gpu.xid",),), help=(("reseat",),)), Verdict.partly),
+        (Right(cause=(("gpu.bf16", "gpu.mig"),)), Verdict.silent),
         (Right(cause=(("gpu.aer",),), help=(("machine off",),)), Verdict.silent),
         (Right(cause=(("gpu.xid",),), never=("the card is lost",)), Verdict.wrong),
         (Right(cause=(("gpu.xid",),), never=("nothing to do",)), Verdict.wrong),

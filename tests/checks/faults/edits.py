@@ -167,7 +167,8 @@ def _package(machine: Overlay, rows: list[dict[str, str]], _: dict[str, str]) ->
     )
     names = tuple(f"Package: {row['name']}\n" for row in rows)
     kept = [stanza for stanza in machine.text(STATUS).split("\n\n") if not stanza.startswith(names)]
-    machine.write(STATUS, "\n\n".join(kept) + "\n" + stanzas)
+    # an empty line too many is damage
+    machine.write(STATUS, "\n\n".join(kept).rstrip("\n") + "\n" + stanzas)
 
 
 def _without(machine: Overlay, beginnings: list[str], _: dict[str, str]) -> None:
