@@ -82,8 +82,8 @@ def ask(report: Report) -> Said:
     there = machine(report)
     with patch.object(open_recording, "open_recording", lambda _place: there):
         answers = [each.command.main(["--machine", "."], standalone_mode=False).text() for each in (doctor, plan)]
-    # the machine's name says what is wrong with it
-    return Said(*(unstyle(answer).replace(there.name, "machine") for answer in answers))
+    # the name before the colon says what is wrong with the machine
+    return Said(*(unstyle(answer).removeprefix(f"{there.name}:") for answer in answers))
 
 
 def text(report: Report) -> str:
