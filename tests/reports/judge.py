@@ -35,7 +35,7 @@ def verdict(right: Right, said: Said) -> Verdict:
         return Verdict.wrong
     if not any(_missing(right, said)):
         return Verdict.right
-    found = [_is_said(group, said.doctor) for group in right.cause]
+    found = [_is_said(group, _body(said.doctor)) for group in right.cause]
     return Verdict.partly if any(found) else Verdict.silent
 
 
@@ -54,7 +54,7 @@ def visible(doctor: str) -> tuple[str, ...]:
 
 def first_fix(doctor: str) -> str:
     """The first finding with its fix: what a person in a hurry does."""
-    return doctor.partition("\n\n")[2].partition("\n\n")[0]
+    return _body(doctor).partition("\n\n")[0]
 
 
 def next_step(doctor: str) -> str:
@@ -73,15 +73,21 @@ def _forbidden(right: Right, said: Said) -> Iterator[str]:
 
 
 def _missing(right: Right, said: Said) -> Iterator[str]:
+    doctor, plan = map(_body, said)
     for groups, text, where in (
-        (right.cause, said.doctor, "doctor does not name"),
-        (right.help, said.doctor + said.plan, "not said"),
-        (right.plan, said.plan, "plan does not say"),
+        (right.cause, doctor, "doctor does not name"),
+        (right.help, doctor + plan, "not said"),
+        (right.plan, plan, "plan does not say"),
     ):
         yield from (f"{where}: {' | '.join(group)}" for group in groups if not _is_said(group, text))
     yield from _said_of(right.first_never, first_fix(said.doctor), "the first finding should not say")
     yield from _said_of(right.plan_never, said.plan, "plan should not say")
     yield from _said_of(right.next_never, next_step(said.doctor), "Next should not be")
+
+
+def _body(answer: str) -> str:
+    """Without the line about the machine, which names kernel and card of every machine."""
+    return answer.partition("\n\n")[2]
 
 
 def _said_of(words: tuple[str, ...], text: str, what: str) -> Iterator[str]:
