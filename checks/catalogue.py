@@ -61,7 +61,10 @@ class MemorySize(TableRow, frozen=True, kw_only=True):
 
 
 class Chip(TableRow, frozen=True, kw_only=True):
-    """What the chips are whose names begin like one of `chips`, and the PCI ids `devices`. See chips.toml."""
+    """What the chips are whose names begin like one of `chips`, and the PCI ids `devices`. See chips.toml.
+
+    `unofficial`: AMD does not list it as supported by ROCm, although a stack has kernels for it.
+    """
 
     vendor: str
     chips: tuple[str, ...]
@@ -70,21 +73,19 @@ class Chip(TableRow, frozen=True, kw_only=True):
     target: str = ""
     integrated: bool = False
     supported: bool = True
+    unofficial: bool = False
     note: str = ""
     source: str
     date: str
 
 
 class Override(TableRow, frozen=True, kw_only=True):
-    """HSA_OVERRIDE_GFX_VERSION=`value` makes ROCm run the kernels of `runs_as` on the `targets`.
-
-    `unofficial`: AMD lists none of the targets as supported by ROCm.
-    """
+    """GPUs that run as `runs_as` with HSA_OVERRIDE_GFX_VERSION=`value`; AMD does not support it officially."""
 
     targets: tuple[str, ...]
     runs_as: str
     value: str
-    unofficial: bool = False
+    note: str = ""
     source: str
     date: str
 
@@ -441,7 +442,7 @@ class Catalogue(TableRow, frozen=True, kw_only=True, dict=True):
         return tuple(row for row in self.stacks if row.vendor == VENDORS.get(vendor) and row.runs(target))
 
     def override(self, target: str) -> Override | None:
-        """What makes ROCm run another architecture's kernels on this one; None: nothing does, or none is needed."""
+        """As which other GPU this one can run; None: it cannot, or need not."""
         return next((row for row in self.overrides if target in row.targets), None)
 
     def stack(self, name: str) -> Stack:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from checks.catalogue import NEWER, Card, Catalogue, Override, Stack
+from checks.catalogue import NEWER, Card, Catalogue
 from checks.devices import source
 from checks.facts.host import ASLEEP, Host, PciCard
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
@@ -97,8 +97,8 @@ def supported(host: Host, catalogue: Catalogue) -> Verdict:
             findings.append(_without_stack(card, row))
         else:
             fine.append(f"{about} ({row.target})")
-            if (known := catalogue.override(row.target)) and known.unofficial:
-                findings.append(_unofficial(card, row, known, cards.stacks(card, catalogue)))
+            if any(chip.unofficial for chip in catalogue.chips if chip.target == row.target):
+                findings.append(_unofficial(card, row, catalogue))
     if findings:
         return tuple(findings)
     if unlisted:
@@ -131,15 +131,19 @@ def _without_stack(card: PciCard, row: Card) -> Finding:
     )
 
 
-def _unofficial(card: PciCard, row: Card, known: Override, stacks: tuple[Stack, ...]) -> Finding:
-    own = " and ".join(stack.name for stack in stacks)
+def _unofficial(card: PciCard, row: Card, catalogue: Catalogue) -> Finding:
+    own = " and ".join(stack.name for stack in cards.stacks(card, catalogue))
+    other = keep = ""
+    if known := catalogue.override(row.target):
+        setting = f"HSA_OVERRIDE_GFX_VERSION={known.value}"
+        other = f" Another build of PyTorch runs the kernels of {known.runs_as} on it where {setting} is set."
+        keep = f"; for other programs keep {setting}"
     return info(
         f"{card.slot} {row.name}",
         f"AMD does not officially support {row.name} ({row.target}) for ROCm, but it works.",
-        f"gpu-setup's stack {own} has kernels for it. Another build of PyTorch runs the kernels of {known.runs_as} on "
-        f"it where HSA_OVERRIDE_GFX_VERSION={known.value} is set.",
+        f"gpu-setup's stack {own} has kernels for it.{other}",
         _seen(card),
-        by_hand(f"Nothing to do in gpu-setup; for other programs keep HSA_OVERRIDE_GFX_VERSION={known.value}."),
+        by_hand(f"Nothing to do in gpu-setup{keep}."),
     )
 
 
