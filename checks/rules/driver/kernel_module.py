@@ -13,7 +13,7 @@ from checks.rules import cards, needs, session
 from checks.rules.driver.build import outdated_amdgpu, problem_of, reason_line
 from checks.rules.finding import by_hand, cannot_determine, command, error, install, provision, warning
 from checks.rules.installed import modules, nvidia_driver, nvidia_packages
-from checks.rules.other_systems import install_driver
+from checks.rules.other_systems import install_driver, plan_supports
 
 _NAMES = {cards.NVIDIA: "nvidia", cards.AMD: "amdgpu"}
 
@@ -194,7 +194,30 @@ def _another_driver_or_kernel(host: Host, catalogue: Catalogue, name: str, kerne
         )
     others = [other for other in host.kernel.installed or () if other != kernel and modules(host, name, other)]
     boot = f" Or boot kernel {others[-1]}, which has the module (boot menu, Advanced options)." if others else ""
+    again = "Building it again fails the same way."
+    newer = _newer_branch(host, catalogue)
+    if newer and not plan_supports(host, catalogue):
+        return command(
+            f"{again} Install a newer driver branch, which replaces this one.{boot}",
+            *("apt-get", "install", newer),
+            sudo=True,
+            reboot=True,
+            verify=("dkms", "status"),
+        )
     said = "Run `gpu-setup apply`: it installs modules that Ubuntu has built for this kernel, or a newer branch."
     fix = install_driver(host, catalogue, said, verify=("dkms", "status"))
-    text = f"Building it again fails the same way; a newer driver branch may support this kernel. {fix.text}{boot}"
-    return msgspec.structs.replace(fix, text=text)
+    return msgspec.structs.replace(fix, text=f"{again} A newer driver branch may support this kernel. {fix.text}{boot}")
+
+
+def _newer_branch(host: Host, catalogue: Catalogue) -> str | None:
+    """The installed driver package's name with the next production or long-term branch; None where there is none."""
+    for package in nvidia_packages(host):
+        match = re.fullmatch(r"nvidia-driver-([0-9]+)(-open)?", package.name)
+        newer = [
+            row.number
+            for row in catalogue.branches
+            if match and row.kind in ("lts", "production") and row.number > int(match[1])
+        ]
+        if match and newer:
+            return f"nvidia-driver-{min(newer)}{match[2] or ''}"
+    return None

@@ -328,6 +328,10 @@ ROWS = (
     # DKMS
     Row("pop-os/linux#350", "driver.dkms", on(not_built(COMPILE), "pop", "24.04"), "does not compile",
         ("newer driver branch", OLDER, "system76-driver-nvidia"), (*NO_REPEAT, "gpu-setup apply")),
+    Row("the same with the branch's packages", "driver.dkms",
+        on(but(not_built(COMPILE), apt={"packages": (
+            package("nvidia-driver-565-open", "565.77-1pop0~1740585746~24.04~4a96b41"),)}), "pop", "24.04"),
+        "does not compile", ("sudo apt-get install nvidia-driver-580-open", OLDER), (*NO_REPEAT, "system76-driver")),
     Row("the same on Ubuntu 24.04", "driver.dkms", not_built(COMPILE), "does not compile", ("apply", OLDER), NO_REPEAT),
     Row("the same on Fedora", "driver.dkms", on(not_built(COMPILE), "fedora", "43", apt=False), "does not compile",
         ("akmod-nvidia",), (*NO_REPEAT, "apt")),
