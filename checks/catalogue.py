@@ -314,6 +314,16 @@ class Distribution(TableRow, frozen=True, kw_only=True):
     date: str
 
 
+class CdiReader(TableRow, frozen=True, kw_only=True):
+    """From `since` on, this engine reads CDI files of the version `schema`; older ones refuse the whole file."""
+
+    engine: Literal["docker", "podman"]
+    schema: str
+    since: str
+    source: str
+    date: str
+
+
 class Catalogue(TableRow, frozen=True, kw_only=True, dict=True):
     """Every table. `stacks` are in order of preference; `repositories` and `branches` in order of age."""
 
@@ -330,6 +340,7 @@ class Catalogue(TableRow, frozen=True, kw_only=True, dict=True):
     systems: tuple[System, ...] = ()
     libraries: tuple[Library, ...] = ()
     distributions: tuple[Distribution, ...] = ()
+    cdi_readers: tuple[CdiReader, ...] = ()
 
     def card(
         self, vendor: str, device: str, revision: str | None, target: str | None = None, name: str | None = None

@@ -9,6 +9,8 @@ from __future__ import annotations
 IDS: tuple[str, ...] = (
     "os.supported",
     "os.virtual",
+    "wsl.gpu",
+    "wsl.rocm",
     "os.vgpu",
     "os.clock",
     "os.sleep",

@@ -6,7 +6,7 @@ from types import ModuleType
 
 from checks.check_ids import IDS
 from checks.model import Check
-from checks.rules import hub, os, resources, runtime, secureboot
+from checks.rules import hub, os, resources, runtime, secureboot, wsl
 from checks.rules.apt import driver_source, package_state, repositories, updates
 from checks.rules.container import engine, rootless
 from checks.rules.driver import binding, flavour, installation, kernel_module, nvml, version
@@ -16,7 +16,7 @@ from checks.rules.python import interpreter, packages
 from checks.rules.rocm import amd_smi, device_access, host_install
 
 MODULES: tuple[ModuleType, ...] = (
-    *(os, card, link, slot, kernel_errors, memory_errors, thermal, usage),
+    *(os, wsl, card, link, slot, kernel_errors, memory_errors, thermal, usage),
     *(installation, kernel_module, binding, flavour, version, nvml, secureboot, boot, amdgpu),
     *(device_access, amd_smi, host_install, runtime, engine, rootless),
     *(interpreter, packages, hub, package_state, driver_source, repositories, updates, resources),

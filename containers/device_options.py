@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from checks.catalogue import catalogue
 from checks.facts.host import Host
 from checks.rules.cards import bus_address
+from checks.rules.container.cdi_schema import engine_in_use, unreadable
 from containers.model import Access, ImageVendor
 from machine.errors import Refused
 from machine.local import Machine, Unreadable
@@ -63,14 +65,18 @@ def device_access(host: Host, vendor: ImageVendor, amd_cdi: bool = False) -> Acc
     if vendor is ImageVendor.CPU:
         return Access.NONE
     docker = host.docker
-    if docker.kind is None or docker.answers is False or docker.kind in ("desktop", "snap"):
+    if docker.kind is None or docker.answers is False or docker.kind == "snap":
         return None
+    if docker.kind == "desktop":
+        # on Windows its VM has the driver of Windows, as every WSL system
+        return Access.GPUS if host.wsl is not None and vendor is ImageVendor.NVIDIA else None
     if vendor is ImageVendor.AMD:
         if amd_cdi:
             return Access.CDI
         return None if docker.rootless or docker.kind == "podman" else Access.NODES
     folders = {_plain(folder) for folder in docker.cdi_dirs or ()}
-    described = {_plain(path.rpartition("/")[0]) for path in host.nvidia.cdi_specs or ()}
+    refused = {path for _, path, _ in unreadable(host, catalogue(), (engine_in_use(host),))}
+    described = {_plain(path.rpartition("/")[0]) for path in host.nvidia.cdi_specs or () if path not in refused}
     if described & folders or (described and docker.kind == "podman"):
         return Access.CDI
     return Access.GPUS if "nvidia" in (docker.runtimes or ()) else None
@@ -156,6 +162,13 @@ def no_access_problem(host: Host, vendor: ImageVendor) -> Refused:
             "Docker Desktop runs containers in a virtual machine without the GPU.",
             "On Linux, no option gives it access to a GPU.",
             "Install docker.io (gpu-setup plan) and: docker context use default",
+        )
+    for engine, path, schema in unreadable(host, catalogue(), (engine_in_use(host),)):
+        return Refused(
+            "image.cdi-version",
+            f"{engine.name} {engine.version} cannot read {path}: it has CDI version {schema}.",
+            f"{engine.name} reads {engine.reader.schema} from {engine.reader.since} on.",
+            "gpu-setup plan: the toolkit then writes an older version; or train with --runtime venv",
         )
     if docker.kind == "podman":
         maker = "nvidia-ctk" if vendor is ImageVendor.NVIDIA else "amd-ctk"

@@ -40,11 +40,14 @@ def choose_engine(host: Host, machine: Machine, wanted: str | None = None) -> En
     if docker.answers is False:
         why = f"daemon.json: {docker.daemon_json_problem}" if docker.daemon_json_problem else ""
         raise no_answer_problem(docker.problem or "no answer", why)
-    return docker_engine(docker, *_builder(machine))
+    return docker_engine(docker, *_builder(machine), on_windows=host.wsl is not None)
 
 
-def docker_engine(docker: Docker, client: str | None, buildx: bool, context: str) -> Engine:
-    """What a docker that answers can do. `client` is the command's version, `buildx`: its plugin is installed."""
+def docker_engine(docker: Docker, client: str | None, buildx: bool, context: str, on_windows: bool = False) -> Engine:
+    """What a docker that answers can do. `client` is the command's version, `buildx`: its plugin is installed.
+
+    `on_windows`: this is WSL, where Docker Desktop's virtual machine has the card too.
+    """
     old = _major(client or docker.version) < BUILDX_SINCE
     builder: tuple[str, ...] | None = None
     if buildx:
@@ -55,8 +58,11 @@ def docker_engine(docker: Docker, client: str | None, buildx: bool, context: str
     can, cannot = ["run images"], list[str]()
     (can if builder else cannot).append("build them" if builder else "build them: the plugin buildx is missing")
     nvidia = "nvidia" in (docker.runtimes or ())
-    desktop = docker.kind == "desktop"
-    if desktop:
+    desktop = docker.kind == "desktop" and not on_windows
+    if docker.kind == "desktop" and on_windows:
+        can.append("give containers NVIDIA GPUs with --gpus")
+        nvidia = True
+    elif desktop:
         cannot.append("give containers GPUs: Docker Desktop is a virtual machine without them")
     elif docker.kind == "snap":
         cannot.append("give containers GPUs: the snap does not read the toolkits' settings")

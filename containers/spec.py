@@ -130,13 +130,6 @@ def _training_cards(host: Host, catalogue: Catalogue) -> tuple[ImageCard, ...]:
                 f"Install its driver first: gpu-setup plan shows how. {CPU_IMAGE}",
             )
         found.append(ImageCard(row.name, VENDORS[card.vendor], row.target))
-    if not found:
-        # under Windows (WSL) the GPU is not on the PCI bus, but NVML answers
-        found = [
-            ImageCard(gpu.name or "NVIDIA GPU", ImageVendor.NVIDIA, gpu.compute_capability)
-            for gpu in host.nvidia.nvml or ()
-            if gpu.compute_capability and host.os.virtualisation == "wsl"
-        ]
     return tuple(found)
 
 

@@ -209,6 +209,8 @@ def _nvml_gpu(nvml: Any, index: int) -> Document:
 
     # version 2 separates used and reserved memory; libraries before R510 have only version 1
     memory = ask("nvmlDeviceGetMemoryInfo", getattr(nvml, "nvmlMemory_v2", None)) or ask("nvmlDeviceGetMemoryInfo")
+    bus = ask("nvmlDeviceGetPciInfo")
+    number = _whole(getattr(bus, "pciDeviceId", None), (1 << 32) - 1)
     mode = ask("nvmlDeviceGetComputeMode")
     mig = ask("nvmlDeviceGetMigMode")
     limits = ask("nvmlDeviceGetPowerManagementLimitConstraints") or (None, None)
@@ -223,7 +225,9 @@ def _nvml_gpu(nvml: Any, index: int) -> Document:
         throttle = ask("nvmlDeviceGetCurrentClocksThrottleReasons")
     return {
         "uuid": _text(ask("nvmlDeviceGetUUID")),
-        "slot": _slot(getattr(ask("nvmlDeviceGetPciInfo"), "busId", None)),
+        "slot": _slot(getattr(bus, "busId", None)),
+        # the device in the upper half, the vendor in the lower one
+        "device": f"{number >> 16:04x}" if number else None,
         "name": _text(ask("nvmlDeviceGetName")),
         "memory_total": _whole(getattr(memory, "total", None)),
         "memory_used": _whole(getattr(memory, "used", None)),

@@ -8,14 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 # the names that the Python bindings give to dlopen: pynvml.py (_LoadNvmlLibrary), amdsmi_wrapper.py (find_smi_library)
 BINDING_LIBRARY = {"nvidia": "libnvidia-ml.so.1", "amd": "libamd_smi.so"}
 
+# Microsoft's folder of the driver's libraries for Linux guests of Windows
+WSL_LIBRARIES = "/usr/lib/wsl/lib"
+
 _SYSTEM = (
     "/usr/lib/x86_64-linux-gnu",
     "/usr/lib/aarch64-linux-gnu",
     "/usr/lib64",
     "/usr/lib",
     "/usr/local/lib",
-    # Microsoft's driver for Linux guests of Windows; the folder where container hosts put NVIDIA's libraries
-    "/usr/lib/wsl/lib",
+    WSL_LIBRARIES,
+    # where container hosts put NVIDIA's libraries
     "/usr/local/nvidia/lib64",
 )
 

@@ -99,9 +99,10 @@ def _program(row: object, who: Identities) -> dict[str, str]:
 
 
 def cdi(value: str, who: Identities) -> str:
-    """The kind and the driver's version, in the file's own format."""
-    kind, version = nvidia.parse_cdi(value)
-    kept = {"kind": kind if kind and kind.startswith(("nvidia.com/", "amd.com/")) else REDACTED}
+    """CDI's version, the kind and the driver's version, in the file's own format."""
+    (kind, version), schema = nvidia.parse_cdi(value), nvidia.parse_cdi_schema(value)
+    kept = {"cdiVersion": schema} if schema else {}
+    kept |= {"kind": kind if kind and kind.startswith(("nvidia.com/", "amd.com/")) else REDACTED}
     if version:
         kept["library"] = f"libcuda.so.{version}"
     if value.lstrip().startswith("{"):

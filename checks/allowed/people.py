@@ -23,7 +23,7 @@ _PRODUCT = re.compile(
     r"|[\d.]+ (?:LTS )?\([A-Za-z ]{3,24}\)"
 )
 _OS_KEYS = ("ID", "ID_LIKE", "NAME", "PRETTY_NAME", "VERSION", "VERSION_ID", "VERSION_CODENAME", "UBUNTU_CODENAME")
-_GPU_TEXTS = frozenset(("slot", "name", "uuid", "problem", "compute_mode", "compute_capability", "time"))
+_GPU_TEXTS = frozenset(("slot", "device", "name", "uuid", "problem", "compute_mode", "compute_capability", "time"))
 _LIBRARY_KEYS = ("vendor", "problem", "stub", "driver", "cuda", "time", "synthetic")
 
 

@@ -9,6 +9,7 @@ import msgspec
 from checks.facts.forms import answer_damage
 from checks.facts.gaps import Gaps, exists, names, on_path, raw, target, unfinished
 from checks.facts.host import Docker, Frozen, Package
+from checks.facts.resources import UNITS
 from checks.facts.software import EngineKind
 from machine.local import Machine, Outcome
 
@@ -20,6 +21,12 @@ _USERNS = ("rootlesskit", "podman", "buildah", "crun")
 _NO_ANSWER = "no answer"
 # Debian's and Docker's package of the engine
 _PACKAGES: tuple[EngineKind, ...] = ("docker-ce", "docker.io")
+_SNAP = "/snap/bin/docker"
+_SERVICES: dict[EngineKind, str] = {
+    **dict.fromkeys(_PACKAGES, "docker.service"),
+    "snap": "snap.docker.dockerd.service",
+    "podman": "podman.service",
+}
 
 
 class _Client(Frozen, frozen=True):
@@ -109,12 +116,13 @@ def reachable(machine: Machine) -> bool:
 def read_docker(machine: Machine, gaps: Gaps, answer: Outcome | None, packages: tuple[Package, ...] | None) -> Docker:
     """`answer` is the result of `ask`, `packages` are dpkg's."""
     path = on_path(machine, "docker")
+    installed = _installed(machine, packages)
     if path is None:
         podman = on_path(machine, "podman")
         version = next((p.version for p in packages or () if p.name == "podman" and p.state == "installed"), None)
         if podman is None:
             return Docker()
-        return Docker(kind="podman", path=podman, version=version, **_rootless(machine, gaps))
+        return Docker(kind="podman", path=podman, version=version, installed=installed, **_rootless(machine, gaps))
     info = parse_info(answer.stdout) if answer is not None else None
     kind = _kind(machine, path, info, packages, gaps)
     # podman has no daemon: the client itself responds
@@ -144,6 +152,8 @@ def read_docker(machine: Machine, gaps: Gaps, answer: Outcome | None, packages: 
         daemon_json_valid=None if configuration is None else wrong is None,
         daemon_json_problem=wrong,
         daemon_json_runtimes=None if configuration is None or wrong else parse_runtimes(configuration),
+        installed=installed,
+        running=_running(machine, installed, gaps),
         **_rootless(machine, gaps),
     )
 
@@ -166,16 +176,47 @@ def _rootless(machine: Machine, gaps: Gaps) -> dict[str, Any]:
     return {"rootless_kit": kit, "userns_profiles": profiles}
 
 
+def parse_answerer(info: Info | None) -> EngineKind | None:
+    """The engine that `docker info` comes from, by its folder; None where that may be any package's."""
+    if info is None:
+        return None
+    root = (info.root_dir or "").rstrip("/")
+    # the snap may write only below /var/snap
+    if root.startswith("/var/snap/docker/"):
+        return "snap"
+    # where podman's service keeps images (containers-storage.conf)
+    if root.endswith("/containers/storage"):
+        return "podman"
+    context = info.client.context if info.client else None
+    return "desktop" if info.operating_system == "Docker Desktop" or context == "desktop-linux" else None
+
+
+def _installed(machine: Machine, packages: tuple[Package, ...] | None) -> tuple[EngineKind, ...]:
+    names_of = {package.name for package in packages or () if package.state == "installed"}
+    found: list[EngineKind] = [name for name in (*_PACKAGES, "podman") if name in names_of]
+    return (*found, "snap") if exists(machine, _SNAP) else tuple(found)
+
+
+def _running(machine: Machine, installed: tuple[EngineKind, ...], gaps: Gaps) -> tuple[EngineKind, ...]:
+    """Asked only where there are two: which of them have an active service."""
+    units = names(machine, UNITS, gaps) if len(installed) > 1 else ()
+    return tuple(kind for kind in installed if f"invocation:{_SERVICES.get(kind)}" in (units or ()))
+
+
 def _kind(
     machine: Machine, path: str, info: Info | None, packages: tuple[Package, ...] | None, gaps: Gaps
 ) -> EngineKind:
+    """Who answers; without an answer, whose command it is."""
     link = target(machine, path, gaps) or ""
-    if path.startswith("/snap/") or "/snap/" in link or link.endswith("/snap"):
-        return "snap"
     if link.endswith("podman") or any(p.name == "podman-docker" and p.state == "installed" for p in packages or ()):
         return "podman"
-    context = info.client.context if info and info.client else None
-    if (info and info.operating_system == "Docker Desktop") or context == "desktop-linux":
+    if (answerer := parse_answerer(info)) is not None:
+        return answerer
+    # Docker Desktop puts its command into WSL
+    if "/docker-desktop/" in link:
         return "desktop"
     installed = {package.name for package in packages or () if package.state == "installed"}
-    return next((name for name in _PACKAGES if name in installed), "other")
+    package = next((name for name in _PACKAGES if name in installed), None)
+    answered = info is not None and info.root_dir is not None
+    of_snap = path.startswith("/snap/") or "/snap/" in link or link.endswith("/snap")
+    return "snap" if of_snap and not (answered and package) else package or "other"

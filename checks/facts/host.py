@@ -18,6 +18,8 @@ from checks.facts.software import TrainingEnvironment as TrainingEnvironment
 
 # the `problem` of a library that was not queried, because a query would wake its cards
 ASLEEP = "asleep"
+# the driver of a card in WSL: the module of WSL's kernel that passes calls to the driver in Windows
+WINDOWS_DRIVER = "dxgkrnl"
 
 ModuleOrigin = Literal["dkms", "prebuilt", "in-tree", "runfile", "other"]
 DkmsState = Literal["added", "built", "installed"]
@@ -50,6 +52,21 @@ class Os(Frozen, frozen=True):
     virtual_networks: tuple[str, ...] | None = None
     login_sleep: int | None = None
     login_sleep_source: str | None = None
+
+
+class Wsl(Frozen, frozen=True):
+    """Linux under Windows. `generation`: WSL 1 or 2; `dxg`: /dev/dxg exists, through which it reaches the GPU.
+
+    `libraries` are the files in /usr/lib/wsl/lib, which Windows provides with its GPU driver; `rocdxg`: ROCm's
+    librocdxg is installed, which reaches an AMD card through /dev/dxg. `container`: this is a container in WSL, by its
+    manager (docker, podman).
+    """
+
+    generation: int
+    dxg: bool | None = None
+    libraries: tuple[str, ...] | None = None
+    rocdxg: bool = False
+    container: str | None = None
 
 
 class ModuleFile(Frozen, frozen=True):
@@ -155,6 +172,7 @@ class PciCard(Frozen, frozen=True):
     `bridges` are those between the card and the CPU, the nearest first; None: not read (other vendors), or asleep.
     `reported_target` and `reported_name` are what a running driver says it is: NVML's compute capability and product
     name, KFD's gfx target. They have the last word over every table.
+    A card in WSL (driver dxgkrnl) is on no bus: NVML reports it, and `device` is empty where NVML does not know it.
     """
 
     slot: str
@@ -177,7 +195,7 @@ class PciCard(Frozen, frozen=True):
 
 
 class NvmlGpu(Frozen, frozen=True):
-    """One GPU as NVML sees it; memory in bytes, power in watts, temperature in Celsius.
+    """One GPU as NVML sees it; memory in bytes, power in watts, temperature in Celsius, `device` its PCI id.
 
     `ecc_uncorrected` counts since the driver was loaded; `rows_remapped` is the number of replaced memory rows,
     `rows_pending`: more are replaced at the next reset, `rows_failed`: no spare row was left. None: no such counter.
@@ -204,6 +222,7 @@ class NvmlGpu(Frozen, frozen=True):
     rows_failed: bool | None = None
     processes: tuple[tuple[int, str], ...] | None = None
     compute_capability: str | None = None
+    device: str | None = None
     problem: str | None = None
 
 
@@ -212,7 +231,8 @@ class Nvidia(Frozen, frozen=True):
 
     `nvml_problem`: None if NVML responded; else absent, timed-out, asleep, mismatch, lost or NVML's message.
     `libcuda` are the paths of libcuda.so.1 in the loader's folders; more than one can be a fault.
-    `cdi_specs` are paths; `cdi_versions` pairs such a path with the driver version in its library names.
+    `cdi_specs` are paths; `cdi_versions` pairs such a path with the driver version in its library names, `cdi_schemas`
+    with the version of the CDI specification that an engine must know to read it.
     `libcuda_versions` pairs such a path with its version; `compat_folders` are cuda-compat folders listed in
     /etc/ld.so.conf.d. `firmware` are the versions of GSP firmware under /lib/firmware/nvidia.
     `nvswitches` counts NVSwitch chips; `fabric_manager`: its service is active. `no_cgroups` as in
@@ -233,6 +253,7 @@ class Nvidia(Frozen, frozen=True):
     container_toolkit: str | None = None
     cdi_specs: tuple[str, ...] | None = None
     cdi_versions: tuple[tuple[str, str], ...] | None = None
+    cdi_schemas: tuple[tuple[str, str], ...] | None = None
     libcuda_versions: tuple[tuple[str, str], ...] | None = None
     compat_folders: tuple[str, ...] | None = None
     firmware: tuple[str, ...] | None = None
@@ -364,6 +385,7 @@ class Host(Frozen, frozen=True):
     resources: Resources
     person: Person
     hub: Hub = Hub()
+    wsl: Wsl | None = None
     unread: tuple[Unread, ...] = ()
     taken_at: str = ""
     machine: str = ""

@@ -18,6 +18,8 @@ CDI_FOLDERS = ("/etc/cdi", "/run/cdi")
 # the toolkit's own package has its version; machines that use only CDI have just the base package
 TOOLKIT_PACKAGES = ("nvidia-container-toolkit", "nvidia-container-toolkit-base")
 _CDI_LIMIT = 1 << 20
+# fields and the version that added them (CDI's SPEC.md, "Released versions", 2026-08-21); unknown fields fail the file
+_CDI_FIELDS = (("additionalGids", "0.7.0"), ("intelRdt", "0.7.0"), ("netDevices", "1.1.0"))
 FABRIC_MANAGER = "invocation:nvidia-fabricmanager.service"
 _VERSION = r"[0-9]{2,4}(?:\.[0-9]{1,4}){1,3}"
 
@@ -40,6 +42,16 @@ def parse_cdi(content: str) -> tuple[str | None, str | None]:
     kind = re.search(r"(?:^|[{,])\s*[\"']?kind[\"']?\s*:\s*[\"']?([\w.-]+/[\w.-]+)", content, re.MULTILINE)
     version = re.search(rf"lib(?:cuda|nvidia-ml)\.so\.({_VERSION})", content)
     return (kind[1] if kind else None), (version[1] if version else None)
+
+
+def parse_cdi_schema(content: str) -> str | None:
+    """The version of the CDI specification that a reader must know: the declared one, or that of the newest field."""
+    declared = re.search(
+        r"(?:^|[{,])\s*[\"']?cdiVersion[\"']?\s*:\s*[\"']?v?([0-9]+\.[0-9]+\.[0-9]+)", content, re.MULTILINE
+    )
+    used = [since for field, since in _CDI_FIELDS if re.search(rf"[\"']?\b{field}[\"']?\s*:", content)]
+    found = [declared[1], *used] if declared else used
+    return max(found, key=lambda version: [int(part) for part in version.split(".")], default=None)
 
 
 def parse_no_cgroups(content: str) -> bool:
@@ -97,8 +109,9 @@ def read_nvidia(machine: Machine, gaps: Gaps) -> Nvidia:
         device_nodes=None if nodes is None else tuple(f"/dev/{name}" for name in nodes if name.startswith("nvidia")),
         runfile=exists(machine, RUNFILE),
         cuda_toolkits=_toolkits(machine, gaps),
-        cdi_specs=None if specs is None else tuple(path for path, _ in specs),
-        cdi_versions=None if specs is None else tuple((path, version) for path, version in specs if version),
+        cdi_specs=None if specs is None else tuple(path for path, _, _ in specs),
+        cdi_versions=None if specs is None else tuple((path, version) for path, version, _ in specs if version),
+        cdi_schemas=None if specs is None else tuple((path, schema) for path, _, schema in specs if schema),
     )
 
 
@@ -145,14 +158,16 @@ def _switches(machine: Machine, gaps: Gaps) -> int | None:
     return sum(parse_hex(word(machine, f"{DEVICES}/{slot}/vendor", gaps), 4) == "10de" for slot in others)
 
 
-def _cdi(machine: Machine, gaps: Gaps) -> tuple[tuple[str, str | None], ...] | None:
+def _cdi(machine: Machine, gaps: Gaps) -> tuple[tuple[str, str | None, str | None], ...] | None:
+    """(path, driver version, CDI version) of each description of NVIDIA's cards."""
     found = []
     for folder in CDI_FOLDERS:
         held = names(machine, folder, gaps)
         if held is None:
             return None
         for path in (f"{folder}/{name}" for name in held if name.endswith((".yaml", ".yml", ".json"))):
-            kind, version = parse_cdi(text(machine, path, gaps, _CDI_LIMIT) or "")
+            content = text(machine, path, gaps, _CDI_LIMIT) or ""
+            kind, version = parse_cdi(content)
             if kind and kind.startswith("nvidia.com/"):
-                found.append((path, version))
+                found.append((path, version, parse_cdi_schema(content)))
     return tuple(found)

@@ -44,9 +44,14 @@ def parse_os_release(content: str) -> dict[str, str]:
     return found
 
 
+def is_wsl(osrelease: str) -> bool:
+    """As systemd decides it (src/basic/virt.c, detect_vm_wsl)."""
+    return "microsoft" in osrelease.lower() or "wsl" in osrelease.lower()
+
+
 def parse_virtualisation(osrelease: str, container: str, dmi: str, cpuinfo: str) -> str:
     """`osrelease` is the kernel's, `container` the manager's name or empty, `dmi` vendor and product on one line."""
-    if "microsoft" in osrelease.lower() or "wsl" in osrelease.lower():
+    if is_wsl(osrelease):
         return "wsl"
     if container:
         return container
@@ -99,16 +104,23 @@ def _arch(machine: Machine, gaps: Gaps) -> str | None:
     return found or next((arch for loader, arch in _LOADERS.items() if exists(machine, loader)), None)
 
 
+def read_container(machine: Machine, gaps: Gaps) -> str | None:
+    """The manager of the container that this is (docker, podman, lxc …); None outside of one."""
+    container = word(machine, "/run/systemd/container", gaps)
+    if container is None and exists(machine, "/.dockerenv"):
+        container = "docker"
+    if container is None and exists(machine, "/run/.containerenv"):
+        container = "podman"
+    # systemd in WSL writes its own name there
+    return None if container == "wsl" else container
+
+
 def _virtualisation(machine: Machine, gaps: Gaps) -> str | None:
     osrelease = word(machine, "/proc/sys/kernel/osrelease", gaps)
     cpuinfo = text(machine, "/proc/cpuinfo", gaps)
     if osrelease is None or cpuinfo is None:
         return None
-    container = word(machine, "/run/systemd/container", gaps) or ""
-    if not container and exists(machine, "/.dockerenv"):
-        container = "docker"
-    if not container and exists(machine, "/run/.containerenv"):
-        container = "podman"
+    container = read_container(machine, gaps) or ""
     dmi = [word(machine, f"/sys/class/dmi/id/{name}", gaps) or "" for name in ("sys_vendor", "product_name")]
     return parse_virtualisation(osrelease, container, " ".join(dmi), cpuinfo)
 

@@ -26,6 +26,7 @@ from checks.facts import (
     person,
     python,
     resources,
+    wsl,
 )
 from checks.facts import os as system
 from checks.facts.bindings import note_damage
@@ -79,7 +80,8 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
     facts_firmware = run_probe("firmware", lambda: firmware.read_firmware(machine, gaps), Firmware(), gaps)
     cards = run_probe("pci", lambda: pci.read_cards(machine, gaps), None, gaps)
     # facts that matter only with a card are not read without one
-    trains = any(card.vendor in pci.TRAINERS for card in cards or ())
+    facts_wsl = run_probe("wsl", lambda: wsl.read_wsl(machine, gaps), None, gaps)
+    trains = any(card.vendor in pci.TRAINERS for card in cards or ()) or bool(facts_wsl and facts_wsl.dxg)
     facts_nvidia = run_probe("nvidia", lambda: nvidia.read_nvidia(machine, gaps), Nvidia(), gaps)
     facts_amd = run_probe("amd", lambda: amd.read_amd(machine, gaps), Amd(), gaps)
     facts_python = run_probe("python", lambda: python.read_python(machine, gaps), PythonFacts(), gaps)
@@ -115,7 +117,9 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
             os=facts_os,
             kernel=_public_kernel(replace(facts_kernel, log=log.value, dates=dates)),
             firmware=_public_keys(replace(facts_firmware, **msgspec.structs.asdict(keys.value))),
-            cards=pci.as_reported(cards, found_nvml.gpus, facts_amd.nodes or ()),
+            cards=pci.as_reported(
+                wsl.with_windows_cards(cards, facts_wsl, found_nvml.gpus), found_nvml.gpus, facts_amd.nodes or ()
+            ),
             nvidia=_with_nvml(facts_nvidia, found_nvml, facts_apt),
             amd=_with_smi(facts_amd, found_smi),
             apt=_public_packages(replace(facts_apt, lock_holder=lock.value)),
@@ -124,6 +128,7 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
             resources=replace(facts_resources, disks=found_disks or None, shm_total=shm),
             person=facts_person,
             hub=facts_hub,
+            wsl=facts_wsl,
             unread=gaps.all(),
             taken_at=getattr(machine, "taken_at", "") or datetime.now(UTC).isoformat(timespec="seconds"),
             machine=machine.name,

@@ -64,10 +64,11 @@ class Apt(Frozen, frozen=True):
 
 
 class Docker(Frozen, frozen=True):
-    """`kind` is None if no engine was found.
+    """`kind` is the engine that answers, or that would; None if no engine was found.
 
     `problem`: why it does not respond: not-running, permission-denied, timed-out, or the client's message.
     `daemon_json_valid` is None if there is no such file, `daemon_json_runtimes` are the runtimes in it.
+    `installed` are all engines here, by package or snap; `running` (where there are several) the active services.
     `rootless_kit` is the program that starts this user's rootless engine, `userns_profiles` the AppArmor profiles
     that let such programs create user namespaces.
     """
@@ -85,6 +86,8 @@ class Docker(Frozen, frozen=True):
     daemon_json_valid: bool | None = None
     daemon_json_problem: str | None = None
     daemon_json_runtimes: tuple[str, ...] | None = None
+    installed: tuple[EngineKind, ...] = ()
+    running: tuple[EngineKind, ...] = ()
     rootless_kit: str | None = None
     userns_profiles: tuple[str, ...] | None = None
 

@@ -20,7 +20,7 @@ from checks.rules.session import hidden_by_sudo
     by_hand="Accept the licence on the model's page, create a read token at huggingface.co/settings/tokens, and enter "
     "it in `hf auth login`. `hf auth whoami` shows the account. Or use a model that is not gated: `base_model` in the "
     "recipe.",
-    needs=(needs.CARD,),
+    needs=(needs.GPU,),
 )
 def token(host: Host, catalogue: Catalogue) -> Verdict:
     if host.hub.token:
@@ -77,7 +77,7 @@ def token_file(host: Host, catalogue: Catalogue) -> Verdict:
     "start-up file. A warning only if there is no cache at all.",
     by_hand="`unset HF_HUB_OFFLINE TRANSFORMERS_OFFLINE`, and remove them from your shell's start-up files; or "
     "download the model first: `HF_HUB_OFFLINE=0 hf download MODEL`.",
-    needs=(needs.CARD,),
+    needs=(needs.GPU,),
 )
 def offline(host: Host, catalogue: Catalogue) -> Verdict:
     if not host.hub.offline:
@@ -107,7 +107,7 @@ def offline(host: Host, catalogue: Catalogue) -> Verdict:
     "folder.",
     by_hand="Run `df -hT $HF_HOME`. Set HF_HOME to a folder on ext4, xfs or btrfs with enough space; `hf cache ls` "
     "lists its contents.",
-    needs=(needs.CARD,),
+    needs=(needs.GPU,),
 )
 def cache(host: Host, catalogue: Catalogue) -> Verdict:
     if not host.hub.cache_chosen:

@@ -34,8 +34,11 @@ def nvidia_packages(host: Host) -> tuple[Package, ...]:
 
 
 def nvidia_driver(host: Host) -> bool | None:
-    """Is NVIDIA's kernel driver on the machine, loaded or not? None: dpkg and the module folders cannot be read."""
+    """Is NVIDIA's kernel driver on the machine (in WSL: in Windows), loaded or not? None: dpkg and the module folders
+    cannot be read."""
     if host.nvidia.module_version or nvidia_packages(host) or modules(host, "nvidia"):
+        return True
+    if host.wsl is not None and host.nvidia.nvml:
         return True
     return None if host.apt.packages is None and host.kernel.modules is None else False
 

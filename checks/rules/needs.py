@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from checks.catalogue import Catalogue
-from checks.facts.host import Host
+from checks.facts.host import WINDOWS_DRIVER, Host
 from checks.model import Need
 from checks.rules import cards
 from checks.rules.installed import nvidia_driver
 
 
-def _card(what: str, vendor: str | None = None) -> Need:
+def _card(what: str, vendor: str | None = None, under_windows: bool = False) -> Need:
+    """`under_windows`: a card in WSL counts too, whose driver and bus are those of Windows."""
+
     def missing(host: Host, catalogue: Catalogue) -> str | None:
-        return None if cards.training(host, catalogue, vendor) else cards.none_of(host, catalogue, vendor)
+        ours = cards.training(host, catalogue, vendor)
+        if ours and not under_windows and all(card.driver == WINDOWS_DRIVER for card in ours):
+            return "This is WSL: Windows controls the card, see wsl.gpu."
+        return None if ours else cards.none_of(host, catalogue, vendor)
 
     return Need(what, missing)
 
 
 CARD = _card("a card that can train")
 NVIDIA_CARD = _card("an NVIDIA card that can train", cards.NVIDIA)
+# for checks of programs that use the card; the two above are for checks of the card's driver, bus and kernel
+GPU = _card("a card that can train, in WSL too", under_windows=True)
+NVIDIA_GPU = _card("an NVIDIA card that can train, in WSL too", cards.NVIDIA, under_windows=True)
+WSL = Need("WSL", lambda host, _: None if host.wsl else "This is not WSL.")
 AMD_CARD = _card("an AMD card that can train", cards.AMD)
 NVIDIA_DRIVER = Need(
     "an installed NVIDIA driver",

@@ -12,8 +12,19 @@ from checks.rules.finding import by_hand, cannot_determine, command, error, hard
 from checks.rules.installed import nvidia_packages
 from checks.rules.other_systems import plan_supports
 from checks.rules.session import in_container
+from checks.rules.wsl import linux_driver
 
 # NVML's name of a vGPU slice: `GRID P4-8Q`, since vGPU software 13 `NVIDIA A40-48Q` (NVIDIA vGPU user guide)
+# what whoever starts the container must do, by its manager
+_START_WITH_CARD = {
+    "docker": "Start it with `--gpus all`; the machine needs NVIDIA's container toolkit (gpu-setup doctor there).",
+    "podman": "Start it with `--device nvidia.com/gpu=all` (distrobox: create it with `--nvidia`); the machine needs a "
+    "CDI specification (gpu-setup doctor there).",
+    "lxc": "On its machine, pass the device files: Incus and LXD `config device add NAME gpu gpu` and "
+    "`nvidia.runtime=true`, Proxmox `pct set ID -dev0 /dev/nvidia0 -dev1 /dev/nvidiactl -dev2 /dev/nvidia-uvm`; in "
+    "here install the libraries of the same driver version, without its kernel module.",
+}
+_START_WITH_CARD_ANYWHERE = "Start it with the card: Docker `--gpus all`, podman `--device nvidia.com/gpu=all`."
 _SLICE = r"^(?:NVIDIA )?GRID |-[0-9]{1,3}[ABCQ](?:-[0-9]+)?$"
 
 
@@ -61,9 +72,11 @@ def virtual(host: Host, catalogue: Catalogue) -> Verdict:
         return Ok("Not a virtual machine, container or WSL.")
     seen: list[tuple[str, object]] = [("virtualisation", kind)]
     if kind == "wsl":
-        linux_drivers = nvidia_packages(host)
-        if linux_drivers:
-            return (_driver_in_wsl(host, [*seen, *(("/var/lib/dpkg/status", row.name) for row in linux_drivers[:4])]),)
+        libraries, names = linux_driver(host)
+        modules = tuple(row.name for row in nvidia_packages(host))
+        if libraries or modules:
+            seen += [*(("/var/lib/dpkg/status", name) for name in modules[:4] if name not in names), *libraries]
+            return (_driver_in_wsl(host, seen, tuple(dict.fromkeys((*modules, *names)))),)
         return (
             info(
                 "WSL",
@@ -73,9 +86,13 @@ def virtual(host: Host, catalogue: Catalogue) -> Verdict:
                 by_hand("Keep the Windows driver up to date, and install no Linux driver."),
             ),
         )
-    if cards.training(host, catalogue):
-        return Ok(f"Virtualisation: {kind}; the card is passed through.")
     container = in_container(host)
+    if ours := cards.training(host, catalogue):
+        if container and any(card.vendor == cards.NVIDIA for card in ours) and _has_no_card(host):
+            return (_container_without_card(host, kind),)
+        if container and "unknown error" in (host.nvidia.nvml_problem or "").lower():
+            return (_container_lost_card(host, kind),)
+        return Ok(f"Virtualisation: {kind}; the card is passed through.")
     return (
         info(
             kind,
@@ -89,13 +106,62 @@ def virtual(host: Host, catalogue: Catalogue) -> Verdict:
     )
 
 
-def _driver_in_wsl(host: Host, seen: list[tuple[str, object]]) -> Finding:
-    return warning(
+def _has_no_card(host: Host) -> bool:
+    """A container sees the machine's bus, also where it was started without the card's device files and libraries."""
+    nodes = host.nvidia.device_nodes
+    return not host.nvidia.nvml and nodes is not None and not any(re.fullmatch(r"/dev/nvidia\d+", n) for n in nodes)
+
+
+def _container_without_card(host: Host, kind: str) -> Finding:
+    loaded = host.nvidia.module_version
+    summary = f"This is a {kind} container, started without the NVIDIA card."
+    fix = by_hand(_START_WITH_CARD.get(kind, _START_WITH_CARD_ANYWHERE), verify=("nvidia-smi",))
+    if not loaded:
+        summary = f"This is a {kind} container, and its machine has not loaded NVIDIA's driver."
+        fix = by_hand("On the machine that runs this container: gpu-setup doctor.", verify=("nvidia-smi",))
+    return error(
+        kind,
+        summary,
+        "A container uses the driver of its machine; nothing that is installed in here replaces that.",
+        [
+            ("/dev", ", ".join(host.nvidia.device_nodes or ()) or "no nvidia0"),
+            ("/proc/driver/nvidia/version", loaded or "not loaded"),
+            ("NVML", host.nvidia.nvml_problem),
+        ],
+        fix,
+    )
+
+
+def _container_lost_card(host: Host, kind: str) -> Finding:
+    """NVIDIA/nvidia-container-toolkit#48: device rules that systemd wrote again without the card."""
+    return error(
+        kind,
+        f"This {kind} container has lost access to the card: NVML answers {host.nvidia.nvml_problem}.",
+        "Its machine's systemd has written the container's device rules again (`systemctl daemon-reload`, an update), "
+        "without the card.",
+        [("NVML", host.nvidia.nvml_problem), ("/dev", ", ".join(host.nvidia.device_nodes or ()))],
+        by_hand(
+            "Restart the container. To prevent it: start it with CDI, `--device nvidia.com/gpu=all` (see "
+            "container.cgroup-driver on its machine).",
+            verify=("nvidia-smi",),
+        ),
+    )
+
+
+def _driver_in_wsl(host: Host, seen: list[tuple[str, object]], names: tuple[str, ...]) -> Finding:
+    return (warning if host.nvidia.nvml else error)(
         "WSL",
         "A Linux NVIDIA driver is installed inside WSL.",
         "It replaces the libcuda that Windows provides, and CUDA no longer finds the card.",
         seen,
-        by_hand("Remove the nvidia-driver packages (keep CUDA toolkits): sudo apt-get remove 'nvidia-driver-*'."),
+        command(
+            "Remove it (CUDA toolkits can stay), then `wsl --shutdown` in Windows.",
+            *("apt-get", "remove", *names),
+            sudo=True,
+            verify=("nvidia-smi",),
+        )
+        if names
+        else by_hand("Remove these files, which no package owns, then run `sudo ldconfig`."),
     )
 
 

@@ -26,7 +26,7 @@ _GEFORCE = r"(?:RTX|GTX) \d{3,4}\b(?! Ada)|TITAN"
     "/etc/environment or systemd units, these variables often cause `no CUDA-capable device is detected`.",
     by_hand="`printenv | grep VISIBLE_DEVICES`, find the line with `grep -rn VISIBLE_DEVICES ~/.bashrc ~/.profile "
     "/etc/environment /etc/profile.d ~/.config/environment.d`, remove it, and log in again.",
-    needs=(needs.CARD,),
+    needs=(needs.GPU,),
     causes=("runtime.start-files",),
 )
 def visible_devices(host: Host, catalogue: Catalogue) -> Verdict:
@@ -101,7 +101,7 @@ def _hides(name: str, value: str, shown: int) -> Finding:
     "only.",
     by_hand="Run `echo $LD_LIBRARY_PATH`, and remove the folder from ~/.bashrc or /etc/environment. PyTorch's wheels "
     "need no LD_LIBRARY_PATH.",
-    needs=(needs.CARD,),
+    needs=(needs.GPU,),
 )
 def ld_library_path(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
@@ -139,7 +139,7 @@ def ld_library_path(host: Host, catalogue: Catalogue) -> Verdict:
     "insufficient`. Training with PyTorch needs no toolkit, so a mismatch is informational only. Compares "
     "/usr/local/cuda-* with NVML.",
     by_hand="Also install the toolkit of the driver's major version (`cuda-toolkit-13-0`), or update the driver.",
-    needs=(needs.NVIDIA_CARD,),
+    needs=(needs.NVIDIA_GPU,),
 )
 def cuda_toolkit(host: Host, catalogue: Catalogue) -> Verdict:
     if not host.nvidia.cuda_toolkits:
@@ -173,7 +173,7 @@ def cuda_toolkit(host: Host, catalogue: Catalogue) -> Verdict:
     "expressions and indented lines are ignored.",
     by_hand="Remove the line from the file and log in again; for units run `systemctl --user daemon-reload` and "
     "restart them.",
-    needs=(needs.CARD,),
+    needs=(needs.GPU,),
 )
 def start_files(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
@@ -249,7 +249,7 @@ def libcuda(host: Host, catalogue: Catalogue) -> Verdict:
     "/etc/ld.so.conf.d puts it before the driver's own libcuda. LD_LIBRARY_PATH has its own check "
     "(runtime.ld-library-path).",
     by_hand="Run `grep -rn compat /etc/ld.so.conf.d`, remove the line or file, then run `sudo ldconfig`.",
-    needs=(needs.NVIDIA_CARD,),
+    needs=(needs.NVIDIA_GPU,),
 )
 def cuda_compat(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)

@@ -13,5 +13,5 @@ def machine_line(host: Host, catalogue: Catalogue) -> str:
     names = [name(card, catalogue) for card in host.cards or () if card.vendor in VENDOR_NAMES]
     parts += [f"{names.count(each)} x {each}" if names.count(each) > 1 else each for each in dict.fromkeys(names)]
     if host.cards is not None and not names:
-        parts.append("no NVIDIA or AMD card")
+        parts.append("no NVIDIA or AMD card" if host.wsl is None else "no card that answers in WSL")
     return f"{host.machine or 'machine'}: {', '.join(parts)}"

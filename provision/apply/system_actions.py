@@ -13,6 +13,7 @@ from provision.apply_context import ApplyContext
 from provision.model import KernelModule, MokEnroll, Service, UserGroup
 from provision.plan import dkms
 from provision.plan.boot_guard import HOOK
+from provision.plan.container_engine import CDI_REFRESH
 from provision.system import apt, mok
 
 DOCKER = "docker.service"
@@ -94,12 +95,22 @@ def is_service_ready(action: Service, context: ApplyContext) -> bool:
     if not context.systemd:
         # nothing to reload: it reads its settings when it starts
         return True
+    if action.unit == CDI_REFRESH:
+        return _cdi_has_no_groups(context)
     return action.unit == DOCKER and _docker_has_runtimes(context)
 
 
 def _starts_at_once(action: Service) -> bool:
     """Path units only watch files, so they start at once; units for hardware start with the reboot."""
     return action.unit.endswith(".path")
+
+
+def _cdi_has_no_groups(context: ApplyContext) -> bool:
+    """Whether NVIDIA's toolkit wrote its description without the field that older engines refuse."""
+    try:
+        return b"additionalGids" not in context.machine.read("/run/cdi/nvidia.yaml")
+    except Unreadable:
+        return False
 
 
 def _docker_has_runtimes(context: ApplyContext) -> bool:
@@ -126,6 +137,9 @@ def change_service(action: Service, context: ApplyContext) -> None:
     if change in ("reload", "restart"):
         if not context.systemd:
             return
+        if unit == CDI_REFRESH:
+            # its settings changed a step earlier
+            _run(context, ("systemctl", "daemon-reload"), "service.failed", again)
         verb = change if is_active(unit, context) else "start"
         _run(context, ("systemctl", verb, unit), "service.failed", again)
         for _ in range(40):

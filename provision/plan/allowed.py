@@ -177,6 +177,8 @@ def _fixed_actions(catalogue: Catalogue) -> frozenset[AnyAction]:
             container_engine.RUNTIME,
             container_engine.RELOAD,
             container_engine.CDI,
+            container_engine.OLDER_CDI,
+            container_engine.REFRESH_CDI,
             *(boot_guard.hook_action(module) for module in MODULES),
             *(boot_guard.choice_action(module) for module in MODULES),
             *(KernelModule(name=module, change="build") for module in MODULES),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.facts.kernel import version_key
+from checks.rules.container.cdi_schema import FLAG, VARIABLE, engine_in_use, old_engines, unreadable
 from provision.model import PlanPart, Service, State, Step, WriteFile
 from provision.plan import repositories
 from provision.plan.package_steps import explain, install_step, installed_package, is_older, names, state_of
@@ -17,6 +18,14 @@ RUNTIME = WriteFile(path=DAEMON_JSON, content=NVIDIA_RUNTIME, merge=True)
 ROOTLESS_RUNTIME = WriteFile(path=ROOTLESS_JSON, content=NVIDIA_RUNTIME, merge=True)
 RELOAD = Service(unit="docker.service", change="reload")
 CDI = Service(unit="nvidia-cdi-refresh.path", change="enable")
+CDI_REFRESH = "nvidia-cdi-refresh.service"
+# a setting of the toolkit's unit, beside the file of its package, so that removing ours restores it
+OLDER_CDI = WriteFile(
+    path=f"/etc/systemd/system/{CDI_REFRESH}.d/gpu-setup.conf",
+    content="# written by gpu-setup: the container engine here cannot read CDI 0.7.0\n"
+    f"[Service]\nEnvironment={VARIABLE}={FLAG}\n",
+)
+REFRESH_CDI = Service(unit=CDI_REFRESH, change="restart")
 NVIDIA_KIND = "nvidia"
 
 
@@ -50,6 +59,15 @@ def _engine(host: Host, catalogue: Catalogue) -> Step:
     wanted = (*names(catalogue, "container.docker"), *names(catalogue, "container.docker.buildx"))
     kind, version = host.docker.kind, host.docker.version
     called = f"{kind} {version}" if version else kind or ""
+    package = next((name for name in ("docker-ce", "docker.io") if name in host.docker.installed), None)
+    if kind == "snap" and package:
+        step = install_step(host, "docker", f"Use {package} instead of the Docker snap", (), "", done=False)
+        return repositories.block_steps(
+            (step,),
+            "Two Dockers are installed, and the snap answers. Removing it also removes its images and volumes, so do "
+            "it yourself: save them, sudo snap remove docker, sudo systemctl restart docker.socket docker; then plan "
+            f"again for {package}.",
+        )[0]
     if kind == "snap":
         step = install_step(host, "docker", "Install docker.io from Ubuntu's archive", wanted, "")
         return repositories.block_steps(
@@ -91,7 +109,8 @@ def _nvidia_toolkit(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
     steps = (*added, toolkit)
     if host.docker.kind != "podman":
         steps = (*steps, *_runtime(host))
-    return (*steps, _cdi(host))
+    before, after = _older_cdi(host, catalogue)
+    return (*before, *steps, _cdi(host), *after)
 
 
 def _toolkit(host: Host, catalogue: Catalogue) -> Step:
@@ -118,8 +137,9 @@ def _toolkit(host: Host, catalogue: Catalogue) -> Step:
 def _runtime(host: Host) -> tuple[Step, ...]:
     """Docker finds the GPU with CDI if `docker info` shows it enabled, else with the runtime in daemon.json."""
     docker = host.docker
-    cdi = bool(docker.cdi_dirs)
-    known = docker.runtimes is not None and NVIDIA_KIND in docker.runtimes
+    # what the snap answers says nothing of the engine that replaces it
+    cdi = bool(docker.cdi_dirs) and docker.kind != "snap"
+    known = docker.kind != "snap" and docker.runtimes is not None and NVIDIA_KIND in docker.runtimes
     if docker.rootless and not (known or cdi):
         return (_rootless(),)
     broken = docker.daemon_json_valid is False
@@ -208,9 +228,51 @@ def _cdi(host: Host) -> Step:
     )
 
 
+def _older_cdi(host: Host, catalogue: Catalogue) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """Steps before and after the toolkit's, where the engine cannot read what it writes: it writes an older version.
+
+    A description in /etc/cdi was written by someone else and is not changed.
+    """
+    used = engine_in_use(host)
+    old = next((engine for engine in old_engines(host, catalogue) if engine.name == used), None)
+    in_run = [schema for path, schema in host.nvidia.cdi_schemas or () if path.startswith("/run/cdi/")]
+    refused = any(path.startswith("/run/cdi/") for _, path, _ in unreadable(host, catalogue, (used,)))
+    if old is None or (in_run and not refused):
+        return (), ()
+    state = state_of(host, True)
+    because = (
+        f"The toolkit writes CDI {old.reader.schema} from 1.19.1 on. {old.name} {old.version} refuses such a file; it "
+        f"reads that version from {old.reader.since} on."
+    )
+    write = Step(
+        id="cdi-version",
+        title=f"Let the toolkit write a CDI description that {old.name} {old.version} can read",
+        action=OLDER_CDI,
+        state=state,
+        because=explain(host, because, state),
+        commands=(("systemctl", "edit", CDI_REFRESH),),
+        undo=f"removes {OLDER_CDI.path}",
+    )
+    again = Step(
+        id="cdi-refresh",
+        title="Write the CDI description again",
+        action=REFRESH_CDI,
+        state=state,
+        because=explain(host, f"The description in /run/cdi has a version that {old.name} cannot read.", state),
+        commands=(("systemctl", "daemon-reload"), ("systemctl", "restart", CDI_REFRESH)),
+        undo="nothing: the unit writes the description at each boot",
+    )
+    return (write,), ((again,) if refused else ())
+
+
 def _amd_note(host: Host) -> str:
     nodes = [node for node in (host.amd.kfd, *(host.amd.render or ())) if node is not None and node.group is not None]
     gids = ", ".join(f"{node.group}" for node in {node.group: node for node in nodes}.values())
+    if host.docker.kind == "podman" or host.docker.rootless:
+        return (
+            "Containers of a rootless podman get the GPU with --device /dev/kfd --device /dev/dri --group-add "
+            "keep-groups (needs crun; a group's number is not mapped there). Rootless Docker has no such option."
+        )
     which = f"--group-add {gids}" if gids else "--group-add GID, the host's render group"
     return (
         f"Containers get the GPU with --device /dev/kfd --device /dev/dri {which} (as a number, because images do not "

@@ -31,6 +31,8 @@ def make_plan(host: Host, catalogue: Catalogue, target: PlanTarget, without: tup
     the same digest. Raises nothing, whatever the machine is.
     """
     windows = refusals.under_windows(host)
+    if windows and host.wsl is not None and host.nvidia.nvml and not refusals.machine(host, catalogue):
+        return _new_plan(host, target, None, _plan_in_wsl(host, catalogue))
     if windows:
         return _refusal_plan(host, target, None, (windows,))
     if host.cards is None:
@@ -50,6 +52,15 @@ def make_plan(host: Host, catalogue: Catalogue, target: PlanTarget, without: tup
         return _refusal_plan(host, target, vendor, refused, notes)
     part = _plan_cards(host, catalogue, target, chosen, (*notes, *_other_cards(cards, chosen)), without)
     return seal(msgspec.structs.replace(_new_plan(host, target, vendor, part), without=without))
+
+
+def _plan_in_wsl(host: Host, catalogue: Catalogue) -> PlanPart:
+    """A card that works through Windows' driver: only what training needs besides it."""
+    names = ", ".join(gpu.name or "NVIDIA GPU" for gpu in host.nvidia.nvml or ())
+    driver = host.nvidia.nvml_driver
+    note = f"This is WSL: {names} works through the driver in Windows ({driver}); no driver is installed here."
+    needs = training_needs.plan(host, catalogue)
+    return msgspec.structs.replace(needs, notes=(note, *needs.notes))
 
 
 def _choose(target: PlanTarget, cards: tuple[PlannedCard, ...]) -> tuple[PlannedCard, ...] | Refusal:
@@ -172,13 +183,13 @@ def host_facts(host: Host) -> dict[str, str]:
         "firmware": (host.firmware.uefi, host.firmware.secure_boot, host.firmware.mok_key_enrolled),
         "NVIDIA driver": (nvidia.module_version, nvidia.open_module, nvidia.nvml_problem, nvidia.runfile),
         "NVIDIA cards' settings": [(gpu.slot, gpu.name, gpu.persistence) for gpu in nvidia.nvml or ()],
-        "container toolkit": (nvidia.container_toolkit, nvidia.cdi_specs),
+        "container toolkit": (nvidia.container_toolkit, nvidia.cdi_specs, nvidia.cdi_schemas),
         "amdgpu": (amd.loaded, amd.module_version),
         "ROCm": [(install.path, install.version) for install in amd.rocm or ()],
         "apt sources": [(source.file, source.uri, source.suite) for source in host.apt.sources or ()],
         "apt pins": [(pin.file, pin.packages, pin.pin, pin.priority) for pin in host.apt.pins or ()],
         "dpkg": (host.apt.interrupted, host.apt.broken),
-        "docker": (docker.kind, docker.version, docker.runtimes, docker.cdi_dirs, docker.rootless),
+        "docker": (docker.kind, docker.version, docker.runtimes, docker.cdi_dirs, docker.rootless, docker.installed),
         "docker's settings": docker.daemon_json_valid,
         "person": (person.user, person.database_groups),
     }

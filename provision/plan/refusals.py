@@ -19,13 +19,14 @@ SEALED_BOOT = "snapd_recovery_mode="
 
 
 def under_windows(host: Host) -> Refusal | None:
+    """WSL without a card that works; where NVML answers there, nothing is wrong (`planner`)."""
     if host.os.virtualisation != "wsl":
         return None
     return Refusal(
         code="plan.wsl",
         what="This is Linux under Windows (WSL): no driver is installed here.",
         why="WSL uses the GPU driver of Windows; a Linux driver would break that.",
-        next="install the vendor's current driver in Windows, then gpu-setup doctor here",
+        next="gpu-setup doctor shows what to do in Windows",
     )
 
 

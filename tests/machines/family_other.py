@@ -58,7 +58,8 @@ def vgpu_guest(machine: Recording) -> None:
 def wsl(machine: Recording) -> None:
     guests.wsl(machine, hardware.WINDOWS_PC, point="24.04.3")
     card = cards.RTX_4090._replace(name="NVIDIA GeForce RTX 4090")
-    nvidia.answer(machine, Driver("580.88"), nvidia.gpu(card, FIRST, desktop=False))
+    # the id is all that is known of the card: WSL has no PCI device of it
+    nvidia.answer(machine, Driver("580.88"), nvidia.gpu(card, FIRST, desktop=False) | {"device": "2684"})
 
 
 def wsl_linux_driver(machine: Recording) -> None:

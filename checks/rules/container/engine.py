@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from checks.catalogue import Catalogue
-from checks.facts.host import Host
+from checks.facts.host import Docker, Host
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs
-from checks.rules.finding import by_hand, cannot_determine, command, error, info, provision, warning
+from checks.rules.container.cdi_schema import FLAG, VARIABLE, OldEngine, engine_in_use, unreadable
+from checks.rules.finding import Seen, by_hand, cannot_determine, command, error, info, provision, warning
 from checks.rules.installed import nvidia_driver, packages
 
 
@@ -18,7 +19,7 @@ from checks.rules.installed import nvidia_driver, packages
     "group equals root access); an engine that is not running is a warning.",
     by_hand="Run `systemctl status docker` and `sudo journalctl -u docker -b`. Use `sudo docker`, or rootless Docker, "
     "instead of joining the group docker on a machine with several users.",
-    needs=(needs.CONTAINER_ENGINE, needs.CARD),
+    needs=(needs.CONTAINER_ENGINE, needs.GPU),
     causes=("container.daemon-json",),
 )
 def engine(host: Host, catalogue: Catalogue) -> Verdict:
@@ -41,7 +42,12 @@ def engine(host: Host, catalogue: Catalogue) -> Verdict:
             [("docker info", problem)],
             by_hand("Use sudo for docker commands; membership in the docker group equals root access.")
             if denied
-            else command("Start Docker.", "systemctl", "start", "docker", sudo=True, verify=("docker", "info")),
+            else command(
+                "Start Docker.",
+                *(("snap", "start", "docker") if docker.kind == "snap" else ("systemctl", "start", "docker")),
+                sudo=True,
+                verify=("docker", "info"),
+            ),
         ),
     )
 
@@ -51,22 +57,32 @@ def engine(host: Host, catalogue: Catalogue) -> Verdict:
     "Docker is not installed as a snap",
     about="Docker's snap has its configuration in /var/snap, where neither NVIDIA's nor AMD's toolkit "
     'writes, and its confinement hides devices: `could not select device driver "" with capabilities: [[gpu]]` '
-    "although everything is installed.",
+    "although everything is installed. If another Docker is installed too, both want /run/docker.sock; `docker info` "
+    "shows which one answers (its folder, DockerRootDir).",
     by_hand="Save what you need (the snap has its own images and volumes), then run `sudo snap remove docker`, then "
-    "`sudo apt-get install docker.io`.",
+    "`sudo apt-get install docker.io`; if another Docker is installed: `sudo systemctl restart docker.socket docker`.",
     needs=(needs.CONTAINER_ENGINE,),
 )
 def snap(host: Host, catalogue: Catalogue) -> Verdict:
-    if host.docker.kind != "snap":
-        return Ok(f"The engine is {host.docker.kind}.")
+    docker = host.docker
+    others = [kind for kind in docker.installed if kind not in ("snap", "podman")]
+    both = "snap" in docker.installed and bool(others)
+    if docker.kind != "snap" and not both:
+        return Ok(f"The engine is {docker.kind}.")
     if not cards.training(host, catalogue):
         return Skip(cards.none_of(host, catalogue))
+    seen: list[Seen] = [("docker info", f"DockerRootDir {docker.root_dir}")] if docker.root_dir else []
+    seen += [("docker", docker.path or "/snap/bin/docker"), *(("/var/lib/dpkg/status", kind) for kind in others)]
+    seen += [("running", ", ".join(docker.running))] if docker.running else []
+    if both:
+        return (_two_dockers(docker, others[0], seen),)
     return (
         warning(
             "docker",
             "Docker is installed as a snap.",
-            "Its containers cannot use the card: the toolkits configure /etc/docker, which the snap does not read.",
-            [("docker", host.docker.path or "/snap/bin/docker")],
+            "What NVIDIA's and AMD's toolkits write to /etc/docker does not reach it, so `--gpus all` finds no card. "
+            "Its own runtime (`--runtime=nvidia`), if it has one, is not what gpu-setup uses.",
+            seen,
             command(
                 "Save images and volumes, then replace the snap with docker.io.", "snap", "remove", "docker", sudo=True
             ),
@@ -74,24 +90,59 @@ def snap(host: Host, catalogue: Catalogue) -> Verdict:
     )
 
 
+def _two_dockers(docker: Docker, other: str, seen: list[Seen]) -> Finding:
+    """The snap beside another Docker: which of them answers, and how to leave the snap."""
+    answers = docker.kind == "snap"
+    if not answers and "snap" not in docker.running:
+        return info(
+            "docker",
+            f"Two Dockers are installed, {other} and a snap; {other} answers.",
+            "The snap can take over /run/docker.sock if it is started.",
+            seen,
+            command("If you do not need it: remove the snap.", "snap", "remove", "docker", sudo=True),
+        )
+    return warning(
+        "docker",
+        f"Two Dockers are installed, {other} and a snap, and {'the snap' if answers else other} answers"
+        + (" now." if docker.answers else "."),
+        f"Both use /run/docker.sock. What the toolkits write to /etc/docker is read only by {other}, and each has its "
+        "own images and volumes.",
+        seen,
+        command(
+            "Save the snap's images and volumes (docker save, docker cp), then remove the snap; then `sudo systemctl "
+            f"restart docker.socket docker` starts {other}.",
+            *("snap", "remove", "docker"),
+            sudo=True,
+            verify=("docker", "info", "--format", "{{.DockerRootDir}}"),
+        ),
+    )
+
+
 @check(
     "container.desktop",
     "Docker runs on the machine, not in Docker Desktop's VM",
-    about="Docker Desktop runs its engine in a virtual machine that has neither /dev/kfd nor the NVIDIA driver. Read "
-    "from `docker info`.",
+    about="On Linux, Docker Desktop runs its engine in a virtual machine that has neither /dev/kfd nor the NVIDIA "
+    "driver. (In WSL it gives containers the NVIDIA card with `--gpus all`.) Read from `docker info`.",
     by_hand="`sudo apt-get install docker.io`, then `docker context use default`.",
-    needs=(needs.CONTAINER_ENGINE, needs.CARD),
+    needs=(needs.CONTAINER_ENGINE, needs.GPU),
 )
 def desktop(host: Host, catalogue: Catalogue) -> Verdict:
     if host.docker.kind != "desktop":
         return Ok(f"The engine is {host.docker.kind}.")
+    if host.wsl is not None:
+        return Ok("Docker Desktop on Windows gives containers in WSL the NVIDIA card with --gpus all.")
+    own = [kind for kind in host.docker.installed if kind in ("docker-ce", "docker.io")]
     return (
         warning(
             "docker",
             "Docker Desktop runs containers in a virtual machine without the card.",
             "On Linux no option passes the card through to it.",
-            [("docker info", "Docker Desktop")],
-            command("Use the engine of the system.", "docker", "context", "use", "default", verify=("docker", "info")),
+            [("docker info", "Docker Desktop"), *(("/var/lib/dpkg/status", kind) for kind in own)],
+            command(
+                f"Use the system's {own[0]}." if own else "Install docker.io (gpu-setup plan), then use it.",
+                *("docker", "context", "use", "default"),
+                verify=("docker", "info"),
+            ),
         ),
     )
 
@@ -103,7 +154,7 @@ def desktop(host: Host, catalogue: Catalogue) -> Verdict:
     "next reboot. The file is parsed as JSON.",
     by_hand="`python3 -m json.tool /etc/docker/daemon.json` shows the position; fix it, then run `sudo systemctl "
     "restart docker`.",
-    needs=(needs.CONTAINER_ENGINE, needs.CARD),
+    needs=(needs.CONTAINER_ENGINE, needs.GPU),
 )
 def daemon_json(host: Host, catalogue: Catalogue) -> Verdict:
     if host.docker.daemon_json_valid is None:
@@ -138,7 +189,7 @@ def daemon_json(host: Host, catalogue: Catalogue) -> Verdict:
     by_hand="Add NVIDIA's repository (docs.nvidia.com, container toolkit install guide), then run `sudo apt-get "
     "install nvidia-container-toolkit`, `sudo nvidia-ctk runtime configure --runtime=docker`, `sudo systemctl reload "
     "docker`.",
-    needs=(needs.NVIDIA_CARD, needs.CONTAINER_ENGINE),
+    needs=(needs.NVIDIA_GPU, needs.CONTAINER_ENGINE),
 )
 def toolkit(host: Host, catalogue: Catalogue) -> Verdict:
     if host.docker.kind == "desktop":
@@ -175,8 +226,9 @@ def toolkit(host: Host, catalogue: Catalogue) -> Verdict:
     'Otherwise `could not select device driver "" with capabilities: [[gpu]]`. podman supports only CDI. Read '
     "from the running engine, so a change in daemon.json that was not reloaded does not count.",
     by_hand="Run `sudo nvidia-ctk runtime configure --runtime=docker`, then `sudo systemctl reload docker`; for podman "
-    "`sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`.",
-    needs=(needs.NVIDIA_CARD, needs.CONTAINER_ENGINE),
+    "`sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`, and with SELinux (Fedora, RHEL) `sudo setsebool -P "
+    "container_use_devices on`.",
+    needs=(needs.NVIDIA_GPU, needs.CONTAINER_ENGINE),
     causes=("container.toolkit", "container.engine", "container.daemon-json"),
 )
 def runtime(host: Host, catalogue: Catalogue) -> Verdict:
@@ -189,6 +241,8 @@ def runtime(host: Host, catalogue: Catalogue) -> Verdict:
         return Skip("The engine does not respond to this user: see container.engine.")
     if "nvidia" in (docker.runtimes or ()):
         return Ok("Docker has the nvidia runtime.")
+    if unreadable(host, catalogue, (engine_in_use(host),)):
+        return Skip("The engine cannot read the CDI specification: see container.cdi.")
     if host.nvidia.cdi_specs and (docker.kind == "podman" or docker.cdi_dirs):
         return Ok(f"The engine uses {host.nvidia.cdi_specs[0]}.")
     if host.nvidia.cdi_specs is None:
@@ -223,10 +277,14 @@ def runtime(host: Host, catalogue: Catalogue) -> Verdict:
     "There is one up-to-date CDI specification of the card",
     about="CDI specifications in /etc/cdi and /run/cdi list the files that belong to the card. Two specifications of "
     "the same kind conflict (`unresolvable CDI devices`), and one for another driver version lists libraries that no "
-    "longer exist. The toolkit's service keeps the one in /run/cdi up to date.",
+    "longer exist. An engine older than the specification's cdiVersion refuses the whole file (`unknown field "
+    '"additionalGids"`): NVIDIA\'s toolkit writes 0.7.0 from 1.19.1 on, which podman reads from 5.1 and Docker from '
+    "26.1 on. The toolkit's service keeps the one in /run/cdi up to date.",
     by_hand="Remove the one in /etc/cdi, `sudo rm /etc/cdi/nvidia.yaml`, and write the other again: `sudo systemctl "
-    "restart nvidia-cdi-refresh`, or `sudo nvidia-ctk cdi generate --output=/run/cdi/nvidia.yaml`.",
-    needs=(needs.NVIDIA_CARD, needs.CONTAINER_ENGINE),
+    "restart nvidia-cdi-refresh`, or `sudo nvidia-ctk cdi generate --output=/run/cdi/nvidia.yaml`. For an older engine "
+    "add `--feature-flag=no-additional-gids-for-device-nodes`, or the line NVIDIA_CTK_CDI_GENERATE_FEATURE_FLAGS="
+    "no-additional-gids-for-device-nodes in /etc/nvidia-container-toolkit/nvidia-cdi-refresh.env.",
+    needs=(needs.NVIDIA_GPU, needs.CONTAINER_ENGINE),
 )
 def cdi(host: Host, catalogue: Catalogue) -> Verdict:
     if host.nvidia.cdi_specs is None:
@@ -236,7 +294,7 @@ def cdi(host: Host, catalogue: Catalogue) -> Verdict:
     specs = host.nvidia.cdi_specs
     in_etc = [path for path in specs if path.startswith("/etc/cdi/")]
     in_run = [path for path in specs if not path.startswith("/etc/cdi/")]
-    findings: list[Finding] = []
+    findings = [_unreadable(host, *row) for row in unreadable(host, catalogue)]
     if in_etc and in_run:
         findings.append(
             warning(
@@ -273,6 +331,32 @@ def cdi(host: Host, catalogue: Catalogue) -> Verdict:
     )
 
 
+def _unreadable(host: Host, engine: OldEngine, path: str, schema: str) -> Finding:
+    toolkit = host.nvidia.container_toolkit or "version not known"
+    # what is in /run is written again at each boot and driver change
+    durable = (
+        f" So that its next refresh does the same, add the line {VARIABLE}={FLAG} to "
+        "/etc/nvidia-container-toolkit/nvidia-cdi-refresh.env."
+        if not path.startswith("/etc/cdi/")
+        else " Do so again after each driver update."
+    )
+    # NVIDIA's runtime in Docker gives containers the card without this file
+    return (info if "nvidia" in (host.docker.runtimes or ()) else warning)(
+        f"CDI file {path}",
+        f"{engine.name} {engine.version} cannot read the CDI specification: it has version {schema}.",
+        f"{engine.name} reads {engine.reader.schema} only from {engine.reader.since} on and refuses the whole file: "
+        "`unresolvable CDI devices`, although the file exists.",
+        [(path, f"cdiVersion {schema}"), (engine.name, engine.version), ("nvidia-container-toolkit", toolkit)],
+        command(
+            f"Write it in an older version (toolkit 1.19.1 or newer).{durable} Or install {engine.name} "
+            f"{engine.reader.since} or newer" + (", or use Docker." if engine.name == "podman" else "."),
+            *("nvidia-ctk", "cdi", "generate", f"--feature-flag={FLAG}", f"--output={path}"),
+            sudo=True,
+            verify=("grep", "cdiVersion", path),
+        ),
+    )
+
+
 @check(
     "container.cgroup-driver",
     "Running containers keep access to the card",
@@ -281,7 +365,7 @@ def cdi(host: Host, catalogue: Catalogue) -> Verdict:
     "toolkit uses from 1.18 on, the engine manages the devices and containers keep them.",
     by_hand="Install nvidia-container-toolkit 1.18 or newer and use CDI (`--device nvidia.com/gpu=all`), or pass the "
     "device files with `--device`.",
-    needs=(needs.NVIDIA_CARD,),
+    needs=(needs.NVIDIA_GPU,),
 )
 def cgroup_driver(host: Host, catalogue: Catalogue) -> Verdict:
     if host.docker.cgroup_driver is None or "nvidia" not in (host.docker.runtimes or ()):

@@ -19,7 +19,7 @@ from checks.rules.session import in_container
     by_hand="Run `sudo nvidia-ctk config --set nvidia-container-cli.no-cgroups --in-place` and `nvidia-ctk runtime "
     "configure --runtime=docker --config=$HOME/.config/docker/daemon.json`, or use CDI: `--device nvidia.com/gpu=all`. "
     "AMD: `--device=/dev/kfd --device=/dev/dri --group-add keep-groups` with podman.",
-    needs=(needs.CARD, needs.CONTAINER_ENGINE),
+    needs=(needs.GPU, needs.CONTAINER_ENGINE),
 )
 def rootless(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
@@ -62,7 +62,7 @@ def rootless(host: Host, catalogue: Catalogue) -> Verdict:
     by_hand="Write a profile for that program: /etc/apparmor.d/home.bin.rootlesskit as Docker's rootless guide shows, "
     "then `sudo systemctl restart apparmor`. Do not turn off kernel.apparmor_restrict_unprivileged_userns: it protects "
     "the rest of the system.",
-    needs=(needs.CARD,),
+    needs=(needs.GPU,),
 )
 def userns(host: Host, catalogue: Catalogue) -> Verdict:
     kit = host.docker.rootless_kit

@@ -37,6 +37,7 @@ _NO_MEMORY = -12
     "`sudo update-initramfs -u` and reboot. Remove nomodeset from the kernel command line on AMD.",
     needs=(needs.CARD,),
     causes=(
+        "os.virtual",
         "secureboot.module",
         "driver.module",
         "driver.present",

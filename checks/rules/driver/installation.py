@@ -21,6 +21,7 @@ _DPKG = "/var/lib/dpkg/status"
     by_hand="`gpu-setup plan` lists the packages. By hand on Ubuntu 24.04: `ubuntu-drivers list`, then `sudo "
     "ubuntu-drivers install`; for AMD `sudo apt-get install linux-modules-extra-$(uname -r)`.",
     needs=(needs.CARD,),
+    causes=("os.virtual",),
 )
 def present(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)

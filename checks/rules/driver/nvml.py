@@ -24,6 +24,7 @@ _NOT_ASKED = ("no-binding", "unreadable answer", "not-recorded")
     "messages.",
     needs=(needs.NVIDIA_CARD, needs.NVIDIA_DRIVER),
     causes=(
+        "os.virtual",
         "driver.present",
         "secureboot.module",
         "gpu.fell-off-bus",

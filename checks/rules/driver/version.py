@@ -10,6 +10,7 @@ from checks.rules.finding import by_hand, command, error, provision, reboot, war
 from checks.rules.installed import NextModule, next_module, nvidia_origins, nvidia_packages, nvidia_version, packages
 from checks.rules.other_systems import install_driver
 from checks.rules.session import in_container
+from checks.rules.wsl import UPDATE_WINDOWS
 
 
 @check(
@@ -120,8 +121,8 @@ def _how_to_match(host: Host, loaded: str | None, library: str | None, coming: N
     "the minimum driver of each stack that has kernels for the card. If it is below all of them, no stack runs; if it "
     "is below the preferred stack's, only an older stack runs.",
     by_hand="Install a newer branch: `sudo ubuntu-drivers list` lists them, `gpu-setup plan` selects one with modules "
-    "for your kernels.",
-    needs=(needs.NVIDIA_CARD,),
+    "for your kernels. In WSL: update NVIDIA's driver in Windows.",
+    needs=(needs.NVIDIA_GPU,),
 )
 def too_old(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
@@ -136,8 +137,12 @@ def too_old(host: Host, catalogue: Catalogue) -> Verdict:
             continue
         name, floor = floors[0]
         seen = [(source, version), (f"stack {name}", f"needs {floor} or newer")]
-        fix = install_driver(
-            host, catalogue, "Run `gpu-setup apply` to install a driver branch that the stack supports."
+        fix = (
+            by_hand(UPDATE_WINDOWS + ".")
+            if host.wsl is not None
+            else install_driver(
+                host, catalogue, "Run `gpu-setup apply` to install a driver branch that the stack supports."
+            )
         )
         findings.append(
             warning(

@@ -6,7 +6,7 @@ from checks.catalogue import NEWER, Card, Catalogue
 from checks.devices import source
 from checks.facts.host import ASLEEP, Host, PciCard
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards, needs
+from checks.rules import cards, needs, wsl
 from checks.rules.finding import by_hand, cannot_determine, command, error, hardware, info, warning
 
 # What the article promises: QLoRA of a 7B model on one card with 16 GiB. Bytes, with some room below, because such a
@@ -45,6 +45,8 @@ def present(host: Host, catalogue: Catalogue) -> Verdict:
     if others:
         names = ", ".join(f"{cards.subject(card, catalogue)}{_why_not(card, catalogue)}" for card in others)
         return Skip(f"No supported GPU: {names} cannot be used for training here. The CPU trains small models.")
+    if (under_windows := wsl.without_card(host)) is not None:
+        return Skip(under_windows)
     return Skip("No supported GPU: the PCI bus has no NVIDIA or AMD card. The CPU trains small models.")
 
 
@@ -157,7 +159,7 @@ def _unofficial(card: PciCard, row: Card, catalogue: Catalogue) -> Finding:
     "does not respond.",
     by_hand="Run `gpu-setup fit --card NAME` to get the longest sequence and the largest batch that fit. Set "
     "`sequence_len: 1024` (or 2048) and `micro_batch_size: 1` in the recipe.",
-    needs=(needs.CARD,),
+    needs=(needs.GPU,),
 )
 def vram(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
@@ -304,7 +306,7 @@ def integrated_beside(host: Host, catalogue: Catalogue) -> Verdict:
     "Decided by the compute capability from NVML or the catalogue.",
     by_hand="Set `bf16: false` and `fp16: true` in the recipe (`bf16: auto` does this automatically), and "
     "`attn_implementation: sdpa`.",
-    needs=(needs.NVIDIA_CARD,),
+    needs=(needs.NVIDIA_GPU,),
 )
 def bf16(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)

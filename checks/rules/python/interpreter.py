@@ -16,7 +16,7 @@ from checks.rules.finding import by_hand, cannot_determine, error, install, warn
     "Without gcc a run fails after some minutes with `Failed to find C compiler`. Searches for cc and gcc on PATH. Not "
     "needed without a card.",
     by_hand="Run `sudo apt-get install build-essential`.",
-    needs=(needs.CARD,),
+    needs=(needs.GPU,),
 )
 def compiler(host: Host, catalogue: Catalogue) -> Verdict:
     if host.python.compiler:
@@ -43,7 +43,7 @@ def compiler(host: Host, catalogue: Catalogue) -> Verdict:
     "package python3-dev. Searches the include folder of the system's python3; a Python from uv or conda has its own "
     "Python.h.",
     by_hand="Run `sudo apt-get install python3-dev` (for another version python3.X-dev).",
-    needs=(needs.CARD,),
+    needs=(needs.GPU,),
 )
 def headers(host: Host, catalogue: Catalogue) -> Verdict:
     if host.python.headers is None:

@@ -68,7 +68,7 @@ def _not_read(ours: tuple[PciCard, ...]) -> Unknown:
     "active environment (VIRTUAL_ENV, CONDA_PREFIX) and of gpu-setup's own; nothing is imported.",
     by_hand='`python -c "import torch; print(torch.__version__, torch.version.cuda, torch.version.hip)"`. Install '
     "torch last, from your stack's index (`--index-url`), or use a constraints file that pins its build.",
-    needs=(needs.CARD,),
+    needs=(needs.GPU,),
 )
 def torch_build(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
@@ -136,7 +136,7 @@ def _has_runtime(stack: Stack, kind: str) -> bool:
     "not compatible`, `hipErrorNoBinaryForGpu`. Compares the build in each environment with the catalogue's stacks.",
     by_hand='`python -c "import torch; print(torch.cuda.get_arch_list())"` must list the card\'s architecture. '
     "Otherwise install the build that `gpu-setup plan` names.",
-    needs=(needs.CARD,),
+    needs=(needs.GPU,),
     causes=("python.torch-build",),
 )
 def torch_arch(host: Host, catalogue: Catalogue) -> Verdict:
@@ -178,7 +178,7 @@ def torch_arch(host: Host, catalogue: Catalogue) -> Verdict:
     "override the choice.",
     by_hand="`python -m bitsandbytes` shows which library it needs. Run `pip install -U bitsandbytes`, and unset "
     "BNB_CUDA_VERSION and BNB_ROCM_VERSION.",
-    needs=(needs.CARD,),
+    needs=(needs.GPU,),
     causes=("python.torch-build",),
 )
 def bitsandbytes(host: Host, catalogue: Catalogue) -> Verdict:

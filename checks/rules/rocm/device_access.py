@@ -9,6 +9,13 @@ from checks.rules import cards, needs
 from checks.rules.finding import Seen, by_hand, cannot_determine, command, error, info
 from checks.rules.session import as_root, groups, hidden_by_sudo, in_container, may_use, user
 
+# the group that the kernel shows for one that a user namespace does not map (/proc/sys/kernel/overflowgid)
+OVERFLOW = 65534
+_PROXMOX = (
+    "On the host, pass {0} with a group that this container has: Proxmox `pct set ID -dev0 {0},gid=GID` (GID: the "
+    "group render in here), Incus and LXD a `unix-char` device with `gid`."
+)
+
 
 def _permissions(node: DeviceNode) -> Seen:
     mode = "?" if node.mode is None else f"{node.mode & 0o7777:04o}"
@@ -33,16 +40,35 @@ def _in_database_only(host: Host, group: str | None) -> bool:
 
 def _lacks_permission(host: Host, node: DeviceNode) -> str:
     name, group = user(host) or "This user", node.group_name
+    if node.group == OVERFLOW and in_container(host):
+        return f"{name} lacks permission for {node.path}: its group on the host is not mapped into this container."
     outside = group and group not in (groups(host) or ())
     return f"{name} lacks permission for {node.path}" + (f" (not in group {group})." if outside else ".")
+
+
+def _from_the_host(host: Host, node: DeviceNode) -> str:
+    """What whoever starts this container must do."""
+    kind = host.os.virtualisation or ""
+    if kind.startswith("lxc"):
+        return _PROXMOX.format(node.path)
+    if node.group == OVERFLOW:
+        return (
+            "On the host, be a member of the node's group (`ls -l /dev/kfd /dev/dri`), and start the container with "
+            "podman, `--group-add keep-groups` (needs crun) and `--device=/dev/kfd --device=/dev/dri`. Rootless Docker "
+            "cannot do this: use podman or the system's Docker. (distrobox: `--additional-flags`.)"
+        )
+    if str(node.group) in (host.person.groups or ()) or node.group_name in (host.person.groups or ()):
+        return (
+            "The session has the node's group, so the host refuses it otherwise: pass "
+            f"--device={node.path}; with SELinux (Fedora) run `sudo setsebool -P container_use_devices on` on the host."
+        )
+    return f"Start the container with --device={node.path} and --group-add {node.group} (the host's number)."
 
 
 def _grant_access(host: Host, node: DeviceNode) -> Fix:
     name = user(host) or "$USER"
     if in_container(host):
-        return by_hand(
-            f"Start the container with --device={node.path} and --group-add {node.group} (the host's number)."
-        )
+        return by_hand(_from_the_host(host, node))
     if _in_database_only(host, node.group_name):
         return by_hand(f"{name} is already in {node.group_name}: log out and log in again.", relogin=True)
     return command(
@@ -80,7 +106,11 @@ def kfd_access(host: Host, catalogue: Catalogue) -> Verdict:
                 "/dev/kfd is missing.",
                 "ROCm computes through it; without it PyTorch finds no GPU.",
                 [("/dev/kfd", "missing"), ("/proc/modules", f"amdgpu {'loaded' if host.amd.loaded else 'not loaded'}")],
-                by_hand("Start the container with --device=/dev/kfd --device=/dev/dri.")
+                by_hand(
+                    _PROXMOX.format("/dev/kfd")
+                    if (host.os.virtualisation or "").startswith("lxc")
+                    else "Start the container with --device=/dev/kfd --device=/dev/dri."
+                )
                 if in_container(host)
                 else by_hand("Read amdgpu's messages: sudo journalctl -k -b | grep -iE 'amdgpu|kfd'."),
             ),
@@ -94,7 +124,8 @@ def kfd_access(host: Host, catalogue: Catalogue) -> Verdict:
         error(
             node.path,
             _lacks_permission(host, node),
-            "ROCm cannot open it, so PyTorch finds no GPU. It works as root, so the cause is easy to miss.",
+            "ROCm cannot open it, so PyTorch finds no GPU."
+            + ("" if in_container(host) else " It works as root, so the cause is easy to miss."),
             [_permissions(node), ("groups", _groups(groups(host)))],
             _grant_access(host, node),
         ),
@@ -142,6 +173,20 @@ def render_access(host: Host, catalogue: Catalogue) -> Verdict:
         return tuple(findings)
     if unknown:
         return _unknown(host, ", ".join(unknown))
+    if not known and in_container(host):
+        return (
+            error(
+                "/dev/dri",
+                "The card's render node /dev/dri/renderD* is missing in this container.",
+                "ROCm allocates the card's memory through it; without it PyTorch finds no GPU.",
+                [("/dev/dri", ", ".join(row.path for row in host.amd.render) or "no render node")],
+                by_hand(
+                    _PROXMOX.format("/dev/dri/renderD128")
+                    if (host.os.virtualisation or "").startswith("lxc")
+                    else "Start the container with --device=/dev/kfd --device=/dev/dri."
+                ),
+            ),
+        )
     if not known:
         return Skip("The card has no render node, because its driver is not bound: see driver.bound.")
     return Ok(f"{user(host) or 'This user'} can open {', '.join(known)}.")

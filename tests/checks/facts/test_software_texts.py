@@ -7,7 +7,7 @@ import pytest
 from checks.catalogue import catalogue
 from checks.facts import apt
 from checks.facts.apt_sources import owner, parse_list, parse_sources
-from checks.facts.docker import parse_daemon_json, parse_info, parse_problem, parse_runtimes
+from checks.facts.docker import parse_answerer, parse_daemon_json, parse_info, parse_problem, parse_runtimes
 from checks.facts.person import database_groups, parse_group, parse_primary
 from checks.facts.python import parse_minor, parse_patchlevel
 from checks.facts.resources import parse_cgroup, parse_cpuinfo, parse_limit, parse_meminfo
@@ -241,6 +241,28 @@ SILENT = """{"ServerVersion":"","Runtimes":null,"SecurityOptions":null,"CDISpecD
 
 def answer(stdout: str, stderr: str = "", rc: int | None = 0, problem: str = "") -> Outcome:
     return Outcome(("docker", "info"), rc, stdout, stderr, 0.1, problem)
+
+
+@pytest.mark.parametrize(
+    ("fields", "who"),
+    [
+        # canonical/docker-snap#148, #180
+        ('"DockerRootDir":"/var/snap/docker/common/var-lib-docker","OperatingSystem":"Ubuntu Core 22"', "snap"),
+        ('"DockerRootDir":"/var/snap/docker/2932/var-lib-docker/"', "snap"),
+        # the snap's client, answered by docker-ce; a data-root of one's own
+        ('"DockerRootDir":"/var/lib/docker","OperatingSystem":"Ubuntu 24.04.2 LTS"', None),
+        ('"DockerRootDir":"/data/snap/docker"', None),
+        # rootless Docker
+        ('"DockerRootDir":"/home/alex/.local/share/docker","SecurityOptions":["name=rootless"]', None),
+        # podman's service behind Docker's command, of root and of a user
+        ('"DockerRootDir":"/var/lib/containers/storage","ServerVersion":"4.9.3"', "podman"),
+        ('"DockerRootDir":"/home/alex/.local/share/containers/storage","ServerVersion":"5.4.2"', "podman"),
+        ('"DockerRootDir":"/var/lib/docker","OperatingSystem":"Docker Desktop"', "desktop"),
+        ('"ClientInfo":{"Context":"desktop-linux"}', "desktop"),
+    ],
+)
+def test_which_engine_answered(fields: str, who: str | None) -> None:
+    assert parse_answerer(parse_info(f"{{{fields}}}\n")) == who
 
 
 def test_docker_info() -> None:

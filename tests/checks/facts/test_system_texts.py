@@ -22,8 +22,9 @@ from checks.facts.kernel import (
     reduce_log,
     version_key,
 )
-from checks.facts.os import parse_os_release, parse_virtualisation
+from checks.facts.os import is_wsl, parse_os_release, parse_virtualisation
 from checks.facts.pci import parse_aer, parse_bars, parse_hex, parse_speed
+from checks.facts.wsl import parse_generation
 from tests.subjects import for_each
 
 NOBLE = """PRETTY_NAME="Ubuntu 24.04.3 LTS"
@@ -67,6 +68,21 @@ GUEST = "flags\t\t: fpu vme de pse tsc msr sse sse2 hypervisor lahf_lm\n"
 )
 def test_virtualisation(osrelease: str, container: str, dmi: str, cpuinfo: str, expected: str) -> None:
     assert parse_virtualisation(osrelease, container, dmi, cpuinfo) == expected
+
+
+@pytest.mark.parametrize(
+    ("osrelease", "generation"),
+    [
+        ("4.4.0-22621-Microsoft", 1),
+        ("4.4.0-19041-Microsoft", 1),
+        ("5.15.167.4-microsoft-standard-WSL2", 2),
+        ("6.6.87.2-microsoft-standard-WSL2+", 2),
+        # a kernel of one's own (microsoft/WSL#10289)
+        ("6.1.38-microsoft-standard", 2),
+    ],
+)
+def test_the_generation_of_wsl(osrelease: str, generation: int) -> None:
+    assert is_wsl(osrelease) and parse_generation(osrelease) == generation
 
 
 def test_kernel_releases_sort_by_number() -> None:

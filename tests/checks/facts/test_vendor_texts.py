@@ -7,7 +7,7 @@ import json
 import pytest
 
 from checks.facts.amd import parse_gfx, parse_node, parse_smi
-from checks.facts.nvidia import parse_cdi, parse_library, parse_nvml, parse_proc_version
+from checks.facts.nvidia import parse_cdi, parse_cdi_schema, parse_library, parse_nvml, parse_proc_version
 from machine.local import ABSENT, TIMED_OUT, Outcome
 
 PROPRIETARY = """NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 18:56:32 UTC 2023
@@ -28,6 +28,25 @@ def test_the_loaded_module_and_its_kind() -> None:
 def test_the_library_on_disk() -> None:
     assert parse_library("libnvidia-ml.so.580.95.05") == "580.95.05"
     assert parse_library("libnvidia-ml.so.1") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "schema"),
+    [
+        ("---\ncdiVersion: 0.7.0\nkind: nvidia.com/gpu\n", "0.7.0"),
+        ('cdiVersion: "0.5.0"\nkind: nvidia.com/gpu\n', "0.5.0"),
+        ('{"cdiVersion": "0.6.0", "kind": "nvidia.com/gpu"}', "0.6.0"),
+        # NVIDIA/nvidia-container-toolkit#1860: the field decides, whatever is declared
+        ("cdiVersion: 0.5.0\ncontainerEdits:\n    additionalGids:\n    - 44\n", "0.7.0"),
+        ('{"cdiVersion":"0.5.0","devices":[{"containerEdits":{"additionalGids":[44]}}]}', "0.7.0"),
+        ("cdiVersion: 1.1.0\ncontainerEdits:\n  additionalGids: [44]\n", "1.1.0"),
+        ("cdiVersion: 0.10.0\n", "0.10.0"),
+        ("kind: nvidia.com/gpu\n", None),
+        ("", None),
+    ],
+)
+def test_the_cdi_version_that_a_reader_needs(content: str, schema: str | None) -> None:
+    assert parse_cdi_schema(content) == schema
 
 
 def test_cdi_specs_in_both_notations() -> None:

@@ -86,7 +86,7 @@ FAULTS = (
     Fault(
         "os.virtual",
         but(NONE, os={"virtualisation": "wsl"}, cards=(), apt={"packages": NVIDIA_PACKAGES}),
-        WARN,
+        FAIL,
         "driver is installed inside WSL",
     ),
     Fault("os.vgpu", but(N, nvidia={"nvml": (nvml(name="GRID A100-10C"),)}), PASS, "slice"),

@@ -11,6 +11,7 @@ from tests.checks.rules import (
     cases_card,
     cases_driver,
     cases_hardware,
+    cases_places,
     cases_software,
     cases_training,
     cases_upkeep,
@@ -19,7 +20,16 @@ from tests.checks.rules.case import Blind, Fault, LookAlike
 from tests.checks.rules.hosts import amd_card, but, healthy_amd
 from tests.subjects import for_each
 
-TABLES = (cases_amd_smi, cases_card, cases_driver, cases_hardware, cases_software, cases_training, cases_upkeep)
+TABLES = (
+    cases_amd_smi,
+    cases_card,
+    cases_driver,
+    cases_hardware,
+    cases_places,
+    cases_software,
+    cases_training,
+    cases_upkeep,
+)
 FAULTS: list[Fault] = [case for table in TABLES for case in table.FAULTS]
 LOOK_ALIKES: list[LookAlike] = [case for table in TABLES for case in table.LOOK_ALIKES]
 BLIND: list[Blind] = [case for table in TABLES for case in table.BLIND]

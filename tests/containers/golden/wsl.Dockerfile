@@ -1,6 +1,6 @@
 # The training image of the stack cu130: torch 2.13.0 (cuda 13.0), Axolotl 0.19.0, bitsandbytes 0.50.2.
 # Written by `gpu-setup image render`; build it with `gpu-setup image build`, which adds lock.txt, worker/ and wheels/.
-# Why this stack: NVIDIA GeForce RTX 4090 (8.9); driver 580.88 meets the minimum 580.65.06.
+# Why this stack: RTX 4090 (8.9); driver 580.88 meets the minimum 580.65.06.
 # Note: unverified: the stack cu130 has not been built and run for this project yet.
 # Note: base: the index's digest, as pinned by several public projects in September 2026; not pulled by this
 #   project: unverified.

@@ -171,7 +171,7 @@ def test_a_step_that_the_person_saw_as_done_is_not_done_by_root() -> None:
 
 
 def test_a_request_for_a_machine_that_the_planner_refuses() -> None:
-    wsl = honest("wsl")
+    wsl = honest("wsl-linux-driver")
     with pytest.raises(Refused) as refused:
         approved_plan(ApplyRequest(kind="apply", plan=OWN), wsl)
     assert refused.value.code == "plan.wsl"

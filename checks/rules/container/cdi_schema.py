@@ -1,0 +1,61 @@
+"""Which container engine here can read CDI descriptions of which version."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from checks.catalogue import Catalogue, CdiReader
+from checks.facts.host import Host
+from checks.rules.cards import numbers
+from checks.rules.installed import packages
+
+# keeps the toolkit (1.19.1 or newer) to CDI 0.5.0 (its release notes, known issues)
+FLAG = "no-additional-gids-for-device-nodes"
+VARIABLE = "NVIDIA_CTK_CDI_GENERATE_FEATURE_FLAGS"
+
+
+class OldEngine(NamedTuple):
+    """An engine that uses CDI and is older than the version that `reader` names."""
+
+    name: str
+    version: str
+    reader: CdiReader
+
+
+def old_engines(host: Host, catalogue: Catalogue) -> tuple[OldEngine, ...]:
+    """Engines here that find cards with CDI and cannot read each version of it. One of unknown version is left out."""
+    docker, found = host.docker, dict[str, str | None]()
+    podman = [row.version for row in packages(host, "podman") if row.name == "podman"]
+    if docker.kind == "podman" or podman:
+        found["podman"] = podman[0] if podman else docker.version
+    if docker.kind not in (None, "podman") and docker.cdi_dirs:
+        found["docker"] = docker.version
+    return tuple(
+        OldEngine(name, version, row)
+        for name, version in found.items()
+        for row in catalogue.cdi_readers
+        if version and row.engine == name and _release(version) and _release(version) < _release(row.since)
+    )
+
+
+def engine_in_use(host: Host) -> str:
+    """The engine of `Host.docker`, by its name in the catalogue."""
+    return "podman" if host.docker.kind == "podman" else "docker"
+
+
+def unreadable(
+    host: Host, catalogue: Catalogue, engines: tuple[str, ...] = ("docker", "podman")
+) -> tuple[tuple[OldEngine, str, str], ...]:
+    """(engine, path, version) of each CDI description that one of these engines refuses."""
+    return tuple(
+        (engine, path, schema)
+        for engine in old_engines(host, catalogue)
+        if engine.name in engines
+        for path, schema in host.nvidia.cdi_schemas or ()
+        if numbers(schema) >= numbers(engine.reader.schema)
+    )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Major and minor number: an epoch may come before, and a packager's number after (`5:28.5.2-1`, `4.9.3+ds1`)."""
+    return numbers(version.rpartition(":")[2])[:2]
