@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from checks.catalogue import catalogue
 from checks.facts.host import Docker, Host
@@ -91,8 +92,12 @@ def test_a_linux_driver_in_wsl_is_removed_by_its_packages() -> None:
     assert found["wsl.gpu"].caused_by == "os.virtual"
 
 
-def test_a_card_in_wsl_trains_on_its_stack() -> None:
-    choice = choose_stack(working(), catalogue())
+@pytest.mark.parametrize("device", ["2206", ""])
+def test_a_card_in_wsl_trains_on_its_stack(device: str) -> None:
+    """NVML's compute capability is enough, also where it reports no PCI id."""
+    host = working()
+    host = but(host, cards=tuple(structs.replace(card, device=device) for card in host.cards or ()))
+    choice = choose_stack(host, catalogue())
     assert choice.gpu and choice.target == "8.6" and choice.stack.vendor == "nvidia"
     assert device_access(but(working(), docker=Docker(kind="desktop", answers=True)), ImageVendor.NVIDIA) is Access.GPUS
 
