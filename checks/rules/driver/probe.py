@@ -64,6 +64,8 @@ def failed_probe(host: Host, card: PciCard, driver: str) -> tuple[tuple[str, ...
     for line in host.kernel.log or ():
         if card.slot not in line and driver not in line.lower() and "NVRM" not in line:
             continue
+        if re.search(r"\b(?:nouveau|radeon)\b", line) and driver not in line:
+            continue
         other = re.search(_ADDRESS, line)
         if other and cards.bus_address(other[0]) != cards.bus_address(card.slot):
             continue

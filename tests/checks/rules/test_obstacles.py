@@ -439,7 +439,7 @@ ROWS = (
         but(A, apt={"packages": (package("rocminfo", "5.7.1-3build1"),), "sources": (
             AptSource(file="/etc/apt/sources.list.d/rocm.list", uri="https://repo.radeon.com/rocm/apt/7.0.1",
                       suite="noble", owner="amd-rocm"),)}),
-        "rocminfo 5.7.1-3build1", ("Pin-Priority: 600", "sudo apt-get remove rocminfo"), ("gpu-setup apply",)),
+        "rocminfo 5.7.1-3build1", ("Pin-Priority: 600", "sudo apt-get remove rocminfo", "gpu-setup apply"), ()),
 )  # fmt: skip
 
 
