@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from typing import NamedTuple
 
+import msgspec
+
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from gpu_setup.envelope import Answer
@@ -54,7 +56,12 @@ def run_plan(kind: RunKind, plan: Plan, target: Target, consent: Consent) -> Ans
     agreed = ask_while_busy(plan, target, consent)
     engine = target.host.docker
     request = make_request(kind, plan, target.machine, os.environ, docker=engine, busy=agreed, reboot=consent.reboot)
-    return run_as_root(("apply", "--inside"), request, consent.as_json)
+    answer = run_as_root(("apply", "--inside"), request, consent.as_json)
+    run = answer.data
+    if plan.unresolved and isinstance(run, ApplyRun) and run.next == "gpu-setup up":
+        # root does not know it, and training would fail
+        return answer_of(msgspec.structs.replace(run, next="gpu-setup doctor"))
+    return answer
 
 
 def show_plan(plan: Plan, title: str, consent: Consent) -> None:

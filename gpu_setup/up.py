@@ -66,12 +66,13 @@ def inspect(machine: Machine, catalogue: Catalogue) -> Seen:
     from checks.registry import ALL
     from checks.runner import run
     from provision.plan.planner import make_plan
+    from provision.plan.unresolved import with_unresolved
     from provision.target import PlanTarget
 
     host = read_host(machine)
-    return Seen(
-        host, run(host, catalogue, ALL), make_plan(host, catalogue, PlanTarget()), choose_stack(host, catalogue)
-    )
+    report = run(host, catalogue, ALL)
+    plan = with_unresolved(make_plan(host, catalogue, PlanTarget()), report)
+    return Seen(host, report, plan, choose_stack(host, catalogue))
 
 
 def to_install(seen: Seen) -> bool:

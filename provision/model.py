@@ -84,7 +84,8 @@ class AptInstall(Action, frozen=True, kw_only=True, tag="apt-install"):
 
     `brings` and `removes` are what apt's simulation installs and removes besides the named packages; empty when apt
     was not asked. `files`: package files on this machine, used instead of a repository. `upgrade`: only the named
-    versions are enough, not any installed version.
+    versions are enough, not any installed version. `one_source`: an installed package of another source than Ubuntu's
+    archive (`ubuntu`) or NVIDIA's repository (`nvidia`) is not enough, and its version may be lower.
     """
 
     packages: tuple[WantedPackage, ...]
@@ -94,6 +95,7 @@ class AptInstall(Action, frozen=True, kw_only=True, tag="apt-install"):
     removes: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     upgrade: bool = False
+    one_source: Literal["ubuntu", "nvidia"] | None = None
 
     def removed_packages(self) -> tuple[str, ...]:
         return self.remove
@@ -241,6 +243,14 @@ class Refusal(PlanStruct, frozen=True, kw_only=True):
     next: str
 
 
+class Unresolved(PlanStruct, frozen=True, kw_only=True):
+    """A finding of the doctor that stops training and that no step cures: `check` is its id, `fix` what to do first."""
+
+    check: str
+    summary: str
+    fix: str
+
+
 class PlanPart(PlanStruct, frozen=True, kw_only=True):
     """What one planner contributes: steps in order, and separately the reboot, which is the last step of the plan."""
 
@@ -256,7 +266,7 @@ class Plan(PlanStruct, frozen=True, kw_only=True):
 
     `host_digest` covers only the facts that the plan depends on, so a change of temperature does not matter; `facts`
     lists these facts by name, so that `apply` can report what has changed since. `without`: driver branches that have
-    no packages or modules for this machine, according to apt.
+    no packages or modules for this machine, according to apt. `unresolved`: what stops training and is not in the plan.
     """
 
     machine: str
@@ -272,6 +282,7 @@ class Plan(PlanStruct, frozen=True, kw_only=True):
     digest: str = ""
     without: tuple[int, ...] = ()
     facts: dict[str, str] = msgspec.field(default_factory=dict)
+    unresolved: tuple[Unresolved, ...] = ()
 
     def open_steps(self) -> tuple[Step, ...]:
         """The steps that are not done yet: the answer of `plan --check`."""

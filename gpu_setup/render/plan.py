@@ -30,8 +30,19 @@ def plan_text(plan: Plan, machine: str, verbose: bool, hint: bool = True) -> str
         lines += [*_step(step, verbose), ""]
     for note in plan.notes:
         lines += wrap_text(note, "  ", first="· ")
-    lines += _sums(plan, hint)
+    lines += [*_unresolved(plan), *_sums(plan, hint)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _unresolved(plan: Plan) -> list[str]:
+    """What a person must do, because no step of the plan does it."""
+    if not plan.unresolved:
+        return []
+    lines = ["", style("Training needs this first, and the plan does not do it:", bold=True)]
+    for left in plan.unresolved:
+        lines += wrap_text(f"{left.summary} ({left.check})", "  ", first=style("✗ ", fg="red", bold=True))
+        lines += wrap_text(left.fix, "    ")
+    return [*lines, ""]
 
 
 def _step(step: Step, verbose: bool) -> list[str]:
@@ -55,6 +66,11 @@ def _step(step: Step, verbose: bool) -> list[str]:
         if step.undo:
             lines += wrap_text(f"undo: {step.undo}", "    ")
     return lines
+
+
+def next_command(plan: Plan) -> str:
+    """After a plan with nothing to do: train, or look at what stops it."""
+    return "gpu-setup doctor" if plan.unresolved else "gpu-setup up"
 
 
 def _packages(action: AptInstall, verbose: bool) -> list[str]:
@@ -83,7 +99,8 @@ def _sums(plan: Plan, hint: bool) -> list[str]:
     if plan.refusals:
         return []
     if not open_steps:
-        return ["Nothing to do.", f"{style('Next: ', bold=True)}gpu-setup up"]
+        following = f"{style('Next: ', bold=True)}{next_command(plan)}"
+        return ["No step of gpu-setup's fixes that." if plan.unresolved else "Nothing to do.", following]
     if plan.download_bytes is not None:
         download = f"about {size(plan.download_bytes)} to download"
     else:

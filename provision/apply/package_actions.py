@@ -10,6 +10,7 @@ from machine.errors import OutsideFailed, Problem, Refused
 from machine.events import Event
 from provision.apply_context import ApplyContext
 from provision.model import AptHold, AptInstall, AptMark, AptRemove, DpkgRepair, WantedPackage
+from provision.plan.driver_set import is_from
 from provision.plan.package_steps import is_older
 from provision.system import apt, apt_errors, dpkg, system_files
 from provision.system.apt_simulation import AptChange
@@ -45,7 +46,12 @@ def is_installed(action: AptInstall, context: ApplyContext) -> bool:
         and all(_is_sufficient(wanted, found.version(wanted.name)) for wanted in action.packages)
         and (not exact or all(found.version(w.name) == w.version for w in action.packages if w.version))
         and not any(name in there for name in action.remove)
+        and all(_is_of_source(wanted, found.version(wanted.name), action.one_source) for wanted in action.packages)
     )
+
+
+def _is_of_source(wanted: WantedPackage, version: str | None, source: str | None) -> bool:
+    return source is None or version is None or is_from(wanted.name, version, source)
 
 
 def _is_sufficient(wanted: WantedPackage, version: str | None) -> bool:
@@ -73,12 +79,19 @@ def is_held(action: AptHold, context: ApplyContext) -> bool:
 
 def is_repaired(action: DpkgRepair, context: ApplyContext) -> bool:
     found = dpkg.read(context.machine)
-    return not found.interrupted and set(found.broken_packages()) <= set(action.leaving)
+    unfinished = set(found.broken_packages()) - set(action.leaving)
+    return not found.interrupted and not unfinished and not half_installed(action, found)
+
+
+def half_installed(action: DpkgRepair, found: dpkg.DpkgDatabase) -> tuple[str, ...]:
+    """Of the packages that a later step removes, those that dpkg wants to be reinstalled first."""
+    rows = ((name, found.records.get(name)) for name in action.leaving)
+    return tuple(name for name, record in rows if record is not None and record.state == "half-installed")
 
 
 def install_arguments(action: AptInstall) -> tuple[str, ...]:
     names = action.files or tuple(wanted.name for wanted in action.packages)
-    extra = ("--allow-downgrades",) if action.files else ()
+    extra = ("--allow-downgrades",) if action.files or action.one_source else ()
     return (*extra, "install", *names, *(f"{name}-" for name in action.remove))
 
 
@@ -233,8 +246,18 @@ def hold(action: AptHold, context: ApplyContext) -> None:
 
 
 def repair(action: DpkgRepair, context: ApplyContext) -> None:
-    """`dpkg --configure -a`; where that is not enough, apt installs what is missing and removes nothing unapproved."""
-    outcome = apt.call(context, ("dpkg", "--configure", "-a", "--force-confdef", "--force-confold"))
+    """Configure what is unfinished; then, if needed, apt installs what is missing and removes nothing unapproved.
+
+    Packages that a later step removes are left out: their scripts failed before. apt refuses all work while one of them
+    is half-installed, and such a package has no files to lose: it is removed here.
+    """
+    found = dpkg.read(context.machine)
+    pending = tuple(name for name in found.broken_packages() if name not in action.leaving)
+    names = pending if action.leaving and not found.interrupted else ("-a",)
+    argv = ("dpkg", "--configure", "--force-confdef", "--force-confold", *names)
+    outcome = apt.call(context, argv) if names else None
+    if stuck := half_installed(action, found):
+        apt.call(context, ("dpkg", "--remove", "--force-remove-reinstreq", "--force-depends", *stuck))
     if is_repaired(action, context):
         return
     change = apt.simulate(context, ("--fix-broken", "install"))
@@ -249,9 +272,8 @@ def repair(action: DpkgRepair, context: ApplyContext) -> None:
     if not change.empty:
         apt.transaction(context, ("--fix-broken", "install"))
     if not is_repaired(action, context):
-        failed = apt_errors.apt_problem(
-            ("dpkg", "--configure", "-a"), outcome._replace(rc=outcome.rc or 1), context.title
-        )
+        outcome = outcome or apt.call(context, ("dpkg", "--audit"))
+        failed = apt_errors.apt_problem(argv, outcome._replace(rc=outcome.rc or 1), context.title)
         names = dpkg.read(context.machine).broken_packages()
         command = f"sudo apt-get remove {' '.join(names)}"
         failed.next = f"Repair or remove {', '.join(names)} ({command}), then: gpu-setup apply"

@@ -14,10 +14,13 @@ from typing import NamedTuple
 import msgspec
 
 from checks.catalogue import Catalogue
+from checks.rules.apt.repositories import KEY_FILE
 from machine.errors import Refused
 from provision.model import (
     AnyAction,
     AptInstall,
+    AptKey,
+    AptPreference,
     AptRemove,
     DpkgRepair,
     KernelModule,
@@ -109,8 +112,12 @@ class AllowList(NamedTuple):
                 return _unlike("user name", (user,), is_user_name)
             case MokEnroll(certificate=path, module=module) if module in MODULES:
                 return _unlike("path", (path,), _is_path)
-            case KernelModule(change="allow", name=amd.MODULE, file=path) if step.state is State.MANUAL:
+            case KernelModule(change="allow", name=name, file=path) if step.state is State.MANUAL and name in MODULES:
                 return _unlike("path", (path,), _is_path)
+            case AptKey(keyring=path) as action if self._is_known_key(action):
+                return _unlike("key file", (path,), lambda text: re.fullmatch(KEY_FILE, text) is not None)
+            case AptPreference(packages=packages) as action if action in nvidia.one_source_pins(packages):
+                return _unlike("package of the driver", packages, self._is_in_driver_set)
             case container_engine.ROOTLESS_RUNTIME if step.state is State.MANUAL:
                 return None
             case WriteFile(path=path, content=amd.EMPTIED, mode=0o644, merge=False):
@@ -119,7 +126,7 @@ class AllowList(NamedTuple):
 
     def _install_problem(self, action: AptInstall, state: State) -> str | None:
         """An update, and a driver that is installed and kept, name whatever exists of driver and kernel."""
-        any_member = action.upgrade or state is State.DONE
+        any_member = action.upgrade or action.one_source is not None or state is State.DONE
 
         def may_install(name: str) -> bool:
             if self._is_in_driver_set(name):
@@ -137,6 +144,11 @@ class AllowList(NamedTuple):
             or _unlike("version", versions, lambda text: _VERSION.fullmatch(text) is not None)
             or _unlike("package to forbid", action.forbid, self.forbidden.__contains__)
         )
+
+    def _is_known_key(self, action: AptKey) -> bool:
+        """The key of a repository, in another file than usual."""
+        bare = msgspec.structs.replace(action, keyring="")
+        return any(isinstance(k, AptKey) and msgspec.structs.replace(k, keyring="") == bare for k in self.fixed)
 
     def _is_listed(self, name: str) -> bool:
         return self.packages.fullmatch(name) is not None

@@ -6,7 +6,9 @@ from fnmatch import fnmatchcase
 
 from checks.catalogue import Catalogue, Repository
 from checks.facts.host import Host
-from provision.model import AptPreference, AptRemove, KernelModule, PlanPart, Refusal, State, Step, WriteFile
+from checks.rules import next_boot
+from checks.rules.apt.repositories import is_rocm_pin, legacy_rocm_sources, ubuntus_rocm
+from provision.model import AptPreference, AptRemove, PlanPart, Refusal, State, Step, WriteFile
 from provision.plan import repositories
 from provision.plan.boot_guard import guard_step
 from provision.plan.dkms import module_step
@@ -18,8 +20,16 @@ from provision.plan.kernels import (
     next_release,
     version_numbers,
 )
-from provision.plan.package_steps import explain, install_step, installed_package, names, reboot_step, state_of
-from provision.plan.plan_cards import PlannedCard, card_list
+from provision.plan.module_loading import allow_steps, reboot_for
+from provision.plan.package_steps import (
+    explain,
+    install_step,
+    installed_package,
+    names,
+    reboot_step,
+    state_of,
+)
+from provision.plan.plan_cards import PlannedCard
 from provision.plan.secure_boot import enrol_step
 from provision.target import DriverSource, PlanTarget, Rocm
 
@@ -29,7 +39,10 @@ LAYOUT = "amd.rocm."
 OTHER_ROCM = ("rocm.legacy", "rocm.legacy.runtime", "rocm.legacy.core", "rocm.7.14", "rocm.10")
 ROCM_NAMES = ("amdrocm*",)
 DKMS = ("amdgpu.dkms", "amdgpu.dkms.firmware")
-REMOVED = (*DKMS, *OTHER_ROCM)
+REMOVE_DKMS = "amdgpu-dkms-remove"
+# Ubuntu 24.04's packages that have names of AMD's: AMD's depend on exactly their own version of each
+UBUNTU_ROCM = "rocm.ubuntu-names"
+REMOVED = (*DKMS, *OTHER_ROCM, UBUNTU_ROCM)
 EMPTIED = "# emptied by gpu-setup: ROCm is installed from another repository now\n"
 
 
@@ -50,11 +63,13 @@ def plan(host: Host, catalogue: Catalogue, target: PlanTarget, cards: tuple[Plan
     part = _dkms_route(host, catalogue) if source is DriverSource.DKMS else _in_tree_route(host, catalogue, cards)
     if part.refusals:
         return part
-    steps = (*_allow(host), *part.steps)
-    restart = part.restart or _restart(host, cards, steps)
-    notes = () if target.rocm is Rocm.HOST else (_no_rocm_note(host),)
+    restart = part.restart or _restart(host, cards, part.steps)
+    steps = (*allow_steps(host, MODULE), *part.steps)
     if target.rocm is Rocm.HOST:
         steps = (*steps, *_rocm_on_host(host, catalogue, cards))
+    else:
+        steps = (*steps, *_amd_before_ubuntu(host, catalogue))
+    notes = (*_kernel_note(host, part.steps), *(() if target.rocm is Rocm.HOST else (_no_rocm_note(host),)))
     return PlanPart(steps=steps, restart=restart, notes=notes, source=source)
 
 
@@ -70,9 +85,20 @@ def floor(catalogue: Catalogue, cards: tuple[PlannedCard, ...]) -> tuple[str | N
 
 
 def _present_source(host: Host, catalogue: Catalogue) -> DriverSource:
-    """AMD's DKMS driver is kept where it works; otherwise the kernel's driver."""
-    there = any(installed_package(host, name) for name in names(catalogue, "amdgpu.dkms"))
-    return DriverSource.DKMS if there and host.amd.loaded and host.amd.module_version else DriverSource.IN_TREE
+    """AMD's DKMS driver is kept where it works or will at the next boot; otherwise the kernel's driver."""
+    return DriverSource.DKMS if keeps_dkms(host, catalogue) else DriverSource.IN_TREE
+
+
+def keeps_dkms(host: Host, catalogue: Catalogue) -> bool:
+    """Whether amdgpu-dkms is complete, and its module is loaded or is the one of the next boot: not running yet, or
+    loaded by hand, is not broken.
+
+    Also where the modules could not be read: nothing is removed on a guess.
+    """
+    there = [installed_package(host, name) for name in names(catalogue, "amdgpu.dkms")]
+    file = next_boot.module_file(host, MODULE)
+    works = bool(host.amd.loaded and host.amd.module_version) or host.kernel.modules is None
+    return all(there) and (works or (file is not None and file.origin == "dkms"))
 
 
 def _in_tree_route(host: Host, catalogue: Catalogue, cards: tuple[PlannedCard, ...]) -> PlanPart:
@@ -130,13 +156,16 @@ def _remove_dkms(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
     if not there:
         return ()
     state = state_of(host, True)
+    unfinished = any(name in (host.apt.broken or ()) for name in there)
+    release = next_release(host)
     because = (
-        "amdgpu-dkms is installed, but its module is not loaded: it supports few kernels, and a failed build leaves "
-        "dpkg half-configured. The kernel's amdgpu is used instead; the firmware package is removed too."
+        f"{'dpkg could not finish amdgpu-dkms' if unfinished else 'amdgpu-dkms has no module'} for the kernel "
+        f"{release or 'that boots next'}: it supports few kernels, and building it again fails again. The kernel's own "
+        "amdgpu is used instead; the firmware package is removed too."
     )
     return (
         Step(
-            id="amdgpu-dkms-remove",
+            id=REMOVE_DKMS,
             title="Remove amdgpu-dkms",
             action=AptRemove(packages=there),
             state=state,
@@ -150,14 +179,18 @@ def _remove_dkms(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
 def _dkms_route(host: Host, catalogue: Catalogue) -> PlanPart:
     kernels = flavours(host, catalogue)
     newest, oldest = names(catalogue, "kernel.hwe"), names(catalogue, "kernel.ga")
-    loaded = host.amd.loaded and host.amd.module_version
-    if loaded:
-        because = f"amdgpu-dkms {host.amd.module_version} is loaded: it is kept."
-        return PlanPart(
-            steps=(
-                install_step(host, "amdgpu", "AMD's amdgpu-dkms", names(catalogue, "amdgpu.dkms"), because, done=True),
-            )
+    if keeps_dkms(host, catalogue):
+        because = (
+            f"amdgpu-dkms {host.amd.module_version} is loaded: it is kept."
+            if host.amd.loaded and host.amd.module_version
+            else f"amdgpu-dkms is complete and has a module for the kernel {next_release(host)}: it is kept."
         )
+        kept = install_step(host, "amdgpu", "AMD's amdgpu-dkms", names(catalogue, "amdgpu.dkms"), because, done=True)
+        key = None if host.amd.loaded else enrol_step(host, "amdgpu-dkms", MODULE)
+        if key is None or key.state is State.DONE:
+            return PlanPart(steps=(kept,))
+        answered = reboot_step("MokManager enrols the key during the reboot, with your answer.")
+        return PlanPart(steps=(kept, key), restart=answered)
     image = names(catalogue, "kernel.image", flavour="")[0]
     ga = {name.removeprefix("linux-") for name in oldest}
     if host.apt.packages is not None and (other := [flavour for flavour in kernels if flavour not in ga]):
@@ -207,30 +240,72 @@ def _dkms_route(host: Host, catalogue: Catalogue) -> PlanPart:
     return PlanPart(steps=steps, restart=restart)
 
 
-def _allow(host: Host) -> tuple[Step, ...]:
-    """A blacklist line is a person's decision: it is shown, and removed by hand."""
-    return tuple(
-        Step(
-            id="amdgpu-allow",
-            title=f"Remove amdgpu from the blacklist in {file}",
-            action=KernelModule(name=MODULE, change="allow", file=file),
-            state=State.MANUAL,
-            because=f"{file} prevents amdgpu from loading, and it is not known who wrote the line: remove it yourself.",
-            commands=(("update-initramfs", "-u", "-k", "all"),),
-            undo=f"nothing: {file} is yours",
-        )
-        for module, file in (host.kernel.blacklisted or ())[:64]
-        if module == MODULE
-    )[:1]
-
-
 def _restart(host: Host, cards: tuple[PlannedCard, ...], steps: tuple[Step, ...]) -> Step | None:
-    if any(step.state is not State.DONE for step in steps):
-        return reboot_step("The kernel and its amdgpu change at the next boot.")
     idle = tuple(seen for seen in cards if seen.pci.driver != MODULE)
-    if host.amd.loaded is False or (idle and host.amd.loaded is not None):
-        return reboot_step(f"amdgpu does not control {card_list(idle) or 'the GPU'} yet; it does from the next boot.")
-    return None
+    changed = [step for step in steps if step.state is not State.DONE]
+    # the kernel's module takes over from AMD's at some next boot; one that is not loaded leaves no trace
+    if all(step.id == REMOVE_DKMS for step in changed) and not idle and not _replaces_loaded(host):
+        return None
+    if changed:
+        return reboot_step("The kernel and its amdgpu change at the next boot.")
+    return reboot_for(host, MODULE, idle) if idle and host.amd.loaded is not None else None
+
+
+def _kernel_note(host: Host, steps: tuple[Step, ...]) -> tuple[str, ...]:
+    removes = any(step.id == REMOVE_DKMS for step in steps)
+    if not (removes and host.amd.module_version and next_boot.older_kernel_is_chosen(host)):
+        return ()
+    note = (
+        f"AMD's module stays loaded until the next boot. GRUB boots {host.kernel.next_boot} unless you choose "
+        f"{host.kernel.release} in its menu again (Advanced options); both have the kernel's own amdgpu."
+    )
+    return (note,)
+
+
+def _replaces_loaded(host: Host) -> bool:
+    """Whether AMD's module runs now and the next boot is of the same kernel, so that only a reboot replaces it."""
+    return host.amd.module_version is not None and not next_boot.older_kernel_is_chosen(host)
+
+
+def _amd_before_ubuntu(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
+    """A person's repository of ROCm up to 7.2 gets its pin, and Ubuntu's packages of the same names are removed."""
+    row = catalogue.repository(f"{LAYOUT}legacy")
+    theirs = legacy_rocm_sources(host)
+    if not theirs or host.apt.pins is None:
+        return ()
+    steps = []
+    if not any(map(is_rocm_pin, host.apt.pins)):
+        steps.append(
+            repositories.pin_step(
+                host,
+                f"pin-{row.name}",
+                "Prefer AMD's packages, for ROCm only",
+                rocm_pin(row),
+                f"{theirs[0].file} enables AMD's repository, and Ubuntu has packages of the same names with higher "
+                "version numbers: without the pin apt mixes both.",
+            )
+        )
+    return (*steps, *_remove_ubuntus(host, catalogue))
+
+
+def _remove_ubuntus(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
+    there = ubuntus_rocm(host, catalogue)
+    if not there:
+        return ()
+    which = ", ".join(f"{package.name} {package.version}" for package in there)
+    wanted = tuple(package.name for package in there)
+    return (
+        Step(
+            id="rocm-remove-ubuntus",
+            title="Remove Ubuntu's packages that stand in for AMD's",
+            action=AptRemove(packages=wanted),
+            state=State.TODO,
+            because=f"{which} of Ubuntu outranks AMD's package of the same name, which AMD's other packages need in "
+            "exactly their version: apt reports unmet dependencies. A pin does not replace what is installed.",
+            commands=(("apt-get", "remove", "--yes", *wanted),),
+            undo=f"installs {', '.join(wanted)} again",
+        ),
+    )
 
 
 def _no_rocm_note(host: Host) -> str:

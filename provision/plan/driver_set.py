@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host, Package
+from checks.rules.installed import origin
 from provision.model import AptInstall
 from provision.plan.package_steps import first_names, found, names
 from provision.target import DriverSource
@@ -18,6 +19,12 @@ _PREBUILT = re.compile(r"linux-(?:modules|objects|signatures)-nvidia-")
 _MODULES = re.compile(r"linux-modules-nvidia-(([0-9]{3})(?:-server)?(?:-open)?)-(.+)")
 # NVIDIA's driver versions, which identify its packages without a branch in their names
 _VERSION = re.compile(r"(?:[0-9]+:)?([0-9]{3})[.-][0-9]")
+
+
+# programs beside the driver: those of the other source work with it
+_TOOLS = ("nvidia-settings", "nvidia-modprobe", "nvidia-xconfig", "nvidia-persistenced")
+ORIGINS = {DriverSource.ARCHIVE: "Ubuntu", DriverSource.NVIDIA: "NVIDIA"}
+_ORIGIN_OF = {"ubuntu": "Ubuntu", "nvidia": "NVIDIA"}
 
 
 class NewDriver(NamedTuple):
@@ -41,6 +48,25 @@ def members(host: Host, catalogue: Catalogue) -> tuple[Package, ...]:
     )
 
 
+def foreign_packages(host: Host, catalogue: Catalogue, source: DriverSource) -> tuple[Package, ...]:
+    """Packages of the set that are known to come from another source than this one."""
+    return tuple(
+        package
+        for package in members(host, catalogue)
+        if origin(package, host.os.id) not in (None, ORIGINS[source]) and package.name not in _TOOLS
+    )
+
+
+def is_prebuilt(name: str) -> bool:
+    """Whether the package holds Canonical's build of the module for one kernel, or follows such packages."""
+    return _PREBUILT.match(name) is not None
+
+
+def is_from(name: str, version: str, source: str) -> bool:
+    """Whether this version of a package may be of `ubuntu` or `nvidia`, by its form."""
+    return origin(Package(name=name, version=version, state="installed"), "ubuntu") in (None, _ORIGIN_OF[source])
+
+
 def replaced_packages(host: Host, catalogue: Catalogue, driver: NewDriver, metas: tuple[str, ...]) -> tuple[str, ...]:
     """Packages of another driver, removed in the new one's transaction: removing its meta package would keep libraries.
 
@@ -50,6 +76,7 @@ def replaced_packages(host: Host, catalogue: Catalogue, driver: NewDriver, metas
     source, tag, wanted, open_module = driver
     unwanted = {name for name, _ in found(host, first_names(catalogue, metas))} - set(wanted)
     numbered = any(tag_of(name) for name in wanted)
+    foreign = {package.name for package in foreign_packages(host, catalogue, source)}
     replaced = []
     for package in members(host, catalogue):
         name, other_tag = package.name, tag_of(package.name)
@@ -57,13 +84,14 @@ def replaced_packages(host: Host, catalogue: Catalogue, driver: NewDriver, metas
             continue
         if other_tag is None:
             # NVIDIA's packages have the driver's version and no number; Ubuntu's nvidia-settings has an older version
-            is_replaced = source is DriverSource.ARCHIVE and _leading(package.version) in _vendors(host, catalogue)
+            is_replaced = source is DriverSource.ARCHIVE and (
+                name in foreign or _leading(package.version) in _vendors(host, catalogue)
+            )
         elif source is DriverSource.NVIDIA and not numbered:
             is_replaced = not name.startswith("nvidia-driver-pinning")
         else:
             is_replaced = other_tag != tag
-        prebuilt = _PREBUILT.match(name) is not None
-        if prebuilt and (source is DriverSource.NVIDIA or ("-open" in name) != open_module):
+        if is_prebuilt(name) and (source is DriverSource.NVIDIA or ("-open" in name) != open_module):
             is_replaced = True
         if is_replaced or name in unwanted:
             replaced.append(name)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from checks.catalogue import Catalogue, Repository
 from checks.facts.host import Host
-from provision.model import AptPreference, PlanPart, Refusal, Service, State, Step, WriteFile
+from checks.rules import next_boot
+from checks.rules.installed import next_module
+from provision.model import AptPreference, KernelModule, PlanPart, Refusal, Service, State, Step, WriteFile
 from provision.plan import repositories, unattended
 from provision.plan.boot_guard import guard_step
 from provision.plan.dkms import module_step
 from provision.plan.driver_branch import BranchChoice, choose_branch, driver_floor
-from provision.plan.driver_set import NewDriver, i386_packages, replaced_packages
+from provision.plan.driver_set import (
+    ORIGINS,
+    NewDriver,
+    foreign_packages,
+    i386_packages,
+    is_prebuilt,
+    replaced_packages,
+)
 from provision.plan.installed_driver import (
     ARCHIVE,
     DESKTOP,
@@ -19,15 +30,18 @@ from provision.plan.installed_driver import (
     VENDOR,
     InstalledDriver,
     installed_driver,
+    mixture,
     replace_reason,
     unfinished_branch,
 )
-from provision.plan.kernels import kernel_without_module, kernels_to_cover
+from provision.plan.kernels import kernel_without_module, kernels_to_cover, next_release
+from provision.plan.module_loading import allow_steps, reboot_for
 from provision.plan.package_steps import first_names, found, install_step, names, reboot_step, sentence
 from provision.plan.plan_cards import PlannedCard, card_list
 from provision.plan.secure_boot import enrol_step, no_key_needed
 from provision.target import Display, DriverSource, PlanTarget
 
+MODULE = "nvidia"
 FREE_DRIVERS = ("nouveau", "nova_core", "nova_drm")
 BUILT_HERE = ("nvidia.archive.dkms.open", "nvidia.archive.dkms.proprietary")
 FORBIDDEN = (*BUILT_HERE, "dkms")
@@ -36,6 +50,9 @@ BLACKLIST_STEP = "nouveau-blacklist"
 KEEP_FREE_DRIVERS_OFF = "Keep nouveau and nova from binding the GPU first"
 NO_FREE_DRIVERS = WriteFile(path=BLACKLIST, content="".join(f"blacklist {name}\n" for name in FREE_DRIVERS))
 PERSISTENCE = Service(unit="nvidia-persistenced.service", change="enable")
+# steps after which the next boot loads another module
+LOADS_ANOTHER = ("nvidia-driver", "nvidia-module", "nvidia-next-kernel", BLACKLIST_STEP)
+NOT_RUNNING = "the driver is complete and not running yet"
 NO_KERNEL = "Neither the running nor the installed kernels could be read, so their packages cannot be named."
 
 
@@ -57,34 +74,87 @@ def plan(
     lowest, _ = driver_floor(catalogue, cards)
     current = installed_driver(host, catalogue)
     reason = replace_reason(host, catalogue, target, cards, current, lowest)
-    if reason is None:
-        kept = _keep_driver(host, catalogue, cards, current)
-        steps = (*kept.steps, *_existing_blacklist(host), *unattended.plan(host, catalogue))
-        return msgspec.structs.replace(kept, steps=steps)
+    waits = reason is None and current.version is None
+    if reason is None and (not waits or current.runfile):
+        return _kept_part(host, catalogue, cards, current)
     if current.runfile:
         return PlanPart(
             refusals=(
                 Refusal(
                     code="plan.runfile",
                     what="A driver from NVIDIA's .run file is installed and must be removed.",
-                    why=f"{sentence(reason)} apt does not manage the files of that installer and would overwrite them.",
+                    why=f"{sentence(reason or NOT_RUNNING)} apt does not manage the files of that installer and would "
+                    "overwrite them.",
                     next="sudo nvidia-uninstall, reboot, then gpu-setup plan",
                 ),
             )
         )
-    requested = target.branch or unfinished_branch(catalogue, cards, current, lowest)
+    part = _new_driver(host, catalogue, target, cards, current, reason or NOT_RUNNING, without)
+    if waits and (part.refusals or not _are_done(part.steps, "nvidia-driver")):
+        # it is complete and only not running: what is missing around it is added, but it is not replaced
+        return _kept_part(host, catalogue, cards, current)
+    return part
+
+
+def _kept_part(host: Host, catalogue: Catalogue, cards: tuple[PlannedCard, ...], current: InstalledDriver) -> PlanPart:
+    kept = _keep_driver(host, catalogue, cards, current)
+    pins = _hold_back(host, catalogue) if current.source is DriverSource.ARCHIVE else ()
+    held = _blacklist_holder(host, cards)
+    steps = (*allow_steps(host, MODULE), *pins, *kept.steps, *held, *unattended.plan(host, catalogue))
+    return msgspec.structs.replace(kept, steps=steps, restart=kept.restart or _restart(host, cards, held))
+
+
+def _new_driver(
+    host: Host,
+    catalogue: Catalogue,
+    target: PlanTarget,
+    cards: tuple[PlannedCard, ...],
+    current: InstalledDriver,
+    reason: str,
+    without: tuple[int, ...],
+) -> PlanPart:
+    """The route to a suitable driver; its steps are done where that driver is installed already."""
+    lowest, _ = driver_floor(catalogue, cards)
+    mixed = bool(mixture(host))
+    requested = target.branch or unfinished_branch(catalogue, cards, current, lowest, mixed)
     choice = choose_branch(catalogue, cards, requested, target.branch is None, without if requested is None else ())
     if isinstance(choice, Refusal):
         return PlanPart(refusals=(choice,))
-    choice = choice._replace(because=f"{sentence(reason)} {choice.because}")
+    one = " The packages of one source replace the others, so that module and libraries have one version."
+    choice = choice._replace(because=f"{sentence(reason)}{one if mixed else ''} {choice.because}")
     source = target.source if target.source is not DriverSource.AUTO else current.source or DriverSource.ARCHIVE
+    if target.source is DriverSource.AUTO and next_boot.failed_build(host, MODULE):
+        # prebuilt modules need no build
+        source = DriverSource.ARCHIVE
     if source is DriverSource.NVIDIA:
         steps = _vendor_route(host, catalogue, target, cards, choice)
     else:
         steps = _archive_route(host, catalogue, target, cards, choice, current.family)
+    if not mixed and next_boot.nvidia_matches(host) is False and _are_done(steps, "nvidia-driver", "nvidia-module"):
+        return PlanPart(refusals=(_foreign_libraries(host),))
     notes = _laptop_note(host, cards)
+    steps = (*allow_steps(host, MODULE), *steps)
     return PlanPart(
-        steps=(*steps, *unattended.plan(host, catalogue)), restart=_restart(cards, steps), source=source, notes=notes
+        steps=(*steps, *unattended.plan(host, catalogue)),
+        restart=_restart(host, cards, steps),
+        source=source,
+        notes=notes,
+    )
+
+
+def _are_done(steps: tuple[Step, ...], *ids: str) -> bool:
+    return all(step.state is State.DONE for step in steps if step.id in ids)
+
+
+def _foreign_libraries(host: Host) -> Refusal:
+    return Refusal(
+        code="plan.foreign-libraries",
+        what=f"The driver's libraries on the disk are {host.nvidia.library_version}, and the installed packages have "
+        f"version {next_boot.module_name(next_module(host))}.",
+        why="All packages are complete, so these files are of no package: an installer wrote over them, or a package "
+        "from elsewhere did. gpu-setup does not remove files that apt does not know.",
+        next="dpkg -S libnvidia-ml.so.1 names the package; sudo apt-get install --reinstall libnvidia-compute-BRANCH "
+        "restores its files; then gpu-setup plan",
     )
 
 
@@ -122,19 +192,27 @@ def _keep_driver(
     """A driver that works is kept, wherever it is from; only a module for the next kernel is added."""
     lowest, stack = driver_floor(catalogue, cards)
     over = f" and meets the minimum driver of the stack {stack} ({lowest})" if lowest else ""
-    because = f"Driver {current.version} is loaded, supports every GPU here{over}: it is kept."
-    if idle := tuple(seen for seen in cards if seen.pci.driver != "nvidia"):
-        because += f" {card_list(idle)} is not bound to it: see gpu-setup doctor."
+    version, state = current.version or host.nvidia.library_version, "loaded" if current.version else "installed"
+    because = f"Driver {version} is {state}, supports every GPU here{over}: it is kept."
+    idle = tuple(seen for seen in cards if seen.pci.driver != MODULE)
     problem = host.nvidia.nvml_problem
-    if problem not in (None, "mismatch"):
+    if idle and current.version:
+        because += f" {card_list(idle)} is not bound to it: see gpu-setup doctor."
+    if current.version and problem not in (None, "mismatch"):
         because += f" NVML does not answer ({problem}): see gpu-setup doctor."
-    title = f"NVIDIA driver {current.version}"
+    title = f"NVIDIA driver {version}"
     steps = [install_step(host, "nvidia-driver", title, current.packages, because, done=True)]
     if release := kernel_without_module(host, "nvidia"):
         steps.append(_next_kernel(host, catalogue, current, release))
     restart = None
-    if problem == "mismatch":
-        restart = reboot_step("The libraries on disk are newer than the loaded module: they match after a reboot.")
+    if problem == "mismatch" and next_boot.nvidia_matches(host) is not False:
+        module = next_boot.module_name(next_module(host))
+        restart = reboot_step(
+            f"The loaded module is {current.version}; the module on the disk ({module}) matches the libraries "
+            f"({host.nvidia.library_version}): they match after a reboot."
+            if module
+            else "The libraries on disk are newer than the loaded module. A reboot loads the module on the disk."
+        )
     return PlanPart(steps=tuple(steps), restart=restart, source=current.source)
 
 
@@ -145,6 +223,16 @@ def _next_kernel(host: Host, catalogue: Catalogue, current: InstalledDriver, rel
         key = f"nvidia.archive.modules.kernel.{module}"
         wanted = names(catalogue, key, current.branch, current.family, kernel=release)
         because += " If the archive has none for it yet, boot an older kernel from GRUB's menu."
+    elif release in (host.kernel.headers or ()):
+        return Step(
+            id="nvidia-next-kernel",
+            title=f"Build the module for the kernel {release}",
+            action=KernelModule(name=MODULE, change="build"),
+            state=State.TODO,
+            because=f"{because} DKMS has not tried to build it.",
+            commands=(("dkms", "autoinstall", "--kernelver", release),),
+            undo="DKMS removes its modules with its packages",
+        )
     else:
         wanted = names(catalogue, "kernel.headers", flavour=release)
         because += " DKMS builds it once that kernel's headers are installed."
@@ -176,22 +264,23 @@ def _archive_route(
     if family:
         why += f" Keeps Ubuntu's {family} packages, which are installed."
     wanted = (*names(catalogue, key, number, family), *modules, *more)
+    remove = replaced_packages(
+        host, catalogue, NewDriver(DriverSource.ARCHIVE, tag, wanted, choice.open), (*VENDOR, *BUILT_HERE, *ARCHIVE)
+    )
+    moved = _moved(host, catalogue, DriverSource.ARCHIVE, remove)
     driver_step = install_step(
         host,
         "nvidia-driver",
         f"Install NVIDIA driver {number} ({choice.module} modules) from Ubuntu's archive",
-        wanted,
+        tuple(dict.fromkeys((*wanted, *moved))),
         f"{choice.because} {why} Prebuilt modules for {' and '.join(kernels) or 'your kernel'} are installed "
         f"in the same transaction, or apt would choose the DKMS package instead. {no_key_needed(host)}".rstrip(),
-        remove=replaced_packages(
-            host,
-            catalogue,
-            NewDriver(DriverSource.ARCHIVE, tag, wanted, choice.open),
-            (*VENDOR, *BUILT_HERE, *ARCHIVE),
-        ),
+        remove=remove,
+        done=False if moved else None,
+        one_source="ubuntu" if moved else None,
         forbid=tuple(name for key in FORBIDDEN for name in catalogue.package(key).fill(branch="*")),
     )
-    steps = [*_hold_back(host, catalogue), *_with_guard(driver_step)]
+    steps = [*_hold_back(host, catalogue), *_one_source(host, DriverSource.ARCHIVE, moved), *_with_guard(driver_step)]
     if driver_step.state is State.DONE and (release := kernel_without_module(host, "nvidia")):
         steps.append(
             _next_kernel(
@@ -201,9 +290,27 @@ def _archive_route(
                 release,
             )
         )
+    # a new driver's packages blacklist nouveau themselves
+    if driver_step.state is State.DONE or _free_holders(host, cards) - {"nouveau"}:
+        steps += _blacklist_holder(host, cards)
     if not desktop:
         steps.append(_persistence(host))
-    return tuple(steps) if kernels else repositories.block_steps(tuple(steps), NO_KERNEL)
+    if not kernels:
+        return repositories.block_steps(tuple(steps), NO_KERNEL)
+    return repositories.block_steps(tuple(steps), other) if (other := _other_kernel(host, catalogue)) else tuple(steps)
+
+
+def _other_kernel(host: Host, catalogue: Catalogue) -> str:
+    """Why the archive has no module for the kernel that boots next, where that kernel is not Ubuntu's; else empty."""
+    row, release = catalogue.distribution(host.os.id), next_release(host)
+    if row is None or release is None or re.fullmatch(row.kernels, release):
+        return ""
+    newest = names(catalogue, "kernel.hwe")[0]
+    return (
+        f"The kernel {release} is not Ubuntu's, so Ubuntu has no module for it. Install Ubuntu's (sudo apt-get install "
+        f"{newest}) and choose it in GRUB's menu, then run gpu-setup plan again; or gpu-setup plan --source nvidia, "
+        "which builds the module here."
+    )
 
 
 def _vendor_route(
@@ -240,18 +347,28 @@ def _vendor_route(
     headers = tuple(name for flavour in kernels for name in names(catalogue, "kernel.headers", flavour=flavour))
     key = f"nvidia.repo.{'desktop' if desktop else 'headless'}.{choice.module}"
     wanted = (*headers, *names(catalogue, key, branch=number))
+    new = NewDriver(DriverSource.NVIDIA, str(number), wanted, choice.open)
+    remove = replaced_packages(host, catalogue, new, ARCHIVE)
+    moved = _moved(host, catalogue, DriverSource.NVIDIA, remove)
     driver_step = install_step(
         host,
         "nvidia-driver",
         f"Install NVIDIA driver {number} ({choice.module} modules) from NVIDIA's repository",
-        wanted,
+        tuple(dict.fromkeys((*wanted, *moved))),
         f"{choice.because} {why} DKMS builds the module on this machine, which needs the headers of "
         f"{' and '.join(kernels) or 'your kernel'}.",
-        remove=replaced_packages(
-            host, catalogue, NewDriver(DriverSource.NVIDIA, str(number), wanted, choice.open), ARCHIVE
-        ),
+        remove=remove,
+        done=False if moved else None,
+        one_source="nvidia" if moved else None,
     )
-    steps = [*added, lead, lock, *_with_guard(driver_step), module_step(host, "nvidia", "NVIDIA's module", driver_step)]
+    pins = (lead, *_one_source(host, DriverSource.NVIDIA, moved))
+    steps = [
+        *added,
+        *pins,
+        lock,
+        *_with_guard(driver_step),
+        module_step(host, "nvidia", "NVIDIA's module", driver_step),
+    ]
     steps += _blacklist(host, cards)
     if enrolment := enrol_step(host, "NVIDIA's module", "nvidia"):
         steps.append(enrolment)
@@ -261,6 +378,37 @@ def _vendor_route(
 def _with_guard(driver_step: Step) -> tuple[Step, ...]:
     """The driver's step, after the step of the hook that checks new kernels."""
     return (driver_step,) if driver_step.state is State.DONE else (guard_step("nvidia"), driver_step)
+
+
+def _moved(host: Host, catalogue: Catalogue, source: DriverSource, removed: tuple[str, ...]) -> tuple[str, ...]:
+    """Packages that both sources have under one name, and that are here from the other one."""
+    there = foreign_packages(host, catalogue, source)
+    return tuple(package.name for package in there if package.name not in removed and not is_prebuilt(package.name))
+
+
+def _one_source(host: Host, source: DriverSource, moved: tuple[str, ...]) -> tuple[Step, ...]:
+    if not moved:
+        return ()
+    return (
+        repositories.pin_step(
+            host,
+            "pin-nvidia.one-source",
+            f"Take the mixed driver packages from {ORIGINS[source]} only",
+            one_source_pin(source, moved),
+            f"{', '.join(moved[:4])}{' …' if len(moved) > 4 else ''} came from another source. apt replaces an "
+            "installed package by a lower version of another source only above priority 1000.",
+        ),
+    )
+
+
+def one_source_pin(source: DriverSource, packages: tuple[str, ...]) -> AptPreference:
+    pin = "release o=Ubuntu" if source is DriverSource.ARCHIVE else "origin developer.download.nvidia.com"
+    return AptPreference(file="/etc/apt/preferences.d/gpu-setup-one-source", packages=packages, pin=pin, priority=1001)
+
+
+def one_source_pins(packages: tuple[str, ...]) -> tuple[AptPreference, ...]:
+    """The pins that a plan may write for these packages."""
+    return tuple(one_source_pin(source, packages) for source in ORIGINS)
 
 
 def _hold_back(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
@@ -310,8 +458,8 @@ def _persistence(host: Host) -> Step:
 
 
 def _blacklist(host: Host, cards: tuple[PlannedCard, ...]) -> tuple[Step, ...]:
-    """NVIDIA's packages do not blacklist nouveau; the last step, so that the GPU is never without any driver."""
-    holders = {seen.pci.driver for seen in cards} | set(host.kernel.loaded or ())
+    """NVIDIA's own packages do not blacklist nouveau; the last step, so that the GPU is never without any driver."""
+    holders = _free_holders(host, cards) | set(host.kernel.loaded or ())
     free = [name for name in FREE_DRIVERS if name in holders]
     if not free:
         return _existing_blacklist(host)
@@ -322,6 +470,19 @@ def _blacklist(host: Host, cards: tuple[PlannedCard, ...]) -> tuple[Step, ...]:
         "that module is built: with neither of them a new GPU shows only a simple framebuffer."
     )
     return (blacklist_step(f"Keep {' and '.join(free)} from binding the GPU first", because, done),)
+
+
+def _blacklist_holder(host: Host, cards: tuple[PlannedCard, ...]) -> tuple[Step, ...]:
+    """For a driver that is installed already: only where nouveau or nova has a card and would take it again."""
+    off = {module for module, _ in host.kernel.blacklisted or ()}
+    return _blacklist(host, cards) if _free_holders(host, cards) - off else _existing_blacklist(host)
+
+
+def _free_holders(host: Host, cards: tuple[PlannedCard, ...]) -> set[str]:
+    """The modules of nouveau and nova that have one of these cards; Nova's driver has another name than its module."""
+    names = {"NovaCore": "nova_core", "nova-core": "nova_core", "nova": "nova_core"}
+    held = {names.get(seen.pci.driver or "", seen.pci.driver) for seen in cards}
+    return {name for name in FREE_DRIVERS if name in held}
 
 
 def blacklist_step(title: str, because: str, done: bool) -> Step:
@@ -343,17 +504,27 @@ def _existing_blacklist(host: Host) -> tuple[Step, ...]:
     return (blacklist_step(KEEP_FREE_DRIVERS_OFF, f"{BLACKLIST} blacklists them.", done=True),)
 
 
-def _restart(cards: tuple[PlannedCard, ...], steps: tuple[Step, ...]) -> Step | None:
-    """A reboot if a driver will be installed, or is installed and does not control the GPUs yet."""
-    idle = tuple(seen for seen in cards if seen.pci.driver != "nvidia")
+def _restart(host: Host, cards: tuple[PlannedCard, ...], steps: tuple[Step, ...]) -> Step | None:
+    """A reboot if a driver will be installed, or is installed and takes the GPUs at the next boot."""
+    idle = tuple(seen for seen in cards if seen.pci.driver != MODULE)
     holders = sorted({seen.pci.driver for seen in idle if seen.pci.driver})
     now = f" Until then {' and '.join(holders)} controls the GPU." if holders else ""
-    if any(step.state is not State.DONE for step in steps):
+    if any(step.id in LOADS_ANOTHER and step.state is not State.DONE for step in steps):
         return reboot_step(
-            f"The new module is loaded at the next boot: it is never replaced under a running display.{now}"
+            f"The next boot loads the module of these packages: it is never replaced under a running display.{now}"
         )
-    if idle:
+    if host.nvidia.module_version and not next_boot.blocks(host, MODULE) and _differs_on_disk(host):
         return reboot_step(
-            f"The driver's packages are complete, but the driver does not control {card_list(idle)} yet.{now}"
+            f"The loaded module ({host.nvidia.module_version}) is not the one on the disk, which the next boot loads."
         )
-    return None
+    restart = reboot_for(host, MODULE, idle) if idle else None
+    return restart and msgspec.structs.replace(restart, because=f"{restart.because}{now}")
+
+
+def _differs_on_disk(host: Host) -> bool:
+    """Whether the next boot loads a module of another version or kind than the one that is loaded."""
+    file, version = next_boot.module_file(host, MODULE), next_boot.module_name(next_module(host))
+    if file is None or version is None:
+        return False
+    kind = "-open" in file.path if file.origin == "prebuilt" else host.nvidia.open_module
+    return not f"{host.nvidia.module_version}.".startswith(f"{version}.") or kind != host.nvidia.open_module

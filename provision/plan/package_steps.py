@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host, Package
@@ -11,6 +12,8 @@ from provision.model import AptInstall, DpkgRepair, Reboot, State, Step, WantedP
 
 # dpkg states of packages that are unpacked and work
 PRESENT = ("installed", "triggers-pending", "triggers-awaited")
+# unpacking was interrupted: dpkg wants the package reinstalled, and apt works only if it can do that
+HALF = "half-installed"
 
 
 def names(catalogue: Catalogue, key: str, branch: int | None = None, family: str = "", **words: str) -> tuple[str, ...]:
@@ -68,21 +71,44 @@ def dpkg_problem(host: Host) -> str | None:
     return None
 
 
-def repair_step(host: Host, leaving: tuple[str, ...]) -> Step | None:
-    """The first step if dpkg was interrupted; `leaving`: packages that later steps remove."""
+def with_repair(host: Host, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The steps with the repair of dpkg: none where they remove all that is unfinished.
+
+    It is first where dpkg was interrupted or wants a package reinstalled, because apt then refuses all work. Otherwise
+    it follows the removal of unfinished packages: their scripts failed before, and others wait for them.
+    """
     why = dpkg_problem(host)
     if why is None:
-        return None
-    stuck = tuple(name for name in host.apt.broken or () if name in leaving)
-    return Step(
+        return steps
+    broken = host.apt.broken or ()
+    removing = [number for number, step in enumerate(steps) if set(step.action.removed_packages()) & set(broken)]
+    leaving = tuple(name for name in broken if any(name in steps[i].action.removed_packages() for i in removing))
+    halves = tuple(
+        package.name for package in host.apt.packages or () if package.name in leaving and package.state == HALF
+    )
+    urgent = bool(host.apt.interrupted or halves)
+    if leaving == broken and not urgent:
+        return steps
+    place = 0 if urgent or not removing else removing[-1] + 1
+    remove = (("dpkg", "--remove", "--force-remove-reinstreq", "--force-depends", *halves),) if halves else ()
+    pending = tuple(name for name in broken if name not in leaving)
+    configure = (
+        ("dpkg", "--configure", *pending) if leaving and not host.apt.interrupted else ("dpkg", "--configure", "-a")
+    )
+    repair = Step(
         id="dpkg-repair",
         title="Finish the interrupted dpkg run",
-        action=DpkgRepair(leaving=stuck),
+        action=DpkgRepair(leaving=leaving if urgent else ()),
         state=State.TODO,
         because=sentence(why.partition(":")[0]),
-        commands=(("dpkg", "--configure", "-a"), ("apt-get", "--fix-broken", "install", "--yes")),
+        commands=(
+            *((configure,) if pending or host.apt.interrupted else ()),
+            *remove,
+            *((("apt-get", "--fix-broken", "install", "--yes"),) if pending else ()),
+        ),
         undo="nothing to undo: dpkg is in order afterwards",
     )
+    return (*steps[:place], repair, *steps[place:])
 
 
 def state_of(host: Host, step_needed: bool) -> State:
@@ -114,10 +140,11 @@ def install_step(
     forbid: tuple[str, ...] = (),
     done: bool | None = None,
     at_least: str | None = None,
+    one_source: Literal["ubuntu", "nvidia"] | None = None,
 ) -> Step:
     """One apt transaction; done when dpkg has all of it and none of `remove`, or when `done` says so.
 
-    `at_least`: an older version of these packages is not enough.
+    `at_least`: an older version of these packages is not enough; `one_source`: nor is one of another source.
     """
     have = {name: package.version for name in wanted if (package := installed_package(host, name))}
     enough = {name for name, version in have.items() if at_least is None or not is_older(version, at_least)}
@@ -131,12 +158,13 @@ def install_step(
             packages=tuple(WantedPackage(name=name, installed=have.get(name), at_least=at_least) for name in wanted),
             remove=remove,
             forbid=forbid,
+            one_source=one_source,
         ),
         state=state,
         because=explain(host, because, state),
         commands=()
         if state is State.DONE
-        else (("apt-get", "install", "--yes", *missing, *(f"{name}-" for name in remove)),),
+        else (("apt-get", "install", "--yes", *(missing or wanted), *(f"{name}-" for name in remove)),),
         undo="" if state is State.DONE else _undo(missing, remove),
     )
 

@@ -12,8 +12,17 @@ from checks.facts.host import Host
 from checks.facts.kernel import module_name
 from checks.rules.cards import row_of
 from provision.model import AptInstall, Plan, PlanPart, Refusal, State, seal, sha256
-from provision.plan import amd, container_engine, cuda_toolkit, device_groups, nvidia, refusals, training_needs
-from provision.plan.package_steps import repair_step
+from provision.plan import (
+    amd,
+    container_engine,
+    cuda_toolkit,
+    device_groups,
+    nvidia,
+    refusals,
+    repositories,
+    training_needs,
+)
+from provision.plan.package_steps import with_repair
 from provision.plan.plan_cards import PlannedCard, supported_cards, unplanned_cards
 from provision.target import PlanTarget, PlanVendor
 
@@ -103,6 +112,7 @@ def _plan_cards(
     if driver.refusals:
         return PlanPart(refusals=driver.refusals, notes=notes)
     parts = [
+        PlanPart(steps=repositories.missing_key_steps(host, catalogue)),
         driver,
         device_groups.plan(host, target, vendor),
         container_engine.plan(host, catalogue, target, vendor),
@@ -110,11 +120,8 @@ def _plan_cards(
     ]
     if vendor is PlanVendor.NVIDIA:
         parts.append(cuda_toolkit.plan(host, catalogue, target, driver.source))
-    steps = [step for part in parts for step in part.steps]
-    removed = tuple(name for step in steps for name in step.action.removed_packages())
-    if repair := repair_step(host, removed):
-        steps.insert(0, repair)
-    steps += [part.restart for part in parts if part.restart][:1]
+    steps = with_repair(host, tuple(step for part in parts for step in part.steps))
+    steps += tuple(part.restart for part in parts if part.restart)[:1]
     firsts = {step.id: step for step in reversed(steps)}
     ordered = tuple(dict.fromkeys(firsts[step.id] for step in steps))
     return PlanPart(steps=ordered, notes=(*notes, *_conditions(host), *(note for part in parts for note in part.notes)))
@@ -180,6 +187,7 @@ def host_facts(host: Host) -> dict[str, str]:
         "loaded modules": [name for name in kernel.loaded or () if module_name(f"{name}.ko")],
         "module files": [(file.name, file.kernel, file.origin) for file in kernel.modules or ()],
         "blacklist": kernel.blacklisted,
+        "boot loader's parameters": kernel.boot_parameters,
         "firmware": (host.firmware.uefi, host.firmware.secure_boot, host.firmware.mok_key_enrolled),
         "NVIDIA driver": (nvidia.module_version, nvidia.open_module, nvidia.nvml_problem, nvidia.runfile),
         "NVIDIA cards' settings": [(gpu.slot, gpu.name, gpu.persistence) for gpu in nvidia.nvml or ()],
@@ -187,6 +195,7 @@ def host_facts(host: Host) -> dict[str, str]:
         "amdgpu": (amd.loaded, amd.module_version),
         "ROCm": [(install.path, install.version) for install in amd.rocm or ()],
         "apt sources": [(source.file, source.uri, source.suite) for source in host.apt.sources or ()],
+        "apt's missing keys": host.apt.missing_keys,
         "apt pins": [(pin.file, pin.packages, pin.pin, pin.priority) for pin in host.apt.pins or ()],
         "dpkg": (host.apt.interrupted, host.apt.broken),
         "docker": (docker.kind, docker.version, docker.runtimes, docker.cdi_dirs, docker.rootless, docker.installed),

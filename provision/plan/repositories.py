@@ -6,6 +6,7 @@ import msgspec
 
 from checks.catalogue import Catalogue, Repository
 from checks.facts.host import Host
+from checks.rules.apt.repositories import keys_to_install
 from provision.model import AptKey, AptPreference, AptRepo, State, Step
 from provision.plan.package_steps import explain, state_of
 
@@ -51,6 +52,23 @@ def repository_steps(host: Host, catalogue: Catalogue, row: Repository, because:
         undo="" if there else f"removes {row.file} and reads the package lists again",
     )
     return key, source
+
+
+def missing_key_steps(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
+    """The keys of repositories that are enabled already, where the file that they name is missing."""
+    return tuple(
+        Step(
+            id=f"key-file-{path.rpartition('/')[2]}",
+            title=f"Install the missing key {path}, after comparing its fingerprint",
+            action=key_action(msgspec.structs.replace(row, keyring=path)),
+            state=State.TODO,
+            because=f"The repository {row.uris[0]} is enabled with this key file, and without it apt ignores the "
+            "repository (NO_PUBKEY).",
+            commands=_key_commands(msgspec.structs.replace(row, keyring=path)),
+            undo=f"removes {path}",
+        )
+        for path, row in keys_to_install(host, catalogue).items()
+    )
 
 
 def key_action(row: Repository) -> AptKey:

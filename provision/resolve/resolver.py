@@ -33,6 +33,7 @@ from provision.plan.driver_set import module_package
 from provision.plan.kernels import flavours
 from provision.plan.package_steps import names, sentence
 from provision.plan.planner import NO_DOWNLOAD, make_plan
+from provision.plan.unresolved import with_unresolved
 from provision.resolve.apt_sandbox import AptSandbox, UnknownPackages, open_sandbox
 from provision.system import system_files
 from provision.system.apt_simulation import NO_CHANGE, AptChange
@@ -56,7 +57,15 @@ class AptAnswers(NamedTuple):
 
 
 def resolve_plan(host: Host, catalogue: Catalogue, target: PlanTarget, machine: Machine) -> Plan:
-    """The plan, with apt's answers if it is for this machine. Writes only into a temporary folder.
+    """The plan, with apt's answers if it is for this machine, and with what it leaves unresolved."""
+    from checks.registry import ALL
+    from checks.runner import run
+
+    return with_unresolved(_resolve(host, catalogue, target, machine), run(host, catalogue, ALL))
+
+
+def _resolve(host: Host, catalogue: Catalogue, target: PlanTarget, machine: Machine) -> Plan:
+    """Writes only into a temporary folder.
 
     A branch without packages, or without modules for the next kernel, is skipped, and the next one tried. The next
     kernel is the one that boots next, and also the one that the next upgrade installs.
@@ -235,7 +244,8 @@ def _simulate_together(
 
 def _arguments(action: AptInstall | AptRemove) -> tuple[str, ...]:
     installs = action.packages if isinstance(action, AptInstall) else ()
-    return (*(wanted.name for wanted in installs), *(f"{name}-" for name in action.removed_packages()))
+    options = ("--allow-downgrades",) if isinstance(action, AptInstall) and action.one_source else ()
+    return (*options, *(wanted.name for wanted in installs), *(f"{name}-" for name in action.removed_packages()))
 
 
 def with_versions(action: AptInstall | AptRemove, change: AptChange) -> AptInstall | AptRemove:

@@ -18,7 +18,7 @@ from provision.plan.driver_set import members
 from provision.plan.installed_driver import installed_driver
 from provision.plan.kernels import flavours
 from provision.plan.nvidia import FORBIDDEN
-from provision.plan.package_steps import PRESENT, names, reboot_step, repair_step
+from provision.plan.package_steps import PRESENT, names, reboot_step, with_repair
 from provision.plan.planner import host_digest, host_facts
 from provision.resolve.apt_sandbox import UnknownPackages, open_sandbox
 from provision.resolve.resolver import next_kernel, with_versions
@@ -36,8 +36,8 @@ def plan_update(host: Host, catalogue: Catalogue, machine: Machine) -> Plan:
     """
     if not isinstance(machine, LocalMachine):
         raise Refused("update.elsewhere", "Only apt on the machine itself knows what is newer.")
-    if repair := repair_step(host, ()):
-        return _new_plan(host, (repair,), (), None, ("Kernel and driver are checked once dpkg is repaired.",))
+    if repair := with_repair(host, ()):
+        return _new_plan(host, repair, (), None, ("Kernel and driver are checked once dpkg is repaired.",))
     wanted = installed_set(host, catalogue)
     if not wanted:
         return _new_plan(host, (), (), 0, ("No kernel package and no driver package is installed: nothing to update.",))
@@ -134,8 +134,8 @@ def _update_action(host: Host, catalogue: Catalogue, wanted: tuple[tuple[str, st
 
 def plan_requested_update(host: Host, catalogue: Catalogue, given: Plan) -> Plan:
     """The update of this machine, with what apt answered to the given plan; asks nothing."""
-    if repair := repair_step(host, ()):
-        return _new_plan(host, (repair,), (), None, ())
+    if repair := with_repair(host, ()):
+        return _new_plan(host, repair, (), None, ())
     action = _update_action(host, catalogue, installed_set(host, catalogue))
     asked = next((step.action for step in given.steps if step.id == "update"), None)
     whole = with_answers(action, asked)

@@ -136,7 +136,7 @@ def nothing_to_do(made: Plan, kind: RunKind = "apply") -> ApplyRun:
         ended=moment,
         steps=tuple(StepResult(id=step.id, title=step.title, outcome="already") for step in made.steps),
         notes=made.notes or (("There is nothing to roll back.",) if rollback else ()),
-        next="" if rollback else "gpu-setup up",
+        next="" if rollback else "gpu-setup doctor" if made.unresolved else "gpu-setup up",
     )
 
 

@@ -59,7 +59,7 @@ RX_6900_XT = card("1002", "73bf", slot="0000:03:00.0", revision="c0", driver="am
 RAPHAEL = card("1002", "164e", slot="0000:0f:00.0", revision="c1", driver="amdgpu")
 
 
-def packages(*names: str, version: str = "1.0-1") -> tuple[Package, ...]:
+def packages(*names: str, version: str = "1.0-0ubuntu0.24.04.1") -> tuple[Package, ...]:
     return tuple(Package(name=name, version=version, state="installed") for name in names)
 
 

@@ -21,6 +21,8 @@ from tests.provision.plan.machines import (
     ubuntu,
 )
 
+IDLE_7900_XT = msgspec.structs.replace(RX_7900_XT, driver=None)
+
 
 def test_a_fresh_rx_7900_xt_needs_access_and_an_engine_but_no_driver() -> None:
     found = planned(ubuntu(RX_7900_XT, RAPHAEL, amd=amd_at_work("gfx1100")))
@@ -90,17 +92,18 @@ def test_a_kernel_without_amdgpu_gets_its_extra_modules() -> None:
     assert install(found, "amdgpu-module") == [f"linux-modules-extra-{HWE}"]
 
 
-def test_a_blacklist_line_is_left_to_the_person() -> None:
-    host = ubuntu(RX_7900_XT, amd=Amd(loaded=False))
+def test_a_blacklist_line_is_left_to_the_person_and_no_reboot_is_promised_before() -> None:
+    host = ubuntu(IDLE_7900_XT, amd=Amd(loaded=False))
     kernel = msgspec.structs.replace(host.kernel, blacklisted=(("amdgpu", "/etc/modprobe.d/mine.conf"),))
     found = planned(msgspec.structs.replace(host, kernel=kernel))
     assert step(found, "amdgpu-allow").state is State.MANUAL
-    assert found.reboots == 1
+    assert step(found, "amdgpu-allow").commands[-1] == ("systemctl", "reboot")
+    assert found.reboots == 0
 
 
 def test_the_kernels_amdgpu_replaces_a_failed_amdgpu_dkms() -> None:
     broken = Package(name="amdgpu-dkms", version="1:6.16", state="half-configured")
-    found = planned(ubuntu(RX_7900_XT, installed=(broken, *packages("amdgpu-dkms-firmware")), amd=Amd(loaded=False)))
+    found = planned(ubuntu(IDLE_7900_XT, installed=(broken, *packages("amdgpu-dkms-firmware")), amd=Amd(loaded=False)))
     remove = step(found, "amdgpu-dkms-remove").action
     assert isinstance(remove, AptRemove)
     assert remove.packages == ("amdgpu-dkms", "amdgpu-dkms-firmware")

@@ -251,11 +251,14 @@ def test_a_finished_installation_waits_only_for_the_restart() -> None:
         RTX_3090_TI, installed=packages("nvidia-driver-580-open", "linux-modules-nvidia-580-open-generic-hwe-24.04")
     )
     kernel = msgspec.structs.replace(
-        host.kernel, modules=(ModuleFile(name="nvidia", kernel=HWE, path="", origin="prebuilt"),)
+        host.kernel,
+        modules=(ModuleFile(name="nvidia", kernel=HWE, path="", origin="prebuilt"),),
+        blacklisted=(("nouveau", "/usr/lib/modprobe.d/nvidia-graphics-drivers.conf"),),
     )
     found = planned(msgspec.structs.replace(host, kernel=kernel))
     assert states(found)["nvidia-driver"] == "done"
-    assert "the driver does not control" in step(found, "reboot").because
+    assert "it takes RTX 3090 Ti (0000:01:00.0) at the next" in step(found, "reboot").because
+    assert step(found, "reboot").because.endswith("Until then nouveau controls the GPU.")
 
 
 def test_nvidias_repository_beside_an_archive_driver_is_fenced_off() -> None:
