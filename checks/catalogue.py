@@ -493,6 +493,7 @@ def _size_in(name: str) -> float | None:
 
 
 TABLES = ("cards", "chips", "stacks", "packages", "systems", "xid")
+ALLOWED = "allowed"
 COMPILED = "catalogue.json"
 _DATA = os.path.join(os.path.dirname(__file__), "data")
 
@@ -504,47 +505,54 @@ def _bytes(name: str) -> bytes:
 
 
 class Compiled(msgspec.Struct, frozen=True):
-    """The tables as one JSON file, and the check sums of the TOML files that it was made from."""
+    """The tables and the lists of allowed.toml as one JSON file, and the check sums of the TOML files of both."""
 
     sums: dict[str, int]
     catalogue: Catalogue
+    allowed: dict[str, tuple[str, ...]]
+
+
+def catalogue() -> Catalogue:
+    """The data files of this package; raises msgspec.ValidationError on a row that is wrong."""
+    return compiled().catalogue
 
 
 @cache
-def catalogue() -> Catalogue:
-    """The data files of this package; raises msgspec.ValidationError on a row that is wrong.
+def compiled() -> Compiled:
+    """The catalogue and the lists.
 
-    Reading TOML takes 20 ms of every command, so `python -m checks.catalogue` writes the same as JSON, which is
+    Reading TOML takes 30 ms of every command, so `python -m checks.catalogue` writes the same as JSON, which is
     used as long as it matches the TOML files.
     """
     sources = _sources()
     try:
-        compiled = msgspec.json.decode(_bytes(COMPILED), type=Compiled)
+        found = msgspec.json.decode(_bytes(COMPILED), type=Compiled)
     except (OSError, msgspec.MsgspecError):
-        compiled = None
-    if compiled is not None and compiled.sums == _sums(sources):
-        return compiled.catalogue
-    return parse(sources)
+        found = None
+    return found if found is not None and found.sums == _sums(sources) else parse(sources)
 
 
-def parse(sources: dict[str, bytes]) -> Catalogue:
-    """The catalogue in these TOML files."""
+def parse(sources: dict[str, bytes]) -> Compiled:
+    """The catalogue and the lists in these TOML files."""
     import tomllib
 
-    tables: dict[str, object] = {}
-    for content in sources.values():
-        tables.update(tomllib.loads(content.decode("utf-8")))
-    return msgspec.convert(tables, Catalogue)
+    tables = {name: tomllib.loads(content.decode("utf-8")) for name, content in sources.items()}
+    allowed = tables.pop(ALLOWED)
+    rows: dict[str, object] = {}
+    for table in tables.values():
+        rows.update(table)
+    return Compiled(
+        _sums(sources), msgspec.convert(rows, Catalogue), msgspec.convert(allowed, dict[str, tuple[str, ...]])
+    )
 
 
 def compiled_json() -> bytes:
     """The content of the JSON file for the current tables."""
-    sources = _sources()
-    return msgspec.json.encode(Compiled(_sums(sources), parse(sources))) + b"\n"
+    return msgspec.json.encode(parse(_sources())) + b"\n"
 
 
 def _sources() -> dict[str, bytes]:
-    return {name: _bytes(f"{name}.toml") for name in TABLES}
+    return {name: _bytes(f"{name}.toml") for name in (*TABLES, ALLOWED)}
 
 
 def _sums(sources: dict[str, bytes]) -> dict[str, int]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from machine.errors import OutsideFailed
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Owner(NamedTuple):
@@ -41,22 +43,43 @@ class Paths(NamedTuple):
         return self.state / "runs"
 
 
-def paths(environ: Mapping[str, str]) -> Paths:
+class Folders(NamedTuple):
+    """`Paths` as strings: without pathlib, which takes 3 ms of the doctor's start."""
+
+    data: str
+    cache: str
+    state: str
+
+    @property
+    def environments(self) -> str:
+        return f"{self.data}/env"
+
+
+def folders(environ: Mapping[str, str]) -> Folders:
     """The folders for this user, not yet created. `GPU_SETUP_HOME` puts all of them under one folder."""
     home = environ.get("GPU_SETUP_HOME")
     if home:
-        top = Path(home).absolute()
-        return Paths(top / "data", top / "cache", top / "state")
-    person = Path(environ.get("HOME") or "/nonexistent")
+        # not abspath, which takes `..` for the folder above even behind a link
+        top = (home if home.startswith("/") else os.path.join(os.getcwd(), home)).rstrip("/")
+        return Folders(f"{top}/data", f"{top}/cache", f"{top}/state")
+    person = environ.get("HOME") or "/nonexistent"
 
-    def xdg(variable: str, default: str) -> Path:
+    def xdg(variable: str, default: str) -> str:
         # the XDG specification says that a relative value is to be ignored
         value = environ.get(variable, "")
-        return (Path(value) if value.startswith("/") else person / default) / "gpu-setup"
+        return os.path.join(value if value.startswith("/") else os.path.join(person, default), "gpu-setup")
 
-    return Paths(
+    return Folders(
         xdg("XDG_DATA_HOME", ".local/share"), xdg("XDG_CACHE_HOME", ".cache"), xdg("XDG_STATE_HOME", ".local/state")
     )
+
+
+def paths(environ: Mapping[str, str]) -> Paths:
+    """The same as paths."""
+    from pathlib import Path
+
+    found = folders(environ)
+    return Paths(Path(found.data), Path(found.cache), Path(found.state))
 
 
 def make(folder: Path, owner: Owner | None = None) -> Path:

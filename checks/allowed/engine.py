@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 from checks.allowed.words import join, lists, path, phrases, word
 from checks.facts import docker, nvidia
 from machine.identities import REDACTED, Identities
+from machine.patterns import lazy_pattern
 
-_VERSION = re.compile(r"[0-9][\w.+~-]{0,40}")
-_SECURITY = re.compile(r"name=[a-z-]{1,20}(?=,|$)")
+_VERSION = lazy_pattern(r"[0-9][\w.+~-]{0,40}")
+_SECURITY = lazy_pattern(r"name=[a-z-]{1,20}(?=,|$)")
 # of a daemon.json that does not parse: what its reader must still see
 _WORDS_OF_JSON = ("true", "false", "null", "runtimes", "nvidia", "path", "args", "runtimeArgs")
 
@@ -35,7 +35,14 @@ def info(value: str, who: Identities) -> str:
     }
     if client is not None:
         kept["ClientInfo"] = {"Version": _version(client.version), "Context": context(client.context or "", who)}
-    return json.dumps(kept) + "\n"
+    return _json(kept) + "\n"
+
+
+def _json(kept: dict[str, Any], indent: int | None = None) -> str:
+    # only a recording needs it: 1 ms of each start
+    import json
+
+    return json.dumps(kept, indent=indent)
 
 
 def _each(reducer: Any, found: Iterable[str] | None, who: Identities) -> list[str] | None:
@@ -61,12 +68,14 @@ def runtime(name: str, who: Identities) -> str:
 
 def daemon_json(value: str, who: Identities) -> str:
     """The settings that matter; of a file that does not parse only its form, at the same places."""
+    import json
+
     try:
         found = json.loads(value) if value.strip() else None
     except (ValueError, RecursionError):
         return re.sub(r'"[^"\n]*"?|[^\s{}\[\]:,"]+', lambda match: _blank(match[0]), value)
     if isinstance(found, dict):
-        return json.dumps({_key(key, who): _setting(key, held, who) for key, held in found.items()}, indent=1)
+        return _json({_key(key, who): _setting(key, held, who) for key, held in found.items()}, indent=1)
     return value if found is None else f'["{REDACTED}"]\n'
 
 
@@ -106,5 +115,5 @@ def cdi(value: str, who: Identities) -> str:
     if version:
         kept["library"] = f"libcuda.so.{version}"
     if value.lstrip().startswith("{"):
-        return json.dumps(kept) + "\n"
+        return _json(kept) + "\n"
     return join(f"{name}: {found}" for name, found in kept.items())

@@ -12,10 +12,11 @@ from checks.facts import apt
 from checks.facts.deb822 import paragraphs
 from checks.facts.host import AptPreference
 from machine.identities import NOBODY, REDACTED, Identities
+from machine.patterns import lazy_pattern
 
 # letters and figures mixed, longer than the name of a folder; UUIDs
-_TOKEN = re.compile(r"(?=[^/]*\d)(?=[^/]*[A-Za-z])[A-Za-z0-9_=+]{16,}|(?:[0-9a-fA-F]{4,12}-){4}[0-9a-fA-F]{12}")
-_SCHEME = re.compile(r"(?:mirror\+)?(?:https?|file|ftp|tor)|mirror")
+_TOKEN = lazy_pattern(r"(?=[^/]*\d)(?=[^/]*[A-Za-z])[A-Za-z0-9_=+]{16,}|(?:[0-9a-fA-F]{4,12}-){4}[0-9a-fA-F]{12}")
+_SCHEME = lazy_pattern(r"(?:mirror\+)?(?:https?|file|ftp|tor)|mirror")
 
 
 def server(value: str, who: Identities) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,12 +11,13 @@ from checks.facts import login_environment, login_screen
 from checks.facts.os import parse_os_release
 from machine import scrub
 from machine.identities import REDACTED, Identities
+from machine.patterns import lazy_pattern
 
-_ALIAS = re.compile(r"user\d*|account\d*")
-_SHELL = re.compile(r"(?:/usr)?/s?bin/(?:bash|dash|false|fish|nologin|sh|sync|zsh)")
-_CARDS = re.compile(r"[0-9,\s-]*|(?:(?:GPU|MIG)-[\w/-]+,?)*|all|none|void|NoDevFiles")
-_LOCALE = re.compile(r"(?:[a-z]{2,3}_[A-Z]{2}|C|POSIX)(?:\.(?:UTF-8|utf8|ISO-8859-\d+))?")
-_PRODUCT = re.compile(
+_ALIAS = lazy_pattern(r"user\d*|account\d*")
+_SHELL = lazy_pattern(r"(?:/usr)?/s?bin/(?:bash|dash|false|fish|nologin|sh|sync|zsh)")
+_CARDS = lazy_pattern(r"[0-9,\s-]*|(?:(?:GPU|MIG)-[\w/-]+,?)*|all|none|void|NoDevFiles")
+_LOCALE = lazy_pattern(r"(?:[a-z]{2,3}_[A-Z]{2}|C|POSIX)(?:\.(?:UTF-8|utf8|ISO-8859-\d+))?")
+_PRODUCT = lazy_pattern(
     r"[\d.]+|(?:Ubuntu|Debian|Linux Mint|Fedora|Pop!_OS|Arch|Rocky|Red Hat|AlmaLinux|openSUSE|Zorin)"
     r"(?: [\d.]+)?(?: LTS)?(?: GNU/Linux| Linux)?(?: [\d.]+)?(?: LTS)?(?: \([A-Za-z ]{3,24}\))?"
     r"|[\d.]+ (?:LTS )?\([A-Za-z ]{3,24}\)"

@@ -18,6 +18,7 @@ from checks.allowed.words import path as path
 from checks.facts import amd, apt, login_environment, nvidia
 from checks.facts.forms import answer_damage, damage
 from machine.identities import REDACTED, Identities
+from machine.patterns import lazy_pattern
 
 
 def _cgroup(line: str, who: Identities) -> str:
@@ -31,7 +32,7 @@ def _dated(line: str, who: Identities) -> str:
     return f"{when} {path(place, who)}"
 
 
-_CPU = re.compile(r"(?:processor|model name|flags)\s*:.*|")
+_CPU = lazy_pattern(r"(?:processor|model name|flags)\s*:.*|")
 
 # What is kept of a damaged source ends with this, so that the recording does not look whole where the machine was not.
 _DAMAGED = "\0"

@@ -3,43 +3,40 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
-from pathlib import Path
-from typing import Any
 
+from checks.catalogue import compiled
 from machine.identities import NOBODY, REDACTED, Identities
+from machine.patterns import lazy_pattern
 
-LISTS = Path(__file__).resolve().parent.parent / "data" / "allowed.toml"
 # a text and whom to hide → what may be kept of it
 Reducer = Callable[[str, Identities], str]
 
-_PART = re.compile(r"[^\W_]+")
+_PART = lazy_pattern(r"[^\W_]+")
 # figures and versions that no person is called: 580, 24a, 6ubuntu2, 10de, 0x1f
-_FIGURE = re.compile(r"[a-z]|\d{1,8}|[a-z]\d{1,3}|\d{1,6}[a-z]{1,3}\d{0,5}|0x[0-9a-f]{1,16}|name[0-9a-f]{8}")
+_FIGURE = lazy_pattern(r"[a-z]|\d{1,8}|[a-z]\d{1,3}|\d{1,6}[a-z]{1,3}\d{0,5}|0x[0-9a-f]{1,16}|name[0-9a-f]{8}")
 # a public word with a number: gfx1100, nvidia0, 20auto, nvme0n1p2
-_NUMBERED = re.compile(r"\d{0,4}([a-z]+)\d{0,6}(?:[a-z]\d{0,2}){0,2}")
+_NUMBERED = lazy_pattern(r"\d{0,4}([a-z]+)\d{0,6}(?:[a-z]\d{0,2}){0,2}")
 # what scrub.py puts in the place of something
-_PSEUDONYM = re.compile(r"((?:uuid|disk|serial|mac|ip|mail)-[0-9a-f]{8})")
+_PSEUDONYM = lazy_pattern(r"((?:uuid|disk|serial|mac|ip|mail)-[0-9a-f]{8})")
 # the folder of an environment that gpu-setup made (harness/environment)
-_ENVIRONMENT = re.compile(r"(?:cpu|cu\d+|rocm[\d.]+)-[0-9a-f]{12}-py[0-9.]+")
+_ENVIRONMENT = lazy_pattern(r"(?:cpu|cu\d+|rocm[\d.]+)-[0-9a-f]{12}-py[0-9.]+")
 # below these, and where sysfs' own links lead, only the kernel names things
-_OF_THE_KERNEL = re.compile(
+_OF_THE_KERNEL = lazy_pattern(
     r"/sys/(?:bus|class|devices|firmware|kernel|module)/|/proc/|(?:\.\./)+(?:bus|class|devices|kernel|module)/"
 )
-_PATH = re.compile(r"(?<![\w./:~-])(?:/[^\s/:;,'\"()<>|\[\]{}=]+){2,}/?")
+_PATH = lazy_pattern(r"(?<![\w./:~-])(?:/[^\s/:;,'\"()<>|\[\]{}=]+){2,}/?")
 # paths in messages that packages and the kernel name; amdgpu-dkms builds in a temporary folder
-_OF_THE_SYSTEM = re.compile(
+_OF_THE_SYSTEM = lazy_pattern(
     r"/(?:usr|lib|lib64|bin|sbin|sys|proc|boot|var/lib/dkms|opt/rocm[\w.-]*|tmp/amd\.\w{8})(?:/|$)|/dev/(?!mapper)\w+(?:/[a-zA-Z]+\d*)?$"
 )
 
 
 @cache
-def lists() -> dict[str, Any]:
+def lists() -> Mapping[str, Collection[str]]:
     """The lists of allowed.toml, `words` in lower case."""
-    import tomllib
-
-    found = tomllib.loads(LISTS.read_text(encoding="utf-8"))
+    found = compiled().allowed
     return {**found, "words": frozenset(word.lower() for word in found["words"])}
 
 

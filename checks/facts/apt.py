@@ -10,13 +10,14 @@ from checks.facts.deb822 import paragraphs
 from checks.facts.gaps import Gaps, exists, names, raw, text, word
 from checks.facts.host import Apt, AptPreference, AptSource, Package
 from machine.local import Machine, Unreadable
+from machine.patterns import lazy_pattern
 
 STATUS = "/var/lib/dpkg/status"
 # a desktop's status file has 3 to 6 MB
 STATUS_LIMIT = 64 << 20
 # Families of names that a check or plan uses: vendors' drivers and libraries, kernels, DKMS, engines, compilers,
 # Python, Secure Boot, display managers. All others are left out of Host (and out of recordings).
-_FAMILIES = re.compile(
+_FAMILIES = lazy_pattern(
     rb"(?:lib)?nvidia-|(?:lib)?cuda|libcu(?:blas|dnn|fft|sparse|solver|rand)|libnccl|libnv|"
     rb"xserver-xorg-(?:video-)?(?:nvidia|amdgpu|nouveau)|screen-resolution-extra$|"
     rb"linux-(?:image|headers|modules|objects|signatures|generic|hwe|lowlatency|oem|firmware|virtual|cloud|aws|gcp|azure|oracle)|"
@@ -38,7 +39,7 @@ _STATUS_LINES = frozenset(
     for state in ("not-installed", "config-files", "installed", *_UNFINISHED)
 )
 # ASCII names, values in one line; a list continues in lines that begin with a blank
-_FIELD = re.compile(
+_FIELD = lazy_pattern(
     rb"(?:Package|Version|Architecture): [!-~]+|Status: [ -~]+|[A-Z][\w-]*:[^\x00-\x08\x0b-\x1f\x7f]*|"
     rb" [^\x00-\x08\x0b-\x1f\x7f]*"
 )

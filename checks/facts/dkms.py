@@ -7,11 +7,12 @@ import re
 from checks.facts.gaps import Gaps, names, target, text
 from checks.facts.host import DkmsBuild, DkmsState
 from machine.local import Machine, Unreadable
+from machine.patterns import lazy_pattern
 
 TREE = "/var/lib/dkms"
 _TAIL_LINES = 15
 # `DKMS make.log for nvidia-580.95.05 for kernel 6.8.0-31-generic (x86_64)`; later `DKMS (dkms-3.0.11) make.log …`
-LOG_HEAD = re.compile(r"DKMS .*make\.log for (\S+) for kernel (\S+) \((\S+)\)")
+LOG_HEAD = lazy_pattern(r"DKMS .*make\.log for (\S+) for kernel (\S+) \((\S+)\)")
 # the entries of a version's folder that are no kernel releases
 _NO_KERNEL = ("build", "source")
 

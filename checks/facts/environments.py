@@ -8,7 +8,7 @@ from checks.facts.gaps import Gaps, exists, names, text
 from checks.facts.host import TrainingEnvironment
 from checks.facts.software import EnvironmentOwner
 from machine.local import Machine
-from machine.paths import paths
+from machine.paths import folders
 
 
 def parse_torch(content: str) -> dict[str, str]:
@@ -33,7 +33,7 @@ def read_environments(machine: Machine, gaps: Gaps) -> tuple[TrainingEnvironment
         folder = environ.get(variable, "").rstrip("/")
         if folder.startswith("/"):
             found.append(_environment(machine, folder, "active", None, gaps))
-    own = str(paths(environ).environments)
+    own = folders(environ).environments
     for name in names(machine, own, gaps) or () if own.startswith("/") else ():
         if (stack := parse_stack(name)) is not None:
             found.append(_environment(machine, f"{own}/{name}", "gpu-setup", stack, gaps))

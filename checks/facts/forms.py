@@ -12,11 +12,12 @@ import msgspec
 
 from checks.facts.apt_settings import is_complete
 from checks.facts.deb822 import paragraphs
+from machine.patterns import lazy_pattern
 
 KERNEL = ("/proc/", "/sys/")
 # No text has them, but ESC in a shell's start-up file; zeros are what a power failure leaves of a file that was being
 # written.
-_CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f\ufffd\ud800-\udfff]")
+_CONTROL = lazy_pattern("[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f\ufffd\ud800-\udfff]")
 # what compilers print has no form at all; names of persons and vendors have any encoding
 _FREE = "/make.log"
 _ANY_ENCODING = ("/etc/passwd", "/sys/class/dmi/")
@@ -81,8 +82,8 @@ _FIELDS = (
     (r"/etc/apt/sources\.list\.d/.*\.sources", ("types", "uris")),
     (r"/etc/apt/preferences.*", ("package", "pin")),
 )
-_COMMENT = re.compile(r"^#.*\n?", re.MULTILINE)
-_NO_FIELD = re.compile(r"(?:\A|\n[ \t]*\n)[ \t]+\S")
+_COMMENT = lazy_pattern(r"^#.*\n?", re.MULTILINE)
+_NO_FIELD = lazy_pattern(r"(?:\A|\n[ \t]*\n)[ \t]+\S")
 # nvidia-ctk writes them and ends the last line
 _ENDED = ("/etc/cdi/", "/run/cdi/")
 

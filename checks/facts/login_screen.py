@@ -6,11 +6,12 @@ import re
 
 from checks.facts.gaps import Gaps, names, target, text
 from machine.local import Machine
+from machine.patterns import lazy_pattern
 
 GREETER = "/etc/gdm3/greeter.dconf-defaults"
 DCONF = "/etc/dconf/db/gdm.d"
 SCHEMAS = "/usr/share/glib-2.0/schemas"
-_POWER = re.compile(r"\[org[./]gnome[./]settings-daemon[./]plugins[./]power\]")
+_POWER = lazy_pattern(r"\[org[./]gnome[./]settings-daemon[./]plugins[./]power\]")
 _SLEEPS = ("suspend", "hibernate", "shutdown", "logout")
 
 

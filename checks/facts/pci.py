@@ -9,10 +9,11 @@ import msgspec
 from checks.facts.gaps import Gaps, exists, names, target, text, whole_number, word
 from checks.facts.host import Bridge, KfdNode, Link, NvmlGpu, PciCard
 from machine.local import Machine
+from machine.patterns import lazy_pattern
 
 DEVICES = "/sys/bus/pci/devices"
 DRM = "/sys/class/drm"
-SLOT = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+SLOT = lazy_pattern(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 # PCI base classes: display controllers (VGA 00, 3D 02, other 80) and processing accelerators
 _CLASSES = ("03", "12")
 # vendors whose cards can train: the ports up to the CPU are read only for these

@@ -8,8 +8,9 @@ from checks.facts.gaps import Gaps, text
 from checks.facts.host import Person
 from checks.facts.login_environment import read_start_files
 from machine.local import Machine
+from machine.patterns import lazy_pattern
 
-_VARIABLES = re.compile(
+_VARIABLES = lazy_pattern(
     r"(?:CUDA|HIP|ROCR|NVIDIA)_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|CUDA_HOME|CUDA_PATH|GPU_DEVICE_ORDINAL|HSA_\w+|"
     r"ROCM_PATH|ROCM_HOME|HIP_PATH|LD_LIBRARY_PATH|LD_PRELOAD|PYTORCH_ROCM_ARCH|BNB_(?:CUDA|ROCM)_VERSION|"
     r"TORCH_BLAS_PREFER_HIPBLASLT|TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL|GPU_SETUP_STUB|VIRTUAL_ENV|CONDA_PREFIX"

@@ -8,7 +8,7 @@ from checks.facts.gaps import Gaps, names, text, word
 from checks.facts.host import Disk, DiskPurpose, Resources
 from checks.facts.hub import cache_folder
 from machine.local import Machine, Space
-from machine.paths import paths
+from machine.paths import folders
 
 UNITS = "/run/systemd/units"
 # services that kill processes before the kernel's own out-of-memory killer does
@@ -66,14 +66,14 @@ def read_resources(machine: Machine, gaps: Gaps) -> Resources:
 def read_disks(machine: Machine, gaps: Gaps) -> tuple[tuple[Disk, ...], int | None]:
     """The file systems that matter, and the size of /dev/shm."""
     environ = machine.session().environ
-    ours = paths(environ)
+    ours = folders(environ)
     wanted: tuple[tuple[DiskPurpose, str], ...] = (
         ("home", environ.get("HOME") or "/root"),
         ("tmp", environ.get("TMPDIR") or "/tmp"),
         ("docker", "/var/lib/docker"),
         ("boot", "/boot"),
-        ("state", str(ours.data)),
-        ("cache", str(ours.cache)),
+        ("state", ours.data),
+        ("cache", ours.cache),
     )
     models = cache_folder(environ)
     if models and any(environ.get(name) for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")):

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import StrEnum
 from functools import wraps
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from machine.local import Machine
+
+if TYPE_CHECKING:
+    # it takes 3 ms of every command
+    from pathlib import Path
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

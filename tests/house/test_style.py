@@ -50,7 +50,7 @@ def strings(source: str) -> Iterator[tuple[int, str]]:
     patterns = {
         id(inner)
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("re.")
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith(("re.", "lazy_pattern"))
         for argument in node.args[:1]
         for inner in ast.walk(argument)
     }
