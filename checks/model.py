@@ -101,7 +101,8 @@ class Check(msgspec.Struct, frozen=True):
     """One question with a stable id. `about` and `by_hand` feed --explain and docs/reference/checks.md.
 
     Without one of its `needs` the check is skipped, with the reason of the first that is missing. `causes` are the
-    checks whose findings would explain this one's, likeliest first.
+    checks whose findings would explain this one's, likeliest first. `permanent`: its findings name what the hardware
+    is, which nobody can change; they come after those that somebody can fix.
     """
 
     id: str
@@ -112,10 +113,18 @@ class Check(msgspec.Struct, frozen=True):
     by_hand: str = ""
     needs: tuple[Need, ...] = ()
     causes: tuple[str, ...] = ()
+    permanent: bool = False
 
 
 def check(
-    id: str, title: str, *, about: str, by_hand: str, needs: tuple[Need, ...] = (), causes: tuple[str, ...] = ()
+    id: str,
+    title: str,
+    *,
+    about: str,
+    by_hand: str,
+    needs: tuple[Need, ...] = (),
+    causes: tuple[str, ...] = (),
+    permanent: bool = False,
 ) -> Callable[[Rule], Check]:
     """Turn a rule into the Check with this id; its group is the part before the dot.
 
@@ -134,7 +143,7 @@ def check(
             verdict = rule(host, catalogue)
             return tuple(map(with_id, verdict)) if isinstance(verdict, tuple) else verdict
 
-        return Check(id, title, id.partition(".")[0], run, about, by_hand, needs, causes)
+        return Check(id, title, id.partition(".")[0], run, about, by_hand, needs, causes, permanent)
 
     return decorate
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -39,7 +39,10 @@ def run(
     Raises BadUsage on a word that is neither.
     """
     results = [judge(check, host, catalogue) for check in select(checks, only, skip)]
-    results = _rank(_link_causes(results, {check.id: check.causes for check in checks}))
+    results = _rank(
+        _link_causes(results, {check.id: check.causes for check in checks}),
+        {check.id for check in checks if check.permanent},
+    )
     return DoctorReport(host.machine, host.taken_at, tuple(results), summary(results))
 
 
@@ -165,8 +168,12 @@ def _same_card(one: Finding, other: Finding) -> bool:
     return None in slots or slots[0] == slots[1]
 
 
-def _rank(results: list[CheckResult]) -> list[CheckResult]:
-    """Worst first; a cause is listed with the worst result that it explains, and before it."""
+def _rank(results: list[CheckResult], permanent: Container[str]) -> list[CheckResult]:
+    """Worst first; a cause is listed with the worst result that it explains, and before it.
+
+    Among equals, what a person must do first: apt installs nothing while packages are incomplete, and what the hardware
+    is comes last.
+    """
     rank = {row.id: _WORST_FIRST.index(row.status) for row in results}
     causes = {row.id: {finding.caused_by for finding in row.findings if finding.caused_by} for row in results}
     chains = {row.id: tuple(_chains(row.id, causes)) for row in results}
@@ -175,7 +182,22 @@ def _rank(results: list[CheckResult]) -> list[CheckResult]:
             rank[cause] = min(rank[cause], rank[id])
     depth = {id: max(map(len, above), default=0) for id, above in chains.items()}
     order = {row.id: number for number, row in enumerate(results)}
-    return sorted(results, key=lambda row: (rank[row.id], depth[row.id], order[row.id]))
+    blocked = any(row.id == "apt.dpkg" and row.status is Status.FAIL for row in results)
+    waits = {row.id: blocked and any(map(_installs, row.findings)) for row in results}
+    return sorted(
+        results,
+        key=lambda row: (
+            rank[row.id],
+            row.id in permanent and bool(row.findings),
+            waits[row.id],
+            depth[row.id],
+            order[row.id],
+        ),
+    )
+
+
+def _installs(finding: Finding) -> bool:
+    return finding.fix is not None and finding.fix.argv[:2] == ("apt-get", "install")
 
 
 def _chains(id: str, causes: dict[str, set[str]], below: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 import msgspec
 
@@ -13,6 +15,10 @@ from gpu_setup.envelope import Answer
 from gpu_setup.terminal import echo
 from machine.errors import FINE
 from machine.local import Machine
+
+if TYPE_CHECKING:
+    from checks.facts.host import Host
+    from provision.model import Plan
 
 EPILOG = """\b
 Examples:
@@ -93,10 +99,23 @@ def command(options: DoctorOptions) -> Answer:
     def text() -> str:
         from gpu_setup.render.doctor import doctor_text
 
-        shown = doctor_text(report, host, known, options.verbose)
+        whole = len(report.results) == len(ALL)
+        shown = doctor_text(report, host, known, options.verbose, whole, lambda: _plan(host, known))
         return f"{shown}\n{kept}" if kept else shown
 
     return Answer("doctor", report, exit_code(report, options.strict), text)
+
+
+def _plan(host: Host, known: Catalogue) -> Plan | None:
+    """What `gpu-setup plan` would do; None where there is no card to plan for, which needs no second to import."""
+    from checks.rules import cards
+
+    if not cards.training(host, known):
+        return None
+    from provision.plan.planner import make_plan
+    from provision.target import PlanTarget
+
+    return make_plan(host, known, PlanTarget())
 
 
 def _write_bundle(seen: Machine, report: DoctorReport, known: Catalogue, file: str, force: bool) -> str:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from checks.model import Check, CheckResult, DoctorReport, Finding, Fix, FixKind, Severity, Status
+from checks.model import Check, CheckResult, DoctorReport, Finding, Fix, Severity, Status
+from checks.registry import ALL
 from gpu_setup.render.layout import label_text, wrap_text
 from gpu_setup.render.machine import machine_line
+from gpu_setup.render.next_step import command_text, next_lines
 from gpu_setup.terminal import style
 from machine.local import TIMED_OUT
+
+if TYPE_CHECKING:
+    from provision.model import Plan
 
 SIGNS = {
     Status.FAIL: ("✗", "red"),
@@ -26,29 +33,53 @@ SEVERITY_SIGNS = {
     Severity.WARNING: SIGNS[Status.WARN],
     Severity.INFO: ("i", "blue"),
 }
+# of several cards' evidence
+MOST_EVIDENCE = 8
+# groups of checks whose notes explain no trouble with a card
+NEVER_A_REASON = ("hub",)
 
 
-def doctor_text(report: DoctorReport, host: Host, catalogue: Catalogue, verbose: bool) -> str:
-    """The whole report. `verbose` adds what passed, what was skipped and why a result is unknown."""
+def doctor_text(
+    report: DoctorReport,
+    host: Host,
+    catalogue: Catalogue,
+    verbose: bool,
+    whole: bool = True,
+    plan: Callable[[], Plan | None] = lambda: None,
+) -> str:
+    """The whole report. `verbose` adds what passed, what was skipped and why a result is unknown.
+
+    `whole`: no check was left out. `plan` makes the machine's plan, where the last lines depend on it.
+    """
     by_status = {status: [r for r in report.results if r.status is status] for status in WORST_FIRST}
+    as_root = host.person.uid == 0
+    groups = group_findings(report)
     lines = [*wrap_text(machine_line(host, catalogue), "  ", first=""), ""]
-    for finding, consequences in group_findings(report):
-        lines += _finding(finding)
+    for finding, consequences in groups:
+        lines += _finding(finding, as_root, verbose)
         for consequence in consequences:
-            lines += ["", *_finding(consequence)] if verbose else _consequence(consequence)
+            lines += ["", *_finding(consequence, as_root, verbose)] if verbose else _one_line("so", consequence)
         lines.append("")
-    if verbose:
-        lines += _details(by_status)
+    lines += _details(by_status, as_root) if verbose else _notes(report)
     lines += _counts(report, by_status, verbose)
     lines += _silent(host)
-    lines += ["", *_next(report)]
-    return "\n".join(lines) + "\n"
+    last = "gpu-setup up" if whole else "gpu-setup doctor (all checks)"
+    # what nobody can change is no next step; where it is all that failed, its text says what is left to do
+    permanent = {check.id for check in ALL if check.permanent}
+    roots = [finding for finding, _ in groups if finding.check not in permanent]
+    if report.summary.fail and not roots:
+        roots = [finding for finding, _ in groups]
+    return "\n".join([*lines, "", *next_lines(roots, plan, bool(report.summary.fail), last, as_root)]) + "\n"
 
 
 def group_findings(report: DoctorReport) -> list[tuple[Finding, list[Finding]]]:
-    """What is wrong, in the report's order: each root cause with all that it explains, also by way of others."""
-    bad = [row for row in report.results if row.status in (Status.FAIL, Status.WARN)]
-    findings = [finding for row in bad for finding in row.findings]
+    """What is wrong, in the report's order: each root cause with all that it explains, also by way of others.
+
+    Findings that differ only in the card and what was seen there are one, with all their subjects and evidence.
+    """
+    findings = merge_alike(
+        finding for row in report.results for finding in row.findings if finding.severity is not Severity.INFO
+    )
     causes = {finding.check: finding.caused_by for finding in reversed(findings)}
 
     def root(finding: Finding) -> str | None:
@@ -67,13 +98,29 @@ def group_findings(report: DoctorReport) -> list[tuple[Finding, list[Finding]]]:
     return groups
 
 
+def merge_alike(findings: Iterable[Finding]) -> list[Finding]:
+    """Each finding once, where several say and advise the same of several subjects."""
+    alike: dict[tuple[object, ...], list[Finding]] = {}
+    for one in findings:
+        alike.setdefault((one.check, one.severity, one.summary, one.why, one.fix, one.caused_by), []).append(one)
+    return [
+        replace(
+            same[0],
+            subject=", ".join(dict.fromkeys(one.subject for one in same)),
+            evidence=tuple(dict.fromkeys(seen for one in same for seen in one.evidence)),
+        )
+        for same in alike.values()
+    ]
+
+
 def summary_text(report: DoctorReport, host: Host, catalogue: Catalogue) -> str:
     """The machine, one line for each thing that is wrong, the counts: for a command that continues by itself."""
     by_status = {status: [r for r in report.results if r.status is status] for status in WORST_FIRST}
     lines = wrap_text(machine_line(host, catalogue), "  ", first="")
-    for status in (Status.FAIL, Status.WARN):
-        for result in by_status[status]:
-            lines += wrap_text(f"{result.reason} ({result.id})", "  ", first=_sign(status))
+    for finding, consequences in group_findings(report):
+        for one in (finding, *consequences):
+            sign, colour = SEVERITY_SIGNS[one.severity]
+            lines += wrap_text(f"{one.summary} ({one.check})", "  ", first=style(f"{sign} ", fg=colour))
     return "\n".join([*lines, *_counts(report, by_status, verbose=False)]) + "\n"
 
 
@@ -96,7 +143,7 @@ def explain_text(check: Check) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _finding(finding: Finding) -> list[str]:
+def _finding(finding: Finding, as_root: bool, verbose: bool) -> list[str]:
     sign, colour = SEVERITY_SIGNS[finding.severity]
     lines = wrap_text(
         finding.summary,
@@ -107,35 +154,32 @@ def _finding(finding: Finding) -> list[str]:
     lines += wrap_text(f"{finding.check}, {finding.subject}", "  ", style=lambda line: style(line, dim=True))
     if finding.why:
         lines += label_text("why", finding.why)
-    for number, evidence in enumerate(finding.evidence):
+    shown = finding.evidence if verbose else finding.evidence[:MOST_EVIDENCE]
+    for number, evidence in enumerate(shown):
         lines += label_text("" if number else "seen", f"{evidence.source}: {evidence.value}")
+    if len(shown) < len(finding.evidence):
+        lines += label_text("", f"… and {len(finding.evidence) - len(shown)} more (-v shows all)")
     if finding.caused_by:
         lines += label_text("cause", f"{finding.caused_by}: fix that first.")
     if finding.fix is not None:
-        lines += _fix(finding.fix)
+        lines += _fix(finding.fix, as_root)
     return lines
 
 
-def _consequence(finding: Finding) -> list[str]:
-    """One line under the cause: it goes away with it."""
+def _one_line(label: str, finding: Finding) -> list[str]:
+    """Under its cause: it goes away with it."""
     sign, colour = SEVERITY_SIGNS[finding.severity]
-    first = f"  so     {style(sign, fg=colour)} "
-    return wrap_text(f"{finding.summary} ({finding.check})", " " * 11, first=first)
+    return wrap_text(f"{finding.summary} ({finding.check})", " " * 11, first=f"  {label:<5}  {style(sign, fg=colour)} ")
 
 
-def _fix(fix: Fix) -> list[str]:
-    after = [
-        text
-        for needed, text in (
-            (fix.needs_reboot, "reboot"),
-            (fix.needs_relogin, "log out and in again"),
-        )
-        if needed
-    ]
+def _fix(fix: Fix, as_root: bool) -> list[str]:
+    # a command that reboots, and a text that says when, need no second word about it
+    reboots = fix.needs_reboot and "reboot" not in " ".join((fix.text.lower(), *fix.argv))
+    after = [text for needed, text in ((reboots, "reboot"), (fix.needs_relogin, "log out and in again")) if needed]
     lines = label_text("fix", fix.text)
     if fix.argv:
         # a command is never broken over lines: it is there to be copied
-        lines += [f"         $ {command_text(fix.argv, fix.needs_sudo)}"]
+        lines += [f"         $ {command_text(fix.argv, fix.needs_sudo and not as_root)}"]
     if after:
         lines += label_text("", f"Then {' and '.join(after)}.")
     if fix.verify:
@@ -143,17 +187,29 @@ def _fix(fix: Fix) -> list[str]:
     return lines
 
 
-def command_text(argv: Iterable[str], sudo: bool = False) -> str:
-    return shlex.join([*(["sudo"] if sudo else []), *argv])
+def _notes(report: DoctorReport) -> list[str]:
+    """One line for each thing that is worth knowing: it may be the reason of something that no check sees."""
+    notes = merge_alike(
+        finding
+        for row in report.results
+        for finding in row.findings
+        if finding.severity is Severity.INFO and row.group not in NEVER_A_REASON
+    )
+    sign, colour = SEVERITY_SIGNS[Severity.INFO]
+    lines: list[str] = []
+    for note in notes:
+        lines += wrap_text(f"{note.summary} ({note.check})", "  ", first=style(f"{sign} ", fg=colour))
+    return lines
 
 
-def _details(by_status: dict[Status, list[CheckResult]]) -> list[str]:
+def _details(by_status: dict[Status, list[CheckResult]], as_root: bool) -> list[str]:
     """What passed but is worth a note, what is unknown and why, what was skipped, what passed."""
     noted = [result for result in by_status[Status.PASS] if result.findings]
     lines: list[str] = []
-    for result in noted:
+    for result in (*by_status[Status.FAIL], *by_status[Status.WARN], *noted):
         for finding in result.findings:
-            lines += [*_finding(finding), ""]
+            if finding.severity is Severity.INFO:
+                lines += [*_finding(finding, as_root, verbose=True), ""]
     for result in by_status[Status.UNKNOWN]:
         lines += wrap_text(f"{result.id}: {result.reason}", "  ", first=_sign(Status.UNKNOWN))
     # many checks are skipped for one and the same reason
@@ -207,31 +263,3 @@ def _worst(report: DoctorReport) -> Status:
     if report.summary.fail:
         return Status.FAIL
     return Status.WARN if report.summary.warn else Status.PASS
-
-
-def _next(report: DoctorReport) -> list[str]:
-    """The one thing to do now. A failure comes first; warnings alone do not stop `up`."""
-    findings = [finding for result in report.results for finding in result.findings if finding.fix is not None]
-    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
-    warnings = [finding for finding in findings if finding.severity is Severity.WARNING]
-    first, indent = style("Next: ", bold=True), " " * 6
-    if report.summary.fail:
-        if not errors:
-            return [f"{first}gpu-setup doctor --explain ID explains a failed check."]
-        # what another check's finding explains goes away with its cause
-        return _next_fix(next((f for f in errors if f.caused_by is None), errors[0]), first, indent)
-    lines = [f"{first}gpu-setup up"]
-    if warnings:
-        lines += _next_fix(warnings[0], indent, indent, "or first: ")
-    return lines
-
-
-def _next_fix(finding: Finding, first: str, indent: str, before: str = "") -> list[str]:
-    fix = finding.fix
-    assert fix is not None
-    if fix.kind is FixKind.PROVISION:
-        return [f"{first}{before}gpu-setup plan (shows what would be installed; changes nothing)"]
-    lines = wrap_text(f"{before}{fix.text} ({finding.check})", indent, first=first)
-    if fix.argv:
-        lines.append(f"{indent}$ {command_text(fix.argv, fix.needs_sudo)}")
-    return lines

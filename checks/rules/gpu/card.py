@@ -160,6 +160,7 @@ def _unofficial(card: PciCard, row: Card, catalogue: Catalogue) -> Finding:
     by_hand="Run `gpu-setup fit --card NAME` to get the longest sequence and the largest batch that fit. Set "
     "`sequence_len: 1024` (or 2048) and `micro_batch_size: 1` in the recipe.",
     needs=(needs.GPU,),
+    permanent=True,
 )
 def vram(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)

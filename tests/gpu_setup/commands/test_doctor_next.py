@@ -1,0 +1,186 @@
+"""What the doctor's reader sees first and is sent to next: causes, one command for several findings, `apply` if the
+plan does it, and no `up` while something is to fix.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from checks.catalogue import Catalogue, catalogue
+from checks.facts.host import Host
+from checks.facts.read import read_host
+from checks.model import Check, Evidence, Finding, Fix, Severity
+from checks.registry import ALL
+from checks.rules.finding import by_hand, command, install, provision, reboot
+from checks.runner import run
+from gpu_setup.render.doctor import doctor_text, summary_text
+from provision.plan.planner import make_plan
+from provision.target import PlanTarget
+from tests.checks.rules.hosts import but, healthy_nvidia
+from tests.recorded_machines import load, machine_path
+from tests.tool import answered
+
+ERROR, WARNING, INFO = Severity
+
+
+def problem(
+    severity: Severity, fix: Fix | None, subject: str = "a card", summary: str = "", seen: str = "x"
+) -> Finding:
+    return Finding("", severity, subject, summary or f"{severity} about something.", "", (Evidence("file", seen),), fix)
+
+
+def check(id: str, *findings: Finding, permanent: bool = False) -> Check:
+    named = tuple(msgspec.structs.replace(finding, check=id) for finding in findings)
+    return Check(id, id, id.partition(".")[0], lambda host, catalogue: named, permanent=permanent)
+
+
+def lines(*checks: Check, host: Host | None = None, whole: bool = True, verbose: bool = False) -> list[str]:
+    seen, known = host or healthy_nvidia(), catalogue()
+    text = doctor_text(run(seen, known, checks), seen, known, verbose, whole, lambda: _plan(seen, known))
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+
+
+def _plan(host: Host, known: Catalogue) -> object:
+    return make_plan(host, known, PlanTarget())
+
+
+def next_of(found: Sequence[str]) -> list[str]:
+    return list(found[next(number for number, line in enumerate(found) if line.startswith("Next: ")) :])
+
+
+def next_on(capfd: pytest.CaptureFixture[str], name: str, *options: str) -> str:
+    """What is printed from `Next:` on for this recorded machine, as one line."""
+    _, out = answered(capfd, "doctor", "--machine", machine_path(name), *options)
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", out[out.index("Next: ") :]).split())
+
+
+def test_apply_is_next_where_the_plan_has_the_steps(capfd: pytest.CaptureFixture[str]) -> None:
+    assert next_on(capfd, "rtx3090ti-fresh") == (
+        "Next: gpu-setup apply (shows its plan and asks first; fixes driver.present, python.compiler, python.headers, "
+        "python.venv)"
+    )
+    assert next_on(capfd, "rx7900xt-fresh").startswith(
+        "Next: gpu-setup apply (shows its plan and asks first; fixes rocm."
+    )
+
+
+def test_where_the_plan_refuses_its_reason_is_next(capfd: pytest.CaptureFixture[str]) -> None:
+    said = next_on(capfd, "two-vendors")
+    assert said.startswith("Next: There are GPUs of both vendors")
+    assert "gpu-setup plan --vendor nvidia" in said
+    assert said.endswith("$ sudo apt-get install build-essential python3-dev python3-venv")
+    assert "gpu-setup apply" not in said
+
+
+def test_what_a_person_must_do_comes_before_apply(capfd: pytest.CaptureFixture[str]) -> None:
+    said = next_on(capfd, "rtx3090-library-mismatch")
+    assert re.search(r"^Next: .* \$ sudo systemctl reboot then: gpu-setup apply \(.*python\.compiler", said)
+
+
+def test_nothing_is_promised_of_a_plan_that_does_not_do_it() -> None:
+    """The plan for this machine installs only a builder for images."""
+    found = lines(check("apt.b", problem(ERROR, provision("The plan writes the pin."))))
+    assert next_of(found) == ["Next: The plan writes the pin. (apt.b)"]
+    found = lines(check("container.b", problem(ERROR, provision("The plan installs it."))))
+    assert next_of(found) == ["Next: gpu-setup apply (shows its plan and asks first; fixes container.b)"]
+
+
+def test_several_packages_are_one_command() -> None:
+    found = lines(
+        check("a.compiler", problem(ERROR, install("Install the compiler.", "build-essential"))),
+        check("a.headers", problem(ERROR, install("Install the headers.", "python3-dev"))),
+        check("a.firmware", problem(ERROR, install("Install the firmware.", "--reinstall", "linux-firmware"))),
+    )
+    assert next_of(found) == [
+        "Next: Install what is missing. (a.compiler, a.headers)",
+        "      $ sudo apt-get install build-essential python3-dev",
+    ]
+
+
+def test_up_is_next_only_where_nothing_is_to_fix() -> None:
+    fix = command("Install PyTorch for the card.", "pip", "install", "torch")
+    assert next_of(lines()) == ["Next: gpu-setup up"]
+    assert next_of(lines(check("a.b", problem(WARNING, fix)))) == [
+        "Next: Install PyTorch for the card. (a.b)",
+        "      $ pip install torch",
+        "then: gpu-setup up",
+    ]
+    assert next_of(lines(check("a.b", problem(ERROR, fix))))[-1] == "      $ pip install torch"
+    assert next_of(lines(check("a.b", problem(INFO, fix)))) == ["Next: gpu-setup up"]
+
+
+def test_after_some_checks_only_the_others_are_next(capfd: pytest.CaptureFixture[str]) -> None:
+    assert next_on(capfd, "rtx3090-healthy", "--only", "driver") == "Next: gpu-setup doctor (all checks)"
+    assert next_on(capfd, "rtx3090-healthy") == "Next: gpu-setup up"
+
+
+def test_what_nobody_can_change_is_no_next_step_and_comes_last() -> None:
+    small = check("gpu.vram", problem(WARNING, command("Show what fits.", "gpu-setup", "fit")), permanent=True)
+    disk = check("z.disk", problem(WARNING, by_hand("Free some space."), summary="The disk is full."))
+    assert next_of(lines(small)) == ["Next: gpu-setup up"]
+    found = lines(small, disk)
+    assert found.index("! The disk is full.") < found.index("! warning about something.")
+    assert next_of(found) == ["Next: Free some space. (z.disk)", "then: gpu-setup up"]
+
+
+def test_packages_wait_for_a_dpkg_that_is_incomplete() -> None:
+    compiler = check(
+        "a.compiler", problem(ERROR, install("Install the compiler.", "build-essential"), summary="No cc.")
+    )
+    dpkg = check("apt.dpkg", problem(ERROR, by_hand("Repair it."), summary="dpkg is incomplete."))
+    assert next_of(lines(compiler, dpkg))[0] == "Next: Repair it. (apt.dpkg)"
+    assert next_of(lines(compiler))[0] == "Next: Install the compiler. (a.compiler)"
+
+
+def test_the_same_finding_about_several_cards_is_one() -> None:
+    cards = [
+        problem(ERROR, by_hand("Reseat them."), f"0000:0{number}:00.0", "It is lost.", f"lost {number}")
+        for number in range(9)
+    ]
+    found = lines(check("a.b", *cards))
+    assert found.count("✗ It is lost.") == 1
+    assert "  seen   file: lost 0" in found and "         … and 1 more (-v shows all)" in found
+    about = " ".join(found)
+    assert all(card.subject in about for card in cards)
+    assert "         file: lost 8" in lines(check("a.b", *cards), verbose=True)
+
+
+def test_notes_are_one_line_each_and_none_is_about_the_hub() -> None:
+    note = problem(INFO, by_hand("Switch it on."), summary="Resizable BAR is off.")
+    found = lines(
+        check("gpu.rebar", note, msgspec.structs.replace(note, subject="another card")), check("hub.token", note)
+    )
+    assert [line for line in found if line.startswith("i ")] == ["i Resizable BAR is off. (gpu.rebar)"]
+
+
+def test_a_reboot_is_asked_for_once_and_root_needs_no_sudo() -> None:
+    restart = check("a.b", problem(ERROR, reboot("Load the new module.")))
+    asked = [line for line in lines(restart) if "reboot" in line.lower()]
+    assert asked == ["         $ sudo systemctl reboot", "      $ sudo systemctl reboot"]
+    as_root = but(healthy_nvidia(), person={"uid": 0, "user": "root"})
+    assert "         $ systemctl reboot" in lines(restart, host=as_root)
+    after = check("a.b", problem(ERROR, command("Install it.", "make", reboot=True)))
+    assert "         Then reboot." in lines(after)
+
+
+def test_the_summary_has_a_line_for_each_finding_and_one_for_what_is_the_same() -> None:
+    host, known = healthy_nvidia(), catalogue()
+    two = check("a.b", problem(ERROR, None, summary="One."), problem(WARNING, None, summary="Another."))
+    report = run(
+        host, known, (two, check("c.d", problem(ERROR, None, "x", "Same."), problem(ERROR, None, "y", "Same.")))
+    )
+    found = re.sub(r"\x1b\[[0-9;]*m", "", summary_text(report, host, known)).splitlines()
+    assert found[1:-1] == ["✗ One. (a.b)", "! Another. (a.b)", "✗ Same. (c.d)"]
+
+
+@pytest.mark.long
+def test_a_report_of_many_findings_leads_to_one_command() -> None:
+    """Each check of a fresh machine, on a machine where much else is wrong too: the last lines stay few."""
+    host, known = read_host(load("rtx3090ti-fresh")), catalogue()
+    more = [check(f"z.{number}", problem(ERROR, install("Install it.", f"package{number}"))) for number in range(25)]
+    found = doctor_text(run(host, known, (*ALL, *more)), host, known, False, True, lambda: _plan(host, known))
+    assert len(next_of(re.sub(r"\x1b\[[0-9;]*m", "", found).splitlines())) <= 12
