@@ -6,7 +6,7 @@ import re
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
+from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs
 from checks.rules.finding import by_hand, command, error, info, warning
 from checks.rules.session import hidden_by_sudo, in_container
@@ -269,6 +269,15 @@ def cuda_compat(host: Host, catalogue: Catalogue) -> Verdict:
             if consumer
             else "It is meant for data-centre cards with an older driver; remove it when the driver is newer.",
             [("/etc/ld.so.conf.d", folder)],
-            command("Remove the package, then run ldconfig.", "apt-get", "remove", "cuda-compat-*", sudo=True),
+            _without_compat(host, folder),
         ),
     )
+
+
+def _without_compat(host: Host, folder: str) -> Fix:
+    installed = [
+        row.name for row in host.apt.packages or () if row.name.startswith("cuda-compat-") and row.state == "installed"
+    ]
+    if installed:
+        return command("Remove the package, then run ldconfig.", "apt-get", "remove", *installed, sudo=True)
+    return by_hand(f"Remove the line for {folder} from the file in /etc/ld.so.conf.d, then run `sudo ldconfig`.")

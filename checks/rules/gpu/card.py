@@ -238,7 +238,7 @@ def reserved_for_vm(host: Host, catalogue: Catalogue) -> Verdict:
         info(
             cards.subject(card, catalogue),
             "The card is reserved for a virtual machine.",
-            f"It is bound to {card.driver}, so CUDA and ROCm on this system cannot use it.",
+            f"It is bound to {card.driver}, so programs on this system cannot use it.",
             [(f"/sys/bus/pci/devices/{card.slot}/driver", card.driver)],
             by_hand("Leave it, or return the card to this system: gpu-setup doctor --explain gpu.kept-for-vm."),
         )

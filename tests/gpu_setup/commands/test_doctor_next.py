@@ -177,7 +177,6 @@ def test_the_summary_has_a_line_for_each_finding_and_one_for_what_is_the_same() 
     assert found[1:-1] == ["✗ One. (a.b)", "! Another. (a.b)", "✗ Same. (c.d)"]
 
 
-@pytest.mark.long
 def test_a_report_of_many_findings_leads_to_one_command() -> None:
     """Each check of a fresh machine, on a machine where much else is wrong too: the last lines stay few."""
     host, known = read_host(load("rtx3090ti-fresh")), catalogue()
