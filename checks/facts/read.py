@@ -56,10 +56,10 @@ PATIENCE = 3.5
 _GRACE = 0.7
 
 
-def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
+def read_host(machine: Machine, patience: float = PATIENCE, beside: Callable[[], object] = lambda: None) -> Host:
     """What this machine is. Never raises because of the machine's state.
 
-    A value that cannot be read is None, with its reason in `unread`.
+    A value that cannot be read is None, with its reason in `unread`. `beside` is done while slow programs answer.
 
     Takes at most `patience` + 0.7 seconds, even when NVML, docker or a network drive hang.
     """
@@ -97,6 +97,7 @@ def read_host(machine: Machine, patience: float = PATIENCE) -> Host:
         dates = run_probe("dates", lambda: kernel.read_dates(machine, facts_kernel, gaps), None, gaps)
 
     limit = time.monotonic() + patience + _GRACE
+    beside()
     for probe in slow:
         probe.wait(limit)
     answer = engine.value
