@@ -57,8 +57,11 @@ def doctor_text(
     lines = [*wrap_text(machine_line(host, catalogue), "  ", first=""), ""]
     for finding, consequences in groups:
         lines += _finding(finding, as_root, verbose)
-        for consequence in consequences:
-            lines += ["", *_finding(consequence, as_root, verbose)] if verbose else _one_line("so", consequence)
+        if verbose:
+            for consequence in consequences:
+                lines += ["", *_finding(consequence, as_root, verbose)]
+        else:
+            lines += _short(consequences, "  so     ")
         lines.append("")
     lines += _details(by_status, as_root) if verbose else _notes(report)
     lines += _counts(report, by_status, verbose)
@@ -117,10 +120,7 @@ def summary_text(report: DoctorReport, host: Host, catalogue: Catalogue) -> str:
     """The machine, one line for each thing that is wrong, the counts: for a command that continues by itself."""
     by_status = {status: [r for r in report.results if r.status is status] for status in WORST_FIRST}
     lines = wrap_text(machine_line(host, catalogue), "  ", first="")
-    for finding, consequences in group_findings(report):
-        for one in (finding, *consequences):
-            sign, colour = SEVERITY_SIGNS[one.severity]
-            lines += wrap_text(f"{one.summary} ({one.check})", "  ", first=style(f"{sign} ", fg=colour))
+    lines += _short(one for finding, consequences in group_findings(report) for one in (finding, *consequences))
     return "\n".join([*lines, *_counts(report, by_status, verbose=False)]) + "\n"
 
 
@@ -166,12 +166,6 @@ def _finding(finding: Finding, as_root: bool, verbose: bool) -> list[str]:
     return lines
 
 
-def _one_line(label: str, finding: Finding) -> list[str]:
-    """Under its cause: it goes away with it."""
-    sign, colour = SEVERITY_SIGNS[finding.severity]
-    return wrap_text(f"{finding.summary} ({finding.check})", " " * 11, first=f"  {label:<5}  {style(sign, fg=colour)} ")
-
-
 def _fix(fix: Fix, as_root: bool) -> list[str]:
     # a command that reboots, and a text that says when, need no second word about it
     reboots = fix.needs_reboot and "reboot" not in " ".join((fix.text.lower(), *fix.argv))
@@ -189,16 +183,21 @@ def _fix(fix: Fix, as_root: bool) -> list[str]:
 
 def _notes(report: DoctorReport) -> list[str]:
     """One line for each thing that is worth knowing: it may be the reason of something that no check sees."""
-    notes = merge_alike(
+    return _short(
         finding
         for row in report.results
         for finding in row.findings
         if finding.severity is Severity.INFO and row.group not in NEVER_A_REASON
     )
-    sign, colour = SEVERITY_SIGNS[Severity.INFO]
+
+
+def _short(findings: Iterable[Finding], before: str = "") -> list[str]:
+    """A line for each finding, and one for those that say the same."""
     lines: list[str] = []
-    for note in notes:
-        lines += wrap_text(f"{note.summary} ({note.check})", "  ", first=style(f"{sign} ", fg=colour))
+    for summary, check, severity in dict.fromkeys((one.summary, one.check, one.severity) for one in findings):
+        sign, colour = SEVERITY_SIGNS[severity]
+        first = f"{before}{style(f'{sign} ', fg=colour)}"
+        lines += wrap_text(f"{summary} ({check})", " " * (len(before) + 2), first=first)
     return lines
 
 

@@ -91,7 +91,7 @@ _NAMES = r"\b\d+\.\d+\.[\w.+~-]*\w|\bD3\w+|/dev/\w[\w/-]*\b(?! is missing)|(?<=X
 # words that only a machine with a card of this vendor can have a use for
 _NVIDIA_WORDS = r"\b(?:NVIDIA|NVML|NVRM|nvidia-smi|CUDA|GSP)\b"
 _AMD_WORDS = r"\b(?:AMD|ROCm|amdgpu|KFD|kfd|Radeon)\b"
-_BUILD_FAILED = r"\bError \d|error:|\*\*\*"
+_BUILD_FAILED = r"\berror: |GPL-incompatible module|ERROR: modpost: "
 
 
 def untrue_sentences(finding: Finding, host: Host, catalogue: Catalogue) -> list[str]:
