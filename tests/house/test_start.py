@@ -12,6 +12,8 @@ def test_the_checks_compile_no_regular_expression_at_import() -> None:
     found = [
         f"{file.relative_to(ROOT)}:{number}"
         for file in (ROOT / "checks").rglob("*.py")
+        # scripts that refresh the tables
+        if "data" not in file.relative_to(ROOT).parts
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
         if re.match(r"\w.*=.*\bre\.compile\(", line)
     ]

@@ -77,9 +77,9 @@ def _other_driver(host: Host, catalogue: Catalogue, card: PciCard) -> Finding:
     return error(
         cards.subject(card, catalogue),
         f"The card is bound to {card.driver}, not to the vendor's driver.",
-        "Only one driver can use the card; CUDA and ROCm do not work with this one."
+        f"Only one driver can use the card; {_platform(card)} does not work with this one."
         if card.driver in _FREE_DRIVERS
-        else "CUDA and ROCm do not work with this driver.",
+        else f"{_platform(card)} does not work with this driver.",
         [bound_to(card)],
         again
         if blocked
@@ -100,10 +100,18 @@ def _no_driver(host: Host, catalogue: Catalogue, card: PciCard, wanted: str) -> 
     return error(
         cards.subject(card, catalogue),
         f"The card is bound to no driver; it should be bound to {wanted}.",
-        "CUDA and ROCm cannot find a card without a driver.",
+        f"{_platform(card)} cannot find a card without a driver.",
         [bound_to(card), *seen],
         fix,
     )
+
+
+def _platform(card: PciCard) -> str:
+    return "CUDA" if card.vendor == cards.NVIDIA else "ROCm"
+
+
+def _log_words(card: PciCard, wanted: str) -> str:
+    return "|".join((wanted, *(["NVRM"] if card.vendor == cards.NVIDIA else []), card.slot))
 
 
 Obstacle = tuple[list[Seen], Fix]
@@ -131,7 +139,7 @@ def _refused_by_driver(host: Host, card: PciCard, wanted: str) -> Obstacle | Non
         )
     return seen, by_hand(
         f"The driver started and gave up: its first message above is the reason. All of them: sudo journalctl -k -b | "
-        f"grep -iE '{wanted}|NVRM|{card.slot}'"
+        f"grep -iE '{_log_words(card, wanted)}'"
     )
 
 
@@ -193,7 +201,7 @@ def keeps_away(word: str, wanted: str) -> bool:
 def _not_bound(host: Host, card: PciCard, wanted: str) -> Obstacle:
     if wanted in (host.kernel.loaded or ()):
         return [("/proc/modules", f"{wanted} is loaded, but not bound to the card")], by_hand(
-            f"Read the driver's messages: sudo journalctl -k -b | grep -iE '{wanted}|NVRM|{card.slot}'"
+            f"Read the driver's messages: sudo journalctl -k -b | grep -iE '{_log_words(card, wanted)}'"
         )
     release = host.kernel.release
     if host.kernel.modules and release and not modules(host, wanted, release):
