@@ -34,7 +34,9 @@ def apply(machine: Overlay, host: Host, edits: dict[str, Any]) -> None:
 
 
 def placeholders(machine: Overlay, host: Host) -> dict[str, str]:
-    ours = [card for card in host.cards or () if card.vendor in ("10de", "1002")]
+    # a card of WSL's is on no bus
+    on_bus = [card for card in host.cards or () if machine.access(f"/sys/bus/pci/devices/{card.slot}", os.F_OK)]
+    ours = [card for card in on_bus if card.vendor in ("10de", "1002")]
     if not ours:
         return {"release": host.kernel.release or "", "home": machine.session().environ.get("HOME", "")}
     card = next((card for card in ours if card.driver in ("nvidia", "amdgpu")), ours[0])
