@@ -95,11 +95,11 @@ class Stack(TableRow, frozen=True, kw_only=True):
 
     `driver_branch` is the NVIDIA branch of `driver_floor`; `kernel_floors` maps an AMD target to the oldest kernel
     whose in-tree amdgpu supports it (absent: not known). `torch_builds`: the builds of torch that are right for this
-    stack, the whole version → the lock of its wheels (empty: no sha256 is known). `torch_fallback`: builds
-    that run on it as well and are larger, their locks with their libraries. `torch_extras` belong to the
-    requirement (`torch[device-gfx1100]`), {target} to fill in; `torch_brings`: torch's libraries come with it instead
-    of from the lock. `hip`: the beginning of torch.version.hip. `base` is the row of `bases` that its image is built
-    from.
+    stack, the whole version → the lock of its wheels (empty: no sha256 is known). `torch_python`: the oldest Python
+    that has wheels of it. `torch_fallback`: builds that run on it as well and are larger, their locks with their
+    libraries. `torch_extras` belong to the requirement (`torch[device-gfx1100]`), {target} to fill in; `torch_brings`:
+    torch's libraries come with it instead of from the lock. `hip`: the beginning of torch.version.hip. `base` is the
+    row of `bases` that its image is built from.
     """
 
     name: str
@@ -112,6 +112,7 @@ class Stack(TableRow, frozen=True, kw_only=True):
     torch: str
     torch_index: str
     torch_builds: dict[str, str]
+    torch_python: str | None = None
     torch_fallback: dict[str, str] = {}
     torch_extras: tuple[str, ...] = ()
     torch_brings: bool = False
@@ -268,6 +269,33 @@ class Library(TableRow, frozen=True, kw_only=True):
     date: str
 
 
+class TorchBuild(TableRow, frozen=True, kw_only=True):
+    """Wheels of download.pytorch.org: the GPUs that torch `since` to `until` has kernels for, built for `runtimes`.
+
+    `runtimes` are like `cuda 12.8`; `rocm` alone is any version. `targets` are compute capabilities or gfx names; newer
+    NVIDIA GPUs compile the code for `ptx` at run time. `machine` is the CPU's architecture.
+    """
+
+    runtimes: tuple[str, ...]
+    since: str
+    until: str
+    targets: tuple[str, ...]
+    ptx: str | None = None
+    machine: str = "x86_64"
+    source: str
+    date: str
+
+
+class CudaCompiler(TableRow, frozen=True, kw_only=True):
+    """The versions of CUDA that compile for a compute capability; `8` stands for all 8.x. `until` None: still."""
+
+    capability: str
+    since: str
+    until: str | None = None
+    source: str
+    date: str
+
+
 class Xid(TableRow, frozen=True, kw_only=True):
     """An NVRM Xid number: its meaning, and what NVIDIA recommends."""
 
@@ -341,6 +369,8 @@ class Catalogue(TableRow, frozen=True, kw_only=True, dict=True):
     libraries: tuple[Library, ...] = ()
     distributions: tuple[Distribution, ...] = ()
     cdi_readers: tuple[CdiReader, ...] = ()
+    torch_builds: tuple[TorchBuild, ...] = ()
+    cuda_compilers: tuple[CudaCompiler, ...] = ()
 
     def card(
         self, vendor: str, device: str, revision: str | None, target: str | None = None, name: str | None = None
@@ -492,7 +522,7 @@ def _size_in(name: str) -> float | None:
     return sizes[0] if len(sizes) == 1 else None
 
 
-TABLES = ("cards", "chips", "stacks", "packages", "systems", "xid")
+TABLES = ("cards", "chips", "stacks", "torch", "packages", "systems", "xid")
 ALLOWED = "allowed"
 COMPILED = "catalogue.json"
 _DATA = os.path.join(os.path.dirname(__file__), "data")

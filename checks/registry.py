@@ -13,12 +13,12 @@ from checks.rules.driver import binding, flavour, installation, kernel_module, n
 from checks.rules.gpu import card, kernel_errors, link, memory_errors, slot, thermal, usage
 from checks.rules.kernel import amdgpu, boot
 from checks.rules.python import interpreter, packages
-from checks.rules.rocm import amd_smi, device_access, host_install
+from checks.rules.rocm import amd_smi, device_access, host_install, override
 
 MODULES: tuple[ModuleType, ...] = (
     *(os, wsl, card, link, slot, kernel_errors, memory_errors, thermal, usage),
     *(installation, kernel_module, binding, flavour, version, nvml, secureboot, boot, amdgpu),
-    *(device_access, amd_smi, host_install, runtime, engine, rootless),
+    *(device_access, amd_smi, host_install, override, runtime, engine, rootless),
     *(interpreter, packages, hub, package_state, driver_source, repositories, updates, resources),
 )
 

@@ -16,6 +16,7 @@ from checks.allowed.people import variable as variable
 from checks.allowed.words import Reducer, as_it_is, each_line, join, lines, lists, phrases, word
 from checks.allowed.words import path as path
 from checks.facts import amd, apt, login_environment, nvidia
+from checks.facts.environments import DISTRIBUTION, ROCBLAS
 from checks.facts.forms import answer_damage, damage
 from machine.identities import REDACTED, Identities
 from machine.patterns import lazy_pattern
@@ -73,6 +74,7 @@ FILES: tuple[tuple[str, Reducer], ...] = (
     (r"/etc/ld\.so\.conf\.d/.*", lambda value, who: join(path(one, who) for one in nvidia.parse_compat(value))),
     (r".*/torch/version\.py", lines(r"(?:__version__|cuda|hip)(?:\s*:[^=]+)?\s*=\s*(?:['\"][\w.+-]{1,40}['\"]|None)")),
     (r".*/bitsandbytes/__init__\.py", lines(r"__version__\s*=\s*['\"][\w.+-]{1,40}['\"]")),
+    (r".*/pyvenv\.cfg", lines(r"(?:uv|virtualenv)\s*=\s*[\d.]{1,20}")),
     (r".*/patchlevel\.h", lines(r"#define\s+PY_VERSION\s+\"[\w.+]{1,20}\"")),
     (r".*/\.info/version", word),
     (r"/etc/gdm3/.*|/etc/dconf/.*|/usr/share/glib-2\.0/.*", people.login_sleep),
@@ -89,6 +91,8 @@ NAMES: tuple[tuple[str, str], ...] = (
     (r"/var/lib/dpkg/updates", r"\d+"),
     (r"/var/lib/apt/lists", r".*Release|lock"),
     (r".*/site-packages/bitsandbytes", r"libbitsandbytes_\w+\.so|__init__\.py"),
+    (r".*/rocblas/library", ROCBLAS),
+    (r".*/site-packages", f"torch|bitsandbytes|{DISTRIBUTION}"),
 )
 # a command's first word: its stdout; of stderr only known phrases are kept
 OUTPUTS: Mapping[str, Reducer] = {
@@ -125,6 +129,8 @@ def name(folder: str, found: str, who: Identities) -> str | None:
     wanted = next((pattern for place, pattern in NAMES if re.fullmatch(place, folder)), ".*")
     if not re.fullmatch(wanted, found, re.DOTALL):
         return None
+    if folder.endswith(("/site-packages", "/rocblas/library")):
+        return found
     if folder == "/run/systemd/units":
         return found if found.removeprefix("invocation:") in lists()["units"] else None
     if folder == "/var/lib/apt/lists":

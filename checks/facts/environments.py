@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from checks.facts.gaps import Gaps, exists, names, text
 from checks.facts.host import TrainingEnvironment
-from checks.facts.software import EnvironmentOwner
+from checks.facts.software import EnvironmentKind, EnvironmentOwner
 from machine.local import Machine
 from machine.paths import folders
+
+# packages that are built for one build of torch, by their folders' names
+COMPANIONS = ("torchvision", "torchaudio", "xformers", "flash_attn", "triton", "pytorch_triton_rocm", "triton_rocm")
+# what AMD's wheels are called: rocm_sdk_libraries_gfx110X_all (one family), amd_torch_device_gfx1100 (one GPU)
+_AMD_PACKAGE = r"(?:rocm_sdk_libraries|amd_torch_device)_(gfx[0-9a-f]{2,4}X?)(?:_[a-z]+)?"
+# the folders that are read of a list of installed packages
+_VERSION = r"[0-9][0-9a-z.!]{0,30}(?:\+(?:cu|cpu|cxx|git|pt|rocm)[\w.]{0,40})?"
+DISTRIBUTION = rf"(?:torch|{'|'.join(COMPANIONS)}|{_AMD_PACKAGE})-{_VERSION}\.dist-info"
+# rocBLAS, which torch's ROCm wheels carry: Kernels.so-000-gfx90a-xnack+.hsaco, TensileLibrary_lazy_gfx1100.dat
+ROCBLAS = r"(?:Kernels\.so-\d+-|TensileLibrary_lazy_)(gfx[0-9a-f]{3,4})(?:-[\w+-]+)?\.(?:hsaco|dat)"
 
 
 def parse_torch(content: str) -> dict[str, str]:
@@ -17,6 +28,21 @@ def parse_torch(content: str) -> dict[str, str]:
         r"^(__version__|cuda|hip)(?:\s*:[^=\n]+)?\s*=\s*['\"]([^'\"\n]{1,80})['\"]", content, re.MULTILINE
     )
     return dict(found)
+
+
+def parse_companions(names: Iterable[str]) -> tuple[tuple[str, str], ...] | None:
+    """(name, version) of torch's companions in a site-packages folder; None where not even torch's own is listed."""
+    parts = [name.removesuffix(".dist-info").split("-") for name in names if re.fullmatch(DISTRIBUTION, name)]
+    installed = {part[0]: part[-1] for part in parts}
+    if "torch" not in installed:
+        return None
+    return tuple((name, installed[name]) for name in COMPANIONS if name in installed)
+
+
+def parse_rocm_targets(site: Iterable[str], rocblas: Iterable[str]) -> tuple[str, ...] | None:
+    """The GPUs in the names of AMD's packages in site-packages and of rocBLAS's files; None where none is named."""
+    found = [*(re.fullmatch(DISTRIBUTION, name) for name in site), *(re.fullmatch(ROCBLAS, name) for name in rocblas)]
+    return tuple(sorted({match[1] for match in found if match and match[1]})) or None
 
 
 def parse_stack(folder: str) -> str | None:
@@ -58,6 +84,9 @@ def _environment(
         text(machine, f"{site}/bitsandbytes/__init__.py", gaps) or "" if installed else "",
         re.MULTILINE,
     )
+    listed = (names(machine, site, gaps) or ()) if torch else ()
+    rocblas = f"{site}/torch/lib/rocblas/library"
+    library = (names(machine, rocblas, gaps) or ()) if "hip" in torch and exists(machine, rocblas) else ()
     return TrainingEnvironment(
         path=folder,
         owner=owner,
@@ -68,4 +97,16 @@ def _environment(
         torch_hip=torch.get("hip"),
         bitsandbytes=version[1] if version else None,
         bitsandbytes_libraries=tuple(libraries) if installed else None,
+        kind=_kind(machine, folder, exists(machine, f"{site}/pip/__init__.py"), gaps) if torch else "venv",
+        companions=parse_companions(listed) if torch else None,
+        rocm_targets=parse_rocm_targets(listed, library) if "hip" in torch else None,
     )
+
+
+def _kind(machine: Machine, folder: str, pip: bool, gaps: Gaps) -> EnvironmentKind:
+    if exists(machine, f"{folder}/conda-meta"):
+        return "conda"
+    if "/pipx/venvs/" in folder:
+        return "pipx"
+    made = text(machine, f"{folder}/pyvenv.cfg", gaps) or ""
+    return "uv" if not pip and re.search(r"^uv\s*=", made, re.MULTILINE) else "venv"

@@ -75,6 +75,7 @@ _LINE = (
         r"/(?:etc|usr/lib|run)/modprobe\.d/.*",
         r"\s*(?:#.*)?|\s*(?:alias|blacklist|config|include|install|options|remove|softdep|weakdep)\s+\S.*",
     ),
+    (r".*/pyvenv\.cfg", r"\s*|[\w-]+\s*=.*"),
     (r"/opt/.*/\.info/version", r"[0-9]+(?:\.[0-9]+)+[A-Za-z0-9_.+~-]*"),
 )
 # The fields that each paragraph must have (apt refuses others).

@@ -8,7 +8,7 @@ from checks.facts.gaps import Gaps, names, text
 from machine.local import Machine
 from machine.patterns import lazy_pattern
 
-_NAMES = r"(?:CUDA|HIP|ROCR)_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL|HSA_OVERRIDE_GFX_VERSION|LD_LIBRARY_PATH"
+_NAMES = r"(?:CUDA|HIP|ROCR)_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL|HSA_OVERRIDE_GFX_VERSION(?:_\d{1,2})?|LD_LIBRARY_PATH"
 # only at the beginning of a line: an indented line may be in a branch that never runs
 _SET = lazy_pattern(rf"(?:export\s+|declare -x\s+|Environment=[\"']?)?({_NAMES})=(.*)$")
 _IN_HOME = (".profile", ".bash_profile", ".bashrc", ".zshenv", ".zprofile", ".zshrc")

@@ -116,7 +116,7 @@ _FACTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"/.*daemon\.json", ("docker.daemon_json_valid", "docker.daemon_json_problem", "docker.daemon_json_runtimes")),
     (r"/etc/apparmor\.d", ("docker.userns_profiles",)),
     (r".*/python3?|/usr/include/python.*", ("python.path", "python.version", "python.headers", "python.venv")),
-    (r".*/environments|.*/lib|.*/(?:torch|bitsandbytes)/.*|.*/bitsandbytes", ("python.environments",)),
+    (r".*/environments|.*/lib|.*/site-packages.*|.*/pyvenv\.cfg", ("python.environments",)),
     (r"/etc/environment(?:\.d.*)?|/etc/profile\.d.*|.*/\.(?:profile|bash_profile|bashrc|zsh.*|config/.*)",
      ("person.start_files",)),
     (r"nvml", _NVML),

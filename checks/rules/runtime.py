@@ -6,9 +6,10 @@ import re
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
+from checks.model import Finding, Fix, Ok, Severity, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs
 from checks.rules.finding import by_hand, command, error, info, warning
+from checks.rules.rocm.override import is_override, problem_of
 from checks.rules.session import hidden_by_sudo, in_container
 
 # HIP also reads CUDA's variable
@@ -185,15 +186,16 @@ def start_files(host: Host, catalogue: Catalogue) -> Verdict:
         if name == "LD_LIBRARY_PATH":
             bad = "stubs" in re.split("[/:]", value)
             what = "puts the CUDA toolkit's stubs before the driver's libraries"
-        elif name == "HSA_OVERRIDE_GFX_VERSION":
-            bad, what = amd and bool(value), "makes ROCm treat the card as another architecture"
+        elif is_override(name):
+            problem = problem_of(name, value, host, catalogue) if amd else None
+            bad, what = problem is not None and problem.severity != Severity.INFO, problem.what if problem else ""
         else:
             bad, what = _cards_left(host, catalogue, name, value) is not None, "hides cards"
         if bad:
             findings.append(
                 warning(
                     file,
-                    f"{file} sets {name}={value!r}, which {what}.",
+                    f"{file} sets {name}={value!r}, which {what.rstrip('.')}.",
                     "Every new login, and every program started from it, gets this variable.",
                     [(file, f"{name}={value}")],
                     by_hand(f"Remove the line from {file}.", relogin=True),

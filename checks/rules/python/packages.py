@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from checks.catalogue import VENDORS, Catalogue, Stack
+from checks.catalogue import VENDORS, Catalogue
 from checks.facts.host import Host, PciCard, TrainingEnvironment
 from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs
 from checks.rules.finding import Seen, command, error, warning
+from checks.rules.python.torch_install import install_argv, install_torch
+from checks.rules.python.torch_kernels import NAMES, kernels_for, runtime_of
+from checks.rules.targets import override_of, target_of
 
 _NONE = "No Python environment with PyTorch is active, and gpu-setup has built none here yet."
-_RUNTIME_NAMES = {"cuda": "CUDA", "rocm": "ROCm"}
 _BACKENDS = {"nvidia": "cuda", "amd": "rocm"}
+_NOT_READ = Unknown("The Python environments could not be read.")
+_ASK_IT = "`python -c 'import torch; print(torch.cuda.get_arch_list())'` in that environment lists them."
 
 
 def _environments_for(
@@ -27,37 +31,21 @@ def _environments_for(
     return tuple(env for env in host.python.environments if env.stack is None or env.stack in stacks)
 
 
-def _torch_runtime(env: TrainingEnvironment) -> tuple[str, tuple[int, ...]] | None:
-    """(cuda, (13, 0)) or (rocm, (7, 2)); None for a build without GPU. ROCm's number is in the version's tag."""
-    if env.torch_hip:
-        tag = re.search(r"\+rocm([0-9]+(?:\.[0-9]+)+)", env.torch or "")
-        return "rocm", cards.numbers(tag[1] if tag else env.torch_hip)[:2]
-    return ("cuda", cards.numbers(env.torch_cuda)[:2]) if env.torch_cuda else None
-
-
 def _torch_evidence(env: TrainingEnvironment) -> list[Seen]:
     built = f"CUDA {env.torch_cuda}" if env.torch_cuda else f"HIP {env.torch_hip}" if env.torch_hip else "no GPU"
     return [(f"{env.path}/lib/python{env.python}/site-packages/torch/version.py", f"{env.torch}, built for {built}")]
 
 
-def _fix(env: TrainingEnvironment, card: PciCard | None, catalogue: Catalogue) -> Fix:
-    """The build of the card's preferred stack, in the same environment."""
-    if env.owner == "gpu-setup":
-        return command("Remove the environment; gpu-setup rebuilds it.", "rm", "-r", env.path)
-    row = cards.row_of(card, catalogue) if card else None
-    stack = next(iter(cards.stacks(card, catalogue)), None) if card else None
-    if stack is None or row is None:
-        return command("Uninstall this PyTorch.", f"{env.path}/bin/python", "-m", "pip", "uninstall", "torch")
-    return command(
-        "Install the PyTorch build for the card, or train in gpu-setup's own environment.",
-        *(f"{env.path}/bin/python", "-m", "pip", "install", "--force-reinstall"),
-        *(stack.for_target(row.target).torch_requirement, "--index-url", stack.torch_index),
-        verify=(f"{env.path}/bin/python", "-c", "import torch; print(torch.cuda.get_arch_list())"),
-    )
+def _finding(env: TrainingEnvironment, subject: str, summary: str, why: str, seen: Iterable[Seen], fix: Fix) -> Finding:
+    """An error only where gpu-setup itself trains: what a person has in another environment may be meant so."""
+    return (error if env.owner == "gpu-setup" else warning)(subject, summary, why, seen, fix)
 
 
-def _not_read(ours: tuple[PciCard, ...]) -> Unknown:
-    return Unknown("The Python environments could not be read.")
+def _install(env: TrainingEnvironment, card: PciCard, host: Host, catalogue: Catalogue) -> Fix:
+    target = target_of(card, host, catalogue) or ""
+    override, row = override_of(card, host), catalogue.override(target)
+    overridden = override is not None and row is not None and override[1] == row.value
+    return install_torch(env, card.vendor, target, catalogue, overridden)
 
 
 @check(
@@ -67,106 +55,96 @@ def _not_read(ours: tuple[PciCard, ...]) -> Unknown:
     "with a CUDA build, and a wrong index or a Python that is too new installs `+cpu`. Reads torch/version.py of the "
     "active environment (VIRTUAL_ENV, CONDA_PREFIX) and of gpu-setup's own; nothing is imported.",
     by_hand='`python -c "import torch; print(torch.__version__, torch.version.cuda, torch.version.hip)"`. Install '
-    "torch last, from your stack's index (`--index-url`), or use a constraints file that pins its build.",
+    "torch last, together with torchvision and torchaudio, from your stack's index (`--index-url`), or use a "
+    "constraints file that pins its build.",
     needs=(needs.GPU,),
 )
 def torch_build(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
     environments = _environments_for(host, catalogue, ours)
     if environments is None:
-        return _not_read(ours)
+        return _NOT_READ
     able = {_BACKENDS[VENDORS[card.vendor]] for card in ours}
     findings, fine = [], []
     for env in (env for env in environments if env.torch):
-        runtime = _torch_runtime(env)
-        if runtime is not None and runtime[0] in able:
+        runtime = runtime_of(env)
+        if runtime is not None and runtime.kind in able:
             fine.append(f"{env.path}: {env.torch}")
             continue
         brands = " and ".join(dict.fromkeys(cards.VENDOR_NAMES[card.vendor] for card in ours))
         findings.append(
-            (error if env.owner == "gpu-setup" else warning)(
+            _finding(
+                env,
                 env.path,
                 f"PyTorch {env.torch} is a CPU-only build."
                 if runtime is None
-                else f"PyTorch {env.torch} is built for {_RUNTIME_NAMES[runtime[0]]}; the card is {brands}.",
+                else f"PyTorch {env.torch} is built for {NAMES[runtime.kind]}; the card is {brands}.",
                 "It cannot use the card: torch.cuda.is_available() is False, and training is very slow.",
-                _torch_evidence(env),
-                _fix(env, ours[0], catalogue),
+                [*_torch_evidence(env), *((card.slot, cards.name(card, catalogue)) for card in ours)],
+                _install(env, ours[0], host, catalogue),
             )
         )
     return tuple(findings) or (Ok("; ".join(fine) + ".") if fine else Skip(_NONE))
-
-
-def _lacks_kernels(card: PciCard, runtime: tuple[str, tuple[int, ...]], catalogue: Catalogue) -> bool:
-    """Whether torch for this runtime has no kernels for the card, according to the stacks.
-
-    Without a row for exactly this runtime the next ones decide: a build supports no later cards than the next newer
-    one, and none that the next older one had already dropped.
-    """
-    row = cards.row_of(card, catalogue)
-    fitting = cards.stacks(card, catalogue)
-    if row is None or not fitting:
-        return False
-    kind = runtime[0]
-    rows = [
-        (cards.numbers(s.runtime.removeprefix(f"{kind} "))[:2], s) for s in catalogue.stacks if _has_runtime(s, kind)
-    ]
-    same = [stack for number, stack in rows if number == runtime[1]]
-    if same:
-        return all(row.target not in stack.targets for stack in same)
-    older = max((pair for pair in rows if pair[0] < runtime[1]), key=lambda pair: pair[0], default=None)
-    newer = min((pair for pair in rows if pair[0] > runtime[1]), key=lambda pair: pair[0], default=None)
-    numbers = [number for number, stack in rows if row.target in stack.targets]
-    if newer is not None and row.target not in newer[1].targets:
-        return any(number > newer[0] for number in numbers)
-    if older is not None and row.target not in older[1].targets:
-        return any(number < older[0] for number in numbers)
-    return False
-
-
-def _has_runtime(stack: Stack, kind: str) -> bool:
-    return stack.runtime.startswith(f"{kind} ")
 
 
 @check(
     "python.torch-arch",
     "PyTorch has kernels for the card",
     about="Each build of PyTorch has kernels for certain architectures: CUDA 12.6 has none for Blackwell, CUDA 13 none "
-    "for Volta, old ROCm builds none for RDNA4. Training then fails with `no kernel image is available`, `sm_120 is "
-    "not compatible`, `hipErrorNoBinaryForGpu`. Compares the build in each environment with the catalogue's stacks.",
+    "for Volta, ROCm builds before torch 2.7 none for RDNA4. Training then fails with `no kernel image is available`, "
+    "`sm_120 is not compatible`, `hipErrorNoBinaryForGpu`. Decided by the ROCm libraries beside torch, by the table of "
+    "published wheels, and by what a version of CUDA can compile; other builds are reported as unknown.",
     by_hand='`python -c "import torch; print(torch.cuda.get_arch_list())"` must list the card\'s architecture. '
-    "Otherwise install the build that `gpu-setup plan` names.",
+    "Otherwise install the build that `gpu-setup plan` names, together with torchvision and torchaudio.",
     needs=(needs.GPU,),
-    causes=("python.torch-build",),
+    causes=("python.torch-build", "rocm.override"),
 )
 def torch_arch(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
     environments = _environments_for(host, catalogue, ours)
     if environments is None:
-        return _not_read(ours)
+        return _NOT_READ
     findings: list[Finding] = []
-    checked = 0
+    unknown: list[str] = []
+    fine: list[str] = []
     for env in (env for env in environments if env.torch):
-        runtime = _torch_runtime(env)
+        runtime = runtime_of(env)
         for card in ours:
-            if runtime is None or runtime[0] != _BACKENDS[VENDORS[card.vendor]]:
+            if runtime is None or runtime.kind != _BACKENDS[VENDORS[card.vendor]]:
                 continue
-            checked += 1
-            if not _lacks_kernels(card, runtime, catalogue):
+            target = target_of(card, host, catalogue)
+            if target is None:
+                unknown.append(f"The architecture of {cards.subject(card, catalogue)} is not known.")
                 continue
-            row = cards.row_of(card, catalogue)
-            findings.append(
-                (error if env.owner == "gpu-setup" else warning)(
-                    f"{env.path}, {cards.subject(card, catalogue)}",
-                    f"PyTorch {env.torch} has no kernels for the card ({row.target if row else '?'}).",
-                    "Its first computation on the card fails with `no kernel image is available`.",
-                    _torch_evidence(env),
-                    _fix(env, card, catalogue),
+            found = kernels_for(env, target, host.os.arch, catalogue)
+            if found.has is None:
+                unknown.append(f"{found.because} {_ASK_IT}")
+            elif found.has or _runs_with_override(env, target, host, catalogue):
+                fine.append(f"{env.path}: {env.torch}")
+            else:
+                findings.append(
+                    _finding(
+                        env,
+                        f"{env.path}, {cards.subject(card, catalogue)}",
+                        f"PyTorch {env.torch} has no kernels for the card ({target}).",
+                        found.because or "Its first computation on the card fails with `no kernel image is available`.",
+                        [*_torch_evidence(env), *found.seen],
+                        _install(env, card, host, catalogue),
+                    )
                 )
-            )
     if findings:
         return tuple(findings)
-    return Ok("Every installed PyTorch has kernels for the card.") if checked else Skip(_NONE)
+    if unknown:
+        return Unknown(unknown[0])
+    return Ok(f"{'; '.join(dict.fromkeys(fine))} has kernels for the card.") if fine else Skip(_NONE)
+
+
+def _runs_with_override(env: TrainingEnvironment, own: str, host: Host, catalogue: Catalogue) -> bool:
+    """The build has none for this GPU, but for the one that it can run as: rocm.override says whether that is set."""
+    override = catalogue.override(own)
+    if override is None or env.owner != "active":
+        return False
+    return kernels_for(env, override.runs_as, host.os.arch, catalogue).has is True
 
 
 @check(
@@ -185,9 +163,9 @@ def bitsandbytes(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
     environments = _environments_for(host, catalogue, ours)
     if environments is None:
-        return _not_read(ours)
+        return _NOT_READ
     findings, fine = [], []
-    for env in (env for env in environments if env.bitsandbytes and env.torch and _torch_runtime(env)):
+    for env in (env for env in environments if env.bitsandbytes and env.torch and runtime_of(env)):
         problem = _bitsandbytes_problem(env, host, catalogue)
         if problem is None:
             fine.append(f"{env.path}: {env.bitsandbytes}")
@@ -195,16 +173,17 @@ def bitsandbytes(host: Host, catalogue: Catalogue) -> Verdict:
         summary, seen = problem
         folder = f"{env.path}/lib/python{env.python}/site-packages/bitsandbytes"
         findings.append(
-            (error if env.owner == "gpu-setup" else warning)(
+            _finding(
+                env,
                 env.path,
                 summary,
                 "QLoRA needs it: loading the model in 4 bits fails with `Configured … binary not found`.",
                 [(folder, f"{env.bitsandbytes}: {', '.join(env.bitsandbytes_libraries or ()) or 'no library'}"), *seen],
-                _fix(env, None, catalogue)
+                command("Remove the environment; gpu-setup rebuilds it.", "rm", "-r", env.path)
                 if env.owner == "gpu-setup"
                 else command(
                     "Install a newer version.",
-                    *(f"{env.path}/bin/python", "-m", "pip", "install", "--upgrade", "bitsandbytes"),
+                    *install_argv(env, "--upgrade", "bitsandbytes"),
                     verify=(f"{env.path}/bin/python", "-m", "bitsandbytes"),
                 ),
             )

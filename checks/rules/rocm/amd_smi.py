@@ -66,4 +66,4 @@ def lists_cards(host: Host, catalogue: Catalogue) -> Verdict:
             reboot("Reboot the machine.", verify=_VERIFY),
         )
         for card in missing
-    ) or Ok(f"AMD's management library lists {len(slots)} of {len(ours)} cards.")
+    ) or Ok(f"AMD's management library lists {len(ours)} of {len(ours)} cards.")

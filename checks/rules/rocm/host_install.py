@@ -1,14 +1,15 @@
-"""ROCm on the host: one version, from one archive, on PATH, and without an architecture override."""
+"""ROCm on the host: one version, from one archive, and on PATH."""
 
 from __future__ import annotations
 
+import re
+
 from checks.catalogue import Catalogue
-from checks.facts.host import Host
-from checks.model import Ok, Unknown, Verdict, check
+from checks.facts.host import AptSource, Host, Package
+from checks.model import Finding, Ok, Unknown, Verdict, check
 from checks.rules import cards, needs
 from checks.rules.finding import by_hand, cannot_determine, command, info, warning
 from checks.rules.installed import packages
-from checks.rules.session import hidden_by_sudo
 
 # packages that only Ubuntu's own archive has; AMD's repositories use other names
 _UBUNTU_ONLY = (
@@ -19,6 +20,10 @@ _UBUNTU_ONLY = (
     "librocblas0",
     "libhipblas0",
 )
+# packages that both have, Ubuntu's with the higher number: ROCm/legacy-rocm-build#3656, #6367, #1899
+_IN_BOTH = ("rocminfo", "rocm-cmake", "hipcc", "rocm-device-libs")
+# AMD's numbers carry ROCm's release in five or six digits: 1.0.0.70204-93~24.04
+_AMDS_NUMBER = r".*\.\d{5,6}-.*"
 
 
 @check(
@@ -34,13 +39,14 @@ _UBUNTU_ONLY = (
 def several_installs(host: Host, catalogue: Catalogue) -> Verdict:
     if host.amd.rocm is None:
         return cannot_determine(host, "which ROCm is installed", ("/opt",), "Make /opt readable.")
+    if not host.amd.rocm:
+        return Ok("ROCm is not installed on the host.")
     versions = {cards.numbers(row.version)[:2]: row for row in host.amd.rocm if row.version}
+    unknown = [row.path for row in host.amd.rocm if not row.version]
     if len(versions) < 2:
-        return Ok(
-            f"ROCm {host.amd.rocm[0].version or ''} is the only version."
-            if host.amd.rocm
-            else "ROCm is not installed on the host."
-        )
+        if unknown and len(host.amd.rocm) > 1:
+            return Unknown(f"Cannot determine which ROCm is in {', '.join(unknown)}: it has no version file.")
+        return Ok(f"ROCm {host.amd.rocm[0].version or f'in {host.amd.rocm[0].path}'} is the only one.")
     return (
         warning(
             "ROCm",
@@ -56,15 +62,23 @@ def several_installs(host: Host, catalogue: Catalogue) -> Verdict:
     "rocm.ubuntu-packages",
     "ROCm packages come from one archive",
     about="Ubuntu has its own, older ROCm packages with the same or similar names. Together with AMD's packages they "
-    "put a second libhsa-runtime or libamdhip on the system: `hipErrorNoBinaryForGpu`, or tools that find no GPU.",
-    by_hand="Run `sudo apt-get remove libamdhip64-5 libhsa-runtime64-1`, and keep a pin for AMD's repository in "
-    "/etc/apt/preferences.d.",
+    "put a second libhsa-runtime or libamdhip on the system: `hipErrorNoBinaryForGpu`, or tools that find no GPU. "
+    "Ubuntu's rocminfo, hipcc, rocm-cmake and rocm-device-libs have higher numbers than AMD's, so that apt keeps them "
+    "and AMD's packages cannot be installed: `Depends: rocminfo (= 1.0.0.…) but 5.7.1-3build1 is to be installed`.",
+    by_hand="Run `sudo apt-get remove` with the names of Ubuntu's packages, and keep a pin for AMD's repository in "
+    "/etc/apt/preferences.d (apt.amd-pin).",
     needs=(needs.AMD_CARD,),
 )
 def ubuntu_packages(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.packages is None:
         return cannot_determine(host, "which packages are installed", ("dpkg",), "Make /var/lib/dpkg/status readable.")
     from_ubuntu = [row for row in packages(host, *_UBUNTU_ONLY) if row.name in _UBUNTU_ONLY]
+    outranking = [
+        row for row in packages(host, *_IN_BOTH) if row.name in _IN_BOTH and not re.fullmatch(_AMDS_NUMBER, row.version)
+    ]
+    repositories = [row for row in host.apt.sources or () if row.owner == "amd-rocm"]
+    if outranking and (repositories or host.amd.rocm):
+        return (_outranks([*outranking, *from_ubuntu], repositories, host),)
     if not from_ubuntu or not host.amd.rocm:
         return Ok("ROCm packages are not mixed.")
     return (
@@ -82,6 +96,25 @@ def ubuntu_packages(host: Host, catalogue: Catalogue) -> Verdict:
                 sudo=True,
                 verify=("rocminfo",),
             ),
+        ),
+    )
+
+
+def _outranks(installed: list[Package], repositories: list[AptSource], host: Host) -> Finding:
+    listed = ", ".join(f"{row.name} {row.version}" for row in installed)
+    return warning(
+        "ROCm",
+        f"Ubuntu's ROCm packages are installed beside AMD's {'repository' if repositories else 'ROCm'}: {listed}.",
+        "AMD's packages need their own of the same names, whose numbers are lower: apt keeps Ubuntu's, and AMD's "
+        "cannot be installed (`but … is to be installed`), or tools of one archive work with libraries of the other.",
+        [("/var/lib/dpkg/status", f"{row.name} {row.version}") for row in installed]
+        + [(row.file, row.uri) for row in repositories]
+        + [(row.path, row.version) for row in host.amd.rocm or ()],
+        command(
+            "Remove Ubuntu's packages, and pin AMD's repository in /etc/apt/preferences.d (`Pin: origin "
+            "repo.radeon.com`, `Pin-Priority: 600`): without the pin the next installation brings them back.",
+            *("apt-get", "remove", *(row.name for row in installed)),
+            sudo=True,
         ),
     )
 
@@ -108,46 +141,6 @@ def path(host: Host, catalogue: Catalogue) -> Verdict:
             by_hand("Add /opt/rocm/bin to PATH in ~/.profile.", relogin=True, verify=("rocminfo",)),
         ),
     )
-
-
-@check(
-    "rocm.override",
-    "HSA_OVERRIDE_GFX_VERSION is not set",
-    about="The variable makes ROCm treat the card as another architecture. If the wheels have kernels for the card, it "
-    "only does harm: crashes, hangs, wrong results. Read from this session's environment.",
-    by_hand="Remove it from ~/.bashrc, ~/.profile, /etc/environment and unit files; `unset HSA_OVERRIDE_GFX_VERSION` "
-    "in open shells.",
-    needs=(needs.AMD_CARD,),
-)
-def override(host: Host, catalogue: Catalogue) -> Verdict:
-    ours = cards.training(host, catalogue, cards.AMD)
-    value = host.person.environ.get("HSA_OVERRIDE_GFX_VERSION", "").strip()
-    if not value:
-        return hidden_by_sudo(host, "The environment") or Ok("It is not set.")
-    targets = {row.target for card in ours if (row := cards.row_of(card, catalogue))}
-    same = targets == {_gfx(value)}
-    return (
-        (info if same else warning)(
-            "environment",
-            f"HSA_OVERRIDE_GFX_VERSION={value} is set"
-            + (
-                ", which is the architecture of the card."
-                if same
-                else f", but the card is {', '.join(sorted(targets))}."
-            ),
-            "It has no effect now, but causes errors with another card."
-            if same
-            else "The wheels have kernels for this card; with the override ROCm uses those of another architecture.",
-            [("environment", f"HSA_OVERRIDE_GFX_VERSION={value}")],
-            by_hand("Remove it from ~/.bashrc, ~/.profile and /etc/environment, and unset it in this shell."),
-        ),
-    )
-
-
-def _gfx(version: str) -> str:
-    """`11.0.0` is gfx1100, `9.0.10` gfx90a: minor and stepping are one hexadecimal digit each."""
-    parts = cards.numbers(version)
-    return f"gfx{parts[0]}{parts[1]:x}{parts[2]:x}" if len(parts) == 3 else version
 
 
 @check(

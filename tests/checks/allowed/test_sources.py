@@ -80,10 +80,21 @@ def test_a_source_without_a_row_keeps_nothing() -> None:
         ),
         ("/run/reboot-required.pkgs", "linux-image-6.8.0-31-generic\n", "linux-image-6.8.0-31-generic\n"),
         ("/proc/self/cgroup", "0::/\n", "0::/\n"),
+        ("/home/alice/v/pyvenv.cfg", "home = /home/alice/py/bin\nuv = 0.9.2\nprompt = geheim\n", "uv = 0.9.2\n"),
     ],
 )  # fmt: skip
 def test_what_is_left(path: str, text: str, left: str) -> None:
     assert kept(path, text) == left
+
+
+def test_of_the_installed_packages_only_torchs_own_are_kept() -> None:
+    site = "/home/alice/v/lib/python3.12/site-packages"
+    torch = ["torchvision-0.19.1+cu121.dist-info", "amd_torch_device_gfx1031-2.11.0+rocm7.13.0a20260505.dist-info"]
+    others = ["alices_secret-1.0.dist-info", "torch-2.1+alice.dist-info", "numpy"]
+    assert [sources.name(site, name, WHO) for name in (*torch, *others)] == [*torch, None, None, None]
+    library = f"{site}/torch/lib/rocblas/library"
+    assert sources.name(library, "Kernels.so-000-gfx1030.hsaco", WHO) == "Kernels.so-000-gfx1030.hsaco"
+    assert sources.name(library, "alice.dat", WHO) is None
 
 
 def test_one_name_is_the_same_in_every_path_and_another_in_the_next_recording() -> None:

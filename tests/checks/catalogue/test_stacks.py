@@ -172,7 +172,9 @@ def test_amds_driver_repository_is_never_pinned_as_a_whole() -> None:
             assert "*" not in row.packages
 
 
-@pytest.mark.parametrize("table", ["cards", "stacks", "packages", "repositories", "branches", "systems", "xids"])
+@pytest.mark.parametrize(
+    "table", ["cards", "stacks", "torch_builds", "packages", "repositories", "branches", "systems", "xids"]
+)
 def test_every_row_has_a_source_and_a_date(table: str) -> None:
     for row in getattr(catalogue(), table):
         assert row.source.strip()

@@ -16,6 +16,7 @@ from checks.facts.host import AptSource, Bridge, Link, TrainingEnvironment
 from checks.facts.read import read_host
 from machine import recorder
 from machine.recording import RecordedMachine
+from tests.subjects import for_each
 
 HOME = {"HOME": "/home/alex", "PATH": "/usr/bin"}
 CARD = {
@@ -147,6 +148,75 @@ def test_active_and_own_environments_are_read_without_running_anything(tmp_path:
             path=own, owner="gpu-setup", stack="cu130", python="3.12", torch="2.13.0+cu130", torch_cuda="13.0"
         ),
     )
+
+
+SITE = ("torch", "torch-2.4.1+cu121.dist-info", "torchvision-0.19.1+cu121.dist-info", "numpy-1.26.4.dist-info")
+
+
+@for_each(
+    ("names", "found"),
+    [
+        (SITE, (("torchvision", "0.19.1+cu121"),)),
+        (("torch-2.9.1.dist-info", "flash_attn-2.8.3.dist-info"), (("flash_attn", "2.8.3"),)),
+        # a listing without torch's own row says nothing of the others
+        (("torch", "bitsandbytes"), None),
+        ((), None),
+    ],
+)
+def test_what_belongs_to_a_build_of_torch_is_read_from_names(names: tuple[str, ...], found: object) -> None:
+    assert environments.parse_companions(names) == found
+
+
+@for_each(
+    ("site", "rocblas", "found"),
+    [
+        # AMD's wheels of one family, and of single GPUs (ROCm/TheRock RELEASES.md)
+        (("rocm_sdk_libraries_gfx110X_all-7.10.0a20251015.dist-info",), (), ("gfx110X",)),
+        (("rocm_sdk_libraries_gfx94X_dcgpu-7.9.0rc1.dist-info",), (), ("gfx94X",)),
+        (
+            ("amd_torch_device_gfx1031-2.11.0+rocm7.13.0a20260505.dist-info", "rocm_sdk_core-7.13.0.dist-info"),
+            (),
+            ("gfx1031",),
+        ),
+        # PyTorch's wheels carry rocBLAS
+        (
+            SITE,
+            (
+                "Kernels.so-000-gfx1030.hsaco",
+                "Kernels.so-000-gfx90a-xnack+.hsaco",
+                "TensileLibrary_lazy_gfx1100.dat",
+                "TensileLibrary_Type_HH_Contraction_l_Ailk_Bjlk_Cijk_Dijk_gfx803.co",
+            ),
+            ("gfx1030", "gfx1100", "gfx90a"),
+        ),
+        (SITE, (), None),
+    ],
+)
+def test_the_gpus_of_rocm_libraries_are_read_from_names(
+    site: tuple[str, ...], rocblas: tuple[str, ...], found: object
+) -> None:
+    assert environments.parse_rocm_targets(site, rocblas) == found
+
+
+@for_each(
+    ("files", "kind"),
+    [
+        ({"pyvenv.cfg": "home = /usr/bin\nuv = 0.9.2\nversion_info = 3.11.11\n"}, "uv"),
+        # uv venv --seed
+        ({"pyvenv.cfg": "uv = 0.9.2\n", "lib/python3.12/site-packages/pip/__init__.py": ""}, "venv"),
+        ({"pyvenv.cfg": "home = /usr/bin\nversion = 3.12.3\n"}, "venv"),
+        ({"conda-meta/history": "# update specs: []\n"}, "conda"),
+        ({}, "venv"),
+    ],
+)
+def test_what_made_an_environment_is_read_from_its_files(
+    tmp_path_factory: pytest.TempPathFactory, files: dict[str, str], kind: str
+) -> None:
+    torch = {"/srv/e/lib/python3.12/site-packages/torch/version.py": TORCH}
+    held = torch | {f"/srv/e/{name}": content for name, content in files.items()}
+    place = tmp_path_factory.mktemp("environment")
+    (found,) = environments.read_environments(machine(place, held, {"CONDA_PREFIX": "/srv/e"}), Gaps())
+    assert found.kind == kind
 
 
 def test_the_token_is_detected_but_never_read(tmp_path: Path) -> None:

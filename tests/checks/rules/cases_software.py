@@ -108,8 +108,30 @@ FAULTS = (
         WARN,
         "libamdhip64-5",
     ),
+    Fault(
+        "rocm.ubuntu-packages",
+        but(
+            A,
+            apt={
+                "packages": (package("rocminfo", "5.7.1-3build1"),),
+                "sources": (source("rocm.list", "https://repo.radeon.com/rocm/apt/7.0.1", "noble", "amd-rocm"),),
+            },
+        ),
+        WARN,
+        "rocminfo 5.7.1-3build1",
+    ),
+    Fault(
+        "rocm.ubuntu-packages",
+        but(
+            A,
+            amd={"rocm": (ROCM_72,), "rocm_on_path": True},
+            apt={"packages": (package("hipcc", "5.7.1-3"), package("rocm-cmake", "6.0.0-1"))},
+        ),
+        WARN,
+        "hipcc 5.7.1-3, rocm-cmake 6.0.0-1",
+    ),
     Fault("rocm.path", but(A, amd={"rocm": (ROCM_72,)}), WARN, "not on PATH"),
-    Fault("rocm.override", environ(A, HSA_OVERRIDE_GFX_VERSION="10.3.0"), WARN, "but the card is gfx1100"),
+    Fault("rocm.override", environ(A, HSA_OVERRIDE_GFX_VERSION="10.3.0"), WARN, "the card is gfx1100"),
     Fault("rocm.override", environ(A, HSA_OVERRIDE_GFX_VERSION="11.0.0"), PASS, "is the architecture of the card"),
     Fault("runtime.visible-devices", environ(N, CUDA_VISIBLE_DEVICES=""), FAIL, "hides every card"),
     Fault("runtime.visible-devices", environ(N, CUDA_VISIBLE_DEVICES="-1"), FAIL, "hides every card"),

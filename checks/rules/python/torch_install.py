@@ -1,0 +1,96 @@
+"""The command that puts another build of torch into an environment, together with what belongs to that build."""
+
+from __future__ import annotations
+
+from checks.catalogue import VENDORS, Catalogue, Override, Stack
+from checks.facts.host import TrainingEnvironment
+from checks.model import Fix
+from checks.rules import cards
+from checks.rules.finding import by_hand, command
+
+# installed from torch's own index, each release for one of torch
+_TOGETHER = ("torchvision", "torchaudio")
+# what the other vendor's build installs as the package `triton`
+_OTHER_TRITON = {"nvidia": ("pytorch_triton_rocm", "triton_rocm"), "amd": ("triton",)}
+
+
+def stack_for(
+    vendor: str, target: str, catalogue: Catalogue, overridden: bool = False
+) -> tuple[Stack | None, Override | None]:
+    """The preferred stack with kernels for this card, or for the GPU that it can run as, with the override.
+
+    `overridden`: the override is set, so that only those of the other GPU are loaded.
+    """
+    override = catalogue.override(target) if vendor == cards.AMD else None
+    rows = [row for row in catalogue.stacks if row.vendor == VENDORS.get(vendor)]
+    choices = [(target, None), (override.runs_as if override else None, override)]
+    for wanted, needed in reversed(choices) if overridden else choices:
+        for row in rows:
+            if wanted in row.targets:
+                return row.for_target(wanted), needed
+    return None, None
+
+
+def install_argv(env: TrainingEnvironment, *what: str, again: bool = False) -> tuple[str, ...]:
+    """pip's install in this environment, by the program that it was made with; `again`: also what is installed."""
+    python = f"{env.path}/bin/python"
+    if env.kind == "uv":
+        return ("uv", "pip", "install", "--python", python, *(("--reinstall",) if again else ()), *what)
+    start = ("pipx", "runpip", env.path.rstrip("/").rpartition("/")[2]) if env.kind == "pipx" else (python, "-m", "pip")
+    return (*start, "install", *(("--force-reinstall",) if again else ()), *what)
+
+
+def install_torch(
+    env: TrainingEnvironment, vendor: str, target: str, catalogue: Catalogue, overridden: bool = False
+) -> Fix:
+    """The build for the card in the same environment, with torchvision and torchaudio of that build."""
+    if env.owner == "gpu-setup":
+        return command("Remove the environment; gpu-setup rebuilds it.", "rm", "-r", env.path)
+    stack, override = stack_for(vendor, target, catalogue, overridden)
+    if stack is None:
+        return by_hand(
+            f"No published build of PyTorch that gpu-setup knows has kernels for {target}: build it yourself."
+        )
+    if stack.torch_python and env.python and cards.numbers(env.python) < cards.numbers(stack.torch_python):
+        return by_hand(
+            f"{stack.torch_requirement} has no wheels for this environment's Python {env.python}. Make an environment "
+            f"with Python 3.12 (`uv venv --python 3.12`) and install torch from {stack.torch_index} there."
+        )
+    known = env.companions
+    together = _TOGETHER if known is None else tuple(name for name, _ in known if name in _TOGETHER)
+    return command(
+        " ".join(_sentences(env, stack, override, together)),
+        *install_argv(env, stack.torch_requirement, *together, "--index-url", stack.torch_index, again=True),
+        verify=(f"{env.path}/bin/python", "-c", "import torch; print(torch.cuda.get_arch_list())"),
+    )
+
+
+def _sentences(
+    env: TrainingEnvironment, stack: Stack, override: Override | None, together: tuple[str, ...]
+) -> list[str]:
+    names = ["torch", *together]
+    listed = f"{', '.join(names[:-1])} and {names[-1]}" if together else "torch"
+    found = [f"Install {listed} of the build for the card in one command, or train in gpu-setup's own environment."]
+    if env.companions is None:
+        found.append("Leave out torchvision or torchaudio where it is not installed.")
+    if env.kind == "conda":
+        found.append("If conda installed PyTorch, first run `conda remove pytorch`.")
+    if override is not None:
+        found.append(
+            f"AMD does not officially support this card in it; it runs the kernels of {override.runs_as} with "
+            f"HSA_OVERRIDE_GFX_VERSION={override.value}: keep that variable set."
+        )
+    others = [name for name, _ in env.companions or ()]
+    stale = [name for name in others if name in _OTHER_TRITON.get(stack.vendor, ())]
+    built = [name for name in others if name in ("xformers", "flash_attn")]
+    if env.bitsandbytes and cards.numbers(env.bitsandbytes) < cards.numbers(stack.bitsandbytes):
+        built.append("bitsandbytes")
+    if stale and _is_for_another_vendor(env, stack):
+        found.append(f"First uninstall {' and '.join(stale)}: the new build has its own.")
+    if built:
+        found.append(f"Then upgrade {' and '.join(built)}: made for the old build.")
+    return found
+
+
+def _is_for_another_vendor(env: TrainingEnvironment, stack: Stack) -> bool:
+    return bool(env.torch_hip) != (stack.vendor == "amd")
