@@ -52,13 +52,16 @@ def parse_stack(folder: str) -> str | None:
 
 
 def read_environments(machine: Machine, gaps: Gaps) -> tuple[TrainingEnvironment, ...]:
-    """The environment that is active in this session, and those that gpu-setup built."""
+    """The environment that is active in this session (else what `pip install --user` made), and gpu-setup's own."""
     environ = machine.session().environ
     found = []
     for variable in ("VIRTUAL_ENV", "CONDA_PREFIX"):
         folder = environ.get(variable, "").rstrip("/")
         if folder.startswith("/"):
             found.append(_environment(machine, folder, "active", None, gaps))
+    users = f"{environ.get('HOME', '')}/.local"
+    if not found and users.startswith("/") and exists(machine, f"{users}/lib"):
+        found.append(_environment(machine, users, "active", None, gaps))
     own = folders(environ).environments
     for name in names(machine, own, gaps) or () if own.startswith("/") else ():
         if (stack := parse_stack(name)) is not None:
@@ -104,6 +107,8 @@ def _environment(
 
 
 def _kind(machine: Machine, folder: str, pip: bool, gaps: Gaps) -> EnvironmentKind:
+    if folder.endswith("/.local"):
+        return "user"
     if exists(machine, f"{folder}/conda-meta"):
         return "conda"
     if "/pipx/venvs/" in folder:

@@ -11,7 +11,7 @@ RepositoryOwner = Literal[
 ]
 EngineKind = Literal["docker.io", "docker-ce", "snap", "podman", "desktop", "other"]
 EnvironmentOwner = Literal["active", "gpu-setup"]
-EnvironmentKind = Literal["venv", "uv", "conda", "pipx"]
+EnvironmentKind = Literal["venv", "uv", "conda", "pipx", "user"]
 
 
 class Package(Frozen, frozen=True):
@@ -99,9 +99,10 @@ class TrainingEnvironment(Frozen, frozen=True):
     `owner` active: VIRTUAL_ENV or CONDA_PREFIX of this session; gpu-setup: made by gpu-setup, with its `stack`.
     `torch_cuda` and `torch_hip` are the versions that torch was built with, both None for a build without GPU;
     `bitsandbytes_libraries` are like `cuda130`, `rocm72`, `cpu`. `kind`: what made it, as far as that decides how
-    packages are installed in it (`uv`: it has no pip). `companions`: names and versions of installed packages that
-    belong to one build of torch (torchvision, xformers …); None: not known. `rocm_targets`: the GPUs (gfx names, X for
-    any digit) that the ROCm libraries in it have kernels for; None: it has none, or they cannot be told by their names.
+    packages are installed in it (`uv`: it has no pip; `user`: no environment, but ~/.local). `companions`: names and
+    versions of installed packages that belong to one build of torch (torchvision, xformers …); None: not known.
+    `rocm_targets`: the GPUs (gfx names, X for any digit) that the ROCm libraries in it have kernels for; None: it has
+    none, or their names do not say it.
     """
 
     path: str

@@ -57,6 +57,12 @@ def install_torch(
             f"with Python 3.12 (`uv venv --python 3.12`) and install torch from {stack.torch_index} there."
         )
     known = env.companions
+    if env.kind == "user":
+        return by_hand(
+            "This PyTorch is outside an environment, where Ubuntu's and Debian's pip refuses to install. Make one "
+            f"(`python3 -m venv ~/torch`) and run `~/torch/bin/pip install {stack.torch_requirement} torchvision "
+            f"torchaudio --index-url {stack.torch_index}`."
+        )
     together = _TOGETHER if known is None else tuple(name for name, _ in known if name in _TOGETHER)
     return command(
         " ".join(_sentences(env, stack, override, together)),

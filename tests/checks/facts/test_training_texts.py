@@ -219,6 +219,12 @@ def test_what_made_an_environment_is_read_from_its_files(
     assert found.kind == kind
 
 
+def test_what_pip_installed_for_the_user_counts_where_no_environment_is_active(tmp_path: Path) -> None:
+    files = {"/home/alex/.local/lib/python3.12/site-packages/torch/version.py": TORCH}
+    (found,) = environments.read_environments(machine(tmp_path, files), Gaps())
+    assert (found.kind, found.owner, found.torch) == ("user", "active", "2.13.0+cu130")
+
+
 def test_the_token_is_detected_but_never_read(tmp_path: Path) -> None:
     token, home = "/home/alex/.cache/huggingface/token", "/home/alex"
     folders = {path: folder_of(0o755) for path in ("/home", home, f"{home}/.cache", f"{home}/.cache/huggingface")}

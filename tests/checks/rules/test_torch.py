@@ -216,6 +216,14 @@ def test_an_older_python_needs_another_environment() -> None:
     assert "Python 3.9" in found.fix.text
 
 
+def test_outside_an_environment_the_advice_is_to_make_one() -> None:
+    one = env(torch="2.4.1+cu121", torch_cuda="12.1", kind="user", path="/home/alex/.local")
+    (found,) = findings("python.torch-build", has(healthy_amd(), one))
+    assert found.fix is not None
+    assert not found.fix.argv
+    assert "python3 -m venv" in found.fix.text
+
+
 def test_a_build_of_unknown_origin_is_unknown_and_not_a_pass() -> None:
     result = judge(CHECKS["python.torch-arch"], has(healthy_nvidia(), build("2.7.0a0+git13", "cuda 12.8")), catalogue())
     assert result.status is Status.UNKNOWN
