@@ -287,7 +287,7 @@ class TorchBuild(TableRow, frozen=True, kw_only=True):
 
 
 class CudaCompiler(TableRow, frozen=True, kw_only=True):
-    """The versions of CUDA that compile for a compute capability; `8` stands for all 8.x. `until` None: still."""
+    """The versions of CUDA that compile for a compute capability; `8` is all 8.x. `until` None: still."""
 
     capability: str
     since: str

@@ -75,7 +75,7 @@ def is_override(name: str) -> bool:
 
 
 def problem_of(name: str, value: str, host: Host, catalogue: Catalogue) -> Problem | None:
-    """What is wrong with this variable for the cards that it is for; None: nothing, or it cannot be told."""
+    """What is wrong with this variable for the cards that it is for; None: nothing, or it is not known."""
     ours = cards.training(host, catalogue, cards.AMD)
     reached = [card for card in ours if _reaches(name, card, host)]
     if not reached and ours and host.amd.nodes:
