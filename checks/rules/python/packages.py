@@ -10,7 +10,8 @@ from checks.facts.host import Host, PciCard, TrainingEnvironment
 from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs
 from checks.rules.finding import Seen, command, error, warning
-from checks.rules.python.torch_install import install_argv, install_torch
+from checks.rules.installed import nvidia_version
+from checks.rules.python.torch_install import Wanted, install_argv, install_torch
 from checks.rules.python.torch_kernels import NAMES, kernels_for, runtime_of
 from checks.rules.targets import override_of, target_of
 
@@ -45,7 +46,8 @@ def _install(env: TrainingEnvironment, card: PciCard, host: Host, catalogue: Cat
     target = target_of(card, host, catalogue) or ""
     override, row = override_of(card, host), catalogue.override(target)
     overridden = override is not None and row is not None and override[1] == row.value
-    return install_torch(env, card.vendor, target, catalogue, overridden)
+    driver = nvidia_version(host)[0] if card.vendor == cards.NVIDIA else None
+    return install_torch(env, Wanted(card.vendor, target, driver, overridden), catalogue)
 
 
 @check(

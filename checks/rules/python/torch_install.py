@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from checks.catalogue import VENDORS, Catalogue, Override, Stack
 from checks.facts.host import TrainingEnvironment
 from checks.model import Fix
@@ -14,21 +16,36 @@ _TOGETHER = ("torchvision", "torchaudio")
 _OTHER_TRITON = {"nvidia": ("pytorch_triton_rocm", "triton_rocm"), "amd": ("triton",)}
 
 
-def stack_for(
-    vendor: str, target: str, catalogue: Catalogue, overridden: bool = False
-) -> tuple[Stack | None, Override | None]:
+class Wanted(NamedTuple):
+    """The card that torch is for: its vendor's PCI id, its architecture, and the NVIDIA driver's version.
+
+    `overridden`: HSA_OVERRIDE_GFX_VERSION is set as the card needs it, so that only the other GPU's kernels are loaded.
+    """
+
+    vendor: str
+    target: str
+    driver: str | None = None
+    overridden: bool = False
+
+
+def stack_for(card: Wanted, catalogue: Catalogue) -> tuple[Stack | None, Override | None]:
     """The preferred stack with kernels for this card, or for the GPU that it can run as, with the override.
 
-    `overridden`: the override is set, so that only those of the other GPU are loaded.
+    A stack that the driver is too old for comes last.
     """
-    override = catalogue.override(target) if vendor == cards.AMD else None
-    rows = [row for row in catalogue.stacks if row.vendor == VENDORS.get(vendor)]
-    choices = [(target, None), (override.runs_as if override else None, override)]
-    for wanted, needed in reversed(choices) if overridden else choices:
+    override = catalogue.override(card.target) if card.vendor == cards.AMD else None
+    rows = [row for row in catalogue.stacks if row.vendor == VENDORS.get(card.vendor)]
+    rows.sort(key=lambda row: _too_old(card, row))
+    choices = [(card.target, None), (override.runs_as if override else None, override)]
+    for wanted, needed in reversed(choices) if card.overridden else choices:
         for row in rows:
             if wanted in row.targets:
                 return row.for_target(wanted), needed
     return None, None
+
+
+def _too_old(card: Wanted, stack: Stack) -> bool:
+    return bool(card.driver and stack.driver_floor) and cards.numbers(card.driver) < cards.numbers(stack.driver_floor)
 
 
 def install_argv(env: TrainingEnvironment, *what: str, again: bool = False) -> tuple[str, ...]:
@@ -40,47 +57,43 @@ def install_argv(env: TrainingEnvironment, *what: str, again: bool = False) -> t
     return (*start, "install", *(("--force-reinstall",) if again else ()), *what)
 
 
-def install_torch(
-    env: TrainingEnvironment, vendor: str, target: str, catalogue: Catalogue, overridden: bool = False
-) -> Fix:
+def install_torch(env: TrainingEnvironment, card: Wanted, catalogue: Catalogue) -> Fix:
     """The build for the card in the same environment, with torchvision and torchaudio of that build."""
     if env.owner == "gpu-setup":
         return command("Remove the environment; gpu-setup rebuilds it.", "rm", "-r", env.path)
-    stack, override = stack_for(vendor, target, catalogue, overridden)
+    stack, override = stack_for(card, catalogue)
     if stack is None:
         return by_hand(
-            f"No published build of PyTorch that gpu-setup knows has kernels for {target}: build it yourself."
+            f"No published build of PyTorch that gpu-setup knows has kernels for {card.target}: build it yourself."
         )
     if stack.torch_python and env.python and cards.numbers(env.python) < cards.numbers(stack.torch_python):
         return by_hand(
             f"{stack.torch_requirement} has no wheels for this environment's Python {env.python}. Make an environment "
             f"with Python 3.12 (`uv venv --python 3.12`) and install torch from {stack.torch_index} there."
         )
-    known = env.companions
     if env.kind == "user":
         return by_hand(
             "This PyTorch is outside an environment, where Ubuntu's and Debian's pip refuses to install. Make one "
             f"(`python3 -m venv ~/torch`) and run `~/torch/bin/pip install {stack.torch_requirement} torchvision "
             f"torchaudio --index-url {stack.torch_index}`."
         )
-    together = _TOGETHER if known is None else tuple(name for name, _ in known if name in _TOGETHER)
     return command(
-        " ".join(_sentences(env, stack, override, together)),
-        *install_argv(env, stack.torch_requirement, *together, "--index-url", stack.torch_index, again=True),
+        " ".join(_sentences(env, card, stack, override)),
+        *install_argv(env, stack.torch_requirement, *_together(env), "--index-url", stack.torch_index, again=True),
         verify=(f"{env.path}/bin/python", "-c", "import torch; print(torch.cuda.get_arch_list())"),
     )
 
 
-def _sentences(
-    env: TrainingEnvironment, stack: Stack, override: Override | None, together: tuple[str, ...]
-) -> list[str]:
-    names = ["torch", *together]
-    listed = f"{', '.join(names[:-1])} and {names[-1]}" if together else "torch"
+def _sentences(env: TrainingEnvironment, card: Wanted, stack: Stack, override: Override | None) -> list[str]:
+    names = ["torch", *_together(env)]
+    listed = f"{', '.join(names[:-1])} and {names[-1]}" if names[1:] else "torch"
     found = [f"Install {listed} of the build for the card in one command, or train in gpu-setup's own environment."]
     if env.companions is None:
         found.append("Leave out torchvision or torchaudio where it is not installed.")
     if env.kind == "conda":
         found.append("If conda installed PyTorch, first run `conda remove pytorch`.")
+    if _too_old(card, stack):
+        found.append(f"It needs driver {stack.driver_floor} or newer: see driver.too-old.")
     if override is not None:
         found.append(
             f"AMD does not officially support this card in it; it runs the kernels of {override.runs_as} with "
@@ -96,6 +109,12 @@ def _sentences(
     if built:
         found.append(f"Then upgrade {' and '.join(built)}: made for the old build.")
     return found
+
+
+def _together(env: TrainingEnvironment) -> tuple[str, ...]:
+    """torchvision and torchaudio where they are installed, or where that is not known."""
+    installed = None if env.companions is None else {name for name, _ in env.companions}
+    return tuple(name for name in _TOGETHER if installed is None or name in installed)
 
 
 def _is_for_another_vendor(env: TrainingEnvironment, stack: Stack) -> bool:

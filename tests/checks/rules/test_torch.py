@@ -216,6 +216,25 @@ def test_an_older_python_needs_another_environment() -> None:
     assert "Python 3.9" in found.fix.text
 
 
+@for_each(
+    ("driver", "target", "index", "says"),
+    [
+        ("595.84", "8.6", "cu130", ""),
+        # CUDA 13 needs branch 580
+        ("550.163.01", "8.6", "cu126", ""),
+        ("570.133.07", "12.0", "cu130", "It needs driver 580.65.06 or newer"),
+    ],
+)
+def test_the_build_is_one_that_the_driver_runs(driver: str, target: str, index: str, says: str) -> None:
+    one = env(torch="2.13.0+cpu", torch_cuda=None)
+    card = nvml(compute_capability=target)
+    host = has(but(healthy_nvidia(), nvidia={"nvml": (card,), "module_version": driver}), one)
+    (found,) = findings("python.torch-build", host)
+    assert found.fix is not None
+    assert found.fix.argv[-1].endswith(index)
+    assert says in found.fix.text
+
+
 def test_outside_an_environment_the_advice_is_to_make_one() -> None:
     one = env(torch="2.4.1+cu121", torch_cuda="12.1", kind="user", path="/home/alex/.local")
     (found,) = findings("python.torch-build", has(healthy_amd(), one))
