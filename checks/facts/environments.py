@@ -103,7 +103,15 @@ def _environment(
         kind=_kind(machine, folder, exists(machine, f"{site}/pip/__init__.py"), gaps) if torch else "venv",
         companions=parse_companions(listed) if torch else None,
         rocm_targets=parse_rocm_targets(listed, library) if "hip" in torch else None,
+        project_lock=_project_lock(machine, folder) if torch and owner == "active" else None,
     )
+
+
+def _project_lock(machine: Machine, folder: str) -> str | None:
+    """The lock file beside an environment in a project's folder: uv, Poetry and PDM install what it says."""
+    parent, _, name = folder.rpartition("/")
+    locks = (f"{parent}/{lock}" for lock in ("uv.lock", "poetry.lock", "pdm.lock"))
+    return next((lock for lock in locks if name in (".venv", "venv") and exists(machine, lock)), None)
 
 
 def _kind(machine: Machine, folder: str, pip: bool, gaps: Gaps) -> EnvironmentKind:

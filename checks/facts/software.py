@@ -102,7 +102,7 @@ class TrainingEnvironment(Frozen, frozen=True):
     packages are installed in it (`uv`: it has no pip; `user`: no environment, but ~/.local). `companions`: names and
     versions of installed packages that belong to one build of torch (torchvision, xformers …); None: not known.
     `rocm_targets`: the GPUs (gfx names, X for any digit) that the ROCm libraries in it have kernels for; None: it has
-    none, or their names do not say it.
+    none, or their names do not say it. `project_lock`: the lock file of the project that the environment belongs to.
     """
 
     path: str
@@ -117,6 +117,7 @@ class TrainingEnvironment(Frozen, frozen=True):
     kind: EnvironmentKind = "venv"
     companions: tuple[tuple[str, str], ...] | None = None
     rocm_targets: tuple[str, ...] | None = None
+    project_lock: str | None = None
 
 
 class PythonFacts(Frozen, frozen=True):

@@ -9,6 +9,7 @@ from checks.facts.host import TrainingEnvironment
 from checks.model import Fix
 from checks.rules import cards
 from checks.rules.finding import by_hand, command
+from checks.rules.python.torch_kernels import has_target
 
 # installed from torch's own index, each release for one of torch
 _TOGETHER = ("torchvision", "torchaudio")
@@ -63,9 +64,7 @@ def install_torch(env: TrainingEnvironment, card: Wanted, catalogue: Catalogue) 
         return command("Remove the environment; gpu-setup rebuilds it.", "rm", "-r", env.path)
     stack, override = stack_for(card, catalogue)
     if stack is None:
-        return by_hand(
-            f"No published build of PyTorch that gpu-setup knows has kernels for {card.target}: build it yourself."
-        )
+        return by_hand(_without_stack(card, catalogue))
     if stack.torch_python and env.python and cards.numbers(env.python) < cards.numbers(stack.torch_python):
         return by_hand(
             f"{stack.torch_requirement} has no wheels for this environment's Python {env.python}. Make an environment "
@@ -84,6 +83,21 @@ def install_torch(env: TrainingEnvironment, card: Wanted, catalogue: Catalogue) 
     )
 
 
+def _without_stack(card: Wanted, catalogue: Catalogue) -> str:
+    """The published wheels for a card that gpu-setup has no stack for."""
+    rows = [row for row in catalogue.torch_builds if row.machine == "x86_64" and has_target(row, card.target)]
+    newest = max(rows, key=lambda row: cards.numbers(row.until), default=None)
+    # rocBLAS has dropped older GPUs that torch still lists: ROCm/TheRock#1844
+    if newest is None or card.vendor == cards.AMD:
+        return f"gpu-setup knows no build of PyTorch with kernels for {card.target}."
+    runtime = newest.runtimes[-1]
+    tag = runtime.replace("cuda ", "cu").replace(".", "")
+    return (
+        f"gpu-setup has no stack for {card.target}, but PyTorch's wheels for {runtime.upper()} have kernels for it: "
+        f"install torch, torchvision and torchaudio with `--index-url https://download.pytorch.org/whl/{tag}`."
+    )
+
+
 def _sentences(env: TrainingEnvironment, card: Wanted, stack: Stack, override: Override | None) -> list[str]:
     names = ["torch", *_together(env)]
     listed = f"{', '.join(names[:-1])} and {names[-1]}" if names[1:] else "torch"
@@ -92,6 +106,8 @@ def _sentences(env: TrainingEnvironment, card: Wanted, stack: Stack, override: O
         found.append("Leave out torchvision or torchaudio where it is not installed.")
     if env.kind == "conda":
         found.append("If conda installed PyTorch, first run `conda remove pytorch`.")
+    if env.project_lock:
+        found.append(f"{env.project_lock} pins the old build: set the index in pyproject.toml too, else it comes back.")
     if _too_old(card, stack):
         found.append(f"It needs driver {stack.driver_floor} or newer: see driver.too-old.")
     if override is not None:

@@ -87,7 +87,7 @@ def _by_table(
         newer = [row for row in rows if numbers(row.since) > release]
         nearby = [*older[-1:], *newer[:1]]
         sure = bool(older and newer)
-    answers = {_has(row, target) for row in nearby}
+    answers = {has_target(row, target) for row in nearby}
     if len(answers) != 1:
         return None
     has = answers.pop()
@@ -108,7 +108,8 @@ def _last(row: TorchBuild, nightly: bool) -> Version:
     return major, minor + nightly
 
 
-def _has(row: TorchBuild, target: str) -> bool:
+def has_target(row: TorchBuild, target: str) -> bool:
+    """Whether these wheels run on a GPU of this architecture."""
     if target.startswith("gfx"):
         return target in row.targets
     wanted = numbers(target)

@@ -219,6 +219,12 @@ def test_what_made_an_environment_is_read_from_its_files(
     assert found.kind == kind
 
 
+def test_the_lock_file_of_a_project_is_noticed(tmp_path: Path) -> None:
+    files = {"/srv/p/.venv/lib/python3.12/site-packages/torch/version.py": TORCH, "/srv/p/uv.lock": "version = 1\n"}
+    (found,) = environments.read_environments(machine(tmp_path, files, {"VIRTUAL_ENV": "/srv/p/.venv"}), Gaps())
+    assert found.project_lock == "/srv/p/uv.lock"
+
+
 def test_what_pip_installed_for_the_user_counts_where_no_environment_is_active(tmp_path: Path) -> None:
     files = {"/home/alex/.local/lib/python3.12/site-packages/torch/version.py": TORCH}
     (found,) = environments.read_environments(machine(tmp_path, files), Gaps())

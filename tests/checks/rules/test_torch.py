@@ -11,6 +11,7 @@ from checks.catalogue import catalogue
 from checks.facts.host import Host, KfdNode, TrainingEnvironment
 from checks.model import Finding, Status
 from checks.registry import ALL
+from checks.rules.python.torch_install import Wanted, install_torch
 from checks.rules.python.torch_kernels import kernels_for
 from checks.runner import judge
 from tests.checks.rules.cases_training import env, has, rocm
@@ -208,6 +209,13 @@ def test_what_belongs_to_the_build_comes_along(
     assert says in found.fix.text
 
 
+def test_a_projects_lock_file_is_named() -> None:
+    one = env(torch="2.4.1+cu121", torch_cuda="12.1", kind="uv", project_lock="/home/alex/p/uv.lock")
+    (found,) = findings("python.torch-build", has(healthy_amd(), one))
+    assert found.fix is not None
+    assert "/home/alex/p/uv.lock pins the old build" in found.fix.text
+
+
 def test_an_older_python_needs_another_environment() -> None:
     one = env(torch="2.4.1+cu121", torch_cuda="12.1", python="3.9")
     (found,) = findings("python.torch-build", has(healthy_amd(), one))
@@ -233,6 +241,12 @@ def test_the_build_is_one_that_the_driver_runs(driver: str, target: str, index: 
     assert found.fix is not None
     assert found.fix.argv[-1].endswith(index)
     assert says in found.fix.text
+
+
+@for_each(("target", "says"), [("6.1", "whl/cu126"), ("3.7", "whl/cu118"), ("2.0", "knows no build")])
+def test_a_card_without_a_stack_gets_the_wheels_that_have_kernels_for_it(target: str, says: str) -> None:
+    fix = install_torch(env(torch="2.9.1+cu130"), Wanted("10de", target), catalogue())
+    assert says in fix.text
 
 
 def test_outside_an_environment_the_advice_is_to_make_one() -> None:
