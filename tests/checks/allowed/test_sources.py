@@ -95,6 +95,8 @@ def test_of_the_installed_packages_only_torchs_own_are_kept() -> None:
     library = f"{site}/torch/lib/rocblas/library"
     assert sources.name(library, "Kernels.so-000-gfx1030.hsaco", WHO) == "Kernels.so-000-gfx1030.hsaco"
     assert sources.name(library, "alice.dat", WHO) is None
+    for place in (library, "/srv/v/pyvenv.cfg", "/srv/pdm.lock", "/srv/conda-meta", "/srv/.local/share/pipx/venvs"):
+        assert sources.path(place, WHO) == place.replace("/alice/", "/user/")
 
 
 def test_one_name_is_the_same_in_every_path_and_another_in_the_next_recording() -> None:
