@@ -37,6 +37,13 @@ def _torch_evidence(env: TrainingEnvironment) -> list[Seen]:
     return [(f"{env.path}/lib/python{env.python}/site-packages/torch/version.py", f"{env.torch}, built for {built}")]
 
 
+def _purpose(env: TrainingEnvironment) -> str:
+    runtime = runtime_of(env)
+    if runtime is not None:
+        return f"built for {NAMES[runtime.kind]}"
+    return "built for Intel's GPUs" if (env.torch or "").endswith("+xpu") else "a CPU-only build"
+
+
 def _finding(env: TrainingEnvironment, subject: str, summary: str, why: str, seen: Iterable[Seen], fix: Fix) -> Finding:
     """An error only where gpu-setup itself trains: what a person has in another environment may be meant so."""
     return (error if env.owner == "gpu-setup" else warning)(subject, summary, why, seen, fix)
@@ -78,9 +85,7 @@ def torch_build(host: Host, catalogue: Catalogue) -> Verdict:
             _finding(
                 env,
                 env.path,
-                f"PyTorch {env.torch} is a CPU-only build."
-                if runtime is None
-                else f"PyTorch {env.torch} is built for {NAMES[runtime.kind]}; the card is {brands}.",
+                f"PyTorch {env.torch} is {_purpose(env)}; the card is {brands}.",
                 "It cannot use the card: torch.cuda.is_available() is False, and training is very slow.",
                 [*_torch_evidence(env), *((card.slot, cards.name(card, catalogue)) for card in ours)],
                 _install(env, ours[0], host, catalogue),

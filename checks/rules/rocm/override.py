@@ -66,6 +66,8 @@ def override(host: Host, catalogue: Catalogue) -> Verdict:
     targets = [target_of(card, host, catalogue) for card in ours]
     if None in targets:
         return Unknown("Cannot determine the architecture of the card, so that the value cannot be judged.")
+    if not all(any(_reaches(name, card, host) for card in ours) for name in names):
+        return Unknown(f"Cannot determine for which card {', '.join(names)} is: /sys/class/kfd was not read.")
     listed = ", ".join(f"{name}={host.person.environ[name]}" for name in names)
     return Ok(f"{listed}: {', '.join(map(str, targets))} needs it, which AMD does not officially support.")
 

@@ -411,6 +411,8 @@ BLIND = (
     ),
     Blind("rocm.render-group", but(DENIED, person={"database_groups": None}), "/etc/group"),
     Blind("rocm.several-installs", but(A, amd={"rocm": None}), "/opt"),
+    Blind("rocm.several-installs", but(A, amd={"rocm": (ROCM_72, RocmInstall(path="/opt/rocm-6"))}), "/opt/rocm-6"),
+    Blind("rocm.override", but(environ(A, HSA_OVERRIDE_GFX_VERSION_0="10.3.0"), amd={"nodes": None}), "for which card"),
     Blind("rocm.ubuntu-packages", but(A, apt={"packages": None}, unread=DPKG), "denied"),
     Blind("rocm.path", but(A, amd={"rocm": (ROCM_72,), "rocm_on_path": None}), "PATH"),
     Blind("runtime.cuda-toolkit", but(N, nvidia={"cuda_toolkits": ("13.0",), "nvml_cuda": None}), "driver.nvml"),

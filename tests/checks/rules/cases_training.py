@@ -96,6 +96,7 @@ CPU = env(torch="2.13.0+cpu", torch_cuda=None, bitsandbytes_libraries=None, bits
 
 FAULTS = (
     Fault("python.torch-build", has(N, CPU), WARN, "is a CPU-only build"),
+    Fault("python.torch-build", has(N, env(torch="2.7.0+xpu", torch_cuda=None)), WARN, "built for Intel's GPUs"),
     # `pip install axolotl` over a ROCm build
     Fault("python.torch-build", has(A, env()), WARN, "is built for CUDA; the card is AMD"),
     Fault("python.torch-build", has(N, rocm()), WARN, "is built for ROCm; the card is NVIDIA"),
