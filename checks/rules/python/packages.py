@@ -18,6 +18,10 @@ from checks.rules.targets import override_of, target_of
 _NONE = "No Python environment with PyTorch is active, and gpu-setup has built none here yet."
 _BACKENDS = {"nvidia": "cuda", "amd": "rocm"}
 _NOT_READ = Unknown("The Python environments could not be read.")
+_ERRORS = {
+    "cuda": "`no kernel image is available`",
+    "rocm": "`hipErrorNoBinaryForGpu` or `invalid device function`",
+}
 _ASK_IT = "`python -c 'import torch; print(torch.cuda.get_arch_list())'` in that environment lists them."
 
 
@@ -126,15 +130,17 @@ def torch_arch(host: Host, catalogue: Catalogue) -> Verdict:
             found = kernels_for(env, target, host.os.arch, catalogue)
             if found.has is None:
                 unknown.append(f"{found.because} {_ASK_IT}")
-            elif found.has or _runs_with_override(env, target, host, catalogue):
-                fine.append(f"{env.path}: {env.torch}")
+            elif found.has:
+                fine.append(f"{env.path}: {env.torch} has kernels for the card.")
+            elif (other := _runs_as(env, target, host, catalogue)) is not None:
+                fine.append(f"{env.path}: {env.torch} has the kernels of {other}: see rocm.override.")
             else:
                 findings.append(
                     _finding(
                         env,
                         f"{env.path}, {cards.subject(card, catalogue)}",
                         f"PyTorch {env.torch} has no kernels for the card ({target}).",
-                        found.because or "Its first computation on the card fails with `no kernel image is available`.",
+                        found.because or f"Its first computation on the card fails with {_ERRORS[runtime.kind]}.",
                         [*_torch_evidence(env), *found.seen],
                         _install(env, card, host, catalogue),
                     )
@@ -143,15 +149,15 @@ def torch_arch(host: Host, catalogue: Catalogue) -> Verdict:
         return tuple(findings)
     if unknown:
         return Unknown(unknown[0])
-    return Ok(f"{'; '.join(dict.fromkeys(fine))} has kernels for the card.") if fine else Skip(_NONE)
+    return Ok(" ".join(dict.fromkeys(fine))) if fine else Skip(_NONE)
 
 
-def _runs_with_override(env: TrainingEnvironment, own: str, host: Host, catalogue: Catalogue) -> bool:
-    """The build has none for this GPU, but for the one that it can run as: rocm.override says whether that is set."""
+def _runs_as(env: TrainingEnvironment, own: str, host: Host, catalogue: Catalogue) -> str | None:
+    """The GPU that this one can run as, where the build has kernels for that one. rocm.override says how."""
     override = catalogue.override(own)
     if override is None or env.owner != "active":
-        return False
-    return kernels_for(env, override.runs_as, host.os.arch, catalogue).has is True
+        return None
+    return override.runs_as if kernels_for(env, override.runs_as, host.os.arch, catalogue).has else None
 
 
 @check(
