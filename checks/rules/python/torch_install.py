@@ -101,9 +101,9 @@ def _without_stack(card: Wanted, catalogue: Catalogue) -> str:
 def _sentences(env: TrainingEnvironment, card: Wanted, stack: Stack, override: Override | None) -> list[str]:
     names = ["torch", *_together(env)]
     listed = f"{', '.join(names[:-1])} and {names[-1]}" if names[1:] else "torch"
-    found = [f"Install {listed} of the build for the card in one command, or train in gpu-setup's own environment."]
+    found = [f"Install the card's build of {listed}, or train in gpu-setup's own environment."]
     if env.companions is None:
-        found.append("Leave out torchvision or torchaudio where it is not installed.")
+        found.append("Leave out those that are not installed.")
     if env.kind == "conda":
         found.append("If conda installed PyTorch, first run `conda remove pytorch`.")
     if env.project_lock:

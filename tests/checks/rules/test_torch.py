@@ -194,7 +194,7 @@ def test_the_command_is_one_that_runs_in_this_environment(kind: str, path: str, 
         ((("torchvision", "0.19.1+cu121"),), ("torchvision",), ""),
         ((), (), ""),
         # not known: a recording of an older release
-        (None, ("torchvision", "torchaudio"), "Leave out"),
+        (None, ("torchvision", "torchaudio"), "Leave out those"),
         ((("xformers", "0.0.28"), ("flash_attn", "2.6.3")), (), "upgrade xformers and flash_attn"),
         ((("triton", "3.0.0"),), (), "First uninstall triton"),
     ],
