@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from checks.allowed import sources as allowed
@@ -217,6 +218,27 @@ def test_what_made_an_environment_is_read_from_its_files(
     place = tmp_path_factory.mktemp("environment")
     (found,) = environments.read_environments(machine(place, held, {"CONDA_PREFIX": "/srv/e"}), Gaps())
     assert found.kind == kind
+
+
+def test_a_recording_of_an_environment_says_the_same(tmp_path: Path) -> None:
+    site = "/home/alex/p/.venv/lib/python3.12/site-packages"
+    hip = TORCH.replace("'13.0'", "None").replace("hip: Optional[str] = None", "hip: Optional[str] = '7.1.25424'")
+    files = {
+        "/home/alex/p/uv.lock": "version = 1\n",
+        "/home/alex/p/.venv/pyvenv.cfg": "home = /usr/bin\nuv = 0.9.2\nprompt = geheim\n",
+        f"{site}/torch/version.py": hip,
+        f"{site}/torch/lib/rocblas/library/Kernels.so-000-gfx1030.hsaco": "",
+        f"{site}/torch/lib/rocblas/library/geheim": "",
+    }
+    listed = {site: [*SITE, "amd_torch_device_gfx1031-2.11.0+rocm7.13.0.dist-info", "geheim"]}
+    seen = recorder.RecordingMachine(machine(tmp_path, files, {"VIRTUAL_ENV": "/home/alex/p/.venv"}, listed))
+    (found,) = environments.read_environments(seen, Gaps())
+    assert (found.kind, found.rocm_targets) == ("uv", ("gfx1030", "gfx1031"))
+    copy = recorder.tree(seen, "copy", recorder.identities_of(seen.machine), {"name": "copy"}, allowed)
+    (again,) = environments.read_environments(RecordedMachine(copy, strict=True), Gaps())
+    assert again == msgspec.structs.replace(found, path=again.path, project_lock=again.project_lock)
+    assert again.project_lock == f"{again.path.rpartition('/')[0]}/uv.lock"
+    assert "geheim" not in repr(copy.files)
 
 
 def test_the_lock_file_of_a_project_is_noticed(tmp_path: Path) -> None:
