@@ -14,12 +14,12 @@ from machine.paths import folders
 # packages that are built for one build of torch, by their folders' names
 COMPANIONS = ("torchvision", "torchaudio", "xformers", "flash_attn", "triton", "pytorch_triton_rocm", "triton_rocm")
 # what AMD's wheels are called: rocm_sdk_libraries_gfx110X_all (one family), amd_torch_device_gfx1100 (one GPU)
-_AMD_PACKAGE = r"(?:rocm_sdk_libraries|amd_torch_device)_(gfx[0-9a-f]{2,4}X?)(?:_[a-z]+)?"
+_AMD_PACKAGE = r"(?:rocm_sdk_libraries|amd_torch_device)_gfx([0-9a-f]{2,4}[Xx]?)(?:_[a-z]+)?"
 # the folders that are read of a list of installed packages
 _VERSION = r"[0-9][0-9a-z.!]{0,30}(?:\+(?:cu|cpu|cxx|git|pt|rocm)[\w.]{0,40})?"
 DISTRIBUTION = rf"(?:torch|{'|'.join(COMPANIONS)}|{_AMD_PACKAGE})-{_VERSION}\.dist-info"
 # rocBLAS, which torch's ROCm wheels carry: Kernels.so-000-gfx90a-xnack+.hsaco, TensileLibrary_lazy_gfx1100.dat
-ROCBLAS = r"(?:Kernels\.so-\d+-|TensileLibrary_lazy_)(gfx[0-9a-f]{3,4})(?:-[\w+-]+)?\.(?:hsaco|dat)"
+ROCBLAS = r"(?:Kernels\.so-\d+-|TensileLibrary_lazy_)gfx([0-9a-f]{3,4})(?:-[\w+-]+)?\.(?:hsaco|dat)"
 
 
 def parse_torch(content: str) -> dict[str, str]:
@@ -42,7 +42,8 @@ def parse_companions(names: Iterable[str]) -> tuple[tuple[str, str], ...] | None
 def parse_rocm_targets(site: Iterable[str], rocblas: Iterable[str]) -> tuple[str, ...] | None:
     """The GPUs in the names of AMD's packages in site-packages and of rocBLAS's files; None where none is named."""
     found = [*(re.fullmatch(DISTRIBUTION, name) for name in site), *(re.fullmatch(ROCBLAS, name) for name in rocblas)]
-    return tuple(sorted({match[1] for match in found if match and match[1]})) or None
+    # newer setuptools write a folder's name in lower case
+    return tuple(sorted({f"gfx{match[1].replace('x', 'X')}" for match in found if match and match[1]})) or None
 
 
 def parse_stack(folder: str) -> str | None:

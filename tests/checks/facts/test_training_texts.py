@@ -174,6 +174,7 @@ def test_what_belongs_to_a_build_of_torch_is_read_from_names(names: tuple[str, .
         # AMD's wheels of one family, and of single GPUs (ROCm/TheRock RELEASES.md)
         (("rocm_sdk_libraries_gfx110X_all-7.10.0a20251015.dist-info",), (), ("gfx110X",)),
         (("rocm_sdk_libraries_gfx94X_dcgpu-7.9.0rc1.dist-info",), (), ("gfx94X",)),
+        (("rocm_sdk_libraries_gfx120x_all-7.11.0.dist-info",), (), ("gfx120X",)),
         (
             ("amd_torch_device_gfx1031-2.11.0+rocm7.13.0a20260505.dist-info", "rocm_sdk_core-7.13.0.dist-info"),
             (),
