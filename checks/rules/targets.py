@@ -11,14 +11,8 @@ from checks.rules import cards
 OVERRIDE = "HSA_OVERRIDE_GFX_VERSION"
 
 
-def target_of(card: PciCard, host: Host, catalogue: Catalogue) -> str | None:
-    """8.6 or gfx1100: what the driver says, else the catalogue; None: not known."""
-    nvml = cards.nvml_of(card, host)
-    if nvml is not None and nvml.compute_capability:
-        return nvml.compute_capability
-    node = node_of(card, host)
-    if node is not None and node.gfx:
-        return node.gfx
+def target_of(card: PciCard, catalogue: Catalogue) -> str | None:
+    """8.6 or gfx1100: what the driver says, else what the PCI id says; None: not known."""
     row = cards.row_of(card, catalogue)
     return (row.target or None) if row else None
 

@@ -54,7 +54,7 @@ def _finding(env: TrainingEnvironment, subject: str, summary: str, why: str, see
 
 
 def _install(env: TrainingEnvironment, card: PciCard, host: Host, catalogue: Catalogue) -> Fix:
-    target = target_of(card, host, catalogue) or ""
+    target = target_of(card, catalogue) or ""
     override, row = override_of(card, host), catalogue.override(target)
     overridden = override is not None and row is not None and override[1] == row.value
     driver = nvidia_version(host)[0] if card.vendor == cards.NVIDIA else None
@@ -123,7 +123,7 @@ def torch_arch(host: Host, catalogue: Catalogue) -> Verdict:
         for card in ours:
             if runtime is None or runtime.kind != _BACKENDS[VENDORS[card.vendor]]:
                 continue
-            target = target_of(card, host, catalogue)
+            target = target_of(card, catalogue)
             if target is None:
                 unknown.append(f"The architecture of {cards.subject(card, catalogue)} is not known.")
                 continue

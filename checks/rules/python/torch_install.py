@@ -40,7 +40,7 @@ def stack_for(card: Wanted, catalogue: Catalogue) -> tuple[Stack | None, Overrid
     choices = [(card.target, None), (override.runs_as if override else None, override)]
     for wanted, needed in reversed(choices) if card.overridden else choices:
         for row in rows:
-            if wanted in row.targets:
+            if wanted and row.runs(wanted):
                 return row.for_target(wanted), needed
     return None, None
 
@@ -78,7 +78,7 @@ def install_torch(env: TrainingEnvironment, card: Wanted, catalogue: Catalogue) 
         )
     return command(
         " ".join(_sentences(env, card, stack, override)),
-        *install_argv(env, stack.torch_requirement, *_together(env), "--index-url", stack.torch_index, again=True),
+        *install_argv(env, *_requirements(env, stack), "--index-url", stack.torch_index, again=True),
         verify=(f"{env.path}/bin/python", "-c", "import torch; print(torch.cuda.get_arch_list())"),
     )
 
@@ -112,8 +112,8 @@ def _sentences(env: TrainingEnvironment, card: Wanted, stack: Stack, override: O
         found.append(f"It needs driver {stack.driver_floor} or newer: see driver.too-old.")
     if override is not None:
         found.append(
-            f"AMD does not officially support this card in it; it runs the kernels of {override.runs_as} with "
-            f"HSA_OVERRIDE_GFX_VERSION={override.value}: keep that variable set."
+            f"{'AMD does not officially support the card: it' if override.unofficial else 'The card'} runs the kernels "
+            f"of {override.runs_as} with HSA_OVERRIDE_GFX_VERSION={override.value}: keep that variable set."
         )
     others = [name for name, _ in env.companions or ()]
     stale = [name for name in others if name in _OTHER_TRITON.get(stack.vendor, ())]
@@ -131,6 +131,12 @@ def _together(env: TrainingEnvironment) -> tuple[str, ...]:
     """torchvision and torchaudio where they are installed, or where that is not known."""
     installed = None if env.companions is None else {name for name, _ in env.companions}
     return tuple(name for name in _TOGETHER if installed is None or name in installed)
+
+
+def _requirements(env: TrainingEnvironment, stack: Stack) -> list[str]:
+    """AMD's torchvision has the same extras as its torch (ROCm/TheRock RELEASES.md)."""
+    extras = f"[{','.join(stack.torch_extras)}]" if stack.torch_extras else ""
+    return [stack.torch_requirement, *(name + extras * (name == "torchvision") for name in _together(env))]
 
 
 def _is_for_another_vendor(env: TrainingEnvironment, stack: Stack) -> bool:

@@ -63,7 +63,7 @@ def override(host: Host, catalogue: Catalogue) -> Verdict:
         return tuple(findings)
     if not names:
         return hidden_by_sudo(host, "The environment") or Ok("It is not set.")
-    targets = [target_of(card, host, catalogue) for card in ours]
+    targets = [target_of(card, catalogue) for card in ours]
     if None in targets:
         return Unknown("Cannot determine the architecture of the card, so that the value cannot be judged.")
     if not all(any(_reaches(name, card, host) for card in ours) for name in names):
@@ -105,7 +105,7 @@ def problem_of(name: str, value: str, host: Host, catalogue: Catalogue) -> Probl
 
 
 def _for_card(gfx: str, card: PciCard, host: Host, catalogue: Catalogue, right: Fix) -> Problem | None:
-    own = target_of(card, host, catalogue)
+    own = target_of(card, catalogue)
     row = catalogue.override(own) if own else None
     if own is None:
         return None
@@ -172,7 +172,7 @@ def _reaches(name: str, card: PciCard, host: Host) -> bool:
 
 def _needed(card: PciCard, host: Host, catalogue: Catalogue) -> str | None:
     """The value without which the active environment's PyTorch, or any that is installed here, does not run on it."""
-    own = target_of(card, host, catalogue)
+    own = target_of(card, catalogue)
     row = catalogue.override(own) if own else None
     if own is None or row is None:
         return None
@@ -187,7 +187,7 @@ def _dependent(own: str, runs_as: str, host: Host, catalogue: Catalogue) -> list
 
 def _useful(card: PciCard, host: Host, catalogue: Catalogue) -> str | None:
     """The value for this card where no active environment's PyTorch has kernels for the card itself."""
-    own = target_of(card, host, catalogue)
+    own = target_of(card, catalogue)
     row = catalogue.override(own) if own else None
     if own is None or row is None:
         return None
@@ -196,7 +196,7 @@ def _useful(card: PciCard, host: Host, catalogue: Catalogue) -> str | None:
 
 
 def _missing(card: PciCard, host: Host, catalogue: Catalogue) -> Finding | None:
-    own = target_of(card, host, catalogue)
+    own = target_of(card, catalogue)
     row = catalogue.override(own) if own else None
     if own is None or row is None or override_of(card, host) is not None or hidden_by_sudo(host, "The environment"):
         return None
@@ -214,4 +214,4 @@ def _missing(card: PciCard, host: Host, catalogue: Catalogue) -> Finding | None:
 
 
 def _seen(ours: Iterable[PciCard], host: Host, catalogue: Catalogue) -> list[Seen]:
-    return [(cards.subject(card, catalogue), target_of(card, host, catalogue) or "?") for card in ours]
+    return [(cards.subject(card, catalogue), target_of(card, catalogue) or "?") for card in ours]

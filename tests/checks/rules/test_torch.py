@@ -15,7 +15,7 @@ from checks.rules.python.torch_install import Wanted, install_torch
 from checks.rules.python.torch_kernels import kernels_for
 from checks.runner import judge
 from tests.checks.rules.cases_training import env, has, rocm
-from tests.checks.rules.hosts import amd_card, but, healthy_amd, healthy_nvidia, nvidia_card, nvml
+from tests.checks.rules.hosts import amd_card, but, healthy_amd, healthy_nvidia, nvidia_card
 from tests.subjects import for_each
 
 CHECKS = {check.id: check for check in ALL}
@@ -147,7 +147,7 @@ def gpu(device: str, gfx: str, *environments: TrainingEnvironment, **environ: st
     """One AMD card that KFD reports as `gfx`, node 1."""
     host = but(
         healthy_amd(),
-        cards=(amd_card(device=device, revision="c1"),),
+        cards=(amd_card(device=device, revision="c1", reported_target=gfx),),
         amd={"nodes": (KfdNode(index=1, gfx=gfx, slot="0000:03:00.0"),)},
     )
     return but(has(host, *environments), person={"environ": environ})
@@ -235,15 +235,15 @@ def test_an_older_python_needs_another_environment() -> None:
 )
 def test_the_build_is_one_that_the_driver_runs(driver: str, target: str, index: str, says: str) -> None:
     one = env(torch="2.13.0+cpu", torch_cuda=None)
-    card = nvml(compute_capability=target)
-    host = has(but(healthy_nvidia(), nvidia={"nvml": (card,), "module_version": driver}), one)
+    card = nvidia_card(reported_target=target)
+    host = has(but(healthy_nvidia(), cards=(card,), nvidia={"module_version": driver}), one)
     (found,) = findings("python.torch-build", host)
     assert found.fix is not None
     assert found.fix.argv[-1].endswith(index)
     assert says in found.fix.text
 
 
-@for_each(("target", "says"), [("6.1", "whl/cu126"), ("3.7", "whl/cu118"), ("2.0", "knows no build")])
+@for_each(("target", "says"), [("5.2", "whl/cu126"), ("3.7", "whl/cu118"), ("2.0", "knows no build")])
 def test_a_card_without_a_stack_gets_the_wheels_that_have_kernels_for_it(target: str, says: str) -> None:
     fix = install_torch(env(torch="2.9.1+cu130"), Wanted("10de", target), catalogue())
     assert says in fix.text
@@ -264,6 +264,7 @@ def test_a_build_of_unknown_origin_is_unknown_and_not_a_pass() -> None:
 
 
 OLD = rocm(torch="2.9.1+rocm6.4", torch_hip="6.4.43484")
+OLDER = rocm(torch="2.5.1+rocm6.2", torch_hip="6.2.41133")
 
 
 @for_each(
@@ -272,12 +273,12 @@ OLD = rocm(torch="2.9.1+rocm6.4", torch_hip="6.4.43484")
         # needed and right: Comfy-Org/ComfyUI#653
         ("gfx1031", {"HSA_OVERRIDE_GFX_VERSION": "10.3.0"}, (OLD,), Status.PASS, "gfx1031 needs it"),
         ("gfx1031", {"HSA_OVERRIDE_GFX_VERSION": "10.3.0"}, (), Status.PASS, "gfx1031 needs it"),
-        ("gfx1036", {"HSA_OVERRIDE_GFX_VERSION_1": "10.3.0"}, (OLD,), Status.PASS, "gfx1036 needs it"),
-        ("gfx1103", {"HSA_OVERRIDE_GFX_VERSION": "11.0.0"}, (OLD,), Status.PASS, "gfx1103 needs it"),
+        ("gfx1034", {"HSA_OVERRIDE_GFX_VERSION_1": "10.3.0"}, (OLD,), Status.PASS, "gfx1034 needs it"),
+        ("gfx1102", {"HSA_OVERRIDE_GFX_VERSION": "11.0.0"}, (OLDER,), Status.PASS, "gfx1102 needs it"),
         # needed and absent
         ("gfx1032", {}, (OLD,), Status.WARN, "needs HSA_OVERRIDE_GFX_VERSION=10.3.0, which is not set"),
-        ("gfx1103", {}, (OLD,), Status.WARN, "needs HSA_OVERRIDE_GFX_VERSION=11.0.0"),
-        ("gfx1103", {}, (rocm(),), Status.PASS, "not set"),  # torch 2.13 has kernels for it
+        ("gfx1102", {}, (OLDER,), Status.WARN, "needs HSA_OVERRIDE_GFX_VERSION=11.0.0"),
+        ("gfx1102", {}, (OLD,), Status.PASS, "not set"),  # torch 2.9 has kernels for it
         ("gfx1031", {}, (), Status.PASS, "not set"),
         # its own architecture, for which the wheels have no kernels
         ("gfx1031", {"HSA_OVERRIDE_GFX_VERSION": "10.3.1"}, (OLD,), Status.WARN, "of the card itself"),
@@ -319,7 +320,10 @@ def test_of_two_cards_only_the_one_that_needs_it_gets_it() -> None:
     """ROCm/legacy-rocm-build#5069: an RX 9060 XT beside an RX 6600."""
     host = but(
         gpu("744c", "gfx1200", OLD, HSA_OVERRIDE_GFX_VERSION="10.3.0"),
-        cards=(amd_card(), amd_card(slot="0000:08:00.0")),
+        cards=(
+            amd_card(reported_target="gfx1200"),
+            amd_card(slot="0000:08:00.0", reported_target="gfx1032"),
+        ),
         amd={
             "nodes": (
                 KfdNode(index=1, gfx="gfx1200", slot="0000:03:00.0"),
@@ -341,11 +345,16 @@ def test_a_start_file_with_an_override_is_judged_alike(value: str, expected: Sta
     assert status("runtime.start-files", host) is expected
 
 
-def test_a_card_that_can_run_as_another_gets_that_build_and_keeps_the_variable() -> None:
-    (found,) = findings("python.torch-build", gpu("744c", "gfx1031", build("2.3.1+cu121", "cuda 12.1")))
+def test_where_the_override_is_set_the_build_is_one_that_it_runs() -> None:
+    """AMD's wheel for gfx1031 alone has none of the kernels that the variable makes ROCm load."""
+    wrong = build("2.3.1+cu121", "cuda 12.1")
+    (without,) = findings("python.torch-build", gpu("744c", "gfx1031", wrong))
+    (found,) = findings("python.torch-build", gpu("744c", "gfx1031", wrong, HSA_OVERRIDE_GFX_VERSION="10.3.0"))
+    assert without.fix is not None
     assert found.fix is not None
-    assert any("gfx1030" in word for word in found.fix.argv)
-    assert "HSA_OVERRIDE_GFX_VERSION=10.3.0" in found.fix.text
+    assert {"torch[device-gfx1031]==2.13.0+rocm10.0.0", "torchvision[device-gfx1031]"} <= set(without.fix.argv)
+    assert not any("gfx1031" in word for word in found.fix.argv)
+    assert "HSA_OVERRIDE_GFX_VERSION=10.3.0: keep that variable set" in found.fix.text
 
 
 def test_a_missing_override_is_one_finding_and_not_also_a_missing_kernel() -> None:
@@ -360,8 +369,8 @@ def test_no_sentence_contradicts_its_evidence() -> None:
         if target.startswith("gfx"):
             host = gpu("744c", target, build(version, runtime))
         else:
-            card = nvml(name="GPU", compute_capability=target)
-            host = has(but(healthy_nvidia(), cards=(nvidia_card(),), nvidia={"nvml": (card,)}), build(version, runtime))
+            card = nvidia_card(reported_target=target)
+            host = has(but(healthy_nvidia(), cards=(card,)), build(version, runtime))
         for found in findings("python.torch-arch", host):
             assert expected is NO, version
             assert target in found.summary
