@@ -77,7 +77,7 @@ def install_torch(env: TrainingEnvironment, card: Wanted, catalogue: Catalogue) 
             f"torchaudio --index-url {stack.torch_index}`."
         )
     return command(
-        " ".join(_sentences(env, card, stack, override)),
+        " ".join(_sentences(env, card, stack, override, catalogue)),
         *install_argv(env, *_requirements(env, stack), "--index-url", stack.torch_index, again=True),
         verify=(f"{env.path}/bin/python", "-c", "import torch; print(torch.cuda.get_arch_list())"),
     )
@@ -98,7 +98,9 @@ def _without_stack(card: Wanted, catalogue: Catalogue) -> str:
     )
 
 
-def _sentences(env: TrainingEnvironment, card: Wanted, stack: Stack, override: Override | None) -> list[str]:
+def _sentences(
+    env: TrainingEnvironment, card: Wanted, stack: Stack, override: Override | None, catalogue: Catalogue
+) -> list[str]:
     names = ["torch", *_together(env)]
     listed = f"{', '.join(names[:-1])} and {names[-1]}" if names[1:] else "torch"
     found = [f"Install the card's build of {listed}, or train in gpu-setup's own environment."]
@@ -111,9 +113,11 @@ def _sentences(env: TrainingEnvironment, card: Wanted, stack: Stack, override: O
     if _too_old(card, stack):
         found.append(f"It needs driver {stack.driver_floor} or newer: see driver.too-old.")
     if override is not None:
+        listed_by_amd = not any(chip.unofficial for chip in catalogue.chips if chip.target == card.target)
+        unofficial = "" if listed_by_amd else "AMD does not officially support this card. "
         found.append(
-            f"{'AMD does not officially support the card: it' if override.unofficial else 'The card'} runs the kernels "
-            f"of {override.runs_as} with HSA_OVERRIDE_GFX_VERSION={override.value}: keep that variable set."
+            f"{unofficial}The card runs the kernels of {override.runs_as} with "
+            f"HSA_OVERRIDE_GFX_VERSION={override.value}: keep that variable set."
         )
     others = [name for name, _ in env.companions or ()]
     stale = [name for name in others if name in _OTHER_TRITON.get(stack.vendor, ())]
