@@ -297,13 +297,34 @@ class CudaCompiler(TableRow, frozen=True, kw_only=True):
 
 
 class Xid(TableRow, frozen=True, kw_only=True):
-    """An NVRM Xid number: its meaning, and what NVIDIA recommends."""
+    """An NVRM Xid number: its meaning, and what NVIDIA recommends; `fix` where that is work on the hardware."""
 
     number: int
     meaning: str
     action: Literal["restart-app", "reset-gpu", "reboot", "ignore", "contact", "workflow", "watch", "info"]
     reading: str = ""
+    program: bool = False
     hardware: bool = False
+    fix: str = ""
+    source: str
+    date: str
+
+
+class LogLine(TableRow, frozen=True, kw_only=True):
+    """What a line of a GPU driver in the kernel log means; `words` are lower case, `*` is any text.
+
+    It is `harmless` (and why), or another `check` judges it, or it `means` a fault: a clause about the card.
+    """
+
+    words: tuple[str, ...]
+    driver: Literal["nvidia", "amdgpu", ""] = ""
+    harmless: str = ""
+    check: str = ""
+    severity: Literal["error", "warning", ""] = ""
+    means: str = ""
+    why: str = ""
+    kind: Literal["reboot", "hardware", "firmware", "docs", ""] = ""
+    fix: str = ""
     source: str
     date: str
 
@@ -365,6 +386,7 @@ class Catalogue(TableRow, frozen=True, kw_only=True, dict=True):
     repositories: tuple[Repository, ...] = ()
     branches: tuple[Branch, ...]
     xids: tuple[Xid, ...]
+    log_lines: tuple[LogLine, ...] = ()
     systems: tuple[System, ...] = ()
     libraries: tuple[Library, ...] = ()
     distributions: tuple[Distribution, ...] = ()
@@ -522,7 +544,7 @@ def _size_in(name: str) -> float | None:
     return sizes[0] if len(sizes) == 1 else None
 
 
-TABLES = ("cards", "chips", "stacks", "torch", "packages", "systems", "xid")
+TABLES = ("cards", "chips", "stacks", "torch", "packages", "systems", "xid", "kernel_log")
 ALLOWED = "allowed"
 COMPILED = "catalogue.json"
 _DATA = os.path.join(os.path.dirname(__file__), "data")

@@ -9,7 +9,7 @@ from checks.model import Check
 from checks.rules import hub, os, resources, runtime, secureboot, wsl
 from checks.rules.apt import driver_source, package_state, repositories, updates
 from checks.rules.container import engine, rootless
-from checks.rules.driver import binding, flavour, installation, kernel_module, nvml, version
+from checks.rules.driver import binding, flavour, installation, kernel_module, nvml, suspend, version
 from checks.rules.gpu import card, kernel_errors, link, memory_errors, slot, thermal, usage
 from checks.rules.kernel import amdgpu, boot
 from checks.rules.python import interpreter, packages
@@ -17,7 +17,7 @@ from checks.rules.rocm import amd_smi, device_access, host_install, override
 
 MODULES: tuple[ModuleType, ...] = (
     *(os, wsl, card, link, slot, kernel_errors, memory_errors, thermal, usage),
-    *(installation, kernel_module, binding, flavour, version, nvml, secureboot, boot, amdgpu),
+    *(installation, kernel_module, binding, flavour, version, nvml, suspend, secureboot, boot, amdgpu),
     *(device_access, amd_smi, host_install, override, runtime, engine, rootless),
     *(interpreter, packages, hub, package_state, driver_source, repositories, updates, resources),
 )

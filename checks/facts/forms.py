@@ -45,6 +45,7 @@ _WHOLE = {
     **dict.fromkeys((f"temp{number}_label" for number in range(1, 10)), r"\w+\n"),
     **dict.fromkeys(("current_link_width", "max_link_width"), r"[0-9]{1,3}\n"),
     "boot_vga": r"[01]\n",
+    "removable": r"(?:removable|fixed|unknown)\n",
     **dict.fromkeys(("sys_vendor", "product_name", "bios_vendor", "board_vendor", "board_name"), r".*\n"),
     "lockdown": r"(?:\w+ )*\[\w+\](?: \w+)*\n",
     **dict.fromkeys(("memory.max", "memory.limit_in_bytes"), r"(?:max|[0-9]{1,19})\n"),

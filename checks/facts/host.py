@@ -21,6 +21,9 @@ ASLEEP = "asleep"
 # the driver of a card in WSL: the module of WSL's kernel that passes calls to the driver in Windows
 WINDOWS_DRIVER = "dxgkrnl"
 
+# of a flood in the kernel log this many lines of one form are kept: its first and its last
+LOG_FLOOD = 40
+
 ModuleOrigin = Literal["dkms", "prebuilt", "in-tree", "runfile", "other"]
 DkmsState = Literal["added", "built", "installed"]
 DiskPurpose = Literal["home", "tmp", "docker", "boot", "state", "cache", "models"]
@@ -173,6 +176,7 @@ class PciCard(Frozen, frozen=True):
     `reported_target` and `reported_name` are what a running driver says it is: NVML's compute capability and product
     name, KFD's gfx target. They have the last word over every table.
     A card in WSL (driver dxgkrnl) is on no bus: NVML reports it, and `device` is empty where NVML does not know it.
+    `external`: the firmware calls its port one for external devices (Thunderbolt); None: it does not say.
     """
 
     slot: str
@@ -192,6 +196,7 @@ class PciCard(Frozen, frozen=True):
     bridges: tuple[Bridge, ...] | None = None
     reported_target: str | None = None
     reported_name: str | None = None
+    external: bool | None = None
 
 
 class NvmlGpu(Frozen, frozen=True):

@@ -7,7 +7,7 @@ import re
 from checks.facts.dkms import read_dkms
 from checks.facts.gaps import Gaps, exists, names, on_path, output, text, whole_number, word
 from checks.facts.grub import decide_next_boot, read_parameters
-from checks.facts.host import Kernel, ModuleFile, ModuleOrigin
+from checks.facts.host import LOG_FLOOD, Kernel, ModuleFile, ModuleOrigin
 from machine.local import ABSENT, TIMED_OUT, Machine, Unreadable
 from machine.patterns import lazy_pattern
 
@@ -43,14 +43,18 @@ DMESG = ("dmesg",)
 # What the checks look for: vendors' drivers, PCIe trouble, module signing, firmware, memory pressure, suspend. Matched
 # against lower-case lines, and each alternative begins with a plain letter: both make re skip ahead five times faster.
 _RELEVANT = lazy_pattern(
-    r"nvrm|nvidia|nouveau|nova[_-]?core|nova_drm|amdgpu|kfd\b|radeon|drm\b|xid\b|aer\b|pcieport|vfio|iommu|dmar|amd-vi|"
-    r"bar\b.*(?:fail|no space|can't|disabled)|fallen off|d3cold|firmware|secure ?boot|lockdown|pkcs#7|unsigned module|"
-    r"is rejected|key was rejected|module verification|tainting kernel|out of memory|oom-kill|oom_reaper|"
-    r"killed process|machine check|mce\b|hardware error|thermal.*(?:trip|critical|shut)|throttl|i/o error|"
-    r"ext4-fs error|btrfs.*error|nvme.*(?:timeout|reset)|segfault|pm: suspend"
+    r"nvrm|nvidia|nouveau|nova[_-]?core|nova_drm|amdgpu|kfd\b|radeon|drm\b|ttm\b|xid\b|aer\b|pcieport|vfio|iommu|dmar|"
+    r"amd-vi|bar\b.*(?:fail|no space|can't|disabled)|fallen off|d3cold|d3hot|spans more than|firmware|"
+    r"secure ?boot|lockdown|pkcs#7|unsigned module|is rejected|key was rejected|module verification|tainting kernel|"
+    r"out of memory|oom-kill|oom_reaper|killed process|machine check|mce\b|hardware error|"
+    r"thermal.*(?:trip|critical|shut)|throttl|i/o error|ext4-fs error|btrfs.*error|nvme.*(?:timeout|reset)|segfault|"
+    r"pm: (?:suspend|hibernation)"
 )
-_LINE = lazy_pattern(r"^(\[ *[0-9]+\.[0-9]+\]) (?:\S+ kernel: )?(.*)$")
-_TIME = lazy_pattern(r"\[ *[0-9]+\.[0-9]+\]")
+# the time as journalctl's short-monotonic, dmesg, `dmesg -T` and `journalctl -k` write it; then the host's name, and
+# the task that wrote the line (CONFIG_PRINTK_CALLER)
+_WHEN = r"\[ *[0-9]+\.[0-9]+\]|\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9:]{16}\]|[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}"
+_LINE = lazy_pattern(rf"^({_WHEN}) (?:\S+ kernel: (?:\[ *[0-9.]+\] )?)?(?:\[ *[TC][0-9]+\] )?(.*)$")
+_TIME = lazy_pattern(_WHEN)
 _MOST_LINES = 600
 
 
@@ -114,15 +118,26 @@ def parse_dates(content: str) -> tuple[tuple[str, int], ...]:
 
 def parse_log(content: str) -> tuple[str, ...]:
     """The relevant lines of `journalctl -o short-monotonic` or `dmesg`, without the host's name, newest last."""
-    found, stamp = [], ""
+    found, stamp, relevant = [], "", False
     for line in content.splitlines():
         match = _LINE.match(line)
-        stamp = match[1] if match else stamp
         # the later lines of one message (NVRM's `fallen off the bus`) are indented and have no time of their own
         message = match[2] if match else line.strip() if line[:1].isspace() else ""
-        if stamp and message and _RELEVANT.search(message.lower()):
+        if match:
+            stamp = match[1] if match[1].startswith("[") else f"[{match[1]}]"
+            relevant = is_relevant(message)
+        if stamp and message and (relevant or is_relevant(message)):
             found.append(f"{stamp} {message}")
-    return tuple(found)[-_MOST_LINES:]
+    return tuple(found if len(found) <= _MOST_LINES else _without_floods(found)[-_MOST_LINES:])
+
+
+def _without_floods(lines: list[str]) -> list[str]:
+    """The first and the last lines of each form: thousands of one do not displace the one line that explains them."""
+    places: dict[str, list[int]] = {}
+    for number, line in enumerate(lines):
+        places.setdefault(re.sub(r"[0-9a-f]*[0-9][0-9a-f]*", "#", line), []).append(number)
+    half = LOG_FLOOD // 2
+    return [lines[at] for at in sorted({at for same in places.values() for at in (*same[:half], *same[-half:])})]
 
 
 def log_damage(content: str) -> str | None:
@@ -137,13 +152,14 @@ def log_damage(content: str) -> str | None:
 def reduce_log(content: bytes) -> bytes:
     """The log's relevant lines unchanged, for a recording; also its first, which shows that the log was read."""
     lines = content.decode("utf-8", "replace").splitlines()
-    kept, head = lines[:1], ""
+    kept, head, relevant = lines[:1], "", False
     for line in lines[1:]:
         timed = _LINE.match(line) is not None
-        head = line if timed else head
-        if _RELEVANT.search(line.lower()):
+        if timed:
+            head, relevant = line, is_relevant(line)
+        if is_relevant(line) or (relevant and line[:1].isspace()):
             # a later line of a message is useless without the line that has the time
-            kept += [line] if timed or kept[-1] == head else [head, line]
+            kept += [line] if relevant or kept[-1] == head else [head, line]
     return "".join(f"{line}\n" for line in kept).encode()
 
 

@@ -18,6 +18,8 @@ SLOT = lazy_pattern(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _CLASSES = ("03", "12")
 # vendors whose cards can train: the ports up to the CPU are read only for these
 TRAINERS = ("10de", "1002")
+# sysfs' `removable` since kernel 5.13: only below ports that the firmware marks as external
+_EXTERNAL = {"removable": True, "fixed": False}
 
 
 def parse_hex(content: str | None, digits: int) -> str | None:
@@ -123,6 +125,7 @@ def _card(machine: Machine, slot: str, connected: dict[str, tuple[str, ...]], ga
         aer_correctable=parse_aer(text(machine, f"{at}/aer_dev_correctable", gaps) or ""),
         connectors_connected=connected.get(slot),
         bridges=_bridges(machine, slot, gaps) if vendor in TRAINERS and power != "D3cold" else None,
+        external=_EXTERNAL.get(word(machine, f"{at}/removable", gaps) or "") if vendor in TRAINERS else None,
         iommu_group_type=word(machine, f"/sys/kernel/iommu_groups/{group}/type", gaps) if group.isdigit() else None,
     )
 

@@ -41,6 +41,7 @@ _FACTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (rf"{_DEVICE}/driver", ("cards.driver", "amd.gpus")),
     (rf"{_DEVICE}/power_state", ("cards.power_state", "cards.link", "cards.bridges", *_SENSORS)),
     (rf"{_DEVICE}/boot_vga", ("cards.boot_vga",)),
+    (rf"{_DEVICE}/removable", ("cards.external",)),
     (rf"{_DEVICE}/resource", ("cards.bar_bytes",)),
     (rf"{_DEVICE}/iommu_group|/sys/kernel/iommu_groups/.*", ("cards.iommu_group_type",)),
     (rf"{_DEVICE}/mem_info_.*", _MEMORY),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from checks.catalogue import Catalogue
 from checks.facts.host import Host, PciCard
 from checks.model import Finding, Fix, Ok, Skip, Verdict, check
-from checks.rules import cards, kernel_log, needs
+from checks.rules import cards, driver_log, kernel_log, needs
 from checks.rules.driver.probe import failed_probe
 from checks.rules.finding import Seen, bound_to, by_hand, command, error, firmware
+from checks.rules.gpu.place import fitting
 from checks.rules.installed import modules, nvidia_driver
 from checks.rules.other_systems import install_driver, without_parameters
 
@@ -91,7 +94,7 @@ def _other_driver(host: Host, catalogue: Catalogue, card: PciCard) -> Finding:
 
 def _no_driver(host: Host, catalogue: Catalogue, card: PciCard, wanted: str) -> Finding:
     obstacle = (
-        _refused_by_driver(host, card, wanted)
+        _refused_by_driver(host, catalogue, card, wanted)
         or _blacklisted(host, wanted)
         or _parameters(host, catalogue, wanted)
         or _not_bound(host, card, wanted)
@@ -117,11 +120,12 @@ def _log_words(card: PciCard, wanted: str) -> str:
 Obstacle = tuple[list[Seen], Fix]
 
 
-def _refused_by_driver(host: Host, card: PciCard, wanted: str) -> Obstacle | None:
+def _refused_by_driver(host: Host, catalogue: Catalogue, card: PciCard, wanted: str) -> Obstacle | None:
     lines, code = failed_probe(host, card, wanted)
-    if not lines:
+    stated, row = driver_log.why_not_bound(host, catalogue, card)
+    if not lines and row is None:
         return None
-    seen: list[Seen] = [(kernel_log.SOURCE, line[:300]) for line in lines]
+    seen: list[Seen] = [(kernel_log.SOURCE, line[:300]) for line in lines] or stated
     is_guest = host.os.virtualisation not in (None, "none")
     if code == _NO_MEMORY and card.vendor == cards.AMD:
         why = "Error -12 (ENOMEM): the computer gave the card no address space for its memory."
@@ -137,6 +141,10 @@ def _refused_by_driver(host: Host, card: PciCard, wanted: str) -> Obstacle | Non
             if is_guest
             else "The firmware hides the card's ROM: update the BIOS, and reseat the card."
         )
+    if row is not None:
+        fix = driver_log.fix_of(row)
+        text = f"{row.means[0].upper()}{row.means[1:]}. {fix.text}"
+        return seen, fitting(msgspec.structs.replace(fix, text=text), host, card)
     return seen, by_hand(
         f"The driver started and gave up: its first message above is the reason. All of them: sudo journalctl -k -b | "
         f"grep -iE '{_log_words(card, wanted)}'"

@@ -5,11 +5,16 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import ASLEEP, Host
 from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards, kernel_log, needs
+from checks.rules import cards, driver_log, kernel_log, needs
 from checks.rules.finding import command, error, hardware, provision, reboot
+from checks.rules.gpu.place import fitting
 from checks.rules.installed import nvidia_packages
 
 _ANSWERS = ("nvidia-smi",)
+_RESEAT = (
+    "Power the machine off. Reseat the card, check each of its power cables and the riser, and power on; if it is "
+    "still missing, try the card in another slot and read `sudo dmesg | grep NVRM`."
+)
 # problems of our query, not of the driver
 _NOT_ASKED = ("no-binding", "unreadable answer", "not-recorded")
 
@@ -34,6 +39,8 @@ _NOT_ASKED = ("no-binding", "unreadable answer", "not-recorded")
         "driver.module",
         "driver.init",
         "driver.bound",
+        "gpu.xid",
+        "gpu.nvidia-errors",
     ),
 )
 def nvml(host: Host, catalogue: Catalogue) -> Verdict:
@@ -55,25 +62,35 @@ def nvml(host: Host, catalogue: Catalogue) -> Verdict:
         return (_no_nvml(host, problem),)
     if host.nvidia.nvml is None:
         return Unknown("NVML was not queried.")
-    findings: list[Finding] = []
+    answering = [card for card in ours if (gpu := cards.nvml_of(card, host)) and not gpu.problem]
+    # a card without a handle has no address in NVML's answer, only a problem
+    nameless = [gpu.problem for gpu in host.nvidia.nvml if gpu.slot is None and gpu.problem]
+    findings = []
     for card in ours:
-        gpu = cards.nvml_of(card, host)
-        lost = gpu is None or (gpu.problem or "")
-        if gpu is not None and not gpu.problem:
+        if card in answering:
             continue
+        gpu = cards.nvml_of(card, host)
+        words = [gpu.problem] if gpu is not None and gpu.problem else nameless
         findings.append(
             error(
                 cards.subject(card, catalogue),
-                f"NVML does not list the card{f': {lost}' if isinstance(lost, str) else ''}.",
-                "CUDA gets its cards from the same driver, so it does not find this one either.",
-                [("NVML", f"{len(host.nvidia.nvml)} of {len(ours)} cards" if gpu is None else gpu.problem)],
-                hardware(
-                    "Power the machine off and on; if the card is still missing, read `sudo dmesg | grep NVRM`.",
-                    verify=_ANSWERS,
-                ),
+                f"NVML cannot use the card: {', '.join(words)}." if words else "NVML does not list the card.",
+                "CUDA gets its cards from the same driver, so it cannot use this one either.",
+                [*(("NVML", word) for word in words), ("NVML", f"{len(answering)} of {len(ours)} cards answer")],
+                fitting(_for_words(" ".join(words).lower()), host, card),
             )
         )
-    return tuple(findings) or Ok(f"NVML lists {len(host.nvidia.nvml)} of {len(ours)} cards.")
+    return tuple(findings) or Ok(f"NVML lists {len(answering)} of {len(ours)} cards.")
+
+
+def _for_words(words: str) -> Fix:
+    """What helps against these words of NVML (nvmlErrorString in nvml.h)."""
+    if "reset" in words:
+        return reboot("Reboot the machine: the driver asks for a reset of the card.", verify=_ANSWERS)
+    if "power" in words:
+        text = "Power off and plug in every power connector of the card, each with its own cable from the power supply."
+        return hardware(text, verify=_ANSWERS)
+    return hardware(_RESEAT, verify=_ANSWERS)
 
 
 def _no_nvml(host: Host, problem: str) -> Finding:
@@ -113,30 +130,33 @@ def _no_nvml(host: Host, problem: str) -> Finding:
     by_hand="Power the machine off for ten seconds and on again. `ls /lib/firmware/nvidia/` must list the driver's "
     "version. Then see driver.flavour and gpu.bar-space.",
     needs=(needs.NVIDIA_CARD, needs.NVIDIA_DRIVER),
-    causes=("gpu.fell-off-bus", "driver.flavour", "driver.dropped", "gpu.bar-space", "driver.gsp"),
+    causes=("gpu.fell-off-bus", "driver.flavour", "driver.dropped", "gpu.bar-space", "driver.gsp", "gpu.nvidia-errors"),
 )
 def init(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)
     if host.kernel.log is None:
         return kernel_log.cannot_read(host, "whether the driver has initialised the card")
-    pattern = r"NVRM:.*?([0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2})\S*:? .*RmInitAdapter failed"
-    lines: dict[str, list[str]] = {}
-    for line, match in kernel_log.matching_lines(host.kernel.log, "nvrm", pattern):
-        lines.setdefault(cards.bus_address(match[1]), []).append(line)
-    firmware = [line for line, _ in kernel_log.matching_lines(host.kernel.log, "nvrm", r"GSP|WPR2")]
+    said = driver_log.said(host, catalogue, driver_log.NVIDIA)
     findings = []
     for card in ours:
-        failures = lines.get(cards.bus_address(card.slot))
         gpu = cards.nvml_of(card, host)
+        own = driver_log.about(card, host, said)
+        failures = [one.line for one in own if one.row is not None and one.row.check == "driver.init"]
         if not failures or (gpu is not None and not gpu.problem):
             continue
+        # the driver's own explanation wins
+        explained = [one for one in own if one.row is not None and one.row.fix]
+        best = min(explained, key=lambda one: catalogue.log_lines.index(one.row), default=None)
+        firmware = [one.line for one in own if one.row is not None and one.row.check == "driver.gsp"]
+        off = hardware("Power the machine off for ten seconds and on again.", verify=_ANSWERS)
         findings.append(
             error(
                 cards.subject(card, catalogue),
-                "The driver could not initialise the card.",
+                "The driver could not initialise the card"
+                + (f": {best.row.means}." if best is not None and best.row is not None else "."),
                 "Programs cannot see it: nvidia-smi reports `No devices were found`.",
-                kernel_log.quote([*firmware[-1:], *failures]),
-                hardware("Power the machine off for ten seconds and on again.", verify=_ANSWERS),
+                kernel_log.quote([*([best.line] if best else firmware[-1:]), *failures]),
+                fitting(driver_log.fix_of(best.row) if best is not None and best.row is not None else off, host, card),
             )
         )
     return tuple(findings) or Ok("The driver has reported no failed initialisation.")

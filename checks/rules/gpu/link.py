@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from checks.catalogue import Catalogue
-from checks.facts.host import Host
+from checks.facts.host import Host, PciCard
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, kernel_log, needs
 from checks.rules.finding import error, firmware, hardware, info, reboot, warning
+from checks.rules.gpu.place import fitting
 
 # size of the memory window while Resizable BAR is off
 SMALL_BAR = 256 << 20
 # a good link has almost no errors to correct; a few after a wake-up are normal
 MANY_CORRECTED = 100
+# of these the kernel logs no more than it must
+MANY_LOGGED = 10
+_FUNCTION = r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]"
+# drivers/pci/pcie/aer.c: each error at the device that had it, and at the root port that heard of it. A word to search
+# for first, and a pattern. Kernels from 6.11 on write `AER: ` before each.
+_CORRECTED = ("severity=correct", r"(?:AER: )?PCIe Bus Error: severity=Correct")
+_CORRECTED_AT_ROOT = ("aer: ", r"AER: (?:Multiple )?Correct(?:ed|able) error")
+_FATAL = (
+    ("(fatal)", r"(?:AER: )?PCIe Bus Error: severity=Uncorrect\w+ \(Fatal\)"),
+    ("(fatal)", r"AER: (?:Multiple )?Uncorrect\w+ \(Fatal\)"),
+)
+_UNCORRECTED = (
+    ("(non-fatal)", r"(?:AER: )?PCIe Bus Error: severity=Uncorrect"),
+    ("recover", r"AER: (?:device recovery failed|can't recover)"),
+    ("dpc: ", r"DPC: containment event"),
+    ("retraining", r"(?:broken device, retraining|retraining failed)"),
+)
+_BETTER_LINK = "Reseat the card, remove the riser, or set a lower PCIe generation for the slot in the BIOS."
 _PLACE = r"[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}"
 
 
@@ -25,7 +45,7 @@ def _sysfs(slot: str, file: str) -> str:
     "gpu.rebar",
     "Resizable BAR is on",
     about="With Resizable BAR the CPU can access all of the card's memory instead of 256 MiB. It makes loading "
-    "slightly faster and has no other effect, so it is informational only.",
+    "slightly faster, so it is informational only; where a mapping does not fit into the window, gpu.xid says so.",
     by_hand="In the BIOS enable Above 4G Decoding and Resizable BAR (Smart Access Memory). If the disk is encrypted "
     "with a key in the TPM, have the recovery key ready: after a firmware change you may be asked for it.",
     needs=(needs.CARD,),
@@ -54,8 +74,13 @@ def rebar(host: Host, catalogue: Catalogue) -> Verdict:
                     "Resizable BAR is off.",
                     "The CPU accesses the card's memory through a small window, so loading is slightly slower.",
                     [seen],
-                    firmware(
-                        "Enable Above 4G Decoding and Resizable BAR in the BIOS; have the disk's recovery key ready."
+                    fitting(
+                        firmware(
+                            "Enable Above 4G Decoding and Resizable BAR in the BIOS; have the disk's recovery key "
+                            "ready."
+                        ),
+                        host,
+                        card,
                     ),
                 )
             )
@@ -105,7 +130,7 @@ def bar_space(host: Host, catalogue: Catalogue) -> Verdict:
                     "The kernel could not map the card's memory: no space in the PCI address range.",
                     "The driver cannot initialise the card without it.",
                     kernel_log.quote(lines),
-                    firmware("Enable Above 4G Decoding in the BIOS."),
+                    fitting(firmware("Enable Above 4G Decoding in the BIOS."), host, card),
                 )
             )
     return tuple(findings) or Ok("The kernel has mapped all of the card's memory.")
@@ -116,7 +141,8 @@ def bar_space(host: Host, catalogue: Catalogue) -> Verdict:
     "The PCI Express link works without errors",
     about="The link corrects bit errors by sending again, and counts them in aer_dev_correctable of the card and of "
     "the port it is attached to. A few errors after a wake-up are normal. A hundred or more point to a bad riser, slot "
-    "or cable; such a card can fall off the bus later.",
+    "or cable; such a card can fall off the bus later. Some boards count nothing, so the kernel log's lines about "
+    "the card and its ports count as well: ten corrected errors, or one that could not be corrected.",
     by_hand="Reseat the card, remove the riser, and if that does not help set the slot to a lower PCIe generation in "
     "the BIOS. Compare `cat /sys/bus/pci/devices/SLOT/aer_dev_correctable` before and after a run.",
     needs=(needs.CARD,),
@@ -133,8 +159,10 @@ def aer(host: Host, catalogue: Catalogue) -> Verdict:
         )
         if count is not None
     ]
-    if not counted:
+    logged = [finding for card in ours if (finding := _logged_errors(host, catalogue, card)) is not None]
+    if not counted and not logged:
         return Skip("The kernel counts no PCI Express errors for the card (AER is off or handled by the firmware).")
+    in_log = {finding.subject for finding in logged}
     findings = [
         warning(
             cards.subject(card, catalogue),
@@ -142,20 +170,51 @@ def aer(host: Host, catalogue: Catalogue) -> Verdict:
             + (f" (counted by its port {slot})." if slot != card.slot else "."),
             "Each error causes a retransmission; cards with such a link can fall off the bus.",
             [(_sysfs(slot, "aer_dev_correctable"), count)],
-            hardware("Reseat the card, remove the riser, or set a lower PCIe generation for the slot in the BIOS."),
+            fitting(hardware(_BETTER_LINK), host, card),
         )
         for card, slot, count in counted
-        if count >= MANY_CORRECTED
+        if count >= MANY_CORRECTED and cards.subject(card, catalogue) not in in_log
     ]
-    return tuple(findings) or Ok(f"{sum(count for *_, count in counted)} corrected errors since boot.")
+    return (*logged, *findings) or Ok(f"{sum(count for *_, count in counted)} corrected errors since boot.")
+
+
+def _logged_errors(host: Host, catalogue: Catalogue, card: PciCard) -> Finding | None:
+    """What the kernel logged about the card's functions and the ports above it (drivers/pci/pcie/aer.c, dpc.c)."""
+    chain = {cards.bus_address(card.slot), *(cards.bus_address(port.slot) for port in card.bridges or ())}
+
+    def lines(*kinds: tuple[str, str]) -> list[str]:
+        return [
+            line
+            for word, pattern in kinds
+            for line, match in kernel_log.matching_lines(host.kernel.log or (), word, rf"({_FUNCTION}): {pattern}")
+            if {cards.bus_address(place) for place in re.findall(_FUNCTION, line)} <= chain
+        ]
+
+    fatal, bad = lines(*_FATAL), lines(*_UNCORRECTED)
+    corrected = max(lines(_CORRECTED), lines(_CORRECTED_AT_ROOT), key=len)
+    if not fatal and not bad and len(corrected) < MANY_LOGGED:
+        return None
+    times = kernel_log.times(len(corrected))
+    return (error if fatal else warning)(
+        cards.subject(card, catalogue),
+        "The card's PCI Express link had errors that could not be corrected."
+        if fatal or bad
+        else f"The kernel has logged {times} since boot that the card's PCI Express link corrected errors.",
+        "Data between CPU and card were lost; the card can hang or fall off the bus."
+        if fatal or bad
+        else "Each error causes a retransmission; cards with such a link can fall off the bus. The counters in /sys "
+        "may show 0 all the same.",
+        kernel_log.quote([*fatal, *bad] or corrected),
+        fitting(hardware(_BETTER_LINK), host, card),
+    )
 
 
 @check(
     "gpu.fell-off-bus",
     "The card has not fallen off the PCI bus",
     about="A card that stops responding returns only ones: Xid 79, `GPU has fallen off the bus`, PCI revision ff, "
-    "NVML's `GPU is lost`. Usual causes are power, riser, heat or the mainboard, rarely software. Decided from the "
-    "kernel log, the PCI configuration and NVML.",
+    "NVML's `GPU is lost`, or a port that reports `Card not present` under a card. Usual causes are power, riser, heat "
+    "or the mainboard, rarely software. Decided from the kernel log, the PCI configuration and NVML.",
     by_hand="Power the machine off and on (a reboot may not be enough). If it happens again: a separate power cable "
     "from the supply for each plug, no riser, `sudo nvidia-smi -lgc 300,1500` as a test, a lower PCIe generation in "
     "the BIOS.",
@@ -163,7 +222,7 @@ def aer(host: Host, catalogue: Catalogue) -> Verdict:
 def fell_off_bus(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
     lost: dict[str, list[tuple[str, object]]] = {}
-    for place, line in _lost_lines(host.kernel.log or ()):
+    for place, line in (*_lost_lines(host), *_gone_from_port(host)):
         # a card that is no longer on the bus counts, one that is not for training does not
         if (card_there := cards.card_at(place, host.cards or ())) is None or card_there in ours:
             lost.setdefault(place, []).append((kernel_log.SOURCE, line.strip()))
@@ -189,7 +248,11 @@ def fell_off_bus(host: Host, catalogue: Catalogue) -> Verdict:
                 "The card has fallen off the PCI Express bus.",
                 "It no longer responds; every program that uses it hangs or fails until the machine is power-cycled.",
                 seen[-4:],
-                hardware("Power the machine off and on; then check the card's power cables, riser and slot."),
+                fitting(
+                    hardware("Power the machine off and on; then check the card's power cables, riser and slot."),
+                    host,
+                    cards.card_at(slot, host.cards or ()),
+                ),
             )
             for slot, seen in lost.items()
         )
@@ -198,30 +261,63 @@ def fell_off_bus(host: Host, catalogue: Catalogue) -> Verdict:
     return Ok("No card has fallen off the bus since boot.")
 
 
-def _lost_lines(log: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _lost_lines(host: Host) -> Iterator[tuple[str, str]]:
     """Address and line of each report. Drivers from 570 on use several lines: the address is in the first."""
-    address = ""
+    log = host.kernel.log or ()
+    ours = [card for card in host.cards or () if card.vendor == cards.NVIDIA]
+    address = cards.bus_address(ours[0].slot) if len(ours) == 1 else ""
     for line, match in kernel_log.matching_lines(
-        log, "nvrm", rf"Xid \((?:PCI:)?({_PLACE}\S*)\): 79\b|(?:GPU (?:at )?(?:PCI:)?({_PLACE}))|(fallen off the bus)"
+        log,
+        "nvrm",
+        rf"Xid \((?:PCI:)?({_PLACE}\S*)\): 79\b|(?:GPU (?:at )?(?:PCI:)?({_PLACE}))|"
+        r"(fallen off the bus|lost from the bus)",
     ):
         if match[1]:
             yield cards.bus_address(match[1].rstrip(")")), line
             continue
         address = cards.bus_address(match[2]) if match[2] else address
-        if address and "fallen off the bus" in line:
+        if address and "the bus" in line:
             yield address, line
     for line, match in kernel_log.matching_lines(log, "device lost", rf"amdgpu ({_PLACE})\S* .*device lost from bus"):
         yield cards.bus_address(match[1]), line
 
 
+def _gone_from_port(host: Host) -> Iterator[tuple[str, str]]:
+    """A port's last word is that its card is gone: of a card below it, or of one that a driver had and the bus lost.
+
+    A port says so too while it finds a card at boot, and after a card was unplugged on purpose; then no driver of a
+    GPU had the card, or it is back.
+    """
+    log = host.kernel.log or ()
+    last: dict[str, tuple[str, str]] = {}
+    pattern = rf"({_FUNCTION}): pciehp: Slot\([^)]*\): (Card not present|Link Down|Card present|Link Up)"
+    for line, match in kernel_log.matching_lines(log, "pciehp", pattern):
+        # `Link Down` is followed by `Card not present`, where the port can tell
+        last[match[1]] = (match[2], line)
+    gone = {port: line for port, (end, line) in last.items() if end in ("Card not present", "Link Down")}
+    if not gone:
+        return
+    for card in host.cards or ():
+        for port in card.bridges or ():
+            if port.slot in gone and card.driver not in cards.RESERVED:
+                yield cards.bus_address(card.slot), gone[port.slot]
+    owned = rf"(?:NVRM: GPU at PCI:|nvidia |amdgpu |\[drm\] Initialized \S+ \S+ for )({_PLACE})"
+    seen = [cards.bus_address(match[1]) for _, match in kernel_log.matching_lines(log, "", owned)]
+    for place in dict.fromkeys(seen):
+        if cards.card_at(place, host.cards or ()) is None:
+            yield place, next(iter(gone.values()))
+
+
 @check(
     "gpu.power-state",
-    "The card wakes up from sleep (D3cold)",
-    about="Idle cards sleep in power state D3cold. Some do not wake up again: the kernel then logs `Unable to change "
-    "power state from D3cold to D0, device inaccessible`. A card that is only asleep is no problem, and this check "
-    "does not wake it.",
-    by_hand="`echo on | sudo tee /sys/bus/pci/devices/SLOT/power/control` keeps it awake until the next boot; `options "
-    "nvidia NVreg_DynamicPowerManagement=0x00` in /etc/modprobe.d does so permanently. Update the BIOS.",
+    "The card wakes up from sleep (D3hot, D3cold)",
+    about="Idle cards sleep in power state D3hot or D3cold. Some do not wake up again: the kernel then logs `Unable to "
+    "change power state from D3cold to D0, device inaccessible`. A card that is only asleep is no problem, and this "
+    "check does not wake it.",
+    by_hand="`echo on | sudo tee /sys/bus/pci/devices/SLOT/power/control` keeps it awake until the next boot. To keep "
+    "it awake permanently: on AMD add `amdgpu.runpm=0` to GRUB_CMDLINE_LINUX_DEFAULT in /etc/default/grub and run "
+    "`sudo update-grub`; on NVIDIA put `options nvidia NVreg_DynamicPowerManagement=0x00` into /etc/modprobe.d and run "
+    "`sudo update-initramfs -u`. Update the BIOS.",
     needs=(needs.CARD,),
 )
 def power_state(host: Host, catalogue: Catalogue) -> Verdict:
@@ -229,23 +325,40 @@ def power_state(host: Host, catalogue: Catalogue) -> Verdict:
     if host.kernel.log is None:
         return kernel_log.cannot_read(host, "whether the card woke up each time")
     # kernels before 6.0 write `can't`; in D3hot the slot's power stays on
-    sleep = r"(?:Unable to|can't) change power state from D3(?:cold|hot) to D0"
+    sleep = r"(?:Unable to|can't) change power state from (D3cold|D3hot) to D0"
     pattern = rf"([0-9a-f]{{4}}:[0-9a-f]{{2}}:[0-9a-f]{{2}}\.[0-7]): {sleep}"
-    lines: dict[str, list[str]] = {}
+    lines: dict[str, list[tuple[str, str]]] = {}
     for line, match in kernel_log.matching_lines(host.kernel.log, "change power state", pattern):
-        lines.setdefault(match[1], []).append(line)
+        lines.setdefault(match[1], []).append((match[2], line))
     findings = [
-        error(
-            cards.subject(card, catalogue),
-            "The card did not wake up from D3cold.",
-            "It is inaccessible until the machine is rebooted.",
-            kernel_log.quote(lines[card.slot]),
-            reboot("Reboot; then keep the card awake: gpu-setup doctor --explain gpu.power-state."),
-        )
+        _not_awake(host, catalogue, card, lines)
         for card in ours
-        if card.slot in lines
+        if any(slot in lines for slot in (card.slot, *(port.slot for port in card.bridges or ())))
     ]
     asleep = [card.slot for card in ours if card.power_state == "D3cold"]
     return tuple(findings) or Ok(
         f"{', '.join(asleep)} is asleep; that is no problem." if asleep else "No wake-up has failed since boot."
+    )
+
+
+def _not_awake(host: Host, catalogue: Catalogue, card: PciCard, lines: dict[str, list[tuple[str, str]]]) -> Finding:
+    above = [port.slot for port in (card.bridges or ())[::-1]]
+    own = lines.get(card.slot, [])
+    states = dict.fromkeys(state for state, _ in own or [each for slot in above for each in lines.get(slot, [])])
+    ports = [line for slot in above for _, line in lines.get(slot, [])[:1]]
+    lasting = (
+        "add amdgpu.runpm=0 to the kernel command line (/etc/default/grub, then sudo update-grub)"
+        if card.vendor == cards.AMD
+        else "put `options nvidia NVreg_DynamicPowerManagement=0x00` into /etc/modprobe.d/nvidia-power.conf and run "
+        "sudo update-initramfs -u"
+    )
+    return error(
+        cards.subject(card, catalogue),
+        f"The card did not wake up from {' and '.join(states)}.",
+        "It is inaccessible until the machine is rebooted, and the same can happen at the next idle time.",
+        kernel_log.quote([*ports[:2], *(line for _, line in own)], 4),
+        reboot(
+            f"Reboot. To keep the card awake from then on, {lasting}; or until the next boot: echo on | sudo tee "
+            f"/sys/bus/pci/devices/{card.slot}/power/control"
+        ),
     )

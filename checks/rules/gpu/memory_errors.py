@@ -7,6 +7,7 @@ from checks.facts.host import Host
 from checks.model import Finding, Ok, Skip, Verdict, check
 from checks.rules import cards, needs
 from checks.rules.finding import error, hardware, info, reboot, warning
+from checks.rules.gpu.place import fitting
 
 _NO_COUNTER = (
     "The card counts no memory errors: GeForce and Radeon cards have no ECC, or the driver does not report them."
@@ -40,7 +41,7 @@ def ecc(host: Host, catalogue: Catalogue) -> Verdict:
             f"The card's memory has had {count} uncorrected error{'s' if count > 1 else ''}.",
             "The data read were wrong: the run was killed, or trained on wrong data.",
             [(source, count)],
-            hardware("Reboot the machine, and replace the card if new errors appear."),
+            fitting(hardware("Reboot the machine, and replace the card if new errors appear."), host, card),
         )
         for card, count, source in counted
         if count
@@ -73,7 +74,7 @@ def row_remap(host: Host, catalogue: Catalogue) -> Verdict:
                     "The card could not replace a failing memory row.",
                     "No spare row is left, so memory errors will happen again.",
                     [*seen, ("NVML row remapping", "failure occurred")],
-                    hardware("Replace the card; until then do not use it for long runs."),
+                    fitting(hardware("Replace the card; until then do not use it for long runs."), host, card),
                 )
             )
         elif gpu.rows_pending:

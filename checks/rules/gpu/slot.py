@@ -7,6 +7,7 @@ from checks.facts.host import Host, PciCard
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs
 from checks.rules.finding import Seen, hardware, info, warning
+from checks.rules.gpu.place import external
 
 # GT/s of PCI Express generations 1 to 6
 _GENERATIONS = {2.5: 1, 5.0: 2, 8.0: 3, 16.0: 4, 32.0: 5, 64.0: 6}
@@ -32,7 +33,8 @@ def _widths(host: Host, card: PciCard) -> list[tuple[str, int]]:
     about="An x16 card in a slot with four lanes, on a bad riser or with dirty contacts loads and offloads data "
     "slowly. An idle card lowers its link speed but not its width, so only the width is checked here. The narrowest "
     "link between CPU and card counts, because AMD cards have a switch of their own that always shows full width. A "
-    "quarter of the lanes or less is a warning; half of them is informational (usual with two cards).",
+    "quarter of the lanes or less is a warning; half of them is informational (usual with two cards), and so is any "
+    "number of an external card.",
     by_hand="Check the slot's lanes in the mainboard's manual, move the card to the first slot, reseat it, remove the "
     "riser, and check bifurcation in the BIOS.",
     needs=(needs.CARD,),
@@ -50,8 +52,9 @@ def link_width(host: Host, catalogue: Catalogue) -> Verdict:
         if width >= able:
             fine.append(f"{cards.subject(card, catalogue)}: x{width}")
             continue
+        outside = external(card, host)
         findings.append(
-            (warning if width * 4 <= able else info)(
+            (warning if width * 4 <= able and not outside else info)(
                 cards.subject(card, catalogue),
                 f"The card runs on {width} of {able} PCI Express lanes.",
                 "Loading the model, offloading and multi-GPU training are slower; training on one card is hardly "
@@ -60,7 +63,11 @@ def link_width(host: Host, catalogue: Catalogue) -> Verdict:
                     (_sysfs(slot, "current_link_width"), width),
                     (_sysfs(card.slot, "max_link_width"), card.link.max_width),
                 ],
-                hardware("Use a slot with all lanes (usually the first), reseat the card, remove the riser."),
+                hardware(
+                    "Nothing to do: the card is external, and Thunderbolt carries four lanes at most."
+                    if outside
+                    else "Use a slot with all lanes (usually the first), reseat the card, remove the riser."
+                ),
             )
         )
     if findings:
@@ -126,7 +133,11 @@ def link_speed(host: Host, catalogue: Catalogue) -> Verdict:
                     f"The slot supports {_generation(able)}, the card {_generation(card.link.max_speed)}.",
                     "Loading and offloading are slower; training on one card is hardly affected.",
                     seen,
-                    hardware("Use a slot of the card's generation if the mainboard has one; otherwise nothing to do."),
+                    hardware(
+                        "Nothing to do: the card is external."
+                        if external(card, host)
+                        else "Use a slot of the card's generation if the mainboard has one; otherwise nothing to do."
+                    ),
                 )
             )
         else:

@@ -8,6 +8,7 @@ from checks.model import Finding, Ok, Skip, Verdict, check
 from checks.rules import cards, needs
 from checks.rules.finding import Seen, command, hardware, warning
 from checks.rules.gpu.card import no_driver_answer
+from checks.rules.gpu.place import fitting
 
 # bits of NVML's clocks event reasons (nvml.h, nvmlClocksEventReason*)
 _SW_THERMAL, _HW_THERMAL, _HW_POWER_BRAKE = 0x20, 0x40, 0x80
@@ -115,7 +116,7 @@ def power_brake(host: Host, catalogue: Catalogue) -> Verdict:
             "HW power-brake slowdown is active: the power supply or mainboard forces the card to slow down.",
             "The card runs at a fraction of its clocks until the signal is off.",
             [("NVML clocks event reasons", f"{bits:#x}")],
-            hardware("Check the card's power plugs and cables, and the power supply."),
+            fitting(hardware("Check the card's power plugs and cables, and the power supply."), host, card),
         )
         for card, bits in known
         if bits & _HW_POWER_BRAKE

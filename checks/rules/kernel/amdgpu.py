@@ -7,14 +7,23 @@ import re
 from checks.catalogue import Catalogue
 from checks.facts.host import Host, PciCard
 from checks.model import Fix, Ok, Skip, Unknown, Verdict, check
-from checks.rules import cards, kernel_log, needs
+from checks.rules import cards, driver_log, kernel_log, needs
 from checks.rules.driver.build import does_not_build, outdated_amdgpu, reason_line
-from checks.rules.finding import by_hand, cannot_determine, command, error, hardware, install, warning
+from checks.rules.finding import Seen, by_hand, cannot_determine, command, error, hardware, info, install, warning
+from checks.rules.gpu.place import fitting
 
+_NEXT_TO_CPU = (
+    "Move the card to a slot wired directly to the CPU (not the chipset), without riser or Thunderbolt; if the board "
+    "has none that supports atomics, use another board."
+)
 # firmware that amdgpu requests but does not need: SR-IOV caps, and a table that it can read from the card instead
 _OPTIONAL = r"amdgpu/(?:\w+_cap|ip_discovery)\.bin"
 # `psp gfx command LOAD_TA … failed` is not among them: working machines log it
 _NAMELESS = r"PSP firmware loading failed|IP block <psp> failed"
+_PSP = (
+    "The files exist, so installing them again does not help: power the machine off for ten seconds and on. If it "
+    "happens again, use kernel and linux-firmware of the same age (a newer kernel), and update the BIOS."
+)
 _BROKEN = rf"failed to load ucode|LOAD_IP_FW\(0x6\) failed|{_NAMELESS}"
 
 
@@ -67,8 +76,9 @@ def _floor(card: PciCard, catalogue: Catalogue) -> str | None:
     "kernel.firmware",
     "amdgpu found all of the card's firmware",
     about="amdgpu loads the card's firmware from /lib/firmware/amdgpu. After `Direct firmware load … failed` for a "
-    "file that it needs, or `PSP firmware loading failed`, the card is unusable. Missing firmware of other drivers and "
-    "optional files (…_cap.bin, ip_discovery.bin) do not count.",
+    "file that it needs, or `PSP firmware loading failed`, the card is unusable. Without the first message the file "
+    "exists, and the card's security unit (PSP) refused it or did not respond. Missing firmware of other drivers "
+    "and optional files (…_cap.bin, ip_discovery.bin) do not count.",
     by_hand="`sudo apt-get install --reinstall linux-firmware`, `sudo update-initramfs -u`, reboot. For a card newer "
     "than Ubuntu's linux-firmware use the HWE kernel or amdgpu-dkms-firmware.",
     needs=(needs.AMD_CARD,),
@@ -94,16 +104,21 @@ def firmware(host: Host, catalogue: Catalogue) -> Verdict:
         harmless = card.driver == "amdgpu" and not any(re.search(_BROKEN, line) for line in lines)
         if harmless:
             lines = [line for line in lines if not line.rstrip().partition(" failed")[0].endswith("_ta.bin")]
+        missing_file = any("irect firmware load" in line for line in lines)
         if lines:
             findings.append(
                 (warning if harmless else error)(
                     cards.subject(card, catalogue),
-                    "amdgpu did not find or could not load some of the card's firmware.",
+                    "amdgpu did not find some of the card's firmware."
+                    if missing_file
+                    else "The card's security unit (PSP) did not load the firmware.",
                     "amdgpu is bound to the card, but some functions may not work."
                     if harmless
                     else "Without it amdgpu cannot use the card; ROCm finds no GPU.",
                     kernel_log.quote(lines),
-                    install("Install the firmware, then reboot.", "--reinstall", "linux-firmware"),
+                    install("Install the firmware, then reboot.", "--reinstall", "linux-firmware")
+                    if missing_file
+                    else fitting(hardware(_PSP), host, card),
                 )
             )
     return tuple(findings) or Ok("No firmware is missing.")
@@ -113,8 +128,9 @@ def firmware(host: Host, catalogue: Catalogue) -> Verdict:
     "kernel.pcie-atomics",
     "The slot supports PCI Express atomics for the AMD card",
     about="ROCm needs PCI Express atomics between CPU and card. If the slot does not support them, KFD skips the card "
-    "and logs `skipped device …, PCI rejects atomics`; only that message is a fault. `PCIE atomic ops is not "
-    "supported` alone also appears on machines that work.",
+    "and logs `skipped device …, PCI rejects atomics`: a failure. With newer firmware KFD takes the card all the same, "
+    "and amdgpu only notes `PCIE atomic ops is not supported`: then HIP programs whose kernels print or assert "
+    "(hostcall) fail or hang, a warning. That note about integrated graphics is harmless.",
     by_hand="Move the card to a slot wired directly to the CPU, not to the chipset, a riser or Thunderbolt. If the "
     "message shows two numbers (`494<509`), newer linux-firmware also works without atomics.",
     needs=(needs.AMD_CARD,),
@@ -147,7 +163,34 @@ def pcie_atomics(host: Host, catalogue: Catalogue) -> Verdict:
                 )
             )
     unique = {finding.subject: finding for finding in findings}
-    return tuple(unique.values()) or Ok("KFD has not rejected the card's slot.")
+    if unique:
+        return tuple(unique.values())
+    noted = kernel_log.matching_lines(host.kernel.log, "atomic", r"PCIE atomic ops is not supported")
+    about = {line: re.search(r"amdgpu ([0-9a-f:.]{7,16}):", line) for line, _ in noted}
+    alone = sum(card.vendor == cards.AMD for card in host.cards or ()) == 1
+    return tuple(
+        warning(
+            cards.subject(card, catalogue),
+            "The slot does not support PCI Express atomics"
+            + (", although KFD took the card." if _taken(card, host) else "."),
+            "HIP programs that need them (hostcall: kernels that print or assert) fail with `Pcie atomics not enabled, "
+            "hostcall not supported`, or hang. PyTorch can be one of them.",
+            kernel_log.quote(lines, 1),
+            fitting(hardware(_NEXT_TO_CPU), host, card),
+        )
+        for card in ours
+        if (
+            lines := [
+                line
+                for line, match in about.items()
+                if (cards.bus_address(match[1]) == cards.bus_address(card.slot) if match else alone)
+            ]
+        )
+    ) or Ok("The kernel log has no complaint about the card's slot.")
+
+
+def _taken(card: PciCard, host: Host) -> bool:
+    return any(cards.bus_address(node.slot) == cards.bus_address(card.slot) for node in host.amd.nodes or ())
 
 
 @check(
@@ -256,3 +299,65 @@ def _in_tree_serves(host: Host, catalogue: Catalogue, kernel: str) -> bool:
     """Whether this kernel's own amdgpu is new enough for every AMD card, as far as is known."""
     floors = (_floor(card, catalogue) for card in cards.training(host, catalogue, cards.AMD))
     return all(floor is None or cards.numbers(kernel) >= cards.numbers(floor) for floor in floors)
+
+
+# PP_OVERDRIVE_MASK in drivers/gpu/drm/amd/include/amd_shared.h
+_OVERDRIVE_BIT = 0x4000
+_MASK = "ppfeaturemask="
+
+
+@check(
+    "kernel.overdrive",
+    "amdgpu's overdrive is off",
+    about="`amdgpu.ppfeaturemask` with bit 0x4000 allows tools such as LACT and CoreCtrl to change clocks and voltages "
+    "(overdrive). amdgpu then marks the kernel as out of its specification, and some kernels hang or lose the screen "
+    "with it. A warning if amdgpu notes it in the kernel log or has logged errors, else informational.",
+    by_hand="`grep -rn ppfeaturemask /etc/modprobe.d /etc/default/grub`; remove the option, then run `sudo "
+    "update-initramfs -u` (and `sudo update-grub`) and reboot. In LACT: Disable overclocking support.",
+    needs=(needs.AMD_CARD,),
+)
+def overdrive(host: Host, catalogue: Catalogue) -> Verdict:
+    places = [
+        (path, option)
+        for module, option, path in host.kernel.module_options or ()
+        if module == "amdgpu" and option.startswith(_MASK) and _allows_overdrive(option)
+    ]
+    words = [
+        word for word in host.kernel.cmdline or () if word.startswith(f"amdgpu.{_MASK}") and _allows_overdrive(word)
+    ]
+    places += [("/proc/cmdline", word) for word in words]
+    noted = kernel_log.matching_lines(host.kernel.log or (), "overdrive", r"Overdrive is enabled")
+    if not places and not noted:
+        if host.kernel.module_options is None and host.kernel.log is None:
+            return cannot_determine(host, "whether overdrive is on", ("modprobe.d", "kernel log"), "Run it with sudo.")
+        return Ok("No option switches overdrive on.")
+    seen: list[Seen] = [*places, *kernel_log.quote([line for line, _ in noted], 1)]
+    errors = [
+        one for one in driver_log.said(host, catalogue, driver_log.AMDGPU) if one.row is None or not one.row.check
+    ]
+    files = " and ".join(dict.fromkeys("/etc/default/grub" if path == "/proc/cmdline" else path for path, _ in places))
+    return (
+        (warning if noted or errors else info)(
+            "amdgpu",
+            "Overdrive is on" + (f", set in {files}." if files else "."),
+            "Clocks and voltages outside of the card's specification are allowed; with some kernels the desktop hangs "
+            "or stays black, and amdgpu's developers ask to switch it off before a fault is reported.",
+            seen,
+            command(
+                f"If the card hangs: remove {_MASK[:-1]} from {files}, then run this and reboot.",
+                *(("update-grub",) if words and len(places) == len(words) else ("update-initramfs", "-u")),
+                sudo=True,
+                reboot=True,
+            )
+            if files
+            else by_hand("If the card hangs: switch overclocking support off in the tool that set it, and reboot."),
+        ),
+    )
+
+
+def _allows_overdrive(option: str) -> bool:
+    value = option.partition(_MASK)[2]
+    try:
+        return bool(int(value, 0) & _OVERDRIVE_BIT) if len(value) <= 20 else False
+    except ValueError:
+        return False

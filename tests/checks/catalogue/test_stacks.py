@@ -173,7 +173,7 @@ def test_amds_driver_repository_is_never_pinned_as_a_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    "table", ["cards", "stacks", "torch_builds", "packages", "repositories", "branches", "systems", "xids"]
+    "table", ["cards", "stacks", "torch_builds", "packages", "repositories", "branches", "systems", "xids", "log_lines"]
 )
 def test_every_row_has_a_source_and_a_date(table: str) -> None:
     for row in getattr(catalogue(), table):
@@ -184,7 +184,7 @@ def test_every_row_has_a_source_and_a_date(table: str) -> None:
 def test_xids_that_mean_broken_hardware() -> None:
     xids = {row.number: row for row in catalogue().xids}
     assert len(xids) == len(catalogue().xids)
-    assert {number for number, row in xids.items() if row.hardware} == {48, 64, 79, 95, 140}
+    assert {number for number, row in xids.items() if row.hardware} == {48, 64, 79, 95, 140, 171, 172}
     assert xids[79].action == "reboot"
     assert catalogue().xid(31) == xids[31]
     assert catalogue().xid(1) is None

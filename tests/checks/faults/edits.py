@@ -6,7 +6,7 @@ of every GPU in NVML's answer · nvml, amdsmi: fields of the whole answer · sil
 package: [{name, version, status}] · without: [package names' beginnings] · docker: fields of `docker info` ·
 docker_fails: its stderr · command: [{argv, stdout, stderr, rc}] · unload: the driver's module is not there.
 
-Words in braces stand for the machine's own: {slot} {place} {card} {vendor} {device} {version} {other} {branch}
+Words in braces stand for the machine's own: {slot} {place} {card} {vendor} {device} {version} {other} {branch} {above}
 {release} {home} {hwmon} {drm} {render} {port}.
 """
 
@@ -60,6 +60,7 @@ def placeholders(machine: Overlay, host: Host) -> dict[str, str]:
         "drm": node,
         "render": f"renderD{127 + int(node[4:])}",
         "port": _port(machine, at),
+        "above": next((port.slot for port in card.bridges or ()), "0000:00:01.0"),
     }
 
 

@@ -167,8 +167,8 @@ FAULTS = (
     Fault(
         "gpu.xid",
         said(N, "[ 99.1] NVRM: Xid (PCI:0000:01:00): 999, something new"),
-        PASS,
-        "which is not in the catalogue",
+        WARN,
+        "Xid 999, which is not in our catalogue",
     ),
     # ROCm/legacy-rocm-build#6273
     Fault(
@@ -180,7 +180,7 @@ FAULTS = (
             "[127037.5] amdgpu 0000:03:00.0: amdgpu: MES failed to respond to msg=REMOVE_QUEUE",
         ),
         FAIL,
-        "a ring timed out, the MES scheduler hung, the GPU was reset",
+        "the MES scheduler hung, a ring timed out, the GPU was reset",
     ),
     # ROCm/legacy-rocm-build#2196, words of kernel 6.5
     Fault(

@@ -17,6 +17,7 @@ from tests.checks.rules.hosts import (
     nvidia_card,
     nvml,
     package,
+    raphael,
 )
 
 N, A = healthy_nvidia(), healthy_amd()
@@ -225,7 +226,7 @@ FAULTS = (
             "[ 4.8] amdgpu 0000:03:00.0: amdgpu: psp gfx command LOAD_IP_FW(0x6) failed and response status is (0x8)",
         ),
         FAIL,
-        "could not load",
+        "(PSP) did not load",
     ),
     Fault(
         "kernel.firmware",
@@ -239,6 +240,13 @@ FAULTS = (
         said(A, "[    7.0] kfd kfd: amdgpu: skipped device 1002:744c, PCI rejects atomics"),
         FAIL,
         "does not support PCI Express atomics",
+    ),
+    # ROCm/legacy-rocm-build#2429: KFD took the card, PyTorch's kernels fail
+    Fault(
+        "kernel.pcie-atomics",
+        said(A, "[    4.1] amdgpu 0000:03:00.0: amdgpu: PCIE atomic ops is not supported"),
+        WARN,
+        "although KFD took the card",
     ),
     # ROCm/amdgpu#151: the two numbers are firmware versions
     Fault(
@@ -354,8 +362,11 @@ LOOK_ALIKES = (
     ),
     LookAlike(
         "kernel.pcie-atomics",
-        said(A, "[    4.1] amdgpu 0000:03:00.0: amdgpu: PCIE atomic ops is not supported"),
-        "logged on machines that work",
+        said(
+            but(A, cards=(amd_card(), raphael())),
+            "[    4.1] amdgpu 0000:0e:00.0: amdgpu: PCIE atomic ops is not supported",
+        ),
+        "about the integrated graphics",
     ),
     LookAlike(
         "kernel.pcie-atomics",
