@@ -39,7 +39,8 @@ JIT_FOLDERS = {
     "MIOPEN_USER_DB_PATH": "miopen",
     "MIOPEN_CUSTOM_CACHE_DIR": "miopen",
 }
-# the number of threads is a setting of the machine; it must be the same inside
+# the number of threads is a setting of the machine; it must be the same inside. Not HSA_OVERRIDE_GFX_VERSION: the image
+# has kernels for the card itself
 PASSED_PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "HSA_")
 # where a person, or their company, names certificates for Python's programs
 _CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
@@ -128,7 +129,13 @@ def make_container(
     paths = container_paths(paths, container_owner(user, engine))
     jit = make(make(paths.cache / "jit", paths.owner) / spec.stack, paths.owner)
     env = {name: str(make(jit / folder, paths.owner)) for name, folder in JIT_FOLDERS.items()}
-    env.update({name: value for name, value in environ.items() if name.startswith(PASSED_PREFIXES)})
+    env.update(
+        {
+            name: value
+            for name, value in environ.items()
+            if name.startswith(PASSED_PREFIXES) and not name.startswith("HSA_OVERRIDE_GFX_VERSION")
+        }
+    )
     kept = [Mount(jit, writable=True)]
     if wanted.network:
         hub = make(paths.cache / "hub", paths.owner)

@@ -136,6 +136,8 @@ _PASSED = (
     "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
 )  # fmt: skip
 _PASSED_PREFIXES = ("PIP_", "UV_", "SSL_CERT_", "REQUESTS_CA_", "CURL_CA_", "XDG_", "OPENBLAS_", "OMP_", "MKL_", "HSA_")
+# the training environment has kernels for the card itself: an override that another program needs would hide them
+_OVERRIDE = "HSA_OVERRIDE_GFX_VERSION"
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 
 
@@ -144,7 +146,8 @@ def child_environment(environ: Mapping[str, str], extra: Mapping[str, str] | Non
     kept = {
         name: value
         for name, value in environ.items()
-        if name in _PASSED or name.startswith(_PASSED_PREFIXES) or name.lower() in _PROXIES
+        if (name in _PASSED or name.startswith(_PASSED_PREFIXES) or name.lower() in _PROXIES)
+        and not name.startswith(_OVERRIDE)
     }
     kept["LC_ALL"] = "C.UTF-8"
     kept.update(extra or {})

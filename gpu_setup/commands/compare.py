@@ -117,13 +117,15 @@ def _text(comparison: Comparison) -> str:
 
 def _show_published(card: str | None, reports: Sequence[Path]) -> Answer:
     from checks.catalogue import catalogue
+    from checks.devices import named_devices
     from harness.report.published_speeds import PublishedSpeeds, rate_speeds
     from machine.errors import BadUsage
 
     if reports:
         raise click.UsageError("--published shows the published figures only: name no report with it.")
     known = catalogue()
-    names = {spelling: each.name for each in known.cards for spelling in _spellings(each.name)}
+    every = (*(name for _, name in named_devices()), *(each.name for each in known.cards))
+    names = {spelling: name for name in every for spelling in _spellings(name)}
     card = names.get(card.casefold(), card) if card is not None else None
     found = rate_speeds(known, card)
     if card is not None and not found and card not in names.values():
@@ -132,7 +134,7 @@ def _show_published(card: str | None, reports: Sequence[Path]) -> Answer:
         near = get_close_matches(card, list(names.values()), n=3, cutoff=0.4)
         raise BadUsage(
             "compare.unknown-card",
-            f"There is no card “{card}” in the catalogue.",
+            f"No card is called “{card}”.",
             f"Did you mean {' or '.join(near)}?" if near else "",
             "Spell it as gpu-setup doctor does, for example: RTX 3090.",
         )

@@ -79,12 +79,22 @@ class BuiltInAttention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     date: str
 
 
+class TritonFloor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The oldest compute capability that Triton compiles for, and the recipe keys that switch on kernels of it."""
+
+    oldest: str
+    keys: tuple[str, ...]
+    source: str
+    date: str
+
+
 class RecipeTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """recipes.toml: the traits of each recipe, the presets by VRAM size, and where sdpa_varlen works."""
 
     recipes: dict[str, Traits]
     presets: dict[str, Preset]
     sdpa_varlen: BuiltInAttention
+    triton: TritonFloor
 
 
 class Recipe(msgspec.Struct, frozen=True):
@@ -195,11 +205,19 @@ def _as_comment(text: str) -> str:
 
 def overrides_for_card(recipe: Recipe, target: str | None) -> dict[str, Any]:
     """The changes that a card of this target needs: without PyTorch's kernel for packed documents, a mask separates
-    them, slower and with the same result. `target` None: no card, nothing to change.
+    them, slower and with the same result; without Triton, PyTorch's own operations compute the adapters. `target`
+    None: no card, nothing to change.
     """
-    requested = bool(recipe.config.get("sdpa_varlen"))
-    supported = not target or target in _recipe_table().sdpa_varlen.targets
-    return {"sdpa_varlen": False} if requested and not supported else {}
+    if not target:
+        return {}
+    table = _recipe_table()
+    changes: dict[str, Any] = {}
+    if recipe.config.get("sdpa_varlen") and target not in table.sdpa_varlen.targets:
+        changes["sdpa_varlen"] = False
+    if recipe.config.get("adapter") and target[0].isdigit() and float(target) < float(table.triton.oldest):
+        # Axolotl switches them on by itself where they are not set
+        changes |= dict.fromkeys(table.triton.keys, False)
+    return changes
 
 
 def read_recipe(path: Path, name: str, traits: Traits, text: str | None = None) -> Recipe:

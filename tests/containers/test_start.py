@@ -122,6 +122,12 @@ def test_a_proxy_on_this_machine_is_reached_over_its_own_network(spec: ImageSpec
     assert started(spec, tmp_path, True, http_proxy="http://127.0.0.1:3128").host_network
 
 
+def test_an_override_of_the_card_stays_outside(spec: ImageSpec, tmp_path: Path) -> None:
+    made = started(spec, tmp_path, False, HSA_OVERRIDE_GFX_VERSION="10.3.0", HSA_XNACK="1")
+    assert made.env["HSA_XNACK"] == "1"
+    assert "HSA_OVERRIDE_GFX_VERSION" not in made.env
+
+
 def test_without_a_network_it_gets_none_of_that(spec: ImageSpec, tmp_path: Path) -> None:
     made = started(spec, tmp_path, False, https_proxy="http://127.0.0.1:1", SSL_CERT_FILE=__file__)
     assert (made.network, made.host_network, made.secrets) == (False, False, {})

@@ -97,6 +97,11 @@ def test_child_environment_is_a_pure_function() -> None:
     }
 
 
+def test_an_override_of_the_card_that_another_program_needs_is_not_passed_on() -> None:
+    kept = child_environment({"HSA_OVERRIDE_GFX_VERSION": "10.3.0", "HSA_OVERRIDE_GFX_VERSION_1": "", "HSA_XNACK": "1"})
+    assert kept.keys() == {"HSA_XNACK", "LC_ALL"}
+
+
 def test_a_stream_gives_each_line_as_it_comes_and_keeps_the_raw_bytes(tmp_path: Path) -> None:
     lines: list[str] = []
     log = tmp_path / "log"

@@ -91,6 +91,13 @@ def test_cards_without_that_kernel_are_spared_it() -> None:
     assert overrides_for_card(load_recipe("tiny"), "7.5") == {}
 
 
+def test_cards_older_than_triton_compute_the_adapters_without_it() -> None:
+    off = {"lora_mlp_kernel": False, "lora_qkv_kernel": False, "lora_o_kernel": False}
+    assert overrides_for_card(load_recipe("mistral-7b-qlora"), "6.1") == {"sdpa_varlen": False, **off}
+    assert overrides_for_card(load_recipe("smollm2-135m-qlora"), "6.1").items() >= off.items()
+    assert not overrides_for_card(load_recipe("mistral-7b-full"), "6.1").keys() & off.keys()
+
+
 PRESETS = presets_of("mistral-7b-qlora")
 
 
