@@ -5,8 +5,8 @@ from __future__ import annotations
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.facts.kernel import version_key
-from checks.rules.container.cdi_schema import FLAG, VARIABLE, engine_in_use, old_engines, unreadable
-from provision.model import PlanPart, Service, State, Step, WriteFile
+from checks.rules.container.cdi_schema import FLAG, VARIABLE, engine_in_use, is_refreshed, old_engines, unreadable
+from provision.model import AptInstall, PlanPart, Service, State, Step, WriteFile
 from provision.plan import repositories
 from provision.plan.package_steps import explain, install_step, installed_package, is_older, names, state_of
 from provision.target import PlanTarget, PlanVendor
@@ -55,19 +55,26 @@ def plan(host: Host, catalogue: Catalogue, target: PlanTarget, vendor: PlanVendo
     return PlanPart(steps=steps, notes=tuple(notes))
 
 
+def _package(host: Host) -> str | None:
+    """The package of a Docker that is installed, whoever answers."""
+    return next((name for name in ("docker-ce", "docker.io") if name in host.docker.installed), None)
+
+
 def _engine(host: Host, catalogue: Catalogue) -> Step:
     wanted = (*names(catalogue, "container.docker"), *names(catalogue, "container.docker.buildx"))
     kind, version = host.docker.kind, host.docker.version
     called = f"{kind} {version}" if version else kind or ""
-    package = next((name for name in ("docker-ce", "docker.io") if name in host.docker.installed), None)
+    package = _package(host)
     if kind == "snap" and package:
-        step = install_step(host, "docker", f"Use {package} instead of the Docker snap", (), "", done=False)
-        return repositories.block_steps(
-            (step,),
-            "Two Dockers are installed, and the snap answers. Removing it also removes its images and volumes, so do "
-            "it yourself: save them, sudo snap remove docker, sudo systemctl restart docker.socket docker; then plan "
-            f"again for {package}.",
-        )[0]
+        return Step(
+            id="docker",
+            title=f"Use {package} instead of the Docker snap",
+            action=AptInstall(packages=()),
+            state=State.MANUAL,
+            because="Two Dockers are installed, and the snap answers. Removing it also removes its images and volumes: "
+            f"save them first, then run these commands and plan again for {package}.",
+            commands=(("snap", "remove", "docker"), ("systemctl", "restart", "docker.socket", "docker")),
+        )
     if kind == "snap":
         step = install_step(host, "docker", "Install docker.io from Ubuntu's archive", wanted, "")
         return repositories.block_steps(
@@ -108,7 +115,10 @@ def _nvidia_toolkit(host: Host, catalogue: Catalogue) -> tuple[Step, ...]:
         added = repositories.repository_steps(host, catalogue, row, "The toolkit is only in NVIDIA's repository.")
     steps = (*added, toolkit)
     if host.docker.kind != "podman":
-        steps = (*steps, *_runtime(host))
+        runtime = _runtime(host)
+        if host.docker.kind == "snap" and _package(host):
+            runtime = repositories.block_steps(runtime, "First the engine must be the one that reads this file.")
+        steps = (*steps, *runtime)
     before, after = _older_cdi(host, catalogue)
     return (*before, *steps, _cdi(host), *after)
 
@@ -235,8 +245,8 @@ def _older_cdi(host: Host, catalogue: Catalogue) -> tuple[tuple[Step, ...], tupl
     """
     used = engine_in_use(host)
     old = next((engine for engine in old_engines(host, catalogue) if engine.name == used), None)
-    in_run = [schema for path, schema in host.nvidia.cdi_schemas or () if path.startswith("/run/cdi/")]
-    refused = any(path.startswith("/run/cdi/") for _, path, _ in unreadable(host, catalogue, (used,)))
+    in_run = [schema for path, schema in host.nvidia.cdi_schemas or () if is_refreshed(path)]
+    refused = any(is_refreshed(path) for _, path, _ in unreadable(host, catalogue, (used,)))
     if old is None or (in_run and not refused):
         return (), ()
     state = state_of(host, True)

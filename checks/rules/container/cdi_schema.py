@@ -43,6 +43,11 @@ def engine_in_use(host: Host) -> str:
     return "podman" if host.docker.kind == "podman" else "docker"
 
 
+def is_refreshed(path: str) -> bool:
+    """Whether the toolkit's unit writes this description, at each boot and driver change; others a person wrote."""
+    return path.startswith("/run/cdi/")
+
+
 def unreadable(
     host: Host, catalogue: Catalogue, engines: tuple[str, ...] = ("docker", "podman")
 ) -> tuple[tuple[OldEngine, str, str], ...]:

@@ -6,9 +6,10 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Docker, Host
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs
-from checks.rules.container.cdi_schema import FLAG, VARIABLE, OldEngine, engine_in_use, unreadable
+from checks.rules.container.cdi_schema import FLAG, VARIABLE, OldEngine, engine_in_use, is_refreshed, unreadable
 from checks.rules.finding import Seen, by_hand, cannot_determine, command, error, info, provision, warning
 from checks.rules.installed import nvidia_driver, packages
+from checks.rules.other_systems import plan_supports
 
 
 @check(
@@ -294,7 +295,7 @@ def cdi(host: Host, catalogue: Catalogue) -> Verdict:
     specs = host.nvidia.cdi_specs
     in_etc = [path for path in specs if path.startswith("/etc/cdi/")]
     in_run = [path for path in specs if not path.startswith("/etc/cdi/")]
-    findings = [_unreadable(host, *row) for row in unreadable(host, catalogue)]
+    findings = [_unreadable(host, catalogue, *row) for row in unreadable(host, catalogue)]
     if in_etc and in_run:
         findings.append(
             warning(
@@ -331,15 +332,25 @@ def cdi(host: Host, catalogue: Catalogue) -> Verdict:
     )
 
 
-def _unreadable(host: Host, engine: OldEngine, path: str, schema: str) -> Finding:
+def _unreadable(host: Host, catalogue: Catalogue, engine: OldEngine, path: str, schema: str) -> Finding:
     toolkit = host.nvidia.container_toolkit or "version not known"
-    # what is in /run is written again at each boot and driver change
-    durable = (
-        f" So that its next refresh does the same, add the line {VARIABLE}={FLAG} to "
-        "/etc/nvidia-container-toolkit/nvidia-cdi-refresh.env."
-        if not path.startswith("/etc/cdi/")
-        else " Do so again after each driver update."
-    )
+    newer = f"Or install {engine.name} {engine.reader.since} or newer"
+    newer += ", or use Docker." if engine.name == "podman" else "."
+    verify = ("grep", "cdiVersion", path)
+    if is_refreshed(path) and engine.name == engine_in_use(host) and plan_supports(host, catalogue):
+        fix = provision(
+            f"Run `gpu-setup apply`: NVIDIA's toolkit then writes a version that {engine.name} reads. {newer}",
+            verify=verify,
+        )
+    else:
+        again = "its next refresh" if is_refreshed(path) else "each driver update"
+        fix = command(
+            f"Write it in an older version (toolkit 1.19.1 or newer), and again after {again}, or add "
+            f"{VARIABLE}={FLAG} to /etc/nvidia-container-toolkit/nvidia-cdi-refresh.env. {newer}",
+            *("nvidia-ctk", "cdi", "generate", f"--feature-flag={FLAG}", f"--output={path}"),
+            sudo=True,
+            verify=verify,
+        )
     # NVIDIA's runtime in Docker gives containers the card without this file
     return (info if "nvidia" in (host.docker.runtimes or ()) else warning)(
         f"CDI file {path}",
@@ -347,13 +358,7 @@ def _unreadable(host: Host, engine: OldEngine, path: str, schema: str) -> Findin
         f"{engine.name} reads {engine.reader.schema} only from {engine.reader.since} on and refuses the whole file: "
         "`unresolvable CDI devices`, although the file exists.",
         [(path, f"cdiVersion {schema}"), (engine.name, engine.version), ("nvidia-container-toolkit", toolkit)],
-        command(
-            f"Write it in an older version (toolkit 1.19.1 or newer).{durable} Or install {engine.name} "
-            f"{engine.reader.since} or newer" + (", or use Docker." if engine.name == "podman" else "."),
-            *("nvidia-ctk", "cdi", "generate", f"--feature-flag={FLAG}", f"--output={path}"),
-            sudo=True,
-            verify=("grep", "cdiVersion", path),
-        ),
+        fix,
     )
 
 

@@ -7,7 +7,7 @@ from msgspec import structs
 
 from checks.catalogue import catalogue
 from checks.facts.host import Docker, Host
-from checks.model import Finding
+from checks.model import Finding, FixKind
 from checks.registry import ALL
 from checks.runner import run
 from containers.device_options import device_access, no_access_problem
@@ -70,6 +70,15 @@ def test_the_plan_keeps_the_toolkit_to_what_an_old_podman_reads() -> None:
     steps = {step.id: step for step in plan(podman("4.9.3+ds1-1ubuntu0.2", "0.7.0")).steps}
     assert steps["cdi-version"].action == OLDER_CDI and steps["cdi-refresh"].action == REFRESH_CDI
     assert "no-additional-gids-for-device-nodes" in OLDER_CDI.content
+    fix = findings(podman("4.9.3+ds1-1ubuntu0.2", "0.7.0"))["container.cdi"].fix
+    assert fix is not None and fix.kind is FixKind.PROVISION
+    # a file that a person wrote, and a system that the plan does not support
+    for other in (
+        podman("4.9.3", "0.7.0", "/etc/cdi/nvidia.yaml"),
+        but(podman("4.9.3", "0.7.0"), os={"version_id": "26.04"}),
+    ):
+        fix = findings(other)["container.cdi"].fix
+        assert fix is not None and "--feature-flag=no-additional-gids-for-device-nodes" in fix.argv
     # before the toolkit is installed, and nothing to write again
     host = but(podman("4.9.3", "0.7.0"), nvidia={"cdi_specs": (), "cdi_versions": (), "cdi_schemas": ()})
     fresh = [step.id for step in plan(host).steps]
@@ -80,8 +89,8 @@ def test_the_plan_keeps_the_toolkit_to_what_an_old_podman_reads() -> None:
 
 def test_the_plan_never_removes_a_snap_nor_promises_its_runtime() -> None:
     steps = {step.id: step for step in plan(but(both(**SNAP), docker={"daemon_json_valid": None})).steps}
-    assert steps["docker"].state is State.BLOCKED and "docker-ce" in steps["docker"].because
-    assert steps["docker-runtime"].state is State.TODO
+    assert steps["docker"].state is State.MANUAL and ("snap", "remove", "docker") in steps["docker"].commands
+    assert steps["docker-runtime"].state is State.BLOCKED
 
 
 def test_a_linux_driver_in_wsl_is_removed_by_its_packages() -> None:

@@ -27,10 +27,12 @@ from provision.model import (
     DpkgRepair,
     KernelModule,
     Plan,
+    Service,
     State,
     UserGroup,
     WriteFile,
 )
+from provision.plan import container_engine
 from provision.plan.kernels import version_numbers
 from provision.plan.plan_cards import supported_cards
 
@@ -90,6 +92,9 @@ class _Machine:
                     self._install(wanted.name, source)
             case WriteFile(path=path, content=content):
                 self._write(path, content)
+            case Service(unit=container_engine.CDI_REFRESH):
+                older = tuple((path, "0.5.0") for path, _ in self._host.nvidia.cdi_schemas or ())
+                self._nvidia(cdi_schemas=older)
             case KernelModule(change="build", name=name):
                 self._build(name)
             case UserGroup(groups=groups):
