@@ -260,7 +260,7 @@ def _older_cdi(host: Host, catalogue: Catalogue) -> tuple[tuple[Step, ...], tupl
         action=OLDER_CDI,
         state=state,
         because=explain(host, because, state),
-        commands=(("systemctl", "edit", CDI_REFRESH),),
+        commands=(("install", "-D", "--mode=0644", "/dev/stdin", OLDER_CDI.path),),
         undo=f"removes {OLDER_CDI.path}",
     )
     again = Step(
