@@ -12,6 +12,8 @@ from tests.recorded_machines import load
 
 CATALOGUE_VENDORS = {"nvidia": "10de", "amd": "1002"}
 
+RX_6700_XT = ("1002", "73df", "c1")
+
 
 def host(name: str) -> Host:
     return read_host(load(name))
@@ -36,6 +38,11 @@ def with_cards(machine: Host, *ids: tuple[str, str, str | None]) -> Host:
         for number, (vendor, device, revision) in enumerate(ids, start=1)
     )
     return replace(machine, cards=cards)
+
+
+def rx_6700_xt() -> Host:
+    """A card that only AMD's own index has kernels for."""
+    return with_cards(host("rx6900xt-healthy"), RX_6700_XT)
 
 
 def with_gpus(machine: Host, *gpus: NvmlGpu) -> Host:

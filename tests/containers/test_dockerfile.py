@@ -11,13 +11,14 @@ from checks.catalogue import catalogue
 from containers.dockerfile import dockerfile, image_tag
 from containers.model import ImageSpec, ImageVendor
 from containers.spec import image_spec
-from tests.containers.hosts import host
+from tests.containers.hosts import host, rx_6700_xt
 
-MACHINES = ("no-gpu", "rtx3090-healthy", "v100-server-healthy", "rx7900xtx-healthy", "rx6900xt-healthy")
+MACHINES = ("no-gpu", "rtx3090-healthy", "v100-server-healthy", "rx7900xtx-healthy", "rx6700xt")
 
 
 def spec(name: str, base: str | None = None) -> ImageSpec:
-    return image_spec(host(name), catalogue(), ImageVendor.AUTO, base)
+    machine = rx_6700_xt() if name == "rx6700xt" else host(name)
+    return image_spec(machine, catalogue(), ImageVendor.AUTO, base)
 
 
 @pytest.fixture(params=MACHINES)
@@ -80,7 +81,7 @@ def test_labels_name_stack_lock_and_tool() -> None:
         ("no-gpu", "wanted = (None, None)"),
         ("rtx3090-healthy", 'wanted = ("13.0", None)'),
         ("rx7900xtx-healthy", 'wanted = (None, "7.2")'),
-        ("rx6900xt-healthy", 'wanted = (None, "7.15")'),
+        ("rx6700xt", 'wanted = (None, "7.15")'),
     ],
 )
 def test_the_build_itself_refuses_another_vendors_torch(name: str, proof: str) -> None:

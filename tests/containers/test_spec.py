@@ -10,14 +10,13 @@ from checks.facts.host import Host
 from containers.model import Access, ImageSpec, ImageVendor
 from containers.spec import image_spec
 from machine.errors import BadUsage, Problem, Refused
-from tests.containers.hosts import host, with_cards, with_driver, with_kernel
+from tests.containers.hosts import RX_6700_XT, host, rx_6700_xt, with_cards, with_driver, with_kernel
 from tests.subjects import for_each
 
 RTX_3090 = ("10de", "2204", None)
 RTX_5090 = ("10de", "2b85", None)
 V100 = ("10de", "1db1", None)
 RX_7900_XTX = ("1002", "744c", "c8")
-RX_6900_XT = ("1002", "73bf", "c0")
 
 
 def spec(
@@ -82,16 +81,16 @@ def test_amds_own_driver_needs_no_new_kernel() -> None:
 
 
 def test_a_card_that_only_rocm_10_supports_gets_its_extra() -> None:
-    made = spec(host("rx6900xt-healthy"))
+    made = spec(rx_6700_xt())
     assert made.stack == "rocm10.0"
-    assert made.torch_requirement == "torch[device-gfx1030]==2.13.0+rocm10.0.0"
+    assert made.torch_requirement == "torch[device-gfx1031]==2.13.0+rocm10.0.0"
     assert (made.cuda, made.hip) == (None, "7.15")
 
 
 def test_cards_of_two_kinds_get_the_kernels_of_both() -> None:
-    made = spec(with_cards(host("rx6900xt-healthy"), RX_6900_XT, RX_7900_XTX))
+    made = spec(with_cards(host("rx6900xt-healthy"), RX_6700_XT, RX_7900_XTX))
     assert made.stack == "rocm10.0"
-    assert made.torch_requirement == "torch[device-gfx1030,device-gfx1100]==2.13.0+rocm10.0.0"
+    assert made.torch_requirement == "torch[device-gfx1031,device-gfx1100]==2.13.0+rocm10.0.0"
 
 
 def test_two_vendors_need_a_choice() -> None:

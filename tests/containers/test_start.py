@@ -20,7 +20,7 @@ from containers.spec import image_spec
 from machine.errors import BadUsage, Refused
 from machine.local import LocalMachine, Session
 from machine.paths import Paths
-from tests.containers.hosts import host
+from tests.containers.hosts import host, rx_6700_xt
 
 ENGINE = Engine("docker.io", "docker", "20.10.24", False, (), False, ("docker", "build"))
 
@@ -83,8 +83,8 @@ def test_an_image_with_other_training_code_is_refused_with_the_way_out(spec: Ima
 
 def test_an_image_of_the_same_stack_for_other_cards_is_another_one() -> None:
     """ROCm 10's torch brings kernels for the named cards only."""
-    mine = image_spec(host("rx6900xt-healthy"), catalogue())
-    other = replace(mine, torch_requirement=mine.torch_requirement.replace("gfx1030", "gfx908"))
+    mine = image_spec(rx_6700_xt(), catalogue())
+    other = replace(mine, torch_requirement=mine.torch_requirement.replace("gfx1031", "gfx908"))
     with pytest.raises(Refused) as caught:
         find_image(mine, "w", ENGINE, Shelf(other__1=labels(other, "w")))
     assert caught.value.code == "image.not-built"

@@ -29,7 +29,7 @@ def stacks_of(vendor: str, device: str, revision: str | None = None) -> list[str
         ("10de", "2b85", None, ["cu130"]),  # RTX 5090: CUDA 12.6 has no Blackwell
         ("10de", "1db1", None, ["cu126"]),  # V100: CUDA 13 has no Volta
         ("1002", "744c", "cc", ["rocm7.2", "rocm10.0"]),  # RX 7900 XT
-        ("1002", "73a3", None, ["rocm10.0"]),  # W6800: bitsandbytes has gfx1030 from ROCm 7.14 on
+        ("1002", "73a3", None, ["rocm7.2", "rocm10.0"]),  # W6800
         ("1002", "66af", None, []),  # Radeon VII
         ("1002", "164e", None, []),  # Ryzen 7000's own graphics
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from checks.catalogue import catalogue
-from checks.facts.host import KfdNode
 from checks.model import Check, CheckResult, Severity, Status
 from checks.registry import ALL
 from checks.runner import judge
@@ -89,13 +88,12 @@ def test_severity_and_status_agree_in_every_example() -> None:
 
 
 def test_the_fix_for_a_wrong_torch_is_the_build_for_the_card() -> None:
-    """AMD's index wants the architecture named, PyTorch's does not."""
-    node = KfdNode(index=1, gfx="gfx1030", slot="0000:03:00.0")
-    host = but(healthy_amd(), cards=(amd_card(device="73bf", revision="c0"),), amd={"nodes": (node,)})
-    case = cases_training.has(host, cases_training.env())
-    (finding,) = judge(CHECKS["python.torch-build"], case, catalogue()).findings
-    assert finding.fix is not None
-    assert "torch[device-gfx1030]==2.13.0+rocm10.0.0" in finding.fix.argv
+    """AMD's index needs the architecture's name, PyTorch's does not."""
+    for device, build in (("73bf", "torch==2.13.0+rocm7.2"), ("73df", "torch[device-gfx1031]==2.13.0+rocm10.0.0")):
+        case = cases_training.has(but(healthy_amd(), cards=(amd_card(device=device),)), cases_training.env())
+        (finding,) = judge(CHECKS["python.torch-build"], case, catalogue()).findings
+        assert finding.fix is not None
+        assert build in finding.fix.argv
 
 
 def test_the_fix_for_a_driver_that_does_not_build_unblocks_apt() -> None:

@@ -1,12 +1,12 @@
-# The training image of the stack rocm10.0: torch 2.13.0+rocm10.0.0 (rocm 10.0), Axolotl 0.19.0, bitsandbytes 0.50.2.
+# The training image of the stack rocm7.2: torch 2.13.0 (rocm 7.2), Axolotl 0.19.0, bitsandbytes 0.50.2.
 # Written by `gpu-setup image render`; build it with `gpu-setup image build`, which adds lock.txt, worker/ and wheels/.
 # Why this stack: Radeon RX 6900 XT (gfx1030); kernel 6.17.0-14-generic meets the minimum 6.8.
-# Note: unverified: the stack rocm10.0 has not been built and run for this project yet.
+# Note: unverified: the stack rocm7.2 has not been built and run for this project yet.
 # Note: torch and the libraries that it brings cannot be checked: no sha256 is known (unverified).
 # Note: base: the index's digest, as pinned by several public projects in September 2026; not pulled by this
 #   project: unverified.
 
-# A plain system is enough: torch's wheels include ROCM 10.0's user-space libraries; the kernel driver is the host's.
+# A plain system is enough: torch's wheels include ROCM 7.2's user-space libraries; the kernel driver is the host's.
 FROM ubuntu:24.04@sha256:008173c23f95b170204355c12626cb5a965d779a7e1283b09e9cffbb1bf33ca3 AS system
 
 # gcc, libc6-dev and Python.h are kept in the image: Triton compiles its launchers when training starts.
@@ -46,10 +46,10 @@ RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
     set -eu; \
     if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
-    if ls /wheels/torch-2.13.0+rocm10.0.0*.whl >/dev/null 2>&1; then \
+    if ls /wheels/torch-2.13.0*.whl >/dev/null 2>&1; then \
         /opt/gpu-setup/env/bin/pip install --no-index --find-links /wheels -r /opt/gpu-setup/torch.txt; \
     else \
-        PIP_EXTRA_INDEX_URL=https://stable.repo.amd.com/rocm/whl-next/ /opt/gpu-setup/env/bin/pip install --index-url https://stable.repo.amd.com/rocm/whl-next/ -r /opt/gpu-setup/torch.txt; \
+        PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/rocm7.2 /opt/gpu-setup/env/bin/pip install --index-url https://download.pytorch.org/whl/rocm7.2 -r /opt/gpu-setup/torch.txt; \
     fi; \
     /opt/gpu-setup/env/bin/pip freeze >/tmp/frozen; \
     grep '^torch==' /tmp/frozen >/opt/gpu-setup/constraints.txt
@@ -68,7 +68,7 @@ RUN --mount=type=cache,id=gpu-setup-pip,target=/root/.cache/pip \
     else \
         /opt/gpu-setup/env/bin/pip install --find-links /wheels --no-deps --require-hashes -r /opt/gpu-setup/lock.txt; \
     fi; \
-    /opt/gpu-setup/env/bin/python -c 'import torch; v = torch.version; found = (v.cuda, v.hip); print("torch", torch.__version__, found); wanted = (None, "7.15"); assert all(f is None if w is None else (f or "").startswith(w) for f, w in zip(found, wanted)), "torch is built for another device"'
+    /opt/gpu-setup/env/bin/python -c 'import torch; v = torch.version; found = (v.cuda, v.hip); print("torch", torch.__version__, found); wanted = (None, "7.2"); assert all(f is None if w is None else (f or "").startswith(w) for f, w in zip(found, wanted)), "torch is built for another device"'
 
 # The image itself: the system and the finished environment, without the build tools.
 FROM system
@@ -88,16 +88,16 @@ WORKDIR /tmp
 CMD ["python", "-m", "gpu_setup_worker.verify"]
 # Last, because it changes most often: a new worker or a new gpu-setup rebuilds nothing above.
 COPY worker /opt/gpu-setup/worker
-LABEL org.opencontainers.image.title="gpu-setup training image (rocm10.0)" \
+LABEL org.opencontainers.image.title="gpu-setup training image (rocm7.2)" \
       org.opencontainers.image.version="VERSION" \
       org.opencontainers.image.base.name="ubuntu:24.04" \
       org.opencontainers.image.base.digest="sha256:008173c23f95b170204355c12626cb5a965d779a7e1283b09e9cffbb1bf33ca3" \
       gpu-setup.tool-version="VERSION" \
-      gpu-setup.stack="rocm10.0" \
-      gpu-setup.runtime="rocm 10.0" \
-      gpu-setup.torch="2.13.0+rocm10.0.0" \
+      gpu-setup.stack="rocm7.2" \
+      gpu-setup.runtime="rocm 7.2" \
+      gpu-setup.torch="2.13.0" \
       gpu-setup.torch-verified="unverified" \
-      gpu-setup.requirement="torch[device-gfx1030]==2.13.0+rocm10.0.0" \
+      gpu-setup.requirement="torch==2.13.0+rocm7.2" \
       gpu-setup.python="3.12" \
       gpu-setup.lock="85fe47172a1fcc6fe2df85cd4f4a593c435ded78d9ddae526015d7488e6ad9b3" \
       gpu-setup.verified="unverified"

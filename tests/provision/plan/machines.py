@@ -55,7 +55,7 @@ RTX_5090 = card("10de", "2b85")
 RX_7900_XT = card("1002", "744c", slot="0000:03:00.0", revision="cc", driver="amdgpu", monitor=True)
 RX_9070_XT = card("1002", "7550", slot="0000:03:00.0", revision="c0")
 W7900 = card("1002", "7448", slot="0000:03:00.0", revision="00", driver="amdgpu")
-RX_6900_XT = card("1002", "73bf", slot="0000:03:00.0", revision="c0", driver="amdgpu")
+RX_6700_XT = card("1002", "73df", slot="0000:03:00.0", revision="c1", driver="amdgpu")
 RAPHAEL = card("1002", "164e", slot="0000:0f:00.0", revision="c1", driver="amdgpu")
 
 

@@ -12,7 +12,7 @@ from tests.provision.plan.machines import (
     GA,
     HWE,
     RAPHAEL,
-    RX_6900_XT,
+    RX_6700_XT,
     RX_7900_XT,
     RX_9070_XT,
     W7900,
@@ -138,8 +138,8 @@ def test_rocm_on_the_host_is_the_release_that_the_cards_stack_is_built_for() -> 
 
 
 def test_rocm_on_the_host_is_blocked_while_its_key_cannot_be_checked() -> None:
-    found = planned(ubuntu(RX_6900_XT, amd=amd_at_work("gfx1030")), rocm="host")
-    assert install(found, "rocm")[0] == "amdrocm10.0-gfx1030"
+    found = planned(ubuntu(RX_6700_XT, amd=amd_at_work("gfx1031")), rocm="host")
+    assert install(found, "rocm")[0] == "amdrocm10.0-gfx1031"
     assert {states(found)[id] for id in ("key-amd.rocm.10", "repository-amd.rocm.10", "rocm")} == {"blocked"}
     assert "fingerprint" in step(found, "key-amd.rocm.10").because
 
@@ -149,7 +149,7 @@ def test_installed_rocm_is_kept_and_another_release_is_removed_before_a_new_one(
     host = ubuntu(W7900, amd=amd, installed=packages("rocm", "rocm-core"))
     assert any("/opt/rocm-7.2.4 is kept" in note for note in planned(host).notes)
     assert "rocm-remove-old" not in states(planned(host, rocm="host"))
-    newer = planned(ubuntu(RX_6900_XT, amd=amd, installed=packages("rocm", "rocm-core")), rocm="host")
+    newer = planned(ubuntu(RX_6700_XT, amd=amd, installed=packages("rocm", "rocm-core")), rocm="host")
     remove = step(newer, "rocm-remove-old").action
     assert isinstance(remove, AptRemove)
     assert remove.packages == ("rocm", "rocm-core")
@@ -157,7 +157,7 @@ def test_installed_rocm_is_kept_and_another_release_is_removed_before_a_new_one(
 
 def test_the_source_of_the_other_rocm_is_emptied_and_not_fought() -> None:
     old = AptSource(file="/etc/apt/sources.list.d/rocm.list", uri="https://repo.radeon.com/rocm/apt/7.2.4")
-    host = ubuntu(RX_6900_XT, amd=amd_at_work("gfx1030"))
+    host = ubuntu(RX_6700_XT, amd=amd_at_work("gfx1031"))
     host = msgspec.structs.replace(host, apt=msgspec.structs.replace(host.apt, sources=(old,)))
     found = step(planned(host, rocm="host"), "rocm-old-source-rocm.list").action
     assert isinstance(found, WriteFile)
