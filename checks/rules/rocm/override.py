@@ -158,8 +158,8 @@ def _needless(own: str, runs_as: str, host: Host, catalogue: Catalogue, right: F
 
 
 def _environments(host: Host) -> list[TrainingEnvironment]:
-    """Those with a ROCm build: what is started from this session gets its variables."""
-    return [env for env in host.python.environments or () if env.torch_hip]
+    """The active one with a ROCm build: gpu-setup's own training leaves the variable out of its processes."""
+    return [env for env in host.python.environments or () if env.owner == "active" and env.torch_hip]
 
 
 def _reaches(name: str, card: PciCard, host: Host) -> bool:
