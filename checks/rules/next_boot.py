@@ -5,34 +5,34 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from checks.facts.host import DkmsBuild, Host, ModuleFile, PciCard
-from checks.facts.kernel import version_key
 from checks.rules import kernel_log
 from checks.rules.driver.binding import SWITCHES, keeps_away
 from checks.rules.driver.build import does_not_build
 from checks.rules.driver.probe import failed_probe
 from checks.rules.installed import NextModule, modules, next_module
+from checks.rules.secureboot import REFUSED
 
 LINE = "/proc/cmdline"
 GRUB = "/etc/default/grub"
 _OFF = "amdgpu.modeset=0"
-# a module of another kernel, one that the kernel does not trust, and NVRM's words where it names no card
-_REFUSED = (
+# NVRM's words where it names no card, and a module of another kernel
+_NOT_TAKEN = (
     r"NVRM: (?:None of the NVIDIA devices were|The NVIDIA probe routine failed|No NVIDIA (?:GPU|devices))"
     r"|\b{module}: (?:version magic|disagrees about version of symbol)"
-    r"|\b[Ll]oading of (?:unsigned )?module\b.*is rejected"
 )
 
 
 class Block(NamedTuple):
     """A setting that keeps a module from its card: `words` in `file`.
 
-    `on_line`: a parameter of the kernel's command line, and `file` is the boot loader's. `argv`: the command of the
-    program that wrote the file; empty where a person edits it.
+    `on_line`: a parameter of the kernel's command line, and `file` is the boot loader's. `program` wrote the file, and
+    `argv` is its command that takes the setting back; empty where a person edits it.
     """
 
     file: str
     words: str
     on_line: bool = False
+    program: str = ""
     argv: tuple[str, ...] = ()
 
 
@@ -44,12 +44,16 @@ def blocks(host: Host, module: str) -> tuple[Block, ...]:
     words = dict.fromkeys(word for word in (*line, *places) if _keeps_off(word, module, line))
     files = [file for name, file in kernel.blacklisted or () if name == module and file != LINE]
     off = [file for name, option, file in kernel.module_options or () if f"{name}.{option}" == _OFF and name == module]
-    switches = {file: SWITCHES.get(program, ()) for file, program in kernel.written_by}
+    writers = dict(kernel.written_by)
     return (
         *(Block(places.get(word, GRUB), word, on_line=True) for word in words),
-        *(Block(file, f"blacklist {module}", argv=switches.get(file, ())) for file in dict.fromkeys(files)),
+        *(_in_file(file, f"blacklist {module}", writers.get(file, "")) for file in dict.fromkeys(files)),
         *(Block(file, f"options {module} modeset=0") for file in off),
     )
+
+
+def _in_file(file: str, words: str, program: str) -> Block:
+    return Block(file, words, program=program, argv=SWITCHES.get(program, ()))
 
 
 def _keeps_off(word: str, module: str, line: tuple[str, ...]) -> bool:
@@ -62,11 +66,11 @@ def failed_line(host: Host, module: str, card: PciCard) -> str | None:
     if card.driver == module:
         return None
     said, _ = failed_probe(host, card, module)
-    refused: list[str] = []
-    if module not in (host.kernel.loaded or ()):
-        pattern = _REFUSED.format(module=module)
-        refused = [line for line, _ in kernel_log.matching_lines(host.kernel.log or (), "", pattern)]
-    return next(iter((*said, *refused)), None)
+    if said or module in (host.kernel.loaded or ()):
+        return next(iter(said), None)
+    lines = kernel_log.matching_lines(host.kernel.log or (), "", f"{REFUSED}|{_NOT_TAKEN.format(module=module)}")
+    # lines that name another module are about that one
+    return next((line for line, match in lines if (match[1] or match[2] or module).startswith(module)), None)
 
 
 def module_file(host: Host, module: str) -> ModuleFile | None:
@@ -99,7 +103,8 @@ def older_kernel_is_chosen(host: Host) -> bool:
 
     The installation of a kernel writes /run/reboot-required, and a boot deletes it.
     """
+    oldest_first = host.kernel.installed or ()
     running, coming = host.kernel.release, host.kernel.next_boot
-    if running is None or coming is None or host.apt.reboot_required is not False:
+    if running not in oldest_first or coming not in oldest_first or host.apt.reboot_required is not False:
         return False
-    return version_key(running) < version_key(coming)
+    return oldest_first.index(running) < oldest_first.index(coming)

@@ -15,7 +15,7 @@ from checks.rules.other_systems import own_kernel, plan_supports
 _STATE = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 # Messages of modprobe and the kernel for a refused signature; newer kernels name the module first. `module
 # verification failed … tainting kernel` is not one: it is logged where unsigned modules are allowed.
-_REFUSED = (
+REFUSED = (
     r"'(\w+)': (?:Key was rejected by service|Required key not available)"
     r"|(?:\b(\w+): )?[Ll]oading of (?:unsigned module|module with [\w ]+) is rejected"
     r"|PKCS#7 signature not signed with a trusted key|unsigned module loading is restricted"
@@ -59,7 +59,7 @@ def module(host: Host, catalogue: Catalogue) -> Verdict:
     if verdict is not None and not _enforced_by_kernel(host):
         return verdict
     loaded = host.kernel.loaded or ()
-    refusals = kernel_log.matching_lines(host.kernel.log or (), "", _REFUSED)
+    refusals = kernel_log.matching_lines(host.kernel.log or (), "", REFUSED)
     findings: list[Finding] = []
     for vendor in dict.fromkeys(card.vendor for card in ours):
         name = "nvidia" if vendor == cards.NVIDIA else "amdgpu"

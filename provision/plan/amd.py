@@ -257,7 +257,7 @@ def _kernel_note(host: Host, steps: tuple[Step, ...]) -> tuple[str, ...]:
         return ()
     note = (
         f"AMD's module stays loaded until the next boot. GRUB boots {host.kernel.next_boot} unless you choose "
-        f"{host.kernel.release} in its menu again (Advanced options); both have the kernel's own amdgpu."
+        f"{host.kernel.release} in its menu (Advanced options); both have the kernel's own amdgpu."
     )
     return (note,)
 

@@ -15,10 +15,14 @@ from provision.plan.plan_cards import PlannedCard, card_list
 from provision.plan.secure_boot import is_enforced
 
 
-def allow_steps(host: Host, module: str) -> tuple[Step, ...]:
-    """What keeps the module off is a person's decision, or their program's: shown with the commands, done by hand."""
+def allow_steps(host: Host, module: str, by_program: bool = False) -> tuple[Step, ...]:
+    """What keeps the module off is a person's decision, or their program's: shown with the commands, done by hand.
+
+    `by_program`: only the settings of programs that switch a laptop's card off.
+    """
     steps = []
-    for number, block in enumerate(next_boot.blocks(host, module)[:8], 1):
+    found = [block for block in next_boot.blocks(host, module) if block.argv or not by_program]
+    for number, block in enumerate(found[:8], 1):
         title, because, commands = _line(block, module) if block.on_line else _file(block, module)
         steps.append(
             Step(
@@ -58,7 +62,7 @@ def _line(block: Block, module: str) -> tuple[str, str, tuple[tuple[str, ...], .
 def _file(block: Block, module: str) -> tuple[str, str, tuple[tuple[str, ...], ...]]:
     if block.argv:
         because = (
-            f"{block.argv[0]} wrote {block.file}, which keeps {module} from loading, and would write it again: switch "
+            f"{block.program} wrote {block.file}, which keeps {module} from loading, and would write it again: switch "
             "with that program, do not edit the file. Then reboot."
         )
         return f"Switch the GPU on with {block.argv[0]}", because, (block.argv,)

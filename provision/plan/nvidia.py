@@ -38,7 +38,7 @@ from provision.plan.kernels import kernel_without_module, kernels_to_cover, next
 from provision.plan.module_loading import allow_steps, reboot_for
 from provision.plan.package_steps import first_names, found, install_step, names, reboot_step, sentence
 from provision.plan.plan_cards import PlannedCard, card_list
-from provision.plan.secure_boot import enrol_step, no_key_needed
+from provision.plan.secure_boot import enrol_step, is_enforced, no_key_needed
 from provision.target import Display, DriverSource, PlanTarget
 
 MODULE = "nvidia"
@@ -132,8 +132,9 @@ def _new_driver(
         steps = _archive_route(host, catalogue, target, cards, choice, current.family)
     if not mixed and next_boot.nvidia_matches(host) is False and _are_done(steps, "nvidia-driver", "nvidia-module"):
         return PlanPart(refusals=(_foreign_libraries(host),))
-    notes = _laptop_note(host, cards)
-    steps = (*allow_steps(host, MODULE), *steps)
+    allow = allow_steps(host, MODULE)
+    notes = () if allow else _laptop_note(host, cards)
+    steps = (*allow, *steps)
     return PlanPart(
         steps=(*steps, *unattended.plan(host, catalogue)),
         restart=_restart(host, cards, steps),
@@ -297,7 +298,14 @@ def _archive_route(
         steps.append(_persistence(host))
     if not kernels:
         return repositories.block_steps(tuple(steps), NO_KERNEL)
-    return repositories.block_steps(tuple(steps), other) if (other := _other_kernel(host, catalogue)) else tuple(steps)
+    other = _other_kernel(host, catalogue)
+    return tuple(_blocked(step, other) for step in steps) if other else tuple(steps)
+
+
+def _blocked(step: Step, because: str) -> Step:
+    """The driver's step with the reason, the others without saying it again."""
+    (blocked,) = repositories.block_steps((step,), because if step.id == "nvidia-driver" else "")
+    return blocked
 
 
 def _other_kernel(host: Host, catalogue: Catalogue) -> str:
@@ -306,10 +314,11 @@ def _other_kernel(host: Host, catalogue: Catalogue) -> str:
     if row is None or release is None or re.fullmatch(row.kernels, release):
         return ""
     newest = names(catalogue, "kernel.hwe")[0]
+    # Secure Boot may refuse what is built here, and such kernels do not trust enrolled keys
+    build = "" if is_enforced(host) else "; or gpu-setup plan --source nvidia, which builds the module here"
     return (
         f"The kernel {release} is not Ubuntu's, so Ubuntu has no module for it. Install Ubuntu's (sudo apt-get install "
-        f"{newest}) and choose it in GRUB's menu, then run gpu-setup plan again; or gpu-setup plan --source nvidia, "
-        "which builds the module here."
+        f"{newest}) and choose it in GRUB's menu, then run gpu-setup plan again{build}."
     )
 
 

@@ -22,8 +22,9 @@ from provision.plan import (
     repositories,
     training_needs,
 )
+from provision.plan.module_loading import allow_steps
 from provision.plan.package_steps import with_repair
-from provision.plan.plan_cards import PlannedCard, supported_cards, unplanned_cards
+from provision.plan.plan_cards import VENDOR_IDS, PlannedCard, supported_cards, unplanned_cards
 from provision.target import PlanTarget, PlanVendor
 
 NOTHING = "No supported GPU: nothing to install."
@@ -49,7 +50,10 @@ def make_plan(host: Host, catalogue: Catalogue, target: PlanTarget, without: tup
     cards, notes = supported_cards(host, catalogue), unplanned_cards(host, catalogue)
     if not cards:
         known = all(row is None or not row.unknown for row in (row_of(pci, catalogue) for pci in host.cards))
-        return _new_plan(host, target, None, PlanPart(notes=(NOTHING if known else NOTHING_YET, *notes)))
+        # a laptop's program may have removed the card from the bus
+        off = allow_steps(host, nvidia.MODULE, by_program=True) if not _has_nvidia(host) else ()
+        about = () if off else (NOTHING if known else NOTHING_YET,)
+        return _new_plan(host, target, None, PlanPart(steps=off, notes=(*about, *notes)))
     free = tuple(seen for seen in cards if not seen.is_reserved)
     if not free:
         return _refusal_plan(host, target, None, (refusals.reserved_cards(cards),), notes)
@@ -70,6 +74,10 @@ def _plan_in_wsl(host: Host, catalogue: Catalogue) -> PlanPart:
     note = f"This is WSL: {names} works through the driver in Windows ({driver}); no driver is installed here."
     needs = training_needs.plan(host, catalogue)
     return msgspec.structs.replace(needs, notes=(note, *needs.notes))
+
+
+def _has_nvidia(host: Host) -> bool:
+    return any(VENDOR_IDS.get(pci.vendor) is PlanVendor.NVIDIA for pci in host.cards or ())
 
 
 def _choose(target: PlanTarget, cards: tuple[PlannedCard, ...]) -> tuple[PlannedCard, ...] | Refusal:

@@ -67,7 +67,7 @@ def _system(host: Host, catalogue: Catalogue) -> Refusal | None:
         code="plan.os",
         what=f"{here}{f' on {host.os.arch}' if host.os.arch else ''} is not a supported system.",
         why=f"Package names, repositories and kernels are known for {known} only.",
-        next="install the driver with your system's tools; then gpu-setup doctor checks it",
+        next="gpu-setup doctor, whose fixes are for this system; install the driver with your system's tools",
     )
 
 

@@ -128,7 +128,7 @@ def pin_step(host: Host, id: str, title: str, action: AptPreference, because: st
 def block_steps(steps: tuple[Step, ...], because: str) -> tuple[Step, ...]:
     """The steps, with the open ones blocked for this reason."""
     return tuple(
-        msgspec.structs.replace(step, state=State.BLOCKED, because=f"{step.because} {because}", commands=())
+        msgspec.structs.replace(step, state=State.BLOCKED, because=f"{step.because} {because}".rstrip(), commands=())
         if step.state is State.TODO
         else step
         for step in steps

@@ -11,6 +11,7 @@ from checks.rules import cards, driver_log, kernel_log, needs
 from checks.rules.driver.build import does_not_build, outdated_amdgpu, reason_line
 from checks.rules.finding import Seen, by_hand, cannot_determine, command, error, hardware, info, install, warning
 from checks.rules.gpu.place import fitting
+from checks.rules.next_boot import older_kernel_is_chosen
 
 _NEXT_TO_CPU = (
     "Move the card to a slot wired directly to the CPU (not the chipset), without riser or Thunderbolt; if the board "
@@ -271,7 +272,7 @@ def amdgpu_dkms(host: Host, catalogue: Catalogue) -> Verdict:
             "fails again.",
             *("apt-get", "remove", "amdgpu-dkms"),
             sudo=True,
-            reboot=host.amd.module_version is not None,
+            reboot=host.amd.module_version is not None and not older_kernel_is_chosen(host),
             verify=("dkms", "status"),
         )
     return (

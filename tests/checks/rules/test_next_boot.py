@@ -81,7 +81,7 @@ def test_files_of_modprobe_and_the_programs_that_wrote_them() -> None:
         module_options=(("amdgpu", "modeset=0", mine), ("amdgpu", "runpm=0", mine), ("nvidia_drm", "modeset=0", mine)),
     )
     assert next_boot.blocks(host_of(kernel=kernel), "nvidia") == (
-        Block(prime, "blacklist nvidia", argv=("prime-select", "on-demand")),
+        Block(prime, "blacklist nvidia", program="nvidia-prime", argv=("prime-select", "on-demand")),
         Block(mine, "blacklist nvidia"),
     )
     assert [block.words for block in next_boot.blocks(host_of(kernel=kernel), "amdgpu")] == [
@@ -156,10 +156,10 @@ def test_a_build_that_failed_is_not_one_that_was_never_tried() -> None:
 
 
 def test_an_older_kernel_that_was_chosen_in_the_menu() -> None:
-    kernel = Kernel(release=GA, next_boot=HWE)
+    kernel = Kernel(release=GA, next_boot=HWE, installed=(GA, HWE))
     assert next_boot.older_kernel_is_chosen(host_of(kernel=kernel, apt=Apt(reboot_required=False)))
     # the newer one was installed since, or nothing is known of that
     assert not next_boot.older_kernel_is_chosen(host_of(kernel=kernel, apt=Apt(reboot_required=True)))
     assert not next_boot.older_kernel_is_chosen(host_of(kernel=kernel, apt=Apt()))
-    same = Kernel(release=HWE, next_boot=HWE)
+    same = Kernel(release=HWE, next_boot=HWE, installed=(GA, HWE))
     assert not next_boot.older_kernel_is_chosen(host_of(kernel=same, apt=Apt(reboot_required=False)))

@@ -126,7 +126,7 @@ class _Machine:
                 modules = [row for row in modules if not (row.name.startswith(vendor) and row.origin == "dkms")]
                 builds = [row for row in builds if not row.module.startswith(vendor)]
             if match := _PREBUILT.fullmatch(name):
-                folder = f"/kernel/nvidia-{match[1]}{match[2]}/"
+                folder = f"/{_folder(match)}/"
                 modules = [row for row in modules if folder not in row.path]
         self._kernel(modules=tuple(modules), dkms=tuple(builds))
 
@@ -137,7 +137,7 @@ class _Machine:
         kernel, release = self._host.kernel, self._host.kernel.next_boot or self._host.kernel.release or ""
         if match := _PREBUILT.fullmatch(name):
             kernels = [match[3]] if match[3][:1].isdigit() else [release]
-            folder = f"kernel/nvidia-{match[1]}{match[2]}"
+            folder = _folder(match)
             self._add_modules(*(_module("nvidia", one, folder, "prebuilt") for one in kernels))
         elif match := _META.fullmatch(name):
             off = ("nouveau", "/usr/lib/modprobe.d/nvidia-graphics-drivers.conf")
@@ -278,6 +278,11 @@ def _opened(node: DeviceNode, groups: tuple[str, ...]) -> DeviceNode:
 
 def _names(host: Host) -> tuple[str, ...]:
     return tuple(package.name for package in host.apt.packages or () if package.state == "installed")
+
+
+def _folder(match: re.Match[str]) -> str:
+    """Where Ubuntu's packages of the module put it: nvidia-580-open, nvidia-580srv-open."""
+    return f"kernel/nvidia-{match[1]}{match[2].replace('-server', 'srv')}"
 
 
 def _module(name: str, kernel: str, folder: str, origin: Any) -> ModuleFile:

@@ -1,7 +1,7 @@
 """What the doctor promises of the plan, the plan does; and what the plan promises of the next boot comes true.
 
-Each machine is a recording, or a healthy one with a fault. The plan is applied to its facts by a model
-(`after_plan.py`), and the doctor is asked again.
+Each machine is a recording, one of a real report, or a healthy one with a fault. The plan is applied to its facts by a
+model (`after_plan.py`), and the doctor is asked again.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from checks.runner import run
 from provision.model import Plan, State
 from provision.plan.plan_cards import supported_cards
 from provision.plan.planner import make_plan
-from provision.plan.unresolved import with_unresolved
+from provision.plan.unresolved import causes, with_unresolved
 from provision.target import PlanTarget, PlanVendor
 from tests.checks.faults.edits import apply
 from tests.checks.faults.overlay import Overlay
 from tests.checks.faults.scoreboard import healthy, machines, places
 from tests.provision.plan.after_plan import after
 from tests.recorded_machines import load, names
+from tests.reports.ask import machine as machine_of
+from tests.reports.table import reports
 
 pytestmark = pytest.mark.long
 
@@ -62,9 +64,12 @@ def planned(name: str, host: Host) -> Iterator[Case]:
 
 
 def faulty() -> Iterator[tuple[str, Host]]:
-    """Every recorded machine, and every wording of every fault on two of the healthy machines that can have it."""
+    """Every recorded machine, those of the real reports, and every wording of every fault on two of the healthy
+    machines that can have it."""
     for name in names():
         yield name, read_host(load(name))
+    for report in reports():
+        yield report.name, read_host(machine_of(report))
     seen: dict[tuple[str, int], int] = {}
     for fault, wording, name in places():
         key = (fault.id, wording)
@@ -87,12 +92,7 @@ def promises(report: DoctorReport) -> dict[str, Finding]:
 
 def errors(report: DoctorReport) -> set[str]:
     """Checks with an error that no other finding explains."""
-    return {
-        finding.check
-        for row in report.results
-        for finding in row.findings
-        if finding.severity is Severity.ERROR and finding.caused_by is None
-    }
+    return {finding.check for finding in causes(report)}
 
 
 def test_what_the_plan_is_said_to_do_is_done_by_its_steps() -> None:
@@ -113,6 +113,15 @@ def test_what_stops_training_is_cured_by_the_plan_or_listed_beside_it() -> None:
         if not case.needs_a_person and (left := errors(case.after) - {row.check for row in case.plan.unresolved})
     }
     assert silent == {}
+
+
+def test_what_the_plan_cures_is_not_listed_as_left_to_a_person() -> None:
+    cured = {
+        case.name: both
+        for case in cases()
+        if not case.needs_a_person and (both := {row.check for row in case.plan.unresolved} - errors(case.after))
+    }
+    assert cured == {}
 
 
 def test_a_plan_without_steps_says_what_a_person_must_do_first() -> None:
