@@ -26,7 +26,7 @@ _FAILURE = (
     *(" reset", "_reset", "fell off", "fallen off", "not ready", "page fault", "protection_fault", "not respond"),
     *("insufficient", "necessary power", "i'm not done", "response:0xffffffff", "not supported by open", "requires "),
     *("already bound", "over temperature", "unable to", "errevent", "region assigned", "uncorrect", "legacy drivers"),
-    *("not correctly", "inaccessible", "misconfigured", "0m @ 0x0", "mismatch:"),
+    *("not correctly", "inaccessible", "misconfigured", "0m @ 0x0", "mismatch:", "stuck"),
 )
 _ADDRESS = r"\b[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\b"
 # how a message begins that NVIDIA's driver breaks over several lines
@@ -67,13 +67,14 @@ def about(card: PciCard, host: Host, messages: Iterable[Said]) -> list[Said]:
 
 
 def why_not_bound(host: Host, catalogue: Catalogue, card: PciCard) -> tuple[list[Seen], LogLine | None]:
-    """The first failure that the driver stated about a card that it does not use, the explained one, and the last; and
-    the row that explains them: the first of the table, which lists causes first."""
+    """The first two failures that the driver stated about a card that it does not use, those that are explained, and
+    the last; and the row that explains them: the first of the table, which lists causes first."""
     failed = about(card, host, said(host, catalogue, DRIVERS[card.vendor]))
     explained = [one.row for one in failed if one.row is not None and one.row.fix]
     row = min(explained, key=catalogue.log_lines.index, default=None)
-    lines = dict.fromkeys([*failed[:1], *(one for one in failed if one.row is row is not None), *failed[-1:]])
-    return kernel_log.quote([one.line for one in lines]), row
+    reasons = [one for one in failed if one.row is row is not None]
+    wanted = {*failed[:2], *reasons[:2], *failed[-1:]}
+    return [(kernel_log.SOURCE, one.line.strip()) for one in failed if one in wanted], row
 
 
 def fix_of(row: LogLine) -> Fix:

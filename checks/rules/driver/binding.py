@@ -125,7 +125,7 @@ def _refused_by_driver(host: Host, catalogue: Catalogue, card: PciCard, wanted: 
     stated, row = driver_log.why_not_bound(host, catalogue, card)
     if not lines and row is None:
         return None
-    seen: list[Seen] = [(kernel_log.SOURCE, line[:300]) for line in lines] or stated
+    seen: list[Seen] = stated or [(kernel_log.SOURCE, line[:300]) for line in lines]
     is_guest = host.os.virtualisation not in (None, "none")
     if code == _NO_MEMORY and card.vendor == cards.AMD:
         why = "Error -12 (ENOMEM): the computer gave the card no address space for its memory."

@@ -12,7 +12,7 @@ from checks.rules.installed import nvidia_packages
 
 _ANSWERS = ("nvidia-smi",)
 _RESEAT = (
-    "Power the machine off. Reseat the card, check each of its power cables and the riser, and power on; if it is "
+    "Power off the machine. Reseat the card, check each of its power cables and the riser, and power on; if it is "
     "still missing, try the card in another slot and read `sudo dmesg | grep NVRM`."
 )
 # problems of our query, not of the driver
@@ -127,8 +127,8 @@ def _no_nvml(host: Host, problem: str) -> Finding:
     "card. Causes: the wrong module flavour, memory windows that are not mapped, GSP firmware that does not match the "
     "driver, or firmware in a state that only a power cycle clears. A card that NVML lists now has been initialised "
     "later.",
-    by_hand="Power the machine off for ten seconds and on again. `ls /lib/firmware/nvidia/` must list the driver's "
-    "version. Then see driver.flavour and gpu.bar-space.",
+    by_hand="Power off the machine for ten seconds, then start it again. `ls /lib/firmware/nvidia/` must list the "
+    "driver's version. Then see driver.flavour and gpu.bar-space.",
     needs=(needs.NVIDIA_CARD, needs.NVIDIA_DRIVER),
     causes=("gpu.fell-off-bus", "driver.flavour", "driver.dropped", "gpu.bar-space", "driver.gsp", "gpu.nvidia-errors"),
 )
@@ -148,7 +148,7 @@ def init(host: Host, catalogue: Catalogue) -> Verdict:
         explained = [one for one in own if one.row is not None and one.row.fix]
         best = min(explained, key=lambda one: catalogue.log_lines.index(one.row), default=None)
         firmware = [one.line for one in own if one.row is not None and one.row.check == "driver.gsp"]
-        off = hardware("Power the machine off for ten seconds and on again.", verify=_ANSWERS)
+        off = hardware("Power off the machine for ten seconds, then start it again.", verify=_ANSWERS)
         findings.append(
             error(
                 cards.subject(card, catalogue),
@@ -176,8 +176,9 @@ _GSP = (
     about="Cards from Turing on run firmware of the driver (GSP), which must have the driver's version. If its file is "
     "missing, if a crash left it in a stale state (`WPR2 already up`), or after a time-out, the card cannot be used. "
     "Checked only for cards that NVML does not list: a failed first attempt from the initramfs is harmless.",
-    by_hand="Power the machine off for ten seconds (a reboot does not clear WPR2). `ls /lib/firmware/nvidia/` must "
-    "list the driver's version; if not, reinstall the package nvidia-firmware-BRANCH-VERSION. Then try another branch.",
+    by_hand="Power off the machine for ten seconds (a reboot does not clear WPR2), then start it again. `ls "
+    "/lib/firmware/nvidia/` must list the driver's version; if not, reinstall the package "
+    "nvidia-firmware-BRANCH-VERSION. Then try another branch.",
     needs=(needs.NVIDIA_CARD, needs.NVIDIA_MODULE),
     causes=("gpu.fell-off-bus", "driver.flavour", "driver.dropped", "driver.mismatch"),
 )
@@ -212,7 +213,7 @@ def gsp(host: Host, catalogue: Catalogue) -> Verdict:
                 verify=_ANSWERS,
             )
             if missing
-            else hardware("Power the machine off for ten seconds and on again.", verify=_ANSWERS),
+            else hardware("Power off the machine for ten seconds, then start it again.", verify=_ANSWERS),
         ),
     )
 

@@ -24,7 +24,9 @@ _GSP = (119, 120)
 # `154, GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)`: the driver's own word
 _ACTION = r"recovery action changed from .{0,40} to \S{1,12} \(([^)]{1,60})\)"
 _NO_ACTION, _PEERS = "none", "drain p2p"
-_NEEDS_CARE = ("reset-gpu", "reboot", "workflow", "contact")
+_NEEDS_RESET, _NEEDS_CARE = ("reset-gpu", "reboot"), ("workflow", "contact")
+# the module was loaded again: that resets the card
+_LOADED = r"NVRM: loading NVIDIA UNIX"
 _NAME = r"\bname=([^,]{1,40}),"
 # kernel/resource.c, when a mapping of the driver's is larger than the card's window
 _PAST_BUS, _PAST_MAP = r"spans more than PCI Bus", r"mapping multiple BARs|Failed to map NvKmsKapiMemory"
@@ -53,12 +55,13 @@ class Event(NamedTuple):
 def xid(host: Host, catalogue: Catalogue) -> Verdict:
     if not nvidia_driver(host):
         return Skip("Only the NVIDIA driver reports Xid errors, and it is not installed yet.")
-    log = host.kernel.log
-    if log is None:
+    if host.kernel.log is None:
         return kernel_log.cannot_read(host, "whether the driver reported Xid errors")
+    loaded = [line for line, _ in kernel_log.matching_lines(host.kernel.log, "loading", _LOADED)]
+    log = host.kernel.log[_place(host.kernel.log, loaded[-1:]) :]
     suspends = kernel_log.matching_lines(log, "pm: suspend", r"PM: suspend exit")
     # lines are in the order of time; without a suspend none is after it
-    awake = next((number for number, line in enumerate(log) if suspends and line.startswith(suspends[0][0])), len(log))
+    awake = _place(log, [suspends[0][0]]) if suspends else len(log)
     seen: dict[str, list[Event]] = {}
     for later, part in ((False, log[:awake]), (True, log[awake:])):
         for line, match in kernel_log.matching_lines(part, "xid", _XID):
@@ -71,6 +74,11 @@ def xid(host: Host, catalogue: Catalogue) -> Verdict:
         return tuple(findings)
     numbers = sorted({event.number for events in seen.values() for event in events})
     return Ok(f"No Xid since boot except {', '.join(map(str, numbers))}." if numbers else "No Xid since boot.")
+
+
+def _place(log: tuple[str, ...], found: list[str]) -> int:
+    """Where the last of these lines is; 0 without any."""
+    return max((number for number, line in enumerate(log) if line[: kernel_log.QUOTED] in found), default=0)
 
 
 def _of_card(
@@ -86,7 +94,11 @@ def _of_card(
         for _, match in kernel_log.matching_lines([event.line], "recovery action", _ACTION)
     ]
     tied: int | None = None
-    if actions and actions[-1][1].lower() != _NO_ACTION:
+    if actions and actions[-1][1].lower() == _NO_ACTION:
+        # nothing is left to do about what came before, except for bad hardware
+        over = events[: actions[-1][0]]
+        events = [one for one in events if one not in over or ((row := known.get(one.number)) and row.hardware)]
+    elif actions:
         place, action = actions[-1]
         before = [event for event in events[:place] if event.number != _ACTION_CHANGED]
         tied = before[-1].number if before else None
@@ -175,9 +187,11 @@ def _xid(subject: str, number: int, row: Xid | None, events: list[Event]) -> Fin
     if row.hardware:
         fix = hardware("Test the card in another machine or slot, and replace it if the same Xid appears again.")
         return error(subject, summary, f"The card reports a hardware fault; results can be wrong.{read}", quoted, fix)
-    if row.action in _NEEDS_CARE:
+    if row.action in (*_NEEDS_RESET, *_NEEDS_CARE):
         fix = reboot("Reboot the machine. If the same Xid appears again, update the driver: gpu-setup plan.")
-        return warning(subject, summary, f"The card may not work correctly until it is reset.{read}", quoted, fix)
+        return (error if row.action in _NEEDS_RESET else warning)(
+            subject, summary, f"The card may not work correctly until it is reset.{read}", quoted, fix
+        )
     if row.action in ("ignore", "info"):
         return info(subject, summary, f"NVIDIA's catalogue asks for no action now.{read}", quoted, by_hand(_CATALOGUE))
     if not row.program:
@@ -230,7 +244,7 @@ def nvidia_errors(host: Host, catalogue: Catalogue) -> Verdict:
     "a wrong HSA_OVERRIDE_GFX_VERSION, unstable power or unstable clocks.",
     by_hand="Update linux-firmware and the kernel, unset HSA_OVERRIDE_GFX_VERSION, return to stock clocks. As a test, "
     "set the kernel parameter `amdgpu.cwsr_enable=0`. Reboot after every reset.",
-    needs=(needs.AMD_CARD,),
+    needs=(needs.ANY_AMD,),
     causes=("gpu.fell-off-bus", "gpu.power-state", "driver.bound", "kernel.firmware", "rocm.override"),
 )
 def amdgpu_errors(host: Host, catalogue: Catalogue) -> Verdict:
@@ -243,6 +257,8 @@ def _errors(host: Host, catalogue: Catalogue, vendor: str, what: str) -> Verdict
         return kernel_log.cannot_read(host, what)
     driver = driver_log.DRIVERS[vendor]
     alone = [card for card in host.cards or () if card.vendor == vendor]
+    # integrated graphics count where they are all there is
+    ours = ours or tuple(alone)
     logged: dict[str, list[Said]] = {}
     for one in driver_log.said(host, catalogue, driver):
         if one.row is not None and one.row.check:

@@ -16,8 +16,8 @@ from checks.rules.gpu.place import fitting
 SMALL_BAR = 256 << 20
 # a good link has almost no errors to correct; a few after a wake-up are normal
 MANY_CORRECTED = 100
-# of these the kernel logs no more than it must
-MANY_LOGGED = 10
+# one or two after a wake-up are normal
+MANY_LOGGED = 3
 _FUNCTION = r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]"
 # drivers/pci/pcie/aer.c: each error at the device that had it, and at the root port that heard of it. A word to search
 # for first, and a pattern. Kernels from 6.11 on write `AER: ` before each.
@@ -142,7 +142,7 @@ def bar_space(host: Host, catalogue: Catalogue) -> Verdict:
     about="The link corrects bit errors by sending again, and counts them in aer_dev_correctable of the card and of "
     "the port it is attached to. A few errors after a wake-up are normal. A hundred or more point to a bad riser, slot "
     "or cable; such a card can fall off the bus later. Some boards count nothing, so the kernel log's lines about "
-    "the card and its ports count as well: ten corrected errors, or one that could not be corrected.",
+    "the card and its ports count as well: three corrected errors, or one that could not be corrected.",
     by_hand="Reseat the card, remove the riser, and if that does not help set the slot to a lower PCIe generation in "
     "the BIOS. Compare `cat /sys/bus/pci/devices/SLOT/aer_dev_correctable` before and after a run.",
     needs=(needs.CARD,),
@@ -215,9 +215,9 @@ def _logged_errors(host: Host, catalogue: Catalogue, card: PciCard) -> Finding |
     about="A card that stops responding returns only ones: Xid 79, `GPU has fallen off the bus`, PCI revision ff, "
     "NVML's `GPU is lost`, or a port that reports `Card not present` under a card. Usual causes are power, riser, heat "
     "or the mainboard, rarely software. Decided from the kernel log, the PCI configuration and NVML.",
-    by_hand="Power the machine off and on (a reboot may not be enough). If it happens again: a separate power cable "
-    "from the supply for each plug, no riser, `sudo nvidia-smi -lgc 300,1500` as a test, a lower PCIe generation in "
-    "the BIOS.",
+    by_hand="Power off the machine and start it again (a reboot may not be enough). If it happens again: a separate "
+    "power cable from the supply for each plug, no riser, `sudo nvidia-smi -lgc 300,1500` as a test, a lower PCIe "
+    "generation in the BIOS.",
 )
 def fell_off_bus(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
@@ -249,7 +249,9 @@ def fell_off_bus(host: Host, catalogue: Catalogue) -> Verdict:
                 "It no longer responds; every program that uses it hangs or fails until the machine is power-cycled.",
                 seen[-4:],
                 fitting(
-                    hardware("Power the machine off and on; then check the card's power cables, riser and slot."),
+                    hardware(
+                        "Power off the machine and start it again; then check the card's power cables, riser and slot."
+                    ),
                     host,
                     cards.card_at(slot, host.cards or ()),
                 ),

@@ -22,8 +22,8 @@ _OPTIONAL = r"amdgpu/(?:\w+_cap|ip_discovery)\.bin"
 # `psp gfx command LOAD_TA … failed` is not among them: working machines log it
 _NAMELESS = r"PSP firmware loading failed|IP block <psp> failed"
 _PSP = (
-    "The files exist, so installing them again does not help: power the machine off for ten seconds and on. If it "
-    "happens again, use kernel and linux-firmware of the same age (a newer kernel), and update the BIOS."
+    "The files exist, so installing them again does not help: power off the machine for ten seconds, then start it "
+    "again. If it happens again, use kernel and linux-firmware of the same age (a newer kernel), and update the BIOS."
 )
 _BROKEN = rf"failed to load ucode|LOAD_IP_FW\(0x6\) failed|{_NAMELESS}"
 

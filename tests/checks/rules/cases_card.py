@@ -151,7 +151,7 @@ FAULTS = (
     Fault(
         "gpu.xid",
         said(N, "[ 99.1] NVRM: Xid (PCI:0000:01:00): 119, pid=2211, name=python3, Timeout after 6s of waiting for RPC"),
-        WARN,
+        FAIL,
         "Xid 119",
     ),
     Fault(
@@ -163,7 +163,7 @@ FAULTS = (
         "Xid 31",
     ),
     # drivers before 300 wrote no `PCI:`
-    Fault("gpu.xid", said(N, "[ 99.1] NVRM: Xid (0000:01:00): 62, 1faf(2b58) 00000000 00000000"), WARN, "Xid 62"),
+    Fault("gpu.xid", said(N, "[ 99.1] NVRM: Xid (0000:01:00): 62, 1faf(2b58) 00000000 00000000"), FAIL, "Xid 62"),
     Fault(
         "gpu.xid",
         said(N, "[ 99.1] NVRM: Xid (PCI:0000:01:00): 999, something new"),

@@ -6,12 +6,14 @@ from checks.facts.host import Host, NvmlGpu
 from tests.checks.rules.case import FAIL, PASS, WARN, Blind, Fault, LookAlike
 from tests.checks.rules.cases_card import UNREADABLE_LOG, said
 from tests.checks.rules.hosts import (
+    amd_card,
     but,
     healthy_amd,
     healthy_nvidia,
     no_gpu,
     nvidia_card,
     nvml,
+    raphael,
 )
 
 N, A = healthy_nvidia(), healthy_amd()
@@ -29,6 +31,8 @@ PAST = (
     "[ 9.1] resource: resource sanity check: requesting [mem 0x6000000-0x6010ffff], which spans more than PCI Bus 1",
     "[ 9.1] caller os_map_kernel_space+0x114/0x130 [nvidia] mapping multiple BARs",
 )
+LOADED = "[ 99.2] NVRM: loading NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build"
+APU_HUNG = "[ 9.1] amdgpu 0000:0e:00.0: amdgpu: MES ring buffer is full."
 GONE = "[ 77.2] pcieport 0000:00:01.0: pciehp: Slot(0): Card not present"
 
 
@@ -63,6 +67,18 @@ FAULTS = (
         WARN,
         "/etc/default/grub",
     ),
+    # scitix/sichek#51: an assertion, but not one of the harmless
+    Fault(
+        "gpu.nvidia-errors",
+        said(
+            N,
+            "[ 9.1] NVRM: nvAssertOkFailedNoLog: Assertion failed: Reset required [NV_ERR_RESET_REQUIRED] (0x00000062)",
+        ),
+        FAIL,
+        "asks for a reset",
+    ),
+    # the integrated graphics are all there is
+    Fault("gpu.amdgpu-errors", but(said(no_gpu(), APU_HUNG), cards=(raphael(),)), FAIL, "MES"),
     Fault("driver.suspend", said(N, *SLEPT, *SLEPT), WARN, "suspended 2 times"),
     # 154 is the driver's own word, and about the Xid before it
     Fault(
@@ -160,7 +176,17 @@ LOOK_ALIKES = (
         ),
         "the card was reset since",
     ),
-    LookAlike("gpu.aer", aer_lines(4), "a few"),
+    LookAlike(
+        "gpu.xid",
+        said(N, "[ 9.1] NVRM: Xid (PCI:0000:01:00): 109, pid=4711, CTX SWITCH TIMEOUT", LOADED),
+        "the driver was loaded again since",
+    ),
+    LookAlike(
+        "gpu.amdgpu-errors",
+        but(said(A, APU_HUNG), cards=(amd_card(), raphael())),
+        "the integrated graphics beside a card that trains",
+    ),
+    LookAlike("gpu.aer", aer_lines(2), "two after a wake-up"),
     LookAlike(
         "gpu.aer",
         said(N, *(f"[ {n}.0] pcieport 0000:00:1c.5: PCIe Bus Error: severity=Corrected" for n in range(50))),
