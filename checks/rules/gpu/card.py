@@ -147,15 +147,14 @@ def _without_stack(card: PciCard, row: Card) -> Finding:
 
 def _unofficial(card: PciCard, row: Card, catalogue: Catalogue) -> Finding:
     own = " and ".join(stack.name for stack in cards.stacks(card, catalogue))
-    other = keep = ""
+    works, keep = "it works", ""
     if known := catalogue.override(row.target):
         setting = f"HSA_OVERRIDE_GFX_VERSION={known.value}"
-        other = f" Another build of PyTorch runs the kernels of {known.runs_as} on it where {setting} is set."
-        keep = f"; for other programs keep {setting}"
+        works, keep = f"it works as {known.runs_as} with {setting}", f"; for other programs keep {setting}"
     return info(
         f"{card.slot} {row.name}",
-        f"AMD does not officially support {row.name} ({row.target}) for ROCm, but it works.",
-        f"gpu-setup's stack {own} has kernels for it.{other}",
+        f"AMD does not officially support {row.name} ({row.target}) for ROCm; {works}.",
+        f"gpu-setup's stack {own} has kernels for {row.target} itself and needs no override.",
         _seen(card),
         by_hand(f"Nothing to do in gpu-setup{keep}."),
     )
