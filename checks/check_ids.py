@@ -44,6 +44,7 @@ IDS: tuple[str, ...] = (
     "driver.next-boot",
     "driver.dkms",
     "driver.bound",
+    "driver.switched-off",
     "driver.flavour",
     "driver.dropped",
     "driver.too-old",

@@ -21,7 +21,7 @@ _FAMILIES = lazy_pattern(
     rb"(?:lib)?nvidia-|(?:lib)?cuda|libcu(?:blas|dnn|fft|sparse|solver|rand)|libnccl|libnv|"
     rb"xserver-xorg-(?:video-)?(?:nvidia|amdgpu|nouveau)|screen-resolution-extra$|"
     rb"linux-(?:image|headers|modules|objects|signatures|generic|hwe|lowlatency|oem|firmware|virtual|cloud|aws|gcp|azure|oracle)|"
-    rb"rocm|amdrocm|amdgpu|(?:lib)?hip|(?:lib)?hsa|comgr|miopen|migraphx|rccl|amd-smi|amd-container|(?:lib)?drm-amdgpu|"
+    rb"(?:lib)?rocm|libamdhip|librocblas|amdrocm|amdgpu|(?:lib)?hip|(?:lib)?hsa|comgr|miopen|migraphx|rccl|amd-smi|amd-container|(?:lib)?drm-amdgpu|"
     rb"libdrm-amdgpu|libdrm2|mesa-|libgl1-mesa|"
     rb"dkms$|docker|containerd|runc$|podman|moby|buildah$|crun$|libnvidia|"
     rb"gcc(?:-[0-9]+)?$|g\+\+(?:-[0-9]+)?$|cpp$|clang(?:-[0-9]+)?$|make$|build-essential$|libc6-dev$|libatomic1$|libquadmath0$|"

@@ -29,6 +29,11 @@ def packages(host: Host, *starts: str) -> tuple[Package, ...]:
     return tuple(row for row in host.apt.packages or () if row.state in _ON_DISK and row.name.startswith(starts))
 
 
+def from_amd(package: Package) -> bool:
+    """Whether a ROCm package is AMD's: its version ends with AMD's release and build (1.0.0.70001-42~24.04)."""
+    return re.search(r"\.[0-9]{5,6}-[0-9]+", package.version) is not None
+
+
 def nvidia_packages(host: Host) -> tuple[Package, ...]:
     return tuple(row for row in packages(host, *_DRIVER) if not row.name.startswith(_NOT_DRIVER))
 

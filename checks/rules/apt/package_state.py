@@ -10,9 +10,12 @@ from checks.model import Finding, Fix, Ok, Skip, Verdict, check
 from checks.rules import needs
 from checks.rules.apt.driver_source import foreign_packages, remove_foreign
 from checks.rules.driver.build import build_failure
-from checks.rules.finding import by_hand, cannot_determine, command, error, warning
+from checks.rules.finding import by_hand, cannot_determine, command, error, info, warning
+from checks.rules.installed import from_amd, packages
 
 _DPKG = "/var/lib/dpkg/status"
+# the releases that AMD has repositories for (repo.radeon.com/rocm/apt, rocm.docs.amd.com)
+_LTS = {"focal": "20.04", "jammy": "22.04", "noble": "24.04", "resolute": "26.04"}
 
 
 @check(
@@ -164,14 +167,47 @@ def amd_sources(host: Host, catalogue: Catalogue) -> Verdict:
         )
         if found:
             releases.setdefault(found[1] or found[2], (row.file, row.uri))
-    if len(releases) < 2:
-        return Ok("AMD's repositories belong to one release." if releases else "No AMD repository is enabled.")
-    return (
-        warning(
-            "apt",
-            f"ROCm repositories of several releases are enabled: {', '.join(releases)}.",
-            "apt installs parts of each, which do not work together.",
-            list(releases.values()),
-            by_hand("Keep one file and move the others out of /etc/apt/sources.list.d.", verify=("apt-get", "update")),
-        ),
-    )
+    findings = _for_another_ubuntu(host)
+    if len(releases) > 1:
+        findings.append(
+            warning(
+                "apt",
+                f"ROCm repositories of several releases are enabled: {', '.join(releases)}.",
+                "apt installs parts of each, which do not work together.",
+                list(releases.values()),
+                by_hand(
+                    "Keep one file and move the others out of /etc/apt/sources.list.d.", verify=("apt-get", "update")
+                ),
+            )
+        )
+    if findings:
+        return tuple(findings)
+    return Ok("AMD's repositories belong to one release." if releases else "No AMD repository is enabled.")
+
+
+def _for_another_ubuntu(host: Host) -> list[Finding]:
+    """AMD's repository for an LTS release on another Ubuntu; beside packages of Ubuntu's own ROCm it mixes two."""
+    if host.os.id != "ubuntu" or host.os.version_id is None:
+        return []
+    for row in host.apt.sources or ():
+        named = re.search(r"/ubuntu(\d\d)(\d\d)(?:/|$)", row.uri)
+        release = f"{named[1]}.{named[2]}" if named else _LTS.get(row.suite or "")
+        if row.owner not in ("amd-rocm", "amd-graphics") or release in (None, host.os.version_id):
+            continue
+        ubuntus = [one for one in packages(host, "librocm", "rocm", "hip", "libamdhip") if not from_amd(one)]
+        return [
+            (warning if ubuntus else info)(
+                f"apt source {row.uri}",
+                f"AMD's repository is for Ubuntu {release} ({row.suite}), this is Ubuntu {host.os.version_id}.",
+                "Its packages are built for the other release; together with Ubuntu's own ROCm they do not work."
+                if ubuntus
+                else "Its packages are built for the other release; some may not be installable.",
+                [(row.file, row.uri), *(("/var/lib/dpkg/status", f"{one.name} {one.version}") for one in ubuntus[:4])],
+                by_hand(
+                    "Use ROCm from one source: the training environment brings its own. Remove this repository and its "
+                    "packages, or Ubuntu's ROCm packages.",
+                    verify=("apt-get", "update"),
+                ),
+            )
+        ]
+    return []

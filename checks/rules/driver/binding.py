@@ -146,8 +146,9 @@ def _refused_by_driver(host: Host, catalogue: Catalogue, card: PciCard, wanted: 
         text = f"{row.means[0].upper()}{row.means[1:]}. {fix.text}"
         return seen, fitting(msgspec.structs.replace(fix, text=text), host, card)
     return seen, by_hand(
-        f"The driver started and gave up: its first message above is the reason. All of them: sudo journalctl -k -b | "
-        f"grep -iE '{_log_words(card, wanted)}'"
+        "The driver started and gave up: its first message above is the reason. Power the machine off and on once; if "
+        "it fails again, reseat the card and its power cables or try another slot, and look for newer firmware. All "
+        f"messages: sudo journalctl -k -b | grep -iE '{_log_words(card, wanted)}'"
     )
 
 
@@ -218,4 +219,33 @@ def _not_bound(host: Host, card: PciCard, wanted: str) -> Obstacle:
         )
     return [], command(
         "Load the module; if this fails, the error message gives the reason.", "modprobe", wanted, sudo=True
+    )
+
+
+@check(
+    "driver.switched-off",
+    "No program has removed the NVIDIA GPU from the bus",
+    about="Switches for hybrid graphics (EnvyControl, supergfxctl, system76-power, prime-select, optimus-manager) can "
+    "turn a laptop's NVIDIA GPU off: their files block the driver, and some remove the card from the PCI bus at each "
+    "boot, so that the machine looks as if it had none. Recognised by the file that such a program writes into "
+    "modprobe.d.",
+    by_hand="Use the program's own command for its hybrid mode, for example `sudo envycontrol --switch hybrid`, then "
+    "reboot.",
+)
+def switched_off(host: Host, catalogue: Catalogue) -> Verdict:
+    if any(card.vendor == cards.NVIDIA for card in host.cards or ()):
+        return Ok("The NVIDIA GPU is on the bus; driver.bound checks its driver.")
+    found = _blacklisted(host, "nvidia")
+    writer = dict(host.kernel.written_by).get(found[0][0][0]) if found else None
+    if found is None or writer not in SWITCHES:
+        return Ok("No such program has switched an NVIDIA GPU off.")
+    seen, fix = found
+    return (
+        error(
+            "NVIDIA GPU",
+            f"{writer} has switched this machine's NVIDIA GPU off.",
+            "Its mode for integrated graphics blocks the driver and can remove the card from the PCI bus.",
+            seen,
+            fix,
+        ),
     )

@@ -162,6 +162,20 @@ FAULTS = (
         FAIL,
         "could not initialise the card",
     ),
+    # bayasdev/envycontrol#54: its udev rule removes the card from the bus
+    Fault(
+        "driver.switched-off",
+        but(
+            N,
+            cards=(),
+            kernel={
+                "blacklisted": (("nvidia", "/etc/modprobe.d/blacklist-nvidia.conf"),),
+                "written_by": (("/etc/modprobe.d/blacklist-nvidia.conf", "EnvyControl"),),
+            },
+        ),
+        FAIL,
+        "EnvyControl has switched",
+    ),
     Fault("driver.uvm", but(N, nvidia={"device_nodes": ("/dev/nvidia0", "/dev/nvidiactl")}), WARN, "uvm is missing"),
     Fault("driver.runfile", but(N, nvidia={"runfile": True}), WARN, ".run file"),
     Fault(
@@ -301,6 +315,11 @@ LOOK_ALIKES = (
         "driver.init",
         said(N, "[ 21.0] NVRM: GPU 0000:01:00.0: RmInitAdapter failed! (0x26:0xffff:1470)"),
         "it failed once and is up now",
+    ),
+    LookAlike(
+        "driver.switched-off",
+        but(N, cards=(), kernel={"blacklisted": (("nvidia", "/etc/modprobe.d/mine.conf"),)}),
+        "a person's own file on a machine without a card",
     ),
     LookAlike("driver.uvm", UNLOADED, "nothing is loaded: driver.bound's affair"),
     LookAlike("driver.runfile", N, "from apt"),

@@ -434,6 +434,12 @@ ROWS = (
         on(but(DKMS, kernel={"release": "6.17.7-300.fc43.x86_64", "next_boot": "6.17.7-300.fc43.x86_64",
                              "headers": ()}), "fedora", "43", apt=False),
         "headers", ("sudo dnf install kernel-devel-6.17.7-300.fc43.x86_64",), ("apt",)),
+    Row("ROCm/legacy-rocm-build#5657", "apt.amd-sources",
+        but(A, os={"version_id": "25.04", "codename": "plucky"}, apt={
+            "packages": (package("librocm-smi64-1", "6.1.2-1"), package("rocm-core", "7.1.0.70100-20~24.04")),
+            "sources": (AptSource(file="/etc/apt/sources.list.d/rocm.list", suite="noble", owner="amd-rocm",
+                                  uri="https://repo.radeon.com/rocm/apt/7.1"),)}),
+        "is for Ubuntu 24.04 (noble), this is Ubuntu 25.04", ("one source",), ("gpu-setup apply",)),
     # ROCm/rocm-install-on-linux#583
     Row("rocm-install-on-linux#583", "apt.amd-pin",
         but(A, apt={"packages": (package("rocminfo", "5.7.1-3build1"),), "sources": (
