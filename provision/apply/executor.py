@@ -21,7 +21,7 @@ from provision.apply.journal import (
     stored_problem,
 )
 from provision.apply_context import ApplyContext
-from provision.model import MokEnroll, Plan, Reboot, State, Step
+from provision.model import KernelModule, MokEnroll, Plan, Reboot, State, Step
 from provision.system import mok, stale_files
 
 ROLLBACK = "sudo /usr/local/lib/gpu-setup/gpu-setup rollback"
@@ -155,10 +155,17 @@ class _RunRecorder:
         manual = [step for step in plan.steps if outcomes.get(step.id) == "manual"]
         restart = [step for step in plan.steps if isinstance(step.action, Reboot) and step.state is not State.DONE]
         keys = [step for step in manual if isinstance(step.action, MokEnroll)]
+        settings = [step for step in manual if isinstance(step.action, KernelModule)]
         standing: Standing
         if keys and restart:
             notes = {step.id: step.note for step in self.run.steps}
             standing, next = "person", notes[keys[0].id]
+        elif settings and restart:
+            titles = "; ".join(step.title for step in settings)
+            standing, next = (
+                "person",
+                f"First by hand: {titles} (gpu-setup plan -v shows the commands). Then reboot, and: gpu-setup resume",
+            )
         elif restart:
             standing, next = "restart", "Reboot when it suits you (sudo reboot), then: gpu-setup resume"
         elif manual and self.run.kind == "rollback":

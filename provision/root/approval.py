@@ -11,7 +11,7 @@ from machine.errors import FINE, REBOOT_ARMED, Refused
 from machine.local import Machine
 from provision.apply.blockers import changes_driver, gpu_in_use, gpu_users
 from provision.apply.journal import ApplyRequest, ApplyRun, RunKind, StepResult, now
-from provision.model import Plan, Refusal, State
+from provision.model import KernelModule, Plan, Refusal, State
 from provision.plan.allowed import check_actions
 from provision.plan.comparison import differences, with_done
 from provision.plan.plan_file import as_written, load_plan
@@ -78,9 +78,10 @@ def require_doable(made: Plan) -> None:
 
 
 def can_be_done(made: Plan) -> bool:
-    """Whether there is something to do, and nothing that stops it."""
+    """Whether gpu-setup has something to do, and nothing stops it."""
     blocked = made.refusals or any(step.state is State.BLOCKED for step in made.steps)
-    return not blocked and bool(made.open_steps())
+    by_hand = all(isinstance(step.action, KernelModule) and step.state is State.MANUAL for step in made.open_steps())
+    return not blocked and not by_hand
 
 
 def driver_use(machine: Machine, host: Host, made: Plan) -> DriverUse | None:

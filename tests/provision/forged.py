@@ -26,7 +26,7 @@ from provision.model import (
 )
 from provision.plan import boot_guard, container_engine, nvidia, repositories, unattended
 from provision.plan.planner import make_plan
-from provision.target import PlanTarget
+from provision.target import DriverSource, PlanTarget
 from tests.recorded_machines import load
 
 _replace = msgspec.structs.replace
@@ -78,6 +78,9 @@ FORGED: dict[str, AnyAction] = {
     "a pin on all packages": _replace(_PIN, pin="origin evil.invalid", priority=1001),
     "a newline in a pin": _replace(_PIN, packages=("*\nPin-Priority: 1001\n\nPackage: *",)),
     "a pin over another file": _replace(_PIN, file="/etc/apt/preferences.d/x"),
+    "a pin of the driver on all packages": nvidia.one_source_pin(DriverSource.ARCHIVE, ("*",)),
+    "a pin of the driver on another package": nvidia.one_source_pin(DriverSource.NVIDIA, ("sudo",)),
+    "another package from one source": _install("netcat-openbsd", one_source="ubuntu"),
     "another package": _install("netcat-openbsd"),
     "a package that is an option": _install("-oAPT::Update::Pre-Invoke::=/tmp/x"),
     "a package that is a file": _install("./x.deb"),

@@ -21,13 +21,17 @@ from provision.target import PlanTarget
 from tests.provision.hosts import Nowhere
 
 
+def _is_by_hand(action: AnyAction) -> bool:
+    return isinstance(action, KernelModule) and action.change == "allow"
+
+
 def plan_of(*actions: AnyAction) -> Plan:
     steps = tuple(
         Step(
             id=f"s{number}" if not isinstance(action, Reboot) else "reboot",
             title=f"Step {number}",
             action=action,
-            state=State.MANUAL if isinstance(action, MokEnroll) else State.TODO,
+            state=State.MANUAL if isinstance(action, MokEnroll) or _is_by_hand(action) else State.TODO,
             because="",
         )
         for number, action in enumerate(actions)
@@ -92,6 +96,13 @@ def test_a_restart_is_where_it_stops(tmp_path: Path) -> None:
     run, _, _ = carried(tmp_path, plan_of(WriteFile(path=str(tmp_path / "a"), content=""), Reboot()))
     assert run.standing == "restart"
     assert "gpu-setup resume" in run.next
+
+
+def test_what_a_person_changes_first_is_named_before_the_reboot(tmp_path: Path) -> None:
+    setting = KernelModule(name="amdgpu", change="allow", file="/etc/default/grub")
+    run, _, _ = carried(tmp_path, plan_of(setting, Reboot()))
+    assert (run.standing, exit_code(run)) == ("person", 5)
+    assert run.next.startswith("First by hand: ")
 
 
 def test_a_key_to_enrol_is_named_before_the_reboot_and_its_password_is_nowhere(tmp_path: Path) -> None:

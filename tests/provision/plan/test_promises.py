@@ -19,6 +19,7 @@ from checks.model import DoctorReport, Finding, FixKind, Severity
 from checks.registry import ALL
 from checks.runner import run
 from provision.model import Plan, State
+from provision.plan.allowed import check_actions
 from provision.plan.plan_cards import supported_cards
 from provision.plan.planner import make_plan
 from provision.plan.unresolved import causes, with_unresolved
@@ -93,6 +94,11 @@ def promises(report: DoctorReport) -> dict[str, Finding]:
 def errors(report: DoctorReport) -> set[str]:
     """Checks with an error that no other finding explains."""
     return {finding.check for finding in causes(report)}
+
+
+def test_every_such_plan_may_be_carried_out() -> None:
+    for case in cases():
+        check_actions(case.plan, catalogue(), case.name)
 
 
 def test_what_the_plan_is_said_to_do_is_done_by_its_steps() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from machine.errors import Refused
 from provision.apply.journal import ApplyRun, StepResult, StoredProblem
-from provision.model import AptInstall, Plan, Refusal, State, Step, WantedPackage, seal
+from provision.model import AptInstall, KernelModule, Plan, Refusal, State, Step, WantedPackage, seal
 from provision.root.approval import (
     can_be_done,
     driver_use,
@@ -53,6 +53,8 @@ def test_a_plan_that_can_be_done_is_let_through() -> None:
     require_doable(plan_of(DRIVER))
     assert can_be_done(plan_of(DRIVER))
     assert not can_be_done(plan_of(msgspec.structs.replace(DRIVER, state=State.DONE)))
+    setting = KernelModule(name="nvidia", change="allow", file="/etc/default/grub")
+    assert not can_be_done(plan_of(msgspec.structs.replace(DRIVER, action=setting, state=State.MANUAL)))
 
 
 @pytest.mark.parametrize(("made", "code"), [(blocked(), "apply.blocked"), (refused(), "plan.card")])
