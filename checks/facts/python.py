@@ -30,8 +30,9 @@ def read_python(machine: Machine, gaps: Gaps) -> PythonFacts:
     link, minor = (target(machine, path, gaps) if path else None), None
     if link:
         minor = parse_minor(link)
+    compiler, missing = _compiler(machine)
     if path is None:
-        return PythonFacts(compiler=_compiler(machine))
+        return PythonFacts(compiler=compiler, missing_compiler=missing)
     prefix = path.rsplit("/bin/", 1)[0]
     include = f"{prefix}/include/python{minor}"
     # only the headers' patchlevel.h has the exact version; without it the first two numbers are enough
@@ -39,15 +40,18 @@ def read_python(machine: Machine, gaps: Gaps) -> PythonFacts:
     return PythonFacts(
         path=path,
         version=version or minor,
-        compiler=_compiler(machine),
+        compiler=compiler,
+        missing_compiler=missing,
         headers=exists(machine, f"{include}/Python.h") if minor else None,
         # Debian moves ensurepip to python3.N-venv; without it `python3 -m venv` fails
         venv=exists(machine, f"{prefix}/lib/python{minor}/ensurepip/__init__.py") if minor else None,
     )
 
 
-def _compiler(machine: Machine) -> str | None:
+def _compiler(machine: Machine) -> tuple[str | None, str | None]:
+    """The compiler that Triton takes; else, without its folder, the one that CC names and that does not exist."""
     chosen = machine.session().environ.get("CC", "").split(" ")[0]
-    if chosen:
-        return chosen if chosen.startswith("/") and exists(machine, chosen) else on_path(machine, chosen)
-    return next((path for name in _COMPILERS if (path := on_path(machine, name))), None)
+    if not chosen:
+        return next((path for name in _COMPILERS if (path := on_path(machine, name))), None), None
+    found = chosen if chosen.startswith("/") and exists(machine, chosen) else on_path(machine, chosen)
+    return found, None if found else chosen.rpartition("/")[2]

@@ -121,11 +121,15 @@ class TrainingEnvironment(Frozen, frozen=True):
 
 
 class PythonFacts(Frozen, frozen=True):
-    """The system's python3 and what Triton needs at run time: a C compiler and Python.h."""
+    """The system's python3 and what Triton needs at run time: a C compiler and Python.h.
+
+    `missing_compiler` is the program that CC names, where there is no such program.
+    """
 
     path: str | None = None
     version: str | None = None
     compiler: str | None = None
+    missing_compiler: str | None = None
     headers: bool | None = None
     venv: bool | None = None
     environments: tuple[TrainingEnvironment, ...] | None = None

@@ -158,7 +158,6 @@ def _driver_in_wsl(host: Host, seen: list[tuple[str, object]], names: tuple[str,
             "Remove it (CUDA toolkits can stay), then `wsl --shutdown` in Windows.",
             *("apt-get", "remove", *names),
             sudo=True,
-            verify=("nvidia-smi",),
         )
         if names
         else by_hand("Remove these files, which no package owns, then run `sudo ldconfig`."),

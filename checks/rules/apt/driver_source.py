@@ -91,7 +91,6 @@ def remove_foreign(host: Host, foreign: tuple[Package, ...]) -> Fix:
             *("apt-get", "install", driver, *(f"{name}-" for name in names)),
             sudo=True,
             reboot=True,
-            verify=("nvidia-smi",),
         )
     then = f" and `sudo apt-get install --reinstall {driver}`" if driver else ""
     return command(
@@ -100,7 +99,6 @@ def remove_foreign(host: Host, foreign: tuple[Package, ...]) -> Fix:
         *("dpkg", "--remove", "--force-depends", "--force-remove-reinstreq", *names),
         sudo=True,
         reboot=True,
-        verify=("nvidia-smi",),
     )
 
 

@@ -102,7 +102,7 @@ def _no_nvml(host: Host, problem: str) -> Finding:
     if problem == "absent":
         summary = "NVIDIA's library libnvidia-ml.so.1 is missing."
         fix = provision("Run `gpu-setup apply` to install the driver's libraries and nvidia-smi.", verify=_ANSWERS)
-    elif not host.nvidia.module_version:
+    elif not host.nvidia.module_version and "nvidia" not in (host.kernel.loaded or ()):
         summary = f"NVML cannot work: NVIDIA's kernel module is not loaded ({problem})."
         fix = command(
             "Load the module; if this fails, the error message gives the reason.",

@@ -9,7 +9,7 @@ from checks.facts.host import Host, PciCard
 from checks.model import Fix, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, driver_log, kernel_log, needs
 from checks.rules.driver.build import does_not_build, outdated_amdgpu, reason_line
-from checks.rules.finding import Seen, by_hand, cannot_determine, command, error, hardware, info, install, warning
+from checks.rules.finding import Seen, by_hand, cannot_determine, command, error, hardware, info, install, reboot, warning
 from checks.rules.gpu.place import fitting
 from checks.rules.next_boot import older_kernel_is_chosen
 
@@ -54,12 +54,17 @@ def amdgpu_floor(host: Host, catalogue: Catalogue) -> Verdict:
                     f"Kernel {release} is too old for the card: its amdgpu needs {lowest}.",
                     "An older amdgpu does not support the card or its firmware; ROCm then finds no GPU.",
                     [("/proc/sys/kernel/osrelease", release), ("stack", f"kernel {lowest} or newer")],
-                    install(
-                        "Install Ubuntu's newer kernel and reboot.", "linux-generic-hwe-24.04", verify=("uname", "-r")
-                    ),
+                    _newer_kernel(host, lowest),
                 )
             )
     return tuple(findings) or Ok(f"Kernel {release} supports the card.")
+
+
+def _newer_kernel(host: Host, lowest: str) -> Fix:
+    there = host.kernel.next_boot
+    if there is not None and cards.numbers(there) >= cards.numbers(lowest):
+        return reboot(f"Reboot: kernel {there} is installed.", verify=("uname", "-r"))
+    return install("Install Ubuntu's newer kernel and reboot.", "linux-generic-hwe-24.04", verify=("uname", "-r"))
 
 
 def _floor(card: PciCard, catalogue: Catalogue) -> str | None:

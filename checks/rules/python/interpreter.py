@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Ok, Skip, Unknown, Verdict, check
@@ -25,11 +27,17 @@ def compiler(host: Host, catalogue: Catalogue) -> Verdict:
         return cannot_determine(
             host, "whether a C compiler is installed", ("gcc", "/usr/bin"), "Make /usr/bin readable."
         )
+    why = "Triton compiles a launcher at run time; training fails with `Failed to find C compiler`."
+    if wanted := host.python.missing_compiler:
+        how = "Unset CC, and any installed compiler will do; or install the one that it names."
+        fix = install(how, wanted) if re.fullmatch(r"(?:gcc|clang)-[0-9]{1,2}", wanted) else by_hand(how)
+        summary = f"The variable CC names {wanted}, which does not exist."
+        return (error("C compiler", summary, why, [("CC", wanted)], fix),)
     return (
         error(
             "C compiler",
             "No C compiler is installed.",
-            "Triton compiles a launcher at run time; training fails with `Failed to find C compiler`.",
+            why,
             [("PATH", "neither cc nor gcc")],
             install("Install the compiler.", "build-essential", verify=("cc", "--version")),
         ),

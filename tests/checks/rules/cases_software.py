@@ -181,6 +181,7 @@ FAULTS = (
     ),
     Fault("container.cgroup-driver", but(N, nvidia={"cdi_specs": (), "cdi_versions": ()}), PASS, "daemon-reload"),
     Fault("python.compiler", but(N, python={"compiler": None}), FAIL, "No C compiler"),
+    Fault("python.compiler", but(N, python={"compiler": None, "missing_compiler": "gcc-11"}), FAIL, "CC names gcc-11"),
     Fault("python.headers", but(A, python={"headers": False}), FAIL, "Python.h is missing"),
     Fault("python.version", but(N, python={"version": "3.15.1"}), WARN, "no wheels for Python 3.15"),
     Fault("python.venv", but(NONE, python={"venv": False}), WARN, "python3-venv is not installed"),

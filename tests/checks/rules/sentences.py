@@ -64,7 +64,7 @@ CLAIMS: dict[str, Contradiction] = {
     r"bound to (no driver|\w+)(?:;|, not)": _other_driver,
     r"[Kk]ernel (\S+)(?: has|, which has) no (\w+) module": _has_module,
     r"DKMS has not built (\w+) for kernel (\S+)\.$": _built,
-    r"loaded driver has version (\S+), its libraries (\S+)\.": _versions,
+    r"loaded driver has version ([\d.]+), its libraries ([\d.]+)\.": _versions,
     r"^([\w.-]+) on hold,": _held,
     r"^(\S+) is mounted noexec": _noexec,
     r"next boot uses kernel (\S+?),": lambda found, finding, host: host.kernel.next_boot != found[1],
@@ -87,7 +87,7 @@ CLAIMS: dict[str, Contradiction] = {
     ),
 }
 # versions, power states, device files and Xid numbers: a summary names only those of the machine or the catalogue
-_NAMES = r"\b\d+\.\d+\.[\w.+~-]*\w|\bD3\w+|/dev/\w[\w/-]*\b(?! is missing)|(?<=Xid )\d+"
+_NAMES = r"\b\d+\.\d+\.[\w.+~-]*\w|\bD3\w+|/dev/[\w/-]+(?![\w/*-]| is missing)|(?<=Xid )\d+"
 # words that only a machine with a card of this vendor can have a use for
 _NVIDIA_WORDS = r"\b(?:NVIDIA|NVML|NVRM|nvidia-smi|CUDA|GSP)\b"
 _AMD_WORDS = r"\b(?:AMD|ROCm|amdgpu|KFD|kfd|Radeon)\b"
@@ -156,7 +156,7 @@ def _idle_command(finding: Finding, host: Host) -> Iterator[str]:
     match argv:
         case ("sudo", *_):
             yield "sudo is a property of the fix"
-        case ("apt-get" | "apt-mark" | "dpkg", *_) if host.apt.packages is None:
+        case ("apt-get" | "apt-mark" | "dpkg", *_) if host.apt.packages is host.apt.broken is host.apt.sources is None:
             yield "this machine has no dpkg"
         case ("apt-get", "install", *names) if set(names) <= installed:
             yield "its packages are installed"

@@ -30,17 +30,16 @@ from tests.checks.rules.sentences import CLAIMS, sentences, untrue_sentences
 from tests.recorded_machines import load, names
 
 SEED = 15
-# each comes from one machine whole: cards, modules and the vendors' libraries only make sense together
+# each comes from one machine whole: what DKMS built, its packages and who may open a device only make sense together
 PARTS = (
-    ("cards", "kernel", "nvidia", "amd"),
-    ("os",),
+    ("cards", "kernel", "nvidia", "amd", "apt", "python", "person"),
     ("firmware",),
-    ("apt", "python"),
+    ("os",),
     ("docker",),
     ("resources",),
-    ("person",),
     ("hub",),
 )
+FORGOTTEN = 4
 
 
 def recorded() -> list[Host]:
@@ -60,13 +59,18 @@ def with_faults() -> list[Host]:
 
 
 def mixed(hosts: list[Host], number: int) -> Iterator[Host]:
-    """Machines of which each part is another's."""
+    """Machines of which each part is another's, and some facts are not known."""
     chance = random.Random(SEED)
     for _ in range(number):
         made = hosts[0]
         for fields in PARTS:
             giver = chance.choice(hosts)
             made = msgspec.structs.replace(made, **{field: getattr(giver, field) for field in fields})
+        for _ in range(FORGOTTEN):
+            part = chance.choice([field for fields in PARTS for field in fields if field not in ("cards", "python")])
+            facts = getattr(made, part)
+            fact = chance.choice([field.name for field in msgspec.structs.fields(facts) if field.default is None])
+            made = msgspec.structs.replace(made, **{part: msgspec.structs.replace(facts, **{fact: None})})
         yield made
 
 
@@ -103,6 +107,7 @@ def run_this(*argv: str, verify: tuple[str, ...] = ()) -> Fix:
     return Fix(FixKind.COMMAND, "Do it.", argv, verify=verify)
 
 
+NO_APT = {"packages": None, "broken": None, "sources": None}
 DKMS = {"packages": (Package(name="dkms", version="3.0", state="installed"),)}
 
 
@@ -116,7 +121,7 @@ DKMS = {"packages": (Package(name="dkms", version="3.0", state="installed"),)}
         (problem("Driver 999.12.34 is too old."), {}, "names 999.12.34"),
         (problem("ROCm does not see it."), {}, "of another vendor: ROCm"),
         (problem("No dkms.", fix=run_this("apt-get", "install", "dkms")), {"apt": DKMS}, "cannot help"),
-        (problem("No dkms.", fix=run_this("apt-get", "install", "dkms")), {"apt": {"packages": None}}, "no dpkg"),
+        (problem("No dkms.", fix=run_this("apt-get", "install", "dkms")), {"apt": NO_APT}, "no dpkg"),
         (problem("Not loaded.", fix=run_this("modprobe", "nvidia")), {}, "cannot help"),
         (problem("NVML fails.", fix=run_this("true", verify=("nvidia-smi",))), {}, "verified today already"),
         (problem("The loaded driver has version 1.2, its libraries 1.2."), {}, "by the facts"),
