@@ -9,7 +9,18 @@ from checks.facts.host import Host, PciCard
 from checks.model import Fix, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, driver_log, kernel_log, needs
 from checks.rules.driver.build import does_not_build, outdated_amdgpu, reason_line
-from checks.rules.finding import Seen, by_hand, cannot_determine, command, error, hardware, info, install, reboot, warning
+from checks.rules.finding import (
+    Seen,
+    by_hand,
+    cannot_determine,
+    command,
+    error,
+    hardware,
+    info,
+    install,
+    reboot,
+    warning,
+)
 from checks.rules.gpu.place import fitting
 from checks.rules.next_boot import older_kernel_is_chosen
 

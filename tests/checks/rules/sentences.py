@@ -145,7 +145,8 @@ def _foreign_words(finding: Finding, host: Host) -> list[str]:
     if len(vendors) != 1 or not about_a_card or finding.check.startswith("python.torch"):
         return []
     foreign = _AMD_WORDS if vendors == {"nvidia"} else _NVIDIA_WORDS
-    return [word for text in sentences(finding) for word in re.findall(foreign, text)]
+    said = " ".join((finding.summary, finding.why, finding.fix.text if finding.fix else ""))
+    return re.findall(foreign, said)
 
 
 def _idle_command(finding: Finding, host: Host) -> Iterator[str]:
