@@ -6,7 +6,8 @@ from checks.catalogue import Catalogue
 from checks.facts.host import ASLEEP, Host
 from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, driver_log, kernel_log, needs
-from checks.rules.finding import command, error, hardware, provision, reboot
+from checks.rules.driver.probe import failed_probe
+from checks.rules.finding import by_hand, command, error, hardware, provision, reboot
 from checks.rules.gpu.place import fitting
 from checks.rules.installed import nvidia_packages
 
@@ -93,6 +94,13 @@ def _for_words(words: str) -> Fix:
     return hardware(_RESEAT, verify=_ANSWERS)
 
 
+def _load_module(host: Host) -> Fix:
+    if any(failed_probe(host, card, "nvidia")[0] for card in host.cards or () if card.vendor == cards.NVIDIA):
+        return by_hand("The driver gave up when it was loaded, and would again: see driver.bound.", verify=_ANSWERS)
+    text = "Load the module; if this fails, the error message gives the reason."
+    return command(text, "modprobe", "nvidia", sudo=True, verify=_ANSWERS)
+
+
 def _no_nvml(host: Host, problem: str) -> Finding:
     seen: list[tuple[str, object]] = [
         ("NVML", problem),
@@ -104,13 +112,7 @@ def _no_nvml(host: Host, problem: str) -> Finding:
         fix = provision("Run `gpu-setup apply` to install the driver's libraries and nvidia-smi.", verify=_ANSWERS)
     elif not host.nvidia.module_version and "nvidia" not in (host.kernel.loaded or ()):
         summary = f"NVML cannot work: NVIDIA's kernel module is not loaded ({problem})."
-        fix = command(
-            "Load the module; if this fails, the error message gives the reason.",
-            "modprobe",
-            "nvidia",
-            sudo=True,
-            verify=_ANSWERS,
-        )
+        fix = _load_module(host)
     else:
         summary = f"NVML cannot reach the driver: {problem}."
         fix = reboot("Reboot the machine.", verify=_ANSWERS)

@@ -81,7 +81,9 @@ CLAIMS: dict[str, Contradiction] = {
         set(found[1].split(", ")) - set(host.apt.broken or ())
     ),
     r"^dpkg was interrupted": lambda found, finding, host: not host.apt.interrupted,
-    r"^(\w+)=\S+ is set,": lambda found, finding, host: found[1] not in host.person.environ,
+    r"^([A-Z][A-Z0-9_]+)=": lambda found, finding, host: (
+        found[1] not in host.person.environ and found[1] not in (host.hub.offline or "")
+    ),
     r"^A reboot is pending\b": lambda found, finding, host: (
         not (host.apt.reboot_required or host.kernel.release != host.kernel.next_boot)
     ),

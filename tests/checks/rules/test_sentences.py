@@ -1,4 +1,4 @@
-"""No sentence that its own evidence or the machine contradicts: of recordings, faults, and mixtures of their parts.
+"""No sentence that its own evidence or the machine contradicts: of recordings, faults, reports, and mixtures.
 
 Mixed machines have combinations that nobody thought of: a key that is enrolled beside a module that was rejected, a
 group that is missing beside a device that may be opened. Their findings must be true as well.
@@ -10,6 +10,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -28,6 +29,8 @@ from tests.checks.faults.scoreboard import healthy, machines, places
 from tests.checks.rules.hosts import but, healthy_nvidia
 from tests.checks.rules.sentences import CLAIMS, sentences, untrue_sentences
 from tests.recorded_machines import load, names
+from tests.reports.ask import machine
+from tests.reports.table import reports
 
 SEED = 15
 # each comes from one machine whole: what DKMS built, its packages and who may open a device only make sense together
@@ -46,6 +49,7 @@ def recorded() -> list[Host]:
     return [read_host(load(name)) for name in names()]
 
 
+@cache
 def with_faults() -> list[Host]:
     """Each fault in each of its wordings, on one machine that can have it."""
     found, seen = [], set()
@@ -95,8 +99,13 @@ def test_the_findings_about_each_fault_are_true() -> None:
 
 
 @pytest.mark.long
+def test_the_findings_about_reported_machines_are_true() -> None:
+    assert not untrue(read_host(machine(report)) for report in reports())
+
+
+@pytest.mark.long
 def test_the_findings_of_mixed_machines_are_true() -> None:
-    assert not untrue(mixed([*recorded(), *with_faults()], 1500))
+    assert not untrue(mixed([*recorded(), *with_faults()], 600))
 
 
 def problem(summary: str, seen: str = "", fix: Fix | None = None, subject: str = "0000:01:00.0 RTX 3090") -> Finding:
