@@ -50,6 +50,13 @@ def _could_train(card: PciCard, catalogue: Catalogue) -> bool:
     return card.vendor == NVIDIA if row.unknown else row.supported and not row.integrated
 
 
+def watched_amd(host: Host, catalogue: Catalogue) -> tuple[PciCard, ...]:
+    """AMD cards whose hangs matter: those that can train; where no card can, also integrated graphics with amdgpu."""
+    if training(host, catalogue):
+        return training(host, catalogue, AMD)
+    return tuple(card for card in host.cards or () if card.vendor == AMD and card.driver == "amdgpu")
+
+
 def none_of(host: Host, catalogue: Catalogue, vendor: str | None = None) -> str:
     """Why checks are skipped where `training` is empty."""
     brand = VENDOR_NAMES[vendor] if vendor else "NVIDIA or AMD"

@@ -28,13 +28,9 @@ GPU = _card("a card that can train, in WSL too", under_windows=True)
 NVIDIA_GPU = _card("an NVIDIA card that can train, in WSL too", cards.NVIDIA, under_windows=True)
 WSL = Need("WSL", lambda host, _: None if host.wsl else "This is not WSL.")
 AMD_CARD = _card("an AMD card that can train", cards.AMD)
-ANY_AMD = Need(
-    "an AMD card, or integrated graphics, with amdgpu",
-    lambda host, catalogue: (
-        None
-        if cards.training(host, catalogue, cards.AMD) or any(card.driver == "amdgpu" for card in host.cards or ())
-        else cards.none_of(host, catalogue, cards.AMD)
-    ),
+AMD_CARD_OR_ONLY_GRAPHICS = Need(
+    "an AMD card that can train, or AMD's integrated graphics as the only ones",
+    lambda host, catalogue: None if cards.watched_amd(host, catalogue) else cards.none_of(host, catalogue, cards.AMD),
 )
 NVIDIA_DRIVER = Need(
     "an installed NVIDIA driver",

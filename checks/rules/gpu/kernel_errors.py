@@ -244,7 +244,7 @@ def nvidia_errors(host: Host, catalogue: Catalogue) -> Verdict:
     "a wrong HSA_OVERRIDE_GFX_VERSION, unstable power or unstable clocks.",
     by_hand="Update linux-firmware and the kernel, unset HSA_OVERRIDE_GFX_VERSION, return to stock clocks. As a test, "
     "set the kernel parameter `amdgpu.cwsr_enable=0`. Reboot after every reset.",
-    needs=(needs.ANY_AMD,),
+    needs=(needs.AMD_CARD_OR_ONLY_GRAPHICS,),
     causes=("gpu.fell-off-bus", "gpu.power-state", "driver.bound", "kernel.firmware", "rocm.override"),
 )
 def amdgpu_errors(host: Host, catalogue: Catalogue) -> Verdict:
@@ -252,13 +252,11 @@ def amdgpu_errors(host: Host, catalogue: Catalogue) -> Verdict:
 
 
 def _errors(host: Host, catalogue: Catalogue, vendor: str, what: str) -> Verdict:
-    ours = cards.training(host, catalogue, vendor)
+    ours = cards.watched_amd(host, catalogue) if vendor == cards.AMD else cards.training(host, catalogue, vendor)
     if host.kernel.log is None:
         return kernel_log.cannot_read(host, what)
     driver = driver_log.DRIVERS[vendor]
     alone = [card for card in host.cards or () if card.vendor == vendor]
-    # integrated graphics count where they are all there is
-    ours = ours or tuple(alone)
     logged: dict[str, list[Said]] = {}
     for one in driver_log.said(host, catalogue, driver):
         if one.row is not None and one.row.check:

@@ -186,6 +186,11 @@ LOOK_ALIKES = (
         but(said(A, APU_HUNG), cards=(amd_card(), raphael())),
         "the integrated graphics beside a card that trains",
     ),
+    LookAlike(
+        "gpu.amdgpu-errors",
+        but(said(N, APU_HUNG), cards=(nvidia_card(), raphael())),
+        "the integrated graphics beside NVIDIA's card",
+    ),
     LookAlike("gpu.aer", aer_lines(2), "two after a wake-up"),
     LookAlike(
         "gpu.aer",
