@@ -6,9 +6,10 @@ import re
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from checks.model import Ok, Skip, Unknown, Verdict, check
+from checks.model import Fix, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs
-from checks.rules.finding import by_hand, cannot_determine, error, install, warning
+from checks.rules.finding import by_hand, cannot_determine, command, error, install, warning
+from checks.rules.installed import packages
 
 
 @check(
@@ -36,10 +37,12 @@ def compiler(host: Host, catalogue: Catalogue) -> Verdict:
     return (
         error(
             "C compiler",
-            "No C compiler is installed.",
+            "No C compiler is on PATH, although build-essential is installed."
+            if _is_installed(host, "build-essential")
+            else "No C compiler is installed.",
             why,
             [("PATH", "neither cc nor gcc")],
-            install("Install the compiler.", "build-essential", verify=("cc", "--version")),
+            _installing(host, "Install the compiler.", "build-essential", "gcc", verify=("cc", "--version")),
         ),
     )
 
@@ -66,7 +69,7 @@ def headers(host: Host, catalogue: Catalogue) -> Verdict:
             "Python.h is missing.",
             "Triton's launcher does not compile: `fatal error: Python.h: No such file or directory`.",
             [(host.python.path or "python3", "no Python.h in its include folder")],
-            install("Install Python's headers.", "python3-dev"),
+            _installing(host, "Install Python's headers.", "python3-dev", f"libpython{_minor(host)}-dev"),
         ),
     )
 
@@ -85,7 +88,7 @@ def version(host: Host, catalogue: Catalogue) -> Verdict:
     wanted = [stack for card in ours for stack in cards.stacks(card, catalogue)]
     wanted = wanted or [stack for stack in catalogue.stacks if stack.vendor == "cpu"]
     able = dict.fromkeys(python for stack in wanted for python in stack.pythons)
-    short = ".".join(map(str, cards.numbers(host.python.version)[:2]))
+    short = _minor(host)
     if not able:
         return Skip("No stack lists a Python version.")
     if short in able:
@@ -116,9 +119,32 @@ def venv(host: Host, catalogue: Catalogue) -> Verdict:
     return (
         warning(
             f"Python {host.python.version or ''}".strip(),
-            "python3-venv is not installed.",
+            "Python's ensurepip is missing, although python3-venv is installed."
+            if _is_installed(host, "python3-venv")
+            else "python3-venv is not installed.",
             "It is needed to create the training environment if no image is used.",
             [(host.python.path or "python3", "ensurepip is missing")],
-            install("Install python3-venv.", "python3-venv"),
+            _installing(host, "Install python3-venv.", "python3-venv", f"python{_minor(host)}-venv"),
         ),
+    )
+
+
+def _minor(host: Host) -> str:
+    """`3.12` of the system's Python."""
+    return ".".join(map(str, cards.numbers(host.python.version)[:2]))
+
+
+def _is_installed(host: Host, package: str) -> bool:
+    return any(row.name == package for row in packages(host, package))
+
+
+def _installing(host: Host, text: str, package: str, files: str, verify: tuple[str, ...] = ()) -> Fix:
+    """Install the package, or where dpkg has it already, the one that its missing files belong to again."""
+    if not _is_installed(host, package):
+        return install(text, package, verify=verify)
+    return command(
+        f"{package} is installed, but its files are missing: install them again.",
+        *("apt-get", "install", "--reinstall", files),
+        sudo=True,
+        verify=verify,
     )

@@ -71,6 +71,12 @@ def _grant_access(host: Host, node: DeviceNode) -> Fix:
         return by_hand(_from_the_host(host, node))
     if _in_database_only(host, node.group_name):
         return by_hand(f"{name} is already in {node.group_name}: log out and log in again.", relogin=True)
+    if {"render", "video"} <= set(host.person.database_groups or ()):
+        return by_hand(
+            f"{name} is in render and video, which {node.path} does not let in: it should belong to render with mode "
+            "0660. Look for a rule about it in /etc/udev/rules.d, then run `sudo udevadm control --reload` and `sudo "
+            "udevadm trigger`."
+        )
     return command(
         f"Add {name} to the groups render and video, then log in again.",
         *("usermod", "-aG", "render,video", name),
@@ -177,7 +183,7 @@ def render_access(host: Host, catalogue: Catalogue) -> Verdict:
         return (
             error(
                 "/dev/dri",
-                "The card's render node /dev/dri/renderD* is missing in this container.",
+                "The card's render node is missing in this container.",
                 "ROCm allocates the card's memory through it; without it PyTorch finds no GPU.",
                 [("/dev/dri", ", ".join(row.path for row in host.amd.render) or "no render node")],
                 by_hand(

@@ -130,6 +130,19 @@ FAULTS = (
         WARN,
         "hipcc 5.7.1-3, rocm-cmake 6.0.0-1",
     ),
+    # in the groups, and the node is another's: usermod would change nothing
+    Fault(
+        "rocm.kfd-access",
+        but(A, amd={"kfd": kfd(usable=False, group=0, group_name="root", mode=0o600)}),
+        FAIL,
+        "alex lacks permission for /dev/kfd (not in group root)",
+    ),
+    Fault(
+        "python.venv",
+        but(N, python={"venv": False}, apt={"packages": (package("python3-venv", "3.12.3-0ubuntu2"),)}),
+        WARN,
+        "although python3-venv is installed",
+    ),
     Fault("rocm.path", but(A, amd={"rocm": (ROCM_72,)}), WARN, "not on PATH"),
     Fault("rocm.override", environ(A, HSA_OVERRIDE_GFX_VERSION="10.3.0"), WARN, "the card is gfx1100"),
     Fault("rocm.override", environ(A, HSA_OVERRIDE_GFX_VERSION="11.0.0"), PASS, "is the architecture of the card"),
