@@ -42,7 +42,7 @@ def make_plan(host: Host, catalogue: Catalogue, target: PlanTarget, without: tup
     """
     windows = refusals.under_windows(host)
     if windows and host.wsl is not None and host.nvidia.nvml and not refusals.machine(host, catalogue):
-        return _new_plan(host, target, None, _plan_in_wsl(host, catalogue))
+        return _new_plan(host, target, None, _plan_in_wsl(host, catalogue, target))
     if windows:
         return _refusal_plan(host, target, None, (windows,))
     if host.cards is None:
@@ -67,13 +67,18 @@ def make_plan(host: Host, catalogue: Catalogue, target: PlanTarget, without: tup
     return seal(msgspec.structs.replace(_new_plan(host, target, vendor, part), without=without))
 
 
-def _plan_in_wsl(host: Host, catalogue: Catalogue) -> PlanPart:
-    """A card that works through Windows' driver: only what training needs besides it."""
+def _plan_in_wsl(host: Host, catalogue: Catalogue, target: PlanTarget) -> PlanPart:
+    """A card that works through Windows' driver: only what training needs besides it, and an engine that is here."""
     names = ", ".join(gpu.name or "NVIDIA GPU" for gpu in host.nvidia.nvml or ())
     driver = host.nvidia.nvml_driver
     note = f"This is WSL: {names} works through the driver in Windows ({driver}); no driver is installed here."
-    needs = training_needs.plan(host, catalogue)
-    return msgspec.structs.replace(needs, notes=(note, *needs.notes))
+    parts = [training_needs.plan(host, catalogue)]
+    if host.docker.kind not in (None, "desktop"):
+        parts.insert(0, container_engine.plan(host, catalogue, target, PlanVendor.NVIDIA))
+    return PlanPart(
+        steps=tuple(step for part in parts for step in part.steps),
+        notes=(note, *(words for part in parts for words in part.notes)),
+    )
 
 
 def _has_nvidia(host: Host) -> bool:

@@ -53,6 +53,15 @@ def test_the_plan_for_a_working_card_in_wsl_installs_no_driver() -> None:
     assert [step.id for step in found.steps if step.state is State.TODO] == ["python-venv"]
 
 
+def test_the_plan_in_wsl_configures_an_engine_that_is_there_and_installs_none() -> None:
+    engine = Docker(kind="docker-ce", answers=True, runtimes=("runc",), version="28.5.1", installed=("docker-ce",))
+    host = but(working(), docker=engine)
+    assert "container.toolkit" in findings(host)
+    assert {"container-toolkit", "docker-runtime"} <= {step.id for step in plan(host).open_steps()}
+    for other in (Docker(), Docker(kind="desktop", answers=True)):
+        assert not [step.id for step in plan(but(host, docker=other)).steps if "docker" in step.id or "cdi" in step.id]
+
+
 def test_no_fix_in_a_container_passes_the_overflow_group() -> None:
     for virtualisation in ("podman", "docker", "lxc", "container-other"):
         fix = findings(inside(virtualisation, 65534, "nogroup"))["rocm.kfd-access"].fix
