@@ -108,12 +108,16 @@ def _program(row: object, who: Identities) -> dict[str, str]:
 
 
 def cdi(value: str, who: Identities) -> str:
-    """CDI's version, the kind and the driver's version, in the file's own format."""
-    (kind, version), schema = nvidia.parse_cdi(value), nvidia.parse_cdi_schema(value)
-    kept = {"cdiVersion": schema} if schema else {}
+    """CDI's version, the kind, the driver's version and the cards' device files, in the file's own format."""
+    (kind, version), schema, nodes = (
+        nvidia.parse_cdi(value),
+        nvidia.parse_cdi_schema(value),
+        nvidia.parse_cdi_nodes(value),
+    )
+    kept: dict[str, Any] = {"cdiVersion": schema} if schema else {}
     kept |= {"kind": kind if kind and kind.startswith(("nvidia.com/", "amd.com/")) else REDACTED}
     if version:
         kept["library"] = f"libcuda.so.{version}"
     if value.lstrip().startswith("{"):
-        return _json(kept) + "\n"
-    return join(f"{name}: {found}" for name, found in kept.items())
+        return _json(kept | {"deviceNodes": [{"path": node} for node in nodes]}) + "\n"
+    return join((*(f"{name}: {found}" for name, found in kept.items()), *(f"- path: {node}" for node in nodes)))

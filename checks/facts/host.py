@@ -237,7 +237,8 @@ class Nvidia(Frozen, frozen=True):
     `nvml_problem`: None if NVML responded; else absent, timed-out, asleep, mismatch, lost or NVML's message.
     `libcuda` are the paths of libcuda.so.1 in the loader's folders; more than one can be a fault.
     `cdi_specs` are paths; `cdi_versions` pairs such a path with the driver version in its library names, `cdi_schemas`
-    with the version of the CDI specification that an engine must know to read it.
+    with the version of the CDI specification that an engine must know to read it, `cdi_missing` with a device file of
+    a card that it names and that does not exist.
     `libcuda_versions` pairs such a path with its version; `compat_folders` are cuda-compat folders listed in
     /etc/ld.so.conf.d. `firmware` are the versions of GSP firmware under /lib/firmware/nvidia.
     `nvswitches` counts NVSwitch chips; `fabric_manager`: its service is active. `no_cgroups` as in
@@ -259,6 +260,7 @@ class Nvidia(Frozen, frozen=True):
     cdi_specs: tuple[str, ...] | None = None
     cdi_versions: tuple[tuple[str, str], ...] | None = None
     cdi_schemas: tuple[tuple[str, str], ...] | None = None
+    cdi_missing: tuple[tuple[str, str], ...] | None = None
     libcuda_versions: tuple[tuple[str, str], ...] | None = None
     compat_folders: tuple[str, ...] | None = None
     firmware: tuple[str, ...] | None = None

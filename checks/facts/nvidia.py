@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from checks.facts.bindings import BindingDocument, parse_document
 from checks.facts.gaps import Gaps, exists, names, target, text, word
@@ -52,6 +53,12 @@ def parse_cdi_schema(content: str) -> str | None:
     used = [since for field, since in _CDI_FIELDS if re.search(rf"[\"']?\b{field}[\"']?\s*:", content)]
     found = [declared[1], *used] if declared else used
     return max(found, key=lambda version: [int(part) for part in version.split(".")], default=None)
+
+
+def parse_cdi_nodes(content: str) -> tuple[str, ...]:
+    """The device files of cards that the description names: /dev/nvidia0, /dev/dri/renderD128."""
+    named = re.findall(r"[\"']?\bpath[\"']?\s*:\s*[\"']?(/dev/(?:nvidia[0-9]+|dri/(?:card|renderD)[0-9]+))\b", content)
+    return tuple(sorted(set(named)))
 
 
 def parse_no_cgroups(content: str) -> bool:
@@ -109,9 +116,10 @@ def read_nvidia(machine: Machine, gaps: Gaps) -> Nvidia:
         device_nodes=None if nodes is None else tuple(f"/dev/{name}" for name in nodes if name.startswith("nvidia")),
         runfile=exists(machine, RUNFILE),
         cuda_toolkits=_toolkits(machine, gaps),
-        cdi_specs=None if specs is None else tuple(path for path, _, _ in specs),
-        cdi_versions=None if specs is None else tuple((path, version) for path, version, _ in specs if version),
-        cdi_schemas=None if specs is None else tuple((path, schema) for path, _, schema in specs if schema),
+        cdi_specs=None if specs is None else tuple(row.path for row in specs),
+        cdi_versions=None if specs is None else tuple((row.path, row.driver) for row in specs if row.driver),
+        cdi_schemas=None if specs is None else tuple((row.path, row.schema) for row in specs if row.schema),
+        cdi_missing=None if specs is None else tuple((row.path, node) for row in specs for node in row.missing),
     )
 
 
@@ -158,8 +166,16 @@ def _switches(machine: Machine, gaps: Gaps) -> int | None:
     return sum(parse_hex(word(machine, f"{DEVICES}/{slot}/vendor", gaps), 4) == "10de" for slot in others)
 
 
-def _cdi(machine: Machine, gaps: Gaps) -> tuple[tuple[str, str | None, str | None], ...] | None:
-    """(path, driver version, CDI version) of each description of NVIDIA's cards."""
+class _Cdi(NamedTuple):
+    """A description of NVIDIA's cards. `missing`: device files in it that do not exist."""
+
+    path: str
+    driver: str | None
+    schema: str | None
+    missing: tuple[str, ...]
+
+
+def _cdi(machine: Machine, gaps: Gaps) -> tuple[_Cdi, ...] | None:
     found = []
     for folder in CDI_FOLDERS:
         held = names(machine, folder, gaps)
@@ -169,5 +185,6 @@ def _cdi(machine: Machine, gaps: Gaps) -> tuple[tuple[str, str | None, str | Non
             content = text(machine, path, gaps, _CDI_LIMIT) or ""
             kind, version = parse_cdi(content)
             if kind and kind.startswith("nvidia.com/"):
-                found.append((path, version, parse_cdi_schema(content)))
+                missing = tuple(node for node in parse_cdi_nodes(content) if not exists(machine, node))
+                found.append(_Cdi(path, version, parse_cdi_schema(content), missing))
     return tuple(found)

@@ -110,7 +110,7 @@ _FACTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"/lib/firmware/nvidia.*", ("nvidia.firmware",)),
     (r"/etc/nvidia-container-runtime/.*", ("nvidia.no_cgroups",)),
     (r"/usr/local", ("nvidia.cuda_toolkits",)),
-    (r"/(?:etc|run)/cdi.*", ("nvidia.cdi_specs", "nvidia.cdi_versions", "nvidia.cdi_schemas")),
+    (r"/(?:etc|run)/cdi.*", ("nvidia.cdi_specs", "nvidia.cdi_versions", "nvidia.cdi_schemas", "nvidia.cdi_missing")),
     (r"/opt.*", ("amd.rocm", "amd.rocm_on_path", *_SMI)),
     (r"docker info", ("docker",)),
     (r".*/docker", ("docker.kind",)),

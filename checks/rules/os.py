@@ -141,8 +141,9 @@ def _container_lost_card(host: Host, kind: str) -> Finding:
         "without the card.",
         [("NVML", host.nvidia.nvml_problem), ("/dev", ", ".join(host.nvidia.device_nodes or ()))],
         by_hand(
-            "Restart the container. To prevent it: start it with CDI, `--device nvidia.com/gpu=all` (see "
-            "container.cgroup-driver on its machine).",
+            "Restart the container. If it never worked: remove `no-cgroups = true` from "
+            "/etc/nvidia-container-runtime/config.toml on its machine. To prevent it: start it with CDI, `--device "
+            "nvidia.com/gpu=all` (see container.cgroup-driver on its machine).",
             verify=("nvidia-smi",),
         ),
     )

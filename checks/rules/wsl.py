@@ -154,8 +154,8 @@ def _no_answer(host: Host, wsl: Wsl, problem: str) -> Finding:
             "The container lacks a part of Windows' driver: /dev/dxg, or the libraries in /usr/lib/wsl.",
             seen,
             by_hand(
-                "Outside, in WSL, `nvidia-smi` must work first. Start the container with `--gpus all`, and with a "
-                "current NVIDIA container toolkit."
+                "Outside, in WSL, `nvidia-smi` must work first, with a current NVIDIA container toolkit and without "
+                "`no-cgroups = true` in /etc/nvidia-container-runtime/config.toml. Start the container with `--gpus all`."
             ),
         )
     if shadowed:

@@ -325,10 +325,29 @@ def cdi(host: Host, catalogue: Catalogue) -> Verdict:
                     ),
                 )
             )
+    # where the driver does not answer, its missing device files are no fault of the description
+    missing = dict(host.nvidia.cdi_missing or ()) if host.nvidia.nvml else {}
+    findings += [_missing_node(path, node) for path, node in missing.items()]
     if findings:
         return tuple(findings)
     return Ok(
         f"One CDI specification: {specs[0]}." if specs else "No CDI specification; the engine uses NVIDIA's runtime."
+    )
+
+
+def _missing_node(path: str, node: str) -> Finding:
+    return warning(
+        f"CDI file {path}",
+        f"The CDI specification names {node}, which does not exist.",
+        "A card was removed, or the device files have other numbers since: containers do not start (`failed to stat CDI "
+        "host device`).",
+        [(path, node), (node, "missing")],
+        command(
+            "Write it again.",
+            *("nvidia-ctk", "cdi", "generate", f"--output={path}"),
+            sudo=True,
+            verify=("nvidia-ctk", "cdi", "list"),
+        ),
     )
 
 
@@ -367,7 +386,9 @@ def _unreadable(host: Host, catalogue: Catalogue, engine: OldEngine, path: str, 
     "Running containers keep access to the card",
     about="With Docker's systemd cgroup driver and NVIDIA's old runtime hook, running containers lose the card at "
     "every `systemctl daemon-reload`: `Failed to initialize NVML: Unknown Error` after some hours. With CDI, which the "
-    "toolkit uses from 1.18 on, the engine manages the devices and containers keep them.",
+    "toolkit uses from 1.18 on, the engine manages the devices and containers keep them. With `no-cgroups = true` in "
+    "the toolkit's config.toml, which only a rootless engine needs, containers of a root engine never get the card: "
+    "the same message, or in WSL `GPU access blocked by the operating system`.",
     by_hand="Install nvidia-container-toolkit 1.18 or newer and use CDI (`--device nvidia.com/gpu=all`), or pass the "
     "device files with `--device`.",
     needs=(needs.NVIDIA_GPU,),
@@ -375,6 +396,8 @@ def _unreadable(host: Host, catalogue: Catalogue, engine: OldEngine, path: str, 
 def cgroup_driver(host: Host, catalogue: Catalogue) -> Verdict:
     if host.docker.cgroup_driver is None or "nvidia" not in (host.docker.runtimes or ()):
         return Skip("NVIDIA's runtime is not set up in Docker.")
+    if host.nvidia.no_cgroups and host.docker.rootless is False and not _gpus_by_cdi(host):
+        return (_no_device_rules(host),)
     if host.docker.cgroup_driver != "systemd" or host.nvidia.cdi_specs:
         return Ok(f"Cgroup driver {host.docker.cgroup_driver}" + (", with CDI." if host.nvidia.cdi_specs else "."))
     return (
@@ -389,5 +412,26 @@ def cgroup_driver(host: Host, catalogue: Catalogue) -> Verdict:
                 sudo=True,
                 verify=("nvidia-ctk", "cdi", "list"),
             ),
+        ),
+    )
+
+
+def _gpus_by_cdi(host: Host) -> bool:
+    """Docker's --gpus uses CDI, and not NVIDIA's hook, from 29.2 on."""
+    return bool(host.nvidia.cdi_specs) and cards.numbers(host.docker.version) >= (29, 2)
+
+
+def _no_device_rules(host: Host) -> Finding:
+    """NVIDIA/nvidia-container-toolkit#381, in WSL #85."""
+    return warning(
+        "docker",
+        "NVIDIA's toolkit is configured for a rootless engine (no-cgroups), but Docker runs as root.",
+        "Containers see the card's device files and may not open them: `Failed to initialize NVML: Unknown Error`.",
+        [("/etc/nvidia-container-runtime/config.toml", "no-cgroups = true"), ("docker info", "not rootless")],
+        command(
+            "Let the toolkit write device rules again.",
+            *("nvidia-ctk", "config", "--set", "nvidia-container-cli.no-cgroups=false", "--in-place"),
+            sudo=True,
+            verify=("docker", "run", "--rm", "--gpus", "all", "ubuntu:24.04", "nvidia-smi"),
         ),
     )

@@ -7,7 +7,14 @@ import json
 import pytest
 
 from checks.facts.amd import parse_gfx, parse_node, parse_smi
-from checks.facts.nvidia import parse_cdi, parse_cdi_schema, parse_library, parse_nvml, parse_proc_version
+from checks.facts.nvidia import (
+    parse_cdi,
+    parse_cdi_nodes,
+    parse_cdi_schema,
+    parse_library,
+    parse_nvml,
+    parse_proc_version,
+)
 from machine.local import ABSENT, TIMED_OUT, Outcome
 
 PROPRIETARY = """NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 18:56:32 UTC 2023
@@ -47,6 +54,19 @@ def test_the_library_on_disk() -> None:
 )
 def test_the_cdi_version_that_a_reader_needs(content: str, schema: str | None) -> None:
     assert parse_cdi_schema(content) == schema
+
+
+def test_the_device_files_of_a_cdi_description() -> None:
+    yaml = (
+        "devices:\n- name: 0\n  containerEdits:\n    deviceNodes:\n    - path: /dev/nvidia0\n      hostPath: /dev/x\n"
+    )
+    yaml += "    - path: /dev/dri/renderD129\n      permissions: rw\n- path: /dev/nvidiactl\n- containerPath: /dev/dri/card9\n"
+    assert parse_cdi_nodes(yaml) == ("/dev/dri/renderD129", "/dev/nvidia0")
+    assert parse_cdi_nodes('{"deviceNodes":[{"path":"/dev/nvidia1"},{"path": "/dev/dri/card0"}]}') == (
+        "/dev/dri/card0",
+        "/dev/nvidia1",
+    )
+    assert parse_cdi_nodes("") == ()
 
 
 def test_cdi_specs_in_both_notations() -> None:

@@ -160,6 +160,13 @@ FAULTS: list[Fault] = [
         WARN,
         "docker 25.0.5",
     ),
+    # NVIDIA/nvidia-container-toolkit#885: rootless podman, driver 560.35.03, a card's node that is no more
+    Fault(
+        "container.cdi",
+        but(N, nvidia={"cdi_missing": (("/etc/cdi/nvidia.yaml", "/dev/dri/renderD129"),)}),
+        WARN,
+        "names /dev/dri/renderD129",
+    ),
     # Docker works, and podman was installed for something else
     Fault(
         "container.cdi",
@@ -176,6 +183,14 @@ FAULTS: list[Fault] = [
     Fault("container.snap", both(**SNAP), WARN, "docker-ce and a snap, and the snap answers"),
     Fault("container.snap", both(running=("docker-ce", "snap")), WARN, "docker-ce answers"),
     Fault("container.snap", both(), PASS, "Two Dockers"),
+    # NVIDIA/nvidia-container-toolkit#381: Docker 25.0.4 as root; #85: in WSL
+    Fault("container.cgroup-driver", but(N, nvidia={"no_cgroups": True}), WARN, "Docker runs as root"),
+    Fault(
+        "container.cgroup-driver",
+        but(working(), docker=N.docker, nvidia={"no_cgroups": True, "container_toolkit": "1.17.8-1"}),
+        WARN,
+        "no-cgroups",
+    ),
     # NVIDIA/nvidia-docker#1637: only the snap
     Fault("container.snap", but(N, docker={"kind": "snap", "installed": ("snap",)}), WARN, "installed as a snap"),
     # ollama/ollama#6685: rootless podman, the node belongs to nobody
@@ -237,6 +252,19 @@ LOOK_ALIKES: list[LookAlike] = [
         "container.cdi",
         but(N, docker={"version": "29.1.3"}, nvidia={"cdi_schemas": (("/run/cdi/nvidia.yaml", "0.7.0"),)}),
         "a current Docker",
+    ),
+    LookAlike(
+        "container.cgroup-driver",
+        but(N, docker={"version": "29.2.0"}, nvidia={"no_cgroups": True}),
+        "Docker 29.2: --gpus uses CDI",
+    ),
+    LookAlike(
+        "container.cgroup-driver", but(N, docker={"rootless": True}, nvidia={"no_cgroups": True}), "a rootless Docker"
+    ),
+    LookAlike(
+        "container.cdi",
+        but(N, nvidia={"nvml": None, "cdi_missing": (("/run/cdi/nvidia.yaml", "/dev/nvidia0"),)}),
+        "the driver does not answer, so its files are missing",
     ),
     LookAlike("container.snap", but(N, docker={"installed": ("docker.io", "podman")}), "podman beside Docker"),
     LookAlike("rocm.kfd-access", but(A, amd={"kfd": kfd(group=65534, usable=True)}), "keep-groups is set"),

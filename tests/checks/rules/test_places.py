@@ -53,7 +53,7 @@ def test_the_plan_for_a_working_card_in_wsl_installs_no_driver() -> None:
     assert [step.id for step in found.steps if step.state is State.TODO] == ["python-venv"]
 
 
-def test_the_plan_in_wsl_configures_an_engine_that_is_there_and_installs_none() -> None:
+def test_the_plan_in_wsl_configures_an_installed_engine_and_installs_none() -> None:
     engine = Docker(kind="docker-ce", answers=True, runtimes=("runc",), version="28.5.1", installed=("docker-ce",))
     host = but(working(), docker=engine)
     assert "container.toolkit" in findings(host)
