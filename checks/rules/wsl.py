@@ -155,7 +155,8 @@ def _no_answer(host: Host, wsl: Wsl, problem: str) -> Finding:
             seen,
             by_hand(
                 "Outside, in WSL, `nvidia-smi` must work first, with a current NVIDIA container toolkit and without "
-                "`no-cgroups = true` in /etc/nvidia-container-runtime/config.toml. Start the container with `--gpus all`."
+                "`no-cgroups = true` in /etc/nvidia-container-runtime/config.toml. Then start the container with "
+                "`--gpus all`."
             ),
         )
     if shadowed:

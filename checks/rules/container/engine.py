@@ -339,8 +339,8 @@ def _missing_node(path: str, node: str) -> Finding:
     return warning(
         f"CDI file {path}",
         f"The CDI specification names {node}, which does not exist.",
-        "A card was removed, or the device files have other numbers since: containers do not start (`failed to stat CDI "
-        "host device`).",
+        "A card was removed, or the device files have other numbers since: containers do not start (`failed to stat "
+        "CDI host device`).",
         [(path, node), (node, "missing")],
         command(
             "Write it again.",

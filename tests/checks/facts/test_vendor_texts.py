@@ -57,10 +57,17 @@ def test_the_cdi_version_that_a_reader_needs(content: str, schema: str | None) -
 
 
 def test_the_device_files_of_a_cdi_description() -> None:
-    yaml = (
-        "devices:\n- name: 0\n  containerEdits:\n    deviceNodes:\n    - path: /dev/nvidia0\n      hostPath: /dev/x\n"
-    )
-    yaml += "    - path: /dev/dri/renderD129\n      permissions: rw\n- path: /dev/nvidiactl\n- containerPath: /dev/dri/card9\n"
+    yaml = """devices:
+- name: 0
+  containerEdits:
+    deviceNodes:
+    - path: /dev/nvidia0
+      hostPath: /dev/x
+    - path: /dev/dri/renderD129
+      permissions: rw
+- path: /dev/nvidiactl
+- containerPath: /dev/dri/card9
+"""
     assert parse_cdi_nodes(yaml) == ("/dev/dri/renderD129", "/dev/nvidia0")
     assert parse_cdi_nodes('{"deviceNodes":[{"path":"/dev/nvidia1"},{"path": "/dev/dri/card0"}]}') == (
         "/dev/dri/card0",
