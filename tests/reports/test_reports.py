@@ -64,6 +64,8 @@ DOCTOR = """machine: Ubuntu
 ! python3-venv is not installed.
   python.venv, Python 3.12
 
+i The card has no
+  BF16. (gpu.heat)
 ✗ 113 checks: 2 failed, 1 warning, 54 passed.
 ? 3 unknown: gpu.supported, gpu.vram,
   gpu.bf16, gpu.mig (-v shows why).
@@ -78,6 +80,7 @@ Next: gpu-setup plan
         (Right(cause=(("gpu.xid",),), help=(("switch the machine off",),)), Verdict.right),
         (Right(cause=(("gpu.aer", "driver.nvml"),)), Verdict.right),
         (Right(cause=(("gpu.xid",),), help=(("reseat",),)), Verdict.partly),
+        (Right(cause=(("gpu.heat",),)), Verdict.right),
         (Right(cause=(("gpu.bf16", "gpu.mig"),)), Verdict.silent),
         (Right(cause=(("gpu.aer",),), help=(("machine off",),)), Verdict.silent),
         (Right(cause=(("gpu.xid",),), never=("the card is lost",)), Verdict.wrong),
