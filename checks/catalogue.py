@@ -470,12 +470,14 @@ class Catalogue(TableRow, frozen=True, kw_only=True, dict=True):
         return exact or max(named, key=lambda pair: pair[0], default=(0, None))[1]
 
     def _as_reported(self, card: Card, target: str | None, name: str | None) -> Card:
-        """The card as its driver describes it, where that differs."""
+        """The card as its driver describes it, where that differs. Of a known card, an unheard-of target is damage."""
         if card.generation == NEWER and name:
             card = msgspec.structs.replace(card, name=name.removeprefix("NVIDIA "))
         if not target or target == card.target:
             return card
         same = [row for row in self.chips if row.vendor == card.vendor and row.target == target]
+        if not same and card.generation != NEWER:
+            return card
         return msgspec.structs.replace(
             card,
             target=target,

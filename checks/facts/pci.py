@@ -65,15 +65,23 @@ def read_cards(machine: Machine, gaps: Gaps) -> tuple[PciCard, ...] | None:
 def as_reported(
     cards: tuple[PciCard, ...] | None, gpus: tuple[NvmlGpu, ...], nodes: tuple[KfdNode, ...]
 ) -> tuple[PciCard, ...] | None:
-    """The cards with what their drivers say they are."""
-    said = {_place(gpu.slot): (gpu.compute_capability, gpu.name) for gpu in gpus if gpu.slot}
-    said.update({_place(node.slot): (node.gfx, None) for node in nodes if node.slot})
+    """The cards with what their drivers say they are; a value of another form is damaged, and left out."""
+    said = {
+        _place(gpu.slot): (_form(r"[1-9][0-9]?\.[0-9]", gpu.compute_capability), gpu.name) for gpu in gpus if gpu.slot
+    }
+    said.update(
+        {_place(node.slot): (_form(r"gfx[1-9][0-9]?[0-9a-f]{2}", node.gfx), None) for node in nodes if node.slot}
+    )
     return cards and tuple(
         msgspec.structs.replace(card, reported_target=said[place][0], reported_name=said[place][1])
         if (place := _place(card.slot)) in said
         else card
         for card in cards
     )
+
+
+def _form(pattern: str, value: str | None) -> str | None:
+    return value if value and re.fullmatch(pattern, value) else None
 
 
 def _place(slot: str) -> str:

@@ -73,16 +73,25 @@ def command(
 
     from checks.catalogue import catalogue
     from checks.facts.read import read_host
+    from checks.rules.cards import name, training
     from harness.jobs.default_recipe import REFERENCE
     from harness.memory.available import available_memory, find_card
     from harness.memory.fit import FitOptions, predict_fit
     from harness.recipe.loader import load_recipe
-    from machine.errors import BAD_ANSWER, FINE
+    from machine.errors import BAD_ANSWER, FINE, BadUsage
 
     recipe = load_recipe(recipe_name or REFERENCE)
     if card is not None:
         find_card(card, catalogue(), vram)
-    room = available_memory(card, read_host(open_machine(recording)), catalogue(), vram)
+    host = read_host(open_machine(recording))
+    room = available_memory(card, host, catalogue(), vram)
+    if room is None and (ours := training(host, catalogue())):
+        raise BadUsage(
+            "fit.memory",
+            f"The memory size of {', '.join(name(each, catalogue()) for each in ours)} is not known.",
+            "No driver reports it, and no table here has it.",
+            "gpu-setup fit --vram GIB",
+        )
     answer = predict_fit(recipe, msgspec.convert(changes, FitOptions), room)
 
     def text() -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from checks.catalogue import Card, Catalogue
@@ -85,24 +87,14 @@ def find_card(name: str, catalogue: Catalogue, size: float | None = None) -> Car
 
     `size`: its memory in GiB, where the name alone fits cards with different memory.
     """
-    wanted = _words(name)
-    rows = (row for row in catalogue.cards if wanted <= _words(row.name))
-    others = (catalogue.card(*key) for key, known in named_devices() if wanted <= _words(known))
-    holding = [(row, _words(row.name)) for row in (*rows, *others) if row and wanted and wanted <= _words(row.name)]
-    fewest = min((len(words) for _, words in holding), default=0)
-    # several ids have one name
-    found = list({row.name: row for row, words in reversed(holding) if len(words) == fewest}.values())[::-1]
+    holding = _named(_words(name), _words, catalogue) or _named(_parts(name), _parts, catalogue)
+    fewest = min((len(words) for words in holding.values()), default=0)
+    found = [row for row, words in holding.items() if len(words) == fewest]
+    if not any(row.vram_gb for row in found):
+        # a name that is also the beginning of those with a size, as H100
+        found = [row for row in holding if row.vram_gb] or found
     if not found:
-        names = (*(row.name for row in catalogue.cards), *(each for _, each in named_devices()))
-        known = {_plain(each): each for each in names}
-        near = difflib.get_close_matches(_plain(name), known, n=3)
-        raise BadUsage(
-            "fit.card",
-            f"No card is called “{name}”."
-            + (f" Did you mean {' or '.join(known[each] for each in near)}?" if near else ""),
-            "Cards are called as in the PCI id database, such as RTX 4070, RTX 3090, RX 7900 XT and PRO W7900.",
-            f"gpu-setup fit --card '{known[near[0]] if near else 'RTX 3090'}'",
-        )
+        raise _unknown_name(name, catalogue)
     if size is None and len({row.vram_gb for row in found}) > 1:
         listed = ", ".join(row.name for row in found)
         raise BadUsage(
@@ -114,9 +106,38 @@ def find_card(name: str, catalogue: Catalogue, size: float | None = None) -> Car
     return found[0]
 
 
+def _named(
+    wanted: frozenset[str], words_of: Callable[[str], frozenset[str]], catalogue: Catalogue
+) -> dict[Card, frozenset[str]]:
+    """The cards whose names have these words, and the words of their names; each name once."""
+    if not wanted:
+        return {}
+    listed = [row for row in catalogue.cards if wanted <= words_of(row.name)]
+    others = (catalogue.card(*key) for key, known in named_devices() if wanted <= words_of(known))
+    found = {row.name: row for row in reversed([*listed, *(row for row in others if row)])}
+    return {row: words for row in reversed(found.values()) if wanted <= (words := words_of(row.name))}
+
+
+def _unknown_name(name: str, catalogue: Catalogue) -> BadUsage:
+    names = (*(row.name for row in catalogue.cards), *(each for _, each in named_devices()))
+    known = {_plain(each): each for each in names}
+    near = [known[each] for each in difflib.get_close_matches(_plain(name), known, n=3)] if name.strip() else []
+    return BadUsage(
+        "fit.card",
+        f"No card is called “{name}”." + (f" Did you mean {' or '.join(near)}?" if near else ""),
+        "Cards are called as in the PCI id database, such as RTX 4070, RTX 3090, RX 7900 XT and PRO W7900.",
+        f"gpu-setup fit --card '{near[0] if near else 'RTX 3090'}'",
+    )
+
+
 def _words(name: str) -> frozenset[str]:
     parts = name.lower().replace("-", " ").replace("(", " ").replace(")", " ").replace("/", " ").split()
     return frozenset(part for part in parts if part not in _FILLER_WORDS) or frozenset(parts)
+
+
+def _parts(name: str) -> frozenset[str]:
+    """The words without regard to spaces between letters and figures: 6700xt, RTX4070."""
+    return _words(re.sub(r"(?<=[a-z])(?=[0-9])|(?<=[0-9])(?=[a-z])", " ", name.lower()))
 
 
 def _plain(name: str) -> str:

@@ -115,7 +115,8 @@ def supported(host: Host, catalogue: Catalogue) -> Verdict:
                 findings.append(_unofficial(card, row, catalogue))
     if findings:
         return tuple(findings)
-    if unlisted:
+    # beside a card that trains, an unknown one of AMD's is usually the CPU's own graphics
+    if unlisted and not (fine and all(card.vendor == cards.AMD for card in unlisted)):
         return _unknown(unlisted, catalogue)
     return Ok("A stack supports " + ", ".join(fine) + ".") if fine else Skip(cards.none_of(host, catalogue))
 

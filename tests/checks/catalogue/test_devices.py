@@ -225,6 +225,24 @@ def test_what_the_drivers_report_is_part_of_the_card() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("said", ["8", "8.6.0", "0.0", "-1.0", "86", "x", ""])
+def test_a_damaged_capability_is_left_out(said: str) -> None:
+    gpu = NvmlGpu(slot="0000:01:00.0", name="x", compute_capability=said)
+    (found,) = as_reported((nvidia_card(),), (gpu,), (KfdNode(1, "gfx", "0000:09:00.0"),)) or ()
+    assert found.reported_target is None
+
+
+def test_an_unheard_of_target_of_a_known_card_is_damage() -> None:
+    assert card("10de:2786", None, "3.9").target == "8.9"
+    assert card("1002:744c", "c8", "gfx1999").target == "gfx1100"
+
+
+def test_unknown_graphics_beside_a_card_that_trains_are_no_alarm() -> None:
+    host = but(healthy_nvidia(), cards=(nvidia_card(), nvidia_card(slot="0000:0e:00.0", vendor="1002", device="ffff")))
+    assert judge(CHECKS["gpu.supported"], host, catalogue()).status is Status.PASS
+    assert make_plan(host, catalogue(), PlanTarget()).vendor == "nvidia"
+
+
 @pytest.mark.long
 def test_no_gpu_of_the_database_is_silent() -> None:
     """Each id is known with a reason or a stack, or is said to be newer; none of it is an exception."""

@@ -56,6 +56,18 @@ def test_without_a_card_there_is_a_prediction_and_no_verdict(capfd: pytest.Captu
     assert code == 0 and data["fits"] is None and data["card_bytes"] is None and data["total_bytes"] > 14e9
 
 
+def test_a_card_of_unknown_size_is_named_and_its_size_asked_for(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    # an RTX 5060 Ti without a driver: 8 or 16 GiB
+    machine = tmp_path / "new.machine"
+    machine.write_text(Path(machine_path("rtx3090ti-fresh")).read_text("utf-8").replace("0x2203", "0x2d04"), "utf-8")
+    code, document = asked(capfd, "--machine", str(machine))
+    assert code == 2 and "RTX 5060 Ti" in document["errors"][0]["what"]  # type: ignore[index]
+    code, document = asked(capfd, "--machine", str(machine), "--vram", "16", "--seq", "2048", "--batch", "1")
+    assert code == 0
+
+
 def test_the_card_of_a_recorded_machine_is_used(capfd: pytest.CaptureFixture[str]) -> None:
     code, document = asked(capfd, "--machine", machine_path("rtx3090-healthy"))
     data = document["data"]

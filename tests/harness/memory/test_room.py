@@ -11,6 +11,7 @@ from checks.facts.read import read_host
 from harness.memory.available import AvailableMemory, available_memory, find_card
 from machine.errors import BadUsage
 from machine.recording import RecordedMachine
+from tests.recorded_machines import load
 
 Load = Callable[[str], RecordedMachine]
 
@@ -26,6 +27,14 @@ Load = Callable[[str], RecordedMachine]
         ("RTX 6000 Ada", "RTX 6000 Ada"),
         ("T4", "Tesla T4"),
         ("MI300X", "Instinct MI300X"),
+        # cards without a row of their own
+        ("RTX 4070", "RTX 4070"),
+        ("rtx4070", "RTX 4070"),
+        ("4070ti", "RTX 4070 Ti"),
+        ("4090 laptop", "RTX 4090 Laptop GPU"),
+        ("6700xt", "Radeon RX 6700 XT"),
+        ("RTX A4000", "RTX A4000"),
+        ("P40", "Tesla P40"),
     ],
 )
 def test_a_card_is_found_as_people_write_it(asked: str, name: str) -> None:
@@ -49,14 +58,25 @@ def test_a_name_for_two_sizes_asks_which() -> None:
         find_card("RTX 4060 Ti", catalogue())
 
 
+def test_the_beginning_of_several_names_asks_which() -> None:
+    with pytest.raises(BadUsage, match=r"H100 PCIe.*H100 SXM5 94GB"):
+        find_card("H100", catalogue())
+
+
+def test_a_size_that_no_table_has_can_be_given() -> None:
+    with pytest.raises(BadUsage, match="RTX 5060 Ti") as told:
+        room("RTX 5060 Ti", "no-gpu")
+    assert told.value.next == "gpu-setup fit --card 'RTX 5060 Ti' --vram GIB"
+    found = available_memory("RTX 5060 Ti", read_host(load("no-gpu")), catalogue(), 16)
+    assert found and (found.card, found.bytes, found.here) == ("RTX 5060 Ti", 16 * 2**30 - 500_000_000, False)
+
+
 def test_shared_memory_is_not_guessed() -> None:
     with pytest.raises(BadUsage, match="not known"):
         room("Radeon 8060S Graphics", "no-gpu")
 
 
 def room(name: str | None, recorded: str) -> AvailableMemory | None:
-    from tests.recorded_machines import load
-
     return available_memory(name, read_host(load(recorded)), catalogue())
 
 
