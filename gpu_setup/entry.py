@@ -42,7 +42,7 @@ def open_closed_streams() -> None:
 def main() -> None:
     """Clean the path, run the command line, exit with its status."""
     # modules and tables are kept: with Python's threshold of 700 new objects, looking for garbage takes 4 ms of a start
-    gc.set_threshold(10_000, *gc.get_threshold()[1:])
+    gc.set_threshold(100_000, *gc.get_threshold()[1:])
     open_closed_streams()
     try:
         cwd = os.getcwd()

@@ -118,17 +118,27 @@ def parse_dates(content: str) -> tuple[tuple[str, int], ...]:
 
 def parse_log(content: str) -> tuple[str, ...]:
     """The relevant lines of `journalctl -o short-monotonic` or `dmesg`, without the host's name, newest last."""
-    found, stamp, relevant = [], "", False
+    found, stamp, relevant, skipped = [], "", False, ""
     for line in content.splitlines():
+        indented = line[:1].isspace()
+        if not indented and not is_relevant(line):
+            # most lines are such: their time (`[ 1.2]`, `Nov 30 …`) is read only where a later line of theirs needs it
+            skipped = line if line[:1] == "[" or line[3:4] == " " else skipped
+            continue
+        if indented and (match := _LINE.match(skipped)):
+            stamp, relevant = _time(match), False
         match = _LINE.match(line)
         # the later lines of one message (NVRM's `fallen off the bus`) are indented and have no time of their own
-        message = match[2] if match else line.strip() if line[:1].isspace() else ""
+        message = match[2] if match else line.strip() if indented else ""
         if match:
-            stamp = match[1] if match[1].startswith("[") else f"[{match[1]}]"
-            relevant = is_relevant(message)
+            stamp, relevant, skipped = _time(match), is_relevant(message), ""
         if stamp and message and (relevant or is_relevant(message)):
             found.append(f"{stamp} {message}")
     return tuple(found if len(found) <= _MOST_LINES else _without_floods(found)[-_MOST_LINES:])
+
+
+def _time(match: re.Match[str]) -> str:
+    return match[1] if match[1].startswith("[") else f"[{match[1]}]"
 
 
 def _without_floods(lines: list[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,6 +28,9 @@ class Action(NamedTuple):
 
 
 def command_text(argv: Iterable[str], sudo: bool = False) -> str:
+    # only where there is something to fix
+    import shlex
+
     return shlex.join([*(["sudo"] if sudo else []), *argv])
 
 
