@@ -22,6 +22,8 @@ _WRITERS = (
     *("nvidia-prime", "system76-power", "EnvyControl", "supergfxd", "optimus-manager"),
     *("bumblebee", "nvidia-installer"),
 )
+# the module that reserves cards for virtual machines, by its option `ids`
+_VFIO = ("vfio-pci", "vfio_pci")
 _SUFFIX = lazy_pattern(r"\.ko(?:\.(?:zst|xz|gz))?$")
 # folders under /lib/modules/RELEASE: DKMS's, NVIDIA's installer's and mainline's own
 _FOLDERS: tuple[tuple[str, ModuleOrigin], ...] = (
@@ -101,11 +103,11 @@ def parse_writer(file: str, content: str) -> str | None:
 
 
 def parse_options(content: str) -> tuple[tuple[str, str], ...]:
-    """(module, option) of the `options MODULE A=1 B=2` lines of a modprobe.d(5) file about GPU modules."""
+    """(module, option) of the `options MODULE A=1 B=2` lines of a modprobe.d(5) file about GPU modules and vfio-pci."""
     found = []
     for line in content.replace("\\\n", " ").splitlines():
         words = line.split()
-        if len(words) > 2 and words[0] == "options" and _GPU_MODULE.fullmatch(words[1]):
+        if len(words) > 2 and words[0] == "options" and (_GPU_MODULE.fullmatch(words[1]) or words[1] in _VFIO):
             found += [(words[1].replace("-", "_"), word) for word in words[2:]]
     return tuple(found)
 

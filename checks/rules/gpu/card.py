@@ -7,7 +7,8 @@ from checks.devices import source
 from checks.facts.host import ASLEEP, Host, PciCard
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs, next_boot, wsl
-from checks.rules.finding import by_hand, cannot_determine, command, error, hardware, info, warning
+from checks.rules.finding import bound_to, by_hand, cannot_determine, command, error, hardware, info, warning
+from checks.rules.installed import nvidia_driver
 
 # What the article promises: QLoRA of a 7B model on one card with 16 GiB. Bytes, with some room below, because such a
 # card reports between 15.9 and 17.2 billion (ECC, reserved memory).
@@ -234,7 +235,8 @@ def memory(card: PciCard, host: Host, catalogue: Catalogue) -> tuple[float | Non
     "gpu.kept-for-vm",
     "No card is reserved for a virtual machine",
     about="A card bound to vfio-pci is reserved for a virtual machine. That is usually intended, so it is "
-    "informational only, and the other checks ignore the card.",
+    "informational only, and the other checks ignore the card. A warning where it is the only card and the vendor's "
+    "driver or ROCm is installed: then programs of this system were to use it.",
     by_hand="To get the card back, remove its ids from the vfio options in /etc/modprobe.d and from the kernel command "
     "line, run `sudo update-initramfs -u` and reboot.",
 )
@@ -246,15 +248,27 @@ def reserved_for_vm(host: Host, catalogue: Catalogue) -> Verdict:
         )
     if not reserved:
         return Ok("No card is bound to vfio-pci.")
-    return tuple(
-        info(
-            cards.subject(card, catalogue),
-            "The card is reserved for a virtual machine.",
-            f"It is bound to {card.driver}, so programs on this system cannot use it.",
-            [(f"/sys/bus/pci/devices/{card.slot}/driver", card.driver)],
-            by_hand("Leave it, or return the card to this system: gpu-setup doctor --explain gpu.kept-for-vm."),
-        )
-        for card in reserved
+    return tuple(_reserved(host, catalogue, card) for card in reserved)
+
+
+def _reserved(host: Host, catalogue: Catalogue, card: PciCard) -> Finding:
+    wanted = nvidia_driver(host) if card.vendor == cards.NVIDIA else host.amd.rocm
+    missed = bool(wanted) and not cards.training(host, catalogue)
+    id = f"{card.vendor}:{card.device}"
+    options = [(file, f"options {module} {option}") for module, option, file in host.kernel.module_options or ()]
+    places = [(file, word) for file, word in options if "vfio" in word and id in word.lower()]
+    places += [
+        ("/proc/cmdline", word)
+        for word in host.kernel.cmdline or ()
+        if word.startswith("vfio-pci.ids=") and id in word.lower()
+    ]
+    where = f"remove {id} from {' and '.join(file for file, _ in places)}" if places else "release it from vfio-pci"
+    return (warning if missed else info)(
+        cards.subject(card, catalogue),
+        "The card is reserved for a virtual machine.",
+        f"It is bound to {card.driver}, so programs on this system cannot use it.",
+        [bound_to(card), *places],
+        by_hand(f"If a virtual machine uses it, leave it. Otherwise {where}, rebuild the initramfs and reboot."),
     )
 
 

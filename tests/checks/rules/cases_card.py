@@ -51,7 +51,20 @@ FAULTS = (
         WARN,
         "8 GiB",
     ),
-    Fault("gpu.kept-for-vm", but(N, cards=(nvidia_card(driver="vfio-pci"),)), PASS, "reserved for a virtual machine"),
+    # the driver is installed, so this system was to use its only card
+    Fault("gpu.kept-for-vm", but(N, cards=(nvidia_card(driver="vfio-pci"),)), WARN, "reserved for a virtual machine"),
+    Fault(
+        "gpu.kept-for-vm",
+        but(no_gpu(), cards=(nvidia_card(driver="vfio-pci"),)),
+        PASS,
+        "reserved for a virtual machine",
+    ),
+    Fault(
+        "gpu.kept-for-vm",
+        but(N, cards=(nvidia_card(), nvidia_card(slot="0000:41:00.0", driver="vfio-pci"))),
+        PASS,
+        "reserved for a virtual machine",
+    ),
     Fault("gpu.integrated-beside", beside_raphael(2, 1), WARN, "uses the integrated graphics as device 0"),
     Fault("gpu.integrated-beside", beside_raphael(1, 2), PASS, "also lists the integrated graphics"),
     Fault("gpu.compute-mode", but(N, nvidia={"nvml": (nvml(compute_mode="prohibited"),)}), FAIL, "refuse all compute"),

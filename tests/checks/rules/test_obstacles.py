@@ -440,6 +440,14 @@ ROWS = (
             "sources": (AptSource(file="/etc/apt/sources.list.d/rocm.list", suite="noble", owner="amd-rocm",
                                   uri="https://repo.radeon.com/rocm/apt/7.1"),)}),
         "is for Ubuntu 24.04 (noble), this is Ubuntu 25.04", ("one source",), ("gpu-setup apply",)),
+    # left from a guide to pass cards through
+    Row("vfio.conf, and the driver is installed", "gpu.kept-for-vm",
+        but(N, cards=(nvidia_card(driver="vfio-pci"),), kernel={
+            "module_options": (("vfio_pci", "ids=10de:2204,10de:1aef", "/etc/modprobe.d/vfio.conf"),)}),
+        "reserved for a virtual machine", ("remove 10de:2204 from /etc/modprobe.d/vfio.conf", "leave it")),
+    Row("the kernel command line", "gpu.kept-for-vm",
+        but(N, cards=(nvidia_card(driver="vfio-pci"),), kernel={"cmdline": ("ro", "vfio-pci.ids=10de:2204")}),
+        "reserved for a virtual machine", ("remove 10de:2204 from /proc/cmdline",)),
     # ROCm/rocm-install-on-linux#583
     Row("rocm-install-on-linux#583", "apt.amd-pin",
         but(A, apt={"packages": (package("rocminfo", "5.7.1-3build1"),), "sources": (
