@@ -78,7 +78,7 @@ def _free(host: Host, slot: str) -> int | None:
 
 def _conditions(host: Host) -> tuple[str, ...]:
     cards = [f"{card.slot} {card.vendor}:{card.device}:{card.revision} {card.driver}" for card in host.cards or ()]
-    drivers = (host.nvidia.module_version, host.amd.module_version, host.kernel.release)
+    drivers = (host.nvidia.module_version or host.nvidia.nvml_driver, host.amd.module_version, host.kernel.release)
     return (*cards, *(driver or "none" for driver in drivers))
 
 

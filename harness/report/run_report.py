@@ -171,7 +171,7 @@ def summarise_host(host: Host, catalogue: Catalogue) -> HostSummary:
         cores=host.resources.cores,
         memory_bytes=host.resources.memory_total,
         cards=tuple(cards.name(card, catalogue) for card in host.cards or ()),
-        driver=host.nvidia.module_version or host.amd.module_version,
+        driver=host.nvidia.module_version or host.amd.module_version or host.nvidia.nvml_driver,
         stub=host.nvidia.stub or host.amd.stub,
         power_limit_watts=_power_limit(host),
     )

@@ -93,19 +93,19 @@ def snap(host: Host, catalogue: Catalogue) -> Verdict:
 
 def _two_dockers(docker: Docker, other: str, seen: list[Seen]) -> Finding:
     """The snap beside another Docker: which of them answers, and how to leave the snap."""
-    answers = docker.kind == "snap"
-    if not answers and "snap" not in docker.running:
+    who = None if docker.root_dir is None else "the snap" if docker.kind == "snap" else other
+    answers = f"and {who} answers" if who else "and which one answers could not be read"
+    if who == other and "snap" not in docker.running:
         return info(
             "docker",
-            f"Two Dockers are installed, {other} and a snap; {other} answers.",
+            f"Two Dockers are installed, {other} and a snap, {answers}.",
             "The snap can take over /run/docker.sock if it is started.",
             seen,
             command("If you do not need it: remove the snap.", "snap", "remove", "docker", sudo=True),
         )
     return warning(
         "docker",
-        f"Two Dockers are installed, {other} and a snap, and {'the snap' if answers else other} answers"
-        + (" now." if docker.answers else "."),
+        f"Two Dockers are installed, {other} and a snap, {answers}.",
         f"Both use /run/docker.sock. What the toolkits write to /etc/docker is read only by {other}, and each has its "
         "own images and volumes.",
         seen,

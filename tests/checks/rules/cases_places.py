@@ -182,7 +182,14 @@ FAULTS: list[Fault] = [
     # NVIDIA/nvidia-container-toolkit#1092 and askubuntu's many: the installer's snap beside docker-ce
     Fault("container.snap", both(**SNAP), WARN, "docker-ce and a snap, and the snap answers"),
     Fault("container.snap", both(running=("docker-ce", "snap")), WARN, "docker-ce answers"),
-    Fault("container.snap", both(), PASS, "Two Dockers"),
+    Fault("container.snap", both(), PASS, "and docker-ce answers"),
+    # who is not in the group docker cannot ask
+    Fault(
+        "container.snap",
+        both(answers=False, problem="permission-denied", root_dir=None, running=("docker-ce", "snap")),
+        WARN,
+        "which one answers could not be read",
+    ),
     # NVIDIA/nvidia-container-toolkit#381: Docker 25.0.4 as root; #85: in WSL
     Fault("container.cgroup-driver", but(N, nvidia={"no_cgroups": True}), WARN, "Docker runs as root"),
     Fault(
