@@ -63,7 +63,8 @@ def first_fix(doctor: str) -> str:
 
 
 def next_step(doctor: str) -> str:
-    return doctor.rpartition("\nNext: ")[2]
+    """What is to be done now, without what follows it."""
+    return doctor.rpartition("\nNext: ")[2].partition("\nthen: ")[0]
 
 
 def plain(text: str) -> str:
