@@ -17,6 +17,7 @@ _INDENT = " " * 6
 # ids of steps that make no driver work (provision/plan/training_needs.py, device_groups.py, container_engine.py)
 _FOR_TRAINING = ("compiler", "python-venv", "groups")
 _FOR_CONTAINERS = ("docker", "podman", "container", "cdi")
+_INSTALLERS = (("apt-get", "install"), ("dnf", "install"), ("zypper", "install"), ("pacman", "-S"))
 
 
 class Action(NamedTuple):
@@ -45,8 +46,8 @@ def next_lines(
     if failed and not fixable:
         return _step("Next", "gpu-setup doctor --explain ID explains a failed check.", "")
     actions = _actions(fixable, plan() if any(map(_may_be_planned, fixable)) else None, as_root)
-    # one command for several findings is worth a line of its own
-    shown = [*actions[:1], *(action for action in actions[1:] if len(action.findings) > 1)]
+    # of what comes later, one command for several findings is worth a line
+    shown = [*actions[:2], *(action for action in actions[2:] if len(action.findings) > 1)]
     lines: list[str] = []
     for action in shown:
         lines += _step("then" if lines else "Next", action.text, action.command)
@@ -61,9 +62,11 @@ def _step(word: str, text: str, command: str) -> list[str]:
 def _actions(findings: Iterable[Finding], plan: Plan | None, as_root: bool) -> list[Action]:
     """What to do for each, in order; what one command does together is one action, at the place of its first."""
     together: dict[object, list[Finding]] = {}
-    for number, finding in enumerate(findings):
-        assert finding.fix is not None
-        key: object = APPLY if is_planned(finding, plan) else _installer(finding.fix) or number
+    for finding in findings:
+        fix = finding.fix
+        assert fix is not None
+        refused = fix.kind is FixKind.PROVISION and plan is not None and plan.refusals
+        key = APPLY if is_planned(finding, plan) else refused or _installer(fix) or (fix.text, fix.argv)
         together.setdefault(key, []).append(finding)
     return [_apply(alike) if key == APPLY else _by_command(alike, plan, as_root) for key, alike in together.items()]
 
@@ -76,7 +79,7 @@ def _by_command(findings: list[Finding], plan: Plan | None, as_root: bool) -> Ac
     fix = findings[0].fix
     assert fix is not None
     argv, text = fix.argv, fix.text
-    if len(findings) > 1:
+    if len(findings) > 1 and _installer(fix):
         packages = (word for finding in findings if finding.fix for word in finding.fix.argv[2:])
         argv, text = (*argv[:2], *dict.fromkeys(packages)), "Install what is missing."
     elif fix.kind is FixKind.PROVISION:
@@ -93,7 +96,7 @@ def _ids(findings: Iterable[Finding]) -> str:
 
 def _installer(fix: Fix) -> tuple[str, ...] | None:
     """`apt-get install` where the fix is to install packages, and nothing else."""
-    plain = fix.argv[1:2] in (("install",), ("-S",)) and not any(word.startswith("-") for word in fix.argv[2:])
+    plain = fix.argv[:2] in _INSTALLERS and not any(word.startswith("-") for word in fix.argv[2:])
     return fix.argv[:2] if plain and not (fix.needs_reboot or fix.needs_relogin) else None
 
 
@@ -121,9 +124,10 @@ def is_planned(finding: Finding, plan: Plan | None) -> bool:
         )
     if words[:2] == ("apt-get", "install"):
         return set(words[2:]) <= set(plan.packages())
-    if words[:2] == ("apt-get", "remove"):
-        return set(words[2:]) <= {name for step in steps for name in step.action.removed_packages()}
-    if words[:1] == ("dpkg",):
+    if words[:2] in (("apt-get", "remove"), ("dpkg", "--remove")):
+        names = {word for word in words[2:] if not word.startswith("-")}
+        return names <= {name for step in steps for name in step.action.removed_packages()}
+    if words[:2] == ("dpkg", "--configure"):
         return any(isinstance(step.action, DpkgRepair) for step in steps)
     if words[:1] == ("usermod",):
         return any(

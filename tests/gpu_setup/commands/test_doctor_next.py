@@ -98,7 +98,15 @@ def test_several_packages_are_one_command() -> None:
     assert next_of(found) == [
         "Next: Install what is missing. (a.compiler, a.headers)",
         "      $ sudo apt-get install build-essential python3-dev",
+        "then: Install the firmware. (a.firmware)",
+        "      $ sudo apt-get install --reinstall linux-firmware",
     ]
+
+
+def test_the_same_fix_of_several_findings_is_said_once() -> None:
+    same = by_hand("Start the container with --device=/dev/kfd.")
+    checks = (check("a.kfd", problem(ERROR, same)), check("a.render", problem(ERROR, same, subject="a node")))
+    assert next_of(lines(*checks)) == ["Next: Start the container with --device=/dev/kfd. (a.kfd, a.render)"]
 
 
 def test_up_is_next_only_where_nothing_is_to_fix() -> None:
