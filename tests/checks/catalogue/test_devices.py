@@ -18,6 +18,7 @@ from checks.runner import judge
 from containers.spec import image_spec
 from harness.environment.stack_choice import choose_stack
 from machine.errors import Refused
+from provision.model import State
 from provision.plan.planner import make_plan
 from provision.target import PlanTarget
 from tests.checks.rules.hosts import but, healthy_amd, healthy_nvidia, nvidia_card
@@ -144,6 +145,10 @@ def test_every_user_of_a_card_decides_alike(real: Real) -> None:
         assert [plan.vendor for plan in plans] == [vendor, vendor]
         assert not any("No supported GPU" in note for plan in plans for note in plan.notes)
         assert image_spec(fresh, catalogue()).targets == (real.target,)
+        if vendor == "nvidia":
+            title = next(step.title for step in plans[1].steps if step.id == "nvidia-driver")
+            wanted = ("580", "proprietary") if real.generation in ("pascal", "volta") else ("595", "open")
+            assert all(word in title for word in wanted), title
     elif found.integrated:
         assert judged.status is Status.SKIP
     else:
@@ -196,6 +201,22 @@ def test_without_a_driver_an_unknown_nvidia_card_gets_the_newest_branch_with_ope
     for check in ("gpu.present", "gpu.supported"):
         said = judge(CHECKS[check], host, catalogue()).reason
         assert "10de:ffff" in said and "supported GPU" not in said
+
+
+def test_a_driver_that_does_not_report_an_unknown_card_is_older_than_it() -> None:
+    host = but(
+        healthy_nvidia(), cards=(nvidia_card(device="ffff"),), nvidia={"module_version": "580.95.05", "nvml": ()}
+    )
+    assert judge(CHECKS["driver.dropped"], host, catalogue()).status is Status.FAIL
+    (driver,) = [step for step in make_plan(host, catalogue(), PlanTarget()).steps if step.id == "nvidia-driver"]
+    assert driver.state is State.TODO and "595" in driver.title
+
+
+def test_an_unknown_card_and_an_old_one_have_no_driver_in_common() -> None:
+    cards = (nvidia_card(device="ffff", driver=None), nvidia_card(slot="0000:41:00.0", device="1b06", driver=None))
+    bare = {"nvml": None, "module_version": None, "nvml_driver": None}
+    plan = make_plan(but(healthy_nvidia(), cards=cards, nvidia=bare, apt={"packages": ()}), catalogue(), PlanTarget())
+    assert [refusal.code for refusal in plan.refusals] == ["plan.no-branch"]
 
 
 def test_without_a_driver_an_unknown_amd_card_is_said_to_be_unknown() -> None:
