@@ -16,6 +16,7 @@ from machine.library_paths import rocm_folders
 from machine.local import DENIED, Machine, Outcome, Unreadable
 
 AMD_SMI = ("amd-smi", "static", "--asic", "--bus", "--json")
+FEATURE_MASK = "/sys/module/amdgpu/parameters/ppfeaturemask"
 TOPOLOGY = "/sys/class/kfd/kfd/topology/nodes"
 # amdgpu's hwmon channels by their label (Documentation/gpu/amdgpu/thermal.rst)
 _SENSORS = {"edge": "temperature_edge", "junction": "temperature_junction", "mem": "temperature_memory"}
@@ -146,6 +147,7 @@ def read_amd(machine: Machine, gaps: Gaps) -> Amd:
         gpus=_gpus(machine, gaps),
         rocm=rocm,
         rocm_on_path=on_path(machine, "rocminfo") is not None,
+        feature_mask=whole_number(machine, FEATURE_MASK, gaps),
     )
 
 

@@ -316,6 +316,7 @@ class Amd(Frozen, frozen=True):
     """`module_version` is amdgpu-dkms's own number, None for the in-tree module; `amdsmi_problem` as `nvml_problem`.
 
     `amdsmi_slots` are the cards that amd-smi or AMD's library lists, `amdsmi_detail` its message about a problem.
+    `feature_mask` is the loaded module's ppfeaturemask.
     """
 
     loaded: bool | None = None
@@ -330,6 +331,7 @@ class Amd(Frozen, frozen=True):
     amdsmi_problem: str | None = None
     amdsmi_slots: tuple[str, ...] | None = None
     amdsmi_detail: str | None = None
+    feature_mask: int | None = None
     stub: bool = False
 
 

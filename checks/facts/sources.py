@@ -49,6 +49,7 @@ _FACTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (rf"{_DEVICE}/ras/.*", ("amd.gpus.ecc_uncorrected",)),
     (r"/sys/class/drm.*", ("cards.connectors_connected", "amd.render")),
     (r"/sys/class/kfd/.*", ("amd.nodes",)),
+    (r"/sys/module/amdgpu/parameters/.*", ("amd.feature_mask",)),
     (r"/sys/module/amdgpu.*", ("amd.loaded", "amd.module_version")),
     (
         r"/sys/module/nvidia/version|/proc/driver/nvidia/version",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import msgspec
+
 from checks.catalogue import Catalogue
 from checks.facts.host import Host, PciCard
 from checks.model import Fix, Ok, Skip, Unknown, Verdict, check
@@ -21,12 +23,17 @@ from checks.rules.finding import (
     reboot,
     warning,
 )
-from checks.rules.gpu.place import fitting
+from checks.rules.gpu.place import fitting, in_guest
 from checks.rules.next_boot import older_kernel_is_chosen
 
 _NEXT_TO_CPU = (
     "Move the card to a slot wired directly to the CPU (not the chipset), without riser or Thunderbolt; if the board "
     "has none that supports atomics, use another board."
+)
+# vfio_pci_enable_rp_atomics in QEMU's hw/vfio/pci.c; ROCm/legacy-rocm-build#6520 (2026-08-23)
+_THROUGH_HOST = (
+    "pass the card alone, without its audio function (Proxmox: 0000:0b:00.0, not 0000:0b:00), on a PCIe root port of a "
+    "q35 machine, with QEMU 8.1 or newer; its slot in the host must support atomics too."
 )
 # firmware that amdgpu requests but does not need: SR-IOV caps, and a table that it can read from the card instead
 _OPTIONAL = r"amdgpu/(?:\w+_cap|ip_discovery)\.bin"
@@ -173,10 +180,7 @@ def pcie_atomics(host: Host, catalogue: Catalogue) -> Verdict:
                         else ""
                     ),
                     kernel_log.quote([line]),
-                    hardware(
-                        "Move the card to a slot wired directly to the CPU (not the chipset), without riser or "
-                        "Thunderbolt" + ("; or install newer linux-firmware." if match[3] else ".")
-                    ),
+                    _atomics(host, hit[0], "Newer linux-firmware works too." if match[3] else ""),
                 )
             )
     unique = {finding.subject: finding for finding in findings}
@@ -193,7 +197,7 @@ def pcie_atomics(host: Host, catalogue: Catalogue) -> Verdict:
             "HIP programs that need them (hostcall: kernels that print or assert) fail with `Pcie atomics not enabled, "
             "hostcall not supported`, or hang. PyTorch can be one of them.",
             kernel_log.quote(lines, 1),
-            fitting(hardware(_NEXT_TO_CPU), host, card),
+            _atomics(host, card),
         )
         for card in ours
         if (
@@ -204,6 +208,11 @@ def pcie_atomics(host: Host, catalogue: Catalogue) -> Verdict:
             ]
         )
     ) or Ok("The kernel log has no complaint about the card's slot.")
+
+
+def _atomics(host: Host, card: PciCard, also: str = "") -> Fix:
+    fix = fitting(hardware(_THROUGH_HOST), host, card) if in_guest(host) else hardware(_NEXT_TO_CPU)
+    return msgspec.structs.replace(fix, text=f"{fix.text} {also}".strip())
 
 
 def _taken(card: PciCard, host: Host) -> bool:
@@ -321,6 +330,7 @@ def _in_tree_serves(host: Host, catalogue: Catalogue, kernel: str) -> bool:
 # PP_OVERDRIVE_MASK in drivers/gpu/drm/amd/include/amd_shared.h
 _OVERDRIVE_BIT = 0x4000
 _MASK = "ppfeaturemask="
+_LOADED_MASK = "/sys/module/amdgpu/parameters/ppfeaturemask"
 
 
 @check(
@@ -344,19 +354,24 @@ def overdrive(host: Host, catalogue: Catalogue) -> Verdict:
     ]
     places += [("/proc/cmdline", word) for word in words]
     noted = kernel_log.matching_lines(host.kernel.log or (), "overdrive", r"Overdrive is enabled")
-    if not places and not noted:
-        if host.kernel.module_options is None and host.kernel.log is None:
+    mask = host.amd.feature_mask
+    active = mask is not None and bool(mask & _OVERDRIVE_BIT)
+    if not places and not noted and not active:
+        if mask is None and host.kernel.module_options is None and host.kernel.log is None:
             return cannot_determine(host, "whether overdrive is on", ("modprobe.d", "kernel log"), "Run it with sudo.")
         return Ok("No option switches overdrive on.")
-    seen: list[Seen] = [*places, *kernel_log.quote([line for line, _ in noted], 1)]
+    seen: list[Seen] = [*places, *([(_LOADED_MASK, hex(mask))] if mask is not None else ())]
+    seen += kernel_log.quote([line for line, _ in noted], 1)
     errors = [
         one for one in driver_log.said(host, catalogue, driver_log.AMDGPU) if one.row is None or not one.row.check
     ]
     files = " and ".join(dict.fromkeys("/etc/default/grub" if path == "/proc/cmdline" else path for path, _ in places))
+    later = mask is not None and not active and not noted
     return (
-        (warning if noted or errors else info)(
+        (warning if (noted or errors) and not later else info)(
             "amdgpu",
-            "Overdrive is on" + (f", set in {files}." if files else "."),
+            ("Overdrive is on from the next start" if later else "Overdrive is on")
+            + (f", set in {files}." if files else "."),
             "Clocks and voltages outside of the card's specification are allowed; with some kernels the desktop hangs "
             "or stays black, and amdgpu's developers ask to switch it off before a fault is reported.",
             seen,

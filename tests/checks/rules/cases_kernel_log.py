@@ -58,6 +58,13 @@ FAULTS = (
     Fault("kernel.overdrive", but(said(A, NOTED), kernel={"module_options": LACT}), WARN, "99-amdgpu-overdrive.conf"),
     Fault("kernel.overdrive", said(A, NOTED), WARN, "Overdrive is on."),
     Fault("kernel.overdrive", but(A, kernel={"module_options": LACT}), PASS, "Overdrive is on"),
+    Fault("kernel.overdrive", but(A, amd={"feature_mask": 0xFFF7FFFF}), PASS, "Overdrive is on."),
+    Fault(
+        "kernel.overdrive",
+        but(A, amd={"feature_mask": 0xFFF7BFFF}, kernel={"module_options": LACT}),
+        PASS,
+        "from the next start",
+    ),
     Fault(
         "kernel.overdrive",
         said(
@@ -156,6 +163,7 @@ LOOK_ALIKES = (
         "a desktop's start",
     ),
     LookAlike("kernel.overdrive", A, "no option"),
+    LookAlike("kernel.overdrive", but(A, amd={"feature_mask": 0xFFF7BFFF}), "amdgpu's default mask"),
     LookAlike(
         "kernel.overdrive",
         but(A, kernel={"module_options": (("amdgpu", "ppfeaturemask=0xfff73fff", LACT[0][2]),)}),

@@ -133,3 +133,14 @@ def test_what_failed_in_this_boot_is_not_advised_again() -> None:
     host = but(N, cards=(nvidia_card(driver=None),), kernel={"log": log, "loaded": ()})
     (finding,) = judge(CHECKS["driver.bound"], host, catalogue()).findings
     assert finding.fix and not finding.fix.argv and "modprobe" not in finding.fix.text
+
+
+# ROCm/amdgpu#26, ROCm/legacy-rocm-build#6520
+@pytest.mark.parametrize(
+    "line", ["kfd kfd: skipped device 1002:744c, PCI rejects atomics", "amdgpu: PCIE atomic ops is not supported"]
+)
+def test_atomics_are_passed_by_the_host_of_a_guest(line: str) -> None:
+    guest = but(A, os={"virtualisation": "kvm"}, kernel={"log": (f"[    7.0] {line}",)})
+    (fix,) = fixes("kernel.pcie-atomics", guest)
+    assert "its host must act: pass the card alone" in fix.text
+    assert fix.kind is FixKind.DOCS
