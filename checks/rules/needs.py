@@ -40,6 +40,14 @@ NVIDIA_MODULE = Need(
     "NVIDIA's kernel module, loaded",
     lambda host, _: None if host.nvidia.module_version else "NVIDIA's module is not loaded.",
 )
+DPKG = Need(
+    "dpkg",
+    lambda host, _: (
+        "This system has no dpkg."
+        if host.apt.packages is None and not any("dpkg" in gap.source for gap in host.unread)
+        else None
+    ),
+)
 CONTAINER_ENGINE = Need(
     "a container engine",
     lambda host, _: None if host.docker.kind else "No container engine is installed; gpu-setup can train in a venv.",

@@ -22,7 +22,7 @@ _DPKG = "/var/lib/dpkg/status"
     "the package versions.",
     by_hand="Choose one source. `dpkg -l '*nvidia*'` shows the versions; remove the driver packages of the other "
     "source (`sudo apt-get remove`), disable its repository, and install the rest again in one command.",
-    needs=(needs.NVIDIA_CARD,),
+    needs=(needs.DPKG, needs.NVIDIA_CARD),
 )
 def mixed_sources(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.packages is None:

@@ -30,7 +30,7 @@ _KERNEL_META = r"linux-(?:image-)?(?:generic|lowlatency|virtual|oem|aws|gcp|azur
     "libraries then have different versions. Block the whole set, or none of it.",
     by_hand="In /etc/apt/apt.conf.d/50unattended-upgrades remove the nvidia lines from Package-Blacklist, or block all "
     "of `linux-`, `nvidia-` and `libnvidia-`. `gpu-setup update` upgrades them together.",
-    needs=(needs.NVIDIA_CARD,),
+    needs=(needs.DPKG, needs.NVIDIA_CARD),
 )
 def unattended(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.unattended is None:
@@ -78,7 +78,7 @@ def _matches(pattern: str, name: str) -> bool:
     "configured time (often 02:00), even if a training run is in progress. The run is then lost.",
     by_hand='In /etc/apt/apt.conf.d/50unattended-upgrades set `Unattended-Upgrade::Automatic-Reboot "false";`, or '
     "block it for one run: `systemd-inhibit --what=shutdown gpu-setup train …`.",
-    needs=(needs.CARD,),
+    needs=(needs.DPKG, needs.CARD),
 )
 def auto_reboot(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.unattended is None or host.apt.unattended_reboot is None:
@@ -107,7 +107,7 @@ def auto_reboot(host: Host, catalogue: Catalogue) -> Verdict:
     "updates.",
     by_hand="Run `apt-mark showhold`, then `sudo apt-mark unhold NAME …`; or hold the whole set. `gpu-setup update` "
     "upgrades kernel and driver together.",
-    needs=(needs.CARD,),
+    needs=(needs.DPKG, needs.CARD),
 )
 def holds(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.packages is None:

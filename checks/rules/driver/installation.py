@@ -66,7 +66,10 @@ def _missing(host: Host, catalogue: Catalogue, card: PciCard) -> Finding:
         about,
         "No NVIDIA driver is installed.",
         "CUDA needs NVIDIA's own kernel driver and libraries; it does not work with the kernel's nouveau driver.",
-        [(_DPKG, "no nvidia driver package"), bound_to(card)],
+        [
+            ("/lib/modules", "no nvidia module") if host.apt.packages is None else (_DPKG, "no nvidia driver package"),
+            bound_to(card),
+        ],
         install_driver(host, catalogue, "Run `gpu-setup apply` to install the driver.", verify=("nvidia-smi",)),
     )
 

@@ -106,6 +106,7 @@ LOOK_ALIKES = (
     LookAlike("apt.amd-pin", but(A, apt={"sources": (UBUNTU, TEN)}), "ROCm 10's packages have names of their own"),
     LookAlike("apt.auto-reboot", but(N, apt={"unattended": False, "unattended_reboot": True}), "set, but nothing runs"),
     LookAlike("apt.holds", N, "nothing is held"),
+    LookAlike("apt.holds", but(N, apt={"packages": None}), "a system without dpkg"),
     LookAlike("apt.holds", held((*SET, package("docker.io", "28.2.2")), "docker.io"), "another package"),
     LookAlike("os.clock", N, "later than the kernel"),
     LookAlike(
@@ -136,7 +137,11 @@ BLIND = (
     Blind("apt.fetched", but(N, apt={"sources": None}, unread=APT), "denied"),
     Blind("apt.amd-pin", but(A, apt={"pins": None}, unread=APT), "denied"),
     Blind("apt.auto-reboot", but(N, apt={"unattended_reboot": None}), "/etc/apt"),
-    Blind("apt.holds", but(N, apt={"packages": None}), "/var/lib/dpkg/status"),
+    Blind(
+        "apt.holds",
+        but(N, apt={"packages": None}, unread=(Unread(source="/var/lib/dpkg/status", reason="denied"),)),
+        "/var/lib/dpkg/status",
+    ),
     Blind("os.sleep", but(N, os={"graphical": None}), "login screen"),
     Blind("container.runtime", but(engine(N, runtimes=("runc",)), nvidia={"cdi_specs": None}), "/etc/cdi"),
     Blind("container.userns", engine(kit("/usr/bin/rootlesskit"), userns_profiles=None), "/etc/apparmor.d"),
