@@ -11,7 +11,7 @@ from checks.model import Finding, Fix, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs
 from checks.rules.finding import Seen, command, error, warning
 from checks.rules.installed import nvidia_version
-from checks.rules.python.torch_install import Wanted, install_argv, install_torch
+from checks.rules.python.torch_install import Wanted, has_wheels, install_argv, install_torch
 from checks.rules.python.torch_kernels import NAMES, kernels_for, runtime_of
 from checks.rules.targets import override_of, target_of
 
@@ -132,7 +132,7 @@ def torch_arch(host: Host, catalogue: Catalogue) -> Verdict:
                 unknown.append(f"{found.because} {_ASK_IT}")
             elif found.has:
                 fine.append(f"{env.path}: {env.torch} has kernels for the card.")
-            elif (other := _runs_as(env, target, host, catalogue)) is not None:
+            elif (other := _runs_as(env, card, host, catalogue)) is not None:
                 fine.append(f"{env.path}: {env.torch} has the kernels of {other}: see rocm.override.")
             else:
                 findings.append(
@@ -152,10 +152,16 @@ def torch_arch(host: Host, catalogue: Catalogue) -> Verdict:
     return Ok(" ".join(dict.fromkeys(fine))) if fine else Skip(_NONE)
 
 
-def _runs_as(env: TrainingEnvironment, own: str, host: Host, catalogue: Catalogue) -> str | None:
-    """The GPU that this one can run as, where the build has kernels for that one. rocm.override says how."""
+def _runs_as(env: TrainingEnvironment, card: PciCard, host: Host, catalogue: Catalogue) -> str | None:
+    """The GPU that this one runs as, where the build has kernels for that one: rocm.override says whether it does.
+
+    Where PyTorch has wheels for the card itself and nothing is set, a newer build is the better way.
+    """
+    own = target_of(card, catalogue) or ""
     override = catalogue.override(own)
     if override is None or env.owner != "active":
+        return None
+    if override_of(card, host) is None and has_wheels(own, catalogue):
         return None
     return override.runs_as if kernels_for(env, override.runs_as, host.os.arch, catalogue).has else None
 

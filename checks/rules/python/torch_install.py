@@ -45,6 +45,11 @@ def stack_for(card: Wanted, catalogue: Catalogue) -> tuple[Stack | None, Overrid
     return None, None
 
 
+def has_wheels(target: str, catalogue: Catalogue) -> bool:
+    """Whether a stack has PyTorch's own wheels for this AMD GPU, not only AMD's for single GPUs."""
+    return any(row.vendor == "amd" and not row.torch_extras and row.runs(target) for row in catalogue.stacks)
+
+
 def _too_old(card: Wanted, stack: Stack) -> bool:
     return bool(card.driver and stack.driver_floor) and cards.numbers(card.driver) < cards.numbers(stack.driver_floor)
 
@@ -118,6 +123,10 @@ def _sentences(
         found.append(
             f"{unofficial}The card runs the kernels of {override.runs_as} with "
             f"HSA_OVERRIDE_GFX_VERSION={override.value}: keep that variable set."
+        )
+    elif (other := catalogue.override(card.target)) is not None and card.vendor == cards.AMD and env.torch_hip:
+        found.append(
+            f"Or set HSA_OVERRIDE_GFX_VERSION={other.value}: the card then runs the kernels of {other.runs_as}."
         )
     others = [name for name, _ in env.companions or ()]
     stale = [name for name in others if name in _OTHER_TRITON.get(stack.vendor, ())]

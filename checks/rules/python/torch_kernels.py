@@ -94,7 +94,8 @@ def _by_table(
     # conda-forge and distributions build for more GPUs, under a version without a tag
     if not has and not (sure and published[3]):
         return None
-    seen = (f"wheels of PyTorch {published[1]} for {runtime}", ", ".join(nearby[-1].targets))
+    with_rocblas = " (torch and rocBLAS)" if runtime.kind == "rocm" else ""
+    seen = (f"wheels of PyTorch {published[1]} for {runtime}{with_rocblas}", ", ".join(nearby[-1].targets))
     return Kernels(has, (seen,), "")
 
 

@@ -10,6 +10,7 @@ from checks.facts.host import Host, PciCard, TrainingEnvironment
 from checks.model import Finding, Fix, Ok, Severity, Unknown, Verdict, check
 from checks.rules import cards, needs
 from checks.rules.finding import Seen, by_hand, error, info, warning
+from checks.rules.python.torch_install import has_wheels
 from checks.rules.python.torch_kernels import kernels_for
 from checks.rules.session import hidden_by_sudo
 from checks.rules.targets import OVERRIDE, gfx_of, node_of, override_of, target_of
@@ -115,7 +116,7 @@ def _for_card(gfx: str, card: PciCard, host: Host, catalogue: Catalogue, right: 
         needed = _needed(card, host, catalogue)
         return Problem(
             Severity.WARNING if needed else Severity.INFO,
-            "is the architecture of the card itself.",
+            f"{'does not help' if needed else 'is not needed'}: that is the architecture of the card itself.",
             f"It has no effect: this PyTorch has no kernels for {own}, but runs on the card with {needed}."
             if needed
             else "It has no effect now, but causes errors with another card.",
@@ -134,6 +135,11 @@ def _for_card(gfx: str, card: PciCard, host: Host, catalogue: Catalogue, right: 
 def _right(reached: list[PciCard], host: Host, catalogue: Catalogue) -> Fix:
     """What the variable should be for these cards."""
     wanted = {card.slot: value for card in reached if (value := _useful(card, host, catalogue))}
+    if wanted and not any(_needed(card, host, catalogue) for card in reached):
+        values = " or ".join(dict.fromkeys(wanted.values()))
+        return by_hand(
+            f"Remove it from {_WHERE}; with a PyTorch without kernels for the card, set it to {values} instead."
+        )
     if not wanted:
         return by_hand(f"Remove it from {_WHERE}, and unset it in this shell.")
     if len(wanted) == len(reached) and len(set(wanted.values())) == 1:
@@ -199,6 +205,9 @@ def _missing(card: PciCard, host: Host, catalogue: Catalogue) -> Finding | None:
     own = target_of(card, catalogue)
     row = catalogue.override(own) if own else None
     if own is None or row is None or override_of(card, host) is not None or hidden_by_sudo(host, "The environment"):
+        return None
+    if has_wheels(own, catalogue):
+        # a newer PyTorch is the better way: python.torch-arch
         return None
     env = next(iter(_dependent(own, row.runs_as, host, catalogue)), None)
     if env is None:

@@ -145,7 +145,12 @@ FAULTS = (
     ),
     Fault("rocm.path", but(A, amd={"rocm": (ROCM_72,)}), WARN, "not on PATH"),
     Fault("rocm.override", environ(A, HSA_OVERRIDE_GFX_VERSION="10.3.0"), WARN, "the card is gfx1100"),
-    Fault("rocm.override", environ(A, HSA_OVERRIDE_GFX_VERSION="11.0.0"), PASS, "is the architecture of the card"),
+    Fault(
+        "rocm.override",
+        environ(A, HSA_OVERRIDE_GFX_VERSION="11.0.0"),
+        PASS,
+        "is not needed: that is the architecture of the card itself",
+    ),
     Fault("runtime.visible-devices", environ(N, CUDA_VISIBLE_DEVICES=""), FAIL, "hides every card"),
     Fault("runtime.visible-devices", environ(N, CUDA_VISIBLE_DEVICES="-1"), FAIL, "hides every card"),
     Fault("runtime.visible-devices", environ(N, CUDA_VISIBLE_DEVICES="3"), FAIL, "hides every card"),

@@ -79,6 +79,11 @@ BUILDS = [
     ("2.3.1+rocm5.7", "hip 5.7.31921", "gfx1201", NO),
     ("2.6.0+rocm6.2.4", "hip 6.2.41134", "gfx1200", NO),
     ("2.7.1+rocm6.3", "hip 6.3.42131", "gfx1201", YES),  # get_arch_list() in astral-sh/uv#14086
+    # rocBLAS has gfx12 from ROCm 6.3 on, and gfx900 and gfx906 until then (ROCm/legacy-rocm-build#4625, pytorch#179865)
+    ("2.7.1+rocm6.2.4", "hip 6.2.41134", "gfx1201", NO),
+    ("2.7.1+rocm6.3", "hip 6.3.42131", "gfx906", YES),
+    ("2.9.1+rocm6.4", "hip 6.4.43484", "gfx906", NO),
+    ("2.12.0.dev20260408+rocm7.2", "hip 7.2.53211", "gfx900", NO),
     # RDNA3
     ("2.0.1+rocm5.4.2", "hip 5.4.22803", "gfx1100", NO),
     ("2.1.2+rocm5.6", "hip 5.6.31061", "gfx1100", YES),
@@ -98,7 +103,7 @@ BUILDS = [
     ("1.13.1+rocm5.2", "hip 5.2.21151", "gfx1030", YES),
     ("2.9.1+rocm6.4", "hip 6.4.43484", "gfx1031", NO),
     ("2.10.0.dev20251101+rocm7.1", "hip 7.1.25424", "gfx1036", NO),
-    ("2.7.0.dev20250301+rocm6.2.4", "hip 6.2.41134", "gfx1201", UNKNOWN),  # 2.6 has none, 2.7 has it
+    ("2.7.0.dev20250301+rocm6.2.4", "hip 6.2.41134", "gfx1102", UNKNOWN),  # 2.6 has none, 2.7 has it
     ("2.7.0.dev20250301+rocm6.2.4", "hip 6.2.41134", "gfx1100", YES),
     # AMD's own builds: their version does not say for which GPU
     ("2.10.0a0+rocm7.10.0a20251015", "hip 7.1.52802", "gfx1100", UNKNOWN),
@@ -277,17 +282,17 @@ OLDER = rocm(torch="2.5.1+rocm6.2", torch_hip="6.2.41133")
         ("gfx1102", {"HSA_OVERRIDE_GFX_VERSION": "11.0.0"}, (OLDER,), Status.PASS, "gfx1102 needs it"),
         # needed and absent
         ("gfx1032", {}, (OLD,), Status.WARN, "needs HSA_OVERRIDE_GFX_VERSION=10.3.0, which is not set"),
-        ("gfx1102", {}, (OLDER,), Status.WARN, "needs HSA_OVERRIDE_GFX_VERSION=11.0.0"),
+        ("gfx1102", {}, (OLDER,), Status.PASS, "not set"),  # a newer PyTorch is the better way
         ("gfx1102", {}, (OLD,), Status.PASS, "not set"),  # torch 2.9 has kernels for it
         ("gfx1031", {}, (), Status.PASS, "not set"),
         # its own architecture, for which the wheels have no kernels
-        ("gfx1031", {"HSA_OVERRIDE_GFX_VERSION": "10.3.1"}, (OLD,), Status.WARN, "of the card itself"),
+        ("gfx1031", {"HSA_OVERRIDE_GFX_VERSION": "10.3.1"}, (OLD,), Status.WARN, "does not help"),
         # the wrong generation: ROCm/rocm-systems#3461 (gfx1201 hangs)
         ("gfx1100", {"HSA_OVERRIDE_GFX_VERSION": "10.3.0"}, (OLD,), Status.WARN, "another architecture"),
         ("gfx1201", {"HSA_OVERRIDE_GFX_VERSION": "11.0.0"}, (OLD,), Status.WARN, "another architecture"),
         ("gfx1031", {"HSA_OVERRIDE_GFX_VERSION": "11.0.0"}, (OLD,), Status.WARN, "another architecture"),
         # needless
-        ("gfx1100", {"HSA_OVERRIDE_GFX_VERSION": "11.0.0"}, (OLD,), Status.PASS, "of the card itself"),
+        ("gfx1100", {"HSA_OVERRIDE_GFX_VERSION": "11.0.0"}, (OLD,), Status.PASS, "is not needed"),
         ("gfx1101", {"HSA_OVERRIDE_GFX_VERSION": "11.0.0"}, (OLD,), Status.PASS, "not needed"),
         # AMD's wheel for this card alone
         (
@@ -355,6 +360,16 @@ def test_where_the_override_is_set_the_build_is_one_that_it_runs() -> None:
     assert {"torch[device-gfx1031]==2.13.0+rocm10.0.0", "torchvision[device-gfx1031]"} <= set(without.fix.argv)
     assert not any("gfx1031" in word for word in found.fix.argv)
     assert "HSA_OVERRIDE_GFX_VERSION=10.3.0: keep that variable set" in found.fix.text
+
+
+def test_where_a_newer_torch_has_kernels_that_is_the_advice_and_the_override_the_other_way() -> None:
+    """pytorch/pytorch#147626: torch 2.6 on an RX 7600 XT."""
+    host = gpu("744c", "gfx1102", rocm(torch="2.6.0+rocm6.2", torch_hip="6.2.41133"))
+    (found,) = findings("python.torch-arch", host)
+    assert found.fix is not None
+    assert "torch==2.13.0+rocm7.2" in found.fix.argv
+    assert "HSA_OVERRIDE_GFX_VERSION=11.0.0" in found.fix.text
+    assert status("rocm.override", host) is Status.PASS
 
 
 def test_a_missing_override_is_one_finding_and_not_also_a_missing_kernel() -> None:
