@@ -18,10 +18,14 @@ from checks.registry import ALL
 from checks.rules.finding import by_hand, command, install, provision, reboot
 from checks.runner import run
 from gpu_setup.render.doctor import doctor_text, summary_text
+from provision.model import Plan
 from provision.plan.planner import make_plan
 from provision.target import PlanTarget
 from tests.checks.rules.hosts import but, healthy_nvidia
+from tests.checks.rules.test_sentences import recorded, with_faults
 from tests.recorded_machines import load, machine_path
+from tests.reports.ask import machine
+from tests.reports.table import reports
 from tests.tool import answered
 
 ERROR, WARNING, INFO = Severity
@@ -44,7 +48,7 @@ def lines(*checks: Check, host: Host | None = None, whole: bool = True, verbose:
     return re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
 
 
-def _plan(host: Host, known: Catalogue) -> object:
+def _plan(host: Host, known: Catalogue) -> Plan:
     return make_plan(host, known, PlanTarget())
 
 
@@ -191,3 +195,26 @@ def test_a_report_of_many_findings_leads_to_one_command() -> None:
     more = [check(f"z.{number}", problem(ERROR, install("Install it.", f"package{number}"))) for number in range(25)]
     found = doctor_text(run(host, known, (*ALL, *more)), host, known, False, True, lambda: _plan(host, known))
     assert len(next_of(re.sub(r"\x1b\[[0-9;]*m", "", found).splitlines())) <= 12
+
+
+@pytest.mark.long
+def test_on_every_machine_each_finding_is_shown_and_the_next_step_can_be_taken() -> None:
+    """Recordings, faults in each wording, and reported machines."""
+    known, wrong = catalogue(), []
+    for host in (*recorded(), *with_faults(), *(read_host(machine(report)) for report in reports())):
+        report, plan = run(host, known, ALL), _plan(host, known)
+        text = re.sub(r"\x1b\[[0-9;]*m", "", doctor_text(report, host, known, False, True, lambda made=plan: made))
+        body, _, step = text.partition("\nNext: ")
+        shown = " ".join(body.split())
+        hidden = [
+            finding.check
+            for row in report.results
+            for finding in row.findings
+            if finding.severity is not INFO and " ".join(finding.summary.split()) not in shown
+        ]
+        promised = "gpu-setup apply (" in step and not plan.open_steps()
+        trains = "gpu-setup up" in step and report.summary.fail > 0
+        wide = [line for line in text.splitlines() if len(line) > 80 and "$ " not in line and " " in line.strip()[60:]]
+        if hidden or promised or trains or wide or not step:
+            wrong.append((host.machine, hidden, promised, trains, wide))
+    assert wrong == []
