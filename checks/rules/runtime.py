@@ -15,6 +15,8 @@ from checks.rules.session import hidden_by_sudo, in_container
 # HIP also reads CUDA's variable
 _NVIDIA_VARIABLES = ("CUDA_VISIBLE_DEVICES",)
 _AMD_VARIABLES = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
+# ROCm's runtime applies it before HIP applies its own
+_FIRST = "ROCR_VISIBLE_DEVICES"
 # `RTX 4090` is one, `RTX 6000 Ada`, `RTX A6000` and `RTX PRO 6000` are not
 _GEFORCE = r"(?:RTX|GTX) \d{3,4}\b(?! Ada)|TITAN"
 
@@ -23,8 +25,9 @@ _GEFORCE = r"(?:RTX|GTX) \d{3,4}\b(?! Ada)|TITAN"
     "runtime.visible-devices",
     "No environment variable hides the card",
     about="CUDA_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES and ROCR_VISIBLE_DEVICES select cards. Empty or -1 hides all "
-    "cards; an index or UUID that does not exist hides itself and all entries after it. Forgotten in shell files, "
-    "/etc/environment or systemd units, these variables often cause `no CUDA-capable device is detected`.",
+    "cards; an index or UUID that does not exist hides itself and all entries after it. HIP_VISIBLE_DEVICES counts the "
+    "cards that ROCR_VISIBLE_DEVICES leaves. Forgotten in shell files, /etc/environment or systemd units, these "
+    "variables often cause `no CUDA-capable device is detected`.",
     by_hand="`printenv | grep VISIBLE_DEVICES`, find the line with `grep -rn VISIBLE_DEVICES ~/.bashrc ~/.profile "
     "/etc/environment /etc/profile.d ~/.config/environment.d`, remove it, and log in again.",
     needs=(needs.GPU,),
@@ -57,7 +60,11 @@ def _cards_left(host: Host, catalogue: Catalogue, name: str, value: str) -> int 
             continue
         listed = host.amd.nodes if vendor == cards.AMD else host.nvidia.nvml
         uuids = tuple(gpu.uuid for gpu in host.nvidia.nvml or () if gpu.uuid) if vendor == cards.NVIDIA else ()
-        shown, of = _visible(value, max(count, len(listed or ())), uuids)
+        most = max(count, len(listed or ()))
+        if vendor == cards.AMD and name != _FIRST and _FIRST in host.person.environ:
+            # HIP counts the cards that ROCR leaves: both set to 1 leave none
+            most = min(most, _visible(host.person.environ[_FIRST], most, ())[0])
+        shown, of = _visible(value, most, uuids)
         if shown != of or not of:
             return shown
     return None
@@ -65,7 +72,8 @@ def _cards_left(host: Host, catalogue: Catalogue, name: str, value: str) -> int 
 
 def _visible(value: str, count: int, uuids: tuple[str, ...]) -> tuple[int, int]:
     """How many entries are used, and how many there are: drivers stop at the first entry that is not a card."""
-    entries = [entry.strip() for entry in value.split(",")] if value.strip() else []
+    # a comma at the end is ignored
+    entries = [entry.strip() for entry in value.rstrip(", ").split(",")] if value.strip(", ") else []
     shown = 0
     for entry in entries:
         if not (_is_uuid(entry, uuids) if entry.startswith(("GPU-", "MIG-")) else _is_index(entry, count)):

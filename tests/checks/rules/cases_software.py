@@ -9,6 +9,7 @@ from tests.checks.rules.hosts import (
     GB,
     NVIDIA_PACKAGES,
     UBUNTU,
+    amd_card,
     but,
     healthy_amd,
     healthy_nvidia,
@@ -37,6 +38,7 @@ ROCM_72, ROCM_100 = (
     RocmInstall(path="/opt/rocm-7.2.4", version="7.2.4"),
     RocmInstall(path="/opt/rocm/core-10.0", version="10.0.0"),
 )
+TWO_RADEONS = but(A, cards=(amd_card(), amd_card(slot="0000:08:00.0")))
 CUDA_REPO = source(
     *(
         "cuda-ubuntu2404-x86_64.list",
@@ -157,6 +159,13 @@ FAULTS = (
     Fault("runtime.visible-devices", environ(N, CUDA_VISIBLE_DEVICES="0,1"), WARN, "hides some cards"),
     Fault("runtime.visible-devices", environ(N, CUDA_VISIBLE_DEVICES="GPU-00000000-dead"), FAIL, "hides every card"),
     Fault("runtime.visible-devices", environ(A, HIP_VISIBLE_DEVICES="1"), FAIL, "HIP_VISIBLE_DEVICES"),
+    # the second of two cards for ROCm's runtime is the first one for HIP
+    Fault(
+        "runtime.visible-devices",
+        environ(TWO_RADEONS, ROCR_VISIBLE_DEVICES="1", HIP_VISIBLE_DEVICES="1"),
+        FAIL,
+        "HIP_VISIBLE_DEVICES='1' hides every card",
+    ),
     Fault("runtime.visible-devices", environ(A, ROCR_VISIBLE_DEVICES=""), FAIL, "ROCR_VISIBLE_DEVICES"),
     Fault("runtime.ld-library-path", environ(N, LD_LIBRARY_PATH="/usr/local/cuda-13.0/lib64/stubs"), FAIL, "stubs"),
     Fault("runtime.ld-library-path", environ(N, LD_LIBRARY_PATH="/usr/local/cuda-13.0/compat/"), FAIL, "cuda-compat"),
@@ -318,6 +327,12 @@ LOOK_ALIKES = (
     LookAlike("rocm.path", A, "no ROCm on the host"),
     LookAlike("rocm.override", environ(A, HSA_ENABLE_SDMA="0"), "another HSA variable"),
     LookAlike("runtime.visible-devices", environ(N, CUDA_VISIBLE_DEVICES="0"), "a card that exists"),
+    LookAlike("runtime.visible-devices", environ(N, CUDA_VISIBLE_DEVICES="0,"), "a comma too many"),
+    LookAlike(
+        "runtime.visible-devices",
+        environ(TWO_RADEONS, ROCR_VISIBLE_DEVICES="1", HIP_VISIBLE_DEVICES="0"),
+        "the same one",
+    ),
     LookAlike("runtime.visible-devices", environ(N, CUDA_VISIBLE_DEVICES="GPU-8f1c3a52"), "a shortened UUID"),
     LookAlike("runtime.visible-devices", environ(N, ROCR_VISIBLE_DEVICES=""), "AMD's variable, NVIDIA's card"),
     LookAlike("runtime.ld-library-path", environ(N, LD_LIBRARY_PATH="/opt/stubby/lib"), "no folder called stubs"),
