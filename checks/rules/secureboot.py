@@ -110,7 +110,9 @@ def _reason(host: Host, catalogue: Catalogue, name: str, refused: list[str]) -> 
     package = next((row.name for row in packages(host, "nvidia-dkms", "nvidia-kernel-dkms", "amdgpu-dkms")), None)
     certificate = host.firmware.mok_certificate or "/var/lib/shim-signed/mok/MOK.der"
     if re.search(_CRYPTO, said):
-        return "its signature uses an algorithm that this kernel does not have", _sign_again(package, name)
+        return "its signature uses an algorithm that this kernel does not have", _sign_again(
+            host, catalogue, package, name
+        )
     verify = ("mokutil", "--test-key", certificate) if host.firmware.mok_key_enrolled is False else ()
     install_or_enrol = (
         provision(
@@ -130,7 +132,7 @@ def _reason(host: Host, catalogue: Catalogue, name: str, refused: list[str]) -> 
     )
     if re.search(_UNSIGNED, said):
         enrolled = host.firmware.mok_key_enrolled is not False
-        return "it has no signature", _sign_again(package, name) if enrolled else install_or_enrol
+        return "it has no signature", _sign_again(host, catalogue, package, name) if enrolled else install_or_enrol
     if host.firmware.mok_key_enrolled:
         if not _trusts_enrolled_keys(host, catalogue):
             return "this kernel does not trust enrolled keys (MOK) for modules, although the key is enrolled", by_hand(
@@ -138,7 +140,9 @@ def _reason(host: Host, catalogue: Catalogue, name: str, refused: list[str]) -> 
                 f"linux-image-generic with linux-modules-nvidia), or switch Secure Boot off in the firmware. Do not "
                 f"enrol the key again.{_TRUST if host.firmware.machine_keyring else ''}",
             )
-        return "it is signed with another key than the one that is enrolled", _sign_again(package, name)
+        return "it is signed with another key than the one that is enrolled", _sign_again(
+            host, catalogue, package, name
+        )
     if host.firmware.mok_key_enrolled is None:
         return "the kernel does not trust the key that signed it", install_or_enrol
     return "the key that signed it is not enrolled", install_or_enrol
@@ -150,8 +154,11 @@ _TRUST = (
 )
 
 
-def _sign_again(package: str | None, name: str) -> Fix:
+def _sign_again(host: Host, catalogue: Catalogue, package: str | None, name: str) -> Fix:
     """DKMS signs what it builds with its key; building again replaces the signature."""
+    if name == "nvidia" and plan_supports(host, catalogue) and own_kernel(host, catalogue):
+        by_dkms = f" To keep DKMS's module, build and sign it again: sudo dpkg-reconfigure {package}" if package else ""
+        return provision(f"Run `gpu-setup apply`: it installs modules that Canonical has signed.{by_dkms}", reboot=True)
     if package is None:
         return by_hand(
             f"Build and sign {name} again with the enrolled key, or install modules that the distribution has signed."

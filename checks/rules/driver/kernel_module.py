@@ -170,9 +170,12 @@ def _build_fix(host: Host, catalogue: Catalogue, name: str, kernel: str, log: st
     if problem == "headers":
         return install(f"Install that kernel's headers, then build: {again}", f"linux-headers-{kernel}")
     if problem == "compiler":
-        built_with = re.search(r"gcc-([0-9]+)", host.kernel.version or "")
+        # /proc/version is about the running kernel
+        built_with = re.search(r"gcc-[0-9]+", host.kernel.version or "") if kernel == host.kernel.release else None
         text = f"The kernel was built with another compiler. Install that one, then build: {again}"
-        return install(text, f"gcc-{built_with[1]}") if built_with else by_hand(text, verify=check_status)
+        if built_with is None or f"{built_with[0]}: " in (log or ""):
+            return by_hand(text, verify=check_status)
+        return install(text, built_with[0])
     if problem is not None:
         what = "disk space (df -h /var /boot /tmp)" if problem == "disk" else "memory (close programs, or add swap)"
         return by_hand(f"The build ran out of {what.partition(' (')[0]}: free {what}, then build: {again}")

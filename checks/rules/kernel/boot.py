@@ -6,8 +6,9 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Ok, Skip, Unknown, Verdict, check
 from checks.rules import needs
-from checks.rules.finding import cannot_determine, command, error, install, reboot, warning
+from checks.rules.finding import by_hand, cannot_determine, command, error, install, reboot, warning
 from checks.rules.installed import modules, uses_dkms
+from checks.rules.next_boot import older_kernel_is_chosen
 
 # packages whose update needs a reboot before the GPU works again
 _MATTERS = ("linux-image", "linux-modules", "linux-base", "nvidia", "libnvidia", "amdgpu", "linux-firmware")
@@ -45,7 +46,12 @@ def reboot_pending(host: Host, catalogue: Catalogue) -> Verdict:
             else "A reboot is pending.",
             "Until the reboot the machine runs the old kernel or driver.",
             seen,
-            reboot("Reboot (check driver.next-boot first).", verify=("uname", "-r")),
+            by_hand(
+                "Reboot, unless you chose the older kernel in the boot menu on purpose. Check driver.next-boot first.",
+                verify=("uname", "-r"),
+            )
+            if newer and older_kernel_is_chosen(host)
+            else reboot("Reboot (check driver.next-boot first).", verify=("uname", "-r")),
         ),
     )
 
