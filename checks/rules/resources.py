@@ -82,6 +82,13 @@ def disk(host: Host, catalogue: Catalogue) -> Verdict:
     return Ok("Free: " + ", ".join(shown) + ".") if shown else Unknown("Cannot determine how much disk space is free.")
 
 
+# by default WSL gets half of the computer's memory (learn.microsoft.com/windows/wsl/wsl-config)
+_MEMORY_OF_WSL = (
+    "WSL gets half of the computer's memory. In Windows write [wsl2] with lines `memory=24GB` and `swap=16GB` (as the "
+    "computer has) to the file .wslconfig in your user folder, then run `wsl --shutdown`."
+)
+
+
 @check(
     "resources.memory",
     "RAM and swap are large enough to load the model",
@@ -117,6 +124,8 @@ def memory(host: Host, catalogue: Catalogue) -> Verdict:
             seen,
             by_hand("Give the container more memory (--memory).")
             if inside
+            else by_hand(_MEMORY_OF_WSL)
+            if host.wsl is not None
             else hardware("Add RAM or swap: gpu-setup doctor --explain resources.memory."),
         ),
     )

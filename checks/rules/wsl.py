@@ -81,12 +81,14 @@ def gpu(host: Host, catalogue: Catalogue) -> Verdict:
     if not _has_nvidia(host, wsl):
         return Skip("Windows shares a GPU, but provides no NVIDIA driver to WSL.")
     found = cards.training(host, catalogue, cards.NVIDIA)
-    if found:
-        names = ", ".join(cards.subject(card, catalogue) for card in found)
-        return Ok(f"NVML answers through Windows' driver {host.nvidia.nvml_driver or ''}: {names}.")
-    # NVML lists a card that it gets no handle for
+    # NVML can list a card that it gets no handle for
     failed = [gpu.problem for gpu in host.nvidia.nvml or () if gpu.problem]
     problem = host.nvidia.nvml_problem or next(iter(failed), None)
+    if found and problem is None:
+        if host.nvidia.nvml_cuda is None:
+            return (_no_cuda(host, wsl),)
+        names = ", ".join(cards.subject(card, catalogue) for card in found)
+        return Ok(f"NVML answers through Windows' driver {host.nvidia.nvml_driver or ''}: {names}.")
     if problem is None:
         return (_no_cards(wsl),)
     if problem in ("no-binding", "timed-out"):
@@ -144,6 +146,18 @@ def _no_cards(wsl: Wsl) -> Finding:
     )
 
 
+def _no_cuda(host: Host, wsl: Wsl) -> Finding:
+    """nvidia-smi then shows `CUDA Version: ERR!` (microsoft/WSL#11589)."""
+    shadowed, _ = linux_driver(host)
+    return warning(
+        "WSL",
+        "NVML answers in WSL, but reports no CUDA version.",
+        "The libcuda that is loaded does not fit the driver in Windows: CUDA programs find no card.",
+        _evidence(wsl, ("NVML driver version", host.nvidia.nvml_driver), ("NVML CUDA version", "none"), *shadowed),
+        by_hand(f"{UPDATE_WINDOWS}. Remove a Linux driver that is installed in WSL (see os.virtual)."),
+    )
+
+
 def _no_answer(host: Host, wsl: Wsl, problem: str) -> Finding:
     shadowed, _ = linux_driver(host)
     seen = _evidence(wsl, ("NVML", problem), *shadowed)
@@ -178,7 +192,9 @@ def _no_answer(host: Host, wsl: Wsl, problem: str) -> Finding:
     else:
         why = "In WSL the card's driver is the one in Windows; it does not answer, or does not fit the running WSL."
         fix = by_hand(UPDATE_WINDOWS + "; then reboot Windows.", verify=("nvidia-smi",))
-    return error("WSL", f"This is WSL, and NVML does not answer: {problem}.", why, seen, fix)
+    gpus = host.nvidia.nvml or ()
+    of = f" for {sum(gpu.problem is not None for gpu in gpus)} of {len(gpus)} cards" if gpus else ""
+    return error("WSL", f"This is WSL, and NVML does not answer{of}: {problem}.", why, seen, fix)
 
 
 @check(

@@ -102,6 +102,14 @@ FAULTS: list[Fault] = [
     # microsoft/WSL#9254: a P100 in TCC mode only
     Fault("wsl.gpu", but(wsl(None), nvidia={"nvml": ()}), FAIL, "lists no card"),
     Fault("wsl.gpu", but(wsl(None), nvidia={"nvml": (nvml(problem="Unknown Error"),)}), FAIL, "Unknown Error"),
+    Fault(
+        "wsl.gpu",
+        but(working(), nvidia={"nvml": (nvml(slot="0000:0a:00.0"), nvml(problem="Unknown Error"))}),
+        FAIL,
+        "for 1 of 2 cards: Unknown Error",
+    ),
+    # microsoft/WSL#11589: nvidia-smi shows `CUDA Version: ERR!`
+    Fault("wsl.gpu", but(working(), nvidia={"nvml_cuda": None}), WARN, "reports no CUDA version"),
     # microsoft/WSL#9962: nvidia-smi works in WSL, and not in its Docker container
     Fault("wsl.gpu", wsl(BLOCKED, container="docker"), FAIL, "in this docker container in WSL"),
     Fault("wsl.gpu", wsl(dxg=False, container="docker", libraries=()), WARN, "docker container in WSL has no /dev/dxg"),

@@ -134,3 +134,10 @@ def test_an_image_is_not_run_with_a_description_that_the_engine_refuses() -> Non
 def test_a_driver_that_is_too_old_in_wsl_is_updated_in_windows() -> None:
     fix = findings(working("NVIDIA GeForce RTX 3080", "516.94"))["driver.too-old"].fix
     assert fix is not None and fix.text.startswith("In Windows:") and not fix.argv
+
+
+def test_little_memory_in_wsl_is_a_setting_of_windows() -> None:
+    fix = findings(but(working(), resources={"memory_total": 8 * 10**9, "swap_total": 2 * 10**9}))[
+        "resources.memory"
+    ].fix
+    assert fix is not None and ".wslconfig" in fix.text
