@@ -368,7 +368,8 @@ def _rocm_on_host(host: Host, catalogue: Catalogue, cards: tuple[PlannedCard, ..
             (lead, rocm), "The repository's key cannot be checked, so nothing is installed from it."
         )
         stale = repositories.block_steps(stale, "")
-    return (*_remove_old(host, catalogue, key), *stale, *added, lead, rocm)
+    ubuntus = _remove_ubuntus(host, catalogue) if key == OTHER_ROCM[0] else ()
+    return (*_remove_old(host, catalogue, key), *ubuntus, *stale, *added, lead, rocm)
 
 
 def _remove_old(host: Host, catalogue: Catalogue, key: str) -> tuple[Step, ...]:

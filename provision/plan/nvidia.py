@@ -518,6 +518,7 @@ def _restart(host: Host, cards: tuple[PlannedCard, ...], steps: tuple[Step, ...]
     idle = tuple(seen for seen in cards if seen.pci.driver != MODULE)
     holders = sorted({seen.pci.driver for seen in idle if seen.pci.driver})
     now = f" Until then {' and '.join(holders)} controls the GPU." if holders else ""
+    again = " If it still does then, rebuild the initramfs: sudo update-initramfs -u -k all." if holders else ""
     if any(step.id in LOADS_ANOTHER and step.state is not State.DONE for step in steps):
         return reboot_step(
             f"The next boot loads the module of these packages: it is never replaced under a running display.{now}"
@@ -527,7 +528,7 @@ def _restart(host: Host, cards: tuple[PlannedCard, ...], steps: tuple[Step, ...]
             f"The loaded module ({host.nvidia.module_version}) is not the one on the disk, which the next boot loads."
         )
     restart = reboot_for(host, MODULE, idle) if idle else None
-    return restart and msgspec.structs.replace(restart, because=f"{restart.because}{now}")
+    return restart and msgspec.structs.replace(restart, because=f"{restart.because}{now}{again}")
 
 
 def _differs_on_disk(host: Host) -> bool:

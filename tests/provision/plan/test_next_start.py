@@ -293,3 +293,5 @@ def test_ubuntus_rocm_packages_are_replaced_by_amds() -> None:
     assert isinstance(remove, AptRemove)
     assert remove.packages == ("rocminfo",)
     assert "rocm-remove-ubuntus" not in states(planned(with_apt(host, sources=())))
+    order = [each.id for each in planned(host, rocm="host").steps]
+    assert order.index("rocm-remove-ubuntus") < order.index("rocm")

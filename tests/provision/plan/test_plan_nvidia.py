@@ -258,7 +258,7 @@ def test_a_finished_installation_waits_only_for_the_restart() -> None:
     found = planned(msgspec.structs.replace(host, kernel=kernel))
     assert states(found)["nvidia-driver"] == "done"
     assert "it takes RTX 3090 Ti (0000:01:00.0) at the next" in step(found, "reboot").because
-    assert step(found, "reboot").because.endswith("Until then nouveau controls the GPU.")
+    assert step(found, "reboot").because.endswith("rebuild the initramfs: sudo update-initramfs -u -k all.")
 
 
 def test_nvidias_repository_beside_an_archive_driver_is_fenced_off() -> None:
