@@ -186,7 +186,7 @@ def _dkms_route(host: Host, catalogue: Catalogue) -> PlanPart:
             else f"amdgpu-dkms is complete and has a module for the kernel {next_release(host)}: it is kept."
         )
         kept = install_step(host, "amdgpu", "AMD's amdgpu-dkms", names(catalogue, "amdgpu.dkms"), because, done=True)
-        key = None if host.amd.loaded else enrol_step(host, "amdgpu-dkms", MODULE)
+        key = None if host.amd.module_version else enrol_step(host, "amdgpu-dkms", MODULE)
         if key is None or key.state is State.DONE:
             return PlanPart(steps=(kept,))
         answered = reboot_step("MokManager enrols the key during the reboot, with your answer.")

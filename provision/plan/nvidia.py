@@ -523,6 +523,8 @@ def _restart(host: Host, cards: tuple[PlannedCard, ...], steps: tuple[Step, ...]
         return reboot_step(
             f"The next boot loads the module of these packages: it is never replaced under a running display.{now}"
         )
+    if any(step.id == "enrol-key" and step.state is not State.DONE for step in steps):
+        return reboot_step(f"MokManager enrols the key during the reboot, with your answer.{now}")
     if host.nvidia.module_version and not next_boot.blocks(host, MODULE) and _differs_on_disk(host):
         return reboot_step(
             f"The loaded module ({host.nvidia.module_version}) is not the one on the disk, which the next boot loads."

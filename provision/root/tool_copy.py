@@ -23,7 +23,8 @@ ROOMS = ("gpu_setup", "provision", "checks", "machine")
 # what they import; the vendors' bindings only where they are installed
 PACKAGES = ("click", "msgspec")
 BINDINGS = ("pynvml", "amdsmi")
-_KEPT = (".py", ".toml", ".json", ".so", ".typed", ".sh")
+# the table of PCI ids too; the locks are for the training environment, which root never makes
+_KEPT = (".py", ".toml", ".json", ".so", ".typed", ".sh", "devices.txt")
 SYSTEM_PYTHON = "/usr/bin/python3"
 
 

@@ -15,6 +15,7 @@ import pytest
 from machine.errors import Refused
 from provision.root import bootstrap, sudo, tool_copy
 from provision.root.tool_copy import bootstrap_source, is_owned_by_root, make_copy
+from tests.recorded_machines import machine_path
 
 
 def archive(**files: bytes) -> bytes:
@@ -45,8 +46,11 @@ def test_the_copy_starts_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
     assert (result.returncode, result.stdout) == (0, b"gpu-setup 9.9\n"), result.stderr
-    result = subprocess.run([f"{library}/gpu-setup", "plan", "--help"], capture_output=True, timeout=60)
+    # with all that a plan reads: the tables, the PCI ids
+    machine = machine_path("rx7900xt-fresh")
+    result = subprocess.run([f"{library}/gpu-setup", "plan", "--machine", machine], capture_output=True, timeout=60)
     assert result.returncode == 0, result.stderr
+    assert b"Radeon RX 7900" in result.stdout
     assert (library / copy.digest / "tool" / "provision").stat().st_mode & 0o022 == 0
 
 
