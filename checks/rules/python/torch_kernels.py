@@ -58,6 +58,9 @@ def kernels_for(env: TrainingEnvironment, target: str, machine: str | None, cata
     if env.rocm_targets:
         seen = (f"{env.path}: the GPUs that its ROCm libraries are for", ", ".join(env.rocm_targets))
         return Kernels(any(_is_of(target, name) for name in env.rocm_targets), (seen,), "")
+    own = next((row for row in catalogue.stacks if row.name == env.stack and env.torch in row.usable_builds), None)
+    if own is not None and own.runs(target):
+        return Kernels(True, ((f"stack {own.name}", ", ".join(own.targets)),), "")
     return _by_table(env, runtime, target, machine or "x86_64", catalogue) or _by_compiler(
         env, runtime, target, catalogue
     )

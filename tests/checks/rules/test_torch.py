@@ -142,6 +142,12 @@ def test_the_rocm_libraries_beside_torch_have_the_last_word(
     assert kernels_for(one, target, "x86_64", catalogue()).has is expected
 
 
+def test_an_environment_of_gpu_setups_own_has_what_its_stack_has() -> None:
+    one = build("2.13.0+rocm10.0.0", "hip 7.15.26333", owner="gpu-setup", stack="rocm10.0")
+    assert kernels_for(one, "gfx1031", "x86_64", catalogue()).has is YES
+    assert kernels_for(one, "gfx1010", "x86_64", catalogue()).has is UNKNOWN
+
+
 def test_the_wheels_of_aarch64_have_their_own_list() -> None:
     one = build("2.13.0+cu130", "cuda 13.0")
     assert [kernels_for(one, "7.5", machine, catalogue()).has for machine in ("x86_64", "aarch64")] == [YES, NO]
