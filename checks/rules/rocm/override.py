@@ -54,7 +54,7 @@ def override(host: Host, catalogue: Catalogue) -> Verdict:
                     "environment",
                     f"{name}={value!r} {problem.what}" if not value else f"{name}={value} {problem.what}",
                     problem.why,
-                    [("environment", f"{name}={value}"), *_seen(ours, host, catalogue)],
+                    [("environment", f"{name}={value}"), *_set_by(name, host), *_seen(ours, host, catalogue)],
                     problem.fix,
                 )
             )
@@ -220,6 +220,13 @@ def _missing(card: PciCard, host: Host, catalogue: Catalogue) -> Finding | None:
         [("environment", f"no {OVERRIDE}"), (f"{env.path}: PyTorch", env.torch), *_seen([card], host, catalogue)],
         by_hand(f"Add `export {OVERRIDE}={row.value}` to ~/.profile and log in again; in this shell, run it now."),
     )
+
+
+def _set_by(name: str, host: Host) -> list[Seen]:
+    """The files that set this variable at each login."""
+    return [
+        (file, f"{set_there}={value}") for file, set_there, value in host.person.start_files or () if set_there == name
+    ]
 
 
 def _seen(ours: Iterable[PciCard], host: Host, catalogue: Catalogue) -> list[Seen]:

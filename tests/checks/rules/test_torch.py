@@ -356,6 +356,13 @@ def test_a_start_file_with_an_override_is_judged_alike(value: str, expected: Sta
     assert status("runtime.start-files", host) is expected
 
 
+def test_the_file_that_sets_an_override_is_shown() -> None:
+    host = gpu("744c", "gfx1201", OLD, HSA_OVERRIDE_GFX_VERSION="10.3.0")
+    host = but(host, person={"start_files": (("/home/alex/.bashrc", "HSA_OVERRIDE_GFX_VERSION", "10.3.0"),)})
+    (found,) = findings("rocm.override", host)
+    assert any(row.source == "/home/alex/.bashrc" for row in found.evidence)
+
+
 def test_where_the_override_is_set_the_build_is_one_that_it_runs() -> None:
     """AMD's wheel for gfx1031 alone has none of the kernels that the variable makes ROCm load."""
     wrong = build("2.3.1+cu121", "cuda 12.1")
