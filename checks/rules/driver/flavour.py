@@ -12,6 +12,7 @@ from checks.rules.driver.probe import explanation
 from checks.rules.finding import by_hand, command, error, provision
 from checks.rules.installed import nvidia_packages, nvidia_version
 from checks.rules.other_systems import distribution, install_driver, plan_supports
+from checks.rules.session import in_container
 
 _DPKG = "/var/lib/dpkg/status"
 # NVRM's messages about a card that it does not take (kernel-open/nvidia/nv-pci.c, since 515, 525 and 560)
@@ -196,12 +197,26 @@ def _ignored(host: Host, catalogue: Catalogue, card: PciCard) -> Finding | None:
             _branch_for(host, catalogue, card, last),
         )
     if found := explanation(host, card, _TOO_NEW):
+        branch, known = _branch(found[1][1], catalogue), cards.row_of(card, catalogue)
+        old_enough = branch is not None and known is not None and branch.drives(known.generation)
+        slice_of_it = old_enough and host.os.virtualisation not in (None, "none") and not in_container(host)
         return error(
             cards.subject(card, catalogue),
             f"Driver {found[1][1]} does not support this card.",
-            "The module itself says so; usually the branch is older than the card.",
+            "The module itself says so, although the branch supports such cards: this virtual machine has a vGPU, a "
+            "slice of the card."
+            if slice_of_it
+            else "The module itself says so; usually the branch is older than the card.",
             [(kernel_log.SOURCE, found[0])],
-            install_driver(host, catalogue, "Run `gpu-setup apply` to install a newer branch.", verify=("nvidia-smi",)),
+            by_hand(
+                "Ask the administrator of the host for NVIDIA's GRID driver of the host's vGPU release; public drivers "
+                "do not support a vGPU. A card that is passed through whole needs a later driver.",
+                verify=("nvidia-smi",),
+            )
+            if slice_of_it
+            else install_driver(
+                host, catalogue, "Run `gpu-setup apply` to install a newer branch.", verify=("nvidia-smi",)
+            ),
         )
     return None
 

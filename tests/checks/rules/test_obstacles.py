@@ -290,6 +290,9 @@ ROWS = (
         ("apt",)),
     Row("an old driver and a new card", "driver.dropped", wrote(UNLOADED, TOO_NEW), "550.144.03 does not support",
         ("apply",)),
+    Row("siderolabs/extensions#227: a slice of a card", "driver.dropped",
+        but(wrote(UNLOADED, TOO_NEW), os={"virtualisation": "kvm"}), "550.144.03 does not support", ("GRID driver",),
+        ("newer branch", "gpu-setup apply")),
     # Secure Boot
     Row("pop-os/linux#447", "secureboot.module", signed(MAINLINE), "does not trust enrolled keys",
         ("kernel of your distribution", "Secure Boot off"), ("mokutil --import", "mokutil --test-key", "apply")),
