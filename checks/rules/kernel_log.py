@@ -17,12 +17,13 @@ QUOTED = 300
 
 
 def cannot_read(host: Host, what: str) -> Unknown:
-    remedy = (
-        "To make the kernel log readable: sudo usermod -aG adm $USER and log in again, or run the doctor with sudo."
-    )
+    return cannot_determine(host, what, ("journalctl", "dmesg", "kernel log", "kernel-log"), how_to_read(host))
+
+
+def how_to_read(host: Host) -> str:
     if in_container(host):
-        remedy = "It is not visible inside a container: run the doctor on the container's host."
-    return cannot_determine(host, what, ("journalctl", "dmesg", "kernel log", "kernel-log"), remedy)
+        return "It is not visible inside a container: run the doctor on the container's host."
+    return "To make the kernel log readable: sudo usermod -aG adm $USER and log in again, or run the doctor with sudo."
 
 
 def matching_lines(log: Iterable[str], word: str, pattern: str) -> list[tuple[str, re.Match[str]]]:

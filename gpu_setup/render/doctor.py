@@ -11,6 +11,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.model import Check, CheckResult, DoctorReport, Finding, Fix, Severity, Status
 from checks.registry import ALL
+from checks.rules import kernel_log
 from gpu_setup.render.layout import label_text, wrap_text
 from gpu_setup.render.machine import machine_line
 from gpu_setup.render.next_step import command_text, next_lines
@@ -65,6 +66,9 @@ def doctor_text(
         lines.append("")
     lines += _details(by_status, as_root) if verbose else _notes(report)
     lines += _counts(report, by_status, verbose)
+    if by_status[Status.UNKNOWN] and host.kernel.log is None:
+        unread = f"The kernel log was not read, so errors in it are not known. {kernel_log.how_to_read(host)}"
+        lines += wrap_text(unread, "  ", first=_sign(Status.UNKNOWN))
     lines += _silent(host)
     last = "gpu-setup up" if whole else "gpu-setup doctor (all checks)"
     # what nobody can change is no next step; where it is all that failed, its text says what is left to do

@@ -169,6 +169,14 @@ def test_notes_are_one_line_each_and_none_is_about_the_hub() -> None:
     assert [line for line in found if line.startswith("i ")] == ["i Resizable BAR is off. (gpu.rebar)"]
 
 
+def test_a_kernel_log_that_was_not_read_is_said_with_what_makes_it_readable() -> None:
+    host, known = but(healthy_nvidia(), kernel={"log": None}), catalogue()
+    text = " ".join(doctor_text(run(host, known, ALL), host, known, False).split())
+    assert "The kernel log was not read, so errors in it are not known. To make the kernel log readable: sudo" in text
+    host = healthy_nvidia()
+    assert "kernel log" not in doctor_text(run(host, known, ALL), host, known, False)
+
+
 def test_a_reboot_is_asked_for_once_and_root_needs_no_sudo() -> None:
     restart = check("a.b", problem(ERROR, reboot("Load the new module.")))
     asked = [line for line in lines(restart) if "reboot" in line.lower()]
