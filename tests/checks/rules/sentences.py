@@ -15,7 +15,7 @@ from checks.catalogue import VENDORS, Catalogue
 from checks.facts.host import Host
 from checks.model import Finding
 from checks.registry import ALL
-from checks.rules import cards
+from checks.rules import cards, kernel_log
 
 # what a form of words matched, the finding, the machine → whether the facts contradict it
 Contradiction = Callable[[re.Match[str], Finding, Host], object]
@@ -84,10 +84,31 @@ CLAIMS: dict[str, Contradiction] = {
     r"^([A-Z][A-Z0-9_]+)=": lambda found, finding, host: (
         found[1] not in host.person.environ and found[1] not in (host.hub.offline or "")
     ),
+    r"although the key is enrolled": lambda found, finding, host: host.firmware.mok_key_enrolled is False,
+    r"^Secure Boot (?:is on|refuses)": lambda found, finding, host: host.firmware.secure_boot is False,
+    r"is in (\w+), but this session is older": lambda found, finding, host: found[1] in (host.person.groups or ()),
+    r"^(/\S+) sets (\w+)=": lambda found, finding, host: (
+        (found[1], found[2]) not in {(file, name) for file, name, _ in host.person.start_files or ()}
+    ),
+    r"^(/\S+) is on (\w+)\.$": lambda found, finding, host: (
+        found.groups() not in {(disk.path, disk.fstype) for disk in host.resources.disks or ()}
+    ),
     r"^A reboot is pending\b": lambda found, finding, host: (
         not (host.apt.reboot_required or host.kernel.release != host.kernel.next_boot)
     ),
 }
+# forms of words in which one number or version is smaller than the other
+SMALLER = (
+    r"runs on (?P<less>\d+) of (?P<more>\d+) PCI Express lanes",
+    r"power limit is (?P<less>[\d.]+) W; the default is (?P<more>[\d.]+) W",
+    r"together are (?P<less>[\d.]+) GiB; loading the model needs (?P<more>[\d.]+) GiB",
+    r"^(?P<less>\d+) GiB of memory: .* needs a card with (?P<more>\d+) GiB",
+    r"^Driver (?P<less>\S+) is too old: \S+ needs (?P<more>[\d.]+)\.$",
+    r"^Kernel (?P<less>\S+) is too old for the card: its amdgpu needs (?P<more>[\d.]+)\.$",
+    r"supports kernels up to (?P<less>\S+); (?P<more>\S+) is newer",
+    r"clock says (?P<less>\S+), but the running kernel was built on (?P<more>\S+)\.$",
+    r"toolkit (?P<more>[\d.]+) is newer than the driver's CUDA (?P<less>[\d.]+)\.$",
+)
 # versions, power states, device files and Xid numbers: a summary names only those of the machine or the catalogue
 _NAMES = r"\b\d+\.\d+\.[\w.+~-]*\w|\bD3\w+|/dev/[\w/-]+(?![\w/*-]| is missing)|(?<=Xid )\d+"
 # words that only a machine with a card of this vendor can have a use for
@@ -100,7 +121,7 @@ def untrue_sentences(finding: Finding, host: Host, catalogue: Catalogue) -> list
     """Each sentence, name or command of this finding that the machine's facts or its own evidence contradict."""
     return [
         *(f"contradicted by the facts: {words}" for words in _against_facts(finding, host)),
-        *(f"contradicted by its evidence: {words}" for words in _against_evidence(finding)),
+        *(f"contradicted by its evidence: {words}" for words in _against_evidence(finding, host)),
         *(f"names {name}, which the machine does not have" for name in _made_up_names(finding, host, catalogue)),
         *(f"of another vendor: {word}" for word in _foreign_words(finding, host)),
         *(f"command that cannot help: {why}" for why in _idle_command(finding, host)),
@@ -120,13 +141,25 @@ def _against_facts(finding: Finding, host: Host) -> Iterator[str]:
             found = re.search(words, text)
             if found and contradicts(found, finding, host):
                 yield found[0]
+        for words in SMALLER:
+            found = re.search(words, text)
+            if found and cards.numbers(found["less"]) >= cards.numbers(found["more"]):
+                yield found[0]
 
 
-def _against_evidence(finding: Finding) -> Iterator[str]:
-    """`not enrolled` above `mokutil --test-key: enrolled`, `is missing` above `exists`."""
+def _against_evidence(finding: Finding, host: Host) -> Iterator[str]:
+    """`not enrolled` above `mokutil --test-key: enrolled`, `is missing` above `exists`, lines that nobody logged."""
     values = [row.value.lower() for row in finding.evidence]
     for state in re.findall(r"\b(?:is|are|was) not (\w+)", finding.summary):
         yield from (f"not {state}" for value in values if value == state or value.endswith(f": {state}"))
+    log = {row.value for row in finding.evidence if row.source == kernel_log.SOURCE}
+    # a message of several lines is quoted as one
+    known = {word for line in host.kernel.log or () for word in line.split()}
+    yield from (
+        f"not in the log: {line}"
+        for line in log
+        if not line.endswith("such lines)") and not known.issuperset(line.split())
+    )
     if "is missing" in finding.summary:
         yield from ("is missing" for value in values if value in ("exists", "installed", "found"))
 

@@ -22,10 +22,8 @@ from provision.model import Plan
 from provision.plan.planner import make_plan
 from provision.target import PlanTarget
 from tests.checks.rules.hosts import but, healthy_nvidia
-from tests.checks.rules.test_sentences import recorded, with_faults
+from tests.checks.rules.test_sentences import recorded, reported, with_faults
 from tests.recorded_machines import load, machine_path
-from tests.reports.ask import machine
-from tests.reports.table import reports
 from tests.tool import answered
 
 ERROR, WARNING, INFO = Severity
@@ -209,7 +207,7 @@ def test_a_report_of_many_findings_leads_to_one_command() -> None:
 def test_on_every_machine_each_finding_is_shown_and_the_next_step_can_be_taken() -> None:
     """Recordings, faults in each wording, and reported machines."""
     known, wrong = catalogue(), []
-    for host in (*recorded(), *with_faults(), *(read_host(machine(report)) for report in reports())):
+    for host in (*recorded(), *with_faults(), *reported()):
         report, plan = run(host, known, ALL), _plan(host, known)
         text = re.sub(r"\x1b\[[0-9;]*m", "", doctor_text(report, host, known, False, True, lambda made=plan: made))
         body, _, step = text.partition("\nNext: ")
