@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from checks.catalogue import catalogue
 from checks.facts.host import Host
 from checks.rules.cards import bus_address
-from checks.rules.container.cdi_schema import engine_in_use, unreadable
+from checks.rules.container.cdi_schema import engine_in_use, generate, unreadable
 from containers.model import Access, ImageVendor
 from machine.errors import Refused
 from machine.local import Machine, Unreadable
@@ -171,12 +171,14 @@ def no_access_problem(host: Host, vendor: ImageVendor) -> Refused:
             "gpu-setup plan: the toolkit then writes an older version; or train with --runtime venv",
         )
     if docker.kind == "podman":
-        maker = "nvidia-ctk" if vendor is ImageVendor.NVIDIA else "amd-ctk"
+        path = f"/etc/cdi/{vendor.value}.yaml"
+        by_amd = ("amd-ctk", "cdi", "generate", f"--output={path}")
+        argv = generate(host, catalogue(), path) if vendor is ImageVendor.NVIDIA else by_amd
         return Refused(
             "image.podman-cdi",
             f"podman finds no CDI description of the {vendor.value.upper()} GPUs.",
             "podman needs such a description to give containers a GPU.",
-            f"sudo {maker} cdi generate --output=/etc/cdi/{vendor.value}.yaml",
+            " ".join(("sudo", *argv)),
         )
     if vendor is ImageVendor.AMD and docker.rootless:
         return Refused(

@@ -64,3 +64,10 @@ def unreadable(
 def _release(version: str) -> tuple[int, ...]:
     """Major and minor number: an epoch may come before, and a packager's number after (`5:28.5.2-1`, `4.9.3+ds1`)."""
     return numbers(version.rpartition(":")[2])[:2]
+
+
+def generate(host: Host, catalogue: Catalogue, path: str) -> tuple[str, ...]:
+    """The command that writes a description which the engine in use can read."""
+    old = any(engine.name == engine_in_use(host) for engine in old_engines(host, catalogue))
+    flag = (f"--feature-flag={FLAG}",) if old and numbers(host.nvidia.container_toolkit)[:2] >= (1, 19) else ()
+    return ("nvidia-ctk", "cdi", "generate", *flag, f"--output={path}")

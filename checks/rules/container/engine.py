@@ -6,7 +6,15 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Docker, Host
 from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs
-from checks.rules.container.cdi_schema import FLAG, VARIABLE, OldEngine, engine_in_use, is_refreshed, unreadable
+from checks.rules.container.cdi_schema import (
+    FLAG,
+    VARIABLE,
+    OldEngine,
+    engine_in_use,
+    generate,
+    is_refreshed,
+    unreadable,
+)
 from checks.rules.finding import Seen, by_hand, cannot_determine, command, error, info, provision, warning
 from checks.rules.installed import nvidia_driver, packages
 from checks.rules.other_systems import plan_supports
@@ -66,6 +74,8 @@ def engine(host: Host, catalogue: Catalogue) -> Verdict:
 )
 def snap(host: Host, catalogue: Catalogue) -> Verdict:
     docker = host.docker
+    if docker.kind == "desktop":
+        return Skip("Docker Desktop answers: see container.desktop.")
     others = [kind for kind in docker.installed if kind not in ("snap", "podman")]
     both = "snap" in docker.installed and bool(others)
     if docker.kind != "snap" and not both:
@@ -251,7 +261,7 @@ def runtime(host: Host, catalogue: Catalogue) -> Verdict:
             host, "whether there is a CDI specification", ("/cdi",), "Make /etc/cdi and /run/cdi readable."
         )
     argv = (
-        ("nvidia-ctk", "cdi", "generate", "--output=/etc/cdi/nvidia.yaml")
+        generate(host, catalogue, "/etc/cdi/nvidia.yaml")
         if docker.kind == "podman"
         else ("nvidia-ctk", "runtime", "configure", "--runtime=docker")
     )
@@ -319,7 +329,7 @@ def cdi(host: Host, catalogue: Catalogue) -> Verdict:
                     [(path, version), ("/sys/module/nvidia/version", driver)],
                     command(
                         "Write it again.",
-                        *("nvidia-ctk", "cdi", "generate", f"--output={path}"),
+                        *generate(host, catalogue, path),
                         sudo=True,
                         verify=("nvidia-ctk", "cdi", "list"),
                     ),
@@ -327,7 +337,7 @@ def cdi(host: Host, catalogue: Catalogue) -> Verdict:
             )
     # where the driver does not answer, its missing device files are no fault of the description
     missing = dict(host.nvidia.cdi_missing or ()) if host.nvidia.nvml else {}
-    findings += [_missing_node(path, node) for path, node in missing.items()]
+    findings += [_missing_node(host, catalogue, path, node) for path, node in missing.items()]
     if findings:
         return tuple(findings)
     return Ok(
@@ -335,7 +345,7 @@ def cdi(host: Host, catalogue: Catalogue) -> Verdict:
     )
 
 
-def _missing_node(path: str, node: str) -> Finding:
+def _missing_node(host: Host, catalogue: Catalogue, path: str, node: str) -> Finding:
     return warning(
         f"CDI file {path}",
         f"The CDI specification names {node}, which does not exist.",
@@ -344,7 +354,7 @@ def _missing_node(path: str, node: str) -> Finding:
         [(path, node), (node, "missing")],
         command(
             "Write it again.",
-            *("nvidia-ctk", "cdi", "generate", f"--output={path}"),
+            *generate(host, catalogue, path),
             sudo=True,
             verify=("nvidia-ctk", "cdi", "list"),
         ),
@@ -408,7 +418,7 @@ def cgroup_driver(host: Host, catalogue: Catalogue) -> Verdict:
             [("docker info", "Cgroup Driver: systemd"), ("/run/cdi", "no CDI specification")],
             command(
                 "Write a CDI specification and use --device nvidia.com/gpu=all.",
-                *("nvidia-ctk", "cdi", "generate", "--output=/run/cdi/nvidia.yaml"),
+                *generate(host, catalogue, "/run/cdi/nvidia.yaml"),
                 sudo=True,
                 verify=("nvidia-ctk", "cdi", "list"),
             ),

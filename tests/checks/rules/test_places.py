@@ -141,3 +141,22 @@ def test_little_memory_in_wsl_is_a_setting_of_windows() -> None:
         "resources.memory"
     ].fix
     assert fix is not None and ".wslconfig" in fix.text
+
+
+def test_every_fix_for_podman_4_writes_a_description_that_it_reads() -> None:
+    host, path = podman("4.9.3+ds1-1ubuntu0.2", "0.5.0"), "/run/cdi/nvidia.yaml"
+    cases = {
+        "container.runtime": but(host, nvidia={"cdi_specs": (), "cdi_versions": (), "cdi_schemas": ()}),
+        "container.cdi": but(host, nvidia={"cdi_versions": ((path, "570.169"),)}),
+    }
+    flag = "--feature-flag=no-additional-gids-for-device-nodes"
+    for id, broken in cases.items():
+        fix = findings(broken)[id].fix
+        assert fix is not None and flag in fix.argv
+        newer = findings(but(broken, docker={"version": "5.4.2"}))[id].fix
+        assert newer is not None and flag not in newer.argv
+
+
+def test_no_sentence_says_that_a_docker_answers_where_docker_desktop_does() -> None:
+    found = findings(both(kind="desktop", running=("docker-ce", "snap")))
+    assert "container.desktop" in found and "container.snap" not in found
