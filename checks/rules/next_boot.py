@@ -17,8 +17,8 @@ GRUB = "/etc/default/grub"
 _OFF = "amdgpu.modeset=0"
 # NVRM's words where it names no card, and a module of another kernel
 _NOT_TAKEN = (
-    r"NVRM: (?:None of the NVIDIA devices were|The NVIDIA probe routine failed|No NVIDIA (?:GPU|devices))"
-    r"|\b{module}: (?:version magic|disagrees about version of symbol)"
+    r"(?:NVRM: (?:None of the NVIDIA devices were|The NVIDIA probe routine failed|No NVIDIA (?:GPU|devices))"
+    r"|\b{module}: (?:version magic|disagrees about version of symbol))"
 )
 
 
@@ -68,8 +68,17 @@ def failed_line(host: Host, module: str, card: PciCard) -> str | None:
     said, _ = failed_probe(host, card, module)
     if said or module in (host.kernel.loaded or ()):
         return next(iter(said), None)
-    lines = kernel_log.matching_lines(host.kernel.log or (), "", f"{REFUSED}|{_NOT_TAKEN.format(module=module)}")
-    # lines that name another module are about that one
+    return refused_line(host, module) or _first_line(host, module, f"()(){_NOT_TAKEN.format(module=module)}")
+
+
+def refused_line(host: Host, module: str) -> str | None:
+    """The line of this boot's log that says that the kernel refused the module's signature."""
+    return None if module in (host.kernel.loaded or ()) else _first_line(host, module, REFUSED)
+
+
+def _first_line(host: Host, module: str, pattern: str) -> str | None:
+    """Lines that name another module, in the pattern's first two groups, are about that one."""
+    lines = kernel_log.matching_lines(host.kernel.log or (), "", pattern)
     return next((line for line, match in lines if (match[1] or match[2] or module).startswith(module)), None)
 
 

@@ -123,8 +123,9 @@ def _new_driver(
     one = " The packages of one source replace the others, so that module and libraries have one version."
     choice = choice._replace(because=f"{sentence(reason)}{one if mixed else ''} {choice.because}")
     source = target.source if target.source is not DriverSource.AUTO else current.source or DriverSource.ARCHIVE
-    if target.source is DriverSource.AUTO and next_boot.failed_build(host, MODULE):
-        # prebuilt modules need no build
+    refused = host.firmware.mok_key_enrolled and next_boot.refused_line(host, MODULE)
+    if target.source is DriverSource.AUTO and (next_boot.failed_build(host, MODULE) or refused):
+        # Canonical built and signed the prebuilt modules: they need no build and no key
         source = DriverSource.ARCHIVE
     if source is DriverSource.NVIDIA:
         steps = _vendor_route(host, catalogue, target, cards, choice)

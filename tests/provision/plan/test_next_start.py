@@ -295,3 +295,16 @@ def test_ubuntus_rocm_packages_are_replaced_by_amds() -> None:
     assert "rocm-remove-ubuntus" not in states(planned(with_apt(host, sources=())))
     order = [each.id for each in planned(host, rocm="host").steps]
     assert order.index("rocm-remove-ubuntus") < order.index("rocm")
+
+
+def test_a_module_whose_signature_is_refused_although_its_key_is_enrolled_is_replaced_by_signed_ones() -> None:
+    built = DkmsBuild(module="nvidia", version="580.95.05", kernel=HWE, state="installed")
+    own = packages("nvidia-open", "nvidia-dkms-open", "nvidia-driver-pinning-580", version="580.95.05-1ubuntu1")
+    refused = ("[    3.1] modprobe: ERROR: could not insert 'nvidia': Key was rejected by service",)
+    host = idle_nvidia(BUILT, installed=own, dkms=(built,), log=refused)
+    firmware = msgspec.structs.replace(host.firmware, secure_boot=True, mok_key_enrolled=True)
+    found = planned(msgspec.structs.replace(host, firmware=firmware))
+    assert any(name.startswith("linux-modules-nvidia-580") for name in install(found))
+    # a key that is not enrolled is enrolled at the console
+    missing = msgspec.structs.replace(firmware, mok_key_enrolled=False)
+    assert states(planned(msgspec.structs.replace(host, firmware=missing)))["enrol-key"] == "manual"
