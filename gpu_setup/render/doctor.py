@@ -139,11 +139,13 @@ def list_text(checks: tuple[Check, ...]) -> str:
 
 
 def explain_text(check: Check) -> str:
-    """One check: its title, what it reads, how to check by hand."""
+    """One check: its title, what it reads, how to check by hand, which other checks' findings would explain its own."""
     lines = [f"{style(check.id, bold=True)}: {check.title}", ""]
     lines += wrap_text(check.about, "")
     if check.by_hand:
         lines += ["", *wrap_text(f"By hand: {check.by_hand}", "")]
+    if check.causes:
+        lines += ["", *wrap_text(f"Possible causes: {', '.join(check.causes)}.", "")]
     return "\n".join(lines) + "\n"
 
 

@@ -40,6 +40,10 @@ def check(id: str, *findings: Finding, permanent: bool = False) -> Check:
     return Check(id, id, id.partition(".")[0], lambda host, catalogue: named, permanent=permanent)
 
 
+def causes_of(id: str) -> tuple[str, ...]:
+    return next(check.causes for check in ALL if check.id == id)
+
+
 def lines(*checks: Check, host: Host | None = None, whole: bool = True, verbose: bool = False) -> list[str]:
     seen, known = host or healthy_nvidia(), catalogue()
     text = doctor_text(run(seen, known, checks), seen, known, verbose, whole, lambda: _plan(seen, known))
@@ -144,6 +148,12 @@ def test_packages_wait_for_a_dpkg_that_is_incomplete() -> None:
     dpkg = check("apt.dpkg", problem(ERROR, by_hand("Repair it."), summary="dpkg is incomplete."))
     assert next_of(lines(compiler, dpkg))[0] == "Next: Repair it. (apt.dpkg)"
     assert next_of(lines(compiler))[0] == "Next: Install the compiler. (a.compiler)"
+
+
+def test_an_explanation_names_the_checks_to_look_at_first(capfd: pytest.CaptureFixture[str]) -> None:
+    _, out = answered(capfd, "doctor", "--explain", "driver.init")
+    assert " ".join(out.split()).endswith("Possible causes: " + ", ".join(causes_of("driver.init")) + ".")
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_the_same_finding_about_several_cards_is_one() -> None:
