@@ -93,6 +93,7 @@ def _unknown(unlisted: list[PciCard], catalogue: Catalogue) -> Unknown:
     by_hand="Compare the card's architecture with `python -c 'import torch; print(torch.cuda.get_arch_list())'` of the "
     "torch build that you want to use. No setting can add an architecture that is not in that list; some AMD cards can "
     "run another one's kernels with HSA_OVERRIDE_GFX_VERSION.",
+    permanent=True,
 )
 def supported(host: Host, catalogue: Catalogue) -> Verdict:
     ours = [card for card in host.cards or () if card.vendor in cards.VENDOR_NAMES]

@@ -132,6 +132,10 @@ def test_after_some_checks_only_the_others_are_next(capfd: pytest.CaptureFixture
     assert next_on(capfd, "rtx3090-healthy") == "Next: gpu-setup up"
 
 
+def test_a_card_that_no_stack_supports_is_no_next_step(capfd: pytest.CaptureFixture[str]) -> None:
+    assert next_on(capfd, "radeonvii") == "Next: gpu-setup up"
+
+
 def test_what_nobody_can_change_is_no_next_step_and_comes_last() -> None:
     small = check("gpu.vram", problem(WARNING, command("Show what fits.", "gpu-setup", "fit")), permanent=True)
     disk = check("z.disk", problem(WARNING, by_hand("Free some space."), summary="The disk is full."))
