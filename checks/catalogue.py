@@ -269,8 +269,8 @@ class Library(TableRow, frozen=True, kw_only=True):
     date: str
 
 
-class TorchBuild(TableRow, frozen=True, kw_only=True):
-    """Wheels of download.pytorch.org: the GPUs that torch `since` to `until` has kernels for, built for `runtimes`.
+class Build(TableRow, frozen=True, kw_only=True):
+    """Published wheels: the GPUs that the versions `since` to `until` have kernels for, built for `runtimes`.
 
     `runtimes` are like `cuda 12.8`; `rocm` alone is any version. `targets` are compute capabilities or gfx names; newer
     NVIDIA GPUs compile the code for `ptx` at run time. `machine` is the CPU's architecture.
@@ -391,7 +391,8 @@ class Catalogue(TableRow, frozen=True, kw_only=True, dict=True):
     libraries: tuple[Library, ...] = ()
     distributions: tuple[Distribution, ...] = ()
     cdi_readers: tuple[CdiReader, ...] = ()
-    torch_builds: tuple[TorchBuild, ...] = ()
+    torch_builds: tuple[Build, ...] = ()
+    bitsandbytes_builds: tuple[Build, ...] = ()
     cuda_compilers: tuple[CudaCompiler, ...] = ()
 
     def card(

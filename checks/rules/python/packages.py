@@ -171,8 +171,8 @@ def _runs_as(env: TrainingEnvironment, card: PciCard, host: Host, catalogue: Cat
     "bitsandbytes has a library for this PyTorch",
     about="bitsandbytes includes one library for each CUDA and ROCm version. It loads the one for PyTorch's version, "
     "or the nearest of the same major version; without one: `Configured CUDA/ROCm binary not found`. Versions older "
-    "than the catalogue's minimum search for a wrong name with newer ROCm. BNB_CUDA_VERSION and BNB_ROCM_VERSION "
-    "override the choice.",
+    "than the catalogue's minimum search for a wrong name with newer ROCm, and older ones have no kernels for gfx1030 "
+    "and others. BNB_CUDA_VERSION and BNB_ROCM_VERSION override the choice.",
     by_hand="`python -m bitsandbytes` shows which library it needs. Run `pip install -U bitsandbytes`, and unset "
     "BNB_CUDA_VERSION and BNB_ROCM_VERSION.",
     needs=(needs.GPU,),
@@ -185,7 +185,7 @@ def bitsandbytes(host: Host, catalogue: Catalogue) -> Verdict:
         return _NOT_READ
     findings, fine = [], []
     for env in (env for env in environments if env.bitsandbytes and env.torch and runtime_of(env)):
-        problem = _bitsandbytes_problem(env, host, catalogue)
+        problem = _bitsandbytes_problem(env, host, catalogue) or _bitsandbytes_kernels(env, ours, host, catalogue)
         if problem is None:
             fine.append(f"{env.path}: {env.bitsandbytes}")
             continue
@@ -196,7 +196,7 @@ def bitsandbytes(host: Host, catalogue: Catalogue) -> Verdict:
                 env,
                 env.path,
                 summary,
-                "QLoRA needs it: loading the model in 4 bits fails with `Configured … binary not found`.",
+                "QLoRA needs it: loading or training the model in 4 bits fails.",
                 [(folder, f"{env.bitsandbytes}: {', '.join(env.bitsandbytes_libraries or ()) or 'no library'}"), *seen],
                 command("Remove the environment; gpu-setup rebuilds it.", "rm", "-r", env.path)
                 if env.owner == "gpu-setup"
@@ -229,6 +229,27 @@ def _bitsandbytes_problem(env: TrainingEnvironment, host: Host, catalogue: Catal
     if not forced and version[:1] and version[0] not in majors:
         torch = f"{'ROCm (HIP)' if kind == 'rocm' else 'CUDA'} {'.'.join(map(str, version[:2]))}"
         return f"bitsandbytes {env.bitsandbytes} has no library for {torch}.", _torch_evidence(env)
+    return None
+
+
+def _bitsandbytes_kernels(
+    env: TrainingEnvironment, ours: Iterable[PciCard], host: Host, catalogue: Catalogue
+) -> tuple[str, list[Seen]] | None:
+    """The ROCm library that it loads has no kernels for a card, as far as the table of its wheels knows it."""
+    version, hip = cards.numbers(env.bitsandbytes), cards.numbers(env.torch_hip)[:2]
+    runtime = f"rocm {'.'.join(map(str, hip))}"
+    rows = (row for row in catalogue.bitsandbytes_builds if runtime in row.runtimes)
+    row = next((row for row in rows if cards.numbers(row.since) <= version <= cards.numbers(row.until)), None)
+    if row is None or f"rocm{''.join(map(str, hip))}" not in (env.bitsandbytes_libraries or ()):
+        return None
+    for card in ours:
+        target = target_of(card, catalogue) if card.vendor == cards.AMD else None
+        other = catalogue.override(target) if target else None
+        if target and target not in row.targets and (other is None or other.runs_as not in row.targets):
+            summary = f"bitsandbytes {env.bitsandbytes} has no kernels for the card ({target})."
+            return summary, [
+                (f"bitsandbytes {env.bitsandbytes} for ROCm (HIP) {hip[0]}.{hip[1]}", ", ".join(row.targets))
+            ]
     return None
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from checks.catalogue import Catalogue, CudaCompiler, TorchBuild
+from checks.catalogue import Build, Catalogue, CudaCompiler
 from checks.facts.host import TrainingEnvironment
 from checks.rules.cards import numbers
 from checks.rules.finding import Seen
@@ -102,17 +102,17 @@ def _by_table(
     return Kernels(has, (seen,), "")
 
 
-def _first(row: TorchBuild, nightly: bool) -> Version:
+def _first(row: Build, nightly: bool) -> Version:
     major, minor = numbers(row.since)
     return major, minor - nightly
 
 
-def _last(row: TorchBuild, nightly: bool) -> Version:
+def _last(row: Build, nightly: bool) -> Version:
     major, minor = numbers(row.until)
     return major, minor + nightly
 
 
-def has_target(row: TorchBuild, target: str) -> bool:
+def has_target(row: Build, target: str) -> bool:
     """Whether these wheels run on a GPU of this architecture."""
     if target.startswith("gfx"):
         return target in row.targets

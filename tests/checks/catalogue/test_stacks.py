@@ -173,7 +173,19 @@ def test_amds_driver_repository_is_never_pinned_as_a_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    "table", ["cards", "stacks", "torch_builds", "packages", "repositories", "branches", "systems", "xids", "log_lines"]
+    "table",
+    [
+        "cards",
+        "stacks",
+        "torch_builds",
+        "bitsandbytes_builds",
+        "packages",
+        "repositories",
+        "branches",
+        "systems",
+        "xids",
+        "log_lines",
+    ],
 )
 def test_every_row_has_a_source_and_a_date(table: str) -> None:
     for row in getattr(catalogue(), table):

@@ -356,6 +356,26 @@ def test_a_start_file_with_an_override_is_judged_alike(value: str, expected: Sta
     assert status("runtime.start-files", host) is expected
 
 
+@for_each(
+    ("version", "gfx", "expected"),
+    [
+        ("0.48.2", "gfx1100", Status.PASS),
+        ("0.48.2", "gfx1201", Status.WARN),
+        ("0.49.2", "gfx1201", Status.PASS),
+        ("0.49.2", "gfx1030", Status.WARN),
+        ("0.50.2", "gfx1030", Status.PASS),
+        # it runs as gfx1030 or gfx1100: the variable decides, see rocm.override
+        ("0.50.2", "gfx1031", Status.PASS),
+        ("0.49.2", "gfx1102", Status.PASS),
+        # not in the table
+        ("0.44.2.dev0", "gfx1201", Status.PASS),
+    ],
+)
+def test_bitsandbytes_has_kernels_for_some_radeons_only(version: str, gfx: str, expected: Status) -> None:
+    one = rocm(torch="2.9.1+rocm6.4", torch_hip="6.4.43484", bitsandbytes=version)
+    assert status("python.bitsandbytes", gpu("744c", gfx, one)) is expected
+
+
 def test_the_file_that_sets_an_override_is_shown() -> None:
     host = gpu("744c", "gfx1201", OLD, HSA_OVERRIDE_GFX_VERSION="10.3.0")
     host = but(host, person={"start_files": (("/home/alex/.bashrc", "HSA_OVERRIDE_GFX_VERSION", "10.3.0"),)})
