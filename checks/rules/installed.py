@@ -80,7 +80,7 @@ class NextModule(Frozen, frozen=True):
 
     def fits(self, library: str) -> bool:
         """Whether it has the version of these libraries, as far as that is known."""
-        return library in (self.version,) if self.version else library.partition(".")[0] == self.branch
+        return library == self.version if self.version else library.partition(".")[0] == self.branch
 
 
 def next_module(host: Host) -> NextModule | None:

@@ -9,7 +9,7 @@ from checks.facts.host import Host
 from checks.model import Finding, Fix, Ok, Skip, Verdict, check
 from checks.rules import needs
 from checks.rules.apt.driver_source import foreign_packages, remove_foreign
-from checks.rules.driver.build import build_failure
+from checks.rules.driver.build import build_failure, does_not_build
 from checks.rules.finding import by_hand, cannot_determine, command, error, info, warning
 from checks.rules.installed import from_amd, packages
 
@@ -69,6 +69,16 @@ def _unblock(host: Host, broken: tuple[str, ...]) -> Fix:
     """Finishing the installation only helps where nothing is known to stop it again."""
     names = tuple(name.split()[0] for name in broken)
     dkms = next((name for name in names if "-dkms" in name), None)
+    if dkms is None and any(name.startswith(("linux-headers-", "linux-image-")) for name in names):
+        # a kernel's packages run DKMS, and fail with it (ROCm/legacy-rocm-build#3701)
+        dkms = next((row.name for row in packages(host, "amdgpu-dkms", "nvidia-dkms") if _fails(host, row.name)), None)
+        other = next((row for row in host.kernel.dkms or () if does_not_build(row)), None)
+        if dkms is None and other is not None:
+            return by_hand(
+                f"The DKMS build of {other.module} {other.version} stops the kernel's packages: update or remove its "
+                f"package (usually {other.module}-dkms), then run sudo dpkg --configure -a.",
+                verify=("dpkg", "--audit"),
+            )
     if dkms is not None and (why := build_failure(host, dkms.partition("-")[0])):
         return command(
             f"{why} It would fail again: remove {dkms}, which unblocks apt.",
@@ -85,6 +95,10 @@ def _unblock(host: Host, broken: tuple[str, ...]) -> Fix:
             f"apt-get remove {dkms}"
         )
     return _finish("Finish the installation; its output shows the reason.")
+
+
+def _fails(host: Host, package: str) -> bool:
+    return build_failure(host, package.partition("-")[0]) is not None
 
 
 @check(
