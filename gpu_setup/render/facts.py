@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from checks.catalogue import Catalogue
-from checks.facts.host import Amd, Apt, Docker, Firmware, Host, Kernel, Nvidia, PciCard, Resources
+from checks.facts.host import Amd, Apt, Docker, Firmware, Host, Kernel, Nvidia, PciCard, Resources, Wsl
 from checks.rules.cards import name
 from gpu_setup.render.layout import wrap_text
 from gpu_setup.terminal import style
@@ -57,11 +57,18 @@ def _system(host: Host) -> list[Row]:
         ("system", _or_unknown(host.os.pretty)),
         ("architecture", _or_unknown(host.os.arch)),
         ("virtual machine", _or_unknown(host.os.virtualisation)),
+        *([("WSL", _wsl(host.wsl))] if host.wsl is not None else []),
         ("graphical", _yes(host.os.graphical)),
         ("python3", _join_words((host.python.version, host.python.path))),
         ("C compiler", _or_none(host.python.compiler)),
         ("groups", _join_list(person.groups)),
     ]
+
+
+def _wsl(wsl: Wsl) -> str:
+    device = "not known whether /dev/dxg exists" if wsl.dxg is None else "/dev/dxg" if wsl.dxg else "no /dev/dxg"
+    inside = f", in a {wsl.container} container" if wsl.container else ""
+    return f"WSL {wsl.generation}{inside}, {device}; from Windows: {_join_list(wsl.libraries)}"
 
 
 def _kernel(kernel: Kernel) -> list[Row]:

@@ -12,6 +12,7 @@ from checks.registry import ALL
 from checks.runner import run
 from containers.device_options import device_access, no_access_problem
 from containers.model import Access, ImageVendor
+from gpu_setup.render.facts import facts_text
 from harness.environment.stack_choice import choose_stack
 from provision.model import Plan, State
 from provision.plan.container_engine import OLDER_CDI, REFRESH_CDI
@@ -160,3 +161,9 @@ def test_every_fix_for_podman_4_writes_a_description_that_it_reads() -> None:
 def test_no_sentence_says_that_a_docker_answers_where_docker_desktop_does() -> None:
     found = findings(both(kind="desktop", running=("docker-ce", "snap")))
     assert "container.desktop" in found and "container.snap" not in found
+
+
+def test_the_facts_say_what_windows_gives() -> None:
+    text = " ".join(facts_text(working(), catalogue()).split())
+    assert "WSL 2, /dev/dxg; from Windows: libcuda.so.1" in text
+    assert "WSL" not in facts_text(healthy_nvidia(), catalogue())
