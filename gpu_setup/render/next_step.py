@@ -111,14 +111,15 @@ def is_planned(finding: Finding, plan: Plan | None) -> bool:
     """Whether a step of the plan that is still to do makes the change that the fix names."""
     if plan is None or plan.refusals or finding.fix is None:
         return False
-    from provision.model import DpkgRepair, Reboot, State, UserGroup
+    from provision.model import AptKey, AptRepo, DpkgRepair, Reboot, State, UserGroup
 
     steps = [step for step in plan.steps if step.state is State.TODO and not isinstance(step.action, Reboot)]
     words = finding.fix.argv
     if finding.fix.kind is FixKind.PROVISION:
-        for_containers = finding.check.startswith("container.")
+        group = finding.check.partition(".")[0]
         return any(
-            _is_for_containers(step.id) if for_containers else not _is_for_containers(step.id)
+            (group == "container") is _is_for_containers(step.id)
+            or (group == "apt" and isinstance(step.action, (AptKey, AptRepo)))
             for step in steps
             if step.id not in _FOR_TRAINING
         )

@@ -21,6 +21,8 @@ from gpu_setup.render.doctor import doctor_text, summary_text
 from provision.model import Plan
 from provision.plan.planner import make_plan
 from provision.target import PlanTarget
+from tests.checks.faults.overlay import Overlay
+from tests.checks.faults.scoreboard import machines
 from tests.checks.rules.hosts import but, healthy_nvidia
 from tests.checks.rules.test_sentences import recorded, reported, with_faults
 from tests.recorded_machines import load, machine_path
@@ -93,6 +95,15 @@ def test_nothing_is_promised_of_a_plan_that_does_not_do_it() -> None:
     assert next_of(found) == ["Next: The plan writes the pin. (apt.b)"]
     found = lines(check("container.b", problem(ERROR, provision("The plan installs it."))))
     assert next_of(found) == ["Next: gpu-setup apply (shows its plan and asks first; fixes container.b)"]
+
+
+def test_a_missing_key_of_the_containers_repository_is_a_step_of_the_plan() -> None:
+    key = "/usr/share/keyrings/nvidia-container-toolkit-keyring.gpg"
+    machine = Overlay(machines()["rtx4090-healthy"])
+    machine.remove(key)
+    host = read_host(machine)
+    assert host.apt.missing_keys == (key,)
+    assert next_of(lines(*ALL, host=host))[0].startswith("Next: gpu-setup apply (shows its plan")
 
 
 def test_several_packages_are_one_command() -> None:
