@@ -20,7 +20,7 @@ from provision.plan.kernels import (
     next_release,
     version_numbers,
 )
-from provision.plan.module_loading import allow_steps, reboot_for
+from provision.plan.module_loading import allow_steps, idle_cards, reboot_for
 from provision.plan.package_steps import (
     explain,
     install_step,
@@ -64,7 +64,7 @@ def plan(host: Host, catalogue: Catalogue, target: PlanTarget, cards: tuple[Plan
     if part.refusals:
         return part
     restart = part.restart or _restart(host, cards, part.steps)
-    steps = (*allow_steps(host, MODULE), *part.steps)
+    steps = (*allow_steps(host, MODULE, cards), *part.steps)
     if target.rocm is Rocm.HOST:
         steps = (*steps, *_rocm_on_host(host, catalogue, cards))
     else:
@@ -241,7 +241,7 @@ def _dkms_route(host: Host, catalogue: Catalogue) -> PlanPart:
 
 
 def _restart(host: Host, cards: tuple[PlannedCard, ...], steps: tuple[Step, ...]) -> Step | None:
-    idle = tuple(seen for seen in cards if seen.pci.driver != MODULE)
+    idle = idle_cards(cards, MODULE)
     changed = [step for step in steps if step.state is not State.DONE]
     # the kernel's module takes over from AMD's at some next boot; one that is not loaded leaves no trace
     if all(step.id == REMOVE_DKMS for step in changed) and not idle and not _replaces_loaded(host):

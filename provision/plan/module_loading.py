@@ -15,14 +15,26 @@ from provision.plan.plan_cards import PlannedCard, card_list
 from provision.plan.secure_boot import is_enforced
 
 
-def allow_steps(host: Host, module: str, by_program: bool = False) -> tuple[Step, ...]:
+def allow_steps(host: Host, module: str, cards: tuple[PlannedCard, ...]) -> tuple[Step, ...]:
     """What keeps the module off is a person's decision, or their program's: shown with the commands, done by hand.
 
-    `by_program`: only the settings of programs that switch a laptop's card off.
+    None where the module has all of these cards: it was loaded by hand, as AMD advises for MI300X servers.
     """
+    return by_hand_steps(next_boot.blocks(host, module), module) if idle_cards(cards, module) else ()
+
+
+def switched_off_steps(host: Host, module: str) -> tuple[Step, ...]:
+    """For a card that is not on the bus: only the settings of programs that take a laptop's card off."""
+    return by_hand_steps(tuple(block for block in next_boot.blocks(host, module) if block.argv), module)
+
+
+def idle_cards(cards: tuple[PlannedCard, ...], module: str) -> tuple[PlannedCard, ...]:
+    return tuple(seen for seen in cards if seen.pci.driver != module)
+
+
+def by_hand_steps(blocks: tuple[Block, ...], module: str) -> tuple[Step, ...]:
     steps = []
-    found = [block for block in next_boot.blocks(host, module) if block.argv or not by_program]
-    for number, block in enumerate(found[:8], 1):
+    for number, block in enumerate(blocks[:8], 1):
         title, because, commands = _line(block, module) if block.on_line else _file(block, module)
         steps.append(
             Step(
@@ -86,8 +98,8 @@ def reboot_for(host: Host, module: str, idle: tuple[PlannedCard, ...]) -> Step |
     if file is None or host.kernel.cmdline is None or host.kernel.blacklisted is None or next_boot.blocks(host, module):
         return None
     failed = next((line for seen in idle if (line := next_boot.failed_line(host, module, seen.pci))), None)
-    same = host.kernel.next_boot in (None, host.kernel.release)
-    if same and (failed or module in (host.kernel.loaded or ())):
+    tried = failed or module in (host.kernel.loaded or ())
+    if tried and file.kernel == host.kernel.release:
         said = f" ({failed})" if failed else ""
         because = f"{module} did not take {card_list(idle)} in this boot{said}, and a reboot alone repeats that."
         return msgspec.structs.replace(
@@ -101,6 +113,11 @@ def reboot_for(host: Host, module: str, idle: tuple[PlannedCard, ...]) -> Step |
     built_here = file.origin not in ("in-tree", "prebuilt")
     if built_here and is_enforced(host) and host.firmware.mok_key_enrolled is False and not host.firmware.mok_pending:
         return None
+    if tried:
+        return reboot_step(
+            f"The next boot uses another kernel ({file.kernel}), whose {module} may take {card_list(idle)}; that of "
+            f"{host.kernel.release} did not."
+        )
     return reboot_step(
         f"{module} is installed for the kernel that boots next ({file.kernel}), nothing known keeps it off, and it was "
         f"not loaded in this boot: it takes {card_list(idle)} at the next."

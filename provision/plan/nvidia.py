@@ -35,7 +35,7 @@ from provision.plan.installed_driver import (
     unfinished_branch,
 )
 from provision.plan.kernels import kernel_without_module, kernels_to_cover, next_release
-from provision.plan.module_loading import allow_steps, reboot_for
+from provision.plan.module_loading import allow_steps, idle_cards, reboot_for
 from provision.plan.package_steps import first_names, found, install_step, names, reboot_step, sentence
 from provision.plan.plan_cards import PlannedCard, card_list
 from provision.plan.secure_boot import enrol_step, is_enforced, no_key_needed
@@ -100,7 +100,7 @@ def _kept_part(host: Host, catalogue: Catalogue, cards: tuple[PlannedCard, ...],
     kept = _keep_driver(host, catalogue, cards, current)
     pins = _hold_back(host, catalogue) if current.source is DriverSource.ARCHIVE else ()
     held = _blacklist_holder(host, cards)
-    steps = (*allow_steps(host, MODULE), *pins, *kept.steps, *held, *unattended.plan(host, catalogue))
+    steps = (*allow_steps(host, MODULE, cards), *pins, *kept.steps, *held, *unattended.plan(host, catalogue))
     return msgspec.structs.replace(kept, steps=steps, restart=kept.restart or _restart(host, cards, held))
 
 
@@ -133,7 +133,7 @@ def _new_driver(
         steps = _archive_route(host, catalogue, target, cards, choice, current.family)
     if not mixed and next_boot.nvidia_matches(host) is False and _are_done(steps, "nvidia-driver", "nvidia-module"):
         return PlanPart(refusals=(_foreign_libraries(host),))
-    allow = allow_steps(host, MODULE)
+    allow = allow_steps(host, MODULE, cards)
     notes = () if allow else _laptop_note(host, cards)
     steps = (*allow, *steps)
     return PlanPart(
@@ -196,7 +196,7 @@ def _keep_driver(
     over = f" and meets the minimum driver of the stack {stack} ({lowest})" if lowest else ""
     version, state = current.version or host.nvidia.library_version, "loaded" if current.version else "installed"
     because = f"Driver {version} is {state}, supports every GPU here{over}: it is kept."
-    idle = tuple(seen for seen in cards if seen.pci.driver != MODULE)
+    idle = idle_cards(cards, MODULE)
     problem = host.nvidia.nvml_problem
     if idle and current.version:
         because += f" {card_list(idle)} is not bound to it: see gpu-setup doctor."
@@ -516,7 +516,7 @@ def _existing_blacklist(host: Host) -> tuple[Step, ...]:
 
 def _restart(host: Host, cards: tuple[PlannedCard, ...], steps: tuple[Step, ...]) -> Step | None:
     """A reboot if a driver will be installed, or is installed and takes the GPUs at the next boot."""
-    idle = tuple(seen for seen in cards if seen.pci.driver != MODULE)
+    idle = idle_cards(cards, MODULE)
     holders = sorted({seen.pci.driver for seen in idle if seen.pci.driver})
     now = f" Until then {' and '.join(holders)} controls the GPU." if holders else ""
     again = " If it still does then, rebuild the initramfs: sudo update-initramfs -u -k all." if holders else ""

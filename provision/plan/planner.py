@@ -22,7 +22,7 @@ from provision.plan import (
     repositories,
     training_needs,
 )
-from provision.plan.module_loading import allow_steps
+from provision.plan.module_loading import switched_off_steps
 from provision.plan.package_steps import with_repair
 from provision.plan.plan_cards import VENDOR_IDS, PlannedCard, supported_cards, unplanned_cards
 from provision.target import PlanTarget, PlanVendor
@@ -51,7 +51,7 @@ def make_plan(host: Host, catalogue: Catalogue, target: PlanTarget, without: tup
     if not cards:
         known = all(row is None or not row.unknown for row in (row_of(pci, catalogue) for pci in host.cards))
         # a laptop's program may have removed the card from the bus
-        off = allow_steps(host, nvidia.MODULE, by_program=True) if not _has_nvidia(host) else ()
+        off = switched_off_steps(host, nvidia.MODULE) if not _has_nvidia(host) else ()
         about = () if off else (NOTHING if known else NOTHING_YET,)
         return _new_plan(host, target, None, PlanPart(steps=off, notes=(*about, *notes)))
     free = tuple(seen for seen in cards if not seen.is_reserved)

@@ -50,8 +50,9 @@ def _is_cured(finding: Finding, plan: Plan) -> bool:
     steps, fix = plan.open_steps(), finding.fix
     if fix is None or not steps:
         return False
-    if any(isinstance(step.action, KernelModule) and step.state is State.MANUAL for step in steps):
-        return finding.check in _MODULE_CHECKS
+    by_hand = any(isinstance(step.action, KernelModule) and step.state is State.MANUAL for step in steps)
+    if by_hand and finding.check in _MODULE_CHECKS:
+        return True
     if fix.kind is FixKind.PROVISION or (plan.reboots and finding.check in _AT_NEXT_BOOT):
         return True
     removed = {name for step in steps for name in step.action.removed_packages()}

@@ -65,6 +65,19 @@ def test_a_parameter_of_the_kernel_that_keeps_amdgpu_off_is_a_step_by_hand(word:
     assert planned(host).reboots == 0
 
 
+def test_a_module_that_was_loaded_by_hand_needs_no_step() -> None:
+    host = with_kernel(ubuntu(RX_7900_XT, amd=Amd(loaded=True)), cmdline=("modprobe.blacklist=amdgpu",))
+    assert by_hand(host) == []
+    assert planned(host).reboots == 0
+
+
+def test_another_kernel_at_the_next_boot_is_worth_a_reboot() -> None:
+    line = "[    4.153] amdgpu: probe of 0000:03:00.0 failed with error -22"
+    file = ModuleFile(name="amdgpu", kernel=HWE, path="", origin="in-tree")
+    found = planned(idle_amd(log=(line,), loaded=("amdgpu",), release=GA, next_boot=HWE, modules=(file,)))
+    assert "may take" in step(found, "reboot").because
+
+
 def test_the_parameter_is_removed_where_it_is() -> None:
     own = "/etc/default/grub.d/mi300.cfg"
     host = idle_amd(cmdline=("modprobe.blacklist=amdgpu",), boot_parameters=((own, "modprobe.blacklist=amdgpu"),))
