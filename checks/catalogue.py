@@ -345,8 +345,9 @@ class Distribution(TableRow, frozen=True, kw_only=True):
 
     `kernels` is a pattern for the releases of its own kernels. `install` is the beginning of the command that installs
     packages, `packages` pairs Ubuntu's name of a package with its name here ({kernel} is a kernel's release).
-    `driver` installs NVIDIA's driver, after `driver_note`. `boot` applies a changed kernel command line, which is in
-    `boot_file`; where that is empty, `boot` itself removes a parameter ({word}).
+    `driver` installs NVIDIA's driver, after `driver_note`; `module` builds its module for a kernel. `boot` applies a
+    changed kernel command line, which is in `boot_file`; where that is empty, `boot` itself removes a parameter
+    ({word}).
     """
 
     ids: tuple[str, ...]
@@ -356,6 +357,7 @@ class Distribution(TableRow, frozen=True, kw_only=True):
     packages: tuple[tuple[str, str], ...] = ()
     driver: tuple[str, ...] = ()
     driver_note: str
+    module: tuple[str, ...] = ()
     initramfs: tuple[str, ...] = ()
     boot: tuple[str, ...] = ()
     boot_file: str = ""

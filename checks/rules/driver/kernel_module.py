@@ -11,9 +11,9 @@ from checks.facts.host import DkmsBuild, Host
 from checks.model import Finding, Fix, Ok, Skip, Verdict, check
 from checks.rules import cards, needs, session
 from checks.rules.driver.build import outdated_amdgpu, problem_of, reason_line
-from checks.rules.finding import by_hand, cannot_determine, command, error, install, provision, warning
+from checks.rules.finding import by_hand, cannot_determine, command, error, install, provision, reboot, warning
 from checks.rules.installed import modules, nvidia_driver, nvidia_packages
-from checks.rules.other_systems import install_driver, plan_supports
+from checks.rules.other_systems import distribution, install_driver, plan_supports
 
 _NAMES = {cards.NVIDIA: "nvidia", cards.AMD: "amdgpu"}
 
@@ -55,9 +55,23 @@ def running(host: Host, catalogue: Catalogue) -> Verdict:
                     ", ".join(row.name for row in nvidia_packages(host)[:4]) or "no driver package",
                 ),
             ],
-            provision("Run `gpu-setup apply` to install the module for this kernel.", verify=("modinfo", "nvidia")),
+            _get_module(host, catalogue, release, others),
         ),
     )
+
+
+def _get_module(host: Host, catalogue: Catalogue, release: str, others: list[str]) -> Fix:
+    verify = ("modinfo", "nvidia")
+    row = distribution(host, catalogue)
+    if plan_supports(host, catalogue):
+        return provision("Run `gpu-setup apply` to install the module for this kernel.", verify=verify)
+    if others and not any(file.kernel == release for file in host.kernel.modules or ()) and host.apt.packages is None:
+        # pacman removes the modules of the kernel that it replaces
+        return reboot(f"An update has replaced the running kernel: reboot into {others[-1]}.", verify=verify)
+    if row.module:
+        argv = tuple(part.replace("{kernel}", release) for part in row.module)
+        return command("Build the module for this kernel.", *argv, sudo=True, verify=verify)
+    return provision("Run `gpu-setup apply` to install the module for this kernel.", verify=verify)
 
 
 @check(

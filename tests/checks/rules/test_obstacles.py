@@ -432,6 +432,16 @@ ROWS = (
         but(N, apt={"sources": (repository("debian12"), repository("ubuntu2404"))}),
         "debian12 is for another release", ("cuda-debian12",)),
     # other systems
+    Row("Arch after an update of the kernel", "driver.module",
+        on(but(UNLOADED, kernel={
+            "release": "6.17.5-arch1-1", "modules": (module("nvidia", "6.17.7-arch1-1", "dkms"),)}), "arch", apt=False),
+        "missing for the running kernel", ("reboot into 6.17.7-arch1-1",), ("apt",)),
+    Row("Fedora after an update of the kernel", "driver.module",
+        on(but(UNLOADED, kernel={"release": "6.17.7-300.fc43.x86_64", "modules": (
+            module("amdgpu", "6.17.7-300.fc43.x86_64", "in-tree"),
+            module("nvidia", "6.17.4-300.fc43.x86_64", "dkms"))}),
+           "fedora", "43", apt=False), "missing for the running kernel",
+        ("sudo akmods --force --kernels 6.17.7-300.fc43.x86_64",), ("apt",)),
     Row("Fedora, RPM Fusion", "driver.present",
         on(NO_DRIVER, "fedora", "43", apt=False),
         "No NVIDIA driver", ("sudo dnf install akmod-nvidia", "RPM Fusion"), ("gpu-setup apply", "apt")),
