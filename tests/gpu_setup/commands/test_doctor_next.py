@@ -13,11 +13,12 @@ import pytest
 from checks.catalogue import Catalogue, catalogue
 from checks.facts.host import Host
 from checks.facts.read import read_host
-from checks.model import Check, Evidence, Finding, Fix, Severity
+from checks.model import Check, Evidence, Finding, Fix, FixKind, Severity
 from checks.registry import ALL
 from checks.rules.finding import by_hand, command, install, provision, reboot
 from checks.runner import run
 from gpu_setup.render.doctor import doctor_text, summary_text
+from gpu_setup.render.next_step import is_planned
 from provision.model import Plan
 from provision.plan.planner import make_plan
 from provision.target import PlanTarget
@@ -243,9 +244,16 @@ def test_on_every_machine_each_finding_is_shown_and_the_next_step_can_be_taken()
             for finding in row.findings
             if finding.severity is not INFO and " ".join(finding.summary.split()) not in shown
         ]
+        unplanned = [
+            finding.check
+            for row in report.results
+            for finding in row.findings
+            if finding.severity is not INFO and finding.fix and finding.fix.kind is FixKind.PROVISION
+            if not plan.refusals and not is_planned(finding, plan)
+        ]
         promised = "gpu-setup apply (" in step and not plan.open_steps()
         trains = "gpu-setup up" in step and report.summary.fail > 0
         wide = [line for line in text.splitlines() if len(line) > 80 and "$ " not in line and " " in line.strip()[60:]]
-        if hidden or promised or trains or wide or not step:
-            wrong.append((host.machine, hidden, promised, trains, wide))
+        if hidden or unplanned or promised or trains or wide or not step:
+            wrong.append((host.machine, hidden, unplanned, promised, trains, wide))
     assert wrong == []
