@@ -16,6 +16,9 @@ NVIDIA, AMDGPU = "nvidia", "amdgpu"
 DRIVERS = {cards.NVIDIA: NVIDIA, cards.AMD: AMDGPU}
 # how a message of each driver begins; lower case
 _BEGINS = {NVIDIA: ("nvrm", "nvidia", "[drm] [nvidia"), AMDGPU: ("amdgpu", "kfd", "[drm] amdgpu")}
+# the kernel's lines about a crash or a hang, and how they name the driver's module or task
+_CRASH = ("rip: 0010:", "info: task ")
+_IN = {NVIDIA: ("[nvidia", "task nvidia", "task nv_"), AMDGPU: ("[amdgpu]", "task amdgpu", "task kfd")}
 # the kernel's own graphics code writes its messages for every driver, and names the driver's module in some
 _SHARED, _SHARED_MODULES = ("[drm", "[ttm]"), ("", "drm", "drm_kms_helper", "gpu_sched", "ttm")
 # other modules that write the same nameless messages
@@ -26,7 +29,9 @@ _FAILURE = (
     *(" reset", "_reset", "fell off", "fallen off", "not ready", "page fault", "protection_fault", "not respond"),
     *("insufficient", "necessary power", "i'm not done", "response:0xffffffff", "not supported by open", "requires "),
     *("already bound", "over temperature", "unable to", "errevent", "region assigned", "uncorrect", "legacy drivers"),
-    *("not correctly", "inaccessible", "misconfigured", "0m @ 0x0", "mismatch:", "stuck"),
+    *("not correctly", "inaccessible", "misconfigured", "0m @ 0x0", "mismatch:", "stuck", "time out", "expired"),
+    *("not enough", "possibly locked", "probably locked", "illegal", "poison", "bad sta", " is bad", "threshold:"),
+    *("be down until", "invalid ip discovery", "overflow"),
 )
 _ADDRESS = r"\b[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\b"
 # how a message begins that NVIDIA's driver breaks over several lines
@@ -48,9 +53,13 @@ def said(host: Host, catalogue: Catalogue, driver: str) -> list[Said]:
     others = _OTHERS & set(host.kernel.loaded or ())
     rows = [row for row in catalogue.log_lines if row.driver in (driver, "")]
     found = []
+    warned = False
     for line, message in _messages(host.kernel.log or ()):
         low = message.lower()
-        if not _is_by(driver, low, bool(others)) or not any(word in low for word in _FAILURE):
+        crash = low.startswith(_CRASH) and any(name in low for name in _IN[driver])
+        # what follows `WARNING: CPU: …` is only where the kernel noticed something
+        skipped, warned = crash and warned, low.startswith("warning: ") or (warned and not crash)
+        if skipped or not (crash or (_is_by(driver, low, bool(others)) and any(word in low for word in _FAILURE))):
             continue
         row = next((row for row in rows if any(_holds(low, words) for words in row.words)), None)
         if row is None or not row.harmless:

@@ -326,8 +326,8 @@ def power_state(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue)
     if host.kernel.log is None:
         return kernel_log.cannot_read(host, "whether the card woke up each time")
-    # kernels before 6.0 write `can't`; in D3hot the slot's power stays on
-    sleep = r"(?:Unable to|can't) change power state from (D3cold|D3hot) to D0"
+    # kernels before 6.0 write `can't`, before 5.4 `Refused to`; in D3hot the slot's power stays on
+    sleep = r"(?:Unable to|can't|Refused to) change power state(?: from|, currently in) (D3cold|D3hot|D3)\b"
     pattern = rf"([0-9a-f]{{4}}:[0-9a-f]{{2}}:[0-9a-f]{{2}}\.[0-7]): {sleep}"
     lines: dict[str, list[tuple[str, str]]] = {}
     for line, match in kernel_log.matching_lines(host.kernel.log, "change power state", pattern):

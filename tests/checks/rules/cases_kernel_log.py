@@ -169,6 +169,16 @@ LOOK_ALIKES = (
         but(A, kernel={"module_options": (("amdgpu", "ppfeaturemask=0xfff73fff", LACT[0][2]),)}),
         "the mask without bit 0x4000",
     ),
+    # ROCm/legacy-rocm-build#2197: the kernel only noticed something
+    LookAlike(
+        "gpu.amdgpu-errors",
+        said(
+            A,
+            "[ 10.3] WARNING: CPU: 24 PID: 440 at drivers/gpu/drm/amd/amdgpu/amdgpu_irq.c:656 amdgpu_irq_put [amdgpu]",
+            "[ 10.3] RIP: 0010:amdgpu_irq_put+0x45/0x70 [amdgpu]",
+        ),
+        "a warning of the kernel, not a crash",
+    ),
     LookAlike("driver.suspend", N, "never suspended"),
     LookAlike("driver.suspend", but(said(N, *SLEPT), kernel={"module_options": KEEPS}), "the memory is kept"),
     LookAlike(
