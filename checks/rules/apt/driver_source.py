@@ -8,10 +8,13 @@ from checks.catalogue import Catalogue
 from checks.facts.host import AptSource, Host, Package
 from checks.model import Finding, Fix, Ok, Verdict, check
 from checks.rules import needs
-from checks.rules.finding import cannot_determine, command, error, provision, warning
+from checks.rules.finding import by_hand, cannot_determine, command, error, provision, warning
 from checks.rules.installed import next_module, nvidia_origins, nvidia_packages, origin
+from checks.rules.other_systems import plan_supports
 
 _DPKG = "/var/lib/dpkg/status"
+# Ubuntu's and the PPA's packages, and NVIDIA's up to 580, have the branch in their names: libnvidia-compute-580
+_BRANCH = r"-([0-9]{3})(?=-|:|$)"
 
 
 @check(
@@ -30,7 +33,7 @@ def mixed_sources(host: Host, catalogue: Catalogue) -> Verdict:
             host, "which archive the driver packages come from", ("dpkg",), "Make /var/lib/dpkg/status readable."
         )
     origins = nvidia_origins(host)
-    findings = [*_other_release(host), *([_mixed(host, origins)] if len(origins) > 1 else [])]
+    findings = [*_other_release(host), *([_mixed(host, catalogue, origins)] if len(origins) > 1 else [])]
     if findings:
         return tuple(findings)
     return Ok(
@@ -38,7 +41,7 @@ def mixed_sources(host: Host, catalogue: Catalogue) -> Verdict:
     )
 
 
-def _mixed(host: Host, origins: dict[str, list[Package]]) -> Finding:
+def _mixed(host: Host, catalogue: Catalogue, origins: dict[str, list[Package]]) -> Finding:
     foreign = foreign_packages(host)
     library, coming = host.nvidia.library_version, next_module(host)
     # after the next boot too
@@ -57,7 +60,7 @@ def _mixed(host: Host, origins: dict[str, list[Package]]) -> Finding:
             (_DPKG, f"{name}: " + ", ".join(f"{row.name} {row.version}" for row in rows[:3]))
             for name, rows in sorted(origins.items())
         ],
-        remove_foreign(host, foreign),
+        remove_foreign(host, catalogue, foreign),
     )
 
 
@@ -78,12 +81,16 @@ def foreign_packages(host: Host) -> tuple[Package, ...]:
     return tuple(row for name, rows in nvidia_origins(host).items() if name != kept for row in rows)
 
 
-def remove_foreign(host: Host, foreign: tuple[Package, ...]) -> Fix:
-    """One source for the whole driver: apt does it in one step, unless a package is incomplete."""
+def remove_foreign(host: Host, catalogue: Catalogue, foreign: tuple[Package, ...]) -> Fix:
+    """One source for the whole driver: apt does it in one step, unless a package is incomplete, or has a name that the
+    kept source has too: removing such a package would remove the driver that needs it."""
     kept = _kept_origin(host)
     driver = next((row.name for row in nvidia_origins(host).get(kept or "", ()) if "nvidia-driver" in row.name), None)
     names = tuple(row.name for row in foreign)
     keep = f"Keep the driver of {kept}, which has the kernel module, and remove the packages of the other source"
+    branches = {branch for row in nvidia_origins(host).get(kept or "", ()) for branch in re.findall(_BRANCH, row.name)}
+    if shared := [row.name for row in foreign if branches.intersection(re.findall(_BRANCH, row.name))]:
+        return _replace_foreign(host, catalogue, kept, shared)
     pin = "If the other repository would win again, pin it first (apt.repo-wins)."
     if driver and all(row.state == "installed" for row in foreign):
         return command(
@@ -99,6 +106,21 @@ def remove_foreign(host: Host, foreign: tuple[Package, ...]) -> Fix:
         *("dpkg", "--remove", "--force-depends", "--force-remove-reinstreq", *names),
         sudo=True,
         reboot=True,
+    )
+
+
+def _replace_foreign(host: Host, catalogue: Catalogue, kept: str | None, shared: list[str]) -> Fix:
+    names = " and ".join(shared[:4])
+    if plan_supports(host, catalogue):
+        return provision(
+            f"Run `gpu-setup apply`: it keeps the driver of {kept}, which has the kernel module, and replaces {names} "
+            f"by the versions of {kept}, in one transaction.",
+            reboot=True,
+        )
+    return by_hand(
+        f"Keep the driver of {kept}, which has the kernel module, and replace {names} by its versions: `apt-cache "
+        f"policy {shared[0]}` lists them, `sudo apt-get install --allow-downgrades {shared[0]}=VERSION` installs one. "
+        "Name all of them in one command, then reboot."
     )
 
 

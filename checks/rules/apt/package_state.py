@@ -46,7 +46,7 @@ def dpkg(host: Host, catalogue: Catalogue) -> Verdict:
             )
         )
     if host.apt.broken:
-        findings.append(_unfinished(host, host.apt.broken))
+        findings.append(_unfinished(host, catalogue, host.apt.broken))
     return tuple(findings) or Ok("All packages are fully installed.")
 
 
@@ -54,18 +54,18 @@ def _finish(text: str) -> Fix:
     return command(text, "dpkg", "--configure", "-a", sudo=True, verify=("dpkg", "--audit"))
 
 
-def _unfinished(host: Host, broken: tuple[str, ...]) -> Finding:
+def _unfinished(host: Host, catalogue: Catalogue, broken: tuple[str, ...]) -> Finding:
     states = {row.name: f"{row.name} {row.version}: {row.state}" for row in host.apt.packages or ()}
     return error(
         "dpkg",
         f"Not fully installed: {', '.join(broken[:5])}.",
         "apt tries these packages again each time, fails again, and reports failures for all others.",
         [(_DPKG, states.get(name, name)) for name in broken[:5]],
-        _unblock(host, broken),
+        _unblock(host, catalogue, broken),
     )
 
 
-def _unblock(host: Host, broken: tuple[str, ...]) -> Fix:
+def _unblock(host: Host, catalogue: Catalogue, broken: tuple[str, ...]) -> Fix:
     """Finishing the installation only helps where nothing is known to stop it again."""
     names = tuple(name.split()[0] for name in broken)
     dkms = next((name for name in names if "-dkms" in name), None)
@@ -88,7 +88,7 @@ def _unblock(host: Host, broken: tuple[str, ...]) -> Fix:
         )
     foreign = foreign_packages(host)
     if any(row.name in names for row in foreign):
-        return remove_foreign(host, foreign)
+        return remove_foreign(host, catalogue, foreign)
     if dkms is not None:
         return _finish(
             f"Finish the installation. If the build of {dkms} fails again (see driver.dkms), unblock apt with: sudo "
