@@ -66,9 +66,8 @@ def doctor_text(
         lines.append("")
     lines += _details(by_status, as_root) if verbose else _notes(report)
     lines += _counts(report, by_status, verbose)
-    if by_status[Status.UNKNOWN] and host.kernel.log is None:
-        unread = f"The kernel log was not read, so errors in it are not known. {kernel_log.how_to_read(host)}"
-        lines += wrap_text(unread, "  ", first=_sign(Status.UNKNOWN))
+    if by_status[Status.UNKNOWN]:
+        lines += _unread_log(host)
     lines += _silent(host)
     last = "gpu-setup up" if whole else "gpu-setup doctor (all checks)"
     # what nobody can change is no next step; where it is all that failed, its text says what is left to do
@@ -245,6 +244,14 @@ def _counts(report: DoctorReport, by_status: dict[Status, list[CheckResult]], ve
         names = ", ".join(result.id for result in by_status[Status.UNKNOWN])
         lines += wrap_text(f"{summary.unknown} unknown: {names} (-v shows why).", "  ", first=_sign(Status.UNKNOWN))
     return lines
+
+
+def _unread_log(host: Host) -> list[str]:
+    """Half of what goes wrong with a card is only in the kernel log."""
+    if host.kernel.log is not None or any(TIMED_OUT in gap.reason for gap in host.unread if gap.source == "kernel log"):
+        return []
+    text = f"The kernel log was not read, so errors in it are not known. {kernel_log.how_to_read(host)}"
+    return wrap_text(text, "  ", first=_sign(Status.UNKNOWN))
 
 
 def _silent(host: Host) -> list[str]:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from checks.catalogue import Catalogue, catalogue
-from checks.facts.host import Host
+from checks.facts.host import Host, Unread
 from checks.facts.read import read_host
 from checks.model import Check, Evidence, Finding, Fix, FixKind, Severity
 from checks.registry import ALL
@@ -197,6 +197,8 @@ def test_a_kernel_log_that_was_not_read_is_said_with_what_makes_it_readable() ->
     host, known = but(healthy_nvidia(), kernel={"log": None}), catalogue()
     text = " ".join(doctor_text(run(host, known, ALL), host, known, False).split())
     assert "The kernel log was not read, so errors in it are not known. To make the kernel log readable: sudo" in text
+    silent = but(host, unread=(Unread(source="kernel log", reason="journalctl timed-out"),))
+    assert "make the kernel log readable" not in doctor_text(run(silent, known, ALL), silent, known, False)
     host = healthy_nvidia()
     assert "kernel log" not in doctor_text(run(host, known, ALL), host, known, False)
 
