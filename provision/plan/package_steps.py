@@ -61,26 +61,15 @@ def _order(version: str) -> tuple[int, tuple[tuple[int, int, str], ...]]:
     return (int(epoch) if colon and re.fullmatch(r"[0-9]{1,9}", epoch) else 0, version_key(rest if colon else version))
 
 
-def dpkg_problem(host: Host) -> str | None:
-    """Why dpkg must be repaired before apt can work, and how; None when dpkg is in order or could not be asked."""
-    if host.apt.interrupted:
-        return "dpkg was interrupted and refuses all work until it is finished: sudo dpkg --configure -a"
-    if host.apt.broken:
-        which = ", ".join(host.apt.broken[:3])
-        return f"dpkg left {which} half-configured: sudo dpkg --configure -a, then sudo apt-get -f install"
-    return None
-
-
 def with_repair(host: Host, steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """The steps with the repair of dpkg: none where they remove all that is unfinished.
 
     It is first where dpkg was interrupted or wants a package reinstalled, because apt then refuses all work. Otherwise
     it follows the removal of unfinished packages: their scripts failed before, and others wait for them.
     """
-    why = dpkg_problem(host)
-    if why is None:
-        return steps
     broken = host.apt.broken or ()
+    if not broken and not host.apt.interrupted:
+        return steps
     removing = [number for number, step in enumerate(steps) if set(step.action.removed_packages()) & set(broken)]
     leaving = tuple(name for name in broken if any(name in steps[i].action.removed_packages() for i in removing))
     halves = tuple(
@@ -100,7 +89,9 @@ def with_repair(host: Host, steps: tuple[Step, ...]) -> tuple[Step, ...]:
         title="Finish the interrupted dpkg run",
         action=DpkgRepair(leaving=leaving if urgent else ()),
         state=State.TODO,
-        because=sentence(why.partition(":")[0]),
+        because="dpkg was interrupted and refuses all work until it is finished."
+        if host.apt.interrupted
+        else f"dpkg left {', '.join((pending or broken)[:3])} unfinished, and apt tries again each time.",
         commands=(
             *((configure,) if pending or host.apt.interrupted else ()),
             *remove,

@@ -6,12 +6,15 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
 from checks.facts.host import Amd, DkmsBuild, Host, ModuleFile, Nvidia, Package, PciCard
 from provision.model import AptInstall, AptPreference, AptRemove, KernelModule, State, Step
 from tests.provision.plan.answers import install, planned, states, step
 from tests.provision.plan.machines import GA, HWE, RX_7900_XT, card, healthy_3090, packages, ubuntu
 from tests.subjects import for_each
+
+pytestmark = pytest.mark.long
 
 IDLE_AMD = msgspec.structs.replace(RX_7900_XT, driver=None)
 IDLE_3090 = card("10de", "2204")
