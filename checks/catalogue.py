@@ -366,7 +366,10 @@ class Distribution(TableRow, frozen=True, kw_only=True):
 
 
 class CdiReader(TableRow, frozen=True, kw_only=True):
-    """From `since` on, this engine reads CDI files of the version `schema`; older ones refuse the whole file."""
+    """From `since` on, this engine reads CDI files of the version `schema`; older ones refuse the whole file.
+
+    The rows of an engine are in the order of age; before its first it has no CDI.
+    """
 
     engine: Literal["docker", "podman"]
     schema: str

@@ -244,7 +244,7 @@ def _older_cdi(host: Host, catalogue: Catalogue) -> tuple[tuple[Step, ...], tupl
     A description in /etc/cdi was written by someone else and is not changed.
     """
     used = engine_in_use(host)
-    old = next((engine for engine in old_engines(host, catalogue) if engine.name == used), None)
+    old = next((engine for engine in old_engines(host, catalogue) if engine.name == used and engine.has_cdi), None)
     in_run = [schema for path, schema in host.nvidia.cdi_schemas or () if is_refreshed(path)]
     refused = any(is_refreshed(path) for _, path, _ in unreadable(host, catalogue, (used,)))
     if old is None or (in_run and not refused):

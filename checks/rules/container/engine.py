@@ -12,12 +12,17 @@ from checks.rules.container.cdi_schema import (
     OldEngine,
     engine_in_use,
     generate,
+    gpus_by_cdi,
     is_refreshed,
+    lacks_cdi,
     unreadable,
 )
 from checks.rules.finding import Seen, by_hand, cannot_determine, command, error, info, provision, warning
 from checks.rules.installed import nvidia_driver, packages
 from checks.rules.other_systems import plan_supports
+
+# the first release whose --gpus gives NVIDIA cards (podman's release notes, podman-container-tools/podman#21156)
+_PODMAN_WITH_GPUS = (5,)
 
 
 @check(
@@ -36,6 +41,10 @@ def engine(host: Host, catalogue: Catalogue) -> Verdict:
     if docker.answers:
         return Ok(f"{docker.kind} {docker.version or ''} responds.")
     if docker.kind == "podman":
+        named = (docker.path or "").endswith("/docker") or bool(packages(host, "podman-docker"))
+        nvidia = cards.training(host, catalogue, cards.NVIDIA)
+        if named and nvidia and () < cards.numbers(docker.version)[:1] < _PODMAN_WITH_GPUS:
+            return (_gpus_ignored(docker),)
         return Ok("podman needs no daemon.")
     if docker.answers is None:
         return Unknown(f"{docker.kind} is installed; whether it responds was not checked.")
@@ -58,6 +67,16 @@ def engine(host: Host, catalogue: Catalogue) -> Verdict:
                 verify=("docker", "info"),
             ),
         ),
+    )
+
+
+def _gpus_ignored(docker: Docker) -> Finding:
+    return info(
+        "podman-docker",
+        f"`docker` is podman {docker.version} here: it ignores --gpus; use --device nvidia.com/gpu=all.",
+        "podman-docker replaces the command. Before 5.0 podman accepts --gpus and does nothing: programs find no card.",
+        [("podman-docker", docker.path or "installed"), ("podman", docker.version)],
+        by_hand("Start containers with `--device nvidia.com/gpu=all`, or install podman 5.0 or newer."),
     )
 
 
@@ -252,7 +271,7 @@ def runtime(host: Host, catalogue: Catalogue) -> Verdict:
         return Skip("The engine does not respond to this user: see container.engine.")
     if "nvidia" in (docker.runtimes or ()):
         return Ok("Docker has the nvidia runtime.")
-    if unreadable(host, catalogue, (engine_in_use(host),)):
+    if lacks_cdi(host, catalogue) or unreadable(host, catalogue, (engine_in_use(host),)):
         return Skip("The engine cannot read the CDI specification: see container.cdi.")
     if host.nvidia.cdi_specs and (docker.kind == "podman" or docker.cdi_dirs):
         return Ok(f"The engine uses {host.nvidia.cdi_specs[0]}.")
@@ -305,7 +324,9 @@ def cdi(host: Host, catalogue: Catalogue) -> Verdict:
     specs = host.nvidia.cdi_specs
     in_etc = [path for path in specs if path.startswith("/etc/cdi/")]
     in_run = [path for path in specs if not path.startswith("/etc/cdi/")]
-    findings = [_unreadable(host, catalogue, *row) for row in unreadable(host, catalogue)]
+    old = lacks_cdi(host, catalogue)
+    findings = [_without_cdi(old)] if old else []
+    findings += [_unreadable(host, catalogue, *row) for row in unreadable(host, catalogue) if row[0].has_cdi]
     if in_etc and in_run:
         findings.append(
             warning(
@@ -342,6 +363,18 @@ def cdi(host: Host, catalogue: Catalogue) -> Verdict:
         return tuple(findings)
     return Ok(
         f"One CDI specification: {specs[0]}." if specs else "No CDI specification; the engine uses NVIDIA's runtime."
+    )
+
+
+def _without_cdi(engine: OldEngine) -> Finding:
+    newer = f"Install {engine.name} {engine.reader.since} or newer"
+    return warning(
+        engine.name,
+        f"{engine.name} {engine.version} is older than CDI, its only way to give containers an NVIDIA card.",
+        f"It takes nvidia.com/gpu=all for a file: `stat nvidia.com/gpu=all: no such file or directory`. {engine.name} "
+        f"has CDI from {engine.reader.since} on.",
+        [(engine.name, engine.version)],
+        by_hand(f"{newer} (a newer release of the system has it), or use Docker."),
     )
 
 
@@ -406,7 +439,7 @@ def _unreadable(host: Host, catalogue: Catalogue, engine: OldEngine, path: str, 
 def cgroup_driver(host: Host, catalogue: Catalogue) -> Verdict:
     if host.docker.cgroup_driver is None or "nvidia" not in (host.docker.runtimes or ()):
         return Skip("NVIDIA's runtime is not set up in Docker.")
-    if host.nvidia.no_cgroups and host.docker.rootless is False and not _gpus_by_cdi(host):
+    if host.nvidia.no_cgroups and host.docker.rootless is False and not gpus_by_cdi(host):
         return (_no_device_rules(host),)
     if host.docker.cgroup_driver != "systemd" or host.nvidia.cdi_specs:
         return Ok(f"Cgroup driver {host.docker.cgroup_driver}" + (", with CDI." if host.nvidia.cdi_specs else "."))
@@ -424,11 +457,6 @@ def cgroup_driver(host: Host, catalogue: Catalogue) -> Verdict:
             ),
         ),
     )
-
-
-def _gpus_by_cdi(host: Host) -> bool:
-    """Docker's --gpus uses CDI, and not NVIDIA's hook, from 29.2 on."""
-    return bool(host.nvidia.cdi_specs) and cards.numbers(host.docker.version) >= (29, 2)
 
 
 def _no_device_rules(host: Host) -> Finding:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from checks.catalogue import Catalogue
 from checks.facts.host import Host
-from checks.model import Ok, Skip, Unknown, Verdict, check
+from checks.model import Finding, Ok, Skip, Unknown, Verdict, check
 from checks.rules import cards, needs
-from checks.rules.finding import by_hand, command, info, warning
+from checks.rules.container.cdi_schema import gpus_by_cdi
+from checks.rules.finding import Seen, by_hand, command, info, warning
 from checks.rules.session import in_container
 
 
@@ -27,8 +28,10 @@ def rootless(host: Host, catalogue: Catalogue) -> Verdict:
         return Ok("Docker does not run rootless.")
     seen: list[tuple[str, object]] = [("docker info", "SecurityOptions: rootless")]
     if any(card.vendor == cards.NVIDIA for card in ours):
-        if host.nvidia.no_cgroups or host.nvidia.cdi_specs:
-            return Ok("Rootless, with no-cgroups set or a CDI specification.")
+        if host.nvidia.no_cgroups or gpus_by_cdi(host):
+            return Ok("Rootless, with no-cgroups set, or with CDI for --gpus too.")
+        if host.nvidia.cdi_specs:
+            return (_only_by_name(host, seen),)
         return (
             warning(
                 "docker",
@@ -49,6 +52,20 @@ def rootless(host: Host, catalogue: Catalogue) -> Verdict:
             "The card's device files belong to groups that a rootless container does not have by default.",
             seen,
             by_hand("Use the system's Docker, or podman with --group-add keep-groups; or train in the venv."),
+        ),
+    )
+
+
+def _only_by_name(host: Host, seen: list[Seen]) -> Finding:
+    """NVIDIA/nvidia-container-toolkit#1487: --gpus takes NVIDIA's hook although a CDI specification exists."""
+    return info(
+        "docker",
+        "Docker runs rootless: `--gpus all` fails; --device nvidia.com/gpu=all gives containers the card.",
+        "--gpus uses NVIDIA's hook, which may not write device rules: `bpf_prog_query … operation not permitted`.",
+        [*seen, ("CDI file", (host.nvidia.cdi_specs or ("",))[0]), ("docker", host.docker.version)],
+        by_hand(
+            "Use the CDI name, as gpu-setup does. If no engine runs as root here, `sudo nvidia-ctk config --set "
+            "nvidia-container-cli.no-cgroups --in-place` makes --gpus work too."
         ),
     )
 

@@ -168,6 +168,31 @@ FAULTS: list[Fault] = [
         WARN,
         "docker 25.0.5",
     ),
+    # podman-container-tools/podman#24474: podman 3.4.4 of Ubuntu 22.04, with a description and without
+    Fault(
+        "container.cdi",
+        podman("3.4.4+ds1-1ubuntu1.22.04.3", "0.7.0"),
+        WARN,
+        "podman 3.4.4+ds1-1ubuntu1.22.04.3 is older",
+    ),
+    Fault(
+        "container.cdi",
+        but(podman("3.4.4", "0.5.0"), nvidia={"cdi_specs": (), "cdi_versions": (), "cdi_schemas": ()}),
+        WARN,
+        "older than CDI",
+    ),
+    # podman-container-tools/podman#21156: podman-docker
+    Fault(
+        "container.engine",
+        but(
+            podman("4.9.3+ds1-1ubuntu0.2", "0.5.0"),
+            apt={"packages": (package("podman-docker", "4.9.3+ds1-1ubuntu0.2"),)},
+        ),
+        PASS,
+        "ignores --gpus; use --device nvidia.com/gpu=all",
+    ),
+    # NVIDIA/nvidia-container-toolkit#1487: rootless, toolkit 1.18, a CDI description
+    Fault("container.rootless", but(N, docker={"rootless": True}), PASS, "--device nvidia.com/gpu=all"),
     # NVIDIA/nvidia-container-toolkit#885: rootless podman, driver 560.35.03, a card's node that is no more
     Fault(
         "container.cdi",
@@ -260,6 +285,16 @@ LOOK_ALIKES: list[LookAlike] = [
     # NVIDIA/nvidia-container-toolkit#1940, a comment of 2026-07-16
     LookAlike("container.cdi", podman("5.7.0", "0.7.0"), "podman 5.7 reads 0.7.0"),
     LookAlike("container.cdi", podman("5.4.2+ds1-2", "0.8.0"), "of 0.8.0 nothing is known"),
+    LookAlike("container.cdi", podman("4.3.1+ds1-8+deb12u1", "0.5.0"), "podman of Debian 12"),
+    LookAlike(
+        "container.engine",
+        but(podman("5.4.2+ds1-2", "0.5.0"), apt={"packages": (package("podman-docker", "5.4.2+ds1-2"),)}),
+        "its --gpus gives NVIDIA cards",
+    ),
+    LookAlike("container.engine", podman("4.9.3", "0.5.0"), "nobody calls it docker"),
+    LookAlike(
+        "container.rootless", but(N, docker={"rootless": True, "version": "29.2.1"}), "Docker 29.2: --gpus uses CDI"
+    ),
     LookAlike("container.cdi", podman("5.1.0+ds1", "0.7.0"), "the first that reads it"),
     LookAlike("container.cdi", podman("4.9.3+ds1-1ubuntu0.2", "0.5.0"), "written with the feature flag"),
     LookAlike("container.cdi", podman("4.9.4-rhel", "0.5.0"), "the toolkit before 1.19.1"),

@@ -123,7 +123,6 @@ LOOK_ALIKES = (
         "container.runtime", engine(N, answers=False, runtimes=None, problem="permission-denied"), "it was not asked"
     ),
     LookAlike("container.rootless", N, "not rootless"),
-    LookAlike("container.rootless", rootless(N), "CDI"),
     LookAlike("container.rootless", rootless(N, cdi_specs=(), no_cgroups=True), "no-cgroups"),
     LookAlike("container.userns", kit("/usr/bin/rootlesskit", "rootlesskit"), "Ubuntu's profile is for /usr/bin"),
     LookAlike("container.userns", kit("/home/alex/bin/rootlesskit", "home.alex.bin.rootlesskit"), "its own profile"),
