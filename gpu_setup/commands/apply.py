@@ -67,7 +67,14 @@ def command(options: ApplyOptions) -> Answer | int:
     from machine.local import LocalMachine
     from provision.apply.status import last_run
     from provision.resolve.resolver import resolve_plan
-    from provision.root.approval import load_reviewed, nothing_to_do, requesting_user, require_doable, require_same
+    from provision.root.approval import (
+        is_by_hand,
+        load_reviewed,
+        nothing_to_do,
+        requesting_user,
+        require_doable,
+        require_same,
+    )
     from provision.root.helper import with_person
 
     machine, known = LocalMachine(), catalogue()
@@ -75,7 +82,7 @@ def command(options: ApplyOptions) -> Answer | int:
     host = with_person(read_host(machine), machine, requesting_user(machine))
     # also with a file this plan is the one that is shown and carried out
     made = resolve_plan(host, known, reviewed.target if reviewed else options.wanted, machine)
-    if not made.open_steps() and not made.refusals:
+    if is_by_hand(made) and not made.refusals:
         return answer_of(nothing_to_do(made))
     require_doable(made)
     if reviewed is not None and options.plan_file is not None:

@@ -80,8 +80,12 @@ def require_doable(made: Plan) -> None:
 def can_be_done(made: Plan) -> bool:
     """Whether gpu-setup has something to do, and nothing stops it."""
     blocked = made.refusals or any(step.state is State.BLOCKED for step in made.steps)
-    by_hand = all(isinstance(step.action, KernelModule) and step.state is State.MANUAL for step in made.open_steps())
-    return not blocked and not by_hand
+    return not blocked and not is_by_hand(made)
+
+
+def is_by_hand(made: Plan) -> bool:
+    """Whether every open step is a person's own setting; also where no step is open."""
+    return all(isinstance(step.action, KernelModule) and step.state is State.MANUAL for step in made.open_steps())
 
 
 def driver_use(machine: Machine, host: Host, made: Plan) -> DriverUse | None:
@@ -125,19 +129,26 @@ def make_request(
 
 
 def nothing_to_do(made: Plan, kind: RunKind = "apply") -> ApplyRun:
-    """The run where every step is done already: no root, no apt, no question."""
+    """The run where every step is done already, or is a person's: no root, no apt, no question."""
     moment = now()
     rollback = kind == "rollback"
+    left = made.open_steps()
+    next = "gpu-setup doctor" if made.unresolved else "gpu-setup up"
+    if left:
+        next = f"To do by hand: {'; '.join(step.title for step in left)}. See gpu-setup plan -v"
     return ApplyRun(
         run="",
         kind=kind,
-        standing="done",
+        standing="person" if left else "done",
         plan_digest=made.digest,
         began=moment,
         ended=moment,
-        steps=tuple(StepResult(id=step.id, title=step.title, outcome="already") for step in made.steps),
+        steps=tuple(
+            StepResult(id=step.id, title=step.title, outcome="manual" if step in left else "already")
+            for step in made.steps
+        ),
         notes=made.notes or (("There is nothing to roll back.",) if rollback else ()),
-        next="" if rollback else "gpu-setup doctor" if made.unresolved else "gpu-setup up",
+        next="" if rollback else next,
     )
 
 

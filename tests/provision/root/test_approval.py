@@ -121,4 +121,8 @@ def test_nothing_to_do_is_a_run_whose_steps_were_done_before() -> None:
     run = nothing_to_do(plan_of(msgspec.structs.replace(DRIVER, state=State.DONE)))
     assert run.steps == (StepResult(id="nvidia-driver", title="Install the driver", outcome="already"),)
     assert (run.next, exit_code(run)) == ("gpu-setup up", 0)
+    setting = KernelModule(name="amdgpu", change="allow", file="/etc/default/grub")
+    by_hand = nothing_to_do(plan_of(msgspec.structs.replace(DRIVER, action=setting, state=State.MANUAL)))
+    assert (by_hand.standing, by_hand.steps[0].outcome, exit_code(by_hand)) == ("person", "manual", 0)
+    assert by_hand.next.startswith("To do by hand: ")
     assert nothing_to_do(plan_of(), "rollback").notes == ("There is nothing to roll back.",)
