@@ -196,7 +196,7 @@ def _idle_command(finding: Finding, host: Host) -> Iterator[str]:
             yield "this machine has no dpkg"
         case ("apt-get", "install", *names) if set(names) <= installed:
             yield "its packages are installed"
-        case ("apt-get", "remove", *names) if not set(names) & installed:
+        case ("apt-get", "remove", *names) if host.apt.packages is not None and not set(names) & installed:
             yield "no such package is installed"
         case ("modprobe", name) if name in (host.kernel.loaded or ()):
             yield "the module is loaded"
