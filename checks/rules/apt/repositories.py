@@ -117,6 +117,7 @@ def fetched(host: Host, catalogue: Catalogue) -> Verdict:
     "o=repo.radeon.com`, `Pin-Priority: 600`, and remove Ubuntu's packages of these names (`sudo apt-get remove "
     "rocminfo hipcc`). `apt-cache policy rocminfo` shows which archive has priority.",
     needs=(needs.AMD_CARD,),
+    causes=("rocm.ubuntu-packages",),
 )
 def amd_pin(host: Host, catalogue: Catalogue) -> Verdict:
     if host.apt.sources is None or host.apt.pins is None:

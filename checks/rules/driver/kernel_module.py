@@ -178,7 +178,6 @@ def _build_fix(host: Host, catalogue: Catalogue, name: str, kernel: str, log: st
     """Cure what stopped the build; only where that is not known, build once more and look."""
     problem = problem_of(log)
     again = f"sudo dkms autoinstall -k {kernel}"
-    check_status = ("dkms", "status")
     if problem == "source" or kernel in (outdated_amdgpu(host) if name.startswith("amdgpu") else ()):
         return _another_driver_or_kernel(host, catalogue, name, kernel)
     if problem == "headers":
@@ -188,7 +187,7 @@ def _build_fix(host: Host, catalogue: Catalogue, name: str, kernel: str, log: st
         built_with = re.search(r"gcc-[0-9]+", host.kernel.version or "") if kernel == host.kernel.release else None
         text = f"The kernel was built with another compiler. Install that one, then build: {again}"
         if built_with is None or f"{built_with[0]}: " in (log or ""):
-            return by_hand(text, verify=check_status)
+            return by_hand(text)
         return install(text, built_with[0])
     if problem is not None:
         what = "disk space (df -h /var /boot /tmp)" if problem == "disk" else "memory (close programs, or add swap)"
@@ -197,7 +196,6 @@ def _build_fix(host: Host, catalogue: Catalogue, name: str, kernel: str, log: st
         "Build it again and read the log.",
         *("dkms", "autoinstall", "-k", kernel),
         sudo=True,
-        verify=check_status,
     )
 
 
@@ -207,7 +205,6 @@ def _another_driver_or_kernel(host: Host, catalogue: Catalogue, name: str, kerne
             "Remove amdgpu-dkms and use the kernel's own amdgpu, or install a newer one.",
             *("apt-get", "remove", "amdgpu-dkms"),
             sudo=True,
-            verify=("dkms", "status"),
         )
     others = [other for other in host.kernel.installed or () if other != kernel and modules(host, name, other)]
     boot = f" Or boot kernel {others[-1]}, which has the module (boot menu, Advanced options)." if others else ""
@@ -219,10 +216,9 @@ def _another_driver_or_kernel(host: Host, catalogue: Catalogue, name: str, kerne
             *("apt-get", "install", newer),
             sudo=True,
             reboot=True,
-            verify=("dkms", "status"),
         )
     said = "Run `gpu-setup apply`: it installs modules that Ubuntu has built for this kernel, or a newer branch."
-    fix = install_driver(host, catalogue, said, verify=("dkms", "status"))
+    fix = install_driver(host, catalogue, said)
     return msgspec.structs.replace(fix, text=f"{again} A newer driver branch may support this kernel. {fix.text}{boot}")
 
 

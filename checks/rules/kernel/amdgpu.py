@@ -289,7 +289,6 @@ def amdgpu_dkms(host: Host, catalogue: Catalogue) -> Verdict:
         fix: Fix = by_hand(
             f"Install a newer amdgpu-dkms, or boot an older kernel: the kernel's own amdgpu of {too_old[0]} is too old "
             "for the card.",
-            verify=("dkms", "status"),
         )
     else:
         fix = command(
@@ -298,7 +297,6 @@ def amdgpu_dkms(host: Host, catalogue: Catalogue) -> Verdict:
             *("apt-get", "remove", "amdgpu-dkms"),
             sudo=True,
             reboot=host.amd.module_version is not None and not older_kernel_is_chosen(host),
-            verify=("dkms", "status"),
         )
     return (
         warning(
