@@ -179,6 +179,8 @@ def dropped(host: Host, catalogue: Catalogue) -> Verdict:
         )
         for card in ours
         if (known := cards.row_of(card, catalogue)) and not row.drives(known.generation)
+        # a driver that lists the card supports it, whatever our table says
+        if (gpu := cards.nvml_of(card, host)) is None or gpu.problem
     ]
     return tuple(findings) or Ok(f"Branch {row.number} supports the card.")
 

@@ -77,6 +77,12 @@ def driver(version: str, open_module: bool = True, device: str = "2204") -> Host
 
 REFUSED = "[    3.1] Loading of module with unavailable key is rejected"
 
+
+def unlisted(host: Host) -> Host:
+    """NVML answers and lists no card."""
+    return but(host, nvidia={"nvml": ()})
+
+
 FAULTS = (
     Fault("driver.present", FRESH, FAIL, "No NVIDIA driver is installed"),
     Fault(
@@ -139,9 +145,24 @@ FAULTS = (
     # open-gpu#872
     Fault("driver.flavour", driver("580.95.05", open_module=False, device="2b85"), FAIL, "needs the open"),
     Fault("driver.flavour", driver("580.95.05", open_module=True, device="1db6"), FAIL, "needs the proprietary"),
-    Fault("driver.dropped", driver("595.84", open_module=False, device="1db6"), FAIL, "does not support Volta"),
-    Fault("driver.dropped", driver("550.163.01", device="2b85"), FAIL, "does not support Blackwell"),
-    Fault("driver.dropped", driver("470.256.02", open_module=False, device="2684"), FAIL, "does not support Ada"),
+    Fault(
+        "driver.dropped",
+        unlisted(driver("595.84", open_module=False, device="1db6")),
+        FAIL,
+        "does not support Volta",
+    ),
+    Fault(
+        "driver.dropped",
+        unlisted(driver("550.163.01", device="2b85")),
+        FAIL,
+        "does not support Blackwell",
+    ),
+    Fault(
+        "driver.dropped",
+        unlisted(driver("470.256.02", open_module=False, device="2684")),
+        FAIL,
+        "does not support Ada",
+    ),
     Fault("driver.nvml", UNLOADED, FAIL, "module is not loaded"),
     Fault("driver.nvml", but(N, nvidia={"nvml": None, "nvml_problem": "absent"}), FAIL, "libnvidia-ml.so.1 is missing"),
     Fault("driver.nvml", but(N, nvidia={"nvml": None, "nvml_problem": "Unknown Error"}), FAIL, "Unknown Error"),
@@ -308,6 +329,7 @@ LOOK_ALIKES = (
     LookAlike("driver.flavour", driver("580.95.05", open_module=False), "Ampere takes both"),
     LookAlike("driver.flavour", driver("580.95.05", open_module=True, device="2b85"), "Blackwell with the open module"),
     LookAlike("driver.dropped", driver("580.95.05", open_module=False, device="1db6"), "580 still drives Volta"),
+    LookAlike("driver.dropped", driver("595.84", open_module=False, device="1db6"), "NVML lists the card"),
     LookAlike("driver.dropped", driver("520.56.06", open_module=False, device="2684"), "the first for Ada"),
     LookAlike("driver.dropped", driver("460.106.00", open_module=False), "455 and later drive Ampere"),
     LookAlike("driver.nvml", FRESH, "not installed is not silent"),
