@@ -150,7 +150,11 @@ def init(host: Host, catalogue: Catalogue) -> Verdict:
         explained = [one for one in own if one.row is not None and one.row.fix]
         best = min(explained, key=lambda one: catalogue.log_lines.index(one.row), default=None)
         firmware = [one.line for one in own if one.row is not None and one.row.check == "driver.gsp"]
-        off = hardware("Power off the machine for ten seconds, then start it again.", verify=_ANSWERS)
+        off = hardware(
+            "Power off the machine for ten seconds, then start it again. If it happens again, reseat the card without "
+            "riser, check its power cables, and try another slot.",
+            verify=_ANSWERS,
+        )
         findings.append(
             error(
                 cards.subject(card, catalogue),
