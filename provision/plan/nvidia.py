@@ -520,7 +520,7 @@ def _restart(host: Host, cards: tuple[PlannedCard, ...], steps: tuple[Step, ...]
     holders = sorted({seen.pci.driver for seen in idle if seen.pci.driver})
     now = f" Until then {' and '.join(holders)} controls the GPU." if holders else ""
     again = " If it still does then, rebuild the initramfs: sudo update-initramfs -u -k all." if holders else ""
-    if any(step.id in LOADS_ANOTHER and step.state is not State.DONE for step in steps):
+    if any(step.id in LOADS_ANOTHER and step.state not in (State.DONE, State.BLOCKED) for step in steps):
         return reboot_step(
             f"The next boot loads the module of these packages: it is never replaced under a running display.{now}"
         )

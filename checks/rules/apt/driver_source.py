@@ -177,8 +177,8 @@ def repo_wins(host: Host, catalogue: Catalogue) -> Verdict:
         warning(
             "apt",
             "The next upgrade replaces the driver with packages from NVIDIA's repository.",
-            "Its packages have a higher priority than Ubuntu's. They build modules with DKMS, which Secure Boot then "
-            "refuses.",
+            "Its packages have a higher priority than Ubuntu's. They build modules with DKMS, which Secure Boot, where "
+            "it is on, refuses.",
             [(theirs[0].file, theirs[0].uri), (_DPKG, f"{ours[0].name} {ours[0].version}")],
             provision("Run `gpu-setup apply` to pin that repository's driver packages to -1."),
         ),

@@ -287,14 +287,16 @@ def runtime(host: Host, catalogue: Catalogue) -> Verdict:
     return (
         warning(
             docker.kind or "docker",
-            "NVIDIA's toolkit is installed, but the engine is not configured to use it.",
+            "NVIDIA's toolkit is installed, but the running engine does not use it.",
             "Containers get no card until the engine has the runtime or a CDI specification.",
             [
                 ("docker info" if docker.runtimes else "engine", ", ".join(docker.runtimes or (docker.kind or "",))),
                 ("/etc/cdi, /run/cdi", "no CDI specification"),
             ],
             command(
-                "Write a CDI specification." if docker.kind == "podman" else "Configure it, then reload Docker.",
+                "Write a CDI specification."
+                if docker.kind == "podman"
+                else "Configure it, then reload Docker (`sudo systemctl reload docker`); the reload alone is enough if it was configured before.",
                 *argv,
                 sudo=True,
             ),

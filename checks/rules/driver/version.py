@@ -123,6 +123,7 @@ def _how_to_match(host: Host, loaded: str | None, library: str | None, coming: N
     by_hand="Install a newer branch: `sudo ubuntu-drivers list` lists them, `gpu-setup plan` selects one with modules "
     "for your kernels. In WSL: update NVIDIA's driver in Windows.",
     needs=(needs.NVIDIA_GPU,),
+    causes=("driver.dkms",),
 )
 def too_old(host: Host, catalogue: Catalogue) -> Verdict:
     ours = cards.training(host, catalogue, cards.NVIDIA)

@@ -40,7 +40,7 @@ def fitting(fix: Fix, host: Host, card: PciCard | None = None) -> Fix:
     if fix.kind not in (FixKind.HARDWARE, FixKind.FIRMWARE):
         return fix
     if in_guest(host):
-        text = f"This is a virtual machine, so its host must act: {fix.text}"
+        text = f"This is a virtual machine. On its host: {fix.text[:1].lower()}{fix.text[1:]}"
         return msgspec.structs.replace(fix, kind=FixKind.DOCS, text=text, needs_reboot=False)
     if external(card, host):
         text = f"{_ENCLOSURE}." if fix.kind is FixKind.HARDWARE else f"The card is external: {LARGER_WINDOW}."

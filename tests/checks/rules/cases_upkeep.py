@@ -80,15 +80,15 @@ FAULTS = (
         "container.runtime",
         but(N, docker={"runtimes": ("io.containerd.runc.v2", "runc")}, nvidia={"cdi_specs": ()}),
         WARN,
-        "the engine is not configured to use it",
+        "the running engine does not use it",
     ),
     # docker 24 has no CDI, so a description does not help
-    Fault("container.runtime", engine(N, runtimes=("runc",), cdi_dirs=()), WARN, "is not configured to use it"),
+    Fault("container.runtime", engine(N, runtimes=("runc",), cdi_dirs=()), WARN, "running engine does not use it"),
     Fault(
         "container.runtime",
         but(N, docker=Docker(kind="podman", path="/usr/bin/podman"), nvidia={"cdi_specs": (), "cdi_versions": ()}),
         WARN,
-        "is not configured to use it",
+        "running engine does not use it",
     ),
     Fault("container.rootless", rootless(N, cdi_specs=(), cdi_versions=()), WARN, "tries to write device rules"),
     Fault("container.rootless", rootless(A), PASS, "AMD's container toolkit does not support"),

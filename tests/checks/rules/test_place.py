@@ -100,7 +100,7 @@ def test_in_a_guest_the_host_must_act(check: str, line: str) -> None:
     (metal,) = fixes(check, but(N, kernel={"log": (line,)}))
     (guest,) = fixes(check, but(N, kernel={"log": (line,)}, os={"virtualisation": "kvm"}))
     assert metal.kind is FixKind.HARDWARE and guest.kind is FixKind.DOCS
-    assert guest.text.startswith("This is a virtual machine, so its host must act: ")
+    assert guest.text.startswith("This is a virtual machine. On its host: ")
 
 
 @pytest.mark.parametrize("host", [N, A], ids=["NVIDIA", "AMD"])
@@ -142,5 +142,5 @@ def test_what_failed_in_this_boot_is_not_advised_again() -> None:
 def test_atomics_are_passed_by_the_host_of_a_guest(line: str) -> None:
     guest = but(A, os={"virtualisation": "kvm"}, kernel={"log": (f"[    7.0] {line}",)})
     (fix,) = fixes("kernel.pcie-atomics", guest)
-    assert "its host must act: pass the card alone" in fix.text
+    assert "On its host: pass the card alone" in fix.text
     assert fix.kind is FixKind.DOCS
