@@ -296,8 +296,8 @@ def runtime(host: Host, catalogue: Catalogue) -> Verdict:
             command(
                 "Write a CDI specification."
                 if docker.kind == "podman"
-                else "Configure it, then reload Docker: `sudo systemctl reload docker`. If it was configured before, the "
-                "reload alone is enough.",
+                else "Configure it, then reload Docker: `sudo systemctl reload docker`. If it was configured before, "
+                "the reload alone is enough.",
                 *argv,
                 sudo=True,
             ),
