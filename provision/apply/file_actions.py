@@ -10,7 +10,7 @@ from machine.errors import OutsideFailed, Problem
 from machine.events import Event
 from provision.apply_context import ApplyContext
 from provision.model import AptKey, AptPreference, AptRepo, RestoreFile, WriteFile, WrittenFile
-from provision.plan.boot_guard import CHOICE, HOOK
+from provision.plan.driver.boot_guard import CHOICE, HOOK
 from provision.system import apt, keys, system_files
 
 MODULE_SETTINGS = "/etc/modprobe.d/"

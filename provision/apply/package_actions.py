@@ -10,7 +10,7 @@ from machine.errors import OutsideFailed, Problem, Refused
 from machine.events import Event
 from provision.apply_context import ApplyContext
 from provision.model import AptHold, AptInstall, AptMark, AptRemove, DpkgRepair, WantedPackage
-from provision.plan.driver_set import is_from
+from provision.plan.driver.driver_set import is_from
 from provision.plan.package_steps import is_older
 from provision.system import apt, apt_errors, dpkg, system_files
 from provision.system.apt_simulation import AptChange

@@ -14,7 +14,7 @@ from provision.apply.journal import ApplyRun, ApplyStatus, Journal, MachineStand
 from provision.apply.resume_unit import UNIT
 from provision.apply_context import STATE, ApplyContext
 from provision.model import Service, State, Step
-from provision.plan import nvidia
+from provision.plan.driver import nvidia
 
 
 def apply_status(machine: Machine) -> ApplyStatus:

@@ -11,9 +11,9 @@ from machine.errors import OutsideFailed
 from machine.local import Unreadable
 from provision.apply_context import ApplyContext
 from provision.model import KernelModule, MokEnroll, Service, UserGroup
-from provision.plan import dkms
-from provision.plan.boot_guard import HOOK
 from provision.plan.container_engine import CDI_REFRESH
+from provision.plan.driver import dkms
+from provision.plan.driver.boot_guard import HOOK
 from provision.system import apt, mok
 
 DOCKER = "docker.service"

@@ -32,7 +32,8 @@ from provision.model import (
     UserGroup,
     WriteFile,
 )
-from provision.plan import amd, boot_guard, container_engine, device_groups, nvidia, repositories, unattended
+from provision.plan import container_engine, device_groups, repositories, unattended
+from provision.plan.driver import amd, boot_guard, nvidia
 from provision.plan.package_steps import names
 
 MODULES = ("nvidia", amd.MODULE)

@@ -9,7 +9,7 @@ import msgspec
 
 from provision.model import AnyAction, AptInstall, AptRemove, Plan, State, Step, WantedPackage, seal
 from provision.plan.allowed import shown
-from provision.plan.driver_set import module_package
+from provision.plan.driver.driver_set import module_package
 
 ABSENT = "nothing"
 

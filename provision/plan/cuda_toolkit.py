@@ -6,7 +6,7 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from provision.model import PlanPart, Step
 from provision.plan import repositories
-from provision.plan.nvidia import pin_drivers
+from provision.plan.driver.nvidia import pin_drivers
 from provision.plan.package_steps import install_step, names
 from provision.target import DriverSource, PlanTarget
 

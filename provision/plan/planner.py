@@ -12,17 +12,9 @@ from checks.facts.host import Host
 from checks.facts.kernel import module_name
 from checks.rules.cards import row_of
 from provision.model import AptInstall, Plan, PlanPart, Refusal, State, seal, sha256
-from provision.plan import (
-    amd,
-    container_engine,
-    cuda_toolkit,
-    device_groups,
-    nvidia,
-    refusals,
-    repositories,
-    training_needs,
-)
-from provision.plan.module_loading import switched_off_steps
+from provision.plan import container_engine, cuda_toolkit, device_groups, refusals, repositories, training_needs
+from provision.plan.driver import amd, nvidia
+from provision.plan.driver.module_loading import switched_off_steps
 from provision.plan.package_steps import with_repair
 from provision.plan.plan_cards import VENDOR_IDS, PlannedCard, supported_cards, unplanned_cards
 from provision.target import PlanTarget, PlanVendor

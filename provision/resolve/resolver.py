@@ -29,8 +29,8 @@ from provision.model import (
     WriteFile,
     seal,
 )
-from provision.plan.driver_set import module_package
-from provision.plan.kernels import flavours
+from provision.plan.driver.driver_set import module_package
+from provision.plan.driver.kernels import flavours
 from provision.plan.package_steps import names, sentence
 from provision.plan.planner import NO_DOWNLOAD, make_plan
 from provision.plan.unresolved import with_unresolved

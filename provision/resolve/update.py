@@ -12,12 +12,12 @@ from checks.facts.kernel import version_key
 from machine.errors import Refused
 from machine.local import LocalMachine, Machine
 from provision.model import AptInstall, Plan, Refusal, State, Step, WantedPackage, seal
-from provision.plan.boot_guard import choice_step, guard_step
 from provision.plan.comparison import with_answers
-from provision.plan.driver_set import members
-from provision.plan.installed_driver import installed_driver
-from provision.plan.kernels import flavours
-from provision.plan.nvidia import FORBIDDEN
+from provision.plan.driver.boot_guard import choice_step, guard_step
+from provision.plan.driver.driver_set import members
+from provision.plan.driver.installed_driver import installed_driver
+from provision.plan.driver.kernels import flavours
+from provision.plan.driver.nvidia import FORBIDDEN
 from provision.plan.package_steps import PRESENT, names, reboot_step, with_repair
 from provision.plan.planner import host_digest, host_facts
 from provision.resolve.apt_sandbox import UnknownPackages, open_sandbox

@@ -60,6 +60,17 @@ def test_every_room_is_installed_and_typed() -> None:
     assert all((ROOT / room / "py.typed").exists() for room in ROOMS)
 
 
+def test_a_folder_holds_at_most_20_modules() -> None:
+    """So that a stranger finds the file to change by the names of folder and file."""
+    folders = {
+        place.parent
+        for room in ("harness", "provision", "checks/rules")
+        for place in (ROOT / room).rglob("__init__.py")
+    }
+    many = {str(place): len([*place.glob("[!_]*.py")]) for place in folders}
+    assert all(count <= 20 for count in many.values()), {name: count for name, count in many.items() if count > 20}
+
+
 def test_nothing_runs_where_the_tool_begins() -> None:
     source = (ROOT / "gpu_setup" / "__init__.py").read_text(encoding="utf-8")
     assert "import" not in source.replace('"""', "").partition("\n")[2]

@@ -24,7 +24,8 @@ from provision.model import (
     WriteFile,
     seal,
 )
-from provision.plan import boot_guard, container_engine, nvidia, repositories, unattended
+from provision.plan import container_engine, repositories, unattended
+from provision.plan.driver import boot_guard, nvidia
 from provision.plan.planner import make_plan
 from provision.target import DriverSource, PlanTarget
 from tests.recorded_machines import load

@@ -23,7 +23,7 @@ from axolotl.prompters import AlpacaPrompter
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from gpu_setup_worker.frozen import keep_as_loaded
+from gpu_setup_worker.checkpoints import keep_as_loaded
 from gpu_setup_worker.parent import end_with_parent
 
 
@@ -36,7 +36,7 @@ class TokenRow(NamedTuple):
 
 
 def load_base(base: str, four_bit: bool = True, exact: bool = False) -> Any:
-    """The base model, in NF4 as in training, on the GPU if there is one. `exact`: see frozen.py."""
+    """The base model, in NF4 as in training, on the GPU if there is one. `exact`: see keep_as_loaded."""
     gpu = torch.cuda.is_available()
     dtype = torch.bfloat16 if gpu and torch.cuda.is_bf16_supported() else torch.float16 if gpu else torch.float32
     settings = BitsAndBytesConfig(

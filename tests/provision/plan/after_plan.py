@@ -33,7 +33,7 @@ from provision.model import (
     WriteFile,
 )
 from provision.plan import container_engine
-from provision.plan.kernels import version_numbers
+from provision.plan.driver.kernels import version_numbers
 from provision.plan.plan_cards import supported_cards
 
 replace = msgspec.structs.replace

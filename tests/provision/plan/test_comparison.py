@@ -14,8 +14,8 @@ from gpu_setup.envelope import Answer, encode
 from machine.errors import Refused
 from provision.apply.journal import ApplyRequest, ApplyRun, StepOutcome, StepResult
 from provision.model import AptInstall, Plan, Reboot, State, UserGroup, WantedPackage, WriteFile, seal
-from provision.plan import amd
 from provision.plan.comparison import Difference, differences, with_apt_answers
+from provision.plan.driver import amd
 from provision.plan.plan_file import as_written, load_plan
 from provision.plan.planner import make_plan
 from provision.root.approval import require_same

@@ -9,7 +9,7 @@ import pytest
 
 from checks.facts.host import Firmware
 from machine.local import Outcome
-from provision.plan.secure_boot import CERTIFICATE, is_enforced
+from provision.plan.driver.secure_boot import CERTIFICATE, is_enforced
 from provision.system import mok
 from tests.provision.hosts import Folder
 from tests.provision.plan.machines import RTX_3090_TI, ubuntu

@@ -12,10 +12,10 @@ from checks.rules import next_boot
 from checks.rules.installed import next_module
 from provision.model import AptPreference, KernelModule, PlanPart, Refusal, Service, State, Step, WriteFile
 from provision.plan import repositories, unattended
-from provision.plan.boot_guard import guard_step
-from provision.plan.dkms import module_step
-from provision.plan.driver_branch import BranchChoice, choose_branch, driver_floor
-from provision.plan.driver_set import (
+from provision.plan.driver.boot_guard import guard_step
+from provision.plan.driver.dkms import module_step
+from provision.plan.driver.driver_branch import BranchChoice, choose_branch, driver_floor
+from provision.plan.driver.driver_set import (
     ORIGINS,
     NewDriver,
     foreign_packages,
@@ -23,7 +23,7 @@ from provision.plan.driver_set import (
     is_prebuilt,
     replaced_packages,
 )
-from provision.plan.installed_driver import (
+from provision.plan.driver.installed_driver import (
     ARCHIVE,
     DESKTOP,
     HEADLESS,
@@ -34,11 +34,11 @@ from provision.plan.installed_driver import (
     replace_reason,
     unfinished_branch,
 )
-from provision.plan.kernels import kernel_without_module, kernels_to_cover, next_release
-from provision.plan.module_loading import allow_steps, idle_cards, reboot_for
+from provision.plan.driver.kernels import kernel_without_module, kernels_to_cover, next_release
+from provision.plan.driver.module_loading import allow_steps, idle_cards, reboot_for
+from provision.plan.driver.secure_boot import enrol_step, is_enforced, no_key_needed
 from provision.plan.package_steps import first_names, found, install_step, names, reboot_step, sentence
 from provision.plan.plan_cards import PlannedCard, card_list
-from provision.plan.secure_boot import enrol_step, is_enforced, no_key_needed
 from provision.target import Display, DriverSource, PlanTarget
 
 MODULE = "nvidia"

@@ -10,9 +10,9 @@ from checks.rules import next_boot
 from checks.rules.apt.repositories import is_rocm_pin, legacy_rocm_sources, ubuntus_rocm
 from provision.model import AptPreference, AptRemove, PlanPart, Refusal, State, Step, WriteFile
 from provision.plan import repositories
-from provision.plan.boot_guard import guard_step
-from provision.plan.dkms import module_step
-from provision.plan.kernels import (
+from provision.plan.driver.boot_guard import guard_step
+from provision.plan.driver.dkms import module_step
+from provision.plan.driver.kernels import (
     at_least,
     flavours,
     kernel_without_module,
@@ -20,7 +20,8 @@ from provision.plan.kernels import (
     next_release,
     version_numbers,
 )
-from provision.plan.module_loading import allow_steps, idle_cards, reboot_for
+from provision.plan.driver.module_loading import allow_steps, idle_cards, reboot_for
+from provision.plan.driver.secure_boot import enrol_step
 from provision.plan.package_steps import (
     explain,
     install_step,
@@ -30,7 +31,6 @@ from provision.plan.package_steps import (
     state_of,
 )
 from provision.plan.plan_cards import PlannedCard
-from provision.plan.secure_boot import enrol_step
 from provision.target import DriverSource, PlanTarget, Rocm
 
 MODULE = "amdgpu"

@@ -10,9 +10,9 @@ from checks.facts.host import Host
 from checks.rules import next_boot
 from checks.rules.next_boot import Block
 from provision.model import KernelModule, State, Step
+from provision.plan.driver.secure_boot import is_enforced
 from provision.plan.package_steps import reboot_step
 from provision.plan.plan_cards import PlannedCard, card_list
-from provision.plan.secure_boot import is_enforced
 
 
 def allow_steps(host: Host, module: str, cards: tuple[PlannedCard, ...]) -> tuple[Step, ...]:

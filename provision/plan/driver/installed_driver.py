@@ -8,12 +8,12 @@ from checks.catalogue import Catalogue
 from checks.facts.host import Host
 from checks.rules import next_boot
 from checks.rules.installed import next_module, nvidia_origins
-from provision.plan.driver_branch import SUPPORTED_KINDS, is_below, unsuitable_reason
-from provision.plan.driver_set import members, tag_of
-from provision.plan.kernels import kernel_without_module, version_numbers
+from provision.plan.driver.driver_branch import SUPPORTED_KINDS, is_below, unsuitable_reason
+from provision.plan.driver.driver_set import members, tag_of
+from provision.plan.driver.kernels import kernel_without_module, version_numbers
+from provision.plan.driver.secure_boot import is_enforced
 from provision.plan.package_steps import PRESENT, first_names, found
 from provision.plan.plan_cards import PlannedCard
-from provision.plan.secure_boot import is_enforced
 from provision.target import DriverSource, PlanTarget
 
 DESKTOP = ("nvidia.archive.desktop.open", "nvidia.archive.desktop.proprietary")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from checks.catalogue import NEWER, Branch, Catalogue
 from provision.model import Refusal
-from provision.plan.kernels import at_least, version_numbers
+from provision.plan.driver.kernels import at_least, version_numbers
 from provision.plan.package_steps import sentence
 from provision.plan.plan_cards import PlannedCard, card_list
 
