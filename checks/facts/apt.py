@@ -40,7 +40,8 @@ _STATUS_LINES = frozenset(
 )
 # ASCII names, values in one line; a list continues in lines that begin with a blank
 _FIELD = lazy_pattern(
-    rb"(?:Package|Version|Architecture): [!-~]+|Status: [ -~]+|[A-Z][\w-]*:[^\x00-\x08\x0b-\x1f\x7f]*|"
+    rb"(?:Package|Version|Architecture): [!-~]+|Status: [ -~]+|"
+    rb"(?!(?:Package|Version|Architecture|Status):)[A-Z][\w-]*:[^\x00-\x08\x0b-\x1f\x7f]*|"
     rb" [^\x00-\x08\x0b-\x1f\x7f]*"
 )
 # whose repositories a GPU machine depends on (AptSource.owner)
@@ -104,8 +105,11 @@ def status_damage(content: bytes) -> str | None:
         status = paragraph[at : paragraph.find(b"\n", at)] if at else b""
         known = paragraph.startswith(b"Package: ") and status in _STATUS_LINES
         versioned = not status.endswith(b" installed") or b"\nVersion: " in paragraph
-        lines = paragraph.split(b"\n") if _FAMILIES.match(paragraph[9 : paragraph.find(b"\n")]) else ()
-        if not known or not versioned or not all(map(_FIELD.fullmatch, lines)):
+        end = paragraph.find(b"\n")
+        lines = paragraph.split(b"\n") if _FAMILIES.match(paragraph[9:end]) else ()
+        # what follows a name that was broken in two is no field
+        whole_name = paragraph[end + 1 : end + 2].isupper()
+        if not known or not versioned or not whole_name or not all(map(_FIELD.fullmatch, lines)):
             return f"damaged: paragraph {number} cannot be understood"
     return None
 
