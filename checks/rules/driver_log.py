@@ -31,7 +31,7 @@ _FAILURE = (
     *("already bound", "over temperature", "unable to", "errevent", "region assigned", "uncorrect", "legacy drivers"),
     *("not correctly", "inaccessible", "misconfigured", "0m @ 0x0", "mismatch:", "stuck", "time out", "expired"),
     *("not enough", "possibly locked", "probably locked", "illegal", "poison", "bad sta", " is bad", "threshold:"),
-    *("be down until", "invalid ip discovery", "overflow", "attempted without"),
+    *("be down until", "invalid ip discovery", "overflow", "attempted without", "recovery disabled", "bailing on"),
 )
 _ADDRESS = r"\b[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\b"
 # how a message begins that NVIDIA's driver breaks over several lines
