@@ -69,10 +69,13 @@ def said(host: Host, catalogue: Catalogue, driver: str) -> list[Said]:
 
 
 def about(card: PciCard, host: Host, messages: Iterable[Said]) -> list[Said]:
-    """Those with the card's address; where the driver has only this card, also those without any."""
-    place = cards.bus_address(card.slot)
+    return [one for one in messages if is_about(card, host, one.place)]
+
+
+def is_about(card: PciCard, host: Host, place: str) -> bool:
+    """Whether a message with this address is about the card; one without (empty) is, if its driver has no other."""
     alone = sum(other.vendor == card.vendor for other in host.cards or ()) == 1
-    return [one for one in messages if one.place == place or (alone and not one.place)]
+    return place == cards.bus_address(card.slot) or (alone and not place)
 
 
 def why_not_bound(host: Host, catalogue: Catalogue, card: PciCard) -> tuple[list[Seen], LogLine | None]:

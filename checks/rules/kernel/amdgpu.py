@@ -187,8 +187,8 @@ def pcie_atomics(host: Host, catalogue: Catalogue) -> Verdict:
     if unique:
         return tuple(unique.values())
     noted = kernel_log.matching_lines(host.kernel.log, "atomic", r"PCIE atomic ops is not supported")
-    about = {line: re.search(r"amdgpu ([0-9a-f:.]{7,16}):", line) for line, _ in noted}
-    alone = sum(card.vendor == cards.AMD for card in host.cards or ()) == 1
+    found = [(line, re.search(r"amdgpu ([0-9a-f:.]{7,16}):", line)) for line, _ in noted]
+    places = {line: cards.bus_address(match[1]) if match else "" for line, match in found}
     return tuple(
         warning(
             cards.subject(card, catalogue),
@@ -200,13 +200,7 @@ def pcie_atomics(host: Host, catalogue: Catalogue) -> Verdict:
             _atomics(host, card),
         )
         for card in ours
-        if (
-            lines := [
-                line
-                for line, match in about.items()
-                if (cards.bus_address(match[1]) == cards.bus_address(card.slot) if match else alone)
-            ]
-        )
+        if (lines := [line for line, place in places.items() if driver_log.is_about(card, host, place)])
     ) or Ok("The kernel log has no complaint about the card's slot.")
 
 

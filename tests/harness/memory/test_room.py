@@ -64,9 +64,9 @@ def test_the_beginning_of_several_names_asks_which() -> None:
 
 
 def test_a_size_that_no_table_has_can_be_given() -> None:
-    with pytest.raises(BadUsage, match="RTX 5060 Ti") as told:
+    with pytest.raises(BadUsage, match="RTX 5060 Ti") as refused:
         room("RTX 5060 Ti", "no-gpu")
-    assert told.value.next == "gpu-setup fit --card 'RTX 5060 Ti' --vram GIB"
+    assert refused.value.next == "gpu-setup fit --card 'RTX 5060 Ti' --vram GIB"
     found = available_memory("RTX 5060 Ti", read_host(load("no-gpu")), catalogue(), 16)
     assert found and (found.card, found.bytes, found.here) == ("RTX 5060 Ti", 16 * 2**30 - 500_000_000, False)
 

@@ -15,7 +15,7 @@ NEW = b"cdiVersion: 0.7.0\ncontainerEdits:\n  additionalGids:\n  - 44\n"
 
 
 class Toolkit:
-    """systemd and the toolkit's unit: the description is written anew, by the drop-in only after a daemon-reload."""
+    """systemd and the toolkit's unit: the description is written again, by the drop-in only after a daemon-reload."""
 
     def __init__(self, description: bytes | None) -> None:
         self.description, self.reloaded = description, False
